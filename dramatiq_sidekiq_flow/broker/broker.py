@@ -1,0 +1,305 @@
+"""The broker: Dramatiq's face on a Sidekiq Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import dramatiq
+import redis
+from dramatiq import Middleware
+from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.middleware import default_middleware
+from dramatiq.middleware.retries import Retries as DramatiqRetries
+
+from ..errors import PayloadError
+from ..store import keys, queues, sets
+from ..store.connection import LOST, Connection, connect
+from ..wire import codec
+from ..wire.nodes import NOOP_CLASS
+from ..wire.payload import DEFAULTS
+from .commit import GroupCommit
+from .consumer import SidekiqConsumer, Window
+from .heartbeat import Heartbeat
+from .message import SidekiqMessage, actor_options, new_jid, to_fields
+from .poller import Poller
+from .retries import Retries
+
+
+class Completion(Protocol):
+    """What follows a finished job of a workflow; see ``workflow.completion``."""
+
+    def advance(self, message: SidekiqMessage) -> None: ...
+
+
+class SidekiqBroker(dramatiq.Broker):
+    """A broker whose messages are Sidekiq jobs, in Sidekiq's queues and sets.
+
+    Examples:
+
+      >>> broker = SidekiqBroker(url="redis://localhost:6379/0")
+      >>> broker.add_middleware(WorkflowMiddleware())
+      >>> dramatiq.set_broker(broker)
+
+    Parameters:
+      url: ``redis://``, ``rediss://`` or ``unix://``; ``embedded://`` for a
+        server of its own, for demos and tests.
+      client: A redis-py client instead (TLS options, ``Sentinel.master_for``).
+      middleware: Dramatiq's default list unless given.  Dramatiq's ``Retries``
+        in it is replaced by one that keeps Sidekiq's rules.
+      heartbeat_timeout: Milliseconds without a beat after which a worker is
+        dead and its jobs are recovered.
+      poll_interval: Milliseconds between two looks at ``schedule`` and
+        ``retry``, on average.
+      **options: Passed to the redis-py client.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: redis.Redis | None = None,
+        middleware: Iterable[Middleware] | None = None,
+        heartbeat_timeout: int = 60_000,
+        poll_interval: int = 1_000,
+        **options: Any,
+    ) -> None:
+        if client is not None:
+            self.connection = Connection(client)
+        else:
+            url = url or "redis://localhost:6379/0"
+            if url.startswith("embedded://"):
+                from .. import embedded  # only demos and tests need it
+
+                url = embedded.resolve_url(url)
+            self.connection = connect(url, **options)
+        self.commit = GroupCommit(self.connection)
+        self.heartbeat = Heartbeat(self.connection, heartbeat_timeout / 1000)
+        self.poller = Poller(self.connection, poll_interval / 1000)
+        self.completion: Completion | None = None
+        #: No new jobs are fetched while this is true.
+        self.quiet = False
+        self._windows: dict[str, Window] = {}
+        self._options: dict[str, dict[str, Any]] = {}
+        self._noop: dramatiq.Actor[Any, Any] | None = None
+        if middleware is None:
+            middleware = [m() for m in default_middleware]
+        super().__init__(middleware=[_Lifecycle(), *middleware])
+        self.queues: set[str] = set()
+
+    # -- declaring ----------------------------------------------------------
+
+    def add_middleware(
+        self,
+        middleware: Middleware,
+        *,
+        before: type[Middleware] | None = None,
+        after: type[Middleware] | None = None,
+    ) -> None:
+        """Add a middleware.  One with ``attach(broker)`` is told which broker it serves."""
+        if type(middleware) is DramatiqRetries:
+            middleware = Retries.taking_over(middleware)
+        super().add_middleware(middleware, before=before, after=after)
+        attach = getattr(middleware, "attach", None)
+        if attach is not None:
+            attach(self)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue.  Has no effect where it is declared already."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
+        """Declare an actor.  Its messages get jids as their ids."""
+        self._options[actor.actor_name] = actor_options(actor)
+        super().declare_actor(actor)
+        build = actor.message_with_options
+
+        def message_with_options(**options: Any) -> dramatiq.Message[Any]:
+            message = build(**options)
+            object.__setattr__(message, "message_id", new_jid())
+            return message
+
+        actor.message_with_options = message_with_options  # type: ignore[method-assign]
+
+    def get_declared_queues(self) -> set[str]:
+        """The names of the queues declared so far."""
+        return set(self.queues)
+
+    def get_actor(self, actor_name: str) -> dramatiq.Actor[Any, Any]:
+        """Look an actor up; the gem's NoopWorker is always there."""
+        actor = self.actors.get(actor_name)
+        if actor is not None:
+            return actor
+        if actor_name == NOOP_CLASS:
+            if self._noop is None:
+                self._noop = _Undeclared(
+                    _noop, broker=self, actor_name=actor_name, queue_name="default", priority=0, options={}
+                )
+            return self._noop
+        raise ActorNotFound(actor_name)
+
+    def options_of(self, actor_name: str) -> Mapping[str, Any] | None:
+        """The job options of a declared actor: ``queue``, ``retry``, ..."""
+        return self._options.get(actor_name)
+
+    # -- sending ------------------------------------------------------------
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Push a message as a Sidekiq job.
+
+        Parameters:
+          delay: Milliseconds; such a job goes to ``schedule``.
+
+        Raises:
+          InvalidArguments, InvalidOptions: for what this wire cannot carry.
+          ConnectionClosed: when Redis cannot be reached.
+        """
+        self.emit_before("enqueue", message, delay)
+        now = time.time()
+        fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
+        try:
+            if delay is not None and delay > 0:
+                at = now + delay / 1000
+                queues.schedule(self.connection, at, codec.encode(fields))
+                self.poller.nudge(at)
+            else:
+                fields["enqueued_at"] = now
+                queues.push(self.connection, fields["queue"], (codec.encode(fields),))
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    # -- consuming ----------------------------------------------------------
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> SidekiqConsumer:
+        """A consumer of a declared queue.
+
+        Parameters:
+          prefetch: The least number of jobs to hold in flight.
+          timeout: Milliseconds to wait for a job before giving back None.
+
+        Raises:
+          QueueNotFound: for a queue that was never declared.
+        """
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        return SidekiqConsumer(self, queue_name, prefetch, timeout)
+
+    def window(self, queue_name: str, prefetch: int) -> Window:
+        """What this process holds in flight of a queue; registers it."""
+        member = self.heartbeat.register(queue_name)
+        window = self._windows.get(queue_name)
+        if window is None or window.member != member:
+            window = self._windows[queue_name] = Window(queue_name, member, prefetch)
+        window.prefetch = prefetch
+        return window
+
+    def hand_back(self) -> None:
+        """Put back whatever this process still holds: it shuts down.
+
+        A thread that is still at work finishes into nothing: its job is no
+        longer in flight here, and runs again elsewhere, as Sidekiq's does
+        after a hard shutdown.
+        """
+        self.commit.flush()
+        for window in self._windows.values():
+            receipts = list(queues.in_flight(self.connection, window.member))
+            if receipts:
+                receipts.sort(key=_fetch_order)
+                queues.requeue(self.connection, window.member, window.queue_name, receipts)
+        self._windows.clear()
+        self.heartbeat.stop()
+
+    # -- looking and cleaning -----------------------------------------------
+
+    def flush(self, queue_name: str) -> None:
+        """Drop the jobs of a queue, those that are scheduled for it too."""
+        queues.clear(self.connection, queue_name)
+        for name in (keys.SCHEDULE, keys.RETRY):
+            sets.remove(self.connection, name, [m for m, _ in self._waiting(name, queue_name)])
+
+    def flush_all(self) -> None:
+        """Drop the jobs of all declared queues."""
+        for queue_name in self.get_declared_queues():
+            self.flush(queue_name)
+
+    def join(self, queue_name: str, *, interval: int = 20, timeout: int | None = None) -> None:
+        """Wait until a queue has nothing waiting, in flight, scheduled or to be retried.  For tests.
+
+        Parameters:
+          interval, timeout: Milliseconds.
+
+        Raises:
+          QueueJoinTimeout: when the timeout passes first.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while queues.unfinished(self.connection, queue_name) or any(
+            self._waiting(name, queue_name) for name in (keys.SCHEDULE, keys.RETRY)
+        ):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(interval / 1000)
+
+    def _waiting(self, name: str, queue_name: str) -> list[tuple[bytes, float]]:
+        found = []
+        for member, score in sets.members(self.connection, name):
+            try:
+                if codec.decode(member).get("queue") == queue_name:
+                    found.append((member, score))
+            except PayloadError:
+                pass
+        return found
+
+    def close(self) -> None:
+        """Stop this process's threads and connections."""
+        self.poller.stop()
+        if self._windows:
+            self.hand_back()
+        self.connection.close()
+
+
+class _Lifecycle(Middleware):
+    """Follows the worker: threads up, quiet before the end, nothing left behind."""
+
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        for warning in broker.connection.inspect():
+            broker.logger.warning(warning)
+        broker.quiet = False
+        broker.poller.start()
+
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        broker.quiet = True
+
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        broker.poller.stop()
+        broker.hand_back()
+
+
+class _Undeclared(dramatiq.Actor[Any, Any]):
+    """An actor that declares no queue: Python must not consume Ruby's `default` for it."""
+
+    def __init__(self, fn: Any, *, broker: Any, **attributes: Any) -> None:
+        super().__init__(fn, broker=_Nowhere(broker), **attributes)
+        self.broker = broker
+
+
+class _Nowhere:
+    def __init__(self, broker: dramatiq.Broker) -> None:
+        self.actors: dict[str, Any] = {}
+
+    def declare_actor(self, actor: Any) -> None:
+        pass
+
+
+def _noop() -> None:
+    """A delayed empty chain or group: only its callbacks matter."""
+
+
+def _fetch_order(receipt: str) -> tuple[int, int]:
+    base, _, index = receipt.partition(":")
+    return int(base, 16), int(index)

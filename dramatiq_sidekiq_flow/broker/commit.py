@@ -1,0 +1,127 @@
+"""Group commit: acknowledgements that meet share one round trip.
+
+Whoever holds the line sends what has gathered meanwhile.
+
+A job without a workflow is *done* without waiting: its acknowledgement is
+handed to whoever has the line, and the thread goes on with the next job.  A
+crash before it is sent means that the job runs again, which is what may
+happen anyway until Redis has answered.  Everything else waits for its reply.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
+
+from ..store import queues
+from ..store.connection import LOST, Connection
+from ..store.scripts import Command
+
+
+class _Entry:
+    __slots__ = ("command", "error", "reply", "settled")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.reply: Any = None
+        self.error: BaseException | None = None
+        self.settled = False
+
+
+class GroupCommit:
+    """Sends commands of many threads together.  Each must be safe to send twice."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self._waiting: deque[_Entry] = deque()
+        self._done: deque[tuple[str, str]] = deque()
+        self._line = threading.Lock()
+
+    def run(self, command: Command) -> Any:
+        """Send a command; its reply, or its error raised.
+
+        Raises:
+          ConnectionClosed: when Redis cannot be reached; Dramatiq then tries
+            again without running the actor again.
+        """
+        entry = _Entry(command)
+        self._waiting.append(entry)
+        with self._line:
+            if not entry.settled:
+                self._send()
+        if entry.error is not None:
+            raise entry.error
+        if not entry.settled:
+            # Whoever took this entry along was interrupted before sending it.
+            raise ConnectionClosed(ConnectionResetError("the round trip was interrupted"))
+        return entry.reply
+
+    def done(self, member: str, receipt: str) -> None:
+        """Take a finished job out of flight, soon.  Those that meet become one HDEL."""
+        self._done.append((member, receipt))
+        # Looked at again after the line is free: what was handed over while
+        # this thread held it must not be left lying.
+        while self._done:
+            if not self._line.acquire(blocking=False):
+                return
+            try:
+                self._send()
+            except LOST as e:
+                self.logger.warning("Acknowledgements wait until Redis is back: %s", e)
+                return
+            finally:
+                self._line.release()
+
+    def flush(self) -> None:
+        """Send what is left, and wait for it.
+
+        Raises:
+          ConnectionClosed: when Redis cannot be reached; nothing is forgotten.
+        """
+        try:
+            with self._line:
+                if self._done:
+                    self._send()
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+
+    def _send(self) -> None:
+        """Send all that has gathered.  The line is held."""
+        entries, done = _drain(self._waiting), _drain(self._done)
+        finished: dict[str, list[str]] = {}
+        for member, receipt in done:
+            finished.setdefault(member, []).append(receipt)
+        commands = [entry.command for entry in entries]
+        commands += [queues.done(member, receipts) for member, receipts in finished.items()]
+        try:
+            replies = self.connection.send(commands)
+        except BaseException as e:
+            # Also an interrupt (a time limit that fires late): what others
+            # handed over stays, and who waits tries again.
+            self._done.extendleft(reversed(done))
+            for entry in entries:
+                entry.error = ConnectionClosed(e)
+                entry.settled = True
+            if entries and isinstance(e, LOST):
+                return
+            raise
+        for entry, reply in zip(entries, replies):
+            if isinstance(reply, Exception):
+                entry.error = reply
+            entry.reply = reply
+            entry.settled = True
+        for reply in replies[len(entries) :]:
+            if isinstance(reply, Exception):
+                self.logger.error("Jobs that are done could not leave flight: %s", reply)
+
+
+def _drain(queue: deque[Any]) -> list[Any]:
+    found = []
+    while queue:
+        found.append(queue.popleft())
+    return found

@@ -1,0 +1,274 @@
+"""From a queue into flight, and out of it again.
+
+The consumer fetches in batches and hands one message at a time to Dramatiq's
+worker.  :meth:`SidekiqConsumer.ack` is where a finished job leaves: that is
+where its workflow advances, and where its failure is written, each in one
+step that also takes it out of flight.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import dramatiq.worker
+from dramatiq.broker import Consumer
+from dramatiq.errors import ActorNotFound, ConnectionClosed
+from dramatiq.logging import get_logger
+from dramatiq.middleware import SkipMessage
+
+from ..errors import FlowError, PayloadError, WorkflowMiddlewareMissing, WrongType
+from ..store import queues, sets
+from ..store.connection import LOST
+from ..wire.payload import RETRY_HORIZON, Payload, buried
+from .message import SidekiqMessage, to_message
+from .retries import Failure, Retries, bury, decide, killed
+
+if TYPE_CHECKING:
+    from .broker import SidekiqBroker
+
+#: Most jobs that one process holds in flight per queue.
+MAX_WINDOW = 256
+
+#: It holds as many as it finished within this time, in seconds: many when
+#: jobs are short (round trips are shared), few when they are long (other
+#: processes get their share).
+WINDOW_TIME = 0.02
+
+
+class Window:
+    """The jobs of one queue that this process holds in flight.
+
+    It outlives a consumer: when Dramatiq restarts one after a connection
+    error, what was fetched is still here.
+    """
+
+    def __init__(self, queue_name: str, member: str, prefetch: int) -> None:
+        self.queue_name = queue_name
+        self.member = member
+        self.prefetch = prefetch
+        self.fetched: deque[tuple[str, bytes]] = deque()
+        self.handed_out: dict[str, None] = {}
+        self.drained = False
+        self._fetches = 0
+        self._base: str | None = None
+        self._room = threading.Event()
+        self._starved = False
+        self._size = prefetch
+        self._settled = 0
+        self._since = time.monotonic()
+
+    @property
+    def held(self) -> int:
+        return len(self.fetched) + len(self.handed_out)
+
+    def room(self) -> int:
+        """How many to fetch now; 0 until half of the window is free."""
+        held = self.held
+        return self._size - held if held <= self._size // 2 else 0
+
+    def wait_for_room(self, seconds: float) -> None:
+        self._room.clear()
+        self._starved = True
+        if not self.room():
+            self._room.wait(seconds)
+        self._starved = False
+
+    def next_base(self) -> str:
+        """The receipt base of the next fetch: the same again until it was answered."""
+        if self._base is None:
+            self._fetches += 1
+            self._base = format(self._fetches, "x")
+        return self._base
+
+    def add(self, base: str, payloads: list[bytes]) -> None:
+        self._base = None
+        self.fetched.extend((f"{base}:{i}", payload) for i, payload in enumerate(payloads, 1))
+        self._resize()
+
+    def settle(self, receipt: str) -> None:
+        """A job has left.  Called by every thread for every job, so without a lock:
+        each operation is atomic, but for the count, which may be a little low.
+        """
+        self.handed_out.pop(receipt, None)
+        self._settled += 1
+        if self._starved and self.held <= self._size // 2:
+            self._room.set()
+
+    def _resize(self) -> None:
+        now = time.monotonic()
+        elapsed = now - self._since
+        # An explicit prefetch is the user's word; it is not stretched.
+        if elapsed < WINDOW_TIME or dramatiq.worker.QUEUE_PREFETCH:
+            return
+        rate, self._settled, self._since = self._settled / elapsed, 0, now
+        wanted = max(self.prefetch, min(MAX_WINDOW, int(rate * WINDOW_TIME)))
+        self._size = (self._size + wanted + 1) // 2
+
+
+class SidekiqConsumer(Consumer):
+    """Consumes one queue for one worker process."""
+
+    def __init__(self, broker: SidekiqBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.broker = broker
+        self.queue_name = queue_name
+        self.seconds = min(timeout / 1000, broker.connection.longest_wait)
+        try:
+            self.window = broker.window(queue_name, prefetch)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+
+    def __next__(self) -> SidekiqMessage | None:
+        try:
+            window = self.window
+            while True:
+                while window.fetched:
+                    message = self._read(*window.fetched.popleft())
+                    if message is not None:
+                        return message
+                if self.broker.quiet:
+                    window.wait_for_room(self.seconds)
+                    return None
+                room = window.room()
+                if not room:
+                    window.wait_for_room(self.seconds)
+                    return None
+                if window.drained and not self._wait():
+                    return None
+                self._fetch(room)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+
+    def _wait(self) -> bool:
+        try:
+            return queues.wait(self.broker.connection, self.queue_name, self.seconds)
+        except LOST:
+            raise
+        except Exception as e:
+            # Out of memory refuses BLMOVE, but not the fetch; a key of another
+            # type refuses both, until somebody removes it.
+            self.logger.error("Cannot wait on queue %r: %s", self.queue_name, e)
+            time.sleep(min(self.seconds, 1.0))
+            self.window.drained = False
+            return False
+
+    def _fetch(self, count: int) -> None:
+        window = self.window
+        base = window.next_base()
+        payloads = queues.fetch(self.broker.connection, window.member, self.queue_name, base, count)
+        if payloads is None:
+            self.logger.warning("This worker was taken for dead; it goes on under the same name.")
+            self.broker.heartbeat.beat()
+            return
+        window.drained = len(payloads) < count
+        window.add(base, payloads)
+
+    def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
+        try:
+            payload = Payload.decode(raw)
+            if payload.stack and self.broker.completion is None:
+                raise WorkflowMiddlewareMissing(
+                    "This job is a step of a workflow, and the broker has no WorkflowMiddleware to go on with it. "
+                    "Add one, then retry the job.",
+                    raw,
+                )
+        except (PayloadError, WorkflowMiddlewareMissing) as e:
+            self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)
+            now = time.time()
+            dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
+            self._write_failure(receipt, dead, (), now)
+            return None
+        self.window.handed_out[receipt] = None
+        return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
+
+    def ack(self, message: Any) -> None:
+        """A job is done, or has failed and its fate is decided: it leaves flight."""
+        failure = message.failure
+        if failure is None and message.exception is not None:
+            # No Retries middleware: Dramatiq would call it done. It is not.
+            failure = decide(message.payload, self.queue_name, message.exception, self._actor(message), Retries())
+        self._leave(message, failure)
+
+    def nack(self, message: Any) -> None:
+        """A job is not to be run, or not again."""
+        failure = message.failure
+        if failure is None:
+            error = message.exception or SkipMessage("The message was rejected.")
+            if isinstance(error, ActorNotFound):
+                # As Sidekiq treats an unknown class: a deploy may be on its way.
+                failure = decide(message.payload, self.queue_name, error, None, Retries())
+            else:
+                failure = killed(message.payload, self.queue_name, error)
+                if message.payload.fields.get("dead") is False:
+                    failure = Failure("discard", b"")
+        self._leave(message, failure)
+
+    def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
+        if failure is None:
+            try:
+                if message.payload.run_id is None and not message.payload.stack:
+                    self.broker.commit.done(message.member, message.receipt)
+                elif self.broker.completion is not None:
+                    self.broker.completion.advance(message)
+                else:
+                    self.broker.commit.done(message.member, message.receipt)
+            except FlowError as e:
+                self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
+                failure = killed(message.payload, self.queue_name, e)
+        if failure is not None:
+            barriers = [callback.barrier for callback in message.payload.stack]
+            self._write_failure(message.receipt, failure, barriers, time.time())
+        self.window.settle(message.receipt)
+
+    def _write_failure(self, receipt: str, failure: Failure, barriers: Iterable[str], now: float) -> None:
+        # A dead job may be retried for as long as `dead` keeps it.
+        ttl = RETRY_HORIZON + int(sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now)
+        reply = self.broker.commit.run(
+            sets.fail(
+                self.window.member,
+                receipt,
+                failure.action,
+                now=now,
+                at=failure.at,
+                payload=failure.payload,
+                barriers=barriers,
+                ttl=ttl,
+            )
+        )
+        if reply[0] == b"TYPE":
+            raise WrongType(f"The Redis key {reply[1].decode()!r} is no sorted set. Remove it.", reply[1])
+
+    def _actor(self, message: SidekiqMessage) -> Any:
+        return self.broker.actors.get(message.actor_name)
+
+    def requeue(self, messages: Iterable[Any]) -> None:
+        """Put messages that were not run back, to be taken next."""
+        receipts = [message.receipt for message in messages]
+        self._requeue(receipts)
+
+    def close(self) -> None:
+        """Put back what no worker thread has seen."""
+        receipts = [receipt for receipt, _ in self.window.fetched]
+        try:
+            self._requeue(receipts)
+            self.window.fetched.clear()
+        except ConnectionClosed as e:
+            # Still in flight, still held: the next consumer hands it out.
+            self.logger.warning("Could not put %d jobs back into %r: %s", len(receipts), self.queue_name, e)
+
+    def _requeue(self, receipts: list[str]) -> None:
+        if not receipts:
+            return
+        try:
+            queues.requeue(self.broker.connection, self.window.member, self.queue_name, receipts)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        for receipt in receipts:
+            self.window.settle(receipt)
+
+
+__all__ = ["SidekiqConsumer", "Window", "bury"]

@@ -1,0 +1,128 @@
+"""Beats of this worker process, and the recovery of those that stopped.
+
+Each process has one thread that says "alive" for all its queues, by Redis's
+own clock.  The same beat tells it who has been silent for too long; any live
+process then puts the silent one's jobs back.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+
+from dramatiq.logging import get_logger
+
+from ..errors import PayloadError, PoisonPill
+from ..store import keys, queues, workers
+from ..store.connection import Connection
+from ..wire import codec
+from ..wire.payload import Payload, buried, failed, fingerprint
+
+#: Jobs recovered by one script.
+BATCH = 100
+
+
+class Heartbeat:
+    """Keeps this process registered while it has consumers.
+
+    Parameters:
+      timeout: Seconds without a beat after which a worker is dead.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self.timeout = timeout
+        self.interval = min(10.0, timeout / 5)
+        self._members: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._identity: str | None = None
+        self._pid = 0
+
+    @property
+    def identity(self) -> str:
+        """``HOST:PID:NONCE``, as Sidekiq names a process (``component.rb``)."""
+        if self._identity is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._identity = f"{socket.gethostname().replace(':', '-')}:{self._pid}:{secrets.token_hex(6)}"
+        return self._identity
+
+    @property
+    def members(self) -> set[str]:
+        """What this process is registered as, one per queue."""
+        with self._lock:
+            return set(self._members)
+
+    def register(self, queue_name: str) -> str:
+        """Register this process for a queue; returns the member."""
+        member = keys.worker_member(self.identity, queue_name)
+        with self._lock:
+            self._members.add(member)
+            if self._thread is None or not self._thread.is_alive():
+                self._stop = threading.Event()
+                self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
+                self._thread.start()
+        workers.beat(self.connection, [member], self.timeout)
+        return member
+
+    def beat(self) -> None:
+        """Beat now, and recover whom the beat finds dead."""
+        for member in workers.beat(self.connection, self.members, self.timeout):
+            self.recover(member)
+
+    def recover(self, member: str) -> None:
+        """Put back what a dead worker had in flight."""
+        queue_name = keys.queue_of(member)
+        now = time.time()
+        orphans = [
+            _orphan(receipt, raw, queue_name, now) for receipt, raw in queues.in_flight(self.connection, member).items()
+        ]
+        for start in range(0, max(1, len(orphans)), BATCH):
+            back, dead = workers.recover(
+                self.connection, member, orphans[start : start + BATCH], timeout=self.timeout, now=now
+            )
+            if back or dead:
+                self.logger.warning(
+                    "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead.",
+                    member,
+                    back,
+                    queue_name,
+                    dead,
+                )
+
+    def stop(self) -> None:
+        """Stop beating; members without jobs in flight are forgotten."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._lock:
+            members, self._members = list(self._members), set()
+        empty = [m for m in members if not queues.in_flight(self.connection, m)]
+        workers.strike_off(self.connection, empty)
+
+    def _run(self) -> None:
+        stop = self._stop
+        while not stop.wait(self.interval):
+            try:
+                self.beat()
+            except Exception as e:
+                self.logger.warning("No heartbeat this time: %s", e)
+
+
+def _orphan(receipt: str, raw: bytes, queue_name: str, now: float) -> workers.Orphan:
+    error = PoisonPill(
+        f"The job was in flight when its worker died, {workers.MAX_RECOVERIES} times within "
+        f"{workers.RECOVERY_WINDOW // 3600} hours. Look for what kills the process, then retry it.",
+        raw,
+    )
+    try:
+        job = Payload.decode(raw)
+    except PayloadError as e:
+        return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
+    return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)))

@@ -1,0 +1,140 @@
+"""Payloads to Dramatiq messages, and messages to payloads.
+
+A message's ``message_id`` is the jid, ``actor_name`` the class and
+``message_timestamp`` the time of creation.  Options that Sidekiq knows stand
+beside the class, as Ruby writes them; what only Dramatiq's middleware
+understands (``on_success``, ``pipe_target``, ``time_limit`` ...) travels in
+one object under the key ``dramatiq``, which Ruby carries along unread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+
+from ..errors import InvalidArguments
+from ..wire import codec
+from ..wire.nodes import check_options
+from ..wire.payload import Payload, seconds
+from .retries import Failure
+
+#: Sidekiq's job options, as actor or message options of the same name.
+SIDEKIQ_OPTIONS = frozenset(("retry", "dead", "backtrace", "tags", "retry_for", "retry_queue"))
+
+#: The key for the options that only Dramatiq knows.
+DRAMATIQ_KEY = "dramatiq"
+
+#: Message options that say how often it was tried: derived, never written.
+_DERIVED = frozenset(("retries", "eta", "traceback", "requeue_timestamp"))
+
+
+def new_jid() -> str:
+    """24 hex digits (``job_util.rb``, ``SecureRandom.hex(12)``)."""
+    return os.urandom(12).hex()
+
+
+class SidekiqMessage(MessageProxy):
+    """A message in flight.
+
+    Attributes:
+      payload: The job as it was read.
+      member: Who holds it in flight (worker process and queue).
+      receipt: Its field in the in-flight hash.
+      output: What the actor returned.
+      failure: What is to become of it, where it failed.
+    """
+
+    def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
+        super().__init__(message)
+        # Dramatiq reads these some twenty times a job; found here, they do not
+        # go through MessageProxy.__getattr__.
+        self.queue_name = message.queue_name
+        self.actor_name = message.actor_name
+        self.args = message.args
+        self.kwargs = message.kwargs
+        self.options = message.options
+        self.message_id = message.message_id
+        self.message_timestamp = message.message_timestamp
+        self.payload = payload
+        self.member = member
+        self.receipt = receipt
+        self.output: Any = None
+        self.failure: Failure | None = None
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What the actor raised."""
+        return self._exception
+
+
+def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
+    """The Dramatiq message of a payload taken from a queue."""
+    fields = payload.fields
+    options = fields.get(DRAMATIQ_KEY)
+    options = dict(options) if type(options) is dict else {}
+    if payload.retries:
+        options["retries"] = payload.retries
+    created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or 0.0
+    return dramatiq.Message(
+        queue_name=queue_name,
+        actor_name=payload.actor_name,
+        args=tuple(payload.args),
+        kwargs={},
+        options=options,
+        message_id=payload.jid,
+        message_timestamp=int(created * 1000),
+    )
+
+
+def actor_options(actor: dramatiq.Actor[Any, Any]) -> dict[str, Any]:
+    """The options that an actor's jobs carry: ``retry`` and ``queue`` always."""
+    retry = actor.options.get("max_retries", actor.options.get("retry", True))
+    options = {"retry": True if retry is None else retry, "queue": actor.queue_name}
+    options.update((name, actor.options[name]) for name in SIDEKIQ_OPTIONS - {"retry"} if name in actor.options)
+    check_options(options)
+    return options
+
+
+def job_options(message: dramatiq.Message[Any], of_actor: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one message on top of its actor's.
+
+    Raises:
+      InvalidArguments: for keyword arguments, and for options that are no JSON.
+    """
+    if message.kwargs:
+        raise InvalidArguments(
+            f"{message.actor_name} was sent keyword arguments ({', '.join(message.kwargs)}), which a Sidekiq job does "
+            "not have. Send them by position, or make it a typed actor, which takes one object.",
+            message.kwargs,
+        )
+    options: dict[str, Any] = {**of_actor, "queue": message.queue_name}
+    if message.options:
+        own = {name: value for name, value in message.options.items() if name not in _DERIVED}
+        if own.get("max_retries") is not None:
+            own["retry"] = own["max_retries"]
+        own.pop("max_retries", None)
+        options.update((name, own.pop(name)) for name in SIDEKIQ_OPTIONS & own.keys())
+        if own:
+            codec.check(own, "options")
+            options[DRAMATIQ_KEY] = own
+        check_options(options)
+    return options
+
+
+def to_fields(message: dramatiq.Message[Any], of_actor: Mapping[str, Any], *, now: float) -> dict[str, Any]:
+    """The payload of a message, before it is known when it is pushed.
+
+    Raises:
+      InvalidArguments, InvalidOptions: at the caller.
+    """
+    codec.check(message.args, "args")
+    fields = job_options(message, of_actor)
+    fields["class"] = message.actor_name
+    fields["args"] = message.args
+    fields["jid"] = message.message_id
+    fields["created_at"] = now
+    return fields

@@ -1,0 +1,100 @@
+"""Every error of the package.
+
+One root, :class:`FlowError`.  A message says what to do, and ``value`` keeps
+what was wrong.  The class name is what lands in ``error_class`` of a job in
+the ``retry`` or ``dead`` set, so it is part of what operators see.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FlowError(Exception):
+    """Root of all errors of this package.
+
+    Parameters:
+      message: What is wrong and what to do about it.
+      value: The offending value, untouched (bytes stay bytes).
+    """
+
+    def __init__(self, message: str, value: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.value = value
+
+
+class ConfigurationError(FlowError):
+    """The broker, the middleware or the server cannot be used this way."""
+
+
+class EmbeddedServerError(FlowError):
+    """The embedded server could not be started."""
+
+
+# -- what is wrong with bytes that were read --------------------------------
+
+
+class PayloadError(FlowError):
+    """A payload read from Redis cannot be run.  ``value`` is the raw bytes."""
+
+
+class MalformedPayload(PayloadError):
+    """Not JSON, not UTF-8, nested too deeply, too large, or no JSON object."""
+
+
+class InvalidPayload(PayloadError):
+    """A JSON object, but no job: no class, or args that are no array."""
+
+
+class UnsupportedPayload(PayloadError):
+    """A job in a format that only another program can read (encryption)."""
+
+
+class InvalidCallbacks(PayloadError):
+    """The callback stack of a payload is not ``[[id, remaining, propagate], ...]``."""
+
+
+class InvalidNode(PayloadError):
+    """A workflow tree holds something that is no job, chain, group or delay."""
+
+
+# -- what a caller did wrong -------------------------------------------------
+
+
+class InvalidArguments(FlowError):
+    """Arguments that JSON cannot carry exactly, or keyword arguments."""
+
+
+class InvalidOptions(FlowError):
+    """A job option that Sidekiq does not understand in this form."""
+
+
+class InvalidWorkflow(FlowError):
+    """A workflow built from something that is no node."""
+
+
+# -- what happened to a job ---------------------------------------------------
+
+
+class BarrierExpired(FlowError):
+    """A barrier of the job's callback stack is gone, so its run cannot go on.
+
+    ``value`` is the barrier's id.
+    """
+
+
+class WrongType(FlowError):
+    """A Redis key that the job needs holds another type.  ``value`` is the key."""
+
+
+class InvalidOutput(FlowError):
+    """What an actor returned cannot be kept in the run's memory."""
+
+
+class WorkflowMiddlewareMissing(FlowError):
+    """A job of a workflow reached a broker that has no WorkflowMiddleware."""
+
+
+class PoisonPill(FlowError):
+    """The job was in flight each time that its worker died, three times over."""

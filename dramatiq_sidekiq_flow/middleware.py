@@ -1,0 +1,98 @@
+"""The Dramatiq middleware that makes jobs steps of a workflow."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import dramatiq
+from dramatiq import Middleware
+
+from .broker import SidekiqBroker
+from .context import CurrentRun, RunMemory, set_current_run
+from .errors import ConfigurationError
+from .store.memory import RedisHashMemory
+from .workflow import Completion
+
+
+class WorkflowMiddleware(Middleware):
+    """Advances workflows, keeps what their steps return, and knows the current run.
+
+    Parameters:
+      memory: Where mappings that actors return are kept, e.g.
+        ``RedisHashMemory(ttl=timedelta(days=1))``.  None keeps nothing.
+      classes: Options of Ruby classes that Python advances onto:
+        ``{"Docs::Load": {"queue": "critical", "retry": 3}}``; see also RubyJob.
+      tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
+        id, so that Sidekiq's Web UI finds a run's jobs.
+    """
+
+    def __init__(
+        self,
+        memory: RedisHashMemory | None = None,
+        *,
+        classes: Mapping[str, Mapping[str, Any]] | None = None,
+        tag_runs: bool = False,
+    ) -> None:
+        self.memory = memory
+        self.classes = classes
+        self.tag_runs = tag_runs
+
+    def attach(self, broker: dramatiq.Broker) -> None:
+        """Called by the broker that this middleware was added to."""
+        if not isinstance(broker, SidekiqBroker):
+            raise ConfigurationError(
+                f"WorkflowMiddleware needs a SidekiqBroker, not a {type(broker).__name__}.", broker
+            )
+        if self.memory is not None:
+            self.memory.bind(broker.connection)
+        broker.completion = Completion(broker, self.memory, self.classes, self.tag_runs)
+        for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
+            _quieten(name)
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        payload = message.payload
+        if payload.run_id is not None:
+            memory = RunMemory(self.memory, payload.run_id)
+            set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory))
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if message.payload.run_id is not None:
+            message.output = result
+            set_current_run(None)
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        set_current_run(None)
+
+
+class _KeptOutput(logging.Filter):
+    """Drops Dramatiq's warning that a returned value was discarded, where it was kept.
+
+    Dramatiq warns for each job that returns something without the Results
+    middleware.  The record does not hold the value, so it is looked up in the
+    frame that logs.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "returned a value that is not None" not in str(record.msg):
+            return True
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_name in ("process_message", "after_process_message"):
+                value = frame.f_locals.get("res", frame.f_locals.get("result"))
+                if value is not None:
+                    return not isinstance(value, Mapping)
+            if frame.f_back is None:
+                return True
+            frame = frame.f_back
+        return True
+
+
+def _quieten(name: str) -> None:
+    logger = logging.getLogger(name)
+    if not any(isinstance(f, _KeptOutput) for f in logger.filters):
+        logger.addFilter(_KeptOutput())

@@ -1,0 +1,100 @@
+"""The memory of a run: a hash that all its steps read and write.
+
+``PREFIX:RUN_ID`` holds field -> JSON of the value, and expires; it is the
+gem's ``Memory::RedisHashMemory``, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from ..errors import ConfigurationError, InvalidArguments, InvalidOutput
+from ..wire import codec
+from .connection import Connection
+
+
+class RedisHashMemory:
+    """Memory in a Redis hash, shared with the gem's workers.
+
+    Parameters:
+      ttl: How long a hash lives after the last write (a day by default).
+      key_prefix: ``swf:mem``, as the gem's default.
+      url: Another Redis than the broker's (rarely wanted: what is written by
+        the broker's own Redis is written in the same step as the advance).
+    """
+
+    def __init__(self, ttl: timedelta | int = timedelta(days=1), key_prefix: str = "swf:mem") -> None:
+        if isinstance(ttl, int):
+            ttl = timedelta(milliseconds=ttl)
+        if ttl < timedelta(seconds=1):
+            raise ConfigurationError(f"The ttl of a memory must be a second or more (an int is milliseconds): {ttl}.")
+        self.ttl = ttl
+        self.key_prefix = key_prefix
+        self._connection: Connection | None = None
+
+    def bind(self, connection: Connection) -> None:
+        """Use this Redis.  Called by the middleware."""
+        self._connection = connection
+
+    @property
+    def connection(self) -> Connection:
+        """The Redis in use.
+
+        Raises:
+          ConfigurationError: before a broker was set up with this memory.
+        """
+        if self._connection is None:
+            raise ConfigurationError("This memory is not bound to a broker: pass it to WorkflowMiddleware(memory=...).")
+        return self._connection
+
+    def key(self, run_id: str) -> str:
+        """The Redis key of a run."""
+        return f"{self.key_prefix}:{run_id}"
+
+    @property
+    def ttl_seconds(self) -> int:
+        """The ttl as Redis takes it."""
+        return int(self.ttl.total_seconds())
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, bytes]:
+        """Field -> JSON.
+
+        Raises:
+          InvalidOutput: for keys that are no strings, and values that JSON
+            cannot carry exactly.
+        """
+        fields = {}
+        for key, value in values.items():
+            if type(key) is not str:
+                raise InvalidOutput(f"The memory's keys are strings; {key!r} is a {type(key).__name__}.", values)
+            try:
+                codec.check(value, key)
+                fields[key] = codec.encode(value)
+                key.encode()
+            except (InvalidArguments, UnicodeEncodeError) as e:
+                raise InvalidOutput(f"This cannot be kept in the run's memory: {e}", values) from None
+        return fields
+
+    def write(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Write fields; each write renews the ttl of all."""
+        if fields := self.encode(values):
+            flat = [part for pair in fields.items() for part in pair]
+            self.connection.send(
+                [("HSET", self.key(run_id), *flat), ("EXPIRE", self.key(run_id), self.ttl_seconds)],
+            )
+
+    def read(self, run_id: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        """Read all fields, or those of ``keys`` that are there."""
+        if keys is None:
+            reply = self.connection.call("HGETALL", self.key(run_id))
+            pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2])
+            return {name.decode(): codec.decode_value(value) for name, value in pairs}
+        names = list(keys)
+        values = self.connection.call("HMGET", self.key(run_id), *names) if names else []
+        return {name: codec.decode_value(value) for name, value in zip(names, values) if value is not None}
+
+    def clear(self, run_id: str) -> None:
+        """Forget a run."""
+        self.connection.call("UNLINK", self.key(run_id))

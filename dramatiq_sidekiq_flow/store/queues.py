@@ -1,0 +1,103 @@
+"""Queues, and the jobs in flight that came from them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from . import keys, scripts
+from .connection import Connection
+from .scripts import Command
+
+
+class _Producer(threading.local):
+    """Numbers the pushes of one thread, so that a push sent twice is known."""
+
+    def __init__(self) -> None:
+        self.key = keys.producer(secrets.token_hex(8))
+        self.number = 0
+
+    def next(self) -> tuple[str, int]:
+        self.number += 1
+        return self.key, self.number
+
+
+_producer = _Producer()
+
+
+def push(connection: Connection, queue: str, payloads: Sequence[bytes]) -> None:
+    """Enqueue payloads, the first one to be taken first (``client.rb``, ``atomic_push``)."""
+    key, number = _producer.next()
+    connection.call(*scripts.PUSH.command((key, keys.QUEUES, keys.queue(queue)), (number, queue, *payloads)))
+
+
+def schedule(connection: Connection, at: float, payload: bytes) -> None:
+    """Put a payload into ``schedule``, due at epoch seconds ``at``."""
+    key, number = _producer.next()
+    connection.call(*scripts.PUSH.command((key, keys.QUEUES, keys.SCHEDULE), (number, "", repr(at), payload)))
+
+
+def fetch(connection: Connection, member: str, queue: str, base: str, count: int) -> list[bytes] | None:
+    """Move up to ``count`` payloads into flight; receipts are ``BASE:1``, ``BASE:2`` ...
+
+    Safe to repeat with the same base.
+
+    Returns:
+      Payloads, or None when the member must beat first.
+    """
+    reply = connection.call(
+        *scripts.FETCH.command((keys.queue(queue), keys.in_flight(member), keys.WORKERS), (member, base, count))
+    )
+    if reply is None:
+        return None
+    payloads, start, joined = [], 0, reply[1]
+    for length in map(int, reply[0].split()):
+        payloads.append(joined[start : start + length])
+        start += length
+    return payloads
+
+
+def wait(connection: Connection, queue: str, seconds: float) -> bool:
+    """Block until a queue has an element, and leave the queue as it was.
+
+    ``BLMOVE`` of a list's end onto itself: the element has no second place
+    where a crash could leave it.
+    """
+    name = keys.queue(queue)
+    return connection.call("BLMOVE", name, name, "RIGHT", "RIGHT", f"{seconds:.3f}") is not None
+
+
+def done(member: str, receipts: Sequence[str]) -> Command:
+    """The command that takes finished jobs without a workflow out of flight."""
+    return ("HDEL", keys.in_flight(member), *receipts)
+
+
+def requeue(connection: Connection, member: str, queue: str, receipts: Sequence[str]) -> int:
+    """Put jobs in flight back, to be taken next, in the order of the receipts."""
+    moved: int = connection.call(*scripts.REQUEUE.command((keys.in_flight(member), keys.queue(queue)), receipts))
+    return moved
+
+
+def in_flight(connection: Connection, member: str) -> dict[str, bytes]:
+    """Receipt -> payload of all that a member has in flight."""
+    reply: Any = connection.call("HGETALL", keys.in_flight(member))
+    if not isinstance(reply, dict):  # RESP2 answers with a flat list
+        reply = dict(zip(reply[::2], reply[1::2]))
+    return {receipt.decode(): payload for receipt, payload in reply.items()}
+
+
+def unfinished(connection: Connection, queue: str) -> int:
+    """How many jobs a queue holds, waiting or in flight anywhere."""
+    members: list[bytes] = connection.call("ZRANGE", keys.WORKERS, 0, -1)
+    mine = [m.decode() for m in members if keys.queue_of(m.decode()) == queue]
+    replies = connection.send(
+        [("LLEN", keys.queue(queue)), *(("HLEN", keys.in_flight(member)) for member in mine)],
+    )
+    return sum(reply for reply in replies if isinstance(reply, int))
+
+
+def clear(connection: Connection, queue: str) -> None:
+    """Drop what waits in a queue (``api.rb``, ``Queue#clear``)."""
+    connection.send([("UNLINK", keys.queue(queue)), ("SREM", keys.QUEUES, queue)])

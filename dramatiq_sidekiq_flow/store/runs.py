@@ -1,0 +1,169 @@
+"""Runs: started once, advanced one step at a time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from . import keys, scripts
+from .connection import Connection
+from .scripts import Argument, Command
+
+#: A fan-out above these is laid down in chunks first, then committed in one
+#: step, so that no single script holds Redis up for long.
+MAX_JOBS_INLINE = 1000
+MAX_BYTES_INLINE = 1024 * 1024
+
+#: Chunks that nobody commits (a crash in between) vanish after this, in seconds.
+STAGE_TTL = 3600
+
+
+class NewBarrier(Protocol):
+    """See ``workflow.plan.NewBarrier``."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def ran(self) -> int: ...
+    @property
+    def ttl(self) -> int: ...
+
+
+@attrs.frozen
+class Writes:
+    """A plan as the scripts take it: the keys and arguments of ``_plan.lua``."""
+
+    keys: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+
+
+#: No barriers, queues, scheduled jobs or chunks.
+NOTHING = Writes((), (0, 0, 0, 0))
+
+
+@attrs.frozen
+class Walk:
+    """One entry of a callback stack, as the advance sees it.
+
+    ``kind`` is ``f`` (fires a continuation), ``n`` (has none, and goes on with
+    the next) or ``s`` (has none, and stops).
+    """
+
+    barrier: str
+    kind: str
+
+
+def writes(
+    connection: Connection,
+    barriers: Sequence[NewBarrier],
+    pushes: Mapping[str, Sequence[bytes]],
+    scheduled: Sequence[tuple[float, bytes]],
+) -> Writes:
+    """Prepare what a plan writes.  Large ones are staged now."""
+    jobs = len(scheduled) + sum(map(len, pushes.values()))
+    chunks: list[tuple[str, str]] = []
+    if jobs > MAX_JOBS_INLINE or _bytes(pushes, scheduled) > MAX_BYTES_INLINE:
+        for queue, payloads in pushes.items():
+            chunks += _stage(connection, queue, payloads, MAX_JOBS_INLINE)
+        pairs = [part for at, payload in scheduled for part in (repr(at), payload)]
+        # An even chunk: a score and its payload stay together.
+        chunks += _stage(connection, "", pairs, 2 * MAX_JOBS_INLINE)
+        pushes, scheduled = {}, ()
+    arguments: list[Argument] = [len(barriers)]
+    for barrier in barriers:
+        arguments += (barrier.ttl, barrier.value, barrier.ran)
+    arguments.append(len(pushes))
+    for queue, payloads in pushes.items():
+        arguments += (queue, len(payloads), *payloads)
+    arguments.append(len(scheduled))
+    for at, payload in scheduled:
+        arguments += (repr(at), payload)
+    arguments += (len(chunks), *(queue for queue, _ in chunks))
+    names = [name for barrier in barriers for name in keys.barrier(barrier.id)[:2]]
+    names += [keys.queue(queue) for queue in pushes]
+    names += [key for _, key in chunks]
+    return Writes(tuple(names), tuple(arguments))
+
+
+def _bytes(pushes: Mapping[str, Sequence[bytes]], scheduled: Sequence[tuple[float, bytes]]) -> int:
+    return sum(len(p) for ps in pushes.values() for p in ps) + sum(len(p) for _, p in scheduled)
+
+
+def _stage(connection: Connection, queue: str, parts: Sequence[Any], most: int) -> list[tuple[str, str]]:
+    chunks, start = [], 0
+    while start < len(parts):
+        end, size = start, 0
+        while end < len(parts) and end - start < most and (size < MAX_BYTES_INLINE or (end - start) % 2):
+            size += len(parts[end])
+            end += 1
+        key = keys.stage(secrets.token_hex(12))
+        connection.call(*scripts.STAGE.command((key,), (STAGE_TTL, *parts[start:end])))
+        chunks.append((queue, key))
+        start = end
+    return chunks
+
+
+def start(
+    connection: Connection,
+    run_id: str,
+    plan: Writes,
+    *,
+    ttl: int,
+    memory: tuple[str, int] = ("", 0),
+    fields: Mapping[str, bytes] = {},
+) -> list[Any]:
+    """Start a run: reply of ``start.lua``."""
+    flat = [part for pair in fields.items() for part in pair]
+    reply: list[Any] = connection.call(
+        *scripts.START.command(
+            (keys.run(run_id), memory[0], keys.QUEUES, keys.SCHEDULE, *plan.keys),
+            (ttl, memory[1], len(fields), *flat, *plan.arguments),
+        )
+    )
+    return reply
+
+
+def advance(
+    member: str,
+    receipt: str,
+    unit: str,
+    walk: Sequence[Walk],
+    *,
+    ttl: int,
+    memory: tuple[str, int] = ("", 0),
+    fields: Mapping[str, bytes] = {},
+    planned: int = 0,
+    plan: Writes = NOTHING,
+) -> Command:
+    """The command that advances a run past a finished job; reply of ``advance.lua``.
+
+    Parameters:
+      unit: The jid.
+      walk: The callback stack, from the top.
+      ttl: Seconds that waiting barriers live on.
+      memory: The memory's key and ttl in seconds.
+      fields: Output to keep there.
+      planned: Number of the callback that ``plan`` is for (1 = the top), 0 = none.
+    """
+    triples = [key for entry in walk for key in keys.barrier(entry.barrier)]
+    flat = [part for pair in fields.items() for part in pair]
+    return scripts.ADVANCE.command(
+        (keys.in_flight(member), memory[0], keys.QUEUES, keys.SCHEDULE, *triples, *plan.keys),
+        (
+            receipt,
+            unit,
+            ttl,
+            memory[1],
+            len(fields),
+            *flat,
+            len(walk),
+            *(entry.kind for entry in walk),
+            planned,
+            *plan.arguments,
+        ),
+    )

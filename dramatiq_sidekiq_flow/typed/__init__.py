@@ -1,0 +1,1 @@
+"""Jobs with a known shape."""

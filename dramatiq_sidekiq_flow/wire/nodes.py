@@ -1,0 +1,248 @@
+"""The workflow tree: jobs, chains, groups and delays.
+
+A tree exists in two forms.  What people build are the frozen values here;
+what travels is the *wire form*, plain JSON, ``{"__type__": "chain",
+"children": [...]}``, read and written by :func:`dump` and :func:`load` and
+checked by :func:`validate`.  The plan works on the wire form, since that is
+what every step receives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Union
+
+import attrs
+import msgspec
+
+from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
+from . import codec
+
+#: A node in its wire form.
+Wire = dict[str, Any]
+
+#: The class that the gem gives to a delayed empty chain or group; it also
+#: carries steps whose actor has no Ruby name (see :func:`carry`).
+NOOP_CLASS = "Sidekiq::Workflow::NoopWorker"
+
+#: Written by us or by the pusher; never an option of a job.
+RESERVED = frozenset(
+    ("__type__", "class", "args", "jid", "workflow_run_id", "workflow_completion_callbacks", "at", "enqueued_at")
+)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """See that job options mean in Sidekiq what they say (``job_util.rb``, ``validate``).
+
+    Raises:
+      InvalidOptions: naming the option.
+    """
+    for name, value in options.items():
+        if name in RESERVED:
+            raise InvalidOptions(f"{name!r} is no option of a job; it is written by the library.", value)
+        if name in ("queue", "retry_queue") and (not isinstance(value, str) or not value):
+            raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
+        if name == "retry" and not isinstance(value, (bool, int)):
+            raise InvalidOptions(f"retry must be true, false or a number of tries, not {value!r}.", value)
+        if name == "tags" and not isinstance(value, (list, tuple)):
+            raise InvalidOptions(f"tags must be a list of strings, not {value!r}.", value)
+        if name == "retry_for" and (type(value) is bool or not isinstance(value, (int, float)) or value > 1e9):
+            raise InvalidOptions(f"retry_for must be a number of seconds, not {value!r}.", value)
+        codec.check(value, name)
+
+
+@attrs.frozen(init=False, repr=False)
+class Job:
+    """One job: a Ruby class, or an actor, by name.
+
+    Parameters:
+      job_class: Ruby constant (``"Docs::Extract"``) or actor name.
+      *args: JSON values, the arguments of ``perform``.
+      **options: Sidekiq's job options: ``queue``, ``retry``, ``tags``,
+        ``backtrace``, ``dead``, ``retry_for`` (seconds), ``retry_queue``...
+        What is not said is taken from the class where it is known, else from
+        Sidekiq's defaults (queue ``default``, retry ``True``).
+
+    Raises:
+      InvalidArguments, InvalidOptions: see there.
+    """
+
+    job_class: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+
+    def __init__(self, job_class: str, *args: Any, **options: Any) -> None:
+        if not isinstance(job_class, str) or not job_class:
+            raise InvalidWorkflow(f"A job needs the name of a class or actor, not {job_class!r}.", job_class)
+        codec.check(args, "args")
+        check_options(options)
+        self.__attrs_init__(job_class, args, options)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        said = [repr(self.job_class), *map(repr, self.args), *(f"{k}={v!r}" for k, v in self.options.items())]
+        return f"Job({', '.join(said)})"
+
+
+@attrs.frozen(init=False, repr=False)
+class Chain:
+    """Nodes that run one after another.  An empty chain completes at once."""
+
+    children: tuple[Any, ...]
+
+    def __init__(self, *children: Any) -> None:
+        self.__attrs_init__(children)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"Chain({', '.join(map(repr, self.children))})"
+
+
+@attrs.frozen(init=False, repr=False)
+class Group:
+    """Nodes that run side by side; complete when all are.  Empty: at once."""
+
+    children: tuple[Any, ...]
+
+    def __init__(self, *children: Any) -> None:
+        self.__attrs_init__(children)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"Group({', '.join(map(repr, self.children))})"
+
+
+@attrs.frozen(init=False, repr=False)
+class WithDelay:
+    """A node that starts later.
+
+    Delays add up when nested; a delay on a chain delays its first node, on a
+    group each child.
+
+    Parameters:
+      task: The node.
+      delay: Milliseconds, or a timedelta.
+    """
+
+    task: Any
+    delay: int
+
+    def __init__(self, task: Any, delay: int | timedelta) -> None:
+        if isinstance(delay, timedelta):
+            delay = round(delay.total_seconds() * 1000)
+        if type(delay) is not int or delay < 0:
+            raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r}.", delay)
+        self.__attrs_init__(task, delay)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"WithDelay({self.task!r}, delay={self.delay})"
+
+
+Node = Union[Job, Chain, Group, WithDelay]
+
+
+def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
+    """The wire form of a tree.
+
+    Parameters:
+      node: A node, or anything that ``leaf`` knows.
+      leaf: Gives the wire form of what is neither chain, group nor delay,
+        or None for what it does not know.
+
+    Raises:
+      InvalidWorkflow: for anything else, and for trees deeper than 100.
+    """
+    if depth <= 0:
+        raise InvalidWorkflow(f"The workflow is nested deeper than {codec.MAX_DEPTH} levels, which Ruby refuses.", node)
+    if isinstance(node, (Chain, Group)):
+        kind = "chain" if isinstance(node, Chain) else "group"
+        return {"__type__": kind, "children": [dump(child, leaf, depth - 2) for child in node.children]}
+    if isinstance(node, WithDelay):
+        return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
+    wire = leaf(node)
+    if wire is None:
+        raise InvalidWorkflow(
+            f"{node!r} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...).", node
+        )
+    return wire
+
+
+def dump_job(job: Job) -> Wire:
+    """The wire form of one job: its options stand beside class and args."""
+    return {"__type__": "job", "class": job.job_class, "args": list(job.args), **job.options}
+
+
+def load(wire: Any) -> Node:
+    """The values of a tree in wire form.
+
+    Raises:
+      InvalidNode: for anything that :func:`validate` refuses.
+    """
+    validate(wire)
+    return _load(wire)
+
+
+def _load(wire: Wire) -> Node:
+    kind = wire["__type__"]
+    if kind == "job":
+        options = {k: v for k, v in wire.items() if k not in RESERVED}
+        return Job(wire["class"], *wire["args"], **options)
+    if kind == "with_delay":
+        return WithDelay(_load(wire["task"]), delay=int(wire["delay"]))
+    children = map(_load, wire["children"])
+    return Chain(*children) if kind == "chain" else Group(*children)
+
+
+def carry(wire: Wire) -> Wire:
+    """The same job as a *carrier*: Ruby can advance onto it with nothing installed.
+
+    Ruby looks a step's class up with ``Object.const_get``, so an actor whose
+    name is no Ruby constant travels as the gem's own NoopWorker; ``wrapped``
+    holds the actor's name, and ``display_class`` shows it in Sidekiq's UI.
+    """
+    name = wire["class"]
+    return {**wire, "class": NOOP_CLASS, "wrapped": name, "display_class": name}
+
+
+# The shape of a tree, checked by msgspec in C for each step that arrives.
+# Other keys (a job's options) are let through; nothing is built from these.
+
+
+class _JobShape(msgspec.Struct, tag_field="__type__", tag="job"):
+    job_class: str = msgspec.field(name="class")
+    args: list[Any]
+
+
+class _ChainShape(msgspec.Struct, tag_field="__type__", tag="chain"):
+    children: list[Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]]
+
+
+class _GroupShape(msgspec.Struct, tag_field="__type__", tag="group"):
+    children: list[Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]]
+
+
+class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
+    delay: Union[int, float]
+    task: Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
+
+
+Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
+
+
+def validate(wire: Any) -> None:
+    """See that a decoded value is a tree in wire form.
+
+    Raises:
+      InvalidNode: naming the path of what is wrong.
+    """
+    try:
+        msgspec.convert(wire, Shape)  # type: ignore[call-overload]
+    except (msgspec.ValidationError, RecursionError) as e:
+        raise InvalidNode(f"This is no workflow tree: {e}", wire) from None
+
+
+def total_delay(wire: Wire) -> float:
+    """The longest time that the delays of a tree can add up to, in milliseconds."""
+    kind = wire["__type__"]
+    if kind == "with_delay":
+        return float(wire["delay"]) + total_delay(wire["task"])
+    delays = [total_delay(child) for child in wire.get("children", ())]
+    return sum(delays) if kind == "chain" else max(delays, default=0.0)

@@ -1,0 +1,203 @@
+"""A job, as one JSON object: what Sidekiq calls the payload.
+
+Whatever keys a payload has, known or not, are kept and written back.  The
+rules come from Sidekiq's ``client.rb`` (push), ``job_util.rb`` (defaults) and
+``job_retry.rb`` (failures).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload
+from . import codec
+from .callbacks import Callback, load_stack
+from .nodes import NOOP_CLASS
+
+#: What Sidekiq writes for a class that says nothing (``default_job_options``).
+DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
+
+#: ``retry: true`` (``job_retry.rb``, ``DEFAULT_MAX_RETRY_ATTEMPTS``).
+DEFAULT_RETRIES = 25
+
+#: Those 25 retries take about 21 days, in seconds: a barrier outlives them.
+RETRY_HORIZON = 21 * 86_400
+
+#: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
+MAX_ERROR_MESSAGE = 10_000
+
+#: Handed on from a finished step to the next: tenant, locale and trace.
+INHERITED = ("cattr", "locale", "traceparent", "tracestate")
+
+
+@attrs.frozen
+class Payload:
+    """A job that can be run.
+
+    Attributes:
+      raw: The bytes as they stood in Redis.
+      fields: The whole object, every key of it.
+      actor_name: ``class``, or ``wrapped`` for a carrier.
+      args: The arguments.
+      jid: The job's id; where none was written, one made from the bytes, so
+        that the same bytes delivered twice are the same job.
+      stack: The callback stack, top last.
+    """
+
+    raw: bytes
+    fields: dict[str, Any]
+    actor_name: str
+    args: list[Any]
+    jid: str
+    stack: tuple[Callback, ...]
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Payload:
+        """Read a payload.
+
+        Raises:
+          PayloadError: one of its kinds, with the raw bytes as value.
+        """
+        fields = codec.decode(raw)
+        name = fields.get("class")
+        if type(name) is not str or not name:
+            raise InvalidPayload(f"The job has no class: {name!r}.", raw)
+        args = fields.get("args")
+        if type(args) is not list:
+            raise InvalidPayload(f"The job's args are no array: {args!r:.200}.", raw)
+        if fields.get("encrypt"):
+            raise UnsupportedPayload("The job's last argument is encrypted (Sidekiq Enterprise); run it in Ruby.", raw)
+        if "_f" in fields:
+            raise UnsupportedPayload(f"The job is in the unknown format _f={fields['_f']!r}.", raw)
+        stack: tuple[Callback, ...] = ()
+        callbacks = fields.get("workflow_completion_callbacks")
+        if callbacks is not None:
+            try:
+                stack = load_stack(callbacks)
+            except PayloadError as e:
+                raise type(e)(e.message, raw) from None
+        if name == NOOP_CLASS and type(fields.get("wrapped")) is str:
+            name = fields["wrapped"]
+        jid = fields.get("jid")
+        if type(jid) is not str or not jid:
+            jid = fingerprint(raw)
+        return cls(raw, fields, name, args, jid, stack)
+
+    @property
+    def run_id(self) -> str | None:
+        """``workflow_run_id``, the same for each job of a run."""
+        run_id = self.fields.get("workflow_run_id")
+        return run_id if type(run_id) is str and run_id else None
+
+    @property
+    def retries(self) -> int:
+        """How many retries were made: ``retry_count`` is 0 on the first failure."""
+        count = self.fields.get("retry_count")
+        return count + 1 if type(count) is int else 0
+
+    def inherited(self) -> dict[str, Any]:
+        """The keys that a continuation takes over."""
+        return {key: self.fields[key] for key in INHERITED if key in self.fields}
+
+
+def seconds(stamp: Any) -> float | None:
+    """Epoch seconds of a time stamp of any Sidekiq version.
+
+    7.x writes float seconds, 8.x integer milliseconds; text is read as
+    either; anything else is None.
+    """
+    if type(stamp) is str:
+        try:
+            stamp = float(stamp) if "." in stamp else int(stamp)
+        except ValueError:
+            return None
+    if type(stamp) is int:
+        return stamp / 1000
+    return stamp if type(stamp) is float else None
+
+
+def fingerprint(raw: bytes) -> str:
+    """24 hex digits made from a payload's bytes."""
+    return hashlib.sha1(raw).hexdigest()[:24]  # noqa: S324 - an id, not a secret
+
+
+def failed(
+    fields: Mapping[str, Any], error: BaseException, *, now: float, queue: str, backtrace: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The payload after a failure (``job_retry.rb``, ``process_retry``).
+
+    Parameters:
+      fields: The payload before.
+      now: Epoch seconds.
+      queue: The queue that it came from.
+      backtrace: Lines, innermost first; kept when the job asks for them
+        (``backtrace: true`` all, an integer that many).
+    """
+    after = dict(fields)
+    after["queue"] = fields.get("retry_queue") or queue
+    after["error_message"] = error_message(error)
+    after["error_class"] = type(error).__name__
+    count = fields.get("retry_count")
+    if type(count) is int:
+        after["retried_at"] = now
+        after["retry_count"] = count + 1
+    else:
+        after["failed_at"] = now
+        after["retry_count"] = 0
+    keep = fields.get("backtrace")
+    if keep:
+        lines = list(backtrace) if keep is True else list(backtrace)[: _integer(keep)]
+        after["error_backtrace"] = compress_backtrace(lines)
+    return after
+
+
+def error_message(error: BaseException) -> str:
+    """What ``error_message`` holds: readable text, 10,000 characters at most."""
+    try:
+        text = str(error)[:MAX_ERROR_MESSAGE]
+    except Exception:
+        return "!!! ERROR MESSAGE THREW AN ERROR !!!"
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def compress_backtrace(lines: Sequence[str]) -> str:
+    """Base64 of zlib of a JSON array (``job_retry.rb``, ``compress_backtrace``)."""
+    clean = [line.encode("utf-8", "replace").decode("utf-8") for line in lines]
+    return base64.b64encode(zlib.compress(codec.encode(clean))).decode("ascii")
+
+
+def expand_backtrace(text: str) -> list[str]:
+    """The lines of an ``error_backtrace``."""
+    lines: list[str] = codec.decode_value(zlib.decompress(base64.b64decode(text)))
+    return lines
+
+
+def buried(raw: bytes, error: FlowError, *, now: float, queue: str) -> bytes:
+    """What goes to ``dead`` for bytes that cannot be run, with a named error.
+
+    A JSON object keeps every key it has.  Anything else is wrapped: ``args``
+    shows it as text, and ``raw`` holds the bytes in base64.
+    """
+    try:
+        return codec.encode(failed(codec.decode(raw), error, now=now, queue=queue))
+    except FlowError:
+        wrapper = {
+            "class": "MalformedPayload",
+            "args": [raw[:1000].decode("utf-8", "replace")],
+            "jid": fingerprint(raw),
+            "queue": queue,
+            "retry": False,
+            "created_at": now,
+            "raw": base64.b64encode(raw).decode("ascii"),
+        }
+        return codec.encode(failed(wrapper, error, now=now, queue=queue))
+
+
+def _integer(value: Any) -> int:
+    return value if type(value) is int else 0

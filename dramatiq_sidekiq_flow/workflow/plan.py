@@ -1,0 +1,210 @@
+"""What follows when a node starts: barriers to make, jobs to push.
+
+Pure: no Redis, no Dramatiq, no clock.  A plan is the outcome of running a
+node with a callback stack, worked out to the end, so that one script can
+write it in one step.  It mirrors what the gem does one command at a time:
+
+* a job is pushed, with the stack (and to ``schedule`` when delayed);
+* a chain makes a barrier of 1 for what remains, and starts its first child;
+* a group makes a barrier of its size, and starts every child;
+* an empty chain or group completes at once, and a delayed one becomes a
+  NoopWorker job, whose completion then counts.
+
+What completes at once counts down the barriers made in the same plan right
+here; only when the *whole* node completes at once does the walk go on with
+barriers that live in Redis (:attr:`Plan.completes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from ..wire import codec
+from ..wire.callbacks import Callback, dump_stack
+from ..wire.nodes import NOOP_CLASS, Wire, total_delay
+from ..wire.payload import RETRY_HORIZON
+
+#: A barrier that has released is kept for a day, as the gem keeps it.
+RELEASED_TTL = 86_400
+
+
+@attrs.frozen
+class NewBarrier:
+    """A barrier to make: ``SETEX id ttl value`` and ``SETEX id_ran ttl ran``."""
+
+    id: str
+    value: int
+    ran: int
+    ttl: int
+
+
+@attrs.frozen
+class Plan:
+    """The outcome of starting a node.
+
+    Attributes:
+      barriers: To make before anything is pushed.
+      pushes: Payloads by queue, in order.
+      scheduled: ``(epoch seconds, payload)`` for the ``schedule`` set.
+      completes: The node had nothing to run: its callbacks are due now.
+    """
+
+    barriers: tuple[NewBarrier, ...]
+    pushes: Mapping[str, tuple[bytes, ...]]
+    scheduled: tuple[tuple[float, bytes], ...]
+    completes: bool
+
+    @property
+    def size(self) -> int:
+        """How many jobs there are."""
+        return len(self.scheduled) + sum(map(len, self.pushes.values()))
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes their payloads have."""
+        return sum(len(p) for _, p in self.scheduled) + sum(len(p) for ps in self.pushes.values() for p in ps)
+
+
+@attrs.frozen
+class Source:
+    """Where a plan takes from what is not in the tree.
+
+    Attributes:
+      run_id: ``workflow_run_id`` of the jobs.
+      now: Epoch seconds.
+      options: A class name -> the options that the class has of itself.
+      new_jid, new_barrier: Fresh ids.  They are made once, so that a plan
+        sent twice carries the same bytes.
+      noop_queue: Where a NoopWorker goes.
+      inherited: Keys handed on by the step before (trace, tenant).
+      tags: Added to each job's ``tags``.
+    """
+
+    run_id: str | None
+    now: float
+    options: Callable[[str], Mapping[str, Any]]
+    new_jid: Callable[[], str]
+    new_barrier: Callable[[], str]
+    noop_queue: str = "default"
+    inherited: Mapping[str, Any] = {}
+    tags: tuple[str, ...] = ()
+
+
+def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
+    """Work out what starting ``node`` writes.
+
+    Parameters:
+      node: The tree in wire form (checked by ``wire.nodes.validate``).
+      stack: The callbacks that are due when the node completes.
+      delays: False where the caller knows that no tree here holds a delay,
+        which saves looking for them.
+    """
+    build = _Build(source, barrier_ttl(node, stack) if delays else RETRY_HORIZON)
+    completes = build.start(node, stack, 0.0)
+    made = build.barriers.items()
+    return Plan(
+        tuple(NewBarrier(id, value, ran, build.ttl if value else RELEASED_TTL) for id, (value, ran) in made),
+        {queue: tuple(payloads) for queue, payloads in build.pushes.items()},
+        tuple(build.scheduled),
+        completes,
+    )
+
+
+def completes_at_once(node: Wire) -> bool:
+    """Whether a tree has nothing to run and nothing to wait for."""
+    kind = node["__type__"]
+    if kind == "job":
+        return False
+    if kind == "with_delay":
+        return not node["delay"] and completes_at_once(node["task"])
+    return all(map(completes_at_once, node["children"]))
+
+
+def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...]) -> int:
+    """How many seconds barriers must live: all delays ahead, and the retries of a job."""
+    trees = [c.remaining for c in stack if c.remaining is not None]
+    if node is not None:
+        trees.append(node)
+    return RETRY_HORIZON + int(sum(map(total_delay, trees)) / 1000) + 1
+
+
+class _Build:
+    def __init__(self, source: Source, ttl: int) -> None:
+        self.source = source
+        self.ttl = ttl
+        self.barriers: dict[str, tuple[int, int]] = {}
+        self.pushes: dict[str, list[bytes]] = {}
+        self.scheduled: list[tuple[float, bytes]] = []
+        # Each child of a group carries the same stack: it is written once.
+        self.stack: tuple[Callback, ...] = ()
+        self.stack_json = msgspec.Raw(b"")
+
+    def start(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
+        """Start a node; true when it completes at once."""
+        while True:
+            kind = node["__type__"]
+            if kind == "with_delay":
+                delay += node["delay"]
+                node = node["task"]
+            elif kind == "job":
+                self.push(node, stack, delay)
+                return False
+            elif not node["children"]:
+                if not delay:
+                    return True
+                noop = {"class": NOOP_CLASS, "args": [], "retry": 0, "queue": self.source.noop_queue}
+                self.push(noop, stack, delay)
+                return False
+            elif kind == "group":
+                return self.start_group(node["children"], stack, delay)
+            else:
+                rest = self.start_chain(node["children"], stack, delay)
+                if rest is None:
+                    return False
+                # The first child completed at once: what remains starts now,
+                # and without the delay, which was the first child's.
+                node, delay = {"__type__": "chain", "children": rest}, 0.0
+
+    def start_chain(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> list[Wire] | None:
+        first, rest = children[0], children[1:]
+        if not rest:
+            return [] if self.start(first, stack, delay) else None
+        barrier = self.source.new_barrier()
+        self.barriers[barrier] = (1, -1)
+        remaining = Callback(barrier, {"__type__": "chain", "children": rest}, False)
+        if not self.start(first, (*stack, remaining), delay):
+            return None
+        self.barriers[barrier] = (0, 0)
+        return rest
+
+    def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
+        barrier = self.source.new_barrier()
+        self.barriers[barrier] = (len(children), -1)
+        below = (*stack, Callback(barrier, None, True))
+        left = sum(not self.start(child, below, delay) for child in children)
+        self.barriers[barrier] = (left, -1) if left else (0, 0)
+        return not left
+
+    def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
+        source = self.source
+        fields = {**source.options(node["class"]), **node, **source.inherited}
+        fields.pop("__type__", None)
+        if source.run_id is not None:
+            fields["workflow_run_id"] = source.run_id
+        if source.tags:
+            fields["tags"] = [*fields.get("tags", ()), *(t for t in source.tags if t not in fields.get("tags", ()))]
+        if stack:
+            if stack is not self.stack:
+                self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(dump_stack(stack)))
+            fields["workflow_completion_callbacks"] = self.stack_json
+        fields["jid"] = source.new_jid()
+        fields["created_at"] = source.now
+        if delay:
+            self.scheduled.append((source.now + delay / 1000, codec.encode(fields)))
+        else:
+            fields["enqueued_at"] = source.now
+            self.pushes.setdefault(fields["queue"], []).append(codec.encode(fields))

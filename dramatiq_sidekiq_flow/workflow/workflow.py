@@ -1,0 +1,148 @@
+"""A workflow: a tree of steps, started under one run id."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import dramatiq
+
+from ..broker import SidekiqBroker
+from ..broker.message import job_options
+from ..errors import ConfigurationError, InvalidWorkflow, WrongType
+from ..store import runs
+from ..wire import codec
+from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, validate
+from ..wire.payload import DEFAULTS
+from .completion import Completion
+from .plan import barrier_ttl, plan
+
+_RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
+
+
+class Workflow:
+    """Steps to run, in Ruby and in Python.
+
+    Examples:
+
+      >>> Workflow(Chain(fetch.message(7), Group(Job("A", 1), Job("B", 2)), Job("C"))).run()
+
+    Parameters:
+      node: ``Chain``, ``Group``, ``WithDelay``, ``Job``, or a Dramatiq message.
+      broker: The global broker unless given.
+
+    Raises:
+      InvalidWorkflow, InvalidArguments, InvalidOptions: for what cannot be a
+        step; nothing is enqueued.
+    """
+
+    def __init__(self, node: Node | dramatiq.Message[Any], broker: dramatiq.Broker | None = None) -> None:
+        self.node = node
+        self.broker = broker or dramatiq.get_broker()
+        self.completion = _completion(self.broker)
+        self.wire = self._dump(node)
+
+    def run(self, run_id: str | None = None) -> str:
+        """Start the workflow.
+
+        Calling it again with the same run id, also after a crash in between,
+        starts it once.
+
+        Parameters:
+          run_id: Any name for the run; a new UUID unless given.
+
+        Returns:
+          The run id.
+        """
+        return self.start(run_id)
+
+    def start(self, run_id: str | None = None, seed: Mapping[str, Any] | None = None) -> str:
+        """As :meth:`run`, with values in the run's memory before the first job exists."""
+        if run_id is None:
+            run_id = str(uuid.uuid4())
+        completion = self.completion
+        fields: dict[str, bytes] = {}
+        memory = ("", 0)
+        if seed:
+            if completion.memory is None:
+                raise ConfigurationError("There is no memory to seed: use WorkflowMiddleware(memory=...).", seed)
+            fields = completion.memory.encode(seed)
+            memory = (completion.memory.key(run_id), completion.memory.ttl_seconds)
+        planned = plan(self.wire, (), completion.source(run_id))
+        ttl = barrier_ttl(self.wire, ())
+        while True:
+            reply = runs.start(
+                completion.broker.connection,
+                run_id,
+                completion.writes(planned),
+                ttl=ttl,
+                memory=memory,
+                fields=fields,
+            )
+            if reply[0] == b"TYPE":
+                key = reply[1].decode()
+                raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
+            if reply[0] != b"STAGE":
+                return run_id
+
+    def _dump(self, node: Any) -> Wire:
+        unknown: list[Job] = []
+        named: list[Wire] = []
+
+        def leaf(value: Any) -> Wire | None:
+            if isinstance(value, Job):
+                wire = dump_job(value)
+                if self.completion.broker.options_of(value.job_class) is None:
+                    unknown.append(value)
+                else:
+                    named.append(wire)
+                return wire
+            if isinstance(value, dramatiq.Message):
+                wire = self._dump_message(value)
+                named.append(wire)
+                return wire
+            return None
+
+        wire = dump(node, leaf)
+        validate(wire)
+        if unknown:
+            # Ruby takes part, and looks up each class that it advances onto.
+            for step in named:
+                if not _RUBY_CONSTANT.fullmatch(step["class"]):
+                    options = self.completion.options(step["class"])
+                    carried = carry({**options, **step})
+                    step.clear()
+                    step.update(carried)
+        return wire
+
+    def _dump_message(self, message: dramatiq.Message[Any]) -> Wire:
+        codec.check(message.args, "args")
+        of_actor = self.completion.broker.options_of(message.actor_name) or DEFAULTS
+        return {
+            "__type__": "job",
+            "class": message.actor_name,
+            "args": list(message.args),
+            **job_options(message, of_actor),
+        }
+
+    def __repr__(self) -> str:
+        return f"Workflow({self.node!r})"
+
+
+def _completion(broker: dramatiq.Broker) -> Completion:
+    if not isinstance(broker, SidekiqBroker):
+        raise ConfigurationError(
+            f"Workflows run on a SidekiqBroker, and this is a {type(broker).__name__}. "
+            "Call dramatiq.set_broker(SidekiqBroker(...)) first, or pass broker=.",
+            broker,
+        )
+    if not isinstance(broker.completion, Completion):
+        raise ConfigurationError(
+            "The broker has no WorkflowMiddleware: broker.add_middleware(WorkflowMiddleware()).", broker
+        )
+    return broker.completion
+
+
+__all__ = ["InvalidWorkflow", "Workflow"]

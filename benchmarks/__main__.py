@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from dramatiq_sidekiq_flow.errors import EmbeddedServerError
+
 from .measures import Measure, Scene, measures
 from .peers import PEERS, Peer
 from .report import tables
@@ -33,7 +35,7 @@ def main() -> int:
             _say(f"{about['server']['name']} {about['server']['version']}, {about['cpus']} CPUs")
             results = _run(server, chosen)
             server.close()
-    except (NotEmpty, ValueError) as e:
+    except (EmbeddedServerError, NotEmpty, ValueError) as e:
         print(e, file=sys.stderr)
         return 2
     names = [peer.name for peer in PEERS]
@@ -62,9 +64,10 @@ def _options() -> argparse.Namespace:
 def _choose(options: argparse.Namespace) -> list[Measure]:
     known = measures(options.quick)
     if options.only:
-        chosen = [m for m in known if {m.name, m.name.partition("-")[0]} & set(options.only)]
-        if not chosen:
-            raise ValueError(f"No such measure. There are: {', '.join(m.name for m in known)}")
+        names = {name for m in known for name in _names(m)}
+        if unknown := set(options.only) - names:
+            raise ValueError(f"There is no measure {', '.join(sorted(unknown))}, but: {', '.join(sorted(names))}")
+        chosen = [m for m in known if _names(m) & set(options.only)]
     else:
         chosen = [m for m in known if m.quick or not options.quick]
     if options.rounds is not None:
@@ -72,6 +75,11 @@ def _choose(options: argparse.Namespace) -> list[Measure]:
             raise ValueError("--rounds must be 1 or more")
         chosen = [attrs.evolve(m, rounds=options.rounds) for m in chosen]
     return chosen
+
+
+def _names(measure: Measure) -> set[str]:
+    """Its own name, and that of its kind: ``chain-100``, ``chain``."""
+    return {measure.name, measure.name.partition("-")[0]}
 
 
 def _run(server: Server, chosen: list[Measure]) -> list[Result]:

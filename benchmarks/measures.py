@@ -128,14 +128,13 @@ def latency(jobs: int, scene: Scene) -> Figures:
 def chain(steps: int, repeats: int, scene: Scene) -> Figures:
     """No-op steps one after the other: from before run() to the start of the last."""
     taken: list[float] = []
-    with scene.worker() as worker:
-        with scene.server.traffic(steps * repeats) as traffic:
-            for _ in range(repeats):
-                messages = scene.peer.messages(steps)
-                worker.expect(steps)
-                began = time.monotonic()
-                scene.peer.chain(messages)
-                taken.append(worker.wait(ordered=True)["last_start"] - began)
+    with scene.worker() as worker, scene.server.traffic(steps * repeats) as traffic:
+        for _ in range(repeats):
+            messages = scene.peer.messages(steps)
+            worker.expect(steps)
+            began = time.monotonic()
+            scene.peer.chain(messages)
+            taken.append(worker.wait(ordered=True)["last_start"] - began)
     return {"step": statistics.median(taken) / steps * 1000, **traffic}
 
 
@@ -150,7 +149,7 @@ def group(jobs: int, repeats: int, scene: Scene) -> Figures:
             began = time.monotonic()
             scene.peer.group(messages)
             taken.append(time.monotonic() - began)
-    if (waiting := scene.peer.waiting()) != jobs * repeats + 2:
+    if (waiting := scene.server.length(scene.peer.queue)) != jobs * repeats + 2:
         raise AssertionError(f"{waiting:,} jobs wait instead of {jobs * repeats + 2:,}")
     return {"start": statistics.median(taken) * 1000, **traffic}
 

@@ -34,14 +34,15 @@ class Peer(ABC):
     #: The distribution that it comes in, and the module that it needs.
     package: ClassVar[str]
     module: ClassVar[str]
+    #: The Redis list that waiting jobs are in.
+    queue: ClassVar[str]
     #: What a reader must know to read its figures.
     note: ClassVar[str | None] = None
 
     def __init__(self, url: str, step: Callable[[int], None] = _never) -> None:
         self.broker = self.build(url)
-        self.step: dramatiq.Actor[Any, Any] = dramatiq.actor(
-            step, broker=self.broker, actor_name="step", queue_name="bench"
-        )
+        declare = dramatiq.actor(broker=self.broker, actor_name="step", queue_name="bench")
+        self.step: dramatiq.Actor[Any, Any] = declare(step)
 
     @classmethod
     def installed(cls) -> bool:
@@ -63,10 +64,6 @@ class Peer(ABC):
         """Make a group of these and start it."""
 
     @abstractmethod
-    def waiting(self) -> int:
-        """How many jobs wait in the queue."""
-
-    @abstractmethod
     def close(self) -> None:
         """Drop the connections."""
 
@@ -76,6 +73,7 @@ class SidekiqFlow(Peer):
     title = "dramatiq-sidekiq-flow"
     package = "dramatiq-sidekiq-flow"
     module = "dramatiq_sidekiq_flow"
+    queue = "queue:bench"
 
     def build(self, url: str) -> dramatiq.Broker:
         from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware
@@ -94,18 +92,13 @@ class SidekiqFlow(Peer):
 
         Workflow(Group(*messages), broker=self.broker).run()
 
-    def waiting(self) -> int:
-        return int(self.broker.connection.call("LLEN", "queue:bench"))
-
     def close(self) -> None:
         self.broker.close()
 
 
 class _OnRedisBroker(Peer):
     broker: RedisBroker
-
-    def waiting(self) -> int:
-        return int(self.broker.client.llen("dramatiq:bench"))
+    queue = "dramatiq:bench"
 
     def close(self) -> None:
         # RedisBroker.close() does nothing; its connections would stay open.

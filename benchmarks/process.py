@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -36,6 +37,8 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            # An interrupt from the terminal is for the measuring process alone.
+            start_new_session=True,
         )
         self.jobs = 0
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -99,7 +102,5 @@ class WorkerProcess:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass

@@ -48,12 +48,13 @@ class Result:
         """Ours divided by the peer's.
 
         Within each round first: what slows the machine for a while slows both.
+        An interrupted round may lack the peer; it is left out.
         """
         if ours in self.failures or peer in self.failures:
             return None
         ratios = [
             mine[figure] / theirs[figure]
-            for mine, theirs in zip(self.samples[ours], self.samples[peer])
+            for mine, theirs in zip(self.samples[ours], self.samples[peer], strict=False)
             if figure in mine and theirs.get(figure)
         ]
         return Spread.of(ratios) if ratios else None

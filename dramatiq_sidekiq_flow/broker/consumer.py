@@ -46,10 +46,10 @@ class Window:
     error, what was fetched is still here.
     """
 
-    def __init__(self, queue_name: str, member: str, prefetch: int) -> None:
+    def __init__(self, queue_name: str, member: str) -> None:
         self.queue_name = queue_name
         self.member = member
-        self.prefetch = prefetch
+        self.prefetch = 0
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
         self.drained = False
@@ -57,9 +57,14 @@ class Window:
         self._base: str | None = None
         self._room = threading.Event()
         self._starved = False
-        self._size = prefetch
+        self._size = 0
         self._settled = 0
         self._since = time.monotonic()
+
+    def allow(self, prefetch: int) -> None:
+        """Hold at least so many."""
+        if prefetch != self.prefetch:
+            self.prefetch = self._size = prefetch
 
     @property
     def held(self) -> int:
@@ -101,8 +106,8 @@ class Window:
     def _resize(self) -> None:
         now = time.monotonic()
         elapsed = now - self._since
-        # An explicit prefetch is the user's word; it is not stretched.
-        if elapsed < WINDOW_TIME or dramatiq.worker.QUEUE_PREFETCH:
+        # One at a time, or a number set for the whole process, is somebody's word.
+        if elapsed < WINDOW_TIME or self.prefetch == 1 or dramatiq.worker.QUEUE_PREFETCH:
             return
         rate, self._settled, self._since = self._settled / elapsed, 0, now
         wanted = max(self.prefetch, min(MAX_WINDOW, int(rate * WINDOW_TIME)))

@@ -1,0 +1,57 @@
+# Needs Python 3.10 or later with venv, make and git. All else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What `make test` runs, and with which options: make test TESTS=tests/unit PYTEST="-k retry"
+TESTS ?= tests
+PYTEST ?= --numprocesses=auto
+DEMO ?= examples/demo.py
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench clean
+
+help: ## Show this
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+
+demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
+	@$(BIN)/python $(DEMO)
+
+test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
+	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+check: $(VENV)/.installed ## Check style, types, and which module imports which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict dramatiq_sidekiq_flow
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed ## Format the code, and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick", about a minute)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+clean: ## Remove all that make has made
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp, not the folder, says that an installation was finished.
+$(VENV)/.installed: pyproject.toml setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "Python 3.10 or later is needed as $(PYTHON), or name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv is missing. Install it, on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@

@@ -1,0 +1,81 @@
+"""``python -m dramatiq_sidekiq_flow.embedded -- COMMAND ...``: a server around a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from ..errors import EmbeddedServerError
+from .server import EmbeddedServer
+from .shared import URL_VARIABLE
+
+USAGE = f"""\
+usage: python -m dramatiq_sidekiq_flow.embedded -- COMMAND [ARGUMENT ...]
+
+Starts a throw-away Redis server, runs the command, stops the server, and returns
+the command's exit code. The command finds the server's URL in REDIS_URL and
+in {URL_VARIABLE}, which embedded:// stands for.
+"""
+
+FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command of a command line, to be called once, at the end of a process.
+
+    Returns:
+      The command's exit code, 128 and more for a signal, as shells have it; 127
+      for an unknown command, 2 for a wrong command line, 1 when no server starts.
+    """
+    if arguments in (["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
+    command = arguments[1:] if arguments[:1] == ["--"] else arguments
+    if not command or (command is arguments and command[0].startswith("-")):
+        print(USAGE, end="", file=sys.stderr)
+        return 2
+    try:
+        with EmbeddedServer() as server:
+            print(f"Redis server at {server.url}; its data is thrown away at the end.", file=sys.stderr, flush=True)
+            return _run(command, {**os.environ, URL_VARIABLE: server.url, "REDIS_URL": server.url})
+    except EmbeddedServerError as e:
+        print(e, file=sys.stderr)
+        return 1
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    watched = {*FORWARDED, signal.SIGCHLD}
+    # Blocked from before the command starts, so that none is lost, and until this
+    # process ends, so that none gets between the command and its exit code.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems drop a blocked signal that has no handler
+    try:
+        process = subprocess.Popen(
+            command, env=environment, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        )
+    except OSError as e:
+        print(f"{command[0]}: {e.strerror}", file=sys.stderr)
+        return 127
+    while (code := process.poll()) is None:
+        number, by_terminal = _next_signal(watched)
+        # Ctrl-C reaches the command by itself. Forwarded too, it would come twice,
+        # and the second one tells dramatiq's workers to drop what they are doing.
+        if number != signal.SIGCHLD and not by_terminal:
+            process.send_signal(number)
+    return code if code >= 0 else 128 - code
+
+
+def _next_signal(watched: set[signal.Signals]) -> tuple[int, bool]:
+    """The next signal, and whether the terminal sent it to the whole group of processes."""
+    if sys.platform.startswith("linux"):
+        info = signal.sigwaitinfo(watched)
+        return info.si_signo, info.si_code > 0  # positive: the kernel sent it, not a process
+    number = signal.sigwait(watched)
+    return number, number == signal.SIGINT and sys.stdin.isatty()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+# frozen_string_literal: true
+
+# Starts a workflow with the gem, as a Ruby application would. Reads one JSON
+# object from standard input and prints one:
+#
+#   {"tree": {"__type__": "chain", ...}, "run_id": "UUID"}  ->  {"run_id": "UUID"}
+#
+# The run id may be left out. A class that jobs.rb does not have becomes a stub
+# of a Python actor; its queue is python, or that of "queues": {"Class": "queue"}.
+
+require "json"
+require "securerandom"
+require_relative "jobs"
+
+request = JSON.parse($stdin.read)
+tree = request.fetch("tree")
+queues = request.fetch("queues", {})
+
+Interop.class_names(tree).each do |name|
+  Interop.define_stub(name, queue: queues.fetch(name, "python"))
+end
+
+puts JSON.generate("run_id" => Interop.run_workflow(tree, request["run_id"] || SecureRandom.uuid))

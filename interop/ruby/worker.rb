@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+# A Ruby worker:
+#
+#   REDIS_URL=redis://127.0.0.1:6379/0 sidekiq -r ./worker.rb -q critical -q ruby -c 5
+#
+#   INTEROP_POLL     seconds between two looks at the schedule and retry sets;
+#                    0 for never (api.rb's "poll" then does it, when a test says)
+#   INTEROP_TIMEOUT  seconds that a job has to end when the worker is stopped;
+#                    at least 3: Sidekiq's idle threads wait up to 2 seconds in
+#                    BRPOP, and while one does, it takes what a stopping worker
+#                    pushes back to the queue, and is killed with it in hand
+
+require_relative "jobs"
+
+Sidekiq.configure_server do |config|
+  config.server_middleware do |chain|
+    chain.add Sidekiq::Workflow::Middleware
+    # Inside: an execution is recorded before its workflow advances.
+    chain.add Interop::Recorder
+  end
+  poll = ENV.fetch("INTEROP_POLL", "1").to_f
+  if poll.zero?
+    # Sidekiq always starts a poller; this is its own hook for another one.
+    config[:scheduled_enq] = Class.new do
+      def initialize(_config)
+      end
+
+      def enqueue_jobs(*)
+      end
+
+      def terminate
+      end
+    end
+  else
+    config[:poll_interval_average] = poll
+  end
+  if ENV.key?("INTEROP_TIMEOUT")
+    timeout = Integer(ENV["INTEROP_TIMEOUT"])
+    raise ArgumentError, "INTEROP_TIMEOUT must be 3 or more" if timeout < 3
+
+    config[:timeout] = timeout
+  end
+  config.logger.level = Logger::WARN if ENV["INTEROP_QUIET"] == "1"
+end

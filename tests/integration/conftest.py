@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+
+from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[SidekiqBroker]:
+    """A broker with workflows and memory, the global one for the test."""
+    broker = SidekiqBroker(url=redis_url, poll_interval=50)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+    dramatiq.set_broker(broker)
+    yield broker
+    broker.close()

@@ -1,0 +1,126 @@
+"""Bad input never stops a worker, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections import Counter
+
+import dramatiq
+import pytest
+import redis
+
+from dramatiq_sidekiq_flow import SidekiqBroker
+from dramatiq_sidekiq_flow.store import sets
+
+from ..running import eventually, in_flight, members, working
+
+UUID = "224a1be4-c469-4117-94af-8540a8358a95"
+
+
+def job(**changes: object) -> bytes:
+    fields = {"class": "good", "args": [0], "jid": "b" * 24, "queue": "default", "retry": True, **changes}
+    return json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
+
+
+BAD = {
+    "not JSON": (b"{not json", "MalformedPayload"),
+    "empty": (b"", "MalformedPayload"),
+    "not UTF-8": (b'{"class": "good", "args": ["\xff"]}', "MalformedPayload"),
+    "a list": (b"[1, 2]", "MalformedPayload"),
+    "nested 10,000 deep": (b'{"class":"good","args":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "MalformedPayload"),
+    "no class": (job(**{"class": None}), "InvalidPayload"),
+    "args a dict": (job(args={"a": 1}), "InvalidPayload"),
+    "encrypted": (job(encrypt=True), "UnsupportedPayload"),
+    "a stack that is none": (job(workflow_completion_callbacks={"a": 1}), "InvalidCallbacks"),
+    "a stack entry of two": (job(workflow_completion_callbacks=[[UUID, None]]), "InvalidCallbacks"),
+    "a barrier id that is no UUID": (job(workflow_completion_callbacks=[["queues", None, True]]), "InvalidCallbacks"),
+    "an unknown type": (
+        job(workflow_completion_callbacks=[[UUID, {"__type__": "chain", "children": [{"__type__": "loop"}]}, False]]),
+        "InvalidNode",
+    ),
+}
+
+
+def test_each_lands_in_dead_while_the_good_ones_are_done(broker: SidekiqBroker, client: redis.Redis) -> None:
+    done: list[int] = []
+
+    @dramatiq.actor
+    def good(n: int) -> None:
+        done.append(n)
+
+    payloads = [job(args=[n], jid=f"{n:024x}") for n in range(1000)]
+    for place, (raw, _) in enumerate(BAD.values()):
+        payloads.insert(place * 80, raw)
+    client.lpush("queue:default", *payloads)
+    with working(broker):
+        broker.join("default", timeout=30_000)
+    assert sorted(done) == list(range(1000))
+    dead = members(client, "dead")
+    assert Counter(d["error_class"] for d in dead) == Counter(name for _, name in BAD.values())
+    assert all(d["error_message"] for d in dead)
+    # Sidekiq's UI reads each: a class, args, a jid and a queue, or what there was.
+    raws = {base64.b64decode(d["raw"]) for d in dead if "raw" in d}
+    assert raws == {raw for raw, name in BAD.values() if name == "MalformedPayload"}
+    assert not in_flight(client)
+
+
+@pytest.mark.parametrize("name", ["schedule", "retry"])
+def test_bad_members_of_sets_go_to_dead_too(broker: SidekiqBroker, client: redis.Redis, name: str) -> None:
+    bad = [raw for raw, error in BAD.values() if error in ("MalformedPayload", "InvalidPayload")]
+    client.zadd(name, {raw: 1.0 for raw in bad} | {job(): 2.0, job(queue=None): 3.0, job(queue="ruby"): 4.0})
+    assert broker.poller.poll() == len(bad) + 3
+    assert not client.exists(name)
+    assert client.zcard("dead") == len(bad)
+    assert (client.llen("queue:default"), client.llen("queue:ruby")) == (2, 1)
+    assert client.smembers("queues") == {b"default", b"ruby"}
+
+
+def test_a_member_whose_queue_is_no_list_goes_to_dead(broker: SidekiqBroker, client: redis.Redis) -> None:
+    client.set("queue:odd", "text")
+    client.zadd("schedule", {job(queue="odd"): 1.0, job(queue="default"): 2.0})
+    broker.poller.poll()
+    (dead,) = members(client, "dead")
+    assert dead["error_class"] == "WrongType"
+    assert client.llen("queue:default") == 1
+
+
+def test_a_queue_that_is_no_list_does_not_stop_the_others(broker: SidekiqBroker, client: redis.Redis) -> None:
+    done: list[int] = []
+    client.set("queue:odd", "text")
+    broker.declare_queue("odd")
+
+    @dramatiq.actor
+    def good(n: int) -> None:
+        done.append(n)
+
+    good.send(1)
+    with working(broker):
+        eventually(lambda: done)
+
+
+def test_what_is_not_due_stays(broker: SidekiqBroker, client: redis.Redis) -> None:
+    client.zadd("schedule", {job(): time.time() + 60})
+    assert broker.poller.poll() == 0
+    assert client.zcard("schedule") == 1
+
+
+def test_two_pollers_promote_a_job_once(broker: SidekiqBroker, client: redis.Redis) -> None:
+    client.zadd("schedule", {job(jid=f"{n:024x}"): 1.0 for n in range(50)})
+    found = sets.due(broker.connection, "schedule", time.time())
+    promotions = [sets.Promotion(member, "default", member) for member in found]
+    assert sets.promote(broker.connection, "schedule", 1.0, promotions)[0] == 50
+    assert sets.promote(broker.connection, "schedule", 1.0, promotions)[0] == 0
+    assert client.llen("queue:default") == 50
+
+
+def test_dead_of_another_type_loses_nothing(broker: SidekiqBroker, client: redis.Redis) -> None:
+    """Where `dead` cannot take a job, it stays in flight; a later start finds it."""
+    client.set("dead", "text")
+    client.lpush("queue:default", b"{not json")
+    broker.declare_queue("default")
+    consumer = broker.consume("default", prefetch=1, timeout=50)
+    with pytest.raises(Exception, match="no sorted set"):
+        next(consumer)
+    assert in_flight(client) == [b"{not json"]

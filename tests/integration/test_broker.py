@@ -1,0 +1,327 @@
+"""Sending, running, failing, retrying: a Dramatiq broker that is a Sidekiq."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.middleware import Retries as DramatiqRetries
+
+from dramatiq_sidekiq_flow import SidekiqBroker
+from dramatiq_sidekiq_flow.broker import Retries
+from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidOptions
+from dramatiq_sidekiq_flow.wire.payload import expand_backtrace
+
+from ..recordings import live
+from ..running import eventually, in_flight, members, working
+
+
+def test_what_is_sent_is_what_sidekiq_would_push(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(actor_name="Docs::Extract", queue_name="python", max_retries=5, tags=["etl"])
+    def extract(doc_id: str, pages: list[int]) -> None: ...
+
+    before = time.time()
+    message = extract.send("42", [1, 2])
+    (raw,) = client.lrange("queue:python", 0, -1)
+    job = json.loads(raw)
+    assert before <= job.pop("created_at") <= job.pop("enqueued_at") <= time.time()
+    assert job == {
+        "class": "Docs::Extract",
+        "args": ["42", [1, 2]],
+        "jid": message.message_id,
+        "queue": "python",
+        "retry": 5,
+        "tags": ["etl"],
+    }
+    assert re.fullmatch("[0-9a-f]{24}", message.message_id)
+    assert client.smembers("queues") == {b"python"}
+
+
+def test_the_first_sent_is_the_first_taken(broker: SidekiqBroker) -> None:
+    seen = []
+
+    @dramatiq.actor(queue_name="python")
+    def step(n: int) -> None:
+        seen.append(n)
+
+    for n in range(50):
+        step.send(n)
+    with working(broker, threads=1):
+        broker.join("python", timeout=10_000)
+    assert seen == list(range(50))
+
+
+@pytest.mark.parametrize("version", ["7.3.2", "8.1.7"])
+def test_a_delayed_message_goes_to_schedule(broker: SidekiqBroker, client: redis.Redis, version: str) -> None:
+    @dramatiq.actor(queue_name="default")
+    def later(word: str) -> None: ...
+
+    later.send_with_options(args=("later",), delay=timedelta(hours=1))
+    ((raw, score),) = client.zrange("schedule", 0, -1, withscores=True)
+    ((recorded, _),) = live(version)["schedule"]["value"]
+    assert json.loads(raw).keys() == json.loads(recorded).keys()
+    assert 3590 < score - time.time() < 3601
+    assert not client.exists("queue:default")
+
+
+def test_keyword_arguments_are_refused_at_the_caller(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor
+    def step(x: int) -> None: ...
+
+    with pytest.raises(InvalidArguments, match="keyword arguments"):
+        step.send(x=1)
+    with pytest.raises(InvalidArguments, match=r"args\[0\]"):
+        step.send(object())  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptions, match="retry"):
+        step.send_with_options(args=(1,), max_retries="often")
+    assert not client.exists("queue:default")
+
+
+def test_options_of_a_message_come_before_those_of_its_actor(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(max_retries=5, retry_queue="low", dead=False, backtrace=3, retry_for=60)
+    def step() -> None: ...
+
+    step.send_with_options(max_retries=1, time_limit=1000)
+    (job,) = members(client, "default")
+    assert {k: job[k] for k in ("retry", "retry_queue", "dead", "backtrace", "retry_for")} == {
+        "retry": 1,
+        "retry_queue": "low",
+        "dead": False,
+        "backtrace": 3,
+        "retry_for": 60,
+    }
+    # What only Dramatiq knows travels in one place.
+    assert job["dramatiq"] == {"time_limit": 1000}
+
+
+def test_an_option_that_sidekiq_does_not_understand_is_refused_when_declared(broker: SidekiqBroker) -> None:
+    with pytest.raises(InvalidOptions, match="tags"):
+
+        @dramatiq.actor(tags="etl")
+        def step() -> None: ...
+
+
+def failing(broker: SidekiqBroker, client: redis.Redis, name: str, job: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Run a job that raises; its member of a set afterwards."""
+
+    @dramatiq.actor(actor_name="Boom", **options)
+    def boom(*args: Any) -> None:
+        raise ValueError("bad ✓ 1")
+
+    client.lpush("queue:default", json.dumps({"class": "Boom", "args": [1], "jid": "a" * 24, "queue": "default", **job}))
+    with working(broker):
+        (member,) = eventually(lambda: members(client, name))
+        assert not in_flight(client)
+    return member
+
+
+def test_a_failure_goes_to_retry_as_sidekiq_writes_it(broker: SidekiqBroker, client: redis.Redis) -> None:
+    before = time.time()
+    job = failing(broker, client, "retry", {"retry": 3, "backtrace": 5, "cattr": {"tenant": 1}})
+    assert job["retry_count"] == 0
+    assert before < job["failed_at"] < time.time()
+    assert (job["error_class"], job["error_message"], job["cattr"]) == ("ValueError", "bad ✓ 1", {"tenant": 1})
+    assert "in 'boom'" in expand_backtrace(job["error_backtrace"])[0]
+    score = client.zscore("retry", client.zrange("retry", 0, 0)[0])
+    # count ** 4 + 15 seconds, and up to 10 of jitter
+    assert 15 <= score - job["failed_at"] <= 25.1
+
+
+def test_retries_count_up_and_end_in_dead(broker: SidekiqBroker, client: redis.Redis) -> None:
+    job = failing(broker, client, "dead", {"retry": 3, "retry_count": 2, "failed_at": 1.0})
+    assert job["retry_count"] == 3
+    assert job["failed_at"] == 1.0
+    assert job["retried_at"] > 1.0
+
+
+def test_retry_0_is_dead_at_once(broker: SidekiqBroker, client: redis.Redis) -> None:
+    assert failing(broker, client, "dead", {"retry": 0})["retry_count"] == 0
+
+
+def test_without_retry_a_job_is_tried_again(broker: SidekiqBroker, client: redis.Redis) -> None:
+    assert failing(broker, client, "retry", {})["retry_count"] == 0
+
+
+def test_retry_queue_is_where_it_is_retried(broker: SidekiqBroker, client: redis.Redis) -> None:
+    assert failing(broker, client, "retry", {"retry": True, "retry_queue": "low"})["queue"] == "low"
+
+
+def test_retry_for_ends_retrying(broker: SidekiqBroker, client: redis.Redis) -> None:
+    # Integer milliseconds, as 8.x writes them: failed an hour ago.
+    failed_at = int((time.time() - 3600) * 1000)
+    job = {"retry": True, "retry_for": 600, "retry_count": 1, "failed_at": failed_at}
+    assert failing(broker, client, "dead", job)["failed_at"] == failed_at
+
+
+def test_retry_when_decides(broker: SidekiqBroker, client: redis.Redis) -> None:
+    failing(broker, client, "dead", {"retry": True}, retry_when=lambda retries, e: False)
+
+
+def test_throws_is_not_retried(broker: SidekiqBroker, client: redis.Redis) -> None:
+    failing(broker, client, "dead", {"retry": True}, throws=ValueError)
+
+
+@pytest.mark.parametrize("job", [{"retry": False}, {"retry": 0, "dead": False}])
+def test_some_failures_leave_nothing(broker: SidekiqBroker, client: redis.Redis, job: dict[str, Any]) -> None:
+    @dramatiq.actor
+    def boom() -> None:
+        raise ValueError
+
+    client.lpush("queue:default", json.dumps({"class": "boom", "args": [], "jid": "a" * 24, **job}))
+    with working(broker):
+        broker.join("default", timeout=10_000)
+    assert not client.exists("retry", "dead")
+
+
+def test_dead_is_trimmed_as_sidekiq_trims_it(broker: SidekiqBroker, client: redis.Redis) -> None:
+    old, now = time.time() - 181 * 86_400, time.time()
+    client.zadd("dead", {f"old{i}": old for i in range(5)} | {f"new{i}": now - 20_000 + i for i in range(10_005)})
+    failing_actor_sends_one(broker, client)
+    # zremrangebyrank 0 -10000 leaves 9,999: Sidekiq's own arithmetic
+    assert client.zcard("dead") == 9_999
+    assert client.zscore("dead", "old0") is None
+    assert client.zscore("dead", "new0") is None
+
+
+def failing_actor_sends_one(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(max_retries=0)
+    def boom() -> None:
+        raise ValueError
+
+    boom.send()
+    with working(broker):
+        eventually(lambda: client.zrange("dead", -1, -1)[0].startswith(b"{"))
+
+
+def test_dramatiqs_retry_exception_sets_the_wait(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor
+    def again() -> None:
+        raise dramatiq.errors.Retry(delay=120_000)
+
+    again.send()
+    with working(broker):
+        eventually(lambda: members(client, "retry"))
+    assert 119 < client.zrange("retry", 0, 0, withscores=True)[0][1] - time.time() < 121
+
+
+def test_a_failure_is_retried_and_then_done(broker: SidekiqBroker) -> None:
+    tries = []
+
+    @dramatiq.actor(min_backoff=10, max_backoff=20)
+    def twice() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError
+
+    twice.send()
+    with working(broker):
+        broker.join("default", timeout=10_000)
+    assert len(tries) == 3
+
+
+def test_an_unknown_class_is_retried_as_sidekiq_does(broker: SidekiqBroker, client: redis.Redis) -> None:
+    broker.declare_queue("default")
+    client.lpush("queue:default", '{"class":"NoSuch","args":[],"jid":"x","queue":"default","retry":true}')
+    with working(broker):
+        (job,) = eventually(lambda: members(client, "retry"))
+    assert job["error_class"] == "ActorNotFound"
+
+
+def test_dramatiqs_own_retries_are_taken_over(redis_url: str) -> None:
+    broker = SidekiqBroker(url=redis_url, middleware=[DramatiqRetries(max_retries=2, min_backoff=5)])
+    (retries,) = (m for m in broker.middleware if isinstance(m, DramatiqRetries))
+    assert isinstance(retries, Retries)
+    assert (retries.max_retries, retries.min_backoff, retries.own_backoff) == (2, 5, True)
+
+
+def test_without_retries_a_failure_is_still_a_failure(redis_url: str, client: redis.Redis) -> None:
+    broker = SidekiqBroker(url=redis_url, middleware=[])
+
+    @dramatiq.actor(broker=broker)
+    def boom() -> None:
+        raise ValueError
+
+    boom.send()
+    with working(broker):
+        assert eventually(lambda: members(client, "retry"))
+
+
+def test_flush_and_join(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python")
+    def step() -> None: ...
+
+    step.send()
+    step.send_with_options(delay=60_000)
+    with pytest.raises(QueueJoinTimeout):
+        broker.join("python", timeout=30)
+    broker.flush_all()
+    broker.join("python", timeout=1000)
+    assert not client.exists("queue:python", "schedule")
+
+
+def test_only_declared_queues_are_consumed(broker: SidekiqBroker) -> None:
+    with pytest.raises(QueueNotFound):
+        broker.consume("nowhere")
+
+
+def test_a_lost_server_is_a_connection_error() -> None:
+    broker = SidekiqBroker(url="redis://127.0.0.1:1/0")
+
+    @dramatiq.actor(broker=broker)
+    def step() -> None: ...
+
+    with pytest.raises(ConnectionClosed):
+        step.send()
+
+
+def test_a_client_that_decodes_is_refused(redis_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        SidekiqBroker(client=redis.Redis.from_url(redis_url, decode_responses=True))
+
+
+def test_a_server_that_may_throw_jobs_away_is_warned_of(
+    broker: SidekiqBroker, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with working(broker):
+            pass
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+    assert "maxmemory-policy" in caplog.text
+
+
+def test_scripts_are_loaded_again_when_the_server_forgets_them(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor
+    def step() -> None: ...
+
+    step.send()
+    client.script_flush()
+    step.send()
+    assert client.llen("queue:default") == 2
+
+
+def test_stopping_puts_back_what_was_not_run_in_order(broker: SidekiqBroker, client: redis.Redis) -> None:
+    started, release = [], []
+
+    @dramatiq.actor
+    def slow(n: int) -> None:
+        started.append(n)
+        eventually(lambda: release)
+
+    for n in range(30):
+        slow.send(n)
+    with working(broker, threads=1):
+        eventually(lambda: started)
+        release.append(1)
+    left = [json.loads(raw)["args"][0] for raw in reversed(client.lrange("queue:default", 0, -1))]
+    assert left == list(range(len(started), 30))
+    assert not in_flight(client)
+    assert client.zcard("swf:workers") == 0

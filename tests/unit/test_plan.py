@@ -1,0 +1,135 @@
+"""What a node writes when it starts, worked out without Redis."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay
+from dramatiq_sidekiq_flow.wire.callbacks import Callback
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, dump, dump_job
+from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, RETRY_HORIZON
+from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, completes_at_once, plan
+
+
+def wire(node: Any) -> Any:
+    return dump(node, lambda value: dump_job(value) if isinstance(value, Job) else None)
+
+
+def source(**changes: Any) -> Source:
+    jids, barriers = (map(str, itertools.count()) for _ in range(2))
+    defaults: dict[str, Any] = {
+        "run_id": "run",
+        "now": 1000.0,
+        "options": lambda name: DEFAULTS,
+        "new_jid": lambda: "j" + next(jids),
+        "new_barrier": lambda: "b" + next(barriers),
+    }
+    return Source(**{**defaults, **changes})
+
+
+def planned(node: Any, stack: tuple[Callback, ...] = (), **changes: Any) -> Plan:
+    return plan(wire(node), stack, source(**changes))
+
+
+def values(p: Plan) -> list[tuple[str, int, int]]:
+    return [(b.id, b.value, b.ran) for b in p.barriers]
+
+
+def jobs(p: Plan) -> list[Any]:
+    return [json.loads(raw) for payloads in p.pushes.values() for raw in payloads]
+
+
+def test_a_job_carries_the_stack_as_it_is() -> None:
+    stack = (Callback("outer", None, True),)
+    (job,) = jobs(planned(Job("A", 1, queue="q", retry=2), stack))
+    assert job == {
+        "class": "A",
+        "args": [1],
+        "queue": "q",
+        "retry": 2,
+        "workflow_run_id": "run",
+        "workflow_completion_callbacks": [["outer", None, True]],
+        "jid": "j0",
+        "created_at": 1000.0,
+        "enqueued_at": 1000.0,
+    }
+
+
+def test_without_callbacks_the_key_is_absent() -> None:
+    (job,) = jobs(planned(Job("A")))
+    assert "workflow_completion_callbacks" not in job
+
+
+def test_a_chain_of_one_needs_no_barrier() -> None:
+    assert values(planned(Chain(Job("A")))) == []
+
+
+def test_a_group_counts_only_children_that_run() -> None:
+    p = planned(Group(Chain(), Job("A"), Group(), Job("B")))
+    assert values(p) == [("b0", 2, -1)]
+    assert len(jobs(p)) == 2
+    assert not p.completes
+
+
+@pytest.mark.parametrize(
+    "node",
+    [Chain(), Group(), Chain(Chain(), Group()), Group(Chain(), Chain(Group())), WithDelay(Chain(), 0), Chain(*[Group()] * 3000)],
+)
+def test_nothing_to_run_completes_at_once(node: Any) -> None:
+    p = planned(node)
+    assert p.completes
+    assert p.size == 0
+    assert all((b.value, b.ran) == (0, 0) for b in p.barriers)
+    assert completes_at_once(wire(node))
+
+
+@pytest.mark.parametrize("node", [Job("A"), Chain(Job("A")), WithDelay(Group(), 1), Group(Chain(), WithDelay(Chain(), 5))])
+def test_something_to_run_does_not(node: Any) -> None:
+    assert not planned(node).completes
+    assert not completes_at_once(wire(node))
+
+
+def test_an_empty_first_child_starts_what_remains() -> None:
+    p = planned(Chain(Group(), Job("B"), Job("C")))
+    assert values(p) == [("b0", 0, 0), ("b1", 1, -1)]
+    (job,) = jobs(p)
+    assert job["class"] == "B"
+    assert job["workflow_completion_callbacks"][0][0] == "b1"
+
+
+def test_delays_add_and_reach_the_first_job_of_a_chain_and_each_of_a_group() -> None:
+    node = WithDelay(Chain(WithDelay(Group(Job("A"), WithDelay(Job("B"), 500)), 1000), Job("C")), 2000)
+    p = planned(node)
+    assert [at for at, _ in p.scheduled] == [1003.0, 1003.5]
+    assert all("enqueued_at" not in json.loads(raw) for _, raw in p.scheduled)
+
+
+def test_a_delay_does_not_reach_past_an_empty_first_child() -> None:
+    p = planned(Chain(WithDelay(Chain(Group(), Job("A")), 1000), Job("B")))
+    # The delayed empty group is a job of its own, and A follows it undelayed.
+    ((at, raw),) = p.scheduled
+    noop = json.loads(raw)
+    assert at == 1001.0
+    assert (noop["class"], noop["retry"], noop["queue"]) == (NOOP_CLASS, 0, "default")
+    assert noop["workflow_completion_callbacks"][-1][1]["children"][0]["class"] == "A"
+
+
+def test_barriers_outlive_the_delays_ahead() -> None:
+    day = 86_400_000
+    p = planned(Chain(Job("A"), WithDelay(Job("B"), 40 * day)))
+    assert p.barriers[0].ttl >= RETRY_HORIZON + 40 * 86_400
+
+
+def test_a_class_says_what_the_node_does_not() -> None:
+    known = {"queue": "critical", "retry": 3, "tags": ["etl"]}
+    (job,) = jobs(planned(Job("Rb", retry=1), options=lambda name: known, tags=("wf:run", "etl")))
+    assert (job["queue"], job["retry"], job["tags"]) == ("critical", 1, ["etl", "wf:run"])
+
+
+def test_trace_and_tenant_are_handed_on() -> None:
+    (job,) = jobs(planned(Job("A"), inherited={"cattr": {"tenant": 7}}))
+    assert job["cattr"] == {"tenant": 7}

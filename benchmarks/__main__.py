@@ -25,7 +25,7 @@ def main() -> int:
     options = _options()
     missing = sorted({peer.package for peer in PEERS if not peer.installed()})
     if missing:
-        print(f"The benchmarks need {', '.join(missing)} too: pip install {' '.join(missing)}", file=sys.stderr)
+        _say(f"The benchmarks need {', '.join(missing)} too: make bench, or pip install -e '.[bench]'")
         return 2
     try:
         chosen = _choose(options)
@@ -36,7 +36,7 @@ def main() -> int:
             results = _run(server, chosen)
             server.close()
     except (EmbeddedServerError, NotEmpty, ValueError) as e:
-        print(e, file=sys.stderr)
+        _say(str(e))
         return 2
     names = [peer.name for peer in PEERS]
     if options.json:

@@ -36,7 +36,7 @@ def serve(url: str | None) -> Iterator[str]:
     if url is not None:
         with redis.Redis.from_url(url) as client:
             if client.info("keyspace"):
-                raise NotEmpty(f"The server at {url} is not empty, and each measure empties it. Give an empty one.")
+                raise NotEmpty("The given server is not empty, and each measure empties it. Give an empty one.")
         yield url
         return
     with EmbeddedServer() as server:

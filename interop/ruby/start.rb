@@ -5,19 +5,19 @@
 #
 #   {"tree": {"__type__": "chain", ...}, "run_id": "UUID"}  ->  {"run_id": "UUID"}
 #
-# The run id may be left out. A class that jobs.rb does not have becomes a stub
+# or an array of them, for many workflows. The run id may be left out. A class that jobs.rb does not have becomes a stub
 # of a Python actor; its queue is python, or that of "queues": {"Class": "queue"}.
 
 require "json"
 require "securerandom"
 require_relative "jobs"
 
-request = JSON.parse($stdin.read)
-tree = request.fetch("tree")
-queues = request.fetch("queues", {})
-
-Interop.class_names(tree).each do |name|
-  Interop.define_stub(name, queue: queues.fetch(name, "python"))
+start = lambda do |request|
+  tree = request.fetch("tree")
+  queues = request.fetch("queues", {})
+  Interop.class_names(tree).each { |name| Interop.define_stub(name, queue: queues.fetch(name, "python")) }
+  {"run_id" => Interop.run_workflow(tree, request["run_id"] || SecureRandom.uuid)}
 end
 
-puts JSON.generate("run_id" => Interop.run_workflow(tree, request["run_id"] || SecureRandom.uuid))
+input = JSON.parse($stdin.read)
+puts JSON.generate(input.is_a?(Array) ? input.map(&start) : start.call(input))

@@ -1,0 +1,111 @@
+"""The Python steps, which do what Ruby's do (ruby/jobs.rb, ruby/steps.rb) and record it alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.middleware import CurrentMessage
+
+from dramatiq_sidekiq_flow import RedisHashMemory, RubyJob, SidekiqBroker, WorkflowMiddleware, current_run
+
+EVENTS = "interop:events"
+
+# What Python must know of Ruby's classes to advance onto them.
+RubyJob("Rb::Step", queue="ruby")
+RubyJob("Rb::Critical", queue="critical", retry=3, backtrace=True, tags=["etl"])
+RubyJob("Rb::DeadAtOnce", queue="ruby", retry=0)
+RubyJob("Rb::Typed", queue="ruby", retry=1)
+RubyJob("Rb::Gate", queue="ruby")
+RubyJob("Rb::Echo", queue="ruby")
+
+
+class Recorder(dramatiq.Middleware):
+    """One JSON line an execution, as ``Interop::Recorder`` writes it: when it ends, before its run advances."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.local = threading.local()
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        self.local.start = time.time()
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        fields = message.payload.fields
+        event = {
+            "language": "python",
+            "class": fields["class"],
+            "jid": message.message_id,
+            "args": fields["args"],
+            "run_id": fields.get("workflow_run_id"),
+            "queue": message.queue_name,
+            "retry_count": fields.get("retry_count"),
+            "pid": os.getpid(),
+            "start": self.local.start,
+            "outcome": "done" if exception is None else "failed",
+        }
+        if "wrapped" in fields:
+            event["wrapped"] = fields["wrapped"]
+        if exception is not None:
+            event["error"] = f"{type(exception).__name__}: {exception}"
+        event["end"] = time.time()
+        self.client.rpush(EVENTS, json.dumps(event))
+
+
+def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqBroker:
+    """A broker with the actors of these tests.
+
+    Parameters:
+      poll: Milliseconds between two looks at schedule and retry.
+      queues: To declare beside the actors'.
+    """
+    client = redis.Redis.from_url(url)
+    broker = SidekiqBroker(url=url, poll_interval=poll)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+    broker.add_middleware(CurrentMessage())
+    broker.add_middleware(Recorder(client))
+    for queue in queues:
+        broker.declare_queue(queue)
+
+    def behave(*args: Any) -> Any:
+        options = args[-1] if args and isinstance(args[-1], dict) else {}
+        if "fail" in options:
+            message = CurrentMessage.get_current_message()
+            key = f"{EVENTS}:tries:{message.message_id}"
+            number = client.incr(key)
+            client.expire(key, 3600)
+            if number <= options["fail"]:
+                raise RuntimeError(f"try {number} of {options['fail']} that fail")
+        return options.get("return")
+
+    def declare(function: Any, name: str, **options: Any) -> None:
+        dramatiq.actor(function, actor_name=name, queue_name="python", broker=broker, **options)
+
+    def gate(name: str) -> None:
+        if client.blpop(name, 60) is None:
+            raise RuntimeError(f"nobody opened {name}")
+
+    def echo() -> dict[str, Any]:
+        run = current_run()
+        assert run is not None
+        return {"echo": run.memory.read()}
+
+    declare(behave, "Py::Step", max_retries=3, min_backoff=1000, max_backoff=1500)
+    declare(behave, "Py::DeadAtOnce", max_retries=0)
+    declare(behave, "docs.step without a Ruby name", max_retries=3, min_backoff=1000, max_backoff=1500)
+    declare(gate, "Py::Gate")
+    declare(echo, "Py::Echo")
+    return broker
+
+
+def is_constant(name: str) -> bool:
+    """Whether Ruby can have a class of this name."""
+    return re.fullmatch(r"[A-Z]\w*(::[A-Z]\w*)*", name, re.ASCII) is not None

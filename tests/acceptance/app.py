@@ -1,0 +1,79 @@
+"""The application of the acceptance tests: run by the real ``dramatiq`` command.
+
+It records each start and end in the Redis list ``events``, and can be told to
+die by SIGKILL, once, at a precise place:
+
+  KILL_AT    in_actor | before_ack | before_advance | after_advance
+  KILL_STEP  the step in which
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import dramatiq
+import redis
+
+from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow.store import scripts
+
+URL = os.environ["REDIS_URL"]
+KILL_AT = os.environ.get("KILL_AT")
+KILL_STEP = os.environ.get("KILL_STEP")
+
+client = redis.Redis.from_url(URL)
+doing = threading.local()
+
+
+def die(place: str, step: object) -> None:
+    if place == KILL_AT and str(step) == KILL_STEP and client.set("killed", place, nx=True):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Executioner(dramatiq.Middleware):
+    def before_ack(self, broker: Any, message: Any) -> None:
+        doing.step = message.args[0] if message.args else None
+        die("before_ack", doing.step)
+
+
+broker = SidekiqBroker(url=URL, heartbeat_timeout=int(os.environ.get("HEARTBEAT", "1000")), poll_interval=50)
+broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+broker.add_middleware(Executioner())
+dramatiq.set_broker(broker)
+
+run = broker.commit.run
+
+
+def run_and_die(command: Any) -> Any:
+    """The group commit, with an end before or after the advance."""
+    advances = command[1] == scripts.ADVANCE.sha
+    if advances:
+        die("before_advance", getattr(doing, "step", None))
+    reply = run(command)
+    if advances:
+        die("after_advance", getattr(doing, "step", None))
+    return reply
+
+
+broker.commit.run = run_and_die  # type: ignore[method-assign]
+
+
+def record(what: str, step: Any) -> None:
+    here = current_run()
+    assert here is not None
+    event = {"what": what, "step": step, "run": here.run_id, "jid": here.jid, "pid": os.getpid()}
+    client.rpush("events", json.dumps(event))
+
+
+@dramatiq.actor(queue_name="python")
+def step(name: Any, seconds: float = 0.0) -> dict[str, Any]:
+    record("start", name)
+    die("in_actor", name)
+    time.sleep(seconds)
+    record("end", name)
+    return {str(name): os.getpid()}

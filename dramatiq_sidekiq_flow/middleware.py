@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dramatiq
 from dramatiq import Middleware
+from dramatiq.logging import get_logger
 
 from .broker import SidekiqBroker
 from .context import CurrentRun, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .store.memory import RedisHashMemory
+from .typed import manifest
+from .typed.registry import Registry
+from .wire import dialect as dialects
 from .workflow import Completion
+
+_logger = get_logger(__name__)
 
 
 class WorkflowMiddleware(Middleware):
@@ -27,6 +34,14 @@ class WorkflowMiddleware(Middleware):
         ``{"Docs::Load": {"queue": "critical", "retry": 3}}``; see also RubyJob.
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
         id, so that Sidekiq's Web UI finds a run's jobs.
+      registry: A JSON file of what each language's classes are, for what
+        neither actors nor ``classes`` nor RubyJob say; after it comes the
+        registry in Redis, which workers of both languages write.
+      dialect: ``"sideline"`` where Ruby has the renamed gem sidekiq-sideline.
+        Jobs of either gem are read; a run goes on as it began.
+
+    Raises:
+      ConfigurationError: for an unknown dialect, or a file that is no registry.
     """
 
     def __init__(
@@ -35,10 +50,14 @@ class WorkflowMiddleware(Middleware):
         *,
         classes: Mapping[str, Mapping[str, Any]] | None = None,
         tag_runs: bool = False,
+        registry: str | Path | None = None,
+        dialect: str = "workflow",
     ) -> None:
         self.memory = memory
         self.classes = classes
         self.tag_runs = tag_runs
+        self.registry = None if registry is None else manifest.read(registry)
+        self.dialect = dialects.named(dialect)
 
     def attach(self, broker: dramatiq.Broker) -> None:
         """Called by the broker that this middleware was added to."""
@@ -47,15 +66,25 @@ class WorkflowMiddleware(Middleware):
                 f"WorkflowMiddleware needs a SidekiqBroker, not a {type(broker).__name__}.", broker
             )
         if self.memory is not None:
-            self.memory.bind(broker.connection)
-        broker.completion = Completion(broker, self.memory, self.classes, self.tag_runs)
+            self.memory.bind(broker.connection, self.dialect)
+        registry = Registry(broker.connection, self.registry)
+        broker.completion = Completion(broker, self.memory, self.classes, self.tag_runs, registry, self.dialect)
+        broker.heartbeat.tasks.append(lambda: registry.beat(broker))
         for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
             _quieten(name)
+
+    def after_worker_boot(self, broker: Any, worker: Any) -> None:
+        try:
+            broker.completion.registry.beat(broker)
+        except Exception as e:
+            # The heartbeat tries again; a worker must start without it, too.
+            _logger.warning("The registry could not be written: %s", e)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = message.payload
         if payload.run_id is not None:
-            memory = RunMemory(self.memory, payload.run_id)
+            spoken = None if self.memory is None else self.memory.speaking(payload.dialect)
+            memory = RunMemory(spoken, payload.run_id)
             set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory))
 
     def after_process_message(

@@ -158,7 +158,9 @@ def run(demo: Demo, sabotage: str | None) -> int:
             demo.kill_worker(name)
             demo.say(paint(f"kill -9 worker {name}, in the middle of task3", "kill"))
         finished = all(map(demo.ended, TASKS))
-        busy = demo.client.llen("queue:demo") or any(demo.client.hlen(key) for key in demo.client.keys("swf:inflight:*"))
+        busy = demo.client.llen("queue:demo") or any(
+            demo.client.hlen(key) for key in demo.client.keys("swf:inflight:*")
+        )
         return finished and not busy
 
     demo.wait_for("the workflow", over)

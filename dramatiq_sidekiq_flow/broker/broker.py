@@ -16,7 +16,7 @@ from ..errors import PayloadError
 from ..store import keys, queues, sets
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
-from ..wire.nodes import NOOP_CLASS
+from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer, Window
@@ -79,6 +79,8 @@ class SidekiqBroker(dramatiq.Broker):
         self.commit = GroupCommit(self.connection)
         self.heartbeat = Heartbeat(self.connection, heartbeat_timeout / 1000)
         self.poller = Poller(self.connection, poll_interval / 1000)
+        # Acknowledgements that a lost connection left lying go out with a beat.
+        self.heartbeat.tasks.append(self.commit.flush)
         self.completion: Completion | None = None
         #: No new jobs are fetched while this is true.
         self.quiet = False
@@ -136,7 +138,7 @@ class SidekiqBroker(dramatiq.Broker):
         actor = self.actors.get(actor_name)
         if actor is not None:
             return actor
-        if actor_name == NOOP_CLASS:
+        if actor_name in NOOP_CLASSES:
             if self._noop is None:
                 self._noop = _Undeclared(
                     _noop, broker=self, actor_name=actor_name, queue_name="default", priority=0, options={}
@@ -223,7 +225,8 @@ class SidekiqBroker(dramatiq.Broker):
         """Drop the jobs of a queue, those that are scheduled for it too."""
         queues.clear(self.connection, queue_name)
         for name in (keys.SCHEDULE, keys.RETRY):
-            sets.remove(self.connection, name, [m for m, _ in self._waiting(name, queue_name)])
+            members = [member for member, _ in sets.members(self.connection, name)]
+            sets.remove(self.connection, name, [m for m in members if _is_for(queue_name, m)])
 
     def flush_all(self) -> None:
         """Drop the jobs of all declared queues."""
@@ -240,28 +243,23 @@ class SidekiqBroker(dramatiq.Broker):
           QueueJoinTimeout: when the timeout passes first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while queues.unfinished(self.connection, queue_name) or any(
-            self._waiting(name, queue_name) for name in (keys.SCHEDULE, keys.RETRY)
-        ):
+        while True:
+            count, later = queues.unfinished(self.connection, queue_name)
+            if not count and not any(_is_for(queue_name, member) for member in later):
+                return
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)
-
-    def _waiting(self, name: str, queue_name: str) -> list[tuple[bytes, float]]:
-        found = []
-        for member, score in sets.members(self.connection, name):
-            try:
-                if codec.decode(member).get("queue") == queue_name:
-                    found.append((member, score))
-            except PayloadError:
-                pass
-        return found
 
     def close(self) -> None:
         """Stop this process's threads and connections."""
         self.poller.stop()
         if self._windows:
-            self.hand_back()
+            try:
+                self.hand_back()
+            except (ConnectionClosed, *LOST) as e:
+                # Others recover them, once this process has been silent for long enough.
+                self.logger.warning("Jobs in flight could not be put back: %s", e)
         self.connection.close()
 
 
@@ -286,16 +284,24 @@ class _Undeclared(dramatiq.Actor[Any, Any]):
     """An actor that declares no queue: Python must not consume Ruby's `default` for it."""
 
     def __init__(self, fn: Any, *, broker: Any, **attributes: Any) -> None:
-        super().__init__(fn, broker=_Nowhere(broker), **attributes)
+        nowhere: Any = _Nowhere()
+        super().__init__(fn, broker=nowhere, **attributes)
         self.broker = broker
 
 
 class _Nowhere:
-    def __init__(self, broker: dramatiq.Broker) -> None:
+    def __init__(self) -> None:
         self.actors: dict[str, Any] = {}
 
     def declare_actor(self, actor: Any) -> None:
         pass
+
+
+def _is_for(queue_name: str, member: bytes) -> bool:
+    try:
+        return codec.decode(member).get("queue") == queue_name
+    except PayloadError:
+        return False
 
 
 def _noop() -> None:

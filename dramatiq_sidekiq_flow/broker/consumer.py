@@ -142,13 +142,17 @@ class SidekiqConsumer(Consumer):
                 if not room:
                     window.wait_for_room(self.seconds)
                     return None
-                if window.drained and not self._wait():
-                    return None
-                self._fetch(room)
+                seen = b""
+                if window.drained:
+                    waited = self._wait()
+                    if waited is None:
+                        return None
+                    seen = waited
+                self._fetch(room, seen)
         except LOST as e:
             raise ConnectionClosed(e) from None
 
-    def _wait(self) -> bool:
+    def _wait(self) -> bytes | None:
         try:
             return queues.wait(self.broker.connection, self.queue_name, self.seconds)
         except LOST:
@@ -159,12 +163,12 @@ class SidekiqConsumer(Consumer):
             self.logger.error("Cannot wait on queue %r: %s", self.queue_name, e)
             time.sleep(min(self.seconds, 1.0))
             self.window.drained = False
-            return False
+            return None
 
-    def _fetch(self, count: int) -> None:
+    def _fetch(self, count: int, seen: bytes) -> None:
         window = self.window
         base = window.next_base()
-        payloads = queues.fetch(self.broker.connection, window.member, self.queue_name, base, count)
+        payloads = queues.fetch(self.broker.connection, window.member, self.queue_name, base, count, seen)
         if payloads is None:
             self.logger.warning("This worker was taken for dead; it goes on under the same name.")
             self.broker.heartbeat.beat()

@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from dramatiq.logging import get_logger
 
@@ -37,6 +38,8 @@ class Heartbeat:
         self.connection = connection
         self.timeout = timeout
         self.interval = min(10.0, timeout / 5)
+        #: Done after each beat; what raises is logged.
+        self.tasks: list[Callable[[], None]] = []
         self._members: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -113,6 +116,11 @@ class Heartbeat:
                 self.beat()
             except Exception as e:
                 self.logger.warning("No heartbeat this time: %s", e)
+            for task in self.tasks:
+                try:
+                    task()
+                except Exception as e:
+                    self.logger.warning("%s", e)
 
 
 def _orphan(receipt: str, raw: bytes, queue_name: str, now: float) -> workers.Orphan:

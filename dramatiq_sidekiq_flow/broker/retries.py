@@ -22,7 +22,7 @@ from ..wire import codec, payload
 from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
 
 if TYPE_CHECKING:
-    from dramatiq.broker import Broker, MessageProxy
+    from dramatiq.broker import Broker
 
 
 @attrs.frozen
@@ -82,12 +82,13 @@ class Retries(DramatiqRetries):
 
     @property
     def actor_options(self) -> set[str]:
-        return super().actor_options | {"retry", "dead", "backtrace", "tags", "retry_for", "retry_queue"}
+        own: set[str] = super().actor_options
+        return own | {"retry", "dead", "backtrace", "tags", "retry_for", "retry_queue"}
 
     def after_process_message(
-        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+        self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        if exception is None or not hasattr(message, "failure"):
+        if exception is None:
             return
         failure = decide(message.payload, message.queue_name, exception, broker.actors.get(message.actor_name), self)
         message.failure = failure

@@ -137,7 +137,7 @@ class Connection:
           ConfigurationError: for a server that cannot be used: Redis Cluster,
             or older than 6.2 (LMOVE, RPOP with a count).
         """
-        info: dict[str, Any] = self.client.info()  # type: ignore[assignment]
+        info: dict[str, Any] = self.client.info()
         if info.get("redis_mode") == "cluster":
             raise ConfigurationError(
                 "This is a Redis Cluster. Sidekiq needs a single Redis (or Sentinel), and so do we.", "cluster"

@@ -16,6 +16,11 @@ DEAD = "dead"
 WORKERS = "swf:workers"
 
 
+def registry(language: str) -> str:
+    """Hash class name -> JSON of its options: what one language tells the other."""
+    return f"swf:registry:{language}"
+
+
 def queue(name: str) -> str:
     """List of a queue: pushed left, taken right."""
     return f"queue:{name}"

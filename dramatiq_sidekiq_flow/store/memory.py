@@ -6,12 +6,14 @@ gem's ``Memory::RedisHashMemory``, byte for byte.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from ..errors import ConfigurationError, InvalidArguments, InvalidOutput
 from ..wire import codec
+from ..wire.dialect import WORKFLOW, Dialect
 from .connection import Connection
 
 
@@ -20,23 +22,35 @@ class RedisHashMemory:
 
     Parameters:
       ttl: How long a hash lives after the last write (a day by default).
-      key_prefix: ``swf:mem``, as the gem's default.
+      key_prefix: The gem's default unless given: ``swf:mem``, or ``sl:mem``
+        where the middleware or a job speaks the dialect ``sideline``.
       url: Another Redis than the broker's (rarely wanted: what is written by
         the broker's own Redis is written in the same step as the advance).
     """
 
-    def __init__(self, ttl: timedelta | int = timedelta(days=1), key_prefix: str = "swf:mem") -> None:
+    def __init__(self, ttl: timedelta | int = timedelta(days=1), key_prefix: str | None = None) -> None:
         if isinstance(ttl, int):
             ttl = timedelta(milliseconds=ttl)
         if ttl < timedelta(seconds=1):
             raise ConfigurationError(f"The ttl of a memory must be a second or more (an int is milliseconds): {ttl}.")
         self.ttl = ttl
-        self.key_prefix = key_prefix
+        self.key_prefix = key_prefix or WORKFLOW.memory_prefix
+        self._given = key_prefix is not None
         self._connection: Connection | None = None
 
-    def bind(self, connection: Connection) -> None:
-        """Use this Redis.  Called by the middleware."""
+    def bind(self, connection: Connection, dialect: Dialect = WORKFLOW) -> None:
+        """Use this Redis, and this dialect's prefix unless one was given.  Called by the middleware."""
         self._connection = connection
+        if not self._given:
+            self.key_prefix = dialect.memory_prefix
+
+    def speaking(self, dialect: Dialect) -> RedisHashMemory:
+        """This memory for a run that began in a dialect."""
+        if self._given or self.key_prefix == dialect.memory_prefix:
+            return self
+        other = copy.copy(self)
+        other.key_prefix = dialect.memory_prefix
+        return other
 
     @property
     def connection(self) -> Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 from collections.abc import Sequence
@@ -39,34 +40,47 @@ def schedule(connection: Connection, at: float, payload: bytes) -> None:
     connection.call(*scripts.PUSH.command((key, keys.QUEUES, keys.SCHEDULE), (number, "", repr(at), payload)))
 
 
-def fetch(connection: Connection, member: str, queue: str, base: str, count: int) -> list[bytes] | None:
+def fetch(
+    connection: Connection, member: str, queue: str, base: str, count: int, seen: bytes = b""
+) -> list[bytes] | None:
     """Move up to ``count`` payloads into flight; receipts are ``BASE:1``, ``BASE:2`` ...
 
     Safe to repeat with the same base.
 
+    Parameters:
+      seen: What :func:`wait` gave back; it does not travel again.
+
     Returns:
       Payloads, or None when the member must beat first.
     """
+    digest = hashlib.sha1(seen).hexdigest() if seen else ""  # noqa: S324 - Lua has no other
     reply = connection.call(
-        *scripts.FETCH.command((keys.queue(queue), keys.in_flight(member), keys.WORKERS), (member, base, count))
+        *scripts.FETCH.command((keys.queue(queue), keys.in_flight(member), keys.WORKERS), (member, base, count, digest))
     )
     if reply is None:
         return None
     payloads, start, joined = [], 0, reply[1]
     for length in map(int, reply[0].split()):
+        if length < 0:
+            payloads.append(seen)
+            continue
         payloads.append(joined[start : start + length])
         start += length
     return payloads
 
 
-def wait(connection: Connection, queue: str, seconds: float) -> bool:
+def wait(connection: Connection, queue: str, seconds: float) -> bytes | None:
     """Block until a queue has an element, and leave the queue as it was.
 
     ``BLMOVE`` of a list's end onto itself: the element has no second place
     where a crash could leave it.
+
+    Returns:
+      The payload at the end of the queue, which somebody else may take first.
     """
     name = keys.queue(queue)
-    return connection.call("BLMOVE", name, name, "RIGHT", "RIGHT", f"{seconds:.3f}") is not None
+    payload: bytes | None = connection.call("BLMOVE", name, name, "RIGHT", "RIGHT", f"{seconds:.3f}")
+    return payload
 
 
 def done(member: str, receipts: Sequence[str]) -> Command:
@@ -88,14 +102,27 @@ def in_flight(connection: Connection, member: str) -> dict[str, bytes]:
     return {receipt.decode(): payload for receipt, payload in reply.items()}
 
 
-def unfinished(connection: Connection, queue: str) -> int:
-    """How many jobs a queue holds, waiting or in flight anywhere."""
+def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
+    """What is left to do, all seen at one instant.
+
+    Returns:
+      How many jobs a queue holds, waiting or in flight anywhere, and all
+      members of ``schedule`` and ``retry``, of whatever queue.
+    """
     members: list[bytes] = connection.call("ZRANGE", keys.WORKERS, 0, -1)
     mine = [m.decode() for m in members if keys.queue_of(m.decode()) == queue]
-    replies = connection.send(
-        [("LLEN", keys.queue(queue)), *(("HLEN", keys.in_flight(member)) for member in mine)],
+    # One transaction: a job that moves between two looks would be seen in neither.
+    *_, (scheduled, retried, *counts) = connection.send(
+        [
+            ("MULTI",),
+            ("ZRANGE", keys.SCHEDULE, 0, -1),
+            ("ZRANGE", keys.RETRY, 0, -1),
+            ("LLEN", keys.queue(queue)),
+            *(("HLEN", keys.in_flight(member)) for member in mine),
+            ("EXEC",),
+        ]
     )
-    return sum(reply for reply in replies if isinstance(reply, int))
+    return sum(counts), [*scheduled, *retried]
 
 
 def clear(connection: Connection, queue: str) -> None:

@@ -36,7 +36,7 @@ class RubyJob:
 
     def __init__(self, job_class: str, **options: Any) -> None:
         check_options(options)
-        self.__attrs_init__(job_class, options)  # type: ignore[attr-defined]
+        self.__attrs_init__(job_class, options)
         _declared[job_class] = options
 
     def __call__(self, *args: Any, **options: Any) -> Job:

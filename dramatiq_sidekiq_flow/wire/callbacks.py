@@ -56,10 +56,10 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
     except (msgspec.ValidationError, RecursionError) as e:
         # A path below [..][1] is inside a remaining tree.
         kind = InvalidNode if re.search(r"\$\[\d+\]\[1\]|\[\.\.\.\]\[1\]", str(e)) else InvalidCallbacks
-        raise kind(f"workflow_completion_callbacks cannot be read: {e}", value) from None
+        raise kind(f"The callback stack cannot be read: {e}", value) from None
     for barrier, _, _ in value:
         if not _UUID.fullmatch(barrier):
-            raise InvalidCallbacks(f"workflow_completion_callbacks: the barrier id {barrier!r} is no UUID.", value)
+            raise InvalidCallbacks(f"The callback stack cannot be read: the barrier id {barrier!r} is no UUID.", value)
     return tuple(Callback(barrier, remaining, propagate) for barrier, remaining, propagate in value)
 
 

@@ -9,6 +9,7 @@ what every step receives.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Union
@@ -18,18 +19,20 @@ import msgspec
 
 from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
 from . import codec
+from .dialect import KEYS, WORKFLOW
 
 #: A node in its wire form.
 Wire = dict[str, Any]
 
 #: The class that the gem gives to a delayed empty chain or group; it also
 #: carries steps whose actor has no Ruby name (see :func:`carry`).
-NOOP_CLASS = "Sidekiq::Workflow::NoopWorker"
+NOOP_CLASS = WORKFLOW.noop_class
+
+#: The name of a Ruby class, as Ruby looks it up; other names are Python's alone.
+RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
 #: Written by us or by the pusher; never an option of a job.
-RESERVED = frozenset(
-    ("__type__", "class", "args", "jid", "workflow_run_id", "workflow_completion_callbacks", "at", "enqueued_at")
-)
+RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -77,7 +80,7 @@ class Job:
             raise InvalidWorkflow(f"A job needs the name of a class or actor, not {job_class!r}.", job_class)
         codec.check(args, "args")
         check_options(options)
-        self.__attrs_init__(job_class, args, options)  # type: ignore[attr-defined]
+        self.__attrs_init__(job_class, args, options)
 
     def __repr__(self) -> str:
         said = [repr(self.job_class), *map(repr, self.args), *(f"{k}={v!r}" for k, v in self.options.items())]
@@ -91,7 +94,7 @@ class Chain:
     children: tuple[Any, ...]
 
     def __init__(self, *children: Any) -> None:
-        self.__attrs_init__(children)  # type: ignore[attr-defined]
+        self.__attrs_init__(children)
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self.children))})"
@@ -104,7 +107,7 @@ class Group:
     children: tuple[Any, ...]
 
     def __init__(self, *children: Any) -> None:
-        self.__attrs_init__(children)  # type: ignore[attr-defined]
+        self.__attrs_init__(children)
 
     def __repr__(self) -> str:
         return f"Group({', '.join(map(repr, self.children))})"
@@ -130,7 +133,7 @@ class WithDelay:
             delay = round(delay.total_seconds() * 1000)
         if type(delay) is not int or delay < 0:
             raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r}.", delay)
-        self.__attrs_init__(task, delay)  # type: ignore[attr-defined]
+        self.__attrs_init__(task, delay)
 
     def __repr__(self) -> str:
         return f"WithDelay({self.task!r}, delay={self.delay})"
@@ -191,7 +194,7 @@ def _load(wire: Wire) -> Node:
     return Chain(*children) if kind == "chain" else Group(*children)
 
 
-def carry(wire: Wire) -> Wire:
+def carry(wire: Wire, noop_class: str = NOOP_CLASS) -> Wire:
     """The same job as a *carrier*: Ruby can advance onto it with nothing installed.
 
     Ruby looks a step's class up with ``Object.const_get``, so an actor whose
@@ -199,7 +202,7 @@ def carry(wire: Wire) -> Wire:
     holds the actor's name, and ``display_class`` shows it in Sidekiq's UI.
     """
     name = wire["class"]
-    return {**wire, "class": NOOP_CLASS, "wrapped": name, "display_class": name}
+    return {**wire, "class": noop_class, "wrapped": name, "display_class": name}
 
 
 # The shape of a tree, checked by msgspec in C for each step that arrives.
@@ -234,7 +237,7 @@ def validate(wire: Any) -> None:
       InvalidNode: naming the path of what is wrong.
     """
     try:
-        msgspec.convert(wire, Shape)  # type: ignore[call-overload]
+        msgspec.convert(wire, Shape)
     except (msgspec.ValidationError, RecursionError) as e:
         raise InvalidNode(f"This is no workflow tree: {e}", wire) from None
 

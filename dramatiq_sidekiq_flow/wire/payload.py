@@ -16,9 +16,9 @@ from typing import Any
 import attrs
 
 from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload
-from . import codec
+from . import active_job, codec
 from .callbacks import Callback, load_stack
-from .nodes import NOOP_CLASS
+from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, spoken
 
 #: What Sidekiq writes for a class that says nothing (``default_job_options``).
 DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
@@ -33,7 +33,9 @@ RETRY_HORIZON = 21 * 86_400
 MAX_ERROR_MESSAGE = 10_000
 
 #: Handed on from a finished step to the next: tenant, locale and trace.
-INHERITED = ("cattr", "locale", "traceparent", "tracestate")
+#: (Where a Ruby program keeps several kinds of CurrentAttributes, there is a
+#: ``cattr_1`` beside ``cattr``, and so on.)
+INHERITED = frozenset(("cattr", "locale", "traceparent", "tracestate", "baggage"))
 
 
 @attrs.frozen
@@ -43,11 +45,12 @@ class Payload:
     Attributes:
       raw: The bytes as they stood in Redis.
       fields: The whole object, every key of it.
-      actor_name: ``class``, or ``wrapped`` for a carrier.
-      args: The arguments.
+      actor_name: ``class``, or ``wrapped`` for a carrier or an ActiveJob.
+      args: The arguments, for an ActiveJob those inside it.
       jid: The job's id; where none was written, one made from the bytes, so
         that the same bytes delivered twice are the same job.
       stack: The callback stack, top last.
+      dialect: In which its workflow's keys are named.
     """
 
     raw: bytes
@@ -56,6 +59,7 @@ class Payload:
     args: list[Any]
     jid: str
     stack: tuple[Callback, ...]
+    dialect: Dialect = WORKFLOW
 
     @classmethod
     def decode(cls, raw: bytes) -> Payload:
@@ -76,23 +80,26 @@ class Payload:
         if "_f" in fields:
             raise UnsupportedPayload(f"The job is in the unknown format _f={fields['_f']!r}.", raw)
         stack: tuple[Callback, ...] = ()
-        callbacks = fields.get("workflow_completion_callbacks")
+        dialect = spoken(fields)
+        callbacks = fields.get(dialect.callbacks_key)
         if callbacks is not None:
             try:
                 stack = load_stack(callbacks)
             except PayloadError as e:
                 raise type(e)(e.message, raw) from None
-        if name == NOOP_CLASS and type(fields.get("wrapped")) is str:
+        if name in NOOP_CLASSES and type(fields.get("wrapped")) is str:
             name = fields["wrapped"]
+        elif name in active_job.WRAPPERS:
+            name, args = active_job.unwrap(fields, raw)
         jid = fields.get("jid")
         if type(jid) is not str or not jid:
             jid = fingerprint(raw)
-        return cls(raw, fields, name, args, jid, stack)
+        return cls(raw, fields, name, args, jid, stack, dialect)
 
     @property
     def run_id(self) -> str | None:
         """``workflow_run_id``, the same for each job of a run."""
-        run_id = self.fields.get("workflow_run_id")
+        run_id = self.fields.get(self.dialect.run_id_key)
         return run_id if type(run_id) is str and run_id else None
 
     @property
@@ -103,7 +110,7 @@ class Payload:
 
     def inherited(self) -> dict[str, Any]:
         """The keys that a continuation takes over."""
-        return {key: self.fields[key] for key in INHERITED if key in self.fields}
+        return {key: value for key, value in self.fields.items() if key in INHERITED or key.startswith("cattr_")}
 
 
 def seconds(stamp: Any) -> float | None:

@@ -14,17 +14,21 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage, new_jid
 from ..errors import BarrierExpired, WrongType
 from ..store import runs
+from ..store.connection import LOST
 from ..store.memory import RedisHashMemory
 from ..store.runs import Walk
 from ..typed import ruby
+from ..typed.registry import Registry
 from ..wire.callbacks import Callback
-from ..wire.nodes import NOOP_CLASS
+from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
+from ..wire.nodes import NOOP_CLASS, Wire
 from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
 from .plan import Plan, Source, barrier_ttl, completes_at_once, plan
 
@@ -36,6 +40,8 @@ class Completion:
       memory: Where returned mappings are kept; None keeps none.
       classes: Options of Ruby classes: name -> ``{"queue": ..., "retry": ...}``.
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run.
+      registry: What is known of classes that nothing here says anything of.
+      dialect: Of the runs that start here; each job goes on in its own.
     """
 
     def __init__(
@@ -44,19 +50,64 @@ class Completion:
         memory: RedisHashMemory | None = None,
         classes: Mapping[str, Mapping[str, Any]] | None = None,
         tag_runs: bool = False,
+        registry: Registry | None = None,
+        dialect: Dialect = WORKFLOW,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.memory = memory
         self.classes = dict(classes or {})
         self.tag_runs = tag_runs
+        self.registry = registry or Registry(broker.connection)
+        self.dialect = dialect
+        self._warned: set[str] = set()
 
     # -- what a step is pushed with -------------------------------------------
 
     def options(self, name: str) -> Mapping[str, Any]:
-        """A step's own options: of the actor, of the Ruby class, or Sidekiq's defaults."""
-        found = self.broker.options_of(name) or self.classes.get(name) or ruby.declared(name)
+        """The options that a class or actor has of itself; Sidekiq's defaults where it is known nowhere."""
+        found = self.known(name)
         return DEFAULTS if found is None else {**DEFAULTS, **found}
+
+    def known(self, name: str) -> Mapping[str, Any] | None:
+        """What is said of a class or actor, nearest first; None where nothing is.
+
+        The actor in this process, ``WorkflowMiddleware(classes=...)``, RubyJob,
+        and for what these leave open the registry.
+
+        Raises:
+          ConnectionClosed: where the registry is needed and cannot be reached:
+            a guess would send the step where nobody takes it.
+        """
+        own = self.broker.options_of(name)
+        if own is not None or name in NOOP_CLASSES:
+            return own
+        of_class, declared = self.classes.get(name), ruby.declared(name)
+        said = None if of_class is None and declared is None else {**(declared or {}), **(of_class or {})}
+        if said is not None and "queue" in said and "retry" in said:
+            return said
+        try:
+            entry = self.registry.find(name)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        return said if entry is None else {**entry.options, **(said or {})}
+
+    def of_step(self, node: Wire) -> Mapping[str, Any]:
+        """As :meth:`options`, for a step; warns where its queue is a guess."""
+        name = node["class"]
+        found = self.known(name)
+        if found is not None:
+            return {**DEFAULTS, **found}
+        if "queue" not in node and name not in self._warned:
+            self._warned.add(name)
+            self.logger.warning(
+                "Nothing is known of %s, so its jobs go to queue %r with Sidekiq's retries. If its sidekiq_options "
+                "say otherwise, say so here: RubyJob(%r, queue=..., retry=...).",
+                name,
+                DEFAULTS["queue"],
+                name,
+            )
+        return DEFAULTS
 
     def noop_queue(self, finished: str | None = None) -> str:
         """A queue that somebody consumes, for a job that does nothing.
@@ -74,12 +125,13 @@ class Completion:
         return Source(
             run_id=run_id,
             now=time.time(),
-            options=self.options,
+            options=self.of_step,
             new_jid=new_jid,
             new_barrier=_new_barrier,
             noop_queue=self.noop_queue(queue),
             inherited=finished.inherited() if finished else {},
             tags=(f"wf:{run_id[:8]}",) if self.tag_runs and run_id else (),
+            dialect=finished.dialect if finished else self.dialect,
         )
 
     def writes(self, planned: Plan) -> runs.Writes:
@@ -101,7 +153,7 @@ class Completion:
         memory = ("", 0)
         if self.memory is not None and payload.run_id is not None and isinstance(message.output, Mapping):
             fields = self.memory.encode(message.output)
-            memory = (self.memory.key(payload.run_id), self.memory.ttl_seconds)
+            memory = (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
         if not payload.stack and not fields:
             self.broker.commit.done(message.member, message.receipt)
             return

@@ -25,7 +25,8 @@ import msgspec
 
 from ..wire import codec
 from ..wire.callbacks import Callback, dump_stack
-from ..wire.nodes import NOOP_CLASS, Wire, total_delay
+from ..wire.dialect import WORKFLOW, Dialect
+from ..wire.nodes import Wire, total_delay
 from ..wire.payload import RETRY_HORIZON
 
 #: A barrier that has released is kept for a day, as the gem keeps it.
@@ -74,24 +75,26 @@ class Source:
     """Where a plan takes from what is not in the tree.
 
     Attributes:
-      run_id: ``workflow_run_id`` of the jobs.
+      run_id: Of the jobs.
       now: Epoch seconds.
-      options: A class name -> the options that the class has of itself.
+      options: A job in wire form -> the options that its class has of itself.
       new_jid, new_barrier: Fresh ids.  They are made once, so that a plan
         sent twice carries the same bytes.
       noop_queue: Where a NoopWorker goes.
       inherited: Keys handed on by the step before (trace, tenant).
       tags: Added to each job's ``tags``.
+      dialect: What the workflow's keys are called.
     """
 
     run_id: str | None
     now: float
-    options: Callable[[str], Mapping[str, Any]]
+    options: Callable[[Wire], Mapping[str, Any]]
     new_jid: Callable[[], str]
     new_barrier: Callable[[], str]
     noop_queue: str = "default"
     inherited: Mapping[str, Any] = {}
     tags: tuple[str, ...] = ()
+    dialect: Dialect = WORKFLOW
 
 
 def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
@@ -156,7 +159,12 @@ class _Build:
             elif not node["children"]:
                 if not delay:
                     return True
-                noop = {"class": NOOP_CLASS, "args": [], "retry": 0, "queue": self.source.noop_queue}
+                noop = {
+                    "class": self.source.dialect.noop_class,
+                    "args": [],
+                    "retry": 0,
+                    "queue": self.source.noop_queue,
+                }
                 self.push(noop, stack, delay)
                 return False
             elif kind == "group":
@@ -191,16 +199,18 @@ class _Build:
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
         source = self.source
-        fields = {**source.options(node["class"]), **node, **source.inherited}
+        # What was said of this very job comes last, as in Ruby's own client
+        # middleware: a tenant given to the step is not overwritten.
+        fields = {**source.inherited, **source.options(node), **node}
         fields.pop("__type__", None)
         if source.run_id is not None:
-            fields["workflow_run_id"] = source.run_id
+            fields[source.dialect.run_id_key] = source.run_id
         if source.tags:
             fields["tags"] = [*fields.get("tags", ()), *(t for t in source.tags if t not in fields.get("tags", ()))]
         if stack:
             if stack is not self.stack:
                 self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(dump_stack(stack)))
-            fields["workflow_completion_callbacks"] = self.stack_json
+            fields[source.dialect.callbacks_key] = self.stack_json
         fields["jid"] = source.new_jid()
         fields["created_at"] = source.now
         if delay:

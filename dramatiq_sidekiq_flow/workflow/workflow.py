@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +13,10 @@ from ..broker.message import job_options
 from ..errors import ConfigurationError, InvalidWorkflow, WrongType
 from ..store import runs
 from ..wire import codec
-from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, validate
+from ..wire.nodes import RUBY_CONSTANT, Job, Node, Wire, carry, dump, dump_job, validate
 from ..wire.payload import DEFAULTS
 from .completion import Completion
 from .plan import barrier_ttl, plan
-
-_RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
 
 class Workflow:
@@ -94,7 +91,9 @@ class Workflow:
         def leaf(value: Any) -> Wire | None:
             if isinstance(value, Job):
                 wire = dump_job(value)
-                if self.completion.broker.options_of(value.job_class) is None:
+                # Without a Ruby name it is another Python program's actor.
+                here = self.completion.broker.options_of(value.job_class) is not None
+                if RUBY_CONSTANT.fullmatch(value.job_class) and not here:
                     unknown.append(value)
                 else:
                     named.append(wire)
@@ -110,9 +109,9 @@ class Workflow:
         if unknown:
             # Ruby takes part, and looks up each class that it advances onto.
             for step in named:
-                if not _RUBY_CONSTANT.fullmatch(step["class"]):
+                if not RUBY_CONSTANT.fullmatch(step["class"]):
                     options = self.completion.options(step["class"])
-                    carried = carry({**options, **step})
+                    carried = carry({**options, **step}, self.completion.dialect.noop_class)
                     step.clear()
                     step.update(carried)
         return wire

@@ -5,8 +5,9 @@
 #
 #   {"tree": {"__type__": "chain", ...}, "run_id": "UUID"}  ->  {"run_id": "UUID"}
 #
-# or an array of them, for many workflows. The run id may be left out. A class that jobs.rb does not have becomes a stub
-# of a Python actor; its queue is python, or that of "queues": {"Class": "queue"}.
+# or an array of them, for many workflows. The run id may be left out. A class
+# that jobs.rb does not have becomes a stub of a Python actor; its queue is
+# python, or that of "queues": {"Class": "queue"}.
 
 require "json"
 require "securerandom"

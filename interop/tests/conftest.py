@@ -68,7 +68,7 @@ def site(server: EmbeddedServer, container: None, tmp_path: Path) -> Iterator[Si
 
 @pytest.fixture
 def broker(request: pytest.FixtureRequest) -> Iterator[SidekiqBroker]:
-    """The Python side of this process, which only starts workflows; of ``site`` or ``both``, whichever the test uses."""
+    """The Python side of this process, which only starts workflows; of ``site`` or ``both``, as the test uses."""
     site: Site = request.getfixturevalue("site" if "site" in request.fixturenames else "both")
     broker = build(site.url)
     yield broker

@@ -36,17 +36,17 @@ def ruby_environment(url: str, **more: str) -> dict[str, str]:
     return {**os.environ, "REDIS_URL": url, "INTEROP_QUIET": "1", **steps, **more}
 
 
-def ruby(url: str, *command: str, stdin: str = "", check: bool = True, **environment: str) -> str:
+def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE) -> str:
     """Run a Ruby program to its end; what it printed."""
     done = subprocess.run(
         [str(RUN), "ruby", *command],
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
-        env=ruby_environment(url, **environment),
+        timeout=timeout,
+        env=ruby_environment(url),
     )
-    if check and done.returncode:
+    if done.returncode:
         raise AssertionError(f"ruby {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 class Workers:
     """Some ``dramatiq`` commands of one worker process each."""
 
-    def __init__(self, redis_url: str, log: Path, module: str = "tests.acceptance.app", **environment: str) -> None:
+    def __init__(self, redis_url: str, log: Path, module: str, **environment: str) -> None:
         self.command = [sys.executable, "-m", "dramatiq", module, "--processes", "1", "--threads", "4"]
         self.environment = {**os.environ, "REDIS_URL": redis_url, "dramatiq_worker_timeout": "100", **environment}
         self.log = log
@@ -56,9 +56,12 @@ class Workers:
 
 
 @contextlib.contextmanager
-def workers(redis_url: str, log: Path, count: int = 2, **environment: str) -> Iterator[Workers]:
+def workers(
+    redis_url: str, log: Path, count: int = 2, module: str = "tests.acceptance.app", **environment: str
+) -> Iterator[Workers]:
     """Workers for as long as the block; what they logged is shown when it fails."""
-    running = Workers(redis_url, log, **environment)
+    log.touch()
+    running = Workers(redis_url, log, module, **environment)
     running.start(count)
     try:
         yield running

@@ -47,7 +47,9 @@ def test_killed_at(redis_url: str, client: redis.Redis, tmp_path: Path, place: s
     broker, step = sender(redis_url)
     with workers(redis_url, tmp_path / "log", KILL_AT=place, KILL_STEP=step_killed):
         registered(client, 2)
-        tree = Chain(step.message("a"), Group(step.message("b"), step.message("c"), step.message("d")), step.message("e"))
+        tree = Chain(
+            step.message("a"), Group(step.message("b"), step.message("c"), step.message("d")), step.message("e")
+        )
         run = Workflow(tree, broker=broker).run()
         eventually(lambda: ended(client, run, "e"), what="the end of the workflow")
         eventually(lambda: not in_flight(client) and not client.llen("queue:python"))

@@ -69,7 +69,7 @@ def test_each_lands_in_dead_while_the_good_ones_are_done(broker: SidekiqBroker, 
 @pytest.mark.parametrize("name", ["schedule", "retry"])
 def test_bad_members_of_sets_go_to_dead_too(broker: SidekiqBroker, client: redis.Redis, name: str) -> None:
     bad = [raw for raw, error in BAD.values() if error in ("MalformedPayload", "InvalidPayload")]
-    client.zadd(name, {raw: 1.0 for raw in bad} | {job(): 2.0, job(queue=None): 3.0, job(queue="ruby"): 4.0})
+    client.zadd(name, dict.fromkeys(bad, 1.0) | {job(): 2.0, job(queue=None): 3.0, job(queue="ruby"): 4.0})
     assert broker.poller.poll() == len(bad) + 3
     assert not client.exists(name)
     assert client.zcard("dead") == len(bad)

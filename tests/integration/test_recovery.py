@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,20 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
+from dramatiq.errors import ConnectionClosed
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, RedisHashMemory, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import (
+    Chain,
+    Group,
+    Job,
+    RedisHashMemory,
+    SidekiqBroker,
+    WithDelay,
+    Workflow,
+    WorkflowMiddleware,
+)
 from dramatiq_sidekiq_flow.broker import SidekiqMessage
-from dramatiq_sidekiq_flow.store import queues, sets, workers
+from dramatiq_sidekiq_flow.store import queues, scripts, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..running import eventually, in_flight, members, working
@@ -51,7 +62,9 @@ def let_die(client: redis.Redis) -> None:
         client.zadd("swf:workers", {member: time.time() - 3600})
 
 
-def test_a_dead_workers_jobs_go_back(broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker) -> None:
+def test_a_dead_workers_jobs_go_back(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
+) -> None:
     for n in range(5):
         step.send(str(n))
     take(broker)
@@ -63,7 +76,9 @@ def test_a_dead_workers_jobs_go_back(broker: SidekiqBroker, client: redis.Redis,
     assert client.zcard("swf:workers") == 0
 
 
-def test_a_live_worker_is_left_alone(broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker) -> None:
+def test_a_live_worker_is_left_alone(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
+) -> None:
     step.send("a")
     message = take(broker)
     other.heartbeat.beat()
@@ -86,7 +101,9 @@ def test_a_zombie_does_not_advance(broker: SidekiqBroker, client: redis.Redis, s
     assert client.llen("queue:next") == 1
 
 
-def test_a_worker_taken_for_dead_registers_before_it_fetches(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+def test_a_worker_taken_for_dead_registers_before_it_fetches(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
     consumer = broker.consume("python", prefetch=1, timeout=200)
     client.delete("swf:workers")
     step.send("a")
@@ -94,7 +111,9 @@ def test_a_worker_taken_for_dead_registers_before_it_fetches(broker: SidekiqBrok
     assert client.zcard("swf:workers") == 1
 
 
-def test_a_job_recovered_three_times_is_dead(broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker) -> None:
+def test_a_job_recovered_three_times_is_dead(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
+) -> None:
     step.send("poison")
     for death in range(3):
         assert client.llen("queue:python") == 1, death
@@ -107,7 +126,9 @@ def test_a_job_recovered_three_times_is_dead(broker: SidekiqBroker, client: redi
     assert 0 < client.ttl(client.keys("swf:recovered:*")[0]) <= 72 * 3600
 
 
-def test_unreadable_bytes_in_flight_are_recovered_too(broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker) -> None:
+def test_unreadable_bytes_in_flight_are_recovered_too(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
+) -> None:
     broker.consume("python")
     (member,) = client.zrange("swf:workers", 0, -1)
     client.hset(f"swf:inflight:{member.decode()}", "1:1", b"{not json")
@@ -197,7 +218,9 @@ def test_everything_sent_twice_happens_once(twice: SidekiqBroker, client: redis.
 
 
 @pytest.mark.parametrize("action", ["retry", "dead"])
-def test_a_failure_sent_twice_is_one_failure(broker: SidekiqBroker, client: redis.Redis, step: Any, action: str) -> None:
+def test_a_failure_sent_twice_is_one_failure(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, action: str
+) -> None:
     step.send("a")
     message = take(broker)
     command = sets.fail(message.member, message.receipt, action, now=1e9, at=2e9, payload=b"{}")
@@ -226,6 +249,27 @@ def test_a_fetch_sent_twice_gives_the_same_jobs(broker: SidekiqBroker, client: r
     assert client.llen("queue:python") == 1
 
 
+def test_what_was_seen_while_waiting_does_not_travel_again(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    for n in range(3):
+        step.send(str(n))
+    member = broker.heartbeat.register("python")
+    seen = queues.wait(broker.connection, "python", 1.0)
+    assert seen is not None
+    assert client.llen("queue:python") == 3  # waiting moves nothing
+    first = queues.fetch(broker.connection, member, "python", "base", 1, seen)
+    assert first == [seen]
+    keys = ("queue:python", f"swf:inflight:{member}", "swf:workers")
+    again = scripts.FETCH.command(keys, (member, "base", 1, hashlib.sha1(seen).hexdigest()))  # noqa: S324
+    assert broker.connection.call(*again) == [b"-1", b""]
+    assert queues.fetch(broker.connection, member, "python", "base", 1, seen) == first
+    # Where another process was faster, what is taken is what there is.
+    others = queues.fetch(broker.connection, member, "python", "more", 2, seen)
+    assert others is not None
+    assert [b'["1"]' in others[0], b'["2"]' in others[1]] == [True, True]
+
+
 def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     step.send("a")
     message = take(broker)
@@ -236,6 +280,68 @@ def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.
     assert recover() == (0, 0)
     assert client.llen("queue:python") == 1
     assert client.get(f"swf:recovered:{message.payload.jid}") == b"1"
+
+
+# -- a server that is away ------------------------------------------------------
+
+
+class Flaky(Connection):
+    """A connection that can be cut."""
+
+    cut = False
+
+    def _send(self, commands: Any) -> list[Any]:
+        if self.cut:
+            raise redis.ConnectionError("cut")
+        return super()._send(commands)
+
+
+@pytest.fixture
+def flaky(redis_url: str) -> Iterator[SidekiqBroker]:
+    broker = SidekiqBroker(url=redis_url)
+    connection = Flaky(redis.Redis.from_url(redis_url))
+    broker.connection = connection
+    for part in (broker.commit, broker.heartbeat, broker.poller):
+        part.connection = connection
+    broker.add_middleware(WorkflowMiddleware())
+    yield broker
+    connection.cut = False
+    broker.close()
+
+
+def test_acknowledgements_wait_until_the_server_is_back(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python", broker=flaky)
+    def step(name: str) -> None: ...
+
+    for n in range(3):
+        step.send(str(n))
+    messages = [take(flaky) for _ in range(3)]
+    consumer = flaky.consume("python", prefetch=200)
+    assert isinstance(flaky.connection, Flaky)
+    flaky.connection.cut = True
+    for message in messages:
+        consumer.ack(message)
+    assert len(in_flight(client)) == 3
+    flaky.connection.cut = False
+    for task in flaky.heartbeat.tasks:
+        task()
+    assert not in_flight(client)
+
+
+def test_an_advance_that_found_no_server_is_tried_again(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python", broker=flaky)
+    def step(name: str) -> None: ...
+
+    Workflow(Chain(step.message("a"), Job("Next", queue="next")), broker=flaky).run()
+    message = take(flaky)
+    consumer = flaky.consume("python", prefetch=200)
+    assert isinstance(flaky.connection, Flaky)
+    flaky.connection.cut = True
+    with pytest.raises(ConnectionClosed):
+        consumer.ack(message)
+    flaky.connection.cut = False
+    consumer.ack(message)
+    assert client.llen("queue:next") == 1
 
 
 # -- out of memory -------------------------------------------------------------

@@ -237,7 +237,9 @@ def test_a_key_of_another_type_is_named_and_nothing_is_written(
         assert client.get(barrier) == b"1"
 
 
-def test_a_step_without_the_middleware_is_dead_by_name(redis_url: str, client: redis.Redis, broker: SidekiqBroker, step: Any) -> None:
+def test_a_step_without_the_middleware_is_dead_by_name(
+    redis_url: str, client: redis.Redis, broker: SidekiqBroker, step: Any
+) -> None:
     Workflow(Chain(step.message("a"), step.message("b"))).run()
     bare = SidekiqBroker(url=redis_url)
 
@@ -288,7 +290,9 @@ def test_a_noop_goes_where_somebody_is(broker: SidekiqBroker, client: redis.Redi
     assert client.smembers("queues") == {b"python"}
 
 
-def test_keyword_arguments_are_refused_before_anything_is_enqueued(client: redis.Redis, broker: SidekiqBroker, step: Any) -> None:
+def test_keyword_arguments_are_refused_before_anything_is_enqueued(
+    client: redis.Redis, broker: SidekiqBroker, step: Any
+) -> None:
     with pytest.raises(InvalidArguments, match="keyword"):
         Workflow(Chain(step.message("a"), step.message(name="b")))
     with pytest.raises(InvalidWorkflow):
@@ -306,8 +310,12 @@ def test_a_broker_that_cannot_run_workflows_is_named(redis_url: str) -> None:
 def test_a_large_group_is_laid_down_in_chunks_and_started_in_one_step(
     broker: SidekiqBroker, client: redis.Redis, step: Any
 ) -> None:
-    Workflow(Group(*(step.message(str(n)) for n in range(2500)), *(WithDelay(step.message("x"), 60_000) for _ in range(3)))).run()
-    assert [json.loads(raw)["args"] for raw in client.lrange("queue:python", 0, -1)] == [[str(n)] for n in reversed(range(2500))]
+    Workflow(
+        Group(*(step.message(str(n)) for n in range(2500)), *(WithDelay(step.message("x"), 60_000) for _ in range(3)))
+    ).run()
+    assert [json.loads(raw)["args"] for raw in client.lrange("queue:python", 0, -1)] == [
+        [str(n)] for n in reversed(range(2500))
+    ]
     assert client.zcard("schedule") == 3
     assert client.keys("swf:stage:*") == []
 

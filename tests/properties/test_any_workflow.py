@@ -19,7 +19,9 @@ from ..trees import Shape, build, shapes, violations
 QUEUE = "python"
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(shape=shapes, seed=st.integers(0, 2**32))
 def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed: int) -> None:
     """Jobs complete in any order, come twice, and lose their worker in any place."""

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay
-from dramatiq_sidekiq_flow.errors import InvalidArguments, InvalidCallbacks, InvalidNode, InvalidOptions, InvalidWorkflow
+from dramatiq_sidekiq_flow.errors import (
+    InvalidArguments,
+    InvalidCallbacks,
+    InvalidNode,
+    InvalidOptions,
+    InvalidWorkflow,
+)
 from dramatiq_sidekiq_flow.wire.callbacks import dump_stack, load_stack
 from dramatiq_sidekiq_flow.wire.nodes import carry, dump, dump_job, load, total_delay, validate
 
@@ -50,7 +56,15 @@ def test_junk_is_refused_at_the_caller(build: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"queue": ""}, {"queue": 7}, {"retry": "often"}, {"tags": "etl"}, {"retry_for": True}, {"retry_for": 2e9}, {"jid": "x"}],
+    [
+        {"queue": ""},
+        {"queue": 7},
+        {"retry": "often"},
+        {"tags": "etl"},
+        {"retry_for": True},
+        {"retry_for": 2e9},
+        {"jid": "x"},
+    ],
 )
 def test_options_that_sidekiq_would_not_understand(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptions):

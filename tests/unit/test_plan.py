@@ -77,7 +77,14 @@ def test_a_group_counts_only_children_that_run() -> None:
 
 @pytest.mark.parametrize(
     "node",
-    [Chain(), Group(), Chain(Chain(), Group()), Group(Chain(), Chain(Group())), WithDelay(Chain(), 0), Chain(*[Group()] * 3000)],
+    [
+        Chain(),
+        Group(),
+        Chain(Chain(), Group()),
+        Group(Chain(), Chain(Group())),
+        WithDelay(Chain(), 0),
+        Chain(*[Group()] * 3000),
+    ],
 )
 def test_nothing_to_run_completes_at_once(node: Any) -> None:
     p = planned(node)
@@ -87,7 +94,9 @@ def test_nothing_to_run_completes_at_once(node: Any) -> None:
     assert completes_at_once(wire(node))
 
 
-@pytest.mark.parametrize("node", [Job("A"), Chain(Job("A")), WithDelay(Group(), 1), Group(Chain(), WithDelay(Chain(), 5))])
+@pytest.mark.parametrize(
+    "node", [Job("A"), Chain(Job("A")), WithDelay(Group(), 1), Group(Chain(), WithDelay(Chain(), 5))]
+)
 def test_something_to_run_does_not(node: Any) -> None:
     assert not planned(node).completes
     assert not completes_at_once(wire(node))

@@ -1,7 +1,9 @@
 -- Move a batch of jobs from a queue into flight.
 --
 -- KEYS: queue list, in-flight hash, swf:workers
--- ARGV: member (the worker process and queue), receipt base, how many
+-- ARGV: member (the worker process and queue), receipt base, how many,
+--       SHA1 of the payload that the caller has seen at the end of the queue
+--       while it waited ('' = none): it is not sent again, its length is -1
 -- Returns: {lengths in bytes, all payloads in one string}: one reply of many
 --       parts costs the client more than the jobs.  Receipts are BASE:1,
 --       BASE:2, ...  Where the same base moved some before (sent twice), those.
@@ -11,6 +13,9 @@
 local function reply(payloads)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
+  if ARGV[4] ~= '' and payloads[1] and redis.sha1hex(payloads[1]) == ARGV[4] then
+    lengths[1], payloads[1] = -1, ''
+  end
   return {table.concat(lengths, ' '), table.concat(payloads)}
 end
 

@@ -1,0 +1,211 @@
+"""What each language's classes are, known to the other.
+
+Ruby writes a class's own options (its queue, its retries) into a job when it
+pushes; a serialized step holds only what was said of it.  So whoever advances
+onto a class of the other language has to know that class.  Workers of either
+language publish theirs to Redis, and read the other's from there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from dramatiq.logging import get_logger
+
+from ..errors import FlowError, InvalidOptions
+from ..store import registry as store
+from ..store.connection import LOST, Connection
+from ..wire import codec
+from ..wire.nodes import check_options
+
+if TYPE_CHECKING:
+    from ..broker import SidekiqBroker
+
+#: In the order in which a name is looked for: Ruby's list may also hold the
+#: stubs of Python actors.
+LANGUAGES = ("python", "ruby")
+
+#: How old the copy of the registry may be, in seconds.
+MAX_AGE = 30.0
+
+#: A name that is not in a copy of this age is looked for in a new one at once.
+MIN_AGE = 1.0
+
+#: How often a worker says what it has, in seconds; and again after an error.
+PUBLISH_EVERY = 600.0
+PUBLISH_AGAIN = 60.0
+
+#: Names remembered as looked for and not found.
+_MOST_MISSED = 10_000
+
+
+@attrs.frozen
+class Entry:
+    """A job class of Ruby's, or an actor of Python's.
+
+    Attributes:
+      name: The class's or actor's.
+      options: As in ``sidekiq_options``: ``queue``, ``retry``, ...
+      input, output: JSON Schemas of its arguments and of what it returns,
+        where it says so.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    input: Mapping[str, Any] | None = None
+    output: Mapping[str, Any] | None = None
+
+    @classmethod
+    def load(cls, name: str, value: Any) -> Entry:
+        """Read the JSON form.
+
+        Raises:
+          InvalidOptions: for what is none, naming the class.
+        """
+        if type(value) is not dict:
+            raise InvalidOptions(f"{name}: a JSON object of options is needed, not {value!r:.100}.", value)
+        options = dict(value)
+        schemas = [options.pop(key, None) for key in ("input", "output")]
+        if not all(schema is None or type(schema) is dict for schema in schemas):
+            raise InvalidOptions(f"{name}: input and output must be JSON Schemas.", value)
+        try:
+            check_options(options)
+        except FlowError as e:
+            raise InvalidOptions(f"{name}: {e}", value) from None
+        return cls(name, options, *schemas)
+
+    def dump(self) -> dict[str, Any]:
+        """The JSON form."""
+        schemas = {"input": self.input, "output": self.output}
+        return {**self.options, **{key: schema for key, schema in schemas.items() if schema is not None}}
+
+
+def actors(broker: SidekiqBroker) -> dict[str, Entry]:
+    """An entry for each actor that a broker knows."""
+    return {name: Entry(name, broker.options_of(name) or {}) for name in broker.actors}
+
+
+def publish(broker: SidekiqBroker) -> None:
+    """Tell Ruby, and other Python programs, which actors there are."""
+    entries = {name: codec.encode(entry.dump()) for name, entry in actors(broker).items()}
+    store.publish(broker.connection, "python", entries)
+
+
+def published(connection: Connection) -> dict[str, dict[str, Entry]]:
+    """All that Redis holds now, by language; what cannot be read is left out."""
+    found: dict[str, dict[str, Entry]] = {}
+    for language, entries in zip(LANGUAGES, store.read(connection, LANGUAGES)):
+        if isinstance(entries, Exception):
+            raise entries
+        loaded = [_load(name, raw) for name, raw in entries.items()]
+        found[language] = {entry.name: entry for entry in loaded if entry is not None}
+    return found
+
+
+class _Copy:
+    """The registry as it stood once.  It is replaced whole, never changed."""
+
+    def __init__(self, at: float, raw: Mapping[str, bytes]) -> None:
+        self.at = at
+        self.raw = raw
+        self._entries: dict[str, Entry | None] = {}
+
+    def find(self, name: str) -> Entry | None:
+        raw = self.raw.get(name)
+        if raw is None:
+            return None
+        try:
+            return self._entries[name]
+        except KeyError:
+            entry = self._entries[name] = _load(name, raw)
+            return entry
+
+
+class Registry:
+    """What is known of classes that this process does not have.
+
+    A copy is kept, so that a step costs no round trip.  In a worker the
+    heartbeat renews it; elsewhere whoever asks, when it is too old.
+
+    Parameters:
+      file: Entries of a file (see ``typed.manifest``), which come first.
+    """
+
+    def __init__(self, connection: Connection, file: Mapping[str, Mapping[str, Entry]] | None = None) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self._file: dict[str, Entry] = {}
+        for language in reversed(LANGUAGES):
+            self._file.update((file or {}).get(language, {}))
+        self._copy = _Copy(float("-inf"), {})
+        self._missed: set[str] = set()
+        self._asked = False
+        self._refused: set[str] = set()
+        self._publish_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of a class.
+
+        Raises:
+          redis.ConnectionError, redis.TimeoutError: where the class is not
+            known yet and Redis cannot be asked.
+        """
+        entry = self._file.get(name)
+        if entry is not None:
+            return entry
+        self._asked = True
+        seen = self._copy
+        age = time.monotonic() - seen.at
+        known = name in seen.raw
+        if age > MAX_AGE or (age > MIN_AGE and not known and name not in self._missed):
+            try:
+                self._renew(seen, wait=not known)
+            except LOST:
+                if not known:
+                    raise
+            if name not in self._copy.raw:
+                if len(self._missed) >= _MOST_MISSED:
+                    self._missed.clear()
+                self._missed.add(name)
+        return self._copy.find(name)
+
+    def beat(self, broker: SidekiqBroker) -> None:
+        """Publish this process's actors and renew the copy, where it is time to."""
+        now = time.monotonic()
+        if now >= self._publish_at:
+            self._publish_at = now + PUBLISH_AGAIN
+            publish(broker)
+            self._publish_at = now + PUBLISH_EVERY
+        if self._asked and now - self._copy.at > MAX_AGE / 2:
+            self._renew(self._copy, wait=False)
+
+    def _renew(self, seen: _Copy, *, wait: bool) -> None:
+        if not self._lock.acquire(blocking=wait):
+            return
+        try:
+            if self._copy is not seen:
+                return
+            at = time.monotonic()
+            raw: dict[str, bytes] = {}
+            for language, entries in reversed([*zip(LANGUAGES, store.read(self.connection, LANGUAGES))]):
+                if not isinstance(entries, Exception):
+                    raw.update(entries)
+                elif language not in self._refused:
+                    self._refused.add(language)
+                    self.logger.warning("The registry of %s's classes cannot be read: %s", language, entries)
+            self._copy = _Copy(at, raw)
+        finally:
+            self._lock.release()
+
+
+def _load(name: str, raw: bytes) -> Entry | None:
+    try:
+        return Entry.load(name, codec.decode(raw))
+    except FlowError as e:
+        get_logger(__name__, Entry).warning("The registry's entry for %s is passed over: %s", name, e)
+        return None

@@ -49,7 +49,7 @@ def task2() -> dict[str, str]:
 
 @dramatiq.actor(queue_name="demo")
 def task3() -> dict[str, str]:
-    return work("task3", 0.9)
+    return work("task3", 1.4)
 
 
 @dramatiq.actor(queue_name="demo")

@@ -12,7 +12,7 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test interop check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -23,6 +23,11 @@ demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
 
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+# Where no Docker engine answers, a root file system is made (debootstrap, as root).
+interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
+	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .

@@ -74,9 +74,8 @@ def test_a_dead_step_retried_from_rubys_api_resumes_its_run(
     both: Site, broker: SidekiqBroker, starter: str, failing: str
 ) -> None:
     other = "python" if failing == "ruby" else "ruby"
-    fragile = Job(
-        "Rb::DeadAtOnce" if failing == "ruby" else "Py::DeadAtOnce", {"fail": 1, "return": {"mended": failing}}
-    )
+    name = "Rb::DeadAtOnce" if failing == "ruby" else "Py::DeadAtOnce"
+    fragile = Job(name, {"fail": 1, "return": {"mended": failing}}, retry=0)
     run_id = start(both, broker, starter, Chain(step(other, 1), Group(step(other, 2), fragile), step(other, 3)))
     (dead,) = both.eventually(lambda: both.members("dead", run_id), "the dead job")
     both.eventually(lambda: len(both.events(run_id)) == 3, "the rest of the group")

@@ -1,0 +1,12 @@
+"""The stand-in for the gem writes what the real gem wrote: it replays the recordings, too."""
+
+from __future__ import annotations
+
+from processes import ruby
+
+from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+
+
+def test_the_gem_or_its_stand_in_replays_the_recordings(server: EmbeddedServer, container: None) -> None:
+    url = f"{server.url.rstrip('/').removesuffix('/0')}/7"
+    assert "36 passed, 0 failed" in ruby(url, "replay.rb")

@@ -29,7 +29,7 @@ Wire = dict[str, Any]
 NOOP_CLASS = WORKFLOW.noop_class
 
 #: The name of a Ruby class, as Ruby looks it up; other names are Python's alone.
-RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
+_RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
 #: Written by us or by the pusher; never an option of a job.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
@@ -192,6 +192,11 @@ def _load(wire: Wire) -> Node:
         return WithDelay(_load(wire["task"]), delay=int(wire["delay"]))
     children = map(_load, wire["children"])
     return Chain(*children) if kind == "chain" else Group(*children)
+
+
+def is_ruby_constant(name: str) -> bool:
+    """Whether Ruby can have a class of this name."""
+    return _RUBY_CONSTANT.fullmatch(name) is not None
 
 
 def carry(wire: Wire, noop_class: str = NOOP_CLASS) -> Wire:

@@ -13,7 +13,7 @@ from ..broker.message import job_options
 from ..errors import ConfigurationError, InvalidWorkflow, WrongType
 from ..store import runs
 from ..wire import codec
-from ..wire.nodes import RUBY_CONSTANT, Job, Node, Wire, carry, dump, dump_job, validate
+from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, validate
 from ..wire.payload import DEFAULTS
 from .completion import Completion
 from .plan import barrier_ttl, plan
@@ -93,7 +93,7 @@ class Workflow:
                 wire = dump_job(value)
                 # Without a Ruby name it is another Python program's actor.
                 here = self.completion.broker.options_of(value.job_class) is not None
-                if RUBY_CONSTANT.fullmatch(value.job_class) and not here:
+                if is_ruby_constant(value.job_class) and not here:
                     unknown.append(value)
                 else:
                     named.append(wire)
@@ -109,7 +109,7 @@ class Workflow:
         if unknown:
             # Ruby takes part, and looks up each class that it advances onto.
             for step in named:
-                if not RUBY_CONSTANT.fullmatch(step["class"]):
+                if not is_ruby_constant(step["class"]):
                     options = self.completion.options(step["class"])
                     carried = carry({**options, **step}, self.completion.dialect.noop_class)
                     step.clear()

@@ -11,6 +11,7 @@ happen anyway until Redis has answered.  Everything else waits for its reply.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import Any
 
@@ -20,6 +21,11 @@ from dramatiq.logging import get_logger
 from ..store import queues
 from ..store.connection import LOST, Connection
 from ..store.scripts import Command
+
+#: While more jobs are about to finish, this many are acknowledged together,
+#: or as many as have gathered within this time, in seconds.
+BATCH = 32
+BATCH_TIME = 0.005
 
 
 class _Entry:
@@ -40,6 +46,7 @@ class GroupCommit:
         self.connection = connection
         self._waiting: deque[_Entry] = deque()
         self._done: deque[tuple[str, str]] = deque()
+        self._done_since = 0.0
         self._line = threading.Lock()
 
     def run(self, command: Command) -> Any:
@@ -61,9 +68,18 @@ class GroupCommit:
             raise ConnectionClosed(ConnectionResetError("the round trip was interrupted"))
         return entry.reply
 
-    def done(self, member: str, receipt: str) -> None:
-        """Take a finished job out of flight, soon.  Those that meet become one HDEL."""
+    def done(self, member: str, receipt: str, *, more: bool = False) -> None:
+        """Take a finished job out of flight, soon.  Those that meet become one HDEL.
+
+        Parameters:
+          more: Other jobs of this process are about to finish, whose
+            acknowledgement may take this one along.
+        """
+        if not self._done:
+            self._done_since = time.monotonic()
         self._done.append((member, receipt))
+        if more and len(self._done) < BATCH and time.monotonic() - self._done_since < BATCH_TIME:
+            return
         # Looked at again after the line is free: what was handed over while
         # this thread held it must not be left lying.
         while self._done:

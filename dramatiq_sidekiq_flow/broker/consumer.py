@@ -39,6 +39,10 @@ MAX_WINDOW = 256
 WINDOW_TIME = 0.02
 
 
+#: With more jobs than this waiting in the process, others finish soon.
+BUSY = 16
+
+
 class Window:
     """The jobs of one queue that this process holds in flight.
 
@@ -220,7 +224,8 @@ class SidekiqConsumer(Consumer):
         if failure is None:
             try:
                 if message.payload.run_id is None and not message.payload.stack:
-                    self.broker.commit.done(message.member, message.receipt)
+                    more = len(self.window.handed_out) > BUSY
+                    self.broker.commit.done(message.member, message.receipt, more=more)
                 elif self.broker.completion is not None:
                     self.broker.completion.advance(message)
                 else:

@@ -346,12 +346,14 @@ def test_exit_codes(arguments: list[str], code: int) -> None:
     assert "Traceback" not in done.stderr
 
 
+# os.write, since a handler that comes while print is printing may not print.
 COUNTER = """
-import signal, sys, time
+import os, signal, sys, time
+def say(*words): os.write(1, (" ".join(words) + chr(10)).encode())
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, frame: print("got", signal.Signals(number).name, flush=True))
+    signal.signal(number, lambda number, frame: say("got", signal.Signals(number).name))
 signal.signal(signal.SIGUSR1, lambda *_: sys.exit(5))
-print("ready", flush=True)
+say("ready")
 while True: time.sleep(600)
 """
 
@@ -373,7 +375,16 @@ def test_signals_are_forwarded(number: signal.Signals) -> None:
 def test_ctrl_c_comes_once_and_spares_the_server() -> None:
     terminal, other_end = pty.openpty()
     process = subprocess.Popen(
-        [PYTHON, "-c", CONTROLLED, *COMMAND, "--", PYTHON, "-c", "import os; print(os.environ['REDIS_URL'])" + COUNTER],
+        [
+            PYTHON,
+            "-c",
+            CONTROLLED,
+            *COMMAND,
+            "--",
+            PYTHON,
+            "-c",
+            "import os; print(os.environ['REDIS_URL'], flush=True)" + COUNTER,
+        ],
         stdin=other_end,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

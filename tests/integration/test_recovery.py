@@ -238,6 +238,16 @@ def test_a_requeue_sent_twice_is_one(broker: SidekiqBroker, client: redis.Redis,
     assert client.llen("queue:python") == 1
 
 
+def test_what_is_put_back_is_taken_next_in_the_old_order(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    for n in range(4):
+        step.send(str(n))
+    first = [take(broker) for _ in range(3)]
+    broker.consume("python", prefetch=200).requeue(first)
+    broker.consume("python", prefetch=200).close()
+    order = [job["args"][0] for job in reversed(members(client, "python"))]
+    assert order.index("0") < order.index("1") < order.index("2")
+
+
 def test_a_fetch_sent_twice_gives_the_same_jobs(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     for n in range(4):
         step.send(str(n))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any, NoReturn
 
 import dramatiq
 
 from ..broker import SidekiqBroker
 from ..errors import ConfigurationError, FlowError
+from ..store.registry import UNREADABLE
 from ..typed import manifest, registry
+from ..typed.registry import Entry
 from . import stubs
 
 
@@ -30,14 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         _write(_text(options), options.output)
-    except (FlowError, OSError, ImportError) as e:
-        print(f"{parser.prog}: {e}", file=sys.stderr)
+    except (FlowError, OSError) as e:
+        _say(str(e))
         return 2
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _say(text: str) -> None:
+    print(f"python -m dramatiq_sidekiq_flow: {' '.join(text.split())}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m dramatiq_sidekiq_flow",
         description="What either language needs to know of the other's jobs, as files to check in.",
     )
@@ -53,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--from-manifest", metavar="FILE", help="a registry file: write Python helpers for its Ruby classes"
     )
-    written = commands.add_parser("registry", help="write a registry file of Python's actors")
+    written = commands.add_parser(
+        "registry", help="write Python's actors, and Ruby's classes from Redis, as a registry file"
+    )
     written.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
     for command in (stub, written):
         command.add_argument("--output", metavar="FILE", help="write there, not to standard output")
@@ -62,10 +77,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _text(options: argparse.Namespace) -> str:
     if options.command == "registry":
-        return manifest.dump({"python": registry.actors(find_broker(options.broker))})
+        return _registry(find_broker(options.broker), options.output)
     if options.from_manifest:
-        return stubs.python(manifest.read(options.from_manifest).get("ruby", {}))
+        known = manifest.read(options.from_manifest)
+        return stubs.python(_without(known.get("ruby", {}), known.get("python", {})))
     return stubs.ruby(registry.actors(find_broker(options.broker)))
+
+
+def _registry(broker: SidekiqBroker, path: str | None) -> str:
+    """Python's part anew; Ruby's from Redis, or where Redis has none, as the file has it."""
+    found = dict(manifest.read(path)) if path is not None and Path(path).exists() else {}
+    found["python"] = registry.actors(broker)
+    try:
+        published = registry.published(broker.connection)
+    except UNREADABLE as e:
+        _say(f"Ruby's classes stay as they were, {broker.connection.url} cannot be read: {e}")
+        return manifest.dump(found)
+    # Ruby publishes its stubs of Python's actors, too.
+    ruby = _without(published["ruby"], {**published["python"], **found["python"]})
+    return manifest.dump({**found, "ruby": ruby} if ruby else found)
+
+
+def _without(classes: Mapping[str, Entry], others: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {name: entry for name, entry in classes.items() if name not in others}
 
 
 def find_broker(name: str) -> SidekiqBroker:
@@ -74,19 +108,29 @@ def find_broker(name: str) -> SidekiqBroker:
     Raises:
       ConfigurationError: where there is none.
     """
-    sys.path.insert(0, "")
+    sys.path.insert(0, os.getcwd())
     module_name, _, attribute = name.partition(":")
-    module = importlib.import_module(module_name)
     try:
-        found = reduce(getattr, attribute.split("."), module) if attribute else dramatiq.get_broker()
-    except AttributeError:
-        raise ConfigurationError(f"The module {module_name!r} has no {attribute!r}.", name) from None
-    if callable(found) and not isinstance(found, dramatiq.Broker):
-        found()
-        found = dramatiq.get_broker()
+        module = importlib.import_module(module_name)
+        found = reduce(_attribute, attribute.split("."), module) if attribute else dramatiq.get_broker()
+        if callable(found) and not isinstance(found, dramatiq.Broker):
+            found()
+            found = dramatiq.get_broker()
+    except FlowError:
+        raise
+    except Exception as e:
+        # Whatever the application raises when it is imported.
+        raise ConfigurationError(f"{name} cannot be loaded: {type(e).__name__}: {e}", name) from e
     if not isinstance(found, SidekiqBroker):
         raise ConfigurationError(f"{name} is no SidekiqBroker, but a {type(found).__name__}.", name)
     return found
+
+
+def _attribute(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name)
+    except AttributeError:
+        raise ConfigurationError(f"{getattr(value, '__name__', value)!r} has no {name!r}.", name) from None
 
 
 def _write(text: str, path: str | None) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..typed.registry import Entry
 from ..wire.nodes import is_ruby_constant
 
@@ -34,11 +35,24 @@ def ruby(actors: Mapping[str, Entry]) -> str:
     """A Ruby file with a class for each actor whose name is a Ruby constant.
 
     The others travel as carriers, for which Ruby needs nothing.
+
+    Raises:
+      ConfigurationError: where no actor has such a name.
     """
+    named = sorted(filter(is_ruby_constant, actors))
+    if not named:
+        raise ConfigurationError(
+            "No actor has the name of a Ruby class, such as Docs::Extract (actor_name=...). "
+            "Ruby reaches the others without stubs.",
+            list(actors),
+        )
     parts = [_RUBY_HEAD]
-    for name in sorted(filter(is_ruby_constant, actors)):
+    for name in named:
         *modules, last = name.split("::")
-        lines = [f"module {module}" for module in modules] + [f"class {last}"]
+        # An actor may be the namespace of another; its own class comes first.
+        outer = ["::".join(modules[: depth + 1]) for depth in range(len(modules))]
+        kinds = ["class" if path in actors else "module" for path in outer] + ["class"]
+        lines = [f"{kind} {part}" for kind, part in zip(kinds, [*modules, last])]
         lines = ["  " * depth + line for depth, line in enumerate(lines)]
         inner = "  " * (len(modules) + 1)
         options = ", ".join(f"{key}: {_literal(value)}" for key, value in _ordered(actors[name].options))
@@ -57,15 +71,41 @@ def ruby(actors: Mapping[str, Entry]) -> str:
 
 
 def python(classes: Mapping[str, Entry]) -> str:
-    """A Python file with a :class:`RubyJob` for each Ruby class."""
+    """A Python file with a :class:`RubyJob` for each Ruby class.
+
+    Raises:
+      ConfigurationError: where there is none.
+    """
+    if not classes:
+        raise ConfigurationError(
+            "The registry has no Ruby classes: SidekiqFlow::Registry.write in Ruby puts them there."
+        )
     names: dict[str, str] = {}
     for name in sorted(classes):
-        names.setdefault(_identifier(name), name)
-    lines = []
+        identifier = _identifier(name)
+        while identifier in names or identifier == "RubyJob":
+            identifier += "_"
+        names[identifier] = name
+    parts = []
     for identifier, name in names.items():
-        options = "".join(f", {key}={value!r}" for key, value in _ordered(classes[name].options) if key.isidentifier())
-        lines.append(f"{identifier} = RubyJob({name!r}{options})\n")
-    return _PYTHON_HEAD + "".join(lines)
+        options = _ordered(classes[name].options)
+        said = "".join(f", {key}={value!r}" for key, value in options if _is_keyword(key))
+        odd = {key: value for key, value in options if not _is_keyword(key)}
+        parts.append(
+            f"{identifier} = RubyJob({name!r}{said}{f', **{odd!r}' if odd else ''})\n{_docstring(classes[name])}\n"
+        )
+    return _PYTHON_HEAD + "\n".join(parts)
+
+
+def _docstring(entry: Entry) -> str:
+    retry = entry.options.get("retry", True)
+    times = {"True": "retried as Sidekiq does", "False": "never retried"}.get(str(retry), f"retried {retry} times")
+    text = f"In the queue {entry.options.get('queue', 'default')}, {times}."
+    return '"""' + text.replace("\\", "\\\\").replace('"', '\\"') + '"""'
+
+
+def _is_keyword(key: str) -> bool:
+    return key.isidentifier() and not keyword.iskeyword(key)
 
 
 def _ordered(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -87,4 +127,6 @@ def _literal(value: Any) -> str:
 
 def _identifier(name: str) -> str:
     identifier = re.sub(r"\W", "_", name.replace("::", "_"))
-    return f"{identifier}_" if keyword.iskeyword(identifier) or not identifier.isidentifier() else identifier
+    if not identifier.isidentifier():
+        identifier = f"_{identifier}"
+    return f"{identifier}_" if keyword.iskeyword(identifier) else identifier

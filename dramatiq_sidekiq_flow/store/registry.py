@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from redis.exceptions import ResponseError
 
 from . import keys
-from .connection import Connection
+from .connection import LOST, Connection
 
 #: How long a hash lives that nobody refreshes, in seconds.
 TTL = 3 * 86_400
+
+#: What reading can raise.
+UNREADABLE = (*LOST, ResponseError)
 
 
 def publish(connection: Connection, language: str, entries: Mapping[str, bytes]) -> None:

@@ -6,12 +6,19 @@
 #
 #   REDIS_URL=redis://127.0.0.1:6379/9 ruby replay.rb [RECORDING.json ...]
 #
+# Where INTEROP_REQUIRE has loaded the companion file, each step goes through it:
+# its fetch, its middleware, its acknowledge. The states must be the same.
+#
 # The database is emptied for each case, so it must be named and empty at first.
 # Exit 1 when a state differs; the case and the step are named.
 
 require "json"
+require "forwardable"
 require_relative "setup"
 require_relative "replay/snapshot"
+require "sidekiq/capsule"
+
+COMPANION = defined?(SidekiqFlow::Companion) ? true : false
 
 # The classes of the recordings, with the options that they had.
 %w[A B C D].each { |name| Object.const_set(name, Class.new { include Sidekiq::Job }) }
@@ -90,7 +97,12 @@ module Replay
       job = Sidekiq.load_json(raw)
       instance = Object.const_get(job["class"]).new
       middleware.invoke(instance, job, job["queue"]) { step["returned"] }
+      acknowledge
       []
+    end
+
+    # Sidekiq's own fetch has nothing to do there.
+    def acknowledge
     end
 
     # A scheduled job was taken from the schedule itself, without the detour
@@ -121,8 +133,37 @@ module Replay
 
     def compare(recorded)
       live = Sidekiq.redis { |conn| Replay.snapshot(conn) }
-      Difference.between(@recorded.read(recorded), @live.read(live), elapsed: now - @began)
+      Difference.between(@recorded.read(recorded), @live.read(live), elapsed: now - @began, longer: COMPANION)
     end
+  end
+
+  class CompanionCase < Case
+    def self.capsule
+      @capsule ||= begin
+        config = Sidekiq.default_configuration
+        config.server_middleware { |chain| chain.add Sidekiq::Workflow::Middleware }
+        SidekiqFlow::Companion.configure(config)
+        Sidekiq::Capsule.new("replay", config)
+      end
+    end
+
+    private
+
+    def middleware = self.class.capsule.server_middleware
+
+    def pop(step)
+      unless JSON.parse(step["payload"]).key?("enqueued_at")
+        Sidekiq.redis { |conn| conn.call("RPUSH", "queue:#{step["queue"]}", conn.call("ZPOPMIN", "schedule").flatten.first) }
+      end
+      self.class.capsule.queues = [step["queue"]]
+      fetcher = SidekiqFlow::Companion::Fetch.new(self.class.capsule)
+      # Since the database was emptied, this worker is not known: the first
+      # fetch finds that out.
+      @unit = fetcher.retrieve_work || fetcher.retrieve_work
+      @unit&.job
+    end
+
+    def acknowledge = @unit.acknowledge
   end
 
   def self.main(paths)
@@ -133,7 +174,7 @@ module Replay
     paths.each do |path|
       JSON.parse(File.read(path)).fetch("cases").each do |recorded|
         differs = false
-        Case.new(recorded).each_difference do |step, lines|
+        (COMPANION ? CompanionCase : Case).new(recorded).each_difference do |step, lines|
           differs = true
           puts "FAIL #{File.basename(path)} #{recorded["name"]} #{step}", *lines.map { |line| "    #{line}" }
         end
@@ -143,7 +184,7 @@ module Replay
         puts "FAIL #{File.basename(path)} #{recorded["name"]}", "    #{error.full_message(highlight: false)}"
       end
     end
-    puts "Sidekiq #{Sidekiq::VERSION}, Ruby #{RUBY_VERSION}", "#{passed} passed, #{failed} failed"
+    puts "Sidekiq #{Sidekiq::VERSION}, Ruby #{RUBY_VERSION}#{", with the companion" if COMPANION}", "#{passed} passed, #{failed} failed"
     exit(1) if failed > 0 || passed.zero?
   ensure
     Sidekiq.redis { |conn| conn.call("FLUSHDB") } if passed

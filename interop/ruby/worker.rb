@@ -4,6 +4,10 @@
 #
 #   REDIS_URL=redis://127.0.0.1:6379/0 sidekiq -r ./worker.rb -q critical -q ruby -c 5
 #
+# Where INTEROP_REQUIRE has loaded the companion file, it is in use.
+#
+#   INTEROP_HEARTBEAT  seconds without a beat after which the companion takes a
+#                    worker for dead
 #   INTEROP_POLL     seconds between two looks at the schedule and retry sets;
 #                    0 for never (api.rb's "poll" then does it, when a test says)
 #   INTEROP_TIMEOUT  seconds that a job has to end when the worker is stopped;
@@ -18,6 +22,9 @@ Sidekiq.configure_server do |config|
     chain.add Sidekiq::Workflow::Middleware
     # Inside: an execution is recorded before its workflow advances.
     chain.add Interop::Recorder
+  end
+  if defined?(SidekiqFlow::Companion)
+    SidekiqFlow::Companion.configure(config, heartbeat_timeout: ENV.fetch("INTEROP_HEARTBEAT", "60").to_f)
   end
   poll = ENV.fetch("INTEROP_POLL", "1").to_f
   if poll.zero?

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,20 @@ import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import Chain, Job, RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import (
+    Chain,
+    Group,
+    Job,
+    RedisHashMemory,
+    RubyJob,
+    SidekiqBroker,
+    Workflow,
+    WorkflowMiddleware,
+    current_run,
+)
+from dramatiq_sidekiq_flow.cli.main import main
+from dramatiq_sidekiq_flow.store import registry as registry_store
+from dramatiq_sidekiq_flow.wire.dialect import SIDELINE
 
 from ..running import eventually, members, working
 
@@ -72,6 +87,88 @@ def test_a_file_comes_before_redis(with_file: SidekiqBroker, client: redis.Redis
     assert len(members(client, "critical")) == 1
 
 
+def test_what_is_said_comes_before_what_the_class_says(redis_url: str, client: redis.Redis) -> None:
+    """Nearest first: the step, WorkflowMiddleware(classes=...), RubyJob, the registry; each for what it leaves open."""
+    client.hset("swf:registry:ruby", "Reg::Nearest", json.dumps({**THUMBNAIL, "backtrace": 5}))
+    broker = SidekiqBroker(url=redis_url)
+    broker.add_middleware(WorkflowMiddleware(classes={"Reg::Nearest": {"retry": 1}}))
+    RubyJob("Reg::Nearest", retry=2, tags=["job"])
+    Workflow(Group(Job("Reg::Nearest"), Job("Reg::Nearest", queue="mine")), broker=broker).run()
+    (job,) = members(client, "critical")
+    assert (job["retry"], job["tags"], job["backtrace"]) == (1, ["job"], 5)
+    (job,) = members(client, "mine")
+    assert (job["retry"], job["tags"], job["backtrace"]) == (1, ["job"], 5)
+    broker.close()
+
+
+def test_a_known_class_costs_no_round_trip(broker: SidekiqBroker, client: redis.Redis) -> None:
+    client.hset("swf:registry:ruby", "Reg::Thumbnail", json.dumps(THUMBNAIL))
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def step() -> None: ...
+
+    for _ in range(2):
+        Workflow(Chain(step.message(), Job("Reg::Thumbnail", 7)), broker=broker).run()
+    consumer = broker.consume("python", prefetch=2)
+    first, second = next(consumer), next(consumer)
+    consumer.ack(first)  # the scripts are loaded, the registry is read
+    before = client.info("stats")["total_reads_processed"]
+    consumer.ack(second)
+    # INFO itself, and the advance.
+    assert client.info("stats")["total_reads_processed"] - before == 2
+    assert len(members(client, "critical")) == 2
+
+
+def test_a_named_class_is_not_guessed_while_redis_is_away(
+    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def step() -> None: ...
+
+    Workflow(Chain(step.message(), Job("Reg::Thumbnail", 7)), broker=broker).run()
+    client.hset("swf:registry:ruby", "Reg::Thumbnail", json.dumps(THUMBNAIL))
+    read, lost = registry_store.read, []
+
+    def losing(*args: Any) -> Any:
+        if len(lost) < 2:
+            lost.append(1)
+            raise redis.ConnectionError("gone")
+        return read(*args)
+
+    monkeypatch.setattr(registry_store, "read", losing)
+    with working(broker):
+        (job,) = eventually(lambda: members(client, "critical"))
+    assert (job["retry"], len(lost)) == (3, 2)
+    assert members(client, "default") == []
+
+
+def test_the_file_takes_rubys_classes_from_redis(
+    redis_url: str, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "registry_app.py").write_text(
+        f"""
+import dramatiq
+from dramatiq_sidekiq_flow import SidekiqBroker
+broker = SidekiqBroker(url={redis_url!r})
+@dramatiq.actor(actor_name="Docs::Extract", queue_name="python", broker=broker)
+def extract(doc_id): ...
+""",
+        "utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "registry_app", raising=False)
+    # Two of them are Ruby's stubs, of an actor here and of one elsewhere.
+    for name in ("Reg::Thumbnail", "Docs::Extract", "Docs::Index"):
+        client.hset("swf:registry:ruby", name, json.dumps(THUMBNAIL))
+    client.hset("swf:registry:python", "Docs::Index", json.dumps({"queue": "gpu"}))
+    assert main(["registry", "registry_app:broker", "--output", "both.json"]) == 0
+    written = json.loads((tmp_path / "both.json").read_text("utf-8"))
+    assert written == {
+        "python": {"Docs::Extract": {"queue": "python", "retry": True}},
+        "ruby": {"Reg::Thumbnail": THUMBNAIL},
+    }
+
+
 def test_an_entry_that_cannot_be_read_is_passed_over(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.hset("swf:registry:ruby", mapping={"Reg::Thumbnail": b"\xff", "Other": json.dumps(THUMBNAIL)})
     run_onto_ruby(broker)
@@ -95,4 +192,47 @@ def test_a_run_goes_on_in_the_dialect_that_it_began_in(redis_url: str, client: r
     assert job["sideline_run_id"] == run_id
     assert not any(key.startswith("workflow_") for key in job)
     assert client.hgetall(f"sl:mem:{run_id}") == {b"n": b"1"}
+    broker.close()
+
+
+def test_a_job_of_the_other_name_goes_on_under_it(broker: SidekiqBroker, client: redis.Redis) -> None:
+    """A broker of one dialect, a job of the other: that run's keys and memory stay the other's."""
+    seen: list[Any] = []
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def step() -> dict[str, Any]:
+        run = current_run()
+        assert run is not None
+        seen.append((run.run_id, run.memory.read()))
+        return {"n": 1}
+
+    barrier = str(uuid.uuid4())
+    rest = {"__type__": "with_delay", "delay": 60_000, "task": {"__type__": "chain", "children": []}}
+    fields = {
+        "class": "step",
+        "args": [],
+        "jid": "a" * 24,
+        "queue": "python",
+        "retry": True,
+        "sideline_run_id": "run",
+        "sideline_completion_callbacks": [[barrier, {"__type__": "chain", "children": [rest]}, False]],
+    }
+    client.hset("sl:mem:run", "before", "7")
+    client.set(barrier, 1)
+    client.set(f"{barrier}_ran", -1)
+    client.lpush("queue:python", json.dumps(fields))
+    with working(broker):
+        (job,) = eventually(lambda: members(client, "schedule"))
+    assert seen == [("run", {"before": 7})]
+    assert (job["class"], job["sideline_run_id"]) == ("Sidekiq::Sideline::NoopWorker", "run")
+    assert not any(key.startswith("workflow_") for key in job)
+    assert client.hget("sl:mem:run", "n") == b"1"
+    assert not client.exists("swf:mem:run")
+
+
+def test_a_prefix_that_was_given_is_kept_in_either_dialect(redis_url: str, client: redis.Redis) -> None:
+    memory = RedisHashMemory(key_prefix="mine")
+    broker = SidekiqBroker(url=redis_url)
+    broker.add_middleware(WorkflowMiddleware(memory=memory, dialect="sideline"))
+    assert memory.key("run") == memory.speaking(SIDELINE).key("run") == "mine:run"
     broker.close()

@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dramatiq_sidekiq_flow import RubyJob
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.cli.stubs import python, ruby
+from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.typed.registry import Entry
 
 APP = """
@@ -80,11 +83,14 @@ def test_the_registry_of_actors_is_a_file(app: Path) -> None:
         (["stubs", "no_such_module:broker"], "no_such_module"),
         (["stubs", "stub_app:dramatiq.__version__"], "no SidekiqBroker"),
         (["stubs", "--from-manifest", "none.json"], "none.json"),
+        (["stubs", "stub_app:broker", "--output", "no/such/folder.rb"], "no/such/folder.rb"),
+        (["stubs", "app_that_raises"], "RuntimeError: no setting"),
     ],
 )
 def test_an_error_is_one_line(
     app: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    (app / "app_that_raises.py").write_text("raise RuntimeError('no\\nsetting')", "utf-8")
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -98,6 +104,63 @@ def test_ruby_text_is_no_ruby_code() -> None:
 
 def test_names_that_python_does_not_have_are_bent() -> None:
     assert "class_ = RubyJob('class')" in python({"class": Entry("class", {})})
+
+
+def test_names_that_are_taken_are_bent() -> None:
+    classes = ["A::B", "A_B", "RubyJob", "A"]
+    text = python({name: Entry(name, {"lambda": 1, "by-id": 'x"""'}) for name in classes})
+    names: dict[str, Any] = {}
+    exec(text, names)  # noqa: S102 - what was written is Python
+    found = {value.job_class: value.options for value in names.values() if isinstance(value, RubyJob)}
+    assert found == {name: {"lambda": 1, "by-id": 'x"""'} for name in classes}
+
+
+def test_helpers_say_where_the_jobs_go() -> None:
+    text = python({"A": Entry("A", {"queue": 'q"""\\', "retry": 0}), "B": Entry("B", {"retry": False})})
+    exec(text, {})  # noqa: S102 - what was written is Python
+    assert '\n"""In the queue default, never retried."""\n' in text
+    assert "retried 0 times." in text
+
+
+def test_an_actor_may_be_the_namespace_of_another() -> None:
+    text = ruby({name: Entry(name, {"queue": "q"}) for name in ("Docs::Pdf::Extract", "Docs")})
+    assert [line for line in text.splitlines() if line.lstrip().startswith(("class ", "module "))] == [
+        "class Docs",
+        "class Docs",
+        "  module Pdf",
+        "    class Extract",
+    ]
+
+
+def test_nothing_to_write_is_an_error() -> None:
+    with pytest.raises(ConfigurationError):
+        ruby({"no_ruby_name": Entry("no_ruby_name", {})})
+    with pytest.raises(ConfigurationError):
+        python({})
+
+
+def test_without_redis_the_classes_of_ruby_stay_in_the_file(app: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (app / "both.json").write_text('{"ruby": {"A": {"queue": "a"}}, "python": {"Old": {}}}', "utf-8")
+    assert main(["registry", "stub_app:broker", "--output", "both.json"]) == 0
+    written = json.loads((app / "both.json").read_text("utf-8"))
+    assert written["ruby"] == {"A": {"queue": "a"}}
+    assert written["python"].keys() == {"Docs::Extract", "no_ruby_name"}
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_stubs_in_ruby_of_our_own_actors_are_no_ruby_classes(app: Path) -> None:
+    (app / "both.json").write_text('{"ruby": {"A": {}, "Py": {}}, "python": {"Py": {}}}', "utf-8")
+    assert main(["stubs", "--from-manifest", "both.json", "--output", "ruby_jobs.py"]) == 0
+    text = (app / "ruby_jobs.py").read_text("utf-8")
+    assert "'A'" in text
+    assert "'Py'" not in text
+
+
+def test_a_command_line_that_is_none_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dramatiq_sidekiq_flow", "stubs"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 def test_alone_it_prints_help() -> None:

@@ -62,6 +62,23 @@ def test_an_unknown_name_is_refused() -> None:
         named("sidekick")
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"a": 1, "_aj_ruby2_keywords": ["a"]}, {"a": 1}),
+        ({"a": 1, "_aj_hash_with_indifferent_access": True}, {"a": 1}),
+        ([{"b": {"c": 2, "_aj_symbol_keys": ["c"]}, "_aj_symbol_keys": []}], [{"b": {"c": 2}}]),
+        (12345678901234567890123, 12345678901234567890123),
+    ],
+)
+def test_notes_of_active_job_are_left_out_at_any_depth(given: Any, read: Any) -> None:
+    job = Payload.decode(active_job(given))
+    assert job.args == [read]
+    # For the retry the job stays as it came, its language and time zone too.
+    assert job.fields["args"][0]["arguments"] == [given]
+    assert job.fields["args"][0]["locale"] == "de"
+
+
 def test_tenant_trace_and_locale_are_handed_on() -> None:
     own = {"cattr": {"t": 1}, "cattr_1": {}, "locale": "de", "traceparent": "00-x", "tags": ["no"]}
     job = Payload.decode(json.dumps({"class": "A", "args": [], **own}).encode())

@@ -12,9 +12,12 @@ module Replay
     time.is_a?(Integer) ? time / 1000.0 : time
   end
 
+  # Keys that no release of the gem has: the companion's own.
+  OURS = /\Aswf:(?!mem:)|:u\z/
+
   # All of Redis, in the form of the recordings; TTLs in milliseconds.
   def self.snapshot(conn)
-    conn.call("KEYS", "*").sort.to_h do |key|
+    conn.call("KEYS", "*").grep_v(OURS).sort.to_h do |key|
       type = conn.call("TYPE", key)
       value =
         case type
@@ -108,11 +111,12 @@ module Replay
     module_function
 
     # +elapsed+: seconds since the case began, by which a TTL may have sunk.
-    def between(recorded, live, elapsed:)
+    # +longer+: whether one may be longer than recorded.
+    def between(recorded, live, elapsed:, longer: false)
       states, times, ttls = recorded.zip(live)
       lines = values(*states)
       lines.concat(times(*times)) if lines.empty?
-      lines.concat(ttls(*ttls, elapsed)) if lines.empty?
+      lines.concat(ttls(*ttls, elapsed, longer)) if lines.empty?
       lines
     end
 
@@ -129,10 +133,11 @@ module Replay
       end
     end
 
-    def ttls(recorded, live, elapsed)
+    def ttls(recorded, live, elapsed, longer)
       recorded.filter_map do |key, ttl|
         milliseconds = live.fetch(key)
-        same = (ttl == -1) ? milliseconds == -1 : milliseconds.between?((ttl - elapsed - 1) * 1000, ttl * 1000)
+        most = (longer && ttl != -1) ? Float::INFINITY : ttl * 1000
+        same = (ttl == -1) ? milliseconds == -1 : milliseconds.between?((ttl - elapsed - 1) * 1000, most)
         "#{key} has TTL #{milliseconds / 1000.0} s, recorded #{ttl} s" unless same
       end
     end

@@ -1,0 +1,1601 @@
+# frozen_string_literal: true
+
+# Makes Sidekiq's side of a workflow as safe as Python's: no crash of a Ruby
+# worker loses, doubles or hurries a step.
+#
+# This one file is all of it. Copy it into the application and, in the
+# initializer of the server, after whatever else adds middleware:
+#
+#   require "sidekiq/workflow"
+#   require_relative "../../lib/sidekiq_flow_companion"
+#
+#   Sidekiq.configure_server do |config|
+#     config.server_middleware { |chain| chain.add Sidekiq::Workflow::Middleware }
+#     SidekiqFlow::Companion.configure(config)
+#   end
+#
+# What then is different, and why:
+#
+#   Fetch     A job is moved into a hash `swf:inflight:HOST:PID:NONCE:QUEUE` and
+#             stays there until it is done. The hash of a worker that has died
+#             is put back by any live worker, of either language.
+#   Outcome   A job that failed goes from flight to `retry` or `dead` in one
+#             step; one that is done leaves flight, keeps its output, counts
+#             down its barriers and pushes what follows in one step.
+#   Promoter  A due job goes from `schedule` or `retry` to its queue in one step.
+#
+# The steps are Lua scripts, the very ones that Python sends (at the end of this
+# file). Each takes the job out of flight first, so a script that was sent twice,
+# or by a worker that was taken for dead, does nothing.
+#
+# For Sidekiq 7 and 8 on Redis 6.2 or newer, or Valkey. Where Sidekiq Pro's
+# super_fetch is to stay, say `fetch: false`.
+#
+# What it does not do: a workflow is still started by the gem, one command at a
+# time. And an advance that is tried again (an error of the application's own
+# client middleware, say) runs its job again, as any failed job.
+
+require "digest/sha1"
+require "json"
+require "securerandom"
+require "set"
+require "sidekiq"
+require "sidekiq/job_retry"
+require "sidekiq/job_util"
+require "sidekiq/scheduled"
+
+module SidekiqFlow; end
+
+module SidekiqFlow::Companion
+  # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
+  RETRY_HORIZON = 21 * 86_400
+
+  # A barrier that has released is kept for a day, as the gem keeps it.
+  RELEASED_TTL = 86_400
+
+  # A job that has outlived so many workers within that time is a poison pill.
+  MAX_RECOVERIES = 3
+  RECOVERY_WINDOW = 72 * 3600
+
+  # Keys of a payload that a finished step hands on to the next: tenant, locale
+  # and trace.
+  INHERITED = /\A(cattr(_.*)?|locale|traceparent|tracestate|baggage)\z/
+
+  # Errors of Redis that pass by themselves.
+  PASSING = /\A(READONLY|LOADING|MASTERDOWN|NOREPLICAS|UNBLOCKED|OOM|BUSY|TRYAGAIN)/
+
+  UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
+  CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
+
+  # The run cannot go on, and trying again could not help: the job goes to
+  # `dead` under the name of the error, where a person can retry it.
+  class Refused < StandardError; end
+
+  class BarrierExpired < Refused; end
+
+  class InvalidCallbacks < Refused; end
+
+  class InvalidNode < Refused; end
+
+  class InvalidPayload < Refused; end
+
+  class MalformedPayload < InvalidPayload; end
+
+  class PoisonPill < Refused; end
+
+  class PushStopped < Refused; end
+
+  class WrongType < Refused; end
+
+  # Where the output of jobs is kept: KEY_PREFIX:RUN_ID, for +ttl+ seconds.
+  Memory = Struct.new(:key_prefix, :ttl)
+
+  # The gem was renamed sidekiq-sideline after 0.1.0, and its keys with it.
+  Dialect = Struct.new(:gem, :run_id, :callbacks, :memory_prefix) do
+    def noop_class
+      gem::NoopWorker.name
+    end
+  end
+
+  class << self
+    # config             as Sidekiq.configure_server yields it
+    # heartbeat_timeout  seconds without a beat after which a worker is dead;
+    #                    the same on Python's side (heartbeat_timeout there is
+    #                    in milliseconds)
+    # memory             {key_prefix: "swf:mem", ttl: 86_400}, false for none;
+    #                    by default the gem's own configuration.memory
+    # fetch, promote     false leaves Sidekiq's own in place
+    def configure(config, heartbeat_timeout: 60, memory: nil, fetch: true, promote: true)
+      @memory = memory
+      config.server_middleware do |chain|
+        chain.insert_after(gem::Middleware, Output)
+        chain.remove(gem::Middleware)
+        # Outermost: what any other middleware raises is this job's failure.
+        chain.prepend(Outcome)
+      end
+      config[:flow_worker] = Worker.new(config, heartbeat_timeout)
+      config[:fetch_class] = Fetch if fetch
+      config[:scheduled_enq] = Promoter if promote
+      config.death_handlers << ->(job, error) { log_death(config, job, error) }
+      config.on(:startup) { check_middleware(config) }
+
+      # ---- Registry: tells Python of this application's job classes, where
+      # ---- sidekiq_flow_registry.rb was required before.
+      SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
+    end
+
+    # Which of its two names the gem has here.
+    def dialect
+      @dialect ||=
+        if defined?(Sidekiq::Sideline)
+          Dialect.new(Sidekiq::Sideline, "sideline_run_id", "sideline_completion_callbacks", "sl:mem")
+        else
+          Dialect.new(Sidekiq::Workflow, "workflow_run_id", "workflow_completion_callbacks", "swf:mem")
+        end
+    end
+
+    def gem
+      dialect.gem
+    end
+
+    def run_id(job)
+      job[dialect.run_id]
+    end
+
+    # Read when it is first needed: the gem may be configured after this file.
+    def memory
+      return @resolved_memory if defined?(@resolved_memory)
+
+      @resolved_memory = resolve_memory
+    end
+
+    # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
+    def stamp(now = Time.now.to_f)
+      (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
+    end
+
+    # Runs the block until Redis answers. Only for what may be sent twice.
+    def patiently(logger)
+      pause = 0.1
+      begin
+        yield
+      rescue RedisClient::ConnectionError, RedisClient::CommandError, ConnectionPool::TimeoutError => error
+        raise if error.is_a?(RedisClient::CommandError) && !error.message.match?(PASSING)
+
+        logger.warn("Redis cannot be reached, trying again: #{error.message}")
+        sleep(pause)
+        pause = [2 * pause, 5].min
+        retry
+      end
+    end
+
+    # A job with what Sidekiq notes of a failure (job_retry.rb, process_retry).
+    def failed(job, error, queue)
+      message = error.message.to_s[0, 10_000]
+      after = job.merge("queue" => job["retry_queue"] || queue, "error_message" => message.scrub,
+        "error_class" => error.class.name.delete_prefix("#{name}::"))
+      if after["retry_count"].is_a?(Integer)
+        after.merge("retried_at" => stamp, "retry_count" => after["retry_count"] + 1)
+      else
+        after.merge("failed_at" => stamp, "retry_count" => 0)
+      end
+    end
+
+    # What goes to `dead` for a payload that is not to run. One that is no JSON
+    # object is wrapped: `args` shows it, `raw` holds its bytes in base64.
+    def corpse(raw, error, queue)
+      job = parse(raw)
+      raise MalformedPayload if job.nil?
+
+      JSON.generate(failed(job, error, queue))
+    rescue InvalidPayload, JSON::JSONError, EncodingError
+      wrapper = {
+        "class" => "MalformedPayload", "args" => [raw.dup.force_encoding("UTF-8").scrub[0, 1000]],
+        "jid" => fingerprint(raw), "queue" => queue, "retry" => false, "created_at" => stamp, "raw" => [raw].pack("m0")
+      }
+      JSON.generate(failed(wrapper, MalformedPayload.new("The payload is no JSON object."), queue))
+    end
+
+    # The JSON object of a payload, or nil.
+    def parse(raw)
+      job = JSON.parse(raw)
+      job if job.is_a?(Hash)
+    rescue JSON::JSONError, EncodingError
+      nil
+    end
+
+    # An id for a payload without one: the same bytes are the same job.
+    def fingerprint(raw)
+      Digest::SHA1.hexdigest(raw)[0, 24]
+    end
+
+    # Tells the application's death handlers, this file's own among them.
+    def bury_with_handlers(config, job, error)
+      config.death_handlers.each do |handler|
+        handler.call(job, error)
+      rescue => handler_error
+        config.handle_exception(handler_error, {context: "Error calling death handler", job: job})
+      end
+    end
+
+    private
+
+    def resolve_memory
+      return nil if @memory == false
+      return Memory.new(@memory.fetch(:key_prefix, dialect.memory_prefix), @memory.fetch(:ttl, 86_400)) if @memory
+
+      of_gem = gem.configuration.memory
+      return nil if of_gem.nil?
+
+      prefix, ttl = %i[@key_prefix @ttl].map { |name| of_gem.instance_variable_get(name) }
+      return Memory.new(prefix, Integer(ttl)) if prefix && ttl
+
+      raise ArgumentError, "#{of_gem.class} is no RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
+    end
+
+    def log_death(config, job, error)
+      run_id = run_id(job)
+      return if run_id.nil?
+
+      config.logger.error("Job #{job["jid"]} (#{job["display_class"] || job["class"]}) of run #{run_id} is dead: #{error.class}. " \
+        "The run waits; retrying the job resumes it.")
+    end
+
+    # Two that advance: the gem's would count each job down a second time.
+    def check_middleware(config)
+      chains = [config.server_middleware, *config.capsules.each_value.map(&:server_middleware)]
+      return if chains.none? { |chain| chain.exists?(gem::Middleware) }
+
+      raise "#{gem::Middleware} was added after #{name}.configure, which replaces it: call configure last"
+    end
+  end
+
+  # The Lua scripts, sent by their SHA as Python sends them.
+  module Scripts
+    # This very file, behind the line that ends its Ruby.
+    parts = File.read(__FILE__, encoding: "UTF-8").split(/^__END__\n/, 2).last.split(/^-- @file (\w+)\.lua\n/)
+    files = parts.drop(1).each_slice(2).to_h
+    SOURCES = files.to_h { |name, text| [name, (name == "advance") ? files.fetch("_plan") + text : text] }.freeze
+    SHAS = SOURCES.transform_values { |source| Digest::SHA1.hexdigest(source) }.freeze
+
+    # +conn+ is what config.redis yields; it gives the script's reply.
+    def self.run(conn, name, keys, arguments)
+      conn.call("EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
+    rescue RedisClient::CommandError => error
+      raise unless error.message.start_with?("NOSCRIPT")
+
+      conn.call("EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
+    end
+  end
+
+  # This process, as all other workers see it: the zset swf:workers holds one
+  # member HOST:PID:NONCE:QUEUE for each of its queues, with its last beat. The
+  # same beat says who has been silent for too long; whoever hears it first puts
+  # the silent one's jobs back.
+  class Worker
+    include Sidekiq::Component
+
+    WORKERS = "swf:workers"
+
+    def self.in_flight(member)
+      "swf:inflight:#{member}"
+    end
+
+    def initialize(config, timeout)
+      @config = config
+      @timeout = Float(timeout)
+      @interval = [10.0, @timeout / 5].min
+      @lock = Mutex.new
+      @wake = ConditionVariable.new
+      @members = Set.new
+      @fetchers = Set.new
+      @held = Set.new
+      @fetches = 0
+      @thread = nil
+    end
+
+    def member(queue)
+      "#{hostname.tr(":", "-")}:#{::Process.pid}:#{process_nonce}:#{queue}"
+    end
+
+    # Begins to beat for the queues of a fetcher.
+    def join(fetcher, queues)
+      @lock.synchronize do
+        @fetchers << fetcher
+        @members.merge(queues.map { |queue| member(queue) })
+        unless @thread&.alive?
+          @running = true
+          @thread = safe_thread("flow heartbeat") { beat_on }
+        end
+      end
+      beat
+    end
+
+    # The last fetcher to leave takes the process off: nothing stays in flight.
+    def leave(fetcher)
+      members = @lock.synchronize do
+        @fetchers.delete(fetcher)
+        return unless @fetchers.empty?
+
+        @running = false
+        @wake.broadcast
+        @members.to_a.tap { @members.clear }
+      end
+      @thread&.join
+      members.each { |member| hand_back(member) }
+    rescue RedisClient::Error => error
+      logger.warn("Jobs in flight are left to be recovered by another worker: #{error.message}")
+    end
+
+    # The base of a new receipt; it names one fetch of this process.
+    def next_base
+      @lock.synchronize { (@fetches += 1).to_s(16) }
+    end
+
+    def hold(unit)
+      @lock.synchronize { @held << unit }
+    end
+
+    def release(unit)
+      @lock.synchronize { @held.delete(unit) }
+    end
+
+    def beat
+      members = @lock.synchronize { @members.to_a }
+      return if members.empty?
+
+      stale = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, *members]) }
+      stale.each { |member| recover(member) }
+    end
+
+    private
+
+    def beat_on
+      loop do
+        @lock.synchronize { @wake.wait(@lock, @interval) if @running }
+        return unless @running
+
+        begin
+          beat
+          put_back_abandoned
+        rescue => error
+          logger.warn("No heartbeat this time: #{error.message}")
+        end
+      end
+    end
+
+    # A thread that dies with a job in hand (not by an error of the job: Sidekiq
+    # settles those) leaves it in flight of a process that lives.
+    def put_back_abandoned
+      abandoned = @lock.synchronize { @held.reject { |unit| unit.thread.alive? } }
+      abandoned.each(&:requeue)
+    end
+
+    def recover(member)
+      queue = queue_of(member)
+      error = PoisonPill.new("The job was in flight when its worker died, #{MAX_RECOVERIES} times within " \
+        "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
+      slices = in_flight(member).each_slice(100).to_a
+      slices = [[]] if slices.empty? # strikes the member off
+      slices.each do |jobs|
+        orphans = jobs.map { |receipt, raw| [receipt, jid(raw), SidekiqFlow::Companion.corpse(raw, error, queue)] }
+        reply = recover_script(member, orphans, @timeout)
+        next if reply[0] != "DONE" || reply[1] + reply[2] == 0
+
+        logger.warn("Worker #{member} is dead: #{reply[1]} of its jobs are back in queue #{queue}, #{reply[2]} are dead.")
+      end
+    end
+
+    def recover_script(member, orphans, timeout)
+      keys = [WORKERS, Worker.in_flight(member), "queue:#{queue_of(member)}", "dead"]
+      keys.concat(orphans.map { |_, jid, _| "swf:recovered:#{jid}" })
+      arguments = [member, timeout.to_s, MAX_RECOVERIES, RECOVERY_WINDOW, Time.now.to_f.to_s]
+      arguments.concat(orphans.flat_map { |receipt, _, corpse| [receipt, corpse] })
+      redis { |conn| Scripts.run(conn, "recover", keys, arguments) }
+    end
+
+    def queue_of(member)
+      member.split(":", 4).fetch(3)
+    end
+
+    def jid(raw)
+      id = SidekiqFlow::Companion.parse(raw)&.fetch("jid", nil)
+      (id.is_a?(String) && !id.empty?) ? id : SidekiqFlow::Companion.fingerprint(raw)
+    end
+
+    def in_flight(member)
+      fields = redis { |conn| conn.call("HGETALL", Worker.in_flight(member)) }
+      fields.is_a?(Array) ? fields.each_slice(2).to_h : fields
+    end
+
+    # Threads that still work finish into nothing: their jobs run again
+    # elsewhere, as after any hard shutdown of Sidekiq.
+    def hand_back(member)
+      3.times do
+        receipts = in_flight(member).keys.sort_by { |receipt| receipt.to_i(16) }
+        unless receipts.empty?
+          redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], receipts) }
+        end
+        # Strikes the member off, unless a thread has just fetched once more.
+        recover_script(member, [], 0)
+        return if redis { |conn| conn.call("ZSCORE", WORKERS, member) }.nil?
+      end
+    end
+  end
+
+  # Takes jobs from the queues into flight; Sidekiq's own way to plug that in.
+  class Fetch
+    include Sidekiq::Component
+
+    # Seconds until a thread looks whether the process is to stop, and until one
+    # looks again when there are more queues than threads to watch them.
+    TIMEOUT = 2
+    BRIEF = 0.2
+
+    attr_reader :worker, :retrier
+
+    def initialize(capsule)
+      @config = capsule
+      @worker = capsule[:flow_worker]
+      @retrier = Retry.new(capsule)
+      @queues = capsule.queues.dup
+      @strict = capsule.mode == :strict
+      @lock = Mutex.new
+      @watched = Set.new
+      @left = ConditionVariable.new
+      @joined = false
+    end
+
+    def retrieve_work
+      Unit.fetched = nil
+      join unless @joined
+      order = (@strict ? @queues : @queues.shuffle).uniq
+      if order.empty? # all of them paused
+        sleep(TIMEOUT)
+        return nil
+      end
+      candidates = (order.size > 2) ? filled(order) : order
+      candidates.each do |queue|
+        unit = fetch(queue)
+        return Unit.fetched = unit if unit
+      end
+      watch(order) if candidates.size == order.size || candidates.empty?
+      nil
+    end
+
+    # Sidekiq's Manager at the end: the jobs of threads that it will kill, then
+    # an empty list, the last word of each capsule.
+    def bulk_requeue(units)
+      units.each(&:requeue)
+      logger.info("Put #{units.size} jobs back") unless units.empty?
+      worker.leave(self) if units.empty?
+    rescue => error
+      logger.warn("Could not put #{units.size} jobs back, another worker will: #{error.message}")
+    end
+
+    private
+
+    def join
+      worker.join(self, @queues.uniq)
+      @joined = true
+    end
+
+    # One at a time, as Sidekiq's own: a thread holds what it works on. A fetch
+    # that was not answered is sent again with the same base, and the script then
+    # gives back what it has moved.
+    def fetch(queue)
+      bases = (Thread.current[:flow_bases] ||= {})
+      base = (bases[queue] ||= worker.next_base)
+      member = worker.member(queue)
+      keys = ["queue:#{queue}", Worker.in_flight(member), Worker::WORKERS]
+      reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, ""]) }
+      if reply.nil?
+        logger.warn("This worker was taken for dead; it goes on under the same name.")
+        worker.beat
+        return nil
+      end
+      bases.delete(queue)
+      return nil if reply[0].empty?
+
+      Unit.new(self, queue, member, "#{base}:1", reply[1])
+    end
+
+    # The queues that hold something, in the same order; one round trip.
+    def filled(order)
+      lengths = redis { |conn| conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } } }
+      order.zip(lengths).select { |_, length| length > 0 }.map(&:first)
+    end
+
+    # Blocks until a queue holds something, and leaves it as it was: BLMOVE of a
+    # list's end onto itself, so the job has no second place where a crash could
+    # leave it. One thread watches one queue; the next takes its place when it
+    # has found something.
+    def watch(order)
+      queue = @lock.synchronize do
+        free = order.find { |name| !@watched.include?(name) }
+        if free.nil?
+          @left.wait(@lock, TIMEOUT)
+          return
+        end
+        @watched << free
+        free
+      end
+      seconds = (@watched.size == order.size) ? TIMEOUT : BRIEF
+      key = "queue:#{queue}"
+      redis { |conn| conn.blocking_call(seconds, "BLMOVE", key, key, "RIGHT", "RIGHT", seconds) }
+    ensure
+      if queue
+        @lock.synchronize do
+          @watched.delete(queue)
+          @left.signal
+        end
+      end
+    end
+  end
+
+  # A job in flight; what Sidekiq calls a unit of work. It leaves flight once:
+  # by an advance, a failure, a requeue or, where none of them came first, by
+  # Sidekiq's acknowledge.
+  class Unit
+    FETCHED = :flow_fetched
+    CURRENT = :flow_current
+
+    class << self
+      # What the fetcher has given to this thread, until its middleware takes it.
+      def fetched=(unit)
+        Thread.current[FETCHED] = unit
+      end
+
+      def take
+        Thread.current[FETCHED].tap { Thread.current[FETCHED] = nil }
+      end
+
+      # The unit whose middleware runs on this thread; nil for a job that another
+      # one performs inline.
+      def current
+        Thread.current[CURRENT]
+      end
+
+      def with(unit)
+        before = current
+        Thread.current[CURRENT] = unit
+        yield
+      ensure
+        Thread.current[CURRENT] = before
+      end
+    end
+
+    # +queue_name+ and +job+ (the payload, as it stood in Redis) are read by
+    # Sidekiq's Processor.
+    attr_reader :queue_name, :job, :receipt, :thread
+
+    # What Output has seen of the job, once it was done: [job, fields].
+    attr_accessor :done
+
+    def initialize(fetcher, queue, member, receipt, payload)
+      @fetcher = fetcher
+      @queue_name = queue
+      @member = member
+      @receipt = receipt
+      @job = payload
+      @thread = Thread.current
+      @settled = false
+      worker.hold(self)
+    end
+
+    def queue
+      "queue:#{queue_name}"
+    end
+
+    def key
+      Worker.in_flight(@member)
+    end
+
+    def config
+      @fetcher.config
+    end
+
+    def retrier
+      @fetcher.retrier
+    end
+
+    # Sidekiq calls this when it has nothing more to do with the job, whatever
+    # became of it. Most have left flight by then.
+    #
+    # What has not: plain jobs that are done, jobs that are discarded, and jobs
+    # whose failure Sidekiq itself has written, because they failed outside of
+    # the middleware (a class that does not exist, the Rails reloader). Those
+    # are in `retry` first and leave flight second. A crash between the two runs
+    # such a job once more than it was retried, under the same jid, which a
+    # barrier counts once.
+    def acknowledge
+      settle { |conn| conn.call("HDEL", key, receipt) }
+    end
+
+    # To the end of the queue that is taken from next.
+    def requeue
+      settle { |conn| Scripts.run(conn, "requeue", [key, queue], [receipt]) }
+    end
+
+    # Runs advance.lua; gives its reply.
+    def advance(keys, arguments)
+      reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
+      settled if %w[DONE GONE].include?(reply[0])
+      config.logger.debug { "A job had left flight: sent twice, or recovered elsewhere" } if reply[0] == "GONE"
+      reply
+    end
+
+    # From flight to `retry` or `dead`, and the barriers above the job live on
+    # for as long as it may be tried again.
+    def fail(set, score, payload)
+      now = Time.now.to_f
+      dead_for = config[:dead_timeout_in_seconds]
+      ttl = RETRY_HORIZON + ((set == "dead") ? dead_for : score.to_f - now).to_i
+      keys = [key, set, *barrier_keys(payload)]
+      arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
+      reply = SidekiqFlow::Companion.patiently(config.logger) do
+        config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
+      end
+      raise WrongType, "The Redis key #{reply[1].inspect} is no sorted set. Remove it." if reply[0] == "TYPE"
+
+      settled
+    end
+
+    # Dead at once, whatever `retry` says.
+    def bury(error)
+      job = SidekiqFlow::Companion.parse(self.job) || {}
+      config.logger.error("Job #{job["jid"]} cannot go on, and is now in 'dead': #{error.message}")
+      self.fail("dead", Time.now.to_f.to_s, SidekiqFlow::Companion.corpse(self.job, error, queue_name))
+      SidekiqFlow::Companion.bury_with_handlers(config, job, error)
+    end
+
+    private
+
+    def worker
+      @fetcher.worker
+    end
+
+    def settle
+      return if @settled
+
+      SidekiqFlow::Companion.patiently(config.logger) { config.redis { |conn| yield conn } }
+      settled
+    end
+
+    def settled
+      @settled = true
+      worker.release(self)
+    end
+
+    def barrier_keys(payload)
+      Callback.stack(SidekiqFlow::Companion.parse(payload) || {}).flat_map(&:keys)
+    rescue Refused
+      []
+    end
+  end
+
+  # A job that came by another way than Fetch: Sidekiq Pro's super_fetch, or
+  # performed inline. It is put into flight for the moment of its advance.
+  class BorrowedUnit
+    attr_reader :config, :queue_name, :job
+
+    def initialize(config, queue_name, job)
+      @config = config
+      @queue_name = queue_name
+      @job = Sidekiq.dump_json(job)
+      @key = "swf:borrowed:#{SecureRandom.hex(12)}"
+      config.redis do |conn|
+        conn.multi do |transaction|
+          transaction.call("HSET", @key, "1", @job)
+          transaction.call("EXPIRE", @key, 3600)
+        end
+      end
+    end
+
+    def advance(keys, arguments)
+      config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) }
+    end
+  end
+
+  # Sidekiq's own rules for what becomes of a job that failed. Only the writing
+  # is another's: one script in place of ZADD and a later acknowledge.
+  class Retry < Sidekiq::JobRetry
+    private
+
+    def redis(&block)
+      unit = Unit.current
+      unit ? yield(FailureWriter.new(unit, config)) : super
+    end
+  end
+
+  # Stands for the connection that JobRetry writes to.
+  class FailureWriter
+    def initialize(unit, config)
+      @unit = unit
+      @config = config
+    end
+
+    def multi
+      yield self
+    end
+
+    def zadd(set, score, payload)
+      @unit.fail(set, score, payload)
+    end
+
+    # The script trims `dead`.
+    def zremrangebyscore(*)
+    end
+
+    def zremrangebyrank(*)
+    end
+
+    # A later Sidekiq that writes in another way still writes: in two steps.
+    def method_missing(name, *arguments, &block)
+      @config.redis { |conn| conn.public_send(name, *arguments, &block) }
+    end
+
+    def respond_to_missing?(*)
+      true
+    end
+  end
+
+  # The outermost server middleware: decides what becomes of the job, and does
+  # it, in one step. Handled is Sidekiq's own word for "that is settled".
+  #
+  # It comes last, after every other middleware has ended: what follows must not
+  # start before, say, one that wraps the job in a transaction has committed.
+  class Outcome
+    include Sidekiq::ServerMiddleware
+
+    def call(job_instance, job, queue)
+      unit = Unit.take
+      Unit.with(unit) do
+        return yield if unit.nil?
+
+        unit.retrier.local(job_instance, unit.job, queue) do
+          refusing(unit) { Callback.stack(job) }
+          result = yield
+          refusing(unit) { Completion.new(unit, *unit.done).advance } if unit.done
+          warn_of_swallowed(job) if unit.done.nil? && SidekiqFlow::Companion.run_id(job)
+          result
+        end
+      end
+    end
+
+    private
+
+    # Whatever else is raised is tried again, by Sidekiq's rules.
+    def refusing(unit)
+      yield
+    rescue Refused => error
+      unit.bury(error)
+      raise Sidekiq::JobRetry::Handled
+    end
+
+    def warn_of_swallowed(job)
+      logger.warn("A middleware did not let job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job)} run; the run waits for it.")
+    end
+  end
+
+  # Stands where the gem's middleware stood, and keeps what the job returned.
+  class Output
+    include Sidekiq::ServerMiddleware
+
+    def call(job_instance, job, queue)
+      dialect = SidekiqFlow::Companion.dialect
+      return yield if job[dialect.run_id].nil? && job[dialect.callbacks].nil?
+
+      result = in_context_of_gem(job_instance, job, queue) { yield }
+      unit = Unit.current
+      if unit
+        unit.done = [job, fields(job, result)]
+      else
+        Completion.new(BorrowedUnit.new(config, queue, job), job, fields(job, result)).advance
+      end
+      result
+    end
+
+    private
+
+    # The gem's own middleware, left as soon as the job is done: typed jobs and
+    # extend_ttl! find what they need, and it does not come to advancing.
+    def in_context_of_gem(job_instance, job, queue)
+      middleware = SidekiqFlow::Companion.gem::Middleware.new
+      middleware.config = config
+      done = Object.new
+      catch(done) { middleware.call(job_instance, job, queue) { throw done, yield } }
+    end
+
+    # [name, JSON, ...]; raises here, where it is still the job's own failure.
+    def fields(job, result)
+      result = result.to_h if result.is_a?(SidekiqFlow::Companion.gem::Schema)
+      return [] unless result.is_a?(Hash) && SidekiqFlow::Companion.memory && !SidekiqFlow::Companion.run_id(job).to_s.empty?
+
+      result.flat_map { |name, value| [name.to_s, Sidekiq.dump_json(value)] }
+    end
+  end
+
+  # One entry of the callback stack: [barrier id, what remains, propagate].
+  Callback = Struct.new(:barrier, :remaining, :propagate) do
+    # A job's stack, the top last.
+    def self.stack(job)
+      stored = job[SidekiqFlow::Companion.dialect.callbacks]
+      return [] if stored.nil?
+
+      entries = SidekiqFlow::Companion.gem.configuration.callback_storage.retrieve(stored)
+      raise InvalidCallbacks, "The callback stack is no array" unless entries.is_a?(Array)
+
+      entries.map do |entry|
+        barrier, remaining, propagate = entry
+        # Barrier ids become Redis keys, so nothing but a UUID may pass.
+        unless barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash))
+          raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}"
+        end
+        new(barrier, remaining, propagate)
+      end
+    end
+
+    # Counter, marker of the release, and the set of units already counted.
+    def keys
+      [barrier, "#{barrier}_ran", "#{barrier}:u"]
+    end
+
+    # f fires a continuation; n goes on with the next one down; s stops.
+    def kind
+      # What remains may be empty: then it completes at once.
+      return Plan.completes_at_once?(remaining) ? "n" : "f" if remaining
+
+      propagate ? "n" : "s"
+    end
+  end
+
+  # A job is done: takes it out of flight, keeps its output, counts down its
+  # barriers and pushes what follows, in one step.
+  #
+  # A chain's continuation always fires, so its plan goes along at once. The
+  # jobs of a group send none; the last one is told which callback fires, and
+  # sends again with that plan.
+  class Completion
+    def initialize(unit, job, fields)
+      @unit = unit
+      @job = job
+      @fields = fields
+      @stack = Callback.stack(job)
+    end
+
+    def advance
+      return if @stack.empty? && @fields.empty?
+
+      top_down = @stack.reverse
+      kinds = top_down.map(&:kind)
+      planned = (kinds.first == "f") ? 1 : 0
+      plan = nil
+      loop do
+        reply = SidekiqFlow::Companion.patiently(@unit.config.logger) do
+          plan ||= plan_for(top_down[planned - 1], @stack[0...-planned]) if planned > 0
+          send_script(top_down, kinds, planned, plan)
+        end
+        case reply[0]
+        when "DONE", "GONE" then return
+        when "PLAN"
+          planned = reply[1]
+          plan = nil
+        when "EXPIRED"
+          raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
+            "It expired, or somebody removed it."
+        when "TYPE"
+          raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
+        end
+        # STAGE: chunks vanished before they were committed; they are laid down again.
+      end
+    end
+
+    private
+
+    def run_id
+      SidekiqFlow::Companion.run_id(@job)
+    end
+
+    def plan_for(callback, stack)
+      Plan.new(callback.remaining, stack, run_id: run_id, finished: @job, queue: @unit.queue_name, config: @unit.config)
+    end
+
+    def send_script(top_down, kinds, planned, plan)
+      memory = SidekiqFlow::Companion.memory unless @fields.empty?
+      plan_keys, plan_arguments = plan ? plan.writes : [[], [0, 0, 0, 0]]
+      memory_key, memory_ttl = memory ? ["#{memory.key_prefix}:#{run_id}", memory.ttl] : ["", 0]
+      keys = [memory_key, "queues", "schedule", *top_down.flat_map(&:keys), *plan_keys]
+      arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, kinds.size, *kinds]
+      @unit.advance(keys, [*arguments, planned, *plan_arguments])
+    end
+
+    # What the barriers count: the jid.
+    def unit_id
+      jid = @job["jid"]
+      (jid.is_a?(String) && !jid.empty?) ? jid : SidekiqFlow::Companion.fingerprint(@unit.job)
+    end
+  end
+
+  # What starting a node writes, worked out to the end (Python's twin of this is
+  # workflow/plan.py):
+  #
+  # * a job is pushed with the stack, to `schedule` when it is delayed;
+  # * a chain makes a barrier of 1 for what remains, and starts its first child;
+  # * a group makes a barrier of its size, and starts every child;
+  # * an empty one completes at once; delayed, it becomes a NoopWorker job.
+  #
+  # A step whose class is no Ruby constant is one of the other language: it goes
+  # as it stands in the tree, with Sidekiq's defaults for what is not said.
+  class Plan
+    include Sidekiq::JobUtil
+
+    # A fan-out above these is laid down in chunks, then committed in one step,
+    # so that no single script holds Redis up for long. Chunks that nobody
+    # commits vanish.
+    MAX_JOBS_INLINE = 1000
+    MAX_BYTES_INLINE = 1024 * 1024
+    STAGE_TTL = 3600
+
+    class << self
+      def completes_at_once?(node)
+        case node["__type__"]
+        when "job" then false
+        when "with_delay" then node["delay"].zero? && completes_at_once?(node["task"])
+        else children(node).all? { |child| completes_at_once?(child) }
+        end
+      end
+
+      # Seconds that barriers must live: all delays ahead, and a job's retries.
+      def barrier_ttl(node, stack)
+        trees = [*stack.map(&:remaining), node].compact
+        RETRY_HORIZON + (trees.sum { |tree| total_delay(tree) } / 1000.0).to_i + 1
+      end
+
+      def children(node)
+        found = node["children"]
+        return found if %w[chain group].include?(node["__type__"]) && found.is_a?(Array)
+
+        raise InvalidNode, "This is no part of a workflow tree: #{node.inspect[0, 200]}"
+      end
+
+      private
+
+      def total_delay(node)
+        case node["__type__"]
+        when "job" then 0
+        when "with_delay" then node["delay"] + total_delay(node["task"])
+        when "chain" then children(node).sum { |child| total_delay(child) }
+        else children(node).map { |child| total_delay(child) }.max || 0
+        end
+      end
+    end
+
+    def initialize(node, stack, run_id:, finished:, queue:, config:)
+      @run_id = run_id
+      @finished = finished
+      @queue = queue
+      @config = config
+      @now = Time.now.to_f
+      @ttl = Plan.barrier_ttl(node, stack)
+      @dialect = SidekiqFlow::Companion.dialect
+      @inherited = finished.select { |key, _| key.match?(INHERITED) }
+      # The tag by which Sidekiq's Web UI finds a run's jobs.
+      @tags = Array(finished["tags"]) & ["wf:#{run_id.to_s[0, 8]}"]
+      @barriers = {}
+      @pushes = Hash.new { |queues, name| queues[name] = [] }
+      @scheduled = []
+      start(node, stack, 0)
+    end
+
+    # [keys, arguments] as _plan.lua reads them. Large plans are staged now.
+    def writes
+      pushes, scheduled, chunks = @pushes, @scheduled, []
+      if pushes.sum { |_, jobs| jobs.size } + scheduled.size > MAX_JOBS_INLINE || bytes > MAX_BYTES_INLINE
+        chunks = pushes.flat_map { |queue, jobs| stage(queue, jobs.map { |job| [job] }) } + stage("", scheduled)
+        pushes, scheduled = {}, []
+      end
+      keys = [*@barriers.keys.flat_map { |id| [id, "#{id}_ran"] }, *pushes.keys.map { |queue| "queue:#{queue}" }, *chunks.map(&:last)]
+      arguments = [@barriers.size, *@barriers.values.flat_map { |value, ran| [value.zero? ? RELEASED_TTL : @ttl, value, ran] },
+        pushes.size, *pushes.flat_map { |queue, jobs| [queue, jobs.size, *jobs] },
+        scheduled.size, *scheduled.flatten,
+        chunks.size, *chunks.map(&:first)]
+      [keys, arguments]
+    end
+
+    private
+
+    # Starts a node; true when it completes at once.
+    def start(node, stack, delay)
+      case node["__type__"]
+      when "with_delay" then start(node["task"], stack, delay + node["delay"])
+      when "job" then push(node, stack, delay)
+      else
+        children = Plan.children(node)
+        if children.empty?
+          delay.zero? || push({"class" => @dialect.noop_class, "args" => [], "retry" => 0, "queue" => noop_queue}, stack, delay)
+        elsif node["__type__"] == "group"
+          start_group(children, stack, delay)
+        else
+          start_chain(children, stack, delay)
+        end
+      end
+    end
+
+    def start_chain(children, stack, delay)
+      until children.empty?
+        first, *rest = children
+        return start(first, stack, delay) if rest.empty?
+
+        barrier = make_barrier(1)
+        remaining = Callback.new(barrier, {"__type__" => "chain", "children" => rest}, false)
+        return false unless start(first, [*stack, remaining], delay)
+
+        # It completed at once: what remains starts now, and without the delay,
+        # which was the first child's.
+        @barriers[barrier] = [0, 0]
+        children = rest
+        delay = 0
+      end
+      true
+    end
+
+    def start_group(children, stack, delay)
+      barrier = make_barrier(children.size)
+      below = [*stack, Callback.new(barrier, nil, true)]
+      left = children.count { |child| !start(child, below, delay) }
+      @barriers[barrier] = left.zero? ? [0, 0] : [left, -1]
+      left.zero?
+    end
+
+    def make_barrier(value)
+      SecureRandom.uuid.tap { |id| @barriers[id] = [value, -1] }
+    end
+
+    # As Sidekiq::Client#push, client middleware included, but kept for the
+    # script to write. False: a job does not complete at once.
+    def push(node, stack, delay)
+      job_class = constant(node["class"]) || node["class"]
+      # What was said of this very job comes last: a tenant given to the step is
+      # not overwritten.
+      item = @inherited.merge(node, "class" => job_class)
+      item.delete("__type__")
+      item[@dialect.run_id] = @run_id
+      item[@dialect.callbacks] = stored(stack) unless stack.empty?
+      item["at"] = @now + delay / 1000.0 if delay > 0
+      item = normalized(item)
+      item["tags"] = Array(item["tags"]) | @tags unless @tags.empty?
+      payload = @config.client_middleware.invoke(job_class, item, item["queue"], @config.redis_pool) { item }
+      raise PushStopped, "A client middleware did not let #{node["class"]} be pushed" unless payload.is_a?(Hash)
+
+      at = payload.delete("at")
+      if at
+        @scheduled << [at.to_s, Sidekiq.dump_json(payload.reject { |key, _| key == "enqueued_at" })]
+      else
+        payload["enqueued_at"] = SidekiqFlow::Companion.stamp(@now)
+        @pushes[payload["queue"]] << Sidekiq.dump_json(payload)
+      end
+      false
+    end
+
+    def normalized(item)
+      normalize_item(item)
+    rescue ArgumentError => error
+      raise InvalidNode, error.message
+    end
+
+    # The Ruby job class of that name, for the sake of its sidekiq_options.
+    def constant(name)
+      raise InvalidNode, "A job needs the name of a class, not #{name.inspect}" unless name.is_a?(String)
+      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
+
+      found = Object.const_get(name)
+      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
+    rescue TypeError # A::B, and A is no module
+      nil
+    end
+
+    # All children of a group share one stack: it is stored once.
+    def stored(stack)
+      unless stack.equal?(@stored_stack)
+        @stored_stack = stack
+        @stored = SidekiqFlow::Companion.gem.configuration.callback_storage.store(stack.map(&:to_a))
+      end
+      @stored
+    end
+
+    # A queue that somebody consumes, for a job that does nothing: `default`, as
+    # the gem has it, else the one that the finished job came from.
+    def noop_queue
+      config = @config.respond_to?(:capsules) ? @config : @config.config # that of a capsule
+      consumed = config.capsules.each_value.flat_map(&:queues)
+      consumed.include?("default") ? "default" : @queue
+    end
+
+    def bytes
+      @pushes.sum { |_, jobs| jobs.sum(&:bytesize) } + @scheduled.sum { |_, payload| payload.bytesize }
+    end
+
+    # [queue, key] of each chunk. A score and its payload stay together.
+    def stage(queue, jobs)
+      chunks = []
+      size = 0
+      jobs.each do |job|
+        if chunks.empty? || chunks.last.size >= MAX_JOBS_INLINE || size >= MAX_BYTES_INLINE
+          chunks << []
+          size = 0
+        end
+        chunks.last << job
+        size += job.sum(&:bytesize)
+      end
+      chunks.map do |chunk|
+        key = "swf:stage:#{SecureRandom.hex(12)}"
+        @config.redis { |conn| Scripts.run(conn, "stage", [key], [STAGE_TTL, *chunk.flatten]) }
+        [queue, key]
+      end
+    end
+  end
+
+  # Moves due jobs from `schedule` and `retry` to their queues, each in one step:
+  # Sidekiq's own takes a job out first and pushes it second. What cannot be read
+  # goes to `dead`.
+  #
+  # Client middleware does not run again here, as it does in Sidekiq's own: two
+  # pollers may look at the same job, and only one of them will move it.
+  class Promoter
+    include Sidekiq::Component
+    include Sidekiq::JobUtil
+
+    BATCH = 100
+
+    Promotion = Struct.new(:member, :queue, :payload)
+
+    def initialize(config)
+      @config = config
+      @done = false
+    end
+
+    def enqueue_jobs(sets = %w[retry schedule])
+      sets.each do |set|
+        loop do
+          break if @done
+
+          members = redis { |conn| conn.call("ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", 0, BATCH) }
+          promote(set, members.map { |member| promotion(member) }) unless members.empty?
+          break if members.size < BATCH
+        end
+      end
+    end
+
+    def terminate
+      @done = true
+    end
+
+    private
+
+    def promote(set, promotions)
+      stuck = move(set, promotions).map { |number| promotions[number - 1] }
+      return if stuck.empty?
+
+      move(set, stuck.map { |found|
+        error = WrongType.new("The Redis key queue:#{found.queue} is no list, so the job cannot go there.")
+        Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue))
+      })
+    end
+
+    # The numbers (1 is the first) of those whose queue is no list.
+    def move(set, promotions)
+      reply = redis do |conn|
+        Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
+          [Time.now.to_f.to_s, *promotions.flat_map(&:to_a)])
+      end
+      reply.drop(1)
+    end
+
+    def promotion(member)
+      item = SidekiqFlow::Companion.parse(member)
+      raise MalformedPayload, "This is no JSON object" if item.nil?
+      raise InvalidPayload, "A job needs a class and an array of args" unless item["class"].is_a?(String) && item["args"].is_a?(Array)
+
+      item.delete("at")
+      item.delete("queue") if item["queue"].to_s.empty?
+      item["jid"] ||= SidekiqFlow::Companion.fingerprint(member)
+      item = normalize_item(item)
+      item["enqueued_at"] = SidekiqFlow::Companion.stamp
+      Promotion.new(member, item["queue"], Sidekiq.dump_json(item))
+    rescue InvalidPayload, ArgumentError, JSON::JSONError, EncodingError => error
+      logger.error("A due job cannot be read and is now in 'dead': #{error.message}: #{member.inspect[0, 200]}")
+      error = InvalidPayload.new(error.message) unless error.is_a?(InvalidPayload)
+      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"))
+    end
+  end
+end
+
+# What follows is Lua, the same text as in the Python package: do not edit it here.
+__END__
+-- @file _plan.lua
+-- Shared by advance and start: reads a plan's arguments, then writes it.
+--
+-- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
+--                      then 1 per staged chunk (a list of payloads)
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value, ran
+--                      number of queues;   per queue: name, n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of chunks;   per chunk: queue name ('' = the
+--                      chunk holds pairs of score, payload for `schedule`)
+-- QUEUES and SCHEDULE are the keys of the set and the zset.
+--
+-- read_plan  -> plan, or nil and an error reply (nothing is written)
+-- write_plan -> writes it; every type was seen before, so nothing can fail
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function read_plan(k, a, QUEUES, SCHEDULE)
+  local plan = {barriers = {}, queues = {}, chunks = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
+  local n = tonumber(ARGV[a]); a = a + 1
+  for i = 1, n do
+    plan.barriers[i] = {KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2]}
+    k = k + 2; a = a + 3
+  end
+  n = tonumber(ARGV[a]); a = a + 1
+  if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+  for i = 1, n do
+    local count = tonumber(ARGV[a + 1])
+    plan.queues[i] = {KEYS[k], ARGV[a], a + 2, a + 1 + count}
+    if not type_is(KEYS[k], 'list') then return nil, {'TYPE', KEYS[k]} end
+    k = k + 1; a = a + 2 + count
+  end
+  n = tonumber(ARGV[a]); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+  a = a + 2 * n
+  n = tonumber(ARGV[a]); a = a + 1
+  for i = 1, n do
+    plan.chunks[i] = {KEYS[k], ARGV[a]}
+    if redis.call('EXISTS', KEYS[k]) == 0 then return nil, {'STAGE', KEYS[k]} end
+    local to, wanted = 'queue:' .. ARGV[a], 'list'
+    if ARGV[a] == '' then to, wanted = SCHEDULE, 'zset' end
+    if not type_is(to, wanted) then return nil, {'TYPE', to} end
+    k = k + 1; a = a + 1
+  end
+  return plan
+end
+
+local function write_plan(plan)
+  for _, b in ipairs(plan.barriers) do
+    redis.call('SETEX', b[1], b[3], b[4])
+    redis.call('SETEX', b[2], b[3], b[5])
+  end
+  for _, q in ipairs(plan.queues) do
+    redis.call('SADD', plan.QUEUES, q[2])
+    -- unpack has a limit of some thousands
+    for first = q[3], q[4], 1000 do
+      redis.call('LPUSH', q[1], unpack(ARGV, first, math.min(first + 999, q[4])))
+    end
+  end
+  for first = plan.first_scheduled, plan.last_scheduled, 1000 do
+    redis.call('ZADD', plan.SCHEDULE, unpack(ARGV, first, math.min(first + 999, plan.last_scheduled)))
+  end
+  for _, c in ipairs(plan.chunks) do
+    local payloads = redis.call('LRANGE', c[1], 0, -1)
+    local command, to = 'LPUSH', 'queue:' .. c[2]
+    if c[2] == '' then command, to = 'ZADD', plan.SCHEDULE else redis.call('SADD', plan.QUEUES, c[2]) end
+    for first = 1, #payloads, 1000 do
+      redis.call(command, to, unpack(payloads, first, math.min(first + 999, #payloads)))
+    end
+    redis.call('DEL', c[1])
+  end
+end
+-- @file advance.lua
+-- A job is done: take it out of flight, keep its output, walk its callback
+-- stack, and write what follows.  One step, safe to send twice.
+--
+-- KEYS: in-flight hash, memory hash, 'queues', 'schedule',
+--       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
+--       then the plan's (see _plan)
+-- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
+--       ttl of the memory in seconds, number of fields, per field: name, JSON
+--       number of callbacks, per callback: kind
+--         'f' fires a continuation       (stop there)
+--         'n' has none and propagates    (count the next one down)
+--         's' has none, does not propagate (stop)
+--       index of the callback that the plan is for (1 = the top), 0 = no plan
+--       then the plan's
+-- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
+--       recovered by another worker | {'PLAN', index} nothing written: that
+--       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
+--       | {'TYPE', key} nothing written | {'STAGE', key} nothing written
+--
+-- The set BARRIER:u holds the units that a barrier has counted: the jid of a
+-- child, or the barrier's id of a finished inner group.  So a job that comes
+-- twice counts once.
+
+local RELEASED_TTL = 86400
+
+local a, k = 1, 4
+local function arg() a = a + 1; return ARGV[a - 1] end
+
+local in_flight, memory = KEYS[1], KEYS[2]
+local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), arg()
+
+if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
+
+local n_fields = tonumber(arg())
+local first_field = a
+a = a + 2 * n_fields
+
+-- Reads. `counts` are the barriers to count down, in order.
+local counts, fire, new = {}, 0, true
+local n = tonumber(arg())
+local first_kind = a
+a = a + n
+for i = 1, n do
+  local barrier, ran, units = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  k = k + 3
+  local kind = ARGV[first_kind + i - 1]
+  if not type_is(barrier, 'string') then return {'TYPE', barrier} end
+  if not type_is(ran, 'string') then return {'TYPE', ran} end
+  if not type_is(units, 'set') then return {'TYPE', units} end
+  local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
+  if not value or not marker then return {'EXPIRED', barrier} end
+  value, marker = tonumber(value), tonumber(marker)
+  if not value or not marker then return {'TYPE', barrier} end
+  if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
+    if i == 1 then new = false end
+    break
+  end
+  local released = value - 1 <= 0
+  counts[#counts + 1] = {barrier, ran, units, unit, released, value}
+  if not released then break end
+  if kind == 'f' then fire = i; break end
+  if kind == 's' then break end
+  unit = barrier
+end
+k = 4 + 3 * n + 1
+
+local planned = tonumber(arg())
+if fire > 0 and planned ~= fire then return {'PLAN', fire} end
+if new and n_fields > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+local plan
+if fire > 0 then
+  local wrong
+  plan, wrong = read_plan(k, a, KEYS[3], KEYS[4])
+  if not plan then return wrong end
+end
+
+-- Writes. The gate comes first: it passes when Redis is out of memory, and
+-- after it the rest of the script does, too.
+redis.call('HDEL', in_flight, receipt)
+if new and n_fields > 0 then
+  local last = first_field + 2 * n_fields - 1
+  for first = first_field, last, 1000 do
+    redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
+  end
+  redis.call('EXPIRE', memory, memory_ttl)
+end
+for _, c in ipairs(counts) do
+  if c[5] then
+    -- Released: kept for a day, for a duplicate that comes late.
+    redis.call('SETEX', c[1], RELEASED_TTL, c[6] - 1)
+    redis.call('SETEX', c[2], RELEASED_TTL, 0)
+    redis.call('UNLINK', c[3])
+  else
+    redis.call('DECR', c[1])
+    redis.call('SADD', c[3], c[4])
+    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], ttl) end
+  end
+end
+if plan then write_plan(plan) end
+
+-- Barriers that still wait are kept alive as long as their jobs move; an hour
+-- of slack saves writing for every child of a large group.
+local done = 0
+for _, c in ipairs(counts) do if c[5] then done = done + 1 end end
+for i = done + 1, n do
+  local barrier, ran, units = KEYS[1 + 3 * i + 1], KEYS[1 + 3 * i + 2], KEYS[1 + 3 * i + 3]
+  if redis.call('TTL', barrier) < ttl - 3600 then
+    redis.call('EXPIRE', barrier, ttl)
+    redis.call('EXPIRE', ran, ttl)
+    redis.call('EXPIRE', units, ttl)
+  end
+end
+return {'DONE'}
+-- @file beat.lua
+-- A worker process says that it lives, and hears who does not.
+--
+-- KEYS: swf:workers
+-- ARGV: seconds without a beat that make a worker dead, members of this process
+-- Returns: members without a beat for that long, 16 at most
+
+local now = redis.call('TIME')
+now = tonumber(now[1]) + tonumber(now[2]) / 1e6
+for i = 2, #ARGV do
+  -- ZREM passes when Redis is out of memory, and after it ZADD does, too: a
+  -- full Redis must not make every worker look dead.
+  redis.call('ZREM', KEYS[1], ARGV[i])
+  redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[i])
+end
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.6f', now - tonumber(ARGV[1])), 'LIMIT', 0, 16)
+-- @file fail.lua
+-- A job failed: from flight into `retry` or `dead`, or nowhere.
+--
+-- KEYS: in-flight hash, 'retry' or 'dead', then barrier keys to keep alive
+-- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
+--       score up to which `dead` is trimmed, most jobs that `dead` keeps,
+--       ttl of the barriers in seconds
+-- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
+--       | {'TYPE', key} nothing written
+
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
+local action = ARGV[2]
+if action ~= 'discard' then
+  local found = redis.call('TYPE', KEYS[2]).ok
+  if found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
+end
+redis.call('HDEL', KEYS[1], ARGV[1])
+if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
+if action == 'dead' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
+end
+local ttl = tonumber(ARGV[7])
+for i = 3, #KEYS do
+  local left = redis.call('TTL', KEYS[i])
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
+end
+return {'DONE'}
+-- @file fetch.lua
+-- Move a batch of jobs from a queue into flight.
+--
+-- KEYS: queue list, in-flight hash, swf:workers
+-- ARGV: member (the worker process and queue), receipt base, how many,
+--       SHA1 of the payload that the caller has seen at the end of the queue
+--       while it waited ('' = none): it is not sent again, its length is -1
+-- Returns: {lengths in bytes, all payloads in one string}: one reply of many
+--       parts costs the client more than the jobs.  Receipts are BASE:1,
+--       BASE:2, ...  Where the same base moved some before (sent twice), those.
+--       False where the worker is not registered (it was declared dead): beat
+--       first, then fetch.
+
+local function reply(payloads)
+  local lengths = {}
+  for i, payload in ipairs(payloads) do lengths[i] = #payload end
+  if ARGV[4] ~= '' and payloads[1] and redis.sha1hex(payloads[1]) == ARGV[4] then
+    lengths[1], payloads[1] = -1, ''
+  end
+  return {table.concat(lengths, ' '), table.concat(payloads)}
+end
+
+local base, wanted = ARGV[2], tonumber(ARGV[3])
+if redis.call('HEXISTS', KEYS[2], base .. ':1') == 1 then
+  local before = {}
+  for i = 1, wanted do
+    local payload = redis.call('HGET', KEYS[2], base .. ':' .. i)
+    if not payload then break end
+    before[i] = payload
+  end
+  return reply(before)
+end
+if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
+local payloads = redis.call('RPOP', KEYS[1], wanted)
+if not payloads then return reply({}) end
+for first = 1, #payloads, 500 do
+  local pairs_ = {}
+  for i = first, math.min(first + 499, #payloads) do
+    pairs_[#pairs_ + 1] = base .. ':' .. i
+    pairs_[#pairs_ + 1] = payloads[i]
+  end
+  redis.call('HSET', KEYS[2], unpack(pairs_))
+end
+return reply(payloads)
+-- @file promote.lua
+-- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
+-- goes to `dead`: never lost, never in the way.
+--
+-- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
+-- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
+--       payload to push (or to bury)
+-- Returns: {how many members were moved (those taken by others are not),
+--       then the number of each job (1 = the first) whose queue is no list:
+--       it stays where it is}
+
+local reply = {0}
+for i = 4, #KEYS do
+  local at = 2 + 3 * (i - 4)
+  local member, queue, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local destination = queue == '' and KEYS[2] or KEYS[i]
+  local found, wanted = redis.call('TYPE', destination).ok, queue == '' and 'zset' or 'list'
+  if found ~= 'none' and found ~= wanted then
+    reply[#reply + 1] = i - 3
+  elseif redis.call('ZREM', KEYS[1], member) == 1 then
+    reply[1] = reply[1] + 1
+    if queue == '' then
+      redis.call('ZADD', KEYS[2], ARGV[1], payload)
+    else
+      redis.call('SADD', KEYS[3], queue)
+      redis.call('LPUSH', KEYS[i], payload)
+    end
+  end
+end
+return reply
+-- @file recover.lua
+-- A worker died: its jobs in flight go back to their queue, or to `dead` when
+-- a job has outlived too many workers (a poison pill).
+--
+-- KEYS: swf:workers, in-flight hash, queue list, 'dead',
+--       per job: swf:recovered:JID
+-- ARGV: member, seconds without a beat, recoveries that are too many, seconds
+--       that they are counted for, score in `dead`,
+--       per job: receipt, payload for `dead`
+-- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
+--       | {'DONE', back in the queue, dead}; the worker is struck off when
+--       nothing of it is left
+
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local now = redis.call('TIME')
+if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonumber(ARGV[2]) then return {'ALIVE'} end
+for key, wanted in pairs({[KEYS[3]] = 'list', [KEYS[4]] = 'zset'}) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= wanted then return {'TYPE', key} end
+end
+local back, dead = 0, 0
+for i = 5, #KEYS do
+  local receipt, corpse = ARGV[6 + 2 * (i - 5)], ARGV[7 + 2 * (i - 5)]
+  local payload = redis.call('HGET', KEYS[2], receipt)
+  if payload then
+    local count = redis.pcall('GET', KEYS[i])
+    count = type(count) == 'string' and tonumber(count) or 0
+    redis.call('HDEL', KEYS[2], receipt)
+    redis.call('SET', KEYS[i], count + 1, 'EX', ARGV[4])
+    if count + 1 >= tonumber(ARGV[3]) then
+      redis.call('ZADD', KEYS[4], ARGV[5], corpse)
+      dead = dead + 1
+    else
+      redis.call('RPUSH', KEYS[3], payload)
+      back = back + 1
+    end
+  end
+end
+if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return {'DONE', back, dead}
+-- @file requeue.lua
+-- Shutdown: jobs in flight go back to the end that is taken from next.
+--
+-- KEYS: in-flight hash, queue list
+-- ARGV: receipts, in the order they were fetched
+-- Returns: how many went back (those no longer in flight do not)
+
+local receipts, payloads = {}, {}
+for i = #ARGV, 1, -1 do
+  local payload = redis.call('HGET', KEYS[1], ARGV[i])
+  if payload then
+    receipts[#receipts + 1] = ARGV[i]
+    payloads[#payloads + 1] = payload
+  end
+end
+local found = redis.call('TYPE', KEYS[2]).ok
+if found ~= 'none' and found ~= 'list' then
+  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' holds a ' .. found .. ', not a list')
+end
+for first = 1, #receipts, 1000 do
+  local last = math.min(first + 999, #receipts)
+  redis.call('HDEL', KEYS[1], unpack(receipts, first, last))
+  redis.call('RPUSH', KEYS[2], unpack(payloads, first, last))
+end
+return #receipts
+-- @file stage.lua
+-- Lay down one chunk of a large fan-out; advance or start commits it.
+--
+-- KEYS: swf:stage:ID
+-- ARGV: ttl in seconds, payloads
+-- Returns: 1, or 0 where the chunk lies there already (sent twice)
+
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+for first = 2, #ARGV, 1000 do
+  redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1

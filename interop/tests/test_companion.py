@@ -1,0 +1,206 @@
+"""Ruby workers with the companion file: what the plain gem cannot promise."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import ROOT, RUN, Site, Worker, ruby_environment
+
+from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
+from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from dramatiq_sidekiq_flow.wire.payload import fingerprint
+from interop import chaos
+
+COMPANION = {
+    "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
+    "INTEROP_REQUIRE": "/interop/extra/sidekiq_flow_companion.rb",
+}
+RETRY_HORIZON = 21 * 86_400
+
+
+def worker(site: Site, queue: str = "ruby", **environment: str) -> Worker:
+    """A Ruby worker with the companion; no Python actor has a Ruby constant."""
+    options = {"INTEROP_POLL": "0.1", "INTEROP_RETRY_IN": "1", "INTEROP_TIMEOUT": "3", "INTEROP_HEARTBEAT": "2"}
+    environment = ruby_environment(site.url, **COMPANION, **options, **environment)
+    return site._start("ruby", [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", queue, "-c", "3"], environment)
+
+
+@pytest.fixture(scope="module")
+def companion(server: EmbeddedServer, container: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One Ruby worker for all tests here: look at your own run only."""
+    site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/2", tmp_path_factory.mktemp("companion"), ())
+    try:
+        worker(site)
+        yield site
+        site.stop()
+    finally:
+        site.close()
+
+
+@pytest.fixture
+def both(companion: Site) -> Site:
+    """So that ``broker`` is of the same site."""
+    return companion
+
+
+def step(*args: Any, **options: Any) -> Job:
+    return Job("Rb::Step", *args, queue="ruby", **options)
+
+
+def in_flight(site: Site) -> list[bytes]:
+    return [payload for key in site.client.scan_iter("swf:inflight:*") for payload in site.client.hvals(key)]
+
+
+def dead(site: Site, jid: str) -> dict[str, Any] | None:
+    jobs = [json.loads(member) for member in site.client.zrange("dead", 0, -1)]
+    return next((job for job in jobs if job["jid"] == jid), None)
+
+
+def job(**fields: Any) -> dict[str, Any]:
+    """A payload as somebody else has pushed it."""
+    jid = uuid.uuid4().hex[:24]
+    return {"class": "Rb::Step", "args": [], "jid": jid, "queue": "ruby", "retry": True, "created_at": 1.5, **fields}
+
+
+def test_it_replays_the_recordings(server: EmbeddedServer, container: None) -> None:
+    environment = ruby_environment(f"{server.url.rstrip('/').removesuffix('/0')}/6", **COMPANION)
+    done = subprocess.run([str(RUN), "ruby", "replay.rb"], env=environment, capture_output=True, text=True, timeout=100)
+    assert "with the companion\n36 passed, 0 failed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_step_without_a_ruby_constant_is_the_other_languages(companion: Site, broker: SidekiqBroker) -> None:
+    """It keeps its options; a carrier (whose name cannot be a constant) keeps what it carries."""
+    after = Group(Job("Py::Nowhere", 1, queue="elsewhere", retry=7), Job("py.nowhere", 2, queue="elsewhere"))
+    run_id = Workflow(Chain(step({"return": {"seen": 1}}), after), broker).run()
+    companion.eventually(lambda: companion.client.llen("queue:elsewhere") == 2, "two steps for the other language")
+    jobs = {j.get("wrapped", j["class"]): j for j in map(json.loads, companion.client.lrange("queue:elsewhere", 0, -1))}
+    assert {name: j["retry"] for name, j in jobs.items()} == {"Py::Nowhere": 7, "py.nowhere": True}
+    assert {j["workflow_run_id"] for j in jobs.values()} == {run_id}
+    assert companion.memory(run_id) == {"seen": 1}
+    companion.client.delete("queue:elsewhere")
+
+
+def test_a_failure_moves_from_flight_to_retry_and_keeps_the_barriers(companion: Site, broker: SidekiqBroker) -> None:
+    before = set(companion.client.scan_iter("*_ran"))
+    first = step({"sleep": 0.5, "fail": 1})
+    run_id = Workflow(Chain(first, Group(step(), WithDelay(Group(), delay=10)), step()), broker).run()
+    [barrier] = set(companion.client.scan_iter("*_ran")) - before
+    assert companion.client.expire(barrier, 100)
+    companion.eventually(lambda: len(companion.events(run_id)) >= 1, "a failure")
+    # What is kept of a failed job is kept for its next try and all tries to come.
+    companion.eventually(lambda: companion.client.ttl(barrier) > RETRY_HORIZON - 60, "a longer life of the barrier")
+    companion.eventually(lambda: len([e for e in companion.events(run_id) if e["outcome"] == "done"]) == 4, "4 steps")
+    companion.eventually(lambda: not in_flight(companion), "an empty flight")
+    assert companion.members("retry", run_id) == companion.members("dead", run_id) == []
+
+
+def test_no_retries_left_is_dead_with_sidekiqs_own_record(companion: Site, broker: SidekiqBroker) -> None:
+    run_id = Workflow(Chain(step({"fail": 1}, retry=0), step()), broker).run()
+    companion.eventually(lambda: companion.members("dead", run_id), "a dead job")
+    [member] = companion.members("dead", run_id)
+    assert member["error_class"] == "RuntimeError"
+    assert member["retry_count"] == 0
+    assert not in_flight(companion)
+    log = companion.workers[0].log.read_text()
+    assert f"of run {run_id} is dead: RuntimeError. The run waits; retrying the job resumes it." in log
+
+
+def test_an_expired_barrier_is_no_silence(companion: Site) -> None:
+    remaining = {"__type__": "chain", "children": [{"__type__": "job", "class": "Rb::Step", "args": []}]}
+    payload = job(
+        workflow_run_id=str(uuid.uuid4()), workflow_completion_callbacks=[[str(uuid.uuid4()), remaining, False]]
+    )
+    companion.client.lpush("queue:ruby", json.dumps(payload))
+    companion.eventually(lambda: dead(companion, payload["jid"]), "a dead job")
+    assert dead(companion, payload["jid"])["error_class"] == "BarrierExpired"
+    assert not companion.client.exists(payload["workflow_completion_callbacks"][0][0])
+    assert not in_flight(companion)
+
+
+def test_a_barrier_must_be_a_uuid(companion: Site) -> None:
+    payload = job(workflow_run_id=str(uuid.uuid4()), workflow_completion_callbacks=[["queues", None, True]])
+    companion.client.lpush("queue:ruby", json.dumps(payload))
+    companion.eventually(lambda: dead(companion, payload["jid"]), "a dead job")
+    assert dead(companion, payload["jid"])["error_class"] == "InvalidCallbacks"
+    assert companion.events(payload["workflow_run_id"]) == []
+
+
+def test_the_same_job_twice_counts_once(companion: Site, broker: SidekiqBroker) -> None:
+    run_id = Workflow(Chain(Group(step(0), Job("Rb::Step", 1, queue="later")), step(2)), broker).run()
+    companion.eventually(lambda: len(companion.events(run_id)) == 1, "the first step")
+    [event] = companion.events(run_id)
+    [other] = map(json.loads, companion.client.lrange("queue:later", 0, -1))
+    again = {**other, "args": [0], "jid": event["jid"], "queue": "ruby"}
+    companion.client.lpush("queue:ruby", json.dumps(again))
+    companion.eventually(lambda: len(companion.events(run_id)) == 2, "the first step again")
+    companion.eventually(lambda: not in_flight(companion), "an empty flight")
+    assert [e["args"] for e in companion.events(run_id)] == [[0], [0]]
+    companion.client.lmove("queue:later", "queue:ruby")
+    companion.eventually(lambda: [e["args"][0] for e in companion.events(run_id)] == [0, 0, 1, 2], "the last step")
+
+
+def test_a_large_group_is_staged(companion: Site, broker: SidekiqBroker) -> None:
+    children = [Job("Py::Many", n, queue="many") for n in range(2500)]
+    children += [WithDelay(Job("Py::Late", n, queue="many"), delay=3_600_000) for n in range(1100)]
+    Workflow(Chain(step(), Group(*children)), broker).run()
+    companion.eventually(lambda: companion.client.llen("queue:many") == 2500, "2500 jobs")
+    assert [json.loads(j)["args"][0] for j in companion.client.lrange("queue:many", 0, -1)] == list(range(2499, -1, -1))
+    assert companion.client.zcard("schedule") == 1100
+    assert not list(companion.client.scan_iter("swf:stage:*"))
+    companion.client.delete("queue:many", "schedule")
+
+
+def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Site) -> None:
+    fine, pill, garbage = job(args=[uuid.uuid4().hex]), job(), b"\xff{no JSON"
+    member = "gone:1:abcdef:ruby"
+    companion.client.set(f"swf:recovered:{pill['jid']}", 2)
+    companion.client.set(f"swf:recovered:{fingerprint(garbage)}", 2)
+    flight = {"1:1": json.dumps(fine), "1:2": json.dumps(pill), "1:3": garbage}
+    companion.client.hset(f"swf:inflight:{member}", mapping=flight)
+    companion.client.zadd("swf:workers", {member: time.time() - 60})
+    companion.eventually(lambda: dead(companion, pill["jid"]), "a dead poison pill")
+    assert dead(companion, pill["jid"])["error_class"] == "PoisonPill"
+    wrapped = dead(companion, fingerprint(garbage))
+    assert wrapped is not None
+    assert base64.b64decode(wrapped["raw"]) == garbage
+    companion.eventually(lambda: any(e["args"] == fine["args"] for e in companion.events()), "the other one's run")
+    assert companion.client.zscore("swf:workers", member) is None
+
+
+def test_what_cannot_be_promoted_is_dead_and_not_in_the_way(companion: Site) -> None:
+    fine, jid = job(args=[uuid.uuid4().hex]), uuid.uuid4().hex[:24]
+    garbage = b"{\xfe no JSON"
+    companion.client.zadd("schedule", {garbage: 1, json.dumps({"class": 5, "jid": jid}): 2, json.dumps(fine): 3})
+    companion.eventually(lambda: any(e["args"] == fine["args"] for e in companion.events()), "the good one's run")
+    assert dead(companion, fingerprint(garbage))["error_class"] == "MalformedPayload"
+    assert dead(companion, jid)["error_class"] == "InvalidPayload"
+    assert companion.client.zcard("schedule") == 0
+
+
+def test_stopped_it_hands_back_what_does_not_end(site: Site) -> None:
+    sidekiq = worker(site)
+    payloads = [job(args=[n, {"sleep": 60}]) for n in range(4)]
+    site.client.lpush("queue:ruby", *map(json.dumps, payloads))
+    site.eventually(lambda: len(in_flight(site)) == 3, "3 jobs at work")
+    site.stop()
+    assert sidekiq.process.returncode == 0
+    left = [json.loads(member) for member in site.client.lrange("queue:ruby", 0, -1)]
+    assert sorted(j["args"][0] for j in left) == [0, 1, 2, 3]
+    # In the order they were taken: the one that nobody took is the last.
+    assert left[0]["args"][0] == 3
+    assert not in_flight(site)
+    assert site.client.zcard("swf:workers") == 0
+
+
+@pytest.mark.timeout(250)
+def test_chaos(container: None, tmp_path: Path) -> None:
+    """Kills of both languages; `python -m interop.chaos` is the same with more of them."""
+    assert chaos.main(["--runs", "80", "--every", "0.5", "--seed", "20261124", "--logs", str(tmp_path)]) == 0

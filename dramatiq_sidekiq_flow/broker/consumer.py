@@ -8,6 +8,7 @@ step that also takes it out of flight.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -42,6 +43,10 @@ WINDOW_TIME = 0.02
 #: With more jobs than this waiting in the process, others finish soon.
 BUSY = 16
 
+#: Numbers the fetches of the process, whatever window makes them: a thread that
+#: outlived a shutdown must never acknowledge the job of a later one.
+_fetches = itertools.count(1)
+
 
 class Window:
     """The jobs of one queue that this process holds in flight.
@@ -57,7 +62,6 @@ class Window:
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
         self.drained = False
-        self._fetches = 0
         self._base: str | None = None
         self._room = threading.Event()
         self._starved = False
@@ -89,8 +93,7 @@ class Window:
     def next_base(self) -> str:
         """The receipt base of the next fetch: the same again until it was answered."""
         if self._base is None:
-            self._fetches += 1
-            self._base = format(self._fetches, "x")
+            self._base = format(next(_fetches), "x")
         return self._base
 
     def add(self, base: str, payloads: list[bytes]) -> None:

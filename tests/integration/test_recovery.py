@@ -164,6 +164,27 @@ def test_a_hard_shutdown_puts_back_what_still_runs(broker: SidekiqBroker, client
     release.append(1)
 
 
+def test_what_outlives_a_shutdown_acknowledges_nothing_of_the_next_worker(
+    broker: SidekiqBroker, client: redis.Redis
+) -> None:
+    @dramatiq.actor(queue_name="python")
+    def step(n: int) -> None: ...
+
+    step.send(1)
+    consumer = broker.consume("python", prefetch=1)
+    late = next(consumer)
+    broker.hand_back()
+    assert client.llen("queue:python") == 1
+    later = broker.consume("python", prefetch=1)
+    message = next(later)
+    consumer.ack(late)
+    broker.commit.flush()
+    assert in_flight(client) == [message.payload.raw]
+    later.ack(message)
+    broker.commit.flush()
+    assert not in_flight(client)
+
+
 # -- sent twice ----------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ what every step receives.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Union
 
@@ -166,6 +166,17 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
             f"{node!r} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...).", node
         )
     return wire
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """The steps of a tree, in the order in which they are written: jobs, messages, and whatever else is no node."""
+    if isinstance(node, (Chain, Group)):
+        for child in node.children:
+            yield from walk(child)
+    elif isinstance(node, WithDelay):
+        yield from walk(node.task)
+    else:
+        yield node
 
 
 def dump_job(job: Job) -> Wire:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dramatiq
@@ -13,7 +13,7 @@ from ..broker.message import job_options
 from ..errors import ConfigurationError, InvalidWorkflow, WrongType
 from ..store import runs
 from ..wire import codec
-from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, validate
+from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, validate, walk
 from ..wire.payload import DEFAULTS
 from .completion import Completion
 from .plan import barrier_ttl, plan
@@ -40,6 +40,10 @@ class Workflow:
         self.broker = broker or dramatiq.get_broker()
         self.completion = _completion(self.broker)
         self.wire = self._dump(node)
+
+    def walk(self) -> Iterator[Any]:
+        """The steps, jobs and messages, in the order in which they are written."""
+        return walk(self.node)
 
     def run(self, run_id: str | None = None) -> str:
         """Start the workflow.

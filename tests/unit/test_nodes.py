@@ -16,7 +16,7 @@ from dramatiq_sidekiq_flow.errors import (
     InvalidWorkflow,
 )
 from dramatiq_sidekiq_flow.wire.callbacks import dump_stack, load_stack
-from dramatiq_sidekiq_flow.wire.nodes import carry, dump, dump_job, load, total_delay, validate
+from dramatiq_sidekiq_flow.wire.nodes import carry, dump, dump_job, load, total_delay, validate, walk
 
 from ..recordings import cases
 
@@ -148,3 +148,9 @@ def test_delays_add_up_along_a_chain_and_overlap_in_a_group() -> None:
     job = Job("A")
     tree = Chain(WithDelay(job, 100), Group(WithDelay(job, 30), WithDelay(WithDelay(job, 20), 50)), job)
     assert total_delay(dump(tree, leaf)) == 170
+
+
+def test_the_steps_of_a_tree_can_be_walked() -> None:
+    tree = Chain(Job("A", 1), Group(Chain(), WithDelay(Chain(Job("B"), Job("C")), delay=1)), Job("D"))
+    assert [job.job_class for job in walk(tree)] == ["A", "B", "C", "D"]
+    assert list(walk(Job("A"))) == [Job("A")]

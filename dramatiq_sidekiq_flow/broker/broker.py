@@ -254,7 +254,7 @@ class SidekiqBroker(dramatiq.Broker):
     def close(self) -> None:
         """Stop this process's threads and connections."""
         self.poller.stop()
-        if self._windows:
+        if self._windows or self.heartbeat.members:
             try:
                 self.hand_back()
             except (ConnectionClosed, *LOST) as e:

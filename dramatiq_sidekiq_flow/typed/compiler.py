@@ -153,7 +153,7 @@ class Compiler:
             properties[name] = {**inner.schema, **_default(attribute.default)}
         self.fields[kind] = fields
         structure = make_dict_structure_fn(
-            origin,
+            kind,
             _converter,
             _cattrs_forbid_extra_keys=True,
             _cattrs_detailed_validation=True,

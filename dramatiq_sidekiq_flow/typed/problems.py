@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,7 +54,8 @@ def found(error: Exception) -> list[Problem]:
 
 
 def _of_class(error: ClassValidationError) -> list[Problem]:
-    fields = {field.name: field for field in attrs.fields(error.cl)}
+    cls = typing.get_origin(error.cl) or error.cl
+    fields = {field.name: field for field in attrs.fields(cls)}
     names = ", ".join(field.alias or field.name for field in fields.values() if field.init)
     problems: list[Problem] = []
     in_fields, of_whole = error.group_exceptions()
@@ -65,7 +67,7 @@ def _of_class(error: ClassValidationError) -> list[Problem]:
             problems += below(key(name), part)
     for part in of_whole:
         if isinstance(part, ForbiddenExtraKeysError):
-            text = f"is no field of {error.cl.__name__}, which has: {names or 'none'}"
+            text = f"is no field of {cls.__name__}, which has: {names or 'none'}"
             problems += [(key(name), text) for name in sorted(part.extra_fields, key=str)]
         else:
             problems += below(_validated(part, fields), part)

@@ -7,15 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from cattrs import Converter
-from cattrs.disambiguators import create_default_dis_func
-from cattrs.gen import override
 
 from ..errors import ConfigurationError
 from .problems import Mismatch, key
 from .shapes import ANY, NULL, SCALARS, Shape, kind_of
-
-_converter = Converter()
 
 
 def union(members: Sequence[Shape], path: str) -> Shape:
@@ -116,27 +111,38 @@ def _tags(cls: Any) -> dict[str, list[tuple[type, Any]]]:
 
 
 def _by_fields(candidates: Sequence[Shape], path: str) -> Callable[[Any], Any]:
-    """By a field that only one has and must have."""
-    classes = {typing.get_origin(candidate.cls) or candidate.cls: candidate for candidate in candidates}
-    aliases = {
-        field.name: override(rename=field.alias) for cls in classes for field in attrs.fields(cls) if field.alias
-    }
-    try:
-        if len(classes) < len(candidates):
-            raise TypeError("one class, twice")
-        choose = create_default_dis_func(_converter, *classes, use_literals=False, overrides=aliases)
-    except (TypeError, ValueError):
-        raise _ambiguous(candidates, path) from None
-    name = " or ".join(candidate.name for candidate in candidates)
+    """By a field that only one has, and must have; the one that is left over has none of these."""
+    signs: list[tuple[str, Shape]] = []
+    left = list(candidates)
+    # Whoever is told apart is out of the way of the others.
+    while signed := [(own[0], shape) for shape in left if (own := _own(shape, left))][:1]:
+        signs += signed
+        left.remove(signed[0][1])
+    if len(left) > 1:
+        raise _ambiguous(candidates, path)
+    expected = " or ".join(f"{shape.name} (it has {name})" for name, shape in signs)
 
     def load(value: Any) -> Any:
-        try:
-            chosen: Any = choose(value)
-        except ValueError:
-            raise Mismatch.of(f"{name} (told apart by their fields)", value) from None
-        return classes[chosen].load(value)
+        for name, candidate in signs:
+            if name in value:
+                return candidate.load(value)
+        if not left:
+            raise Mismatch.of(expected, value)
+        return left[0].load(value)
 
     return load
+
+
+def _own(shape: Shape, among: Sequence[Shape]) -> list[str]:
+    """The fields that a class must have and no other has."""
+    others = {name for other in among if other is not shape for name in _fields(other.cls)}
+    return [name for name, required in _fields(shape.cls).items() if required and name not in others]
+
+
+def _fields(cls: Any) -> dict[str, bool]:
+    """The keys of a class, and whether they must be there."""
+    fields = attrs.fields(typing.get_origin(cls) or cls)
+    return {field.alias or field.name: field.default is attrs.NOTHING for field in fields if field.init}
 
 
 def _ambiguous(candidates: Sequence[Shape], path: str) -> ConfigurationError:

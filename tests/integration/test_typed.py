@@ -338,6 +338,22 @@ def test_a_call_from_within_a_job_is_a_plain_call(broker: SidekiqBroker, client:
     assert client.zcard("dead") == 0
 
 
+def test_an_actor_may_call_itself(broker: SidekiqBroker, client: redis.Redis) -> None:
+    got: list[Any] = []
+
+    @actor(queue_name="python")
+    def recurse(input: ExtractOutput) -> ExtractOutput:
+        if input.words:
+            got.append(recurse(ExtractOutput(input.text + "!", input.words - 1)))
+        return input
+
+    run_id = Workflow(Chain(recurse.message(text="x", words=2))).run()
+    with working(broker):
+        eventually(lambda: memory(client, run_id))
+    assert got == [ExtractOutput("x!!", 0), ExtractOutput("x!", 1)]
+    assert memory(client, run_id) == {"text": "x", "words": 2}
+
+
 # -- where the current run is known ---------------------------------------------
 
 

@@ -77,6 +77,16 @@ class Square:
 
 
 @attrs.frozen
+class Named:
+    name: str
+
+
+@attrs.frozen
+class Aged(Named):
+    age: int
+
+
+@attrs.frozen
 class Box(Generic[T]):
     inside: T
     more: list[T] = attrs.field(factory=list)
@@ -131,7 +141,7 @@ FITS: list[tuple[Any, Any, Any]] = [
     (Literal[Color.RED], "red", Color.RED),
     (datetime, "2026-01-02T03:04:05.000006", AT),
     (datetime, "2026-01-02T03:04:05.000006Z", AT.replace(tzinfo=timezone.utc)),
-    (datetime, "2026-01-02 03:04:05.000006+00:00", AT.replace(tzinfo=timezone.utc)),
+    (datetime, "2026-01-02T04:04:05.000006+01:00", AT.replace(tzinfo=timezone.utc)),
     (date, "2026-01-02", date(2026, 1, 2)),
     (time, "03:04:05", time(3, 4, 5)),
     (timedelta, "PT1.5S", timedelta(seconds=1.5)),
@@ -147,6 +157,9 @@ FITS: list[tuple[Any, Any, Any]] = [
     (Card | Cash, {"kind": "coins"}, Cash("coins")),
     (Circle | Square | None, {"side": 1.0}, Square(1.0)),
     (list[Circle | Square], [{"radius": 1.0}, {"side": 1.0}], [Circle(1.0), Square(1.0)]),
+    (Named | Aged, {"name": "a"}, Named("a")),
+    (Named | Aged, {"name": "a", "age": 1}, Aged("a", 1)),
+    (Named | Circle | Aged, {"radius": 1.0}, Circle(1.0)),
     (Circle | str, {"radius": 1.0}, Circle(1.0)),
     (Box[int], {"inside": 1, "more": [2]}, Box(1, [2])),
     (Box[list[Item]], {"inside": [{"price": 1.0}]}, Box([Item(1.0)])),
@@ -242,7 +255,7 @@ def test_nothing_is_coerced(kind: Any, fitting: set[str]) -> None:
         (Card | Cash, {}, "input.x.kind: is missing: one of 'card', 'cash', 'coins' says which class this is"),
         (Card | Cash, {"kind": "card", "number": 1}, "input.x.number: expected str, got int 1"),
         (Circle | Square, {"side": "1"}, "input.x.side: expected float, got str '1'"),
-        (Circle | Square, {"length": 1.0}, "input.x: expected Circle or Square (told apart by their fields)"),
+        (Circle | Square, {"length": 1.0}, "input.x: expected Circle (it has radius) or Square (it has side)"),
         (Circle | Square, "x", "input.x: expected Circle or Square, got str 'x'"),
         (Color | Size, "green", "input.x: expected Color (one of 'red', 'blue') or Size (one of 'small')"),
         (Tree, {"children": [{"children": [{"parent": 1}]}]}, "input.x.children[0].children[0].parent: expected"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import dramatiq
 from dramatiq import Middleware
@@ -181,7 +181,7 @@ class TypedActor(dramatiq.Actor[..., R]):
 
     # -- a call ---------------------------------------------------------------
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
         """Call the function.
 
         Raises:
@@ -192,12 +192,13 @@ class TypedActor(dramatiq.Actor[..., R]):
             return self._call(*self._direct(args, kwargs))
         _message.set(None)  # the function may call actors, too
         try:
-            return self._called_by_worker(args, kwargs)
+            in_json: R = self._called_by_worker(args, kwargs)
+            return in_json
         except (InvalidInput, InvalidOutput) as e:
             self.logger.error("Job %s cannot go on, and is not tried again: %s", message.message_id, e)
             raise
 
-    def _call(self, *args: Any) -> Any:
+    def _call(self, *args: Any) -> R:
         result = super().__call__(*args)
         self._json(result)
         return result
@@ -285,10 +286,17 @@ def _is(value: Any, schema: Schema | None) -> bool:
 # -- the decorator ---------------------------------------------------------------
 
 
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[..., Awaitable[R]]) -> TypedActor[R]: ...
+    @overload
+    def __call__(self, fn: Callable[..., R]) -> TypedActor[R]: ...
+
+
+@overload
+def actor(fn: Callable[..., Awaitable[R]]) -> TypedActor[R]: ...
 @overload
 def actor(fn: Callable[..., R]) -> TypedActor[R]: ...
-
-
 @overload
 def actor(
     *,
@@ -297,7 +305,7 @@ def actor(
     priority: int = 0,
     broker: dramatiq.Broker | None = None,
     **options: Any,
-) -> Callable[[Callable[..., R]], TypedActor[R]]: ...
+) -> _Decorator: ...
 
 
 def actor(fn: Callable[..., Any] | None = None, **options: Any) -> Any:

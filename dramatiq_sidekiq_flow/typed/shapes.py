@@ -81,6 +81,17 @@ def _exactly(kind: type, name: str) -> Shape:
     return Shape(name, load, {"type": _KINDS[kind]}, frozenset((_KINDS[kind],)))
 
 
+def _str(value: Any) -> str:
+    if type(value) is not str:
+        raise Mismatch.of("str", value)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Mismatch.of("text that UTF-8 can carry", value) from None
+    return value
+
+
 def _float(value: Any) -> float:
     if type(value) is not float:
         also = " (a field of int | float takes either)" if type(value) is int else ""
@@ -122,7 +133,7 @@ def _parse_decimal(text: str) -> Decimal:
 ANY = Shape("a JSON value", lambda value: value, {}, ALL)
 
 SCALARS: dict[Any, Shape] = {
-    str: _exactly(str, "str"),
+    str: Shape("str", _str, {"type": STRING}, frozenset((STRING,))),
     int: _exactly(int, "int"),
     bool: _exactly(bool, "bool"),
     type(None): _exactly(type(None), "None"),

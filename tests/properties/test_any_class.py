@@ -6,6 +6,7 @@ import itertools
 import json
 from typing import Any
 
+import attrs
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
@@ -84,6 +85,33 @@ def test_values_arrive_as_they_were(site: Site, client: redis.Redis) -> None:
         assert (len(first.args), second.args) == (1, ())
         assert first.output == second.output == first.args[0]
         assert client.zcard("dead") == 0
+
+    holds()
+
+
+def test_memory_then_arguments_then_defaults(site: Site, client: redis.Redis) -> None:
+    """Each field in memory, in the arguments, in both or, where it has a default, in neither."""
+
+    @LIMITS
+    @given(kind=classes, data=st.data())
+    def holds(kind: Kind, data: st.DataObject) -> None:
+        echo = site.echo(kind)
+        remembered, given_ = data.draw(kind.good), data.draw(kind.good)
+        in_memory, in_args = kind.form(remembered), kind.form(given_)
+        expected: dict[str, Any] = {}
+        for field in attrs.fields(kind.annotation):
+            places = ["memory", "args", "both", *([] if field.default is attrs.NOTHING else ["neither"])]
+            place = data.draw(st.sampled_from(places), field.alias)
+            if place in ("args", "neither"):
+                del in_memory[field.alias]
+            if place in ("memory", "neither"):
+                del in_args[field.alias]
+            if place != "neither":
+                expected[field.alias] = getattr(remembered if place == "memory" else given_, field.name)
+        in_memory["something else"] = 1
+        Workflow(Chain(echo.message(in_args)), broker=site.broker).start(seed=in_memory)
+        site.work()
+        assert site.ran == [kind.annotation(**expected)]
 
     holds()
 

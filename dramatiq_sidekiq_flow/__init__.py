@@ -4,6 +4,7 @@ from .broker import SidekiqBroker
 from .context import current_run
 from .middleware import WorkflowMiddleware
 from .store.memory import RedisHashMemory
+from .typed.actor import TypedActor, actor
 from .typed.ruby import RubyJob
 from .wire.nodes import Chain, Group, Job, WithDelay
 from .workflow import Workflow
@@ -17,8 +18,10 @@ __all__ = [
     "RedisHashMemory",
     "RubyJob",
     "SidekiqBroker",
+    "TypedActor",
     "WithDelay",
     "Workflow",
     "WorkflowMiddleware",
+    "actor",
     "current_run",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -69,6 +70,23 @@ class CurrentRun:
     jid: str
     depth: int
     memory: RunMemory
+
+    @contextlib.contextmanager
+    def enter(self) -> Iterator[CurrentRun]:
+        """Make this the current run of another thread or task, for as long as the block.
+
+        A coroutine, and what it starts with ``asyncio.create_task`` or
+        ``asyncio.to_thread``, has its actor's run without it.  A thread does
+        not; it also decorates what a thread is to do::
+
+            run = current_run()
+            pool.map(run.enter()(work), items)
+        """
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
 
 
 _current: ContextVar[CurrentRun | None] = ContextVar("dramatiq_sidekiq_flow_run", default=None)

@@ -74,6 +74,13 @@ class InvalidWorkflow(FlowError):
     """A workflow built from something that is no node."""
 
 
+class InvalidInput(FlowError):
+    """What a typed actor was given does not fit its input class; the message names each path.
+
+    ``value`` is what was given, with what the run's memory added.
+    """
+
+
 # -- what happened to a job ---------------------------------------------------
 
 
@@ -89,7 +96,7 @@ class WrongType(FlowError):
 
 
 class InvalidOutput(FlowError):
-    """What an actor returned cannot be kept in the run's memory."""
+    """What an actor returned cannot be kept in the run's memory, or does not fit its output class."""
 
 
 class WorkflowMiddlewareMissing(FlowError):

@@ -85,8 +85,16 @@ class Entry:
 
 
 def actors(broker: SidekiqBroker) -> dict[str, Entry]:
-    """An entry for each actor that a broker knows."""
-    return {name: Entry(name, broker.options_of(name) or {}) for name in broker.actors}
+    """An entry for each actor that a broker knows; with JSON Schemas, where it is a typed one."""
+    return {
+        name: Entry(
+            name,
+            broker.options_of(name) or {},
+            getattr(actor, "input_schema", None),
+            getattr(actor, "output_schema", None),
+        )
+        for name, actor in broker.actors.items()
+    }
 
 
 def publish(broker: SidekiqBroker) -> None:

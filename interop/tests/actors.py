@@ -7,13 +7,15 @@ import os
 import re
 import threading
 import time
+from datetime import datetime
 from typing import Any
 
+import attrs
 import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from dramatiq_sidekiq_flow import RedisHashMemory, RubyJob, SidekiqBroker, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow import RedisHashMemory, RubyJob, SidekiqBroker, WorkflowMiddleware, actor, current_run
 
 EVENTS = "interop:events"
 
@@ -60,6 +62,25 @@ class Recorder(dramatiq.Middleware):
         self.client.rpush(EVENTS, json.dumps(event))
 
 
+@attrs.frozen
+class TypedInput:
+    """Some of what there is; ``ratio`` as JSON and Ruby tell 1.0 from 1."""
+
+    text: str
+    ratio: float | None = None
+    tags: dict[str, list[int]] = attrs.field(factory=dict)
+    at: datetime | None = None
+
+
+@attrs.frozen
+class TypedOutput:
+    """What ``Rb::Typed`` takes, and what was taken."""
+
+    text: str
+    times: int
+    seen: TypedInput
+
+
 def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqBroker:
     """A broker with the actors of these tests.
 
@@ -98,6 +119,10 @@ def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqB
         assert run is not None
         return {"echo": run.memory.read()}
 
+    def typed(input: TypedInput) -> TypedOutput:
+        return TypedOutput(input.text.upper(), 3, input)
+
+    actor(typed, actor_name="Py::Typed", queue_name="python", broker=broker, max_retries=3)
     declare(behave, "Py::Step", max_retries=3, min_backoff=1000, max_backoff=1500)
     declare(behave, "Py::DeadAtOnce", max_retries=0)
     declare(behave, "docs.step without a Ruby name", max_retries=3, min_backoff=1000, max_backoff=1500)

@@ -1,0 +1,321 @@
+"""Actors whose input and output are attrs classes.
+
+The wire carries one JSON object as the only argument, or none.  A worker makes
+the input of it as the gem's ``TypedJob`` does: what the run's memory has of the
+input's fields, the job's object on top, then the class's defaults and checks.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar, overload
+
+import dramatiq
+from dramatiq import Middleware
+
+from ..context import current_run
+from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
+from . import signature
+from .schema import Schema
+
+R = TypeVar("R")
+
+#: The message that this thread's worker is about to call an actor for.
+_message: ContextVar[Any] = ContextVar("dramatiq_sidekiq_flow_message", default=None)
+
+
+class TypedActor(dramatiq.Actor[..., R]):
+    """An actor that takes one attrs class and may return another.
+
+    The class of the input is the annotation of the function's only parameter;
+    a function without one takes nothing.  The class of the output is the return
+    annotation: an attrs class, a mapping, or a union of these and None; what
+    any other function returns is left alone.
+
+    Examples:
+
+      >>> @actor(actor_name="Docs::Extract", queue_name="python")
+      ... def extract(input: ExtractInput) -> ExtractOutput: ...
+      >>> extract.send(ExtractInput("42"))
+      >>> extract.send(doc_id="42")
+      >>> Workflow(Chain(fetch.message(), extract.message())).run()   # doc_id is in the run's memory
+
+    What is given may be an instance, keyword arguments, one mapping, or
+    nothing, and is checked where it is given:
+
+    * An instance sends all its fields, defaults too.  Keyword arguments and a
+      mapping send what was said and no more, so that memory can fill the rest.
+    * :meth:`message` lets fields be missing: it may become a step, whose run
+      has a memory.  :meth:`send` does not: a job that is sent belongs to no
+      run, and nothing could fill them.
+
+    A call of the actor is a call of the function, with these checks, and gives
+    back what the function returned.  When a worker calls it, the input is
+    filled from memory, and the output is given back in its JSON form, for
+    memory and Results.
+
+    What does not fit raises InvalidInput or InvalidOutput, naming each path.
+    In a worker these are not retried: the job is dead at once (they are added
+    to ``throws``), and nothing of the output is written.
+
+    Attributes:
+      input: The schema of the input; None for an actor that takes nothing.
+      output: The schema of the output; None where it is not checked.
+
+    Raises:
+      ConfigurationError: when it is declared, for a function or an annotation
+        that cannot be used so.
+    """
+
+    input: Schema | None
+    output: Schema | None
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        broker: dramatiq.Broker,
+        actor_name: str,
+        queue_name: str,
+        priority: int,
+        options: dict[str, Any],
+    ) -> None:
+        self._parameter, self.input, self.output = signature.read(fn, actor_name)
+        throws = options.get("throws") or ()
+        throws = throws if isinstance(throws, tuple) else (throws,)
+        options = {**options, "throws": (*throws, InvalidInput, InvalidOutput)}
+        super().__init__(
+            fn, broker=broker, actor_name=actor_name, queue_name=queue_name, priority=priority, options=options
+        )
+
+    @property
+    def broker(self) -> dramatiq.Broker:
+        """The broker of the actor's messages.  Its workers tell their calls from any other's."""
+        return self._broker
+
+    @broker.setter
+    def broker(self, broker: dramatiq.Broker) -> None:
+        self._broker = broker
+        if not any(isinstance(middleware, _Calls) for middleware in broker.middleware):
+            broker.add_middleware(_Calls())
+
+    @property
+    def input_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the input."""
+        return None if self.input is None else self.input.json
+
+    @property
+    def output_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the output."""
+        return None if self.output is None else self.output.json
+
+    # -- at the caller --------------------------------------------------------
+
+    def message_with_options(
+        self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> dramatiq.Message[R]:
+        """Build a message, as :meth:`message` does, with options of its own.
+
+        Raises:
+          InvalidInput: for fields of the wrong type, and keys that are none.
+        """
+        if not isinstance(args, _Checked):
+            args = self._arguments(args, kwargs or {}, complete=False)
+        return super().message_with_options(args=tuple(args), kwargs={}, **options)
+
+    def send_with_options(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: timedelta | int | None = None,
+        **options: Any,
+    ) -> dramatiq.Message[R]:
+        """Send a message, as :meth:`send` does, with options of its own.
+
+        Parameters:
+          delay: Milliseconds, or a timedelta.
+
+        Raises:
+          InvalidInput: for fields that are missing or of the wrong type, and
+            keys that are none.  Nothing is enqueued.
+        """
+        checked = self._arguments(args, kwargs or {}, complete=True)
+        return super().send_with_options(args=checked, kwargs={}, delay=delay, **options)
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, complete: bool) -> _Checked:
+        given = self._given(args, kwargs)
+        schema = self.input
+        if schema is None or (given is None and not complete):
+            return _Checked()
+        with _named(self.actor_name):
+            values = schema.dump({} if given is None else given)
+            if complete or _is(given, schema) or values.keys() >= schema.fields.keys():
+                schema.load(values)
+            else:
+                schema.check(values)
+        return _Checked() if given is None else _Checked((values,))
+
+    def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """An instance, a dict, or None for nothing."""
+        what = "nothing" if self.input is None else f"one {self.input.name}, its fields by name, or one mapping of them"
+        if self.input is not None and not args and kwargs.keys() == {self._parameter}:
+            # As the function itself may be called.
+            only = kwargs[self._parameter]
+            if _is(only, self.input) and self._parameter not in self.input.fields:
+                return only
+        if (args and kwargs) or len(args) > 1 or (self.input is None and (args or kwargs)):
+            given = ", ".join([*map(repr, args), *(f"{name}=..." for name in kwargs)])
+            raise InvalidInput(f"{self.actor_name} takes {what}, not ({given:.200}).", (args, kwargs))
+        if not args:
+            return dict(kwargs) or None
+        if isinstance(args[0], Mapping):
+            return dict(args[0])
+        if not _is(args[0], self.input):
+            raise InvalidInput(f"{self.actor_name} takes {what}: input: got {args[0]!r:.100}.", args[0])
+        return args[0]
+
+    # -- a call ---------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Call the function.
+
+        Raises:
+          InvalidInput, InvalidOutput: naming each path that does not fit.
+        """
+        message = _message.get()
+        if message is None or message.actor_name != self.actor_name:
+            return self._call(*self._direct(args, kwargs))
+        _message.set(None)  # the function may call actors, too
+        try:
+            in_json: R = self._called_by_worker(args, kwargs)
+            return in_json
+        except (InvalidInput, InvalidOutput) as e:
+            self.logger.error("Job %s cannot go on, and is not tried again: %s", message.message_id, e)
+            raise
+
+    def _call(self, *args: Any) -> R:
+        result = super().__call__(*args)
+        self._json(result)
+        return result
+
+    def _direct(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        given = self._given(args, kwargs)
+        if self.input is None:
+            return ()
+        with _named(self.actor_name):
+            values = self.input.load(self.input.dump({} if given is None else given))
+        return (given if _is(given, self.input) else values,)
+
+    def _called_by_worker(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = self._given(args, kwargs)
+        if self.input is None:
+            return self._json(super().__call__())
+        values = self.input.dump({} if given is None else given)
+        remembered = self._remembered(self.input, values)
+        with _named(self.actor_name, remembered):
+            instance = self.input.load({**remembered, **values})
+        return self._json(super().__call__(instance))
+
+    def _remembered(self, schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the run's memory has of the fields that were not given."""
+        run = current_run()
+        names = [name for name in schema.fields if name not in values]
+        if run is None or run.memory.backend is None or not names:
+            return {}
+        try:
+            return run.memory.read(*names)
+        except PayloadError as e:
+            raise InvalidInput(f"{self.actor_name}: input: the run's memory cannot be read: {e}", e.value) from None
+
+    def _json(self, result: Any) -> Any:
+        """The JSON form of what the function returned, checked."""
+        schema = self.output
+        if schema is None:
+            return result
+        with _named(self.actor_name):
+            value = schema.load(schema.dump(result, "output", InvalidOutput), "output", InvalidOutput)
+            return schema.dump(value, "output", InvalidOutput)
+
+
+class _Checked(tuple[Any, ...]):
+    """Arguments as they go on the wire."""
+
+    __slots__ = ()
+
+
+class _Calls(Middleware):
+    """Tells a worker's call of an actor from any other."""
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        _message.set(message)
+
+    def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
+        _message.set(None)
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        _message.set(None)
+
+
+class _named:
+    """Puts the actor's name, and what came from memory, before an error's text."""
+
+    def __init__(self, actor_name: str, remembered: Mapping[str, Any] | None = None) -> None:
+        self.actor_name = actor_name
+        self.remembered = remembered
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, FlowError):
+            source = f" (from the run's memory: {', '.join(self.remembered)})" if self.remembered else ""
+            error.message = f"{self.actor_name}: {error.message}{source}"
+            error.args = (error.message,)
+
+
+def _is(value: Any, schema: Schema | None) -> bool:
+    """Whether a value is an instance of a schema's class."""
+    return schema is not None and isinstance(value, typing.get_origin(schema.cls) or schema.cls)
+
+
+# -- the decorator ---------------------------------------------------------------
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[..., Awaitable[R]]) -> TypedActor[R]: ...
+    @overload
+    def __call__(self, fn: Callable[..., R]) -> TypedActor[R]: ...
+
+
+@overload
+def actor(fn: Callable[..., Awaitable[R]]) -> TypedActor[R]: ...
+@overload
+def actor(fn: Callable[..., R]) -> TypedActor[R]: ...
+@overload
+def actor(
+    *,
+    actor_name: str | None = None,
+    queue_name: str = "default",
+    priority: int = 0,
+    broker: dramatiq.Broker | None = None,
+    **options: Any,
+) -> _Decorator: ...
+
+
+def actor(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Declare a typed actor: ``dramatiq.actor(actor_class=TypedActor, ...)``, with the same options.
+
+    Raises:
+      ConfigurationError: for a function or an annotation that cannot be used so.
+    """
+    options.setdefault("actor_class", TypedActor)
+    return functools.partial(dramatiq.actor, **options) if fn is None else dramatiq.actor(fn, **options)
+
+
+__all__ = ["TypedActor", "actor"]

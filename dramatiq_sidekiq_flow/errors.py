@@ -74,6 +74,22 @@ class InvalidWorkflow(FlowError):
     """A workflow built from something that is no node."""
 
 
+class InvalidInput(FlowError):
+    """An input does not have the declared shape."""
+
+
+class InvalidTemplate(FlowError):
+    """A template that cannot be registered, or whose builder gave no workflow."""
+
+
+class UnknownTemplate(FlowError):
+    """No template of that name was registered.  ``value`` is the name."""
+
+
+class NoCurrentRun(FlowError):
+    """This needs the run that the current actor belongs to, and there is none."""
+
+
 # -- what happened to a job ---------------------------------------------------
 
 

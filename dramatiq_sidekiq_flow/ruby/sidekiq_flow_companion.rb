@@ -149,6 +149,12 @@ module SidekiqFlow::Companion
       @resolved_memory = resolve_memory
     end
 
+    # Where a job's run keeps what its jobs return; empty where nothing is kept.
+    def memory_key(job)
+      id = run_id(job)
+      (memory && id.is_a?(String) && !id.empty?) ? "#{memory.key_prefix}:#{id}" : ""
+    end
+
     # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
     def stamp(now = Time.now.to_f)
       (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
@@ -631,7 +637,7 @@ module SidekiqFlow::Companion
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
       ttl = RETRY_HORIZON + ((set == "dead") ? dead_for : score.to_f - now).to_i
-      keys = [key, set, *barrier_keys(payload)]
+      keys = [key, set, *barrier_keys(payload), *memory_keys(payload)]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = SidekiqFlow::Companion.patiently(config.logger) do
         config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
@@ -671,6 +677,10 @@ module SidekiqFlow::Companion
       Callback.stack(SidekiqFlow::Companion.parse(payload) || {}).flat_map(&:keys)
     rescue Refused
       []
+    end
+
+    def memory_keys(payload)
+      [SidekiqFlow::Companion.memory_key(SidekiqFlow::Companion.parse(payload) || {})].reject(&:empty?)
     end
   end
 
@@ -812,7 +822,9 @@ module SidekiqFlow::Companion
       result = result.to_h if result.is_a?(SidekiqFlow::Companion.gem::Schema)
       return [] unless result.is_a?(Hash) && SidekiqFlow::Companion.memory && !SidekiqFlow::Companion.run_id(job).to_s.empty?
 
-      result.flat_map { |name, value| [name.to_s, Sidekiq.dump_json(value)] }
+      namespace = job["memory_namespace"]
+      prefix = (namespace.is_a?(String) && !namespace.empty?) ? "#{namespace}." : ""
+      result.flat_map { |name, value| ["#{prefix}#{name}", Sidekiq.dump_json(value)] }
     end
   end
 
@@ -865,7 +877,7 @@ module SidekiqFlow::Companion
     end
 
     def advance
-      return if @stack.empty? && @fields.empty?
+      return if @stack.empty? && memory_key.empty?
 
       top_down = @stack.reverse
       kinds = top_down.map(&:kind)
@@ -902,12 +914,16 @@ module SidekiqFlow::Companion
     end
 
     def send_script(top_down, kinds, planned, plan)
-      memory = SidekiqFlow::Companion.memory unless @fields.empty?
       plan_keys, plan_arguments = plan ? plan.writes : [[], [0, 0, 0, 0]]
-      memory_key, memory_ttl = memory ? ["#{memory.key_prefix}:#{run_id}", memory.ttl] : ["", 0]
+      memory_ttl = SidekiqFlow::Companion.memory&.ttl || 0
       keys = [memory_key, "queues", "schedule", *top_down.flat_map(&:keys), *plan_keys]
       arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, kinds.size, *kinds]
       @unit.advance(keys, [*arguments, planned, *plan_arguments])
+    end
+
+    # It is kept alive with every step, also by those that write nothing there.
+    def memory_key
+      SidekiqFlow::Companion.memory_key(@job)
     end
 
     # What the barriers count: the jid.
@@ -1293,11 +1309,11 @@ end
 -- A job is done: take it out of flight, keep its output, walk its callback
 -- stack, and write what follows.  One step, safe to send twice.
 --
--- KEYS: in-flight hash, memory hash, 'queues', 'schedule',
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
 --       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
 --       then the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       ttl of the memory in seconds, number of fields, per field: name, JSON
+--       seconds that the memory outlives its run, number of fields, per field: name, JSON
 --       number of callbacks, per callback: kind
 --         'f' fires a continuation       (stop there)
 --         'n' has none and propagates    (count the next one down)
@@ -1312,6 +1328,10 @@ end
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
 -- twice counts once.
+--
+-- The memory lives as long as its run: while anything waits, as long as the
+-- barriers do; when nothing is left, its own ttl, or what extend_ttl asked for
+-- (swf:keep:MEMORY lives that long).
 
 local RELEASED_TTL = 86400
 
@@ -1319,7 +1339,7 @@ local a, k = 1, 4
 local function arg() a = a + 1; return ARGV[a - 1] end
 
 local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), arg()
+local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
 
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
@@ -1374,7 +1394,6 @@ if new and n_fields > 0 then
   for first = first_field, last, 1000 do
     redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
   end
-  redis.call('EXPIRE', memory, memory_ttl)
 end
 for _, c in ipairs(counts) do
   if c[5] then
@@ -1385,7 +1404,8 @@ for _, c in ipairs(counts) do
   else
     redis.call('DECR', c[1])
     redis.call('SADD', c[3], c[4])
-    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], ttl) end
+    -- As long as the barrier, which may wait for a child with a long delay.
+    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], math.max(ttl, redis.call('TTL', c[1]))) end
   end
 end
 if plan then write_plan(plan) end
@@ -1400,6 +1420,19 @@ for i = done + 1, n do
     redis.call('EXPIRE', barrier, ttl)
     redis.call('EXPIRE', ran, ttl)
     redis.call('EXPIRE', units, ttl)
+  end
+end
+if memory ~= '' and new then
+  local left = redis.call('TTL', memory)
+  local over = done == n and fire == 0
+  local wanted = memory_ttl
+  if not over then
+    wanted = math.max(wanted, ttl)
+    -- The lowest barrier waits for all of the run, siblings with a delay too.
+    if done < n then wanted = math.max(wanted, redis.call('TTL', KEYS[1 + 3 * n + 1])) end
+  end
+  if left ~= -2 and (over or left < wanted - 3600) then
+    redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end
 return {'DONE'}
@@ -1422,10 +1455,10 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.6f', now -
 -- @file fail.lua
 -- A job failed: from flight into `retry` or `dead`, or nowhere.
 --
--- KEYS: in-flight hash, 'retry' or 'dead', then barrier keys to keep alive
+-- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, most jobs that `dead` keeps,
---       ttl of the barriers in seconds
+--       seconds that those live on
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 

@@ -10,7 +10,7 @@ what every step receives.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Union
 
@@ -48,11 +48,23 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
         if name == "retry" and not isinstance(value, (bool, int)):
             raise InvalidOptions(f"retry must be true, false or a number of tries, not {value!r}.", value)
+        if name == "memory_namespace":
+            check_namespace(value)
         if name == "tags" and not isinstance(value, (list, tuple)):
             raise InvalidOptions(f"tags must be a list of strings, not {value!r}.", value)
         if name == "retry_for" and (type(value) is bool or not isinstance(value, (int, float)) or value > 1e9):
             raise InvalidOptions(f"retry_for must be a number of seconds, not {value!r}.", value)
         codec.check(value, name)
+
+
+def check_namespace(name: Any) -> None:
+    """See that this names a part of a run's memory.
+
+    Raises:
+      InvalidOptions: for anything but names with dots between them.
+    """
+    if not isinstance(name, str) or not all(name.split(".")):
+        raise InvalidOptions(f"A namespace of the memory is named like 'left' or 'left.inner', not {name!r}.", name)
 
 
 @attrs.frozen(init=False, repr=False)
@@ -139,7 +151,34 @@ class WithDelay:
         return f"WithDelay({self.task!r}, delay={self.delay})"
 
 
-Node = Union[Job, Chain, Group, WithDelay]
+@attrs.frozen(init=False, repr=False)
+class Namespace:
+    """A node whose steps keep what they return apart from others', in the run's memory.
+
+    A field ``size`` of a step inside ``Namespace("left", ...)`` is the field
+    ``left.size`` of the memory.  Its steps read ``size`` and find their own
+    first, then everybody's.  Nested, names join: ``outer.inner``.
+
+    Parameters:
+      name: As the option ``memory_namespace`` of a single step.
+      task: The node.
+
+    Raises:
+      InvalidOptions: for a name that is none.
+    """
+
+    name: str
+    task: Any
+
+    def __init__(self, name: str, task: Any) -> None:
+        check_namespace(name)
+        self.__attrs_init__(name, task)
+
+    def __repr__(self) -> str:
+        return f"Namespace({self.name!r}, {self.task!r})"
+
+
+Node = Union[Job, Chain, Group, WithDelay, Namespace]
 
 
 def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
@@ -160,12 +199,28 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
         return {"__type__": kind, "children": [dump(child, leaf, depth - 2) for child in node.children]}
     if isinstance(node, WithDelay):
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
+    if isinstance(node, Namespace):
+        inside = dump(node.task, leaf, depth)
+        for job in jobs(inside):
+            inner = job.get("memory_namespace")
+            job["memory_namespace"] = f"{node.name}.{inner}" if inner else node.name
+        return inside
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
             f"{node!r} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...).", node
         )
     return wire
+
+
+def jobs(wire: Wire) -> Iterator[Wire]:
+    """The jobs of a tree in wire form, in order."""
+    if wire["__type__"] == "job":
+        yield wire
+    for child in wire.get("children", ()):
+        yield from jobs(child)
+    if "task" in wire:
+        yield from jobs(wire["task"])
 
 
 def dump_job(job: Job) -> Wire:
@@ -251,6 +306,6 @@ def total_delay(wire: Wire) -> float:
     """The longest time that the delays of a tree can add up to, in milliseconds."""
     kind = wire["__type__"]
     if kind == "with_delay":
-        return float(wire["delay"]) + total_delay(wire["task"])
+        return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
     delays = [total_delay(child) for child in wire.get("children", ())]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)

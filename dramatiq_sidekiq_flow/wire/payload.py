@@ -32,6 +32,10 @@ RETRY_HORIZON = 21 * 86_400
 #: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
 MAX_ERROR_MESSAGE = 10_000
 
+#: The option of a step that says under which name its output is kept apart;
+#: ``outer.inner`` is inside ``outer``.
+NAMESPACE_KEY = "memory_namespace"
+
 #: Handed on from a finished step to the next: tenant, locale and trace.
 #: (Where a Ruby program keeps several kinds of CurrentAttributes, there is a
 #: ``cattr_1`` beside ``cattr``, and so on.)
@@ -51,6 +55,7 @@ class Payload:
         that the same bytes delivered twice are the same job.
       stack: The callback stack, top last.
       dialect: In which its workflow's keys are named.
+      namespace: Where in the run's memory it writes; empty for everybody's.
     """
 
     raw: bytes
@@ -60,6 +65,7 @@ class Payload:
     jid: str
     stack: tuple[Callback, ...]
     dialect: Dialect = WORKFLOW
+    namespace: str = ""
 
     @classmethod
     def decode(cls, raw: bytes) -> Payload:
@@ -94,7 +100,10 @@ class Payload:
         jid = fields.get("jid")
         if type(jid) is not str or not jid:
             jid = fingerprint(raw)
-        return cls(raw, fields, name, args, jid, stack, dialect)
+        namespace = fields.get(NAMESPACE_KEY) or ""
+        if type(namespace) is not str:
+            raise InvalidPayload(f"The job's {NAMESPACE_KEY} is no name: {namespace!r:.200}.", raw)
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace)
 
     @property
     def run_id(self) -> str | None:

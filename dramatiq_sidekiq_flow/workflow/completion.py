@@ -19,6 +19,7 @@ from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage, new_jid
+from ..context import namespaced
 from ..errors import BarrierExpired, WrongType
 from ..store import runs
 from ..store.connection import LOST
@@ -138,6 +139,12 @@ class Completion:
         """A plan as the scripts take it."""
         return runs.writes(self.broker.connection, planned.barriers, planned.pushes, planned.scheduled)
 
+    def memory_of(self, payload: Payload) -> tuple[str, int]:
+        """The key of the memory of a job's run, and how many seconds it outlives the run; ``("", 0)`` for none."""
+        if self.memory is None or payload.run_id is None:
+            return ("", 0)
+        return (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
+
     # -- the advance ------------------------------------------------------------
 
     def advance(self, message: SidekiqMessage) -> None:
@@ -150,11 +157,10 @@ class Completion:
         """
         payload = message.payload
         fields: dict[str, bytes] = {}
-        memory = ("", 0)
+        memory = self.memory_of(payload)
         if self.memory is not None and payload.run_id is not None and isinstance(message.output, Mapping):
-            fields = self.memory.encode(message.output)
-            memory = (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
-        if not payload.stack and not fields:
+            fields = self.memory.encode(namespaced(message.output, payload.namespace))
+        if not payload.stack and not memory[0]:
             self.broker.commit.done(message.member, message.receipt)
             return
 

@@ -32,6 +32,9 @@ from ..wire.payload import RETRY_HORIZON
 #: A barrier that has released is kept for a day, as the gem keeps it.
 RELEASED_TTL = 86_400
 
+#: Redis refuses a ttl whose end it cannot count; nobody waits for a thousand years.
+MAX_TTL = 1000 * 365 * 86_400
+
 
 @attrs.frozen
 class NewBarrier:
@@ -132,7 +135,7 @@ def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...]) -> int:
     trees = [c.remaining for c in stack if c.remaining is not None]
     if node is not None:
         trees.append(node)
-    return RETRY_HORIZON + int(sum(map(total_delay, trees)) / 1000) + 1
+    return int(min(RETRY_HORIZON + sum(map(total_delay, trees)) / 1000 + 1, MAX_TTL))
 
 
 class _Build:

@@ -69,6 +69,8 @@ class Workflow:
             memory = (completion.memory.key(run_id), completion.memory.ttl_seconds)
         planned = plan(self.wire, (), completion.source(run_id))
         ttl = barrier_ttl(self.wire, ())
+        if not planned.completes:
+            memory = (memory[0], max(memory[1], ttl))
         while True:
             reply = runs.start(
                 completion.broker.connection,

@@ -5,8 +5,9 @@ from .context import current_run
 from .middleware import WorkflowMiddleware
 from .store.memory import RedisHashMemory
 from .typed.ruby import RubyJob
-from .wire.nodes import Chain, Group, Job, WithDelay
-from .workflow import Workflow
+from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
+from .workflow import Workflow, extend_ttl
+from .workflow.templates import Templates, template, templates
 
 __version__ = "0.1.0"
 
@@ -14,11 +15,16 @@ __all__ = [
     "Chain",
     "Group",
     "Job",
+    "Namespace",
     "RedisHashMemory",
     "RubyJob",
     "SidekiqBroker",
+    "Templates",
     "WithDelay",
     "Workflow",
     "WorkflowMiddleware",
     "current_run",
+    "extend_ttl",
+    "template",
+    "templates",
 ]

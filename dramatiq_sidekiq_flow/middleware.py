@@ -77,6 +77,7 @@ class WorkflowMiddleware(Middleware):
         registry = Registry(broker.connection, self.registry)
         broker.completion = Completion(broker, self.memory, self.classes, self.tag_runs, registry, self.dialect)
         broker.heartbeat.tasks.append(lambda: registry.beat(broker))
+        broker.heartbeat.memory_of = broker.completion.memory_of
         for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
             _quieten(name)
 

@@ -50,6 +50,9 @@ module SidekiqFlow::Companion
   # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
   RETRY_HORIZON = 21 * 86_400
 
+  # Redis refuses a ttl whose end it cannot count.
+  MAX_TTL = 1000 * 365 * 86_400
+
   # A barrier that has released is kept for a day, as the gem keeps it.
   RELEASED_TTL = 86_400
 
@@ -631,13 +634,17 @@ module SidekiqFlow::Companion
       reply
     end
 
-    # From flight to `retry` or `dead`, and the barriers above the job live on
-    # for as long as it may be tried again.
+    # From flight to `retry` or `dead`, and the barriers above the job, and the
+    # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      ttl = RETRY_HORIZON + ((set == "dead") ? dead_for : score.to_f - now).to_i
-      keys = [key, set, *barrier_keys(payload), *memory_keys(payload)]
+      job = SidekiqFlow::Companion.parse(payload) || {}
+      stack = stack_of(job)
+      memory_key = SidekiqFlow::Companion.memory_key(job)
+      waits = (set == "dead") ? dead_for : score.to_f - now
+      ttl = [Plan.barrier_ttl(nil, stack) + waits.to_i, SidekiqFlow::Companion.memory&.ttl || 0].max
+      keys = [key, set, *stack.flat_map(&:keys), *[memory_key].reject(&:empty?)]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = SidekiqFlow::Companion.patiently(config.logger) do
         config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
@@ -673,14 +680,10 @@ module SidekiqFlow::Companion
       worker.release(self)
     end
 
-    def barrier_keys(payload)
-      Callback.stack(SidekiqFlow::Companion.parse(payload) || {}).flat_map(&:keys)
+    def stack_of(job)
+      Callback.stack(job)
     rescue Refused
       []
-    end
-
-    def memory_keys(payload)
-      [SidekiqFlow::Companion.memory_key(SidekiqFlow::Companion.parse(payload) || {})].reject(&:empty?)
     end
   end
 
@@ -965,7 +968,7 @@ module SidekiqFlow::Companion
       # Seconds that barriers must live: all delays ahead, and a job's retries.
       def barrier_ttl(node, stack)
         trees = [*stack.map(&:remaining), node].compact
-        RETRY_HORIZON + (trees.sum { |tree| total_delay(tree) } / 1000.0).to_i + 1
+        [RETRY_HORIZON + (trees.sum { |tree| total_delay(tree) } / 1000.0).to_i + 1, MAX_TTL].min
       end
 
       def children(node)
@@ -980,7 +983,7 @@ module SidekiqFlow::Companion
       def total_delay(node)
         case node["__type__"]
         when "job" then 0
-        when "with_delay" then node["delay"] + total_delay(node["task"])
+        when "with_delay" then [0, node["delay"]].max + total_delay(node["task"])
         when "chain" then children(node).sum { |child| total_delay(child) }
         else children(node).map { |child| total_delay(child) }.max || 0
         end

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
 import attrs
 import msgspec
@@ -30,6 +30,10 @@ NOOP_CLASS = WORKFLOW.noop_class
 
 #: The name of a Ruby class, as Ruby looks it up; other names are Python's alone.
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
+
+#: The longest delay, in milliseconds: 31,000 years.  Larger numbers are beyond
+#: what floats and Redis count.
+MAX_DELAY = 10**15
 
 #: Written by us or by the pusher; never an option of a job.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
@@ -143,8 +147,8 @@ class WithDelay:
     def __init__(self, task: Any, delay: int | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
-        if type(delay) is not int or delay < 0:
-            raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r}.", delay)
+        if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
+            raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
 
     def __repr__(self) -> str:
@@ -283,7 +287,7 @@ class _GroupShape(msgspec.Struct, tag_field="__type__", tag="group"):
 
 
 class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
-    delay: Union[int, float]
+    delay: Union[Annotated[int, msgspec.Meta(le=MAX_DELAY)], Annotated[float, msgspec.Meta(le=MAX_DELAY)]]
     task: Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
 
 

@@ -29,6 +29,10 @@ DEFAULT_RETRIES = 25
 #: Those 25 retries take about 21 days, in seconds: a barrier outlives them.
 RETRY_HORIZON = 21 * 86_400
 
+#: Redis refuses a ttl whose end it cannot count, and nobody waits for a
+#: thousand years.  In seconds.
+MAX_TTL = 1000 * 365 * 86_400
+
 #: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
 MAX_ERROR_MESSAGE = 10_000
 

@@ -31,6 +31,7 @@ from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
 from ..wire.nodes import NOOP_CLASS, Wire
 from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
+from .collisions import Collision, collisions
 from .plan import Plan, Source, barrier_ttl, completes_at_once, plan
 
 
@@ -62,6 +63,7 @@ class Completion:
         self.registry = registry or Registry(broker.connection)
         self.dialect = dialect
         self._warned: set[str] = set()
+        self._collided: set[Collision] = set()
 
     # -- what a step is pushed with -------------------------------------------
 
@@ -109,6 +111,16 @@ class Completion:
                 name,
             )
         return DEFAULTS
+
+    def warn_of_collisions(self, wire: Wire) -> None:
+        """Warn, once, of steps that run side by side and are known to write the same fields."""
+        declared = {name: getattr(actor, "output_fields", None) for name, actor in self.broker.actors.items()}
+        if self.memory is None or not any(declared.values()):
+            return
+        for found in collisions(wire, lambda name: declared.get(name) or ()):
+            if found not in self._collided:
+                self._collided.add(found)
+                self.logger.warning("%s", found)
 
     def noop_queue(self, finished: str | None = None) -> str:
         """A queue that somebody consumes, for a job that does nothing.

@@ -16,8 +16,8 @@ from ..context import current_run
 from ..errors import InvalidOptions, NoCurrentRun
 from ..store import runs
 from ..store.connection import LOST
-from ..wire.payload import Payload
-from .plan import MAX_TTL, barrier_ttl
+from ..wire.payload import MAX_TTL, Payload
+from .plan import barrier_ttl
 
 if TYPE_CHECKING:
     from .completion import Completion

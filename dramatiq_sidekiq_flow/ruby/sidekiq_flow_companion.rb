@@ -643,7 +643,7 @@ module SidekiqFlow::Companion
       stack = stack_of(job)
       memory_key = SidekiqFlow::Companion.memory_key(job)
       waits = (set == "dead") ? dead_for : score.to_f - now
-      ttl = [Plan.barrier_ttl(nil, stack) + waits.to_i, SidekiqFlow::Companion.memory&.ttl || 0].max
+      ttl = [horizon(stack) + waits.to_i, SidekiqFlow::Companion.memory&.ttl || 0].max
       keys = [key, set, *stack.flat_map(&:keys), *[memory_key].reject(&:empty?)]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = SidekiqFlow::Companion.patiently(config.logger) do
@@ -684,6 +684,13 @@ module SidekiqFlow::Companion
       Callback.stack(job)
     rescue Refused
       []
+    end
+
+    # A tree that cannot be read must not keep a failed job from leaving flight.
+    def horizon(stack)
+      Plan.barrier_ttl(nil, stack)
+    rescue
+      RETRY_HORIZON
     end
   end
 

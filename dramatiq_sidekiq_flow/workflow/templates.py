@@ -7,6 +7,7 @@ language, finds it there (the gem's ``Templates``).
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 import typing
@@ -72,7 +73,8 @@ class Template:
                 codec.check(given, "params")
             except FlowError as e:
                 raise InvalidInput(e.message, params) from None
-            return given, dict(given)
+            # The builder may do with its own what it likes.
+            return copy.deepcopy(given), given
         loaded = self.schema.load(given, "params")
         return loaded, self.schema.dump(loaded, "params")
 
@@ -81,6 +83,8 @@ class Template:
         loaded, seed = self.params(params)
         try:
             node = self.builder(loaded) if self.takes_params else self.builder()
+        except InvalidWorkflow as e:
+            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", e.value) from e
         except FlowError:
             raise
         except Exception as e:

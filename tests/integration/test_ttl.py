@@ -17,6 +17,7 @@ from dramatiq.middleware import AsyncIO
 from dramatiq_sidekiq_flow import (
     Chain,
     Group,
+    Job,
     RedisHashMemory,
     SidekiqBroker,
     WithDelay,
@@ -162,6 +163,25 @@ def test_a_failed_step_keeps_the_memory_until_it_is_tried_again(broker: SidekiqB
     assert about(client.ttl(barriers_of(job)[0]), HORIZON + 180 * DAY)
 
 
+def test_a_failed_step_keeps_all_for_the_delays_that_follow_it(broker: SidekiqBroker, client: redis.Redis) -> None:
+    """Who goes on after it may be Ruby, which makes nothing longer."""
+
+    @dramatiq.actor(queue_name="python")
+    def fails() -> None:
+        raise ValueError
+
+    run_id = Workflow(Chain(fails.message(), WithDelay(Job("After", queue="ruby"), 50 * DAY * 1000))).start(
+        seed={"n": 1}
+    )
+    (job,) = members(client, "python")
+    kept = [*barriers_of(job)[:2], f"swf:mem:{run_id}"]
+    for key in kept:
+        client.expire(key, 5000)
+    with working(broker):
+        eventually(lambda: members(client, "retry"))
+    assert [about(client.ttl(key), HORIZON + 50 * DAY + 60) for key in kept] == [True] * 3
+
+
 def test_a_discarded_step_leaves_all_as_it_is(broker: SidekiqBroker, client: redis.Redis) -> None:
     @dramatiq.actor(queue_name="python", retry=False)
     def fails() -> None:
@@ -299,15 +319,36 @@ def test_extend_ttl_extends_barriers_and_memory(
 
 
 def test_extend_ttl_never_shortens(broker: SidekiqBroker, client: redis.Redis) -> None:
-    seen: list[Any] = []
-    extends = extending(broker, 5000, seen)
-    run_id = Workflow(Chain(extends.message(), WithDelay(extends.message(), DAY * 1000))).start(seed={"n": 1})
-    (job,) = members(client, "python")
-    before = {key: client.ttl(key) for key in [*barriers_of(job), f"swf:mem:{run_id}"]}
+    left: list[int] = []
+
+    @dramatiq.actor(queue_name="python")
+    def extends() -> None:
+        run = current_run()
+        assert run is not None
+        client.expire(f"{barrier}_ran", 3000)
+        client.persist(f"swf:mem:{run.run_id}")
+        extend_ttl(timedelta(days=60))
+        extend_ttl(5000)
+        extend_ttl()
+        keys = (barrier, f"{barrier}_ran", f"swf:mem:{run.run_id}", f"swf:keep:swf:mem:{run.run_id}")
+        left.extend(map(client.ttl, keys))
+
+    Workflow(Chain(extends.message(), Job("After", queue="ruby"))).start(seed={"n": 1})
+    barrier = members(client, "python")[0]["workflow_completion_callbacks"][0][0]
     with working(broker):
-        eventually(lambda: client.zcard("schedule"))
+        eventually(lambda: client.llen("queue:ruby"))
+    assert [about(ttl, 60 * DAY) for ttl in left] == [True, True, False, True], left
+    assert left[2] == -1  # what somebody lets live for ever, lives
+
+
+def test_by_the_rule_the_memory_does_not_outlive_its_run(broker: SidekiqBroker, client: redis.Redis) -> None:
+    seen: list[Any] = []
+    run_id = Workflow(extending(broker, None, seen).message()).start(seed={"n": 1})
+    with working(broker):
+        broker.join("python", timeout=20_000)
     assert seen == [None]
-    assert client.ttl(f"swf:mem:{run_id}") > before[f"swf:mem:{run_id}"] - SLACK
+    assert not client.keys("swf:keep:*")
+    assert DAY - SLACK < client.ttl(f"swf:mem:{run_id}") <= DAY
 
 
 def test_what_was_asked_for_holds_after_the_end(broker: SidekiqBroker, client: redis.Redis) -> None:

@@ -54,12 +54,12 @@ def test_the_nearest_counts(flat: RunMemory) -> None:
 
 
 def test_all_others_are_there_by_their_full_names(flat: RunMemory) -> None:
-    flat.within("left").write({"a": "left's"})
+    flat.within("left").write({"a": "left's", "b": "left's"})
     flat.within("left.inner").write({"b": "inner's"})
-    full = {**dict.fromkeys("abc", "everybody's"), "left.a": "left's", "left.inner.b": "inner's"}
+    full = {**dict.fromkeys("abc", "everybody's"), "left.a": "left's", "left.b": "left's", "left.inner.b": "inner's"}
     assert flat.read() == full
     assert flat.within("right").read() == full
-    assert flat.within("left").read() == {**full, "a": "left's", "inner.b": "inner's"}
+    assert flat.within("left").read() == {**full, "a": "left's", "b": "left's", "inner.b": "inner's"}
     assert flat.within("left.inner").read() == {**full, "a": "left's", "b": "inner's", "inner.b": "inner's"}
     assert flat.within("right").read("left.a", "left.inner.b") == {"left.a": "left's", "left.inner.b": "inner's"}
     assert flat.within("left").within("").read("a") == {"a": "everybody's"}

@@ -137,6 +137,7 @@ def test_a_param_beats_the_file_and_the_file_beats_the_class(
 def test_one_file_may_hold_the_defaults_of_many(registry: Templates, broker: SidekiqBroker, tmp_path: Path) -> None:
     registry.register("echo", echo, defaults={"model": "large", "tries": 1})
     registry.register("other", lambda params: Job("Echo", params))
+    registry.register("untouched", lambda params: Job("A"))
     file = tmp_path / "all.yml"
     file.write_text("echo: {tries: 5}\nother: {since: 2024-01-02, at: 2024-01-02 03:04:05}\n")
     registry.load_defaults(file)
@@ -145,6 +146,7 @@ def test_one_file_may_hold_the_defaults_of_many(registry: Templates, broker: Sid
         "since": date(2024, 1, 2).isoformat(),
         "at": "2024-01-02T03:04:05",
     }
+    assert registry.names() == ["echo", "other", "untouched"]
 
 
 @pytest.mark.parametrize(

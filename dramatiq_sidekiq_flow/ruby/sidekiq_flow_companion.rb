@@ -158,6 +158,17 @@ module SidekiqFlow::Companion
       (memory && id.is_a?(String) && !id.empty?) ? "#{memory.key_prefix}:#{id}" : ""
     end
 
+    # What a job's run needs in Redis, and for how many seconds from the moment
+    # when the job goes on. What cannot be read keeps nothing alive, and keeps no
+    # failed job from leaving flight.
+    def needs(job)
+      stack = Callback.stack(job)
+      keys = [*stack.flat_map(&:keys), memory_key(job)].reject(&:empty?)
+      [keys, [Plan.barrier_ttl(nil, stack), memory&.ttl || 0].max]
+    rescue
+      [[], RETRY_HORIZON]
+    end
+
     # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
     def stamp(now = Time.now.to_f)
       (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
@@ -391,7 +402,18 @@ module SidekiqFlow::Companion
         reply = recover_script(member, orphans, @timeout)
         next if reply[0] != "DONE" || reply[1] + reply[2] == 0
 
+        keep(jobs.map { |_, raw| raw }) if reply[2] > 0
         logger.warn("Worker #{member} is dead: #{reply[1]} of its jobs are back in queue #{queue}, #{reply[2]} are dead.")
+      end
+    end
+
+    # Dead jobs may be retried for as long as `dead` keeps them. Which of these
+    # are dead, the reply does not say; it does the others no harm.
+    def keep(payloads)
+      payloads.each do |raw|
+        keys, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(raw) || {})
+        ttl += config[:dead_timeout_in_seconds]
+        redis { |conn| Scripts.run(conn, "extend", ["", *keys], [ttl, 0]) } unless keys.empty?
       end
     end
 
@@ -639,12 +661,9 @@ module SidekiqFlow::Companion
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      job = SidekiqFlow::Companion.parse(payload) || {}
-      stack = stack_of(job)
-      memory_key = SidekiqFlow::Companion.memory_key(job)
-      waits = (set == "dead") ? dead_for : score.to_f - now
-      ttl = [horizon(stack) + waits.to_i, SidekiqFlow::Companion.memory&.ttl || 0].max
-      keys = [key, set, *stack.flat_map(&:keys), *[memory_key].reject(&:empty?)]
+      needed, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(payload) || {})
+      ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
+      keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = SidekiqFlow::Companion.patiently(config.logger) do
         config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
@@ -678,19 +697,6 @@ module SidekiqFlow::Companion
     def settled
       @settled = true
       worker.release(self)
-    end
-
-    def stack_of(job)
-      Callback.stack(job)
-    rescue Refused
-      []
-    end
-
-    # A tree that cannot be read must not keep a failed job from leaving flight.
-    def horizon(stack)
-      Plan.barrier_ttl(nil, stack)
-    rescue
-      RETRY_HORIZON
     end
   end
 
@@ -1462,6 +1468,24 @@ for i = 2, #ARGV do
   redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[i])
 end
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.6f', now - tonumber(ARGV[1])), 'LIMIT', 0, 16)
+-- @file extend.lua
+-- Barriers and the memory of a run live on, none of them shorter than before.
+--
+-- KEYS: swf:keep:MEMORY ('' = none), then the keys to keep alive
+-- ARGV: ttl in seconds, '1' where the memory is to live that long even when
+--       the run is over before
+-- Returns: how many of the keys are there
+
+local ttl, found = tonumber(ARGV[1]), 0
+if ARGV[2] == '1' and KEYS[1] ~= '' and redis.call('TTL', KEYS[1]) < ttl then
+  redis.call('SETEX', KEYS[1], ttl, 1)
+end
+for i = 2, #KEYS do
+  local left = redis.call('TTL', KEYS[i])
+  if left ~= -2 then found = found + 1 end
+  if left >= 0 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
+end
+return found
 -- @file fail.lua
 -- A job failed: from flight into `retry` or `dead`, or nowhere.
 --

@@ -8,6 +8,7 @@ language, finds it there (the gem's ``Templates``).
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import threading
 import typing
@@ -261,7 +262,7 @@ def _annotation(name: str, builder: Builder, parameter: inspect.Parameter) -> ty
     """The class that a parameter asks for; None for any mapping."""
     if parameter.annotation is parameter.empty:
         return None
-    function = builder if inspect.isroutine(builder) else type(builder).__call__
+    function = _function(builder)
     try:
         kind = typing.get_type_hints(function).get(parameter.name, parameter.annotation)
     except Exception as e:
@@ -298,10 +299,17 @@ def _with(template: Template, values: Mapping[str, Any], source: str) -> Templat
     return attrs.evolve(template, defaults={**template.defaults, **values})
 
 
+def _function(builder: Builder) -> Callable[..., Any]:
+    """The function behind a builder: of a partial, and of an object that can be called."""
+    while isinstance(builder, functools.partial):
+        builder = builder.func
+    return builder if inspect.isroutine(builder) else type(builder).__call__
+
+
 def _folder(builder: Builder) -> Path:
     """Where a builder's module is; the current folder where it is nowhere (a prompt)."""
     try:
-        return Path(inspect.getfile(inspect.unwrap(builder))).parent
+        return Path(inspect.getfile(inspect.unwrap(_function(builder)))).parent
     except (TypeError, OSError):
         return Path()
 

@@ -186,7 +186,11 @@ def test_a_large_group_is_staged(companion: Site, broker: SidekiqBroker) -> None
 
 
 def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Site) -> None:
-    fine, pill, garbage = job(args=[uuid.uuid4().hex]), job(), b"\xff{no JSON"
+    barrier = str(uuid.uuid4())
+    remaining = {"__type__": "chain", "children": [{"__type__": "job", "class": "Rb::Step", "args": []}]}
+    of_run = {"workflow_run_id": str(uuid.uuid4()), "workflow_completion_callbacks": [[barrier, remaining, False]]}
+    fine, pill, garbage = job(args=[uuid.uuid4().hex]), job(**of_run), b"\xff{no JSON"
+    companion.client.set(barrier, 1, ex=5000)
     member = "gone:1:abcdef:ruby"
     companion.client.set(f"swf:recovered:{pill['jid']}", 2)
     companion.client.set(f"swf:recovered:{fingerprint(garbage)}", 2)
@@ -195,6 +199,9 @@ def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Sit
     companion.client.zadd("swf:workers", {member: time.time() - 60})
     companion.eventually(lambda: dead(companion, pill["jid"]), "a dead poison pill")
     assert dead(companion, pill["jid"])["error_class"] == "PoisonPill"
+    companion.eventually(
+        lambda: companion.client.ttl(barrier) > 200 * 86_400, "a barrier that lives as long as its job"
+    )
     wrapped = dead(companion, fingerprint(garbage))
     assert wrapped is not None
     assert base64.b64decode(wrapped["raw"]) == garbage

@@ -208,6 +208,20 @@ def test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead(
     assert about(client.ttl(f"swf:mem:{run_id}"), HORIZON + 180 * DAY)
 
 
+def test_a_step_that_met_no_middleware_keeps_its_barriers(
+    redis_url: str, broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    """It may be retried for as long as it is dead."""
+    Workflow(Chain(step.message("a"), step.message("b"))).run()
+    (job,) = members(client, "python")
+    bare = SidekiqBroker(url=redis_url)
+    bare.declare_queue("python")
+    with working(bare):
+        eventually(lambda: members(client, "dead"))
+    bare.close()
+    assert about(client.ttl(barriers_of(job)[0]), HORIZON + 180 * DAY)
+
+
 def test_what_a_step_writes_while_it_works_lives_longer_than_the_step(redis_url: str, client: redis.Redis) -> None:
     broker = SidekiqBroker(url=redis_url)
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(ttl=1000)))

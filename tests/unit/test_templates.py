@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -320,8 +321,15 @@ def test_a_builder_may_be_any_callable(registry: Templates, broker: SidekiqBroke
         def __call__(self, params: Params) -> Chain:
             return Chain(Job("Echo", params.doc_id))
 
+    def of_two(prefix: str, params: Params) -> Chain:
+        return Chain(Job("Echo", prefix + params.doc_id))
+
     registry.register("object", Builder())
-    assert registry.build("object", {"doc_id": "1"}, broker=broker).wire["children"][0]["args"] == ["1"]
+    registry.register("method", Builder().__call__)
+    registry.register("partial", partial(of_two, ""))
+    for name in registry.names():
+        assert registry.build(name, {"doc_id": "1"}, broker=broker).wire["children"][0]["args"] == ["1"]
+        assert registry.fetch(name).schema is not None
 
 
 # -- builders --------------------------------------------------------------------------

@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 PYTEST ?= --numprocesses=auto
 DEMO ?= examples/demo.py
+EXAMPLES ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test interop check format bench clean
+.PHONY: help demo examples test interop check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -20,6 +21,14 @@ help: ## Show this
 
 demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
 	@$(BIN)/python $(DEMO)
+
+# Those that are started by another have no main.
+examples: $(VENV)/.installed ## Run every example (EXAMPLES="examples/memory.py")
+	@failed=; output=$$(mktemp); \
+	for example in $(or $(EXAMPLES),$$(grep -l '^if __name__ == "__main__":' examples/*.py)); do \
+	  if $(BIN)/python $$example >$$output 2>&1; then echo "ok      $$example"; \
+	  else echo "failed  $$example"; cat $$output; failed=1; fi; \
+	done; rm -f $$output; test -z "$$failed"
 
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import attrs
 
 from .errors import ConfigurationError
+from .wire.nodes import check_namespace
 
 
 class Memory(Protocol):
@@ -30,10 +31,17 @@ class Memory(Protocol):
 
 @attrs.frozen
 class RunMemory:
-    """The memory of one run."""
+    """The memory of one run, as one of its steps sees it.
+
+    Attributes:
+      namespace: Where the step writes (``left`` or ``outer.inner``); empty for
+        everybody's.  It reads its own first, then that of each namespace
+        around it, then everybody's.
+    """
 
     backend: Memory | None
     run_id: str
+    namespace: str = ""
 
     def _backend(self) -> Memory:
         if self.backend is None:
@@ -43,16 +51,67 @@ class RunMemory:
         return self.backend
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Set values; others stay."""
-        self._backend().write(self.run_id, values)
+        """Set values, in this namespace; others stay.
+
+        Raises:
+          ConfigurationError: where workflows have no memory.
+          InvalidOutput: for keys that are no strings, and values that JSON
+            cannot carry exactly; nothing is written.
+        """
+        self._backend().write(self.run_id, namespaced(values, self.namespace))
 
     def read(self, *keys: str) -> dict[str, Any]:
-        """The values of ``keys`` that are there; without keys, all."""
-        return self._backend().read(self.run_id, keys or None)
+        """The values of ``keys`` that are there; without keys, all.
+
+        In a namespace, what is there under its name and without it is found
+        without it, and the nearest counts.  All of the others' is there, too,
+        under its full name (``right.size``).
+        """
+        backend = self._backend()
+        if not self.namespace:
+            return backend.read(self.run_id, keys or None)
+        prefixes = _prefixes(self.namespace)
+        if keys:
+            found = backend.read(self.run_id, [prefix + key for key in keys for prefix in prefixes])
+            names = ((key, prefix + key) for key in keys for prefix in reversed(prefixes))
+            return {key: found[name] for key, name in names if name in found}
+        everything = backend.read(self.run_id)
+        seen = dict(everything)
+        for prefix in reversed(prefixes[:-1]):
+            own = {name[len(prefix) :]: value for name, value in everything.items() if name.startswith(prefix)}
+            seen.update(own)
+        return seen
+
+    def within(self, namespace: str) -> RunMemory:
+        """The same memory, as a step of that namespace sees it; ``""`` for everybody's.
+
+        Examples:
+
+          >>> current_run().memory.within("left").read("size")
+
+        Raises:
+          InvalidOptions: for a name that is none.
+        """
+        if namespace:
+            check_namespace(namespace)
+        return attrs.evolve(self, namespace=namespace)
 
     def clear(self) -> None:
-        """Forget all values."""
+        """Forget all values of the run, of every namespace."""
         self._backend().clear(self.run_id)
+
+
+def namespaced(values: Mapping[str, Any], namespace: str) -> Mapping[str, Any]:
+    """Values under their full names.  Keys that are no strings stay, for whoever refuses them."""
+    if not namespace:
+        return values
+    return {f"{namespace}.{key}" if isinstance(key, str) else key: value for key, value in values.items()}
+
+
+def _prefixes(namespace: str) -> list[str]:
+    """What a name may stand under, nearest first: ``outer.inner.``, ``outer.``, and nothing."""
+    parts = namespace.split(".")
+    return [".".join(parts[:n]) + "." for n in range(len(parts), 0, -1)] + [""]
 
 
 @attrs.frozen
@@ -64,12 +123,14 @@ class CurrentRun:
       jid: The job's id.
       depth: How many callbacks are on the stack.
       memory: The run's memory.
+      keeper: Lets the run live on; see ``extend_ttl``.
     """
 
     run_id: str
     jid: str
     depth: int
     memory: RunMemory
+    keeper: Callable[[int | None], None] | None = attrs.field(default=None, repr=False, eq=False)
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[CurrentRun]:

@@ -81,6 +81,18 @@ class InvalidInput(FlowError):
     """
 
 
+class InvalidTemplate(FlowError):
+    """A template that cannot be registered, or whose builder gave no workflow."""
+
+
+class UnknownTemplate(FlowError):
+    """No template of that name was registered.  ``value`` is the name."""
+
+
+class NoCurrentRun(FlowError):
+    """This needs the run that the current actor belongs to, and there is none."""
+
+
 # -- what happened to a job ---------------------------------------------------
 
 

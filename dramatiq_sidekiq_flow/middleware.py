@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from .store.memory import RedisHashMemory
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
+from .wire.payload import NAMESPACE_KEY
 from .workflow import Completion
+from .workflow.ttl import keep
 
 _logger = get_logger(__name__)
 
@@ -59,6 +62,10 @@ class WorkflowMiddleware(Middleware):
         self.registry = None if registry is None else manifest.read(registry)
         self.dialect = dialects.named(dialect)
 
+    @property
+    def actor_options(self) -> set[str]:
+        return {NAMESPACE_KEY}
+
     def attach(self, broker: dramatiq.Broker) -> None:
         """Called by the broker that this middleware was added to."""
         if not isinstance(broker, SidekiqBroker):
@@ -70,6 +77,7 @@ class WorkflowMiddleware(Middleware):
         registry = Registry(broker.connection, self.registry)
         broker.completion = Completion(broker, self.memory, self.classes, self.tag_runs, registry, self.dialect)
         broker.heartbeat.tasks.append(lambda: registry.beat(broker))
+        broker.heartbeat.memory_of = broker.completion.memory_of
         for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
             _quieten(name)
 
@@ -83,9 +91,10 @@ class WorkflowMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = message.payload
         if payload.run_id is not None:
-            spoken = None if self.memory is None else self.memory.speaking(payload.dialect)
-            memory = RunMemory(spoken, payload.run_id)
-            set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory))
+            spoken = None if self.memory is None else self.memory.running(payload.dialect)
+            memory = RunMemory(spoken, payload.run_id, payload.namespace)
+            keeper = partial(keep, broker.completion, payload)
+            set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory, keeper))
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

@@ -34,15 +34,18 @@ def random_shape(rng: random.Random, depth: int) -> Shape:
     return (kind, [random_shape(rng, depth - 1) for _ in range(rng.randrange(0, 4))])
 
 
-def build(shape: Shape, job: Callable[[int], Any]) -> tuple[Any, int]:
-    """The workflow of a shape, whose jobs are ``job(0)``, ``job(1)``... in order; and how many there are."""
+def build(shape: Shape, job: Callable[[int], Any], unit: int = 1) -> tuple[Any, int]:
+    """The workflow of a shape, whose jobs are ``job(0)``, ``job(1)``... in order; and how many there are.
+
+    Its delays are in ``unit`` milliseconds.
+    """
     numbers = itertools.count()
 
     def node(shape: Shape) -> Any:
         if shape == "job":
             return job(next(numbers))
         if shape[0] == "delay":
-            return WithDelay(node(shape[2]), delay=shape[1])
+            return WithDelay(node(shape[2]), delay=shape[1] * unit)
         return (Chain if shape[0] == "chain" else Group)(*map(node, shape[1]))
 
     tree = node(shape)

@@ -17,7 +17,7 @@ from ..store import keys, queues, sets
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
-from ..wire.payload import DEFAULTS
+from ..wire.payload import DEFAULTS, Payload
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer, Window
 from .heartbeat import Heartbeat
@@ -33,6 +33,7 @@ class Completion(Protocol):
     """What follows a finished job of a workflow; see ``workflow.completion``."""
 
     def advance(self, message: SidekiqMessage) -> None: ...
+    def memory_of(self, payload: Payload) -> tuple[str, int]: ...
 
 
 class SidekiqBroker(dramatiq.Broker):

@@ -24,7 +24,8 @@ from dramatiq.middleware import SkipMessage
 from ..errors import FlowError, PayloadError, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
 from ..store.connection import LOST
-from ..wire.payload import RETRY_HORIZON, Payload, buried
+from ..wire.callbacks import delay_ahead
+from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
 from .message import SidekiqMessage, to_message
 from .retries import Failure, Retries, bury, decide, killed
 
@@ -184,6 +185,7 @@ class SidekiqConsumer(Consumer):
         window.add(base, payloads)
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
+        payload = None
         try:
             payload = Payload.decode(raw)
             if payload.stack and self.broker.completion is None:
@@ -196,7 +198,7 @@ class SidekiqConsumer(Consumer):
             self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)
             now = time.time()
             dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
-            self._write_failure(receipt, dead, (), now)
+            self._write_failure(receipt, dead, payload, now)
             return None
         self.window.handed_out[receipt] = None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
@@ -237,13 +239,20 @@ class SidekiqConsumer(Consumer):
                 self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
                 failure = killed(message.payload, self.queue_name, e)
         if failure is not None:
-            barriers = [callback.barrier for callback in message.payload.stack]
-            self._write_failure(message.receipt, failure, barriers, time.time())
+            self._write_failure(message.receipt, failure, message.payload, time.time())
         self.window.settle(message.receipt)
 
-    def _write_failure(self, receipt: str, failure: Failure, barriers: Iterable[str], now: float) -> None:
-        # A dead job may be retried for as long as `dead` keeps it.
-        ttl = RETRY_HORIZON + int(sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now)
+    def _write_failure(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> None:
+        barriers: list[str] = []
+        memory, ttl = "", 0
+        if payload is not None and failure.action != "discard":
+            barriers = [callback.barrier for callback in payload.stack]
+            # A dead job may be retried for as long as `dead` keeps it.
+            waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
+            ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack) / 1000 + 1, MAX_TTL))
+            if self.broker.completion is not None:
+                memory, least = self.broker.completion.memory_of(payload)
+                ttl = max(ttl, least)
         reply = self.broker.commit.run(
             sets.fail(
                 self.window.member,
@@ -253,6 +262,7 @@ class SidekiqConsumer(Consumer):
                 at=failure.at,
                 payload=failure.payload,
                 barriers=barriers,
+                memory=memory,
                 ttl=ttl,
             )
         )

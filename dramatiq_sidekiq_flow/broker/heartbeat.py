@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dramatiq.logging import get_logger
 
 from ..errors import PayloadError, PoisonPill
-from ..store import keys, queues, workers
+from ..store import keys, queues, runs, sets, workers
 from ..store.connection import Connection
 from ..wire import codec
-from ..wire.payload import Payload, buried, failed, fingerprint
+from ..wire.callbacks import delay_ahead
+from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried, failed, fingerprint
 
 #: Jobs recovered by one script.
 BATCH = 100
@@ -40,6 +41,8 @@ class Heartbeat:
         self.interval = min(10.0, timeout / 5)
         #: Done after each beat; what raises is logged.
         self.tasks: list[Callable[[], None]] = []
+        #: The key of a job's memory, and its own ttl in seconds.
+        self.memory_of: Callable[[Payload], tuple[str, int]] = lambda job: ("", 0)
         self._members: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -89,6 +92,8 @@ class Heartbeat:
             back, dead = workers.recover(
                 self.connection, member, orphans[start : start + BATCH], timeout=self.timeout, now=now
             )
+            if dead:
+                self._keep(orphans[start : start + BATCH])
             if back or dead:
                 self.logger.warning(
                     "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead.",
@@ -97,6 +102,16 @@ class Heartbeat:
                     queue_name,
                     dead,
                 )
+
+    def _keep(self, orphans: list[workers.Orphan]) -> None:
+        # Those that died may be retried for as long as `dead` keeps them. Which
+        # of these they were, the reply does not say; it does the others no harm.
+        for orphan in orphans:
+            if orphan.job is not None and orphan.job.stack:
+                barriers = [callback.barrier for callback in orphan.job.stack]
+                memory, least = self.memory_of(orphan.job)
+                ttl = RETRY_HORIZON + sets.DEAD_TIMEOUT + delay_ahead(orphan.job.stack) / 1000
+                runs.extend(self.connection, barriers, memory, ttl=max(int(min(ttl, MAX_TTL)), least))
 
     def stop(self) -> None:
         """Stop beating; members without jobs in flight are forgotten."""
@@ -133,4 +148,4 @@ def _orphan(receipt: str, raw: bytes, queue_name: str, now: float) -> workers.Or
         job = Payload.decode(raw)
     except PayloadError as e:
         return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
-    return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)))
+    return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)

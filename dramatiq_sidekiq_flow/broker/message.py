@@ -19,11 +19,11 @@ from dramatiq.broker import MessageProxy
 from ..errors import InvalidArguments
 from ..wire import codec
 from ..wire.nodes import check_options
-from ..wire.payload import Payload, seconds
+from ..wire.payload import NAMESPACE_KEY, Payload, seconds
 from .retries import Failure
 
-#: Sidekiq's job options, as actor or message options of the same name.
-SIDEKIQ_OPTIONS = frozenset(("retry", "dead", "backtrace", "tags", "retry_for", "retry_queue"))
+#: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
+SIDEKIQ_OPTIONS = frozenset(("retry", "dead", "backtrace", "tags", "retry_for", "retry_queue", NAMESPACE_KEY))
 
 #: The key for the options that only Dramatiq knows.
 DRAMATIQ_KEY = "dramatiq"

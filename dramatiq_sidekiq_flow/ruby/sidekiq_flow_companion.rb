@@ -50,6 +50,9 @@ module SidekiqFlow::Companion
   # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
   RETRY_HORIZON = 21 * 86_400
 
+  # Redis refuses a ttl whose end it cannot count.
+  MAX_TTL = 1000 * 365 * 86_400
+
   # A barrier that has released is kept for a day, as the gem keeps it.
   RELEASED_TTL = 86_400
 
@@ -147,6 +150,23 @@ module SidekiqFlow::Companion
       return @resolved_memory if defined?(@resolved_memory)
 
       @resolved_memory = resolve_memory
+    end
+
+    # Where a job's run keeps what its jobs return; empty where nothing is kept.
+    def memory_key(job)
+      id = run_id(job)
+      (memory && id.is_a?(String) && !id.empty?) ? "#{memory.key_prefix}:#{id}" : ""
+    end
+
+    # What a job's run needs in Redis, and for how many seconds from the moment
+    # when the job goes on. What cannot be read keeps nothing alive, and keeps no
+    # failed job from leaving flight.
+    def needs(job)
+      stack = Callback.stack(job)
+      keys = [*stack.flat_map(&:keys), memory_key(job)].reject(&:empty?)
+      [keys, [Plan.barrier_ttl(nil, stack), memory&.ttl || 0].max]
+    rescue
+      [[], RETRY_HORIZON]
     end
 
     # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
@@ -382,7 +402,18 @@ module SidekiqFlow::Companion
         reply = recover_script(member, orphans, @timeout)
         next if reply[0] != "DONE" || reply[1] + reply[2] == 0
 
+        keep(jobs.map { |_, raw| raw }) if reply[2] > 0
         logger.warn("Worker #{member} is dead: #{reply[1]} of its jobs are back in queue #{queue}, #{reply[2]} are dead.")
+      end
+    end
+
+    # Dead jobs may be retried for as long as `dead` keeps them. Which of these
+    # are dead, the reply does not say; it does the others no harm.
+    def keep(payloads)
+      payloads.each do |raw|
+        keys, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(raw) || {})
+        ttl += config[:dead_timeout_in_seconds]
+        redis { |conn| Scripts.run(conn, "extend", ["", *keys], [ttl, 0]) } unless keys.empty?
       end
     end
 
@@ -625,13 +656,14 @@ module SidekiqFlow::Companion
       reply
     end
 
-    # From flight to `retry` or `dead`, and the barriers above the job live on
-    # for as long as it may be tried again.
+    # From flight to `retry` or `dead`, and the barriers above the job, and the
+    # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      ttl = RETRY_HORIZON + ((set == "dead") ? dead_for : score.to_f - now).to_i
-      keys = [key, set, *barrier_keys(payload)]
+      needed, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(payload) || {})
+      ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
+      keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = SidekiqFlow::Companion.patiently(config.logger) do
         config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
@@ -665,12 +697,6 @@ module SidekiqFlow::Companion
     def settled
       @settled = true
       worker.release(self)
-    end
-
-    def barrier_keys(payload)
-      Callback.stack(SidekiqFlow::Companion.parse(payload) || {}).flat_map(&:keys)
-    rescue Refused
-      []
     end
   end
 
@@ -812,7 +838,9 @@ module SidekiqFlow::Companion
       result = result.to_h if result.is_a?(SidekiqFlow::Companion.gem::Schema)
       return [] unless result.is_a?(Hash) && SidekiqFlow::Companion.memory && !SidekiqFlow::Companion.run_id(job).to_s.empty?
 
-      result.flat_map { |name, value| [name.to_s, Sidekiq.dump_json(value)] }
+      namespace = job["memory_namespace"]
+      prefix = (namespace.is_a?(String) && !namespace.empty?) ? "#{namespace}." : ""
+      result.flat_map { |name, value| ["#{prefix}#{name}", Sidekiq.dump_json(value)] }
     end
   end
 
@@ -865,7 +893,7 @@ module SidekiqFlow::Companion
     end
 
     def advance
-      return if @stack.empty? && @fields.empty?
+      return if @stack.empty? && memory_key.empty?
 
       top_down = @stack.reverse
       kinds = top_down.map(&:kind)
@@ -902,12 +930,16 @@ module SidekiqFlow::Companion
     end
 
     def send_script(top_down, kinds, planned, plan)
-      memory = SidekiqFlow::Companion.memory unless @fields.empty?
       plan_keys, plan_arguments = plan ? plan.writes : [[], [0, 0, 0, 0]]
-      memory_key, memory_ttl = memory ? ["#{memory.key_prefix}:#{run_id}", memory.ttl] : ["", 0]
+      memory_ttl = SidekiqFlow::Companion.memory&.ttl || 0
       keys = [memory_key, "queues", "schedule", *top_down.flat_map(&:keys), *plan_keys]
       arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, kinds.size, *kinds]
       @unit.advance(keys, [*arguments, planned, *plan_arguments])
+    end
+
+    # It is kept alive with every step, also by those that write nothing there.
+    def memory_key
+      SidekiqFlow::Companion.memory_key(@job)
     end
 
     # What the barriers count: the jid.
@@ -949,7 +981,7 @@ module SidekiqFlow::Companion
       # Seconds that barriers must live: all delays ahead, and a job's retries.
       def barrier_ttl(node, stack)
         trees = [*stack.map(&:remaining), node].compact
-        RETRY_HORIZON + (trees.sum { |tree| total_delay(tree) } / 1000.0).to_i + 1
+        [RETRY_HORIZON + (trees.sum { |tree| total_delay(tree) } / 1000.0).to_i + 1, MAX_TTL].min
       end
 
       def children(node)
@@ -964,7 +996,7 @@ module SidekiqFlow::Companion
       def total_delay(node)
         case node["__type__"]
         when "job" then 0
-        when "with_delay" then node["delay"] + total_delay(node["task"])
+        when "with_delay" then [0, node["delay"]].max + total_delay(node["task"])
         when "chain" then children(node).sum { |child| total_delay(child) }
         else children(node).map { |child| total_delay(child) }.max || 0
         end
@@ -1293,11 +1325,11 @@ end
 -- A job is done: take it out of flight, keep its output, walk its callback
 -- stack, and write what follows.  One step, safe to send twice.
 --
--- KEYS: in-flight hash, memory hash, 'queues', 'schedule',
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
 --       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
 --       then the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       ttl of the memory in seconds, number of fields, per field: name, JSON
+--       seconds that the memory outlives its run, number of fields, per field: name, JSON
 --       number of callbacks, per callback: kind
 --         'f' fires a continuation       (stop there)
 --         'n' has none and propagates    (count the next one down)
@@ -1312,6 +1344,10 @@ end
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
 -- twice counts once.
+--
+-- The memory lives as long as its run: while anything waits, as long as the
+-- barriers do; when nothing is left, its own ttl, or what extend_ttl asked for
+-- (swf:keep:MEMORY lives that long).
 
 local RELEASED_TTL = 86400
 
@@ -1319,7 +1355,7 @@ local a, k = 1, 4
 local function arg() a = a + 1; return ARGV[a - 1] end
 
 local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), arg()
+local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
 
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
@@ -1374,7 +1410,6 @@ if new and n_fields > 0 then
   for first = first_field, last, 1000 do
     redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
   end
-  redis.call('EXPIRE', memory, memory_ttl)
 end
 for _, c in ipairs(counts) do
   if c[5] then
@@ -1385,7 +1420,8 @@ for _, c in ipairs(counts) do
   else
     redis.call('DECR', c[1])
     redis.call('SADD', c[3], c[4])
-    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], ttl) end
+    -- As long as the barrier, which may wait for a child with a long delay.
+    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], math.max(ttl, redis.call('TTL', c[1]))) end
   end
 end
 if plan then write_plan(plan) end
@@ -1400,6 +1436,19 @@ for i = done + 1, n do
     redis.call('EXPIRE', barrier, ttl)
     redis.call('EXPIRE', ran, ttl)
     redis.call('EXPIRE', units, ttl)
+  end
+end
+if memory ~= '' and new then
+  local left = redis.call('TTL', memory)
+  local over = done == n and fire == 0
+  local wanted = memory_ttl
+  if not over then
+    wanted = math.max(wanted, ttl)
+    -- The lowest barrier waits for all of the run, siblings with a delay too.
+    if done < n then wanted = math.max(wanted, redis.call('TTL', KEYS[1 + 3 * n + 1])) end
+  end
+  if left ~= -2 and (over or left < wanted - 3600) then
+    redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end
 return {'DONE'}
@@ -1419,13 +1468,31 @@ for i = 2, #ARGV do
   redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[i])
 end
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.6f', now - tonumber(ARGV[1])), 'LIMIT', 0, 16)
+-- @file extend.lua
+-- Barriers and the memory of a run live on, none of them shorter than before.
+--
+-- KEYS: swf:keep:MEMORY ('' = none), then the keys to keep alive
+-- ARGV: ttl in seconds, '1' where the memory is to live that long even when
+--       the run is over before
+-- Returns: how many of the keys are there
+
+local ttl, found = tonumber(ARGV[1]), 0
+if ARGV[2] == '1' and KEYS[1] ~= '' and redis.call('TTL', KEYS[1]) < ttl then
+  redis.call('SETEX', KEYS[1], ttl, 1)
+end
+for i = 2, #KEYS do
+  local left = redis.call('TTL', KEYS[i])
+  if left ~= -2 then found = found + 1 end
+  if left >= 0 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
+end
+return found
 -- @file fail.lua
 -- A job failed: from flight into `retry` or `dead`, or nowhere.
 --
--- KEYS: in-flight hash, 'retry' or 'dead', then barrier keys to keep alive
+-- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, most jobs that `dead` keeps,
---       ttl of the barriers in seconds
+--       seconds that those live on
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 

@@ -41,6 +41,11 @@ def run(run_id: str) -> str:
     return f"swf:run:{run_id}"
 
 
+def keep(memory: str) -> str:
+    """Lives as long as a run's memory is to live at least (``extend_ttl``); ``advance.lua`` looks at it."""
+    return f"swf:keep:{memory}"
+
+
 def recovered(jid: str) -> str:
     """How often a job's worker died on it, within 72 hours."""
     return f"swf:recovered:{jid}"

@@ -1,7 +1,8 @@
 """The memory of a run: a hash that all its steps read and write.
 
 ``PREFIX:RUN_ID`` holds field -> JSON of the value, and expires; it is the
-gem's ``Memory::RedisHashMemory``, byte for byte.
+gem's ``Memory::RedisHashMemory``, byte for byte.  Unlike the gem's, it lives as
+long as its run: each step that Python takes keeps it alive (``advance.lua``).
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from typing import Any
 from ..errors import ConfigurationError, InvalidArguments, InvalidOutput
 from ..wire import codec
 from ..wire.dialect import WORKFLOW, Dialect
+from ..wire.payload import RETRY_HORIZON
+from . import scripts
 from .connection import Connection
+from .keys import keep
 
 
 class RedisHashMemory:
     """Memory in a Redis hash, shared with the gem's workers.
 
     Parameters:
-      ttl: How long a hash lives after the last write (a day by default).
+      ttl: How long a hash lives after the last that happened in its run (a
+        day by default; an int is milliseconds).  While steps are still to
+        come, it lives as long as they may need it, whatever this says.
       key_prefix: The gem's default unless given: ``swf:mem``, or ``sl:mem``
         where the middleware or a job speaks the dialect ``sideline``.
       url: Another Redis than the broker's (rarely wanted: what is written by
@@ -37,6 +43,8 @@ class RedisHashMemory:
         self.key_prefix = key_prefix or WORKFLOW.memory_prefix
         self._given = key_prefix is not None
         self._connection: Connection | None = None
+        self._least = self.ttl_seconds
+        self._running: dict[str, RedisHashMemory] = {}
 
     def bind(self, connection: Connection, dialect: Dialect = WORKFLOW) -> None:
         """Use this Redis, and this dialect's prefix unless one was given.  Called by the middleware."""
@@ -50,7 +58,17 @@ class RedisHashMemory:
             return self
         other = copy.copy(self)
         other.key_prefix = dialect.memory_prefix
+        other._running = {}
         return other
+
+    def running(self, dialect: Dialect) -> RedisHashMemory:
+        """This memory for a step at work: what it writes lives at least as long as the step may be retried."""
+        memory = self._running.get(dialect.name)
+        if memory is None or memory._connection is not self._connection:
+            memory = copy.copy(self.speaking(dialect))
+            memory._least = max(memory.ttl_seconds, RETRY_HORIZON)
+            self._running[dialect.name] = memory
+        return memory
 
     @property
     def connection(self) -> Connection:
@@ -92,12 +110,15 @@ class RedisHashMemory:
         return fields
 
     def write(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Write fields; each write renews the ttl of all."""
+        """Write fields; each write renews the ttl of all, and never makes it shorter.
+
+        Raises:
+          InvalidOutput: as :meth:`encode`; nothing is written.
+          redis.RedisError: where Redis cannot be reached, or refuses.
+        """
         if fields := self.encode(values):
             flat = [part for pair in fields.items() for part in pair]
-            self.connection.send(
-                [("HSET", self.key(run_id), *flat), ("EXPIRE", self.key(run_id), self.ttl_seconds)],
-            )
+            self.connection.call(*scripts.REMEMBER.command((self.key(run_id),), (self._least, *flat)))
 
     def read(self, run_id: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
         """Read all fields, or those of ``keys`` that are there."""
@@ -111,4 +132,4 @@ class RedisHashMemory:
 
     def clear(self, run_id: str) -> None:
         """Forget a run."""
-        self.connection.call("UNLINK", self.key(run_id))
+        self.connection.call("UNLINK", self.key(run_id), keep(self.key(run_id)))

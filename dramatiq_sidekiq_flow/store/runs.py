@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -146,7 +146,7 @@ def advance(
       unit: The jid.
       walk: The callback stack, from the top.
       ttl: Seconds that waiting barriers live on.
-      memory: The memory's key and ttl in seconds.
+      memory: The memory's key, and how many seconds it outlives its run.
       fields: Output to keep there.
       planned: Number of the callback that ``plan`` is for (1 = the top), 0 = none.
     """
@@ -167,3 +167,20 @@ def advance(
             *plan.arguments,
         ),
     )
+
+
+def extend(
+    connection: Connection, barriers: Iterable[str], memory: str = "", *, ttl: int, outlive: bool = False
+) -> None:
+    """Let barriers and a memory live ``ttl`` seconds from now; none of them shorter than before.
+
+    Parameters:
+      memory: The memory's key; empty for none.
+      outlive: The memory is to live that long even when its run is over before.
+    """
+    alive = [key for barrier in barriers for key in keys.barrier(barrier)]
+    marker = ""
+    if memory:
+        alive.append(memory)
+        marker = keys.keep(memory)
+    connection.call(*scripts.EXTEND.command((marker, *alive), (ttl, int(outlive))))

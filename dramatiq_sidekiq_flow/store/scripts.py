@@ -36,13 +36,15 @@ class Script:
 
 ADVANCE = Script("advance")
 BEAT = Script("beat")
+EXTEND = Script("extend")
 FAIL = Script("fail")
 FETCH = Script("fetch")
 PROMOTE = Script("promote")
 PUSH = Script("push")
 RECOVER = Script("recover")
+REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
 STAGE = Script("stage")
 START = Script("start")
 
-ALL = (ADVANCE, BEAT, FAIL, FETCH, PROMOTE, PUSH, RECOVER, REQUEUE, STAGE, START)
+ALL = (ADVANCE, BEAT, EXTEND, FAIL, FETCH, PROMOTE, PUSH, RECOVER, REMEMBER, REQUEUE, STAGE, START)

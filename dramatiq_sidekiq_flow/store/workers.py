@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from ..wire.payload import Payload
 from . import keys, scripts
 from .connection import Connection
 
@@ -17,11 +18,12 @@ RECOVERY_WINDOW = 72 * 3600
 
 @attrs.frozen
 class Orphan:
-    """A job in flight whose worker is dead, and what would go to ``dead``."""
+    """A job in flight whose worker is dead, and what would go to ``dead``; ``job`` where it can be read."""
 
     receipt: str
     jid: str
     corpse: bytes
+    job: Payload | None = None
 
 
 def beat(connection: Connection, members: Iterable[str], timeout: float) -> list[str]:

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode
-from .nodes import Shape, Wire
+from .nodes import Shape, Wire, total_delay
 
 #: Barrier ids become Redis keys, so nothing but a UUID may pass: whoever can
 #: write a payload must not be able to name ``queues`` or ``dead`` as a barrier.
@@ -61,6 +61,11 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
         if not _UUID.fullmatch(barrier):
             raise InvalidCallbacks(f"The callback stack cannot be read: the barrier id {barrier!r} is no UUID.", value)
     return tuple(Callback(barrier, remaining, propagate) for barrier, remaining, propagate in value)
+
+
+def delay_ahead(stack: tuple[Callback, ...]) -> float:
+    """The longest time that the delays in what remains can add up to, in milliseconds."""
+    return sum(total_delay(callback.remaining) for callback in stack if callback.remaining is not None)
 
 
 def dump_stack(stack: tuple[Callback, ...]) -> list[list[Any]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
 import attrs
 import msgspec
@@ -31,6 +31,10 @@ NOOP_CLASS = WORKFLOW.noop_class
 #: The name of a Ruby class, as Ruby looks it up; other names are Python's alone.
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
+#: The longest delay, in milliseconds: 31,000 years.  Larger numbers are beyond
+#: what floats and Redis count.
+MAX_DELAY = 10**15
+
 #: Written by us or by the pusher; never an option of a job.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
 
@@ -48,11 +52,23 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
         if name == "retry" and not isinstance(value, (bool, int)):
             raise InvalidOptions(f"retry must be true, false or a number of tries, not {value!r}.", value)
+        if name == "memory_namespace":
+            check_namespace(value)
         if name == "tags" and not isinstance(value, (list, tuple)):
             raise InvalidOptions(f"tags must be a list of strings, not {value!r}.", value)
         if name == "retry_for" and (type(value) is bool or not isinstance(value, (int, float)) or value > 1e9):
             raise InvalidOptions(f"retry_for must be a number of seconds, not {value!r}.", value)
         codec.check(value, name)
+
+
+def check_namespace(name: Any) -> None:
+    """See that this names a part of a run's memory.
+
+    Raises:
+      InvalidOptions: for anything but names with dots between them.
+    """
+    if not isinstance(name, str) or not all(name.split(".")):
+        raise InvalidOptions(f"A namespace of the memory is named like 'left' or 'left.inner', not {name!r}.", name)
 
 
 @attrs.frozen(init=False, repr=False)
@@ -131,15 +147,42 @@ class WithDelay:
     def __init__(self, task: Any, delay: int | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
-        if type(delay) is not int or delay < 0:
-            raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r}.", delay)
+        if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
+            raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
 
     def __repr__(self) -> str:
         return f"WithDelay({self.task!r}, delay={self.delay})"
 
 
-Node = Union[Job, Chain, Group, WithDelay]
+@attrs.frozen(init=False, repr=False)
+class Namespace:
+    """A node whose steps keep what they return apart from others', in the run's memory.
+
+    A field ``size`` of a step inside ``Namespace("left", ...)`` is the field
+    ``left.size`` of the memory.  Its steps read ``size`` and find their own
+    first, then everybody's.  Nested, names join: ``outer.inner``.
+
+    Parameters:
+      name: As the option ``memory_namespace`` of a single step.
+      task: The node.
+
+    Raises:
+      InvalidOptions: for a name that is none.
+    """
+
+    name: str
+    task: Any
+
+    def __init__(self, name: str, task: Any) -> None:
+        check_namespace(name)
+        self.__attrs_init__(name, task)
+
+    def __repr__(self) -> str:
+        return f"Namespace({self.name!r}, {self.task!r})"
+
+
+Node = Union[Job, Chain, Group, WithDelay, Namespace]
 
 
 def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
@@ -160,6 +203,12 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
         return {"__type__": kind, "children": [dump(child, leaf, depth - 2) for child in node.children]}
     if isinstance(node, WithDelay):
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
+    if isinstance(node, Namespace):
+        inside = dump(node.task, leaf, depth)
+        for job in jobs(inside):
+            inner = job.get("memory_namespace")
+            job["memory_namespace"] = f"{node.name}.{inner}" if inner else node.name
+        return inside
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
@@ -177,6 +226,16 @@ def walk(node: Any) -> Iterator[Any]:
         yield from walk(node.task)
     else:
         yield node
+
+
+def jobs(wire: Wire) -> Iterator[Wire]:
+    """The jobs of a tree in wire form, in order."""
+    if wire["__type__"] == "job":
+        yield wire
+    for child in wire.get("children", ()):
+        yield from jobs(child)
+    if "task" in wire:
+        yield from jobs(wire["task"])
 
 
 def dump_job(job: Job) -> Wire:
@@ -239,7 +298,7 @@ class _GroupShape(msgspec.Struct, tag_field="__type__", tag="group"):
 
 
 class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
-    delay: Union[int, float]
+    delay: Union[Annotated[int, msgspec.Meta(le=MAX_DELAY)], Annotated[float, msgspec.Meta(le=MAX_DELAY)]]
     task: Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
 
 
@@ -262,6 +321,6 @@ def total_delay(wire: Wire) -> float:
     """The longest time that the delays of a tree can add up to, in milliseconds."""
     kind = wire["__type__"]
     if kind == "with_delay":
-        return float(wire["delay"]) + total_delay(wire["task"])
+        return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
     delays = [total_delay(child) for child in wire.get("children", ())]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)

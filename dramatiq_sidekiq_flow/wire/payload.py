@@ -29,8 +29,16 @@ DEFAULT_RETRIES = 25
 #: Those 25 retries take about 21 days, in seconds: a barrier outlives them.
 RETRY_HORIZON = 21 * 86_400
 
+#: Redis refuses a ttl whose end it cannot count, and nobody waits for a
+#: thousand years.  In seconds.
+MAX_TTL = 1000 * 365 * 86_400
+
 #: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
 MAX_ERROR_MESSAGE = 10_000
+
+#: The option of a step that says under which name its output is kept apart;
+#: ``outer.inner`` is inside ``outer``.
+NAMESPACE_KEY = "memory_namespace"
 
 #: Handed on from a finished step to the next: tenant, locale and trace.
 #: (Where a Ruby program keeps several kinds of CurrentAttributes, there is a
@@ -51,6 +59,7 @@ class Payload:
         that the same bytes delivered twice are the same job.
       stack: The callback stack, top last.
       dialect: In which its workflow's keys are named.
+      namespace: Where in the run's memory it writes; empty for everybody's.
     """
 
     raw: bytes
@@ -60,6 +69,7 @@ class Payload:
     jid: str
     stack: tuple[Callback, ...]
     dialect: Dialect = WORKFLOW
+    namespace: str = ""
 
     @classmethod
     def decode(cls, raw: bytes) -> Payload:
@@ -94,7 +104,10 @@ class Payload:
         jid = fields.get("jid")
         if type(jid) is not str or not jid:
             jid = fingerprint(raw)
-        return cls(raw, fields, name, args, jid, stack, dialect)
+        namespace = fields.get(NAMESPACE_KEY) or ""
+        if type(namespace) is not str:
+            raise InvalidPayload(f"The job's {NAMESPACE_KEY} is no name: {namespace!r:.200}.", raw)
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace)
 
     @property
     def run_id(self) -> str | None:

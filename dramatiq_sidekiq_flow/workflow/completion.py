@@ -19,6 +19,7 @@ from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage, new_jid
+from ..context import namespaced
 from ..errors import BarrierExpired, WrongType
 from ..store import runs
 from ..store.connection import LOST
@@ -30,6 +31,7 @@ from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
 from ..wire.nodes import NOOP_CLASS, Wire
 from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
+from .collisions import Collision, collisions
 from .plan import Plan, Source, barrier_ttl, completes_at_once, plan
 
 
@@ -61,6 +63,7 @@ class Completion:
         self.registry = registry or Registry(broker.connection)
         self.dialect = dialect
         self._warned: set[str] = set()
+        self._collided: set[Collision] = set()
 
     # -- what a step is pushed with -------------------------------------------
 
@@ -109,6 +112,16 @@ class Completion:
             )
         return DEFAULTS
 
+    def warn_of_collisions(self, wire: Wire) -> None:
+        """Warn, once, of steps that run side by side and are known to write the same fields."""
+        declared = {name: getattr(actor, "output_fields", None) for name, actor in self.broker.actors.items()}
+        if self.memory is None or not any(declared.values()):
+            return
+        for found in collisions(wire, lambda name: declared.get(name) or ()):
+            if found not in self._collided:
+                self._collided.add(found)
+                self.logger.warning("%s", found)
+
     def noop_queue(self, finished: str | None = None) -> str:
         """A queue that somebody consumes, for a job that does nothing.
 
@@ -138,6 +151,12 @@ class Completion:
         """A plan as the scripts take it."""
         return runs.writes(self.broker.connection, planned.barriers, planned.pushes, planned.scheduled)
 
+    def memory_of(self, payload: Payload) -> tuple[str, int]:
+        """The key of the memory of a job's run, and how many seconds it outlives the run; ``("", 0)`` for none."""
+        if self.memory is None or payload.run_id is None:
+            return ("", 0)
+        return (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
+
     # -- the advance ------------------------------------------------------------
 
     def advance(self, message: SidekiqMessage) -> None:
@@ -150,11 +169,10 @@ class Completion:
         """
         payload = message.payload
         fields: dict[str, bytes] = {}
-        memory = ("", 0)
+        memory = self.memory_of(payload)
         if self.memory is not None and payload.run_id is not None and isinstance(message.output, Mapping):
-            fields = self.memory.encode(message.output)
-            memory = (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
-        if not payload.stack and not fields:
+            fields = self.memory.encode(namespaced(message.output, payload.namespace))
+        if not payload.stack and not memory[0]:
             self.broker.commit.done(message.member, message.receipt)
             return
 

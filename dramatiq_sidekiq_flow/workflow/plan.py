@@ -24,10 +24,10 @@ import attrs
 import msgspec
 
 from ..wire import codec
-from ..wire.callbacks import Callback, dump_stack
+from ..wire.callbacks import Callback, delay_ahead, dump_stack
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.nodes import Wire, total_delay
-from ..wire.payload import RETRY_HORIZON
+from ..wire.payload import MAX_TTL, RETRY_HORIZON
 
 #: A barrier that has released is kept for a day, as the gem keeps it.
 RELEASED_TTL = 86_400
@@ -129,10 +129,10 @@ def completes_at_once(node: Wire) -> bool:
 
 def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...]) -> int:
     """How many seconds barriers must live: all delays ahead, and the retries of a job."""
-    trees = [c.remaining for c in stack if c.remaining is not None]
+    ahead = delay_ahead(stack)
     if node is not None:
-        trees.append(node)
-    return RETRY_HORIZON + int(sum(map(total_delay, trees)) / 1000) + 1
+        ahead += total_delay(node)
+    return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))
 
 
 class _Build:

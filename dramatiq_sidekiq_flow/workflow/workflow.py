@@ -29,14 +29,23 @@ class Workflow:
     Parameters:
       node: ``Chain``, ``Group``, ``WithDelay``, ``Job``, or a Dramatiq message.
       broker: The global broker unless given.
+      seed: Values that are in the run's memory, where there is one, before the
+        first job exists.
 
     Raises:
       InvalidWorkflow, InvalidArguments, InvalidOptions: for what cannot be a
         step; nothing is enqueued.
     """
 
-    def __init__(self, node: Node | dramatiq.Message[Any], broker: dramatiq.Broker | None = None) -> None:
+    def __init__(
+        self,
+        node: Node | dramatiq.Message[Any],
+        broker: dramatiq.Broker | None = None,
+        *,
+        seed: Mapping[str, Any] | None = None,
+    ) -> None:
         self.node = node
+        self.seed = seed
         self.broker = broker or dramatiq.get_broker()
         self.completion = _completion(self.broker)
         self.wire = self._dump(node)
@@ -57,7 +66,7 @@ class Workflow:
         Returns:
           The run id.
         """
-        return self.start(run_id)
+        return self.start(run_id, self.seed if self.completion.memory is not None else None)
 
     def start(self, run_id: str | None = None, seed: Mapping[str, Any] | None = None) -> str:
         """As :meth:`run`, with values in the run's memory before the first job exists."""
@@ -73,6 +82,8 @@ class Workflow:
             memory = (completion.memory.key(run_id), completion.memory.ttl_seconds)
         planned = plan(self.wire, (), completion.source(run_id))
         ttl = barrier_ttl(self.wire, ())
+        if not planned.completes:
+            memory = (memory[0], max(memory[1], ttl))
         while True:
             reply = runs.start(
                 completion.broker.connection,
@@ -110,6 +121,7 @@ class Workflow:
 
         wire = dump(node, leaf)
         validate(wire)
+        self.completion.warn_of_collisions(wire)
         if unknown:
             # Ruby takes part, and looks up each class that it advances onto.
             for step in named:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from processes import ROOT, RUN, Site, Worker, ruby_environment
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
 from interop import chaos
@@ -102,6 +102,33 @@ def test_a_failure_moves_from_flight_to_retry_and_keeps_the_barriers(companion: 
     assert companion.members("retry", run_id) == companion.members("dead", run_id) == []
 
 
+def test_the_memory_lives_as_long_as_its_run(companion: Site, broker: SidekiqBroker) -> None:
+    """Also past a Ruby step that keeps nothing, one that fails, and one with a long delay ahead."""
+    day = 86_400
+    waiting = WithDelay(step(), delay=30 * day * 1000)
+    run_id = Workflow(
+        Chain(step({"return": {"kept": 1}}), step(), step({"fail": 1}), Group(step({"return": {"n": 2}}), waiting)),
+        broker,
+    ).run()
+    client, key = companion.client, f"swf:mem:{run_id}"
+    companion.eventually(lambda: len([e for e in companion.events(run_id) if e["outcome"] == "done"]) == 4, "4 steps")
+    companion.eventually(lambda: companion.memory(run_id) == {"kept": 1, "n": 2}, "what was kept")
+    assert client.ttl(key) > RETRY_HORIZON + 30 * day - 3700
+    # It is over when the last one is done: then it is kept for a day.
+    (raw,) = client.zrange("schedule", 0, -1)
+    client.zrem("schedule", raw)
+    client.lpush("queue:ruby", raw)
+    companion.eventually(lambda: 0 < client.ttl(key) <= day, "its own ttl")
+    assert companion.memory(run_id) == {"kept": 1, "n": 2}
+
+
+def test_a_step_in_a_namespace_writes_there(companion: Site, broker: SidekiqBroker) -> None:
+    branches = [Namespace(name, step({"return": {"size": n}})) for n, name in enumerate(("left", "right"))]
+    run_id = Workflow(Chain(Group(*branches), step({"return": {"size": 2}})), broker).run()
+    companion.eventually(lambda: len(companion.memory(run_id)) == 3, "three sizes")
+    assert companion.memory(run_id) == {"left.size": 0, "right.size": 1, "size": 2}
+
+
 def test_no_retries_left_is_dead_with_sidekiqs_own_record(companion: Site, broker: SidekiqBroker) -> None:
     run_id = Workflow(Chain(step({"fail": 1}, retry=0), step()), broker).run()
     companion.eventually(lambda: companion.members("dead", run_id), "a dead job")
@@ -159,7 +186,11 @@ def test_a_large_group_is_staged(companion: Site, broker: SidekiqBroker) -> None
 
 
 def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Site) -> None:
-    fine, pill, garbage = job(args=[uuid.uuid4().hex]), job(), b"\xff{no JSON"
+    barrier = str(uuid.uuid4())
+    remaining = {"__type__": "chain", "children": [{"__type__": "job", "class": "Rb::Step", "args": []}]}
+    of_run = {"workflow_run_id": str(uuid.uuid4()), "workflow_completion_callbacks": [[barrier, remaining, False]]}
+    fine, pill, garbage = job(args=[uuid.uuid4().hex]), job(**of_run), b"\xff{no JSON"
+    companion.client.set(barrier, 1, ex=5000)
     member = "gone:1:abcdef:ruby"
     companion.client.set(f"swf:recovered:{pill['jid']}", 2)
     companion.client.set(f"swf:recovered:{fingerprint(garbage)}", 2)
@@ -168,6 +199,9 @@ def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Sit
     companion.client.zadd("swf:workers", {member: time.time() - 60})
     companion.eventually(lambda: dead(companion, pill["jid"]), "a dead poison pill")
     assert dead(companion, pill["jid"])["error_class"] == "PoisonPill"
+    companion.eventually(
+        lambda: companion.client.ttl(barrier) > 200 * 86_400, "a barrier that lives as long as its job"
+    )
     wrapped = dead(companion, fingerprint(garbage))
     assert wrapped is not None
     assert base64.b64decode(wrapped["raw"]) == garbage

@@ -43,6 +43,7 @@ def test_a_job_keeps_options_that_only_ruby_knows() -> None:
         lambda: Job(""),
         lambda: Job(None),  # type: ignore[arg-type]
         lambda: WithDelay(Job("A"), delay=-1),
+        lambda: WithDelay(Job("A"), delay=10**15 + 1),
         lambda: WithDelay(Job("A"), delay=1.5),  # type: ignore[arg-type]
         lambda: WithDelay(Job("A"), delay=True),
         lambda: dump(Chain("A"), leaf),

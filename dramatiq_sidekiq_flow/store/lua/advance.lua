@@ -1,11 +1,11 @@
 -- A job is done: take it out of flight, keep its output, walk its callback
 -- stack, and write what follows.  One step, safe to send twice.
 --
--- KEYS: in-flight hash, memory hash, 'queues', 'schedule',
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
 --       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
 --       then the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       ttl of the memory in seconds, number of fields, per field: name, JSON
+--       seconds that the memory outlives its run, number of fields, per field: name, JSON
 --       number of callbacks, per callback: kind
 --         'f' fires a continuation       (stop there)
 --         'n' has none and propagates    (count the next one down)
@@ -20,6 +20,10 @@
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
 -- twice counts once.
+--
+-- The memory lives as long as its run: while anything waits, as long as the
+-- barriers do; when nothing is left, its own ttl, or what extend_ttl asked for
+-- (swf:keep:MEMORY lives that long).
 
 local RELEASED_TTL = 86400
 
@@ -27,7 +31,7 @@ local a, k = 1, 4
 local function arg() a = a + 1; return ARGV[a - 1] end
 
 local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), arg()
+local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
 
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
@@ -82,7 +86,6 @@ if new and n_fields > 0 then
   for first = first_field, last, 1000 do
     redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
   end
-  redis.call('EXPIRE', memory, memory_ttl)
 end
 for _, c in ipairs(counts) do
   if c[5] then
@@ -93,7 +96,8 @@ for _, c in ipairs(counts) do
   else
     redis.call('DECR', c[1])
     redis.call('SADD', c[3], c[4])
-    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], ttl) end
+    -- As long as the barrier, which may wait for a child with a long delay.
+    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], math.max(ttl, redis.call('TTL', c[1]))) end
   end
 end
 if plan then write_plan(plan) end
@@ -108,6 +112,19 @@ for i = done + 1, n do
     redis.call('EXPIRE', barrier, ttl)
     redis.call('EXPIRE', ran, ttl)
     redis.call('EXPIRE', units, ttl)
+  end
+end
+if memory ~= '' and new then
+  local left = redis.call('TTL', memory)
+  local over = done == n and fire == 0
+  local wanted = memory_ttl
+  if not over then
+    wanted = math.max(wanted, ttl)
+    -- The lowest barrier waits for all of the run, siblings with a delay too.
+    if done < n then wanted = math.max(wanted, redis.call('TTL', KEYS[1 + 3 * n + 1])) end
+  end
+  if left ~= -2 and (over or left < wanted - 3600) then
+    redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end
 return {'DONE'}

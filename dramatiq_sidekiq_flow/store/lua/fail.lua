@@ -1,9 +1,9 @@
 -- A job failed: from flight into `retry` or `dead`, or nowhere.
 --
--- KEYS: in-flight hash, 'retry' or 'dead', then barrier keys to keep alive
+-- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, most jobs that `dead` keeps,
---       ttl of the barriers in seconds
+--       seconds that those live on
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 

@@ -1,0 +1,77 @@
+"""How long what a run needs in Redis lives on: its barriers, and its memory.
+
+Each transition of a run keeps both alive by itself, for all delays ahead and
+Sidekiq's retry horizon.  :func:`extend_ttl` is for who knows that more is
+needed: a job that runs for weeks, a memory that is read long after the end.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from dramatiq.errors import ConnectionClosed
+
+from ..context import current_run
+from ..errors import InvalidOptions, NoCurrentRun
+from ..store import runs
+from ..store.connection import LOST
+from ..wire.payload import MAX_TTL, Payload
+from .plan import barrier_ttl
+
+if TYPE_CHECKING:
+    from .completion import Completion
+
+
+def extend_ttl(ttl: int | timedelta | None = None) -> None:
+    """From inside an actor: let the barriers and the memory of its run live on.
+
+    Nothing lives shorter than before.  A ``ttl`` that is given also holds for
+    the memory after the run's end, counted from now.  It is the gem's
+    ``Sidekiq::Workflow.extend_ttl!``, and one round trip.
+
+    Examples:
+
+      >>> extend_ttl(timedelta(days=60))
+
+    Parameters:
+      ttl: Milliseconds, or a timedelta, from now.  Unless given, all delays
+        that are still ahead and Sidekiq's retry horizon of 21 days: what each
+        step does by itself.
+
+    Raises:
+      NoCurrentRun: where the current job belongs to no workflow, and outside
+        of actors.
+      InvalidOptions: for less than a second.
+      ConnectionClosed: when Redis cannot be reached.
+    """
+    seconds: int | None = None
+    if ttl is not None:
+        given = ttl / timedelta(seconds=1) if isinstance(ttl, timedelta) else ttl / 1000 if type(ttl) is int else 0
+        if given < 1:
+            raise InvalidOptions(f"ttl must be 1000 milliseconds or more, or such a timedelta, not {ttl!r}.", ttl)
+        # Never shorter than asked for.
+        seconds = int(min(-(-given // 1), MAX_TTL))
+    run = current_run()
+    if run is None or run.keeper is None:
+        raise NoCurrentRun(
+            "extend_ttl() is for actors that are steps of a workflow, and this is none. In a thread of an actor's "
+            "own, start it with contextvars.copy_context().run."
+        )
+    run.keeper(seconds)
+
+
+def keep(completion: Completion, payload: Payload, seconds: int | None) -> None:
+    """Extend what a job's run needs, by ``seconds`` or the rule."""
+    memory, least = completion.memory_of(payload)
+    ttl = barrier_ttl(None, payload.stack) if seconds is None else seconds
+    try:
+        runs.extend(
+            completion.broker.connection,
+            [callback.barrier for callback in payload.stack],
+            memory,
+            ttl=max(ttl, least) if seconds is None else ttl,
+            outlive=seconds is not None,
+        )
+    except LOST as e:
+        raise ConnectionClosed(e) from None

@@ -1,0 +1,107 @@
+"""Templates: a workflow's shape, written once and run with different parameters.
+
+    python examples/templates.py
+
+The parameters are checked, completed with their defaults, and in the run's
+memory before the first job exists: no step needs arguments.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import attrs
+import dramatiq
+
+from dramatiq_sidekiq_flow import (
+    Chain,
+    Group,
+    RedisHashMemory,
+    SidekiqBroker,
+    WorkflowMiddleware,
+    current_run,
+    template,
+    templates,
+)
+from dramatiq_sidekiq_flow.errors import InvalidInput
+
+# A Redis server comes along; with your own, write its URL: redis://localhost:6379/0
+broker = SidekiqBroker(url="embedded://")
+memory = RedisHashMemory()
+broker.add_middleware(WorkflowMiddleware(memory=memory))
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor(queue_name="python")
+def fetch() -> dict[str, str]:
+    doc_id = current_run().memory.read("doc_id")["doc_id"]
+    return {"text": f"the text of {doc_id}"}
+
+
+@dramatiq.actor(queue_name="python")
+def summarize() -> dict[str, str]:
+    known = current_run().memory.read("text", "language")
+    return {"summary": f"{known['text'].upper()} ({known['language']})"}
+
+
+@dramatiq.actor(queue_name="python")
+def measure() -> dict[str, int]:
+    return {"length": len(current_run().memory.read("text")["text"])}
+
+
+@dramatiq.actor(queue_name="python")
+def index() -> dict[str, str]:
+    known = current_run().memory.read("doc_id", "summary", "length")
+    print(f"  index: {known}")
+    return {"indexed_as": f"doc-{known['doc_id']}"}
+
+
+@attrs.frozen
+class EnrichParams:
+    doc_id: str
+    language: str = "en"
+    with_summary: bool = True
+
+
+@template("enrich_and_index")
+def enrich_and_index(params: EnrichParams) -> Chain:
+    # A plain function: the tree may depend on the parameters.
+    enrich = [measure.message()] + [summarize.message()] * params.with_summary
+    return Chain(fetch.message(), Group(*enrich), index.message())
+
+
+def main() -> int:
+    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+    worker.start()
+    print(f"templates: {templates.names()}")
+    runs = [
+        templates.run("enrich_and_index", {"doc_id": "123"}),
+        templates.run("enrich_and_index", EnrichParams("7", language="fr", with_summary=False)),
+    ]
+    broker.join("python", timeout=30_000)
+    worker.stop()
+    found = [memory.read(run_id) for run_id in runs]
+    for run_id, values in zip(runs, found):
+        print(f"run {run_id} knows {values}")
+
+    # What does not fit is an error here, at the caller, and nothing is enqueued.
+    try:
+        templates.run("enrich_and_index", {"doc_id": "123", "langauge": "fr"})
+        refused = ""
+    except InvalidInput as e:
+        refused = str(e)
+        print(f"refused: {refused}")
+
+    right = (
+        found[0]["summary"] == "THE TEXT OF 123 (en)"
+        and found[1]["language"] == "fr"
+        and "summary" not in found[1]
+        and [values["indexed_as"] for values in found] == ["doc-123", "doc-7"]
+        and "langauge" in refused
+    )
+    print("OK" if right else "WRONG")
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,7 @@
 """Python actors of Dramatiq and Ruby jobs of Sidekiq, steps of the same workflow."""
 
+from typing import TYPE_CHECKING, Any
+
 from .broker import SidekiqBroker
 from .context import current_run
 from .middleware import WorkflowMiddleware
@@ -8,12 +10,18 @@ from .typed.ruby import RubyJob
 from .wire.nodes import Chain, Group, Job, WithDelay
 from .workflow import Workflow
 
+if TYPE_CHECKING:
+    from .telemetry import JobLogging, OpenTelemetry, Prometheus
+
 __version__ = "0.1.0"
 
 __all__ = [
     "Chain",
     "Group",
     "Job",
+    "JobLogging",
+    "OpenTelemetry",
+    "Prometheus",
     "RedisHashMemory",
     "RubyJob",
     "SidekiqBroker",
@@ -22,3 +30,12 @@ __all__ = [
     "WorkflowMiddleware",
     "current_run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Telemetry is imported by those who use it.
+    if name in ("JobLogging", "OpenTelemetry", "Prometheus"):
+        from . import telemetry
+
+        return getattr(telemetry, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,6 +21,7 @@ from ..store import keys, queues, workers
 from ..store.connection import Connection
 from ..wire import codec
 from ..wire.payload import Payload, buried, failed, fingerprint
+from .events import Events, Recovered
 
 #: Jobs recovered by one script.
 BATCH = 100
@@ -40,6 +41,7 @@ class Heartbeat:
         self.interval = min(10.0, timeout / 5)
         #: Done after each beat; what raises is logged.
         self.tasks: list[Callable[[], None]] = []
+        self.events = Events()
         self._members: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -90,6 +92,7 @@ class Heartbeat:
                 self.connection, member, orphans[start : start + BATCH], timeout=self.timeout, now=now
             )
             if back or dead:
+                self.events.tell(Recovered(queue_name, back, dead))
                 self.logger.warning(
                     "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead.",
                     member,

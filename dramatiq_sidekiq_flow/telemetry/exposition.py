@@ -12,8 +12,10 @@ import fcntl
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from ..store.depths import depths
 
 #: Where prometheus_client's multiprocess mode keeps its files.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+#: How often files that are just being made are read again.
+READS = 20
 
 
 class Exposition:
@@ -130,7 +135,17 @@ class _Processes(Collector):
             # Killed: what it had under way is not under way any more.
             if not _lives(pid):
                 mark_process_dead(pid, str(self.folder))
-        yield from MultiProcessCollector(None, str(self.folder)).collect()
+        yield from self._sum()
+
+    def _sum(self) -> Any:
+        collector = MultiProcessCollector(None, str(self.folder))
+        for _ in range(READS):
+            try:
+                return collector.collect()
+            except struct.error:
+                # A process that starts has made its file and not yet filled it.
+                time.sleep(0.01)
+        return collector.collect()
 
 
 class _Waiting(Collector):

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..errors import ConfigurationError
@@ -79,6 +80,7 @@ class OpenTelemetry(JobObserver):
 
         self.tracer = trace.get_tracer("dramatiq_sidekiq_flow", __version__, tracer_provider)
         self._propagator = propagator
+        self.logger = get_logger(__name__, type(self))
 
     @property
     def propagator(self) -> TextMapPropagator:
@@ -90,6 +92,10 @@ class OpenTelemetry(JobObserver):
         if not isinstance(broker, SidekiqBroker):
             raise ConfigurationError(f"OpenTelemetry needs a SidekiqBroker, not a {type(broker).__name__}.", broker)
         broker.stamps.append(self.stamp)
+
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        if not isinstance(broker, SidekiqBroker):
+            self.logger.error("OpenTelemetry sees nothing on a %s: it needs a SidekiqBroker.", type(broker).__name__)
 
     # -- consuming ------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import dramatiq
+from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.events import Buried, Recovered
@@ -63,6 +64,7 @@ class Prometheus(JobObserver):
         self.host = host if host is not None else os.environ.get("dramatiq_prom_host", "0.0.0.0")  # noqa: SIM112
         self.port = port if port is not None else int(os.environ.get("dramatiq_prom_port", "9191"))  # noqa: SIM112
         self.folder = folder
+        self.logger = get_logger(__name__, type(self))
         self.exposition: Exposition | None = None
         self._metrics: _Metrics | None = None
         self._children: dict[tuple[str, str], _Children] = {}
@@ -88,6 +90,12 @@ class Prometheus(JobObserver):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         if self.exposition is None:
             self._prepare(broker, several=False)
+        if self.exposition is None:
+            return
+        # What has not happened yet is 0, and not missing.
+        for actor in broker.actors.values():
+            if not worker.consumer_whitelist or actor.queue_name in worker.consumer_whitelist:
+                self._child(actor.queue_name, actor.actor_name)
         self._serve()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
@@ -98,6 +106,13 @@ class Prometheus(JobObserver):
     def _prepare(self, broker: Any, several: bool) -> None:
         from .exposition import Exposition
 
+        if not isinstance(broker, SidekiqBroker):
+            self.logger.error(
+                "Prometheus counts nothing on a %s: it needs a SidekiqBroker. Dramatiq's own middleware of that name "
+                "is for all others.",
+                type(broker).__name__,
+            )
+            return
         self.exposition = Exposition(broker.connection, self.host, self.port, self.folder, several=several)
         self._children = {}
         self._metrics = _Metrics.new(self.exposition.own)

@@ -140,7 +140,6 @@ class Prometheus(JobObserver):
             child.running.dec()
         if job.outcome in ("skip", "lost"):
             return
-        child.jobs.inc()
         if job.elapsed is not None:
             child.duration.observe(job.elapsed)
         if job.exception is not None:
@@ -152,6 +151,8 @@ class Prometheus(JobObserver):
             counter.inc()
         elif getattr(job.message, "payload", None) is not None and job.message.payload.stack:
             child.advances.inc()
+        # Last: whoever sees a job counted finds all the rest of it counted, too.
+        child.jobs.inc()
 
     def _happened(self, event: Event) -> None:
         metrics = self._metrics

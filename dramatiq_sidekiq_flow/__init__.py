@@ -1,5 +1,7 @@
 """Python actors of Dramatiq and Ruby jobs of Sidekiq, steps of the same workflow."""
 
+from typing import TYPE_CHECKING, Any
+
 from .broker import SidekiqBroker
 from .context import current_run
 from .middleware import WorkflowMiddleware
@@ -10,13 +12,19 @@ from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
 from .workflow import Workflow, extend_ttl
 from .workflow.templates import Templates, template, templates
 
+if TYPE_CHECKING:
+    from .telemetry import JobLogging, OpenTelemetry, Prometheus
+
 __version__ = "0.1.0"
 
 __all__ = [
     "Chain",
     "Group",
     "Job",
+    "JobLogging",
     "Namespace",
+    "OpenTelemetry",
+    "Prometheus",
     "RedisHashMemory",
     "RubyJob",
     "SidekiqBroker",
@@ -31,3 +39,12 @@ __all__ = [
     "template",
     "templates",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Telemetry is imported by those who use it.
+    if name in ("JobLogging", "OpenTelemetry", "Prometheus"):
+        from . import telemetry
+
+        return getattr(telemetry, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
@@ -83,6 +83,11 @@ class SidekiqBroker(dramatiq.Broker):
         # Acknowledgements that a lost connection left lying go out with a beat.
         self.heartbeat.tasks.append(self.commit.flush)
         self.completion: Completion | None = None
+        #: What happens beside single jobs: recoveries, jobs that cannot be read.
+        self.events = self.poller.events = self.heartbeat.events
+        #: Called with the keys of each job that is pushed from here, and why:
+        #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
+        self.stamps: list[Callable[[dict[str, Any], str], None]] = []
         #: No new jobs are fetched while this is true.
         self.quiet = False
         self._windows: dict[str, Window] = {}
@@ -166,6 +171,7 @@ class SidekiqBroker(dramatiq.Broker):
         self.emit_before("enqueue", message, delay)
         now = time.time()
         fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
+        self.stamp(fields, "send")
         try:
             if delay is not None and delay > 0:
                 at = now + delay / 1000
@@ -178,6 +184,14 @@ class SidekiqBroker(dramatiq.Broker):
             raise ConnectionClosed(e) from None
         self.emit_after("enqueue", message, delay)
         return message
+
+    def stamp(self, fields: dict[str, Any], why: str) -> None:
+        """Let each of :attr:`stamps` add what a job carries along, such as a trace context."""
+        for stamp in self.stamps:
+            try:
+                stamp(fields, why)
+            except Exception:
+                self.logger.warning("A job goes out without what %r adds to it.", stamp, exc_info=True)
 
     # -- consuming ----------------------------------------------------------
 

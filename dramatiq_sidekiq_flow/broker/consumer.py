@@ -26,6 +26,7 @@ from ..store import queues, sets
 from ..store.connection import LOST
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
+from .events import Buried
 from .message import SidekiqMessage, to_message
 from .retries import Failure, Retries, bury, decide, killed
 
@@ -199,6 +200,7 @@ class SidekiqConsumer(Consumer):
             now = time.time()
             dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
             self._write_failure(receipt, dead, payload, now)
+            self.broker.events.tell(Buried(self.queue_name, e))
             return None
         self.window.handed_out[receipt] = None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
@@ -238,7 +240,10 @@ class SidekiqConsumer(Consumer):
             except FlowError as e:
                 self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
                 failure = killed(message.payload, self.queue_name, e)
+                message.stuff_exception(e)
         if failure is not None:
+            # Kept for a second call, and for the hooks that follow.
+            message.failure = failure
             self._write_failure(message.receipt, failure, message.payload, time.time())
         self.window.settle(message.receipt)
 

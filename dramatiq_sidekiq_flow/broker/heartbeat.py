@@ -22,6 +22,7 @@ from ..store.connection import Connection
 from ..wire import codec
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried, failed, fingerprint
+from .events import Events, Recovered
 
 #: Jobs recovered by one script.
 BATCH = 100
@@ -43,6 +44,7 @@ class Heartbeat:
         self.tasks: list[Callable[[], None]] = []
         #: The key of a job's memory, and its own ttl in seconds.
         self.memory_of: Callable[[Payload], tuple[str, int]] = lambda job: ("", 0)
+        self.events = Events()
         self._members: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -95,6 +97,7 @@ class Heartbeat:
             if dead:
                 self._keep(orphans[start : start + BATCH])
             if back or dead:
+                self.events.tell(Recovered(queue_name, back, dead))
                 self.logger.warning(
                     "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead.",
                     member,

@@ -17,6 +17,7 @@ from ..store import keys, sets
 from ..store.connection import Connection
 from ..wire import codec
 from ..wire.payload import DEFAULTS, buried, fingerprint
+from .events import Buried, Events
 
 BATCH = 100
 
@@ -33,6 +34,7 @@ class Poller:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
         self.interval = interval
+        self.events = Events()
         self._stopped = False
         self._wake = threading.Event()
         self._next = 0.0
@@ -78,6 +80,7 @@ class Poller:
             for p in promotions:
                 if p.queue is None:
                     self.logger.error("A member of %r cannot be read and is now in 'dead': %.200r", name, p.member)
+                    self.events.tell(Buried(name))
             if len(members) < BATCH or self._stopped:
                 return total
 

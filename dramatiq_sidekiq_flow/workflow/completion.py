@@ -135,6 +135,8 @@ class Completion:
 
     def source(self, run_id: str | None, *, finished: Payload | None = None, queue: str | None = None) -> Source:
         """Where a plan takes ids, time and options from."""
+        inherited = finished.inherited() if finished else {}
+        self.broker.stamp(inherited, "advance" if finished else "start")
         return Source(
             run_id=run_id,
             now=time.time(),
@@ -142,7 +144,7 @@ class Completion:
             new_jid=new_jid,
             new_barrier=_new_barrier,
             noop_queue=self.noop_queue(queue),
-            inherited=finished.inherited() if finished else {},
+            inherited=inherited,
             tags=(f"wf:{run_id[:8]}",) if self.tag_runs and run_id else (),
             dialect=finished.dialect if finished else self.dialect,
         )

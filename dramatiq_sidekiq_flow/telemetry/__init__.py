@@ -1,0 +1,7 @@
+"""What is seen of jobs from outside: log, metrics, traces."""
+
+from .logging import JobLogging
+from .opentelemetry import OpenTelemetry
+from .prometheus import Prometheus
+
+__all__ = ["JobLogging", "OpenTelemetry", "Prometheus"]

@@ -238,8 +238,11 @@ def dump(value: Any) -> Any:
     if attrs.has(kind):
         fields = [(field.alias or field.name, field.name) for field in attrs.fields(kind) if field.init]
         return {alias: dump(getattr(value, name)) for alias, name in fields}
-    if kind in (list, tuple, set, frozenset):
+    if kind in (list, tuple):
         return [dump(item) for item in value]
+    if kind in (set, frozenset):
+        # Equal sets, equal bytes: whoever compares jobs (a lock of unique jobs) sees the same.
+        return sorted(map(dump, value), key=_order)
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -251,3 +254,8 @@ def dump(value: Any) -> Any:
     if isinstance(value, (UUID, Decimal)):
         return str(value)
     return value
+
+
+def _order(item: Any) -> tuple[str, Any]:
+    kind = kind_of(item) or ""
+    return kind, item if kind in (INTEGER, NUMBER, STRING) else repr(item)

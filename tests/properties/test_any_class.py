@@ -48,7 +48,7 @@ class Site:
 
     def work(self) -> SidekiqMessage:
         """Do one job as a worker thread does; raises what the actor raises."""
-        consumer = self.broker.consume(QUEUE, prefetch=1, timeout=1000)
+        consumer = self.broker.consume(QUEUE, prefetch=1, timeout=10_000)
         message = next(consumer)
         assert message is not None
         self.broker.emit_before("process_message", message)

@@ -402,6 +402,15 @@ def test_named_types() -> None:
 # -- what is dumped -----------------------------------------------------------------
 
 
+def test_equal_sets_are_the_same_json() -> None:
+    schema = schema_of(Any)
+    numbers = schema.dump({"x": {-4, 4, -3, 10}})
+    assert numbers == schema.dump({"x": {10, 4, -3, -4}}) == {"x": [-4, -3, 4, 10]}
+    assert schema.dump({"x": frozenset(("b", 1, 0.5, None, "a", True, (1, 2)))}) == {
+        "x": [[1, 2], 1, None, 0.5, "a", "b"]
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "problem"),
     [

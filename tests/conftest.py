@@ -14,6 +14,7 @@ import redis
 from hypothesis import settings
 
 from dramatiq_sidekiq_flow.embedded import BINARY_VARIABLE, URL_VARIABLE, EmbeddedServer
+from dramatiq_sidekiq_flow.typed import ruby
 
 # A slow machine is no failure: pytest-timeout limits each test as a whole.
 settings.register_profile("tests", deadline=None)
@@ -25,6 +26,15 @@ if os.environ.get("DSF_TEST_REDIS_SERVER"):
     os.environ[BINARY_VARIABLE] = os.environ["DSF_TEST_REDIS_SERVER"]
 # And no test writes to a server that is not of the tests.
 os.environ.pop(URL_VARIABLE, None)
+
+
+@pytest.fixture(autouse=True)
+def _ruby_classes() -> Iterator[None]:
+    """What a test says of Ruby classes is not said to the next one."""
+    before = dict(ruby._declared)
+    yield
+    ruby._declared.clear()
+    ruby._declared.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ class Completion:
 
     def memory_of(self, payload: Payload) -> tuple[str, int]:
         """The key of the memory of a job's run, and how many seconds it outlives the run; ``("", 0)`` for none."""
-        if self.memory is None or payload.run_id is None:
+        if not isinstance(self.memory, RedisHashMemory) or payload.run_id is None:
             return ("", 0)
         return (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
 

@@ -9,7 +9,7 @@ import pytest
 from processes import Site
 from workflows import LANGUAGES, languages, py, rb, start, step
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker
+from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Templates
 
 VALUES: dict[str, Any] = {
     "text": 'Grüße, 世界 🦀 \u0000\u2028\u2029 </script> "quoted" \\ \ttab \u00e9 e\u0301',
@@ -68,3 +68,12 @@ def test_what_is_no_mapping_is_not_kept(both: Site, broker: SidekiqBroker, start
     run_id = start(both, broker, starter, Chain(*steps, rb({"return": {"end": True}}), Job("Py::Echo")))
     memory = both.eventually(lambda: (m := both.memory(run_id)) and "echo" in m and m, "the echo in memory")
     assert memory == {"end": True, "echo": {"end": True}}
+
+
+def test_a_typed_ruby_job_takes_its_input_from_a_template(both: Site, broker: SidekiqBroker) -> None:
+    """The params are in the memory before the first job is: here, a Ruby one without arguments."""
+    registry = Templates()
+    registry.register("typed", lambda: Chain(Job("Rb::Typed"), Job("Py::Echo")), defaults={"times": 3})
+    run_id = registry.run("typed", {"text": "añ"}, broker=broker)
+    memory = both.eventually(lambda: (m := both.memory(run_id)) and "echo" in m and m, "the echo in memory")
+    assert memory["echo"] == {"text": "añ", "times": 3, "repeated": "añañañ", "length": 6}

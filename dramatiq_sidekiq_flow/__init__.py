@@ -1,6 +1,6 @@
 """Python actors of Dramatiq and Ruby jobs of Sidekiq, steps of the same workflow."""
 
-from .broker import SidekiqBroker
+from .broker import SidekiqBroker, cancelled
 from .context import current_run
 from .middleware import WorkflowMiddleware
 from .store.memory import RedisHashMemory
@@ -20,5 +20,6 @@ __all__ = [
     "WithDelay",
     "Workflow",
     "WorkflowMiddleware",
+    "cancelled",
     "current_run",
 ]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from dramatiq import Middleware
+from dramatiq.common import iter_queue
 from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..errors import PayloadError
-from ..store import keys, queues, sets
+from ..store import keys, processes, queues, sets
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
@@ -21,9 +22,13 @@ from ..wire.payload import DEFAULTS
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer, Window
 from .heartbeat import Heartbeat
+from .lifecycle import Lifecycle
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
+from .order import Order, QueueOrder
 from .poller import Poller
+from .processes import Appearance, Processes
 from .retries import Retries
+from .tally import Tally
 
 if TYPE_CHECKING:
     import redis
@@ -54,6 +59,12 @@ class SidekiqBroker(dramatiq.Broker):
         dead and its jobs are recovered.
       poll_interval: Milliseconds between two looks at ``schedule`` and
         ``retry``, on average.
+      queue_order: The order in which this process serves its queues: names,
+        strictly the first one first, or name -> weight.  All alike by default.
+      show_process: Whether Sidekiq's Web UI shows this process as busy or idle.
+      tag, labels: Shown there beside its name.
+      metrics: Whose layout of metrics to write: ``7``, ``8``, ``both``,
+        ``off``, or ``auto``: that of the Sidekiq processes that run.
       **options: Passed to the redis-py client.
     """
 
@@ -65,6 +76,11 @@ class SidekiqBroker(dramatiq.Broker):
         middleware: Iterable[Middleware] | None = None,
         heartbeat_timeout: int = 60_000,
         poll_interval: int = 1_000,
+        queue_order: Order | None = None,
+        show_process: bool = True,
+        tag: str = "",
+        labels: Iterable[str] = ("python",),
+        metrics: str = "auto",
         **options: Any,
     ) -> None:
         if client is not None:
@@ -82,6 +98,14 @@ class SidekiqBroker(dramatiq.Broker):
         # Acknowledgements that a lost connection left lying go out with a beat.
         self.heartbeat.tasks.append(self.commit.flush)
         self.completion: Completion | None = None
+        self.order = QueueOrder(queue_order)
+        self.tally = Tally()
+        self.processes = Processes(self, Appearance(show_process, tag, tuple(labels), metrics))
+        self.heartbeat.tasks.append(self.processes.beat)
+        #: The Dramatiq workers of this process.
+        self.workers: list[dramatiq.Worker] = []
+        #: Names of the actors whose jobs a person may cancel.
+        self.cancellable: set[str] = set()
         #: No new jobs are fetched while this is true.
         self.quiet = False
         self._windows: dict[str, Window] = {}
@@ -89,7 +113,7 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        super().__init__(middleware=[_Lifecycle(), *middleware])
+        super().__init__(middleware=[Lifecycle(), *middleware])
         self.queues: set[str] = set()
 
     # -- declaring ----------------------------------------------------------
@@ -119,6 +143,8 @@ class SidekiqBroker(dramatiq.Broker):
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
         """Declare an actor.  Its messages get jids as their ids."""
         self._options[actor.actor_name] = actor_options(actor)
+        if actor.options.get("cancellable"):
+            self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
         build = actor.message_with_options
 
@@ -203,6 +229,35 @@ class SidekiqBroker(dramatiq.Broker):
         window.allow(prefetch)
         return window
 
+    def in_order_before(self, queue_name: str) -> bool:
+        """Whether the order of queues makes this one wait: a queue before it has jobs."""
+        rank = self.order.rank(queue_name)
+        return any(
+            self.order.rank(window.queue_name) < rank
+            and (
+                window.fetched
+                or any(worker.work_queue.waiting(window.queue_name) for worker in self.workers)  # type: ignore[attr-defined]
+                or (not window.drained and not window.unavailable and window.room() > 0)
+            )
+            for window in list(self._windows.values())
+        )
+
+    def stop_fetching(self) -> None:
+        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
+
+        What was fetched, and not begun, goes back to its queue.  Like
+        Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
+        """
+        self.quiet = True
+        self.poller.stop()
+        for worker in self.workers:
+            waiting: dict[str, list[Any]] = {}
+            for item in iter_queue(worker.work_queue):
+                waiting.setdefault(item.message.queue_name, []).append(item.message)
+                worker.work_queue.task_done()
+            for queue_name, messages in waiting.items():
+                worker.consumers[queue_name].requeue_messages(messages)
+
     def hand_back(self) -> None:
         """Put back whatever this process still holds: it shuts down.
 
@@ -218,6 +273,21 @@ class SidekiqBroker(dramatiq.Broker):
                 queues.requeue(self.connection, window.member, window.queue_name, receipts)
         self._windows.clear()
         self.heartbeat.stop()
+        self.processes.stop()
+
+    # -- what a person does ---------------------------------------------------
+
+    def pause_queue(self, queue_name: str) -> None:
+        """Let no Python worker (and no Sidekiq Pro) fetch from a queue; those that run go on."""
+        queues.pause(self.connection, queue_name)
+
+    def unpause_queue(self, queue_name: str) -> None:
+        """Let a queue be fetched from again, within a second."""
+        queues.unpause(self.connection, queue_name)
+
+    def cancel(self, jid: str) -> None:
+        """Cancel a job of an actor (or of a Ruby iterable job) that asks for it."""
+        processes.cancel(self.connection, jid, now=time.time())
 
     # -- looking and cleaning -----------------------------------------------
 
@@ -261,23 +331,6 @@ class SidekiqBroker(dramatiq.Broker):
                 # Others recover them, once this process has been silent for long enough.
                 self.logger.warning("Jobs in flight could not be put back: %s", e)
         self.connection.close()
-
-
-class _Lifecycle(Middleware):
-    """Follows the worker: threads up, quiet before the end, nothing left behind."""
-
-    def before_worker_boot(self, broker: Any, worker: Any) -> None:
-        for warning in broker.connection.inspect():
-            broker.logger.warning(warning)
-        broker.quiet = False
-        broker.poller.start()
-
-    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        broker.quiet = True
-
-    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        broker.poller.stop()
-        broker.hand_back()
 
 
 class _Undeclared(dramatiq.Actor[Any, Any]):

@@ -24,7 +24,7 @@ from .consumer import SidekiqConsumer, Window
 from .heartbeat import Heartbeat
 from .lifecycle import Lifecycle
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
-from .order import Order, QueueOrder
+from .order import Order, QueueOrder, WorkQueue
 from .poller import Poller
 from .processes import Appearance, Processes
 from .retries import Retries
@@ -232,15 +232,26 @@ class SidekiqBroker(dramatiq.Broker):
     def in_order_before(self, queue_name: str) -> bool:
         """Whether the order of queues makes this one wait: a queue before it has jobs."""
         rank = self.order.rank(queue_name)
-        return any(
-            self.order.rank(window.queue_name) < rank
-            and (
-                window.fetched
-                or any(worker.work_queue.waiting(window.queue_name) for worker in self.workers)  # type: ignore[attr-defined]
-                or (not window.drained and not window.unavailable and window.room() > 0)
-            )
-            for window in list(self._windows.values())
-        )
+        return any(self._goes_first(name) for name in self._consumed() if self.order.rank(name) < rank)
+
+    def _consumed(self) -> set[str]:
+        """The queues that this process consumes, those that it is about to as well."""
+        if not self.workers:
+            return set(self._windows)
+        return {
+            name
+            for worker in self.workers
+            for name in self.queues
+            if not worker.consumer_whitelist or name in worker.consumer_whitelist
+        }
+
+    def _goes_first(self, queue_name: str) -> bool:
+        window = self._windows.get(queue_name)
+        if window is None or window.fetched:
+            return True
+        if any(isinstance(w.work_queue, WorkQueue) and w.work_queue.waiting(queue_name) for w in self.workers):
+            return True
+        return not window.drained and not window.unavailable and window.room() > 0
 
     def stop_fetching(self) -> None:
         """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).

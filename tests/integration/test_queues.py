@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import SidekiqBroker
+from dramatiq_sidekiq_flow.broker.order import held_back
 
 from ..running import eventually, in_flight, members, working
 
@@ -70,8 +71,8 @@ def test_a_lower_queue_is_not_fetched_from_while_a_higher_one_has_jobs(strict: S
     strict.send("low", 40)
     with working(strict.broker, threads=1) as worker:
         eventually(lambda: strict.broker.tally.running() and worker.work_queue.qsize())
-        assert strict.broker.in_order_before("low")
-        assert not strict.broker.in_order_before("high")
+        assert held_back(strict.broker, "low")
+        assert not held_back(strict.broker, "high")
         assert len(members(client, "low")) == 40
         strict.opened.set()
         eventually(lambda: strict.log.count("low") == 40)

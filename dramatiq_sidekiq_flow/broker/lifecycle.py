@@ -10,7 +10,7 @@ from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
 from . import cancellation
-from .order import WorkQueue
+from .order import WorkQueue, message_of
 
 
 class Lifecycle(Middleware):
@@ -68,10 +68,10 @@ def give_back(worker: dramatiq.Worker) -> None:
     """
     waiting: dict[str, list[Any]] = {}
     for item in iter_queue(worker.work_queue):
-        waiting.setdefault(item.message.queue_name, []).append(item)
+        waiting.setdefault(message_of(item).queue_name, []).append(item)
     for queue_name, items in waiting.items():
         try:
-            worker.consumers[queue_name].requeue_messages(item.message for item in items)
+            worker.consumers[queue_name].requeue_messages(message_of(item) for item in items)
         except ConnectionClosed as e:
             worker.logger.warning("Could not put %d jobs back into %r: %s", len(items), queue_name, e)
             for item in items:

@@ -76,6 +76,11 @@ class QueueOrder:
         return sorted(queue_names, key=lambda name: (self.rank(name), name))
 
 
+def message_of(item: Any) -> Any:
+    """The message of what stands in Dramatiq's work queue: a pair until 2.1, an object from 2.2 on."""
+    return item[1] if type(item) is tuple else item.message
+
+
 class WorkQueue(PriorityQueue[Any]):
     """What waits in the process: Dramatiq's work queue, by queue.
 
@@ -102,7 +107,7 @@ class WorkQueue(PriorityQueue[Any]):
         return self._count
 
     def _put(self, item: Any) -> None:
-        name = item.message.queue_name
+        name = message_of(item).queue_name
         heap = self._heaps.setdefault(name, [])
         if not heap:
             # A queue that had nothing to do has saved nothing up.

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dramatiq.worker import _WorkQueueItem
 
 from dramatiq_sidekiq_flow.broker.order import QueueOrder, WorkQueue
 from dramatiq_sidekiq_flow.errors import ConfigurationError
+
+
+@dataclasses.dataclass(order=True)
+class Item:
+    """What Dramatiq puts into its work queue."""
+
+    priority: int
+    message: Any = dataclasses.field(compare=False)
+    number: int = dataclasses.field(default_factory=itertools.count().__next__)
 
 
 def filled(order: QueueOrder, *jobs: tuple[str, int]) -> WorkQueue:
@@ -17,7 +27,7 @@ def filled(order: QueueOrder, *jobs: tuple[str, int]) -> WorkQueue:
     work = WorkQueue(order)
     for number, (queue_name, priority) in enumerate(jobs):
         message: Any = SimpleNamespace(queue_name=queue_name, number=number)
-        work.put(_WorkQueueItem(priority, message))
+        work.put(Item(priority, message))
     return work
 
 
@@ -37,7 +47,7 @@ def test_strict_takes_a_queue_to_its_end() -> None:
 def test_a_job_of_a_higher_queue_overtakes() -> None:
     work = filled(QueueOrder(["critical", "default"]), ("default", 0), ("default", 0))
     assert work.get_nowait().message.queue_name == "default"
-    work.put(_WorkQueueItem(0, SimpleNamespace(queue_name="critical")))  # type: ignore[arg-type]
+    work.put(Item(0, SimpleNamespace(queue_name="critical")))
     assert drained(work) == ["critical", "default"]
 
 
@@ -49,6 +59,13 @@ def test_within_a_queue_dramatiqs_order_holds() -> None:
 def test_queues_that_are_not_named_share_the_last_rank() -> None:
     work = filled(QueueOrder(["a"]), ("c", 0), ("b", 0), ("c", 0), ("a", 0))
     assert [work.get_nowait().message.number for _ in range(4)] == [3, 0, 1, 2]
+
+
+def test_pairs_of_an_older_dramatiq() -> None:
+    work = WorkQueue(QueueOrder(["a"]))
+    for priority, name in enumerate(("b", "a", "a")):
+        work.put((priority, SimpleNamespace(queue_name=name)))
+    assert [work.get_nowait()[0] for _ in range(3)] == [1, 2, 0]
 
 
 def test_weights_are_shares() -> None:
@@ -64,7 +81,7 @@ def test_an_idle_queue_saves_nothing_up() -> None:
     for _ in range(40):
         work.get_nowait()
     for _ in range(10):
-        work.put(_WorkQueueItem(0, SimpleNamespace(queue_name="idle")))  # type: ignore[arg-type]
+        work.put(Item(0, SimpleNamespace(queue_name="idle")))
     names = drained(work)
     assert 3 <= names[:8].count("idle") <= 5
 

@@ -194,7 +194,7 @@ def test_dump_from_the_ui(
     broker: SidekiqBroker, client: redis.Redis, gate: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    with working(broker):
+    with at_work(broker, gate):
         broker.get_actor("Gate").send()
         eventually(lambda: broker.tally.running())
         client.lpush(f"{identity(client)}-signals", "TTIN")

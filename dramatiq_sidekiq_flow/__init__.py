@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .broker import SidekiqBroker
+from .broker import SidekiqBroker, cancelled
 from .context import current_run
 from .middleware import WorkflowMiddleware
 from .store.memory import RedisHashMemory
@@ -34,6 +34,7 @@ __all__ = [
     "Workflow",
     "WorkflowMiddleware",
     "actor",
+    "cancelled",
     "current_run",
     "extend_ttl",
     "template",

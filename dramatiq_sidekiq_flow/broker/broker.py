@@ -13,7 +13,7 @@ from dramatiq.middleware import default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..errors import PayloadError
-from ..store import keys, queues, sets
+from ..store import keys, processes, queues, sets
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
@@ -21,9 +21,13 @@ from ..wire.payload import DEFAULTS, Payload
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer, Window
 from .heartbeat import Heartbeat
+from .lifecycle import Lifecycle, give_back
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
+from .order import Order, QueueOrder
 from .poller import Poller
+from .processes import Appearance, Processes
 from .retries import Retries
+from .tally import Tally
 
 if TYPE_CHECKING:
     import redis
@@ -55,6 +59,12 @@ class SidekiqBroker(dramatiq.Broker):
         dead and its jobs are recovered.
       poll_interval: Milliseconds between two looks at ``schedule`` and
         ``retry``, on average.
+      queue_order: The order in which this process serves its queues: names,
+        strictly the first one first, or name -> weight.  All alike by default.
+      show_process: Whether Sidekiq's Web UI shows this process as busy or idle.
+      tag, labels: Shown there beside its name.
+      metrics: Whose layout of metrics to write: ``7``, ``8``, ``both``,
+        ``off``, or ``auto``: that of the Sidekiq processes that run.
       **options: Passed to the redis-py client.
     """
 
@@ -66,6 +76,11 @@ class SidekiqBroker(dramatiq.Broker):
         middleware: Iterable[Middleware] | None = None,
         heartbeat_timeout: int = 60_000,
         poll_interval: int = 1_000,
+        queue_order: Order | None = None,
+        show_process: bool = True,
+        tag: str = "",
+        labels: Iterable[str] = ("python",),
+        metrics: str = "auto",
         **options: Any,
     ) -> None:
         if client is not None:
@@ -88,14 +103,23 @@ class SidekiqBroker(dramatiq.Broker):
         #: Called with the keys of each job that is pushed from here, and why:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
         self.stamps: list[Callable[[dict[str, Any], str], None]] = []
+        self.order = QueueOrder(queue_order)
+        self.tally = Tally()
+        self.processes = Processes(self, Appearance(show_process, tag, tuple(labels), metrics))
+        self.heartbeat.tasks.append(self.processes.beat)
+        #: The Dramatiq workers of this process.
+        self.workers: list[dramatiq.Worker] = []
+        #: Names of the actors whose jobs a person may cancel.
+        self.cancellable: set[str] = set()
         #: No new jobs are fetched while this is true.
         self.quiet = False
-        self._windows: dict[str, Window] = {}
+        #: What this process holds in flight, by queue.
+        self.windows: dict[str, Window] = {}
         self._options: dict[str, dict[str, Any]] = {}
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        super().__init__(middleware=[_Lifecycle(), *middleware])
+        super().__init__(middleware=[Lifecycle(), *middleware])
         self.queues: set[str] = set()
 
     # -- declaring ----------------------------------------------------------
@@ -125,6 +149,8 @@ class SidekiqBroker(dramatiq.Broker):
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
         """Declare an actor.  Its messages get jids as their ids."""
         self._options[actor.actor_name] = actor_options(actor)
+        if actor.options.get("cancellable"):
+            self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
         build = actor.message_with_options
 
@@ -212,11 +238,22 @@ class SidekiqBroker(dramatiq.Broker):
     def window(self, queue_name: str, prefetch: int) -> Window:
         """What this process holds in flight of a queue; registers it."""
         member = self.heartbeat.register(queue_name)
-        window = self._windows.get(queue_name)
+        window = self.windows.get(queue_name)
         if window is None or window.member != member:
-            window = self._windows[queue_name] = Window(queue_name, member)
+            window = self.windows[queue_name] = Window(queue_name, member)
         window.allow(prefetch)
         return window
+
+    def stop_fetching(self) -> None:
+        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
+
+        What was fetched, and not begun, goes back to its queue.  Like
+        Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
+        """
+        self.quiet = True
+        self.poller.stop()
+        for worker in self.workers:
+            give_back(worker)
 
     def hand_back(self) -> None:
         """Put back whatever this process still holds: it shuts down.
@@ -226,13 +263,28 @@ class SidekiqBroker(dramatiq.Broker):
         after a hard shutdown.
         """
         self.commit.flush()
-        for window in self._windows.values():
+        for window in self.windows.values():
             receipts = list(queues.in_flight(self.connection, window.member))
             if receipts:
                 receipts.sort(key=_fetch_order)
                 queues.requeue(self.connection, window.member, window.queue_name, receipts)
-        self._windows.clear()
+        self.windows.clear()
         self.heartbeat.stop()
+        self.processes.stop()
+
+    # -- what a person does ---------------------------------------------------
+
+    def pause_queue(self, queue_name: str) -> None:
+        """Let no Python worker (and no Sidekiq Pro) fetch from a queue; those that run go on."""
+        queues.pause(self.connection, queue_name)
+
+    def unpause_queue(self, queue_name: str) -> None:
+        """Let a queue be fetched from again, within a second."""
+        queues.unpause(self.connection, queue_name)
+
+    def cancel(self, jid: str) -> None:
+        """Cancel a job of an actor (or of a Ruby iterable job) that asks for it."""
+        processes.cancel(self.connection, jid, now=time.time())
 
     # -- looking and cleaning -----------------------------------------------
 
@@ -269,30 +321,13 @@ class SidekiqBroker(dramatiq.Broker):
     def close(self) -> None:
         """Stop this process's threads and connections."""
         self.poller.stop()
-        if self._windows or self.heartbeat.members:
+        if self.windows or self.heartbeat.members:
             try:
                 self.hand_back()
             except (ConnectionClosed, *LOST) as e:
                 # Others recover them, once this process has been silent for long enough.
                 self.logger.warning("Jobs in flight could not be put back: %s", e)
         self.connection.close()
-
-
-class _Lifecycle(Middleware):
-    """Follows the worker: threads up, quiet before the end, nothing left behind."""
-
-    def before_worker_boot(self, broker: Any, worker: Any) -> None:
-        for warning in broker.connection.inspect():
-            broker.logger.warning(warning)
-        broker.quiet = False
-        broker.poller.start()
-
-    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        broker.quiet = True
-
-    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        broker.poller.stop()
-        broker.hand_back()
 
 
 class _Undeclared(dramatiq.Actor[Any, Any]):

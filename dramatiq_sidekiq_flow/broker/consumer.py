@@ -28,6 +28,7 @@ from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
 from .events import Buried
 from .message import SidekiqMessage, to_message
+from .order import held_back
 from .retries import Failure, Retries, bury, decide, killed
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ MAX_WINDOW = 256
 #: processes get their share).
 WINDOW_TIME = 0.02
 
+
+#: Between two looks at a paused queue, in seconds.
+PAUSE = 0.5
+
+#: Between two looks of a quiet process whether it ends, in seconds.
+QUIET = 0.05
+
+#: Between two looks whether a queue that goes first still has jobs, in seconds.
+HELD_BACK = 0.01
 
 #: With more jobs than this waiting in the process, others finish soon.
 BUSY = 16
@@ -64,6 +74,8 @@ class Window:
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
         self.drained = False
+        #: Paused, or not to be fetched from: queues after it do not wait for it.
+        self.unavailable = False
         self._base: str | None = None
         self._room = threading.Event()
         self._starved = False
@@ -140,16 +152,19 @@ class SidekiqConsumer(Consumer):
         try:
             window = self.window
             while True:
+                if self.broker.quiet:
+                    self.close()
+                    time.sleep(min(self.seconds, QUIET))
+                    return None
                 while window.fetched:
                     message = self._read(*window.fetched.popleft())
                     if message is not None:
                         return message
-                if self.broker.quiet:
-                    window.wait_for_room(self.seconds)
-                    return None
                 room = window.room()
                 if not room:
                     window.wait_for_room(self.seconds)
+                    return None
+                if self._held_back():
                     return None
                 seen = b""
                 if window.drained:
@@ -157,9 +172,17 @@ class SidekiqConsumer(Consumer):
                     if waited is None:
                         return None
                     seen = waited
-                self._fetch(room, seen)
+                    if self.broker.quiet:
+                        continue
+                    if self._held_back():
+                        return None
+                if not self._fetch(room, seen):
+                    return None
         except LOST as e:
             raise ConnectionClosed(e) from None
+        except Exception:
+            self.window.unavailable = True
+            raise
 
     def _wait(self) -> bytes | None:
         try:
@@ -174,16 +197,29 @@ class SidekiqConsumer(Consumer):
             self.window.drained = False
             return None
 
-    def _fetch(self, count: int, seen: bytes) -> None:
+    def _held_back(self) -> bool:
+        """Whether jobs of other queues go first; then it has waited a little."""
+        if not held_back(self.broker, self.queue_name):
+            return False
+        time.sleep(min(self.seconds, HELD_BACK))
+        return True
+
+    def _fetch(self, count: int, seen: bytes) -> bool:
         window = self.window
         base = window.next_base()
         payloads = queues.fetch(self.broker.connection, window.member, self.queue_name, base, count, seen)
         if payloads is None:
             self.logger.warning("This worker was taken for dead; it goes on under the same name.")
             self.broker.heartbeat.beat()
-            return
+            return True
+        if isinstance(payloads, str):
+            window.unavailable = True
+            time.sleep(min(self.seconds, PAUSE))
+            return False
+        window.unavailable = False
         window.drained = len(payloads) < count
         window.add(base, payloads)
+        return True
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
         payload = None
@@ -219,6 +255,7 @@ class SidekiqConsumer(Consumer):
         if failure is None:
             error = message.exception or SkipMessage("The message was rejected.")
             if isinstance(error, ActorNotFound):
+                self.broker.tally.refuse()
                 # As Sidekiq treats an unknown class: a deploy may be on its way.
                 failure = decide(message.payload, self.queue_name, error, None, Retries())
             else:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dramatiq.logging import get_logger
 
 from ..errors import PayloadError, PoisonPill
-from ..store import keys, queues, runs, sets, workers
+from ..store import keys, processes, queues, runs, sets, workers
 from ..store.connection import Connection
 from ..wire import codec
 from ..wire.callbacks import delay_ahead
@@ -26,6 +26,11 @@ from .events import Events, Recovered
 
 #: Jobs recovered by one script.
 BATCH = 100
+
+
+def hostname() -> str:
+    """As Sidekiq names a host (``component.rb``)."""
+    return (os.environ.get("DYNO") or socket.gethostname()).replace(":", "-")
 
 
 class Heartbeat:
@@ -57,7 +62,7 @@ class Heartbeat:
         """``HOST:PID:NONCE``, as Sidekiq names a process (``component.rb``)."""
         if self._identity is None or self._pid != os.getpid():
             self._pid = os.getpid()
-            self._identity = f"{socket.gethostname().replace(':', '-')}:{self._pid}:{secrets.token_hex(6)}"
+            self._identity = f"{hostname()}:{self._pid}:{secrets.token_hex(6)}"
         return self._identity
 
     @property
@@ -66,15 +71,23 @@ class Heartbeat:
         with self._lock:
             return set(self._members)
 
+    def start(self) -> None:
+        """Start the thread, once."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
+            self._thread.start()
+
     def register(self, queue_name: str) -> str:
         """Register this process for a queue; returns the member."""
         member = keys.worker_member(self.identity, queue_name)
         with self._lock:
             self._members.add(member)
-            if self._thread is None or not self._thread.is_alive():
-                self._stop = threading.Event()
-                self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
-                self._thread.start()
+            self._start()
         workers.beat(self.connection, [member], self.timeout)
         return member
 
@@ -98,6 +111,8 @@ class Heartbeat:
                 self._keep(orphans[start : start + BATCH])
             if back or dead:
                 self.events.tell(Recovered(queue_name, back, dead))
+                # Its record would stand on the Busy page until somebody looks.
+                processes.gone(self.connection, keys.identity_of(member))
                 self.logger.warning(
                     "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead.",
                     member,

@@ -1517,7 +1517,8 @@ return {'DONE'}
 -- @file fetch.lua
 -- Move a batch of jobs from a queue into flight.
 --
--- KEYS: queue list, in-flight hash, swf:workers
+-- KEYS: queue list, in-flight hash, swf:workers, 'paused' (not named by who
+--       has no way to pause a queue)
 -- ARGV: member (the worker process and queue), receipt base, how many,
 --       SHA1 of the payload that the caller has seen at the end of the queue
 --       while it waited ('' = none): it is not sent again, its length is -1
@@ -1525,7 +1526,7 @@ return {'DONE'}
 --       parts costs the client more than the jobs.  Receipts are BASE:1,
 --       BASE:2, ...  Where the same base moved some before (sent twice), those.
 --       False where the worker is not registered (it was declared dead): beat
---       first, then fetch.
+--       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
 
 local function reply(payloads)
   local lengths = {}
@@ -1547,6 +1548,8 @@ if redis.call('HEXISTS', KEYS[2], base .. ':1') == 1 then
   return reply(before)
 end
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
+-- A key of another type pauses nothing.
+if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
 local payloads = redis.call('RPOP', KEYS[1], wanted)
 if not payloads then return reply({}) end
 for first = 1, #payloads, 500 do

@@ -11,9 +11,38 @@ SCHEDULE = "schedule"
 RETRY = "retry"
 DEAD = "dead"
 
+#: Set of the identities of worker processes (``launcher.rb``).
+PROCESSES = "processes"
+
+#: Set of the names of queues that nobody fetches from (Sidekiq Pro's).
+PAUSED = "paused"
+
+#: Who holds it looks for processes that are gone (``api.rb``, ``ProcessSet``).
+PROCESS_CLEANUP = "process_cleanup"
+
 #: Zset ``HOST:PID:NONCE:QUEUE`` -> last beat in epoch seconds of Redis: who
 #: holds jobs in flight.  No beat, no fetch.
 WORKERS = "swf:workers"
+
+
+def work(identity: str) -> str:
+    """Hash thread -> JSON of the job it works on, of one process (``launcher.rb``)."""
+    return f"{identity}:work"
+
+
+def signals(identity: str) -> str:
+    """List of the signals that a person sent to a process (``api.rb``, ``Process#signal``)."""
+    return f"{identity}-signals"
+
+
+def stat(name: str, day: str = "") -> str:
+    """Counter ``processed`` or ``failed``, in all or of one day, ``YYYY-MM-DD``."""
+    return f"stat:{name}:{day}" if day else f"stat:{name}"
+
+
+def iteration(jid: str) -> str:
+    """Hash of a job that can be cancelled (``job/iterable.rb``)."""
+    return f"it-{jid}"
 
 
 def registry(language: str) -> str:
@@ -29,6 +58,11 @@ def queue(name: str) -> str:
 def in_flight(member: str) -> str:
     """Hash receipt -> payload of one worker process and queue."""
     return f"swf:inflight:{member}"
+
+
+def flushed(identity: str) -> str:
+    """Number of the last counts that a process has written."""
+    return f"swf:flushed:{identity}"
 
 
 def barrier(id: str) -> tuple[str, str, str]:
@@ -69,3 +103,8 @@ def worker_member(identity: str, queue_name: str) -> str:
 def queue_of(member: str) -> str:
     """The queue of a member: what follows ``HOST:PID:NONCE:``."""
     return member.split(":", 3)[3]
+
+
+def identity_of(member: str) -> str:
+    """The ``HOST:PID:NONCE`` of a member."""
+    return ":".join(member.split(":", 3)[:3])

@@ -40,9 +40,13 @@ def schedule(connection: Connection, at: float, payload: bytes) -> None:
     connection.call(*scripts.PUSH.command((key, keys.QUEUES, keys.SCHEDULE), (number, "", repr(at), payload)))
 
 
+#: What :func:`fetch` gives back for a paused queue.
+PAUSED = "paused"
+
+
 def fetch(
     connection: Connection, member: str, queue: str, base: str, count: int, seen: bytes = b""
-) -> list[bytes] | None:
+) -> list[bytes] | str | None:
     """Move up to ``count`` payloads into flight; receipts are ``BASE:1``, ``BASE:2`` ...
 
     Safe to repeat with the same base.
@@ -51,14 +55,18 @@ def fetch(
       seen: What :func:`wait` gave back; it does not travel again.
 
     Returns:
-      Payloads, or None when the member must beat first.
+      Payloads, or None when the member must beat first, or :data:`PAUSED`.
     """
     digest = hashlib.sha1(seen).hexdigest() if seen else ""  # noqa: S324 - Lua has no other
     reply = connection.call(
-        *scripts.FETCH.command((keys.queue(queue), keys.in_flight(member), keys.WORKERS), (member, base, count, digest))
+        *scripts.FETCH.command(
+            (keys.queue(queue), keys.in_flight(member), keys.WORKERS, keys.PAUSED), (member, base, count, digest)
+        )
     )
     if reply is None:
         return None
+    if len(reply) == 1:
+        return PAUSED
     payloads, start, joined = [], 0, reply[1]
     for length in map(int, reply[0].split()):
         if length < 0:
@@ -128,3 +136,13 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
 def clear(connection: Connection, queue: str) -> None:
     """Drop what waits in a queue (``api.rb``, ``Queue#clear``)."""
     connection.send([("UNLINK", keys.queue(queue)), ("SREM", keys.QUEUES, queue)])
+
+
+def pause(connection: Connection, queue: str) -> None:
+    """Let nobody fetch from a queue (Sidekiq Pro's ``Queue#pause!``)."""
+    connection.call("SADD", keys.PAUSED, queue)
+
+
+def unpause(connection: Connection, queue: str) -> None:
+    """Let a queue be fetched from again."""
+    connection.call("SREM", keys.PAUSED, queue)

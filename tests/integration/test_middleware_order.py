@@ -111,7 +111,7 @@ def test_ours_run_in_this_order(redis_url: str) -> None:
     broker.add_middleware(WorkflowMiddleware())
     broker.add_middleware(JobLogging())
     names = [type(middleware).__name__ for middleware in broker.middleware]
-    assert names == ["_Lifecycle", *(m.__name__ for m in default_middleware), "WorkflowMiddleware", "JobLogging"]
+    assert names == ["Lifecycle", *(m.__name__ for m in default_middleware), "WorkflowMiddleware", "JobLogging"]
     (retries,) = (middleware for middleware in broker.middleware if isinstance(middleware, Retries))
     assert type(retries) is SidekiqRetries
 

@@ -1,0 +1,67 @@
+"""Jobs that a person may cancel, as Sidekiq's iterable jobs are (``job/iterable.rb``).
+
+``cancel!`` in Ruby sets a field of the hash ``it-JID``.  An actor with the
+option ``cancellable=True`` is not begun when its job was cancelled, and asks
+``cancelled()`` from time to time while it runs.  As in Ruby, a cancelled job
+is done, not failed: its workflow goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+
+from dramatiq.middleware import SkipMessage
+
+from ..store import processes
+from ..store.connection import Connection
+
+#: How often Redis is asked, in milliseconds (``STATE_FLUSH_INTERVAL``).
+INTERVAL = 5_000
+
+
+class _Job:
+    __slots__ = ("asked", "cancelled", "connection", "jid")
+
+    def __init__(self, connection: Connection, jid: str) -> None:
+        self.connection = connection
+        self.jid = jid
+        self.cancelled = False
+        self.asked = float("-inf")
+
+    def ask(self, interval: int) -> bool:
+        if not self.cancelled and time.monotonic() - self.asked >= interval / 1000:
+            self.cancelled = processes.cancelled(self.connection, self.jid)
+            self.asked = time.monotonic()
+        return self.cancelled
+
+
+_current: ContextVar[_Job | None] = ContextVar("dramatiq_sidekiq_flow_cancellable", default=None)
+
+
+def cancelled(interval: int = INTERVAL) -> bool:
+    """Whether the current job was cancelled.  For actors with ``cancellable=True``; false for others.
+
+    Parameters:
+      interval: Milliseconds between two questions to Redis; between them, the
+        last answer holds.
+    """
+    job = _current.get()
+    return job is not None and job.ask(interval)
+
+
+def enter(connection: Connection, jid: str) -> None:
+    """A job of a cancellable actor begins.
+
+    Raises:
+      SkipMessage: where it was cancelled before.
+    """
+    job = _Job(connection, jid)
+    _current.set(job)
+    if job.ask(0):
+        raise SkipMessage(f"Job {jid} was cancelled.")
+
+
+def leave() -> None:
+    """It has ended."""
+    _current.set(None)

@@ -15,4 +15,6 @@ def broker(redis_url: str) -> Iterator[SidekiqBroker]:
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
     dramatiq.set_broker(broker)
     yield broker
+    # Also where a test registered it by hand: its beats would turn up in other tests.
+    broker.heartbeat.stop()
     broker.close()

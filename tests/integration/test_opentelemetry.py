@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import threading
 from typing import Any
 
@@ -18,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, OpenTelemetry, SidekiqBroker, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Job, JobLogging, OpenTelemetry, SidekiqBroker, Workflow
 
 from ..running import eventually, members, working
 
@@ -232,3 +233,24 @@ def test_a_stamp_that_fails_stops_no_job(broker: SidekiqBroker, client: redis.Re
     with working(broker):
         broker.join("python", timeout=10_000)
     assert not client.exists("retry", "dead")
+
+
+def test_log_lines_of_a_job_are_inside_its_span(broker: SidekiqBroker, spans: Spans) -> None:
+    current: list[tuple[str, int]] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            current.append((record.msg % record.args, trace.get_current_span().get_span_context().span_id))
+
+    logger = logging.Logger("test", logging.INFO)
+    logger.addHandler(Handler())
+    broker.add_middleware(JobLogging(logger=logger))
+
+    @dramatiq.actor(queue_name="python")
+    def step() -> None: ...
+
+    step.send()
+    with working(broker):
+        _, span = spans.wait(2)
+    assert [text.partition(":")[0] for text, _ in current] == ["start", "done"]
+    assert [found for _, found in current] == [id_of(span)] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
@@ -16,6 +16,7 @@ from ..errors import PayloadError
 from ..store import keys, queues, sets
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
+from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
 from .commit import GroupCommit
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 class Completion(Protocol):
     """What follows a finished job of a workflow; see ``workflow.completion``."""
 
+    #: Gives the callback stack for what a payload holds in its place; None where it holds the stack.
+    retrieve: Callable[[Any], Any] | None
+
     def advance(self, message: SidekiqMessage) -> None: ...
+
+    def keep(self, stack: tuple[Callback, ...], ttl: int) -> None: ...
 
 
 class SidekiqBroker(dramatiq.Broker):

@@ -20,9 +20,11 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, PayloadError, WorkflowMiddlewareMissing, WrongType
+from ..errors import FlowError, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
+from ..store.callback_storage import stored_keys
 from ..store.connection import LOST
+from ..wire.callbacks import Callback
 from ..wire.payload import RETRY_HORIZON, Payload, buried
 from .message import SidekiqMessage, to_message
 from .retries import Failure, Retries, bury, decide, killed
@@ -181,19 +183,30 @@ class SidekiqConsumer(Consumer):
         window.add(base, payloads)
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
+        completion = self.broker.completion
         try:
-            payload = Payload.decode(raw)
-            if payload.stack and self.broker.completion is None:
+            payload = Payload.decode(raw, None if completion is None else completion.retrieve)
+            if payload.stack and completion is None:
                 raise WorkflowMiddlewareMissing(
                     "This job is a step of a workflow, and the broker has no WorkflowMiddleware to go on with it. "
                     "Add one, then retry the job.",
                     raw,
                 )
-        except (PayloadError, WorkflowMiddlewareMissing) as e:
+        except LOST:
+            self.window.fetched.appendleft((receipt, raw))
+            raise
+        except FlowError as e:
             self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)
             now = time.time()
             dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
             self._write_failure(receipt, dead, (), now)
+            return None
+        except Exception as e:
+            # A callback storage of the application's own: this job's failure, tried again later.
+            self.logger.error("The callback stack of a job of queue %r was not found: %s", self.queue_name, e)
+            payload = Payload.decode(raw, lambda stored: None)
+            actor = self.broker.actors.get(payload.actor_name)
+            self._write_failure(receipt, decide(payload, self.queue_name, e, actor, Retries()), (), time.time())
             return None
         self.window.handed_out[receipt] = None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
@@ -233,14 +246,23 @@ class SidekiqConsumer(Consumer):
             except FlowError as e:
                 self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
                 failure = killed(message.payload, self.queue_name, e)
+            except LOST as e:
+                raise ConnectionClosed(e) from None
+            except ConnectionClosed:
+                raise
+            except Exception as e:
+                # A memory or a barrier of the application's own, a Redis that is full.
+                self.logger.error("Job %s is done, but could not go on, and is tried again.", message.message_id)
+                failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
         if failure is not None:
-            barriers = [callback.barrier for callback in message.payload.stack]
-            self._write_failure(message.receipt, failure, barriers, time.time())
+            self._write_failure(message.receipt, failure, message.payload.stack, time.time())
         self.window.settle(message.receipt)
 
-    def _write_failure(self, receipt: str, failure: Failure, barriers: Iterable[str], now: float) -> None:
+    def _write_failure(self, receipt: str, failure: Failure, stack: tuple[Callback, ...], now: float) -> None:
         # A dead job may be retried for as long as `dead` keeps it.
         ttl = RETRY_HORIZON + int(sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now)
+        if stack and self.broker.completion is not None:
+            self.broker.completion.keep(stack, ttl)
         reply = self.broker.commit.run(
             sets.fail(
                 self.window.member,
@@ -249,7 +271,8 @@ class SidekiqConsumer(Consumer):
                 now=now,
                 at=failure.at,
                 payload=failure.payload,
-                barriers=barriers,
+                barriers=(callback.barrier for callback in stack),
+                also=stored_keys(callback.remaining for callback in stack),
                 ttl=ttl,
             )
         )

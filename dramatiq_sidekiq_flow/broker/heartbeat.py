@@ -130,7 +130,8 @@ def _orphan(receipt: str, raw: bytes, queue_name: str, now: float) -> workers.Or
         raw,
     )
     try:
-        job = Payload.decode(raw)
+        # Its callback stack is not needed here, wherever that is kept.
+        job = Payload.decode(raw, lambda stored: None)
     except PayloadError as e:
         return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
     return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)))

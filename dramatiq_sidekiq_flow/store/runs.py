@@ -167,3 +167,28 @@ def advance(
             *plan.arguments,
         ),
     )
+
+
+def release(
+    member: str,
+    receipt: str,
+    *,
+    released: str,
+    ttl: int,
+    memory: tuple[str, int] = ("", 0),
+    fields: Mapping[str, bytes] = {},
+    plan: Writes = NOTHING,
+) -> Command:
+    """The command that takes a finished job out of flight which other barriers have counted; reply of ``release.lua``.
+
+    Parameters:
+      released: The barrier whose continuation ``plan`` is; empty where nothing follows.
+      ttl: Seconds for which it is remembered that it was pushed.
+      memory, fields: As for :func:`advance`.
+    """
+    flat = [part for pair in fields.items() for part in pair]
+    marker = keys.released(released) if released else ""
+    return scripts.RELEASE.command(
+        (keys.in_flight(member), memory[0], keys.QUEUES, keys.SCHEDULE, marker, *plan.keys),
+        (receipt, ttl, memory[1], len(fields), *flat, *plan.arguments),
+    )

@@ -14,7 +14,7 @@ from importlib import resources
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
-_WITH_PLAN = ("advance", "start")
+_WITH_PLAN = ("advance", "release", "start")
 
 
 class Script:
@@ -40,9 +40,26 @@ FAIL = Script("fail")
 FETCH = Script("fetch")
 PROMOTE = Script("promote")
 PUSH = Script("push")
+READ_CALLBACKS = Script("read_callbacks")
 RECOVER = Script("recover")
+RELEASE = Script("release")
 REQUEUE = Script("requeue")
 STAGE = Script("stage")
 START = Script("start")
+STORE_CALLBACKS = Script("store_callbacks")
 
-ALL = (ADVANCE, BEAT, FAIL, FETCH, PROMOTE, PUSH, RECOVER, REQUEUE, STAGE, START)
+ALL = (
+    ADVANCE,
+    BEAT,
+    FAIL,
+    FETCH,
+    PROMOTE,
+    PUSH,
+    READ_CALLBACKS,
+    RECOVER,
+    RELEASE,
+    REQUEUE,
+    STAGE,
+    START,
+    STORE_CALLBACKS,
+)

@@ -13,7 +13,14 @@ import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from dramatiq_sidekiq_flow import RedisHashMemory, RubyJob, SidekiqBroker, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow import (
+    RedisCallbackStorage,
+    RedisHashMemory,
+    RubyJob,
+    SidekiqBroker,
+    WorkflowMiddleware,
+    current_run,
+)
 
 EVENTS = "interop:events"
 
@@ -60,16 +67,18 @@ class Recorder(dramatiq.Middleware):
         self.client.rpush(EVENTS, json.dumps(event))
 
 
-def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqBroker:
+def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = (), references: int | None = None) -> SidekiqBroker:
     """A broker with the actors of these tests.
 
     Parameters:
       poll: Milliseconds between two looks at schedule and retry.
       queues: To declare beside the actors'.
+      references: Bytes from which chains are kept by reference; None: never.
     """
     client = redis.Redis.from_url(url)
     broker = SidekiqBroker(url=url, poll_interval=poll)
-    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+    storage = None if references is None else RedisCallbackStorage(min_bytes=references)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), callback_storage=storage))
     broker.add_middleware(CurrentMessage())
     broker.add_middleware(Recorder(client))
     for queue in queues:

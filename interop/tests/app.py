@@ -11,5 +11,6 @@ broker = build(
     os.environ["REDIS_URL"],
     poll=int(os.environ["INTEROP_PYTHON_POLL"]),
     queues=tuple(os.environ["INTEROP_PYTHON_QUEUES"].split(",")),
+    references=int(os.environ["INTEROP_REFERENCES"]) if "INTEROP_REFERENCES" in os.environ else None,
 )
 dramatiq.set_broker(broker)

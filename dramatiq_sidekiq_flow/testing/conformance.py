@@ -122,11 +122,11 @@ class MemoryConformance:
         memory, run = self.make(), _id()
 
         def write(thread: int) -> None:
-            for n in range(20):
+            for n in range(5):
                 memory.write(run, {f"{thread}.{n}": n})
 
         _together(write, range(8))
-        assert len(memory.read(run)) == 160
+        assert len(memory.read(run)) == 40
 
 
 class BarrierConformance:

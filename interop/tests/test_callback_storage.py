@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,22 @@ def test_a_chain_that_is_gone_is_dead_or_retried_and_never_silent(
     assert "swf:callbacks:000" in dead["error_message"]
     assert dead["workflow_completion_callbacks"] == job["workflow_completion_callbacks"]
     storing.client.delete("dead")
+
+
+def test_the_companion_reads_references_whatever_storage_the_gem_has(
+    server: EmbeddedServer, container: None, tmp_path: Path
+) -> None:
+    site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/4", tmp_path, ())
+    environment = ruby_with(True)
+    del environment["INTEROP_REFERENCES"]
+    broker = build(site.url, references=0)
+    try:
+        command = [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", "ruby", "-c", "3"]
+        site._start("ruby", command, ruby_environment(site.url, **environment))
+        run_id = start(site, broker, "python", Chain(*(rb(n) for n in range(6))))
+        assert len(chains(site)) == 1
+        assert [e["args"] for e in finished(site, run_id, 6)] == [[n] for n in range(6)]
+        site.stop()
+    finally:
+        broker.close()
+        site.close()

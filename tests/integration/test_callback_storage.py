@@ -22,6 +22,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.errors import CallbacksMissing, ConfigurationError
+from dramatiq_sidekiq_flow.store.callback_storage import StoredChains
 from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
 from dramatiq_sidekiq_flow.workflow import inline
 
@@ -140,6 +141,43 @@ def test_the_same_continuation_is_stored_once(broker: SidekiqBroker, client: red
     assert client.llen("queue:python") == client.zcard("dead") == 0
 
 
+def test_what_remains_after_an_empty_step_is_not_stored_for_it(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    Workflow(Chain(*[Group()] * 50, step.message(1), step.message(2))).run()
+    assert len(chains(client)) == 1
+
+
+def test_what_is_stored_already_lives_no_shorter(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    workflow = Workflow(Chain(*map(step.message, range(5))))
+    workflow.run()
+    (chain,) = chains(client)
+    client.expire(chain, 300 * DAY)
+    workflow.run()
+    assert client.ttl(chain) > 299 * DAY
+
+
+def test_one_read_serves_the_next_steps_too_but_not_many(
+    redis_url: str, client: redis.Redis, broker: SidekiqBroker, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[list[bytes]] = []
+    values = StoredChains._values
+
+    def counted(*args: Any) -> list[bytes]:
+        reads.append(values(*args))
+        return reads[-1]
+
+    monkeypatch.setattr(StoredChains, "_values", counted)
+    Workflow(Chain(*map(step.message, range(65)))).run()
+    advance(broker, 65)
+    assert [len(found) for found in reads] == [8] * 8
+    # Large steps are read by themselves: another process may take the next one.
+    reads.clear()
+    Workflow(Chain(*(step.message("x" * 1500 + str(n)) for n in range(4)))).run()
+    advance(broker, 4)
+    assert [len(found) for found in reads] == [1] * 3
+
+
 def test_short_chains_travel_in_the_payload(redis_url: str, client: redis.Redis, log: list[Any]) -> None:
     broker = make(redis_url, RedisCallbackStorage())
     step = declare(broker, log)
@@ -162,6 +200,7 @@ def test_empty_steps_and_delays_in_a_stored_chain(
         *empties,
     )
     run_id = Workflow(Group(Chain(tree, step.message(4)), step.message(0))).run()
+    assert len(chains(client)) == 2  # and not one for each empty step
     with working(broker):
         eventually(lambda: 4 in log)
         broker.join("python", timeout=20_000)
@@ -337,6 +376,25 @@ def test_a_storage_that_cannot_be_reached_fails_the_job_and_not_the_worker(
         client.zrem("dead", raw)
         client.lpush("queue:python", raw)
         eventually(lambda: log == [1, 2])
+    broker.close()
+
+
+def test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was(
+    redis_url: str, client: redis.Redis, log: list[Any]
+) -> None:
+    storage = Reversed(client)
+    broker = make(redis_url, storage)
+    step = declare(broker, log)
+    Workflow(Chain(step.message(1), step.message(2)), broker).run()
+    storage.problem = redis.ConnectionError("gone")
+    consumer = broker.consume("python", prefetch=1, timeout=1000)
+    with pytest.raises(dramatiq.errors.ConnectionClosed):
+        next(consumer)
+    storage.problem = None
+    message = next(consumer)
+    assert message is not None
+    consumer.ack(message)
+    assert [job["args"] for job in members(client, "python")] == [[2]]
     broker.close()
 
 

@@ -117,6 +117,13 @@ def test_retries_are_run_without_waiting_and_then_dead(app: Any) -> None:
         assert time.monotonic() - start < 40  # Sidekiq would wait for minutes
 
 
+def test_what_is_due_first_comes_first(app: Any) -> None:
+    with FlowTest(app) as flow:
+        later = [WithDelay(app.measure.message(str(days)), delay=days * DAY) for days in (3, 1, 2)]
+        run = flow.run(Group(*later, app.measure.message("0")))
+        assert [step.args[0] for step in run.steps] == ["0", "1", "2", "3"]
+
+
 def test_actors_that_fail_and_send(app: Any) -> None:
     @dramatiq.actor(queue_name="other", broker=app, max_retries=1)
     def fails() -> None:

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from .broker import SidekiqBroker, cancelled
-from .context import current_run
+from .context import Memory, current_run
 from .middleware import WorkflowMiddleware
+from .store.barriers import Barrier
+from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
 from .store.memory import RedisHashMemory
 from .typed.actor import TypedActor, actor
 from .typed.ruby import RubyJob
@@ -18,13 +20,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Barrier",
+    "CallbackStorage",
     "Chain",
     "Group",
+    "InlineCallbackStorage",
     "Job",
     "JobLogging",
+    "Memory",
     "Namespace",
     "OpenTelemetry",
     "Prometheus",
+    "RedisCallbackStorage",
     "RedisHashMemory",
     "RubyJob",
     "SidekiqBroker",

@@ -103,6 +103,13 @@ class BarrierExpired(FlowError):
     """
 
 
+class CallbacksMissing(FlowError):
+    """What a job's callback stack refers to is gone, or is not what was stored.
+
+    ``value`` is the reference.
+    """
+
+
 class WrongType(FlowError):
     """A Redis key that the job needs holds another type.  ``value`` is the key."""
 

@@ -14,15 +14,17 @@ from dramatiq import Middleware
 from dramatiq.logging import get_logger
 
 from .broker import SidekiqBroker
-from .context import CurrentRun, RunMemory, set_current_run
+from .context import CurrentRun, Memory, RunMemory, set_current_run
 from .errors import ConfigurationError
+from .store.barriers import Barrier
+from .store.callback_storage import CallbackStorage
 from .store.memory import RedisHashMemory
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
 from .wire.payload import NAMESPACE_KEY
 from .workflow import Completion
-from .workflow.ttl import keep
+from .workflow.ttl import keep, keep_dead
 
 _logger = get_logger(__name__)
 
@@ -32,7 +34,8 @@ class WorkflowMiddleware(Middleware):
 
     Parameters:
       memory: Where mappings that actors return are kept, e.g.
-        ``RedisHashMemory(ttl=timedelta(days=1))``.  None keeps nothing.
+        ``RedisHashMemory(ttl=timedelta(days=1))``, or a Memory of your own.
+        None keeps nothing.
       classes: Options of Ruby classes that Python advances onto:
         ``{"Docs::Load": {"queue": "critical", "retry": 3}}``; see also RubyJob.
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
@@ -40,6 +43,10 @@ class WorkflowMiddleware(Middleware):
       registry: A JSON file of what each language's classes are, for what
         neither actors nor ``classes`` nor RubyJob say; after it comes the
         registry in Redis, which workers of both languages write.
+      barriers: Barriers of your own, instead of those that count in the very
+        step that pushes what follows (see Barrier for what that gives up).
+      callback_storage: Where callback stacks are kept: in the payload unless
+        given, or by reference with ``RedisCallbackStorage()``.
       dialect: ``"sideline"`` where Ruby has the renamed gem sidekiq-sideline.
         Jobs of either gem are read; a run goes on as it began.
 
@@ -49,18 +56,22 @@ class WorkflowMiddleware(Middleware):
 
     def __init__(
         self,
-        memory: RedisHashMemory | None = None,
+        memory: Memory | None = None,
         *,
         classes: Mapping[str, Mapping[str, Any]] | None = None,
         tag_runs: bool = False,
         registry: str | Path | None = None,
         dialect: str = "workflow",
+        barriers: Barrier | None = None,
+        callback_storage: CallbackStorage | None = None,
     ) -> None:
         self.memory = memory
         self.classes = classes
         self.tag_runs = tag_runs
         self.registry = None if registry is None else manifest.read(registry)
         self.dialect = dialects.named(dialect)
+        self.barriers = barriers
+        self.callback_storage = callback_storage
 
     @property
     def actor_options(self) -> set[str]:
@@ -72,12 +83,21 @@ class WorkflowMiddleware(Middleware):
             raise ConfigurationError(
                 f"WorkflowMiddleware needs a SidekiqBroker, not a {type(broker).__name__}.", broker
             )
-        if self.memory is not None:
+        if isinstance(self.memory, RedisHashMemory):
             self.memory.bind(broker.connection, self.dialect)
         registry = Registry(broker.connection, self.registry)
-        broker.completion = Completion(broker, self.memory, self.classes, self.tag_runs, registry, self.dialect)
+        broker.completion = Completion(
+            broker,
+            self.memory,
+            self.classes,
+            self.tag_runs,
+            registry,
+            self.dialect,
+            self.barriers,
+            self.callback_storage,
+        )
         broker.heartbeat.tasks.append(lambda: registry.beat(broker))
-        broker.heartbeat.memory_of = broker.completion.memory_of
+        broker.heartbeat.keep = partial(keep_dead, broker.completion)
         for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
             _quieten(name)
 
@@ -91,7 +111,9 @@ class WorkflowMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = message.payload
         if payload.run_id is not None:
-            spoken = None if self.memory is None else self.memory.running(payload.dialect)
+            spoken = self.memory
+            if isinstance(spoken, RedisHashMemory):
+                spoken = spoken.running(payload.dialect)
             memory = RunMemory(spoken, payload.run_id, payload.namespace)
             keeper = partial(keep, broker.completion, payload)
             set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory, keeper))

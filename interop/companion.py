@@ -15,7 +15,20 @@ COMPANION = PACKAGE / "ruby" / "sidekiq_flow_companion.rb"
 LUA = PACKAGE / "store" / "lua"
 
 #: What the companion sends; it starts no runs.
-SCRIPTS = ("_plan", "advance", "beat", "extend", "fail", "fetch", "promote", "recover", "requeue", "stage")
+SCRIPTS = (
+    "_plan",
+    "advance",
+    "beat",
+    "extend",
+    "fail",
+    "fetch",
+    "promote",
+    "read_callbacks",
+    "recover",
+    "requeue",
+    "stage",
+    "store_callbacks",
+)
 
 _END = "\n__END__\n"
 _HEAD = re.compile(r"^-- @file (\w+)\.lua\n", re.MULTILINE)

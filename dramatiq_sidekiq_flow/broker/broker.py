@@ -16,6 +16,7 @@ from ..errors import PayloadError
 from ..store import keys, processes, queues, sets
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
+from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS, Payload
 from .commit import GroupCommit
@@ -36,8 +37,13 @@ if TYPE_CHECKING:
 class Completion(Protocol):
     """What follows a finished job of a workflow; see ``workflow.completion``."""
 
+    #: Gives the callback stack for what a payload holds in its place; None where it holds the stack.
+    retrieve: Callable[[Any], Any] | None
+
     def advance(self, message: SidekiqMessage) -> None: ...
     def memory_of(self, payload: Payload) -> tuple[str, int]: ...
+
+    def keep(self, stack: tuple[Callback, ...], ttl: int) -> None: ...
 
 
 class SidekiqBroker(dramatiq.Broker):

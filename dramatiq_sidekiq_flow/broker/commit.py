@@ -61,6 +61,9 @@ class GroupCommit:
         with self._line:
             if not entry.settled:
                 self._send()
+        if self._done:
+            # Handed over while this thread had the line; else it might lie until the next beat.
+            self._hand_over()
         if entry.error is not None:
             raise entry.error
         if not entry.settled:
@@ -80,6 +83,9 @@ class GroupCommit:
         self._done.append((member, receipt))
         if more and len(self._done) < BATCH and time.monotonic() - self._done_since < BATCH_TIME:
             return
+        self._hand_over()
+
+    def _hand_over(self) -> None:
         # Looked at again after the line is free: what was handed over while
         # this thread held it must not be left lying.
         while self._done:

@@ -21,8 +21,9 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, PayloadError, WorkflowMiddlewareMissing, WrongType
+from ..errors import FlowError, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
+from ..store.callback_storage import stored_keys
 from ..store.connection import LOST
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
@@ -223,20 +224,31 @@ class SidekiqConsumer(Consumer):
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
         payload = None
+        completion = self.broker.completion
         try:
-            payload = Payload.decode(raw)
-            if payload.stack and self.broker.completion is None:
+            payload = Payload.decode(raw, None if completion is None else completion.retrieve)
+            if payload.stack and completion is None:
                 raise WorkflowMiddlewareMissing(
                     "This job is a step of a workflow, and the broker has no WorkflowMiddleware to go on with it. "
                     "Add one, then retry the job.",
                     raw,
                 )
-        except (PayloadError, WorkflowMiddlewareMissing) as e:
+        except LOST:
+            self.window.fetched.appendleft((receipt, raw))
+            raise
+        except FlowError as e:
             self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)
             now = time.time()
             dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
             self._write_failure(receipt, dead, payload, now)
             self.broker.events.tell(Buried(self.queue_name, e))
+            return None
+        except Exception as e:
+            # A callback storage of the application's own: this job's failure, tried again later.
+            self.logger.error("The callback stack of a job of queue %r was not found: %s", self.queue_name, e)
+            payload = Payload.decode(raw, lambda stored: None)
+            actor = self.broker.actors.get(payload.actor_name)
+            self._write_failure(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload, time.time())
             return None
         self.window.handed_out[receipt] = None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
@@ -278,6 +290,15 @@ class SidekiqConsumer(Consumer):
                 self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
                 failure = killed(message.payload, self.queue_name, e)
                 message.stuff_exception(e)
+            except LOST as e:
+                raise ConnectionClosed(e) from None
+            except ConnectionClosed:
+                raise
+            except Exception as e:
+                # A memory or a barrier of the application's own, a Redis that is full.
+                self.logger.error("Job %s is done, but could not go on, and is tried again.", message.message_id)
+                failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
+                message.stuff_exception(e)
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.
             message.failure = failure
@@ -286,15 +307,19 @@ class SidekiqConsumer(Consumer):
 
     def _write_failure(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> None:
         barriers: list[str] = []
-        memory, ttl = "", 0
+        also: list[str] = []
+        ttl = 0
         if payload is not None and failure.action != "discard":
             barriers = [callback.barrier for callback in payload.stack]
+            also += stored_keys(callback.remaining for callback in payload.stack)
             # A dead job may be retried for as long as `dead` keeps it.
             waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
             ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack) / 1000 + 1, MAX_TTL))
             if self.broker.completion is not None:
                 memory, least = self.broker.completion.memory_of(payload)
                 ttl = max(ttl, least)
+                also += [memory] if memory else []
+                self.broker.completion.keep(payload.stack, ttl)
         reply = self.broker.commit.run(
             sets.fail(
                 self.window.member,
@@ -304,7 +329,7 @@ class SidekiqConsumer(Consumer):
                 at=failure.at,
                 payload=failure.payload,
                 barriers=barriers,
-                memory=memory,
+                also=also,
                 ttl=ttl,
             )
         )

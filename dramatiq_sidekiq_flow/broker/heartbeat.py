@@ -17,11 +17,10 @@ from collections.abc import Callable
 from dramatiq.logging import get_logger
 
 from ..errors import PayloadError, PoisonPill
-from ..store import keys, processes, queues, runs, sets, workers
+from ..store import keys, processes, queues, workers
 from ..store.connection import Connection
 from ..wire import codec
-from ..wire.callbacks import delay_ahead
-from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried, failed, fingerprint
+from ..wire.payload import Payload, buried, failed, fingerprint
 from .events import Events, Recovered
 
 #: Jobs recovered by one script.
@@ -47,8 +46,8 @@ class Heartbeat:
         self.interval = min(10.0, timeout / 5)
         #: Done after each beat; what raises is logged.
         self.tasks: list[Callable[[], None]] = []
-        #: The key of a job's memory, and its own ttl in seconds.
-        self.memory_of: Callable[[Payload], tuple[str, int]] = lambda job: ("", 0)
+        #: Lets what a job's run needs live on, though the job is dead now.
+        self.keep: Callable[[Payload], None] = lambda job: None
         self.events = Events()
         self._members: set[str] = set()
         self._lock = threading.Lock()
@@ -108,7 +107,10 @@ class Heartbeat:
                 self.connection, member, orphans[start : start + BATCH], timeout=self.timeout, now=now
             )
             if dead:
-                self._keep(orphans[start : start + BATCH])
+                # Which of these died, the reply does not say; it does the others no harm.
+                for orphan in orphans[start : start + BATCH]:
+                    if orphan.job is not None:
+                        self.keep(orphan.job)
             if back or dead:
                 self.events.tell(Recovered(queue_name, back, dead))
                 # Its record would stand on the Busy page until somebody looks.
@@ -120,16 +122,6 @@ class Heartbeat:
                     queue_name,
                     dead,
                 )
-
-    def _keep(self, orphans: list[workers.Orphan]) -> None:
-        # Those that died may be retried for as long as `dead` keeps them. Which
-        # of these they were, the reply does not say; it does the others no harm.
-        for orphan in orphans:
-            if orphan.job is not None and orphan.job.stack:
-                barriers = [callback.barrier for callback in orphan.job.stack]
-                memory, least = self.memory_of(orphan.job)
-                ttl = RETRY_HORIZON + sets.DEAD_TIMEOUT + delay_ahead(orphan.job.stack) / 1000
-                runs.extend(self.connection, barriers, memory, ttl=max(int(min(ttl, MAX_TTL)), least))
 
     def stop(self) -> None:
         """Stop beating; members without jobs in flight are forgotten."""
@@ -163,7 +155,8 @@ def _orphan(receipt: str, raw: bytes, queue_name: str, now: float) -> workers.Or
         raw,
     )
     try:
-        job = Payload.decode(raw)
+        # Its callback stack is not needed here, wherever that is kept.
+        job = Payload.decode(raw, lambda stored: None)
     except PayloadError as e:
         return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
     return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)

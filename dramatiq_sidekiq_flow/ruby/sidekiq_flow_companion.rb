@@ -31,11 +31,15 @@
 # For Sidekiq 7 and 8 on Redis 6.2 or newer, or Valkey. Where Sidekiq Pro's
 # super_fetch is to stay, say `fetch: false`.
 #
+# With Python's RedisCallbackStorage, what remains of long chains is stored once:
+# say `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` to the gem.
+#
 # What it does not do: a workflow is still started by the gem, one command at a
 # time. And an advance that is tried again (an error of the application's own
 # client middleware, say) runs its job again, as any failed job.
 
 require "digest/sha1"
+require "digest/sha2"
 require "json"
 require "securerandom"
 require "set"
@@ -75,6 +79,8 @@ module SidekiqFlow::Companion
   class Refused < StandardError; end
 
   class BarrierExpired < Refused; end
+
+  class CallbacksMissing < Refused; end
 
   class InvalidCallbacks < Refused; end
 
@@ -163,7 +169,8 @@ module SidekiqFlow::Companion
     # failed job from leaving flight.
     def needs(job)
       stack = Callback.stack(job)
-      keys = [*stack.flat_map(&:keys), memory_key(job)].reject(&:empty?)
+      chains = CallbackStorage.chains(job[dialect.callbacks])
+      keys = [*stack.flat_map(&:keys), memory_key(job), *chains].reject(&:empty?)
       [keys, [Plan.barrier_ttl(nil, stack), memory&.ttl || 0].max]
     rescue
       [[], RETRY_HORIZON]
@@ -854,6 +861,8 @@ module SidekiqFlow::Companion
       entries = SidekiqFlow::Companion.gem.configuration.callback_storage.retrieve(stored)
       raise InvalidCallbacks, "The callback stack is no array" unless entries.is_a?(Array)
 
+      # Whatever storage the gem has here: other workers may write references.
+      entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
       entries.map do |entry|
         barrier, remaining, propagate = entry
         # Barrier ids become Redis keys, so nothing but a UUID may pass.
@@ -875,6 +884,192 @@ module SidekiqFlow::Companion
       return Plan.completes_at_once?(remaining) ? "n" : "f" if remaining
 
       propagate ? "n" : "s"
+    end
+  end
+
+  # Keeps what remains of long chains once, in Redis; payloads refer to it. A
+  # chain of thousands then costs a step as much at its beginning as at its end.
+  # With the gem alone, too:
+  #
+  #   Sidekiq::Workflow.configure do |cfg|
+  #     cfg.callback_storage = SidekiqFlow::CallbackStorage.new
+  #   end
+  #
+  # Every Ruby worker must have it before Python's RedisCallbackStorage is in use.
+  # The bytes are Python's (wire/references.py, which says what they are).
+  class CallbackStorage
+    # Of chains that a thread has seen last: what the gem stores next is, most
+    # often, the rest of one of them.
+    RECENT = 8
+
+    # A stored chain outlives the barriers that lead to it, by so many seconds.
+    MARGIN = 86_400
+
+    # Seconds between two prolongations of one chain by one process.
+    KEEP_EVERY = 3600
+
+    SHA = /\A[0-9a-f]{64}\z/
+
+    # Steps, and the reference to the rest of the chain from each of them.
+    Chain = Struct.new(:children, :references) do
+      def rest_from(sha)
+        index = references.index { |reference| reference["sha"] == sha }
+        {"__type__" => "chain", "children" => children.drop(index)} if index
+      end
+
+      # The reference to steps that are the last ones of this chain.
+      def reference_to(steps)
+        from = children.size - steps.size
+        references[from] if from >= 0 && (steps.equal?(children) || children.drop(from) == steps)
+      end
+    end
+
+    class << self
+      # For references that the gem's own storage has left in a stack.
+      def reader
+        @reader ||= new
+      end
+
+      # The Redis keys that a stored stack refers to.
+      def chains(stored)
+        return [] unless stored.is_a?(Array)
+
+        stored.filter_map do |_, remaining|
+          "swf:callbacks:#{remaining["chain"]}" if remaining.is_a?(Hash) && remaining["__type__"] == "reference"
+        end
+      end
+    end
+
+    # min_bytes  the JSON size from which the rest of a chain is stored; a
+    #            shorter one travels in the payload
+    def initialize(min_bytes: 2048)
+      @min_bytes = min_bytes
+      @kept = {}
+    end
+
+    # What is written into a payload for a stack.
+    def store(callbacks)
+      callbacks.map { |barrier, remaining, propagate| [barrier, remaining && shorten(remaining, callbacks), propagate] }
+    end
+
+    # The stack for what is written in a payload, with complete trees.
+    def retrieve(stored)
+      return stored unless stored.is_a?(Array)
+
+      stored.map do |entry|
+        barrier, remaining, propagate = entry
+        next entry unless remaining.is_a?(Hash) && remaining["__type__"] == "reference"
+
+        [barrier, whole(remaining), propagate]
+      end
+    end
+
+    private
+
+    def shorten(remaining, callbacks)
+      return remaining unless remaining["__type__"] == "chain" && !Plan.completes_at_once?(remaining)
+
+      children = remaining["children"]
+      known = find_recent { |chain| chain.reference_to(children) }
+      # It may be long since: what is gone is stored again.
+      return known if known && Sidekiq.redis { |conn| conn.call("EXISTS", "swf:callbacks:#{known["chain"]}") } == 1
+
+      json = children.map { |child| JSON.generate(child) }
+      return remaining if json.sum { |text| text.bytesize + 1 } + 35 < @min_bytes
+
+      write(children, json, callbacks)
+    end
+
+    def write(children, json, callbacks)
+      # Steps at the end that have nothing to run are left out.
+      last = children.rindex { |child| !Plan.completes_at_once?(child) }
+      shas = [""]
+      values = json[0..last].reverse.map do |text|
+        value = "#{shas.first}:#{text}"
+        shas.unshift(Digest::SHA256.hexdigest(value))
+        value
+      end
+      delay = children.sum { |child| Plan.total_delay(child) }
+      references = shas[0..-2].each_with_index.map { |sha, index| reference(shas.first, index, sha, delay) }
+      remember(Chain.new(children, references)) if last == children.size - 1
+      ttl = Plan.barrier_ttl(nil, callbacks.map { |entry| Callback.new(*entry) }) + MARGIN
+      run("store_callbacks", references.first, ttl, *values.reverse)
+      references.first
+    end
+
+    def whole(reference)
+      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer)
+        raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
+      end
+      keep(reference)
+      find_recent { |chain| chain.rest_from(reference["sha"]) } || read(reference)
+    end
+
+    def read(reference)
+      values = run("read_callbacks", reference, ttl(reference), reference["at"], 1_000_000_000, 1 << 40)
+      references = []
+      children = []
+      following = reference
+      values.each do |value|
+        unless Digest::SHA256.hexdigest(value) == following["sha"]
+          raise CallbacksMissing, "Step #{following["at"]} of the stored chain #{reference["chain"]} is not what was stored there."
+        end
+        references << following
+        sha, text = value.split(":", 2)
+        children << JSON.parse(text)
+        following = reference(following["chain"], following["at"] + 1, sha, reference.fetch("delay", 0))
+      end
+      unless following["sha"] == ""
+        raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step #{following["at"]}, so the run " \
+          "cannot go on from here. It expired, or somebody removed it."
+      end
+      remember(Chain.new(children, references))
+      {"__type__" => "chain", "children" => children}
+    end
+
+    # Prolongs the life of a chain whose run moves.
+    def keep(reference)
+      now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
+      chain = reference["chain"]
+      return if @kept[chain] && now - @kept[chain] < KEEP_EVERY
+
+      run("read_callbacks", reference, ttl(reference), 0, 0, 0)
+      @kept = {} if @kept.size > 10_000
+      @kept[chain] = now
+    end
+
+    def ttl(reference)
+      RETRY_HORIZON + (reference.fetch("delay", 0) / 1000.0).to_i + 1 + MARGIN
+    end
+
+    def reference(chain, at, sha, delay)
+      found = {"__type__" => "reference", "chain" => chain, "at" => at, "sha" => sha}
+      found["delay"] = ((delay == delay.to_i) ? delay.to_i : delay) unless delay.zero?
+      found
+    end
+
+    def run(script, reference, *arguments)
+      Sidekiq.redis { |conn| Scripts.run(conn, script, ["swf:callbacks:#{reference["chain"]}"], arguments) }
+    end
+
+    def find_recent
+      recent.each_with_index do |chain, index|
+        found = yield chain
+        next if found.nil?
+
+        recent.unshift(recent.delete_at(index))
+        return found
+      end
+      nil
+    end
+
+    def recent
+      Thread.current[:flow_recent_chains] ||= []
+    end
+
+    def remember(chain)
+      recent.unshift(chain)
+      recent.pop if recent.size > RECENT
     end
   end
 
@@ -991,11 +1186,11 @@ module SidekiqFlow::Companion
         raise InvalidNode, "This is no part of a workflow tree: #{node.inspect[0, 200]}"
       end
 
-      private
-
+      # Milliseconds.
       def total_delay(node)
         case node["__type__"]
         when "job" then 0
+        when "reference" then node.fetch("delay", 0)
         when "with_delay" then [0, node["delay"]].max + total_delay(node["task"])
         when "chain" then children(node).sum { |child| total_delay(child) }
         else children(node).map { |child| total_delay(child) }.max || 0
@@ -1242,6 +1437,9 @@ module SidekiqFlow::Companion
     end
   end
 end
+
+# As it is configured.
+SidekiqFlow::CallbackStorage = SidekiqFlow::Companion::CallbackStorage
 
 # What follows is Lua, the same text as in the Python package: do not edit it here.
 __END__
@@ -1591,6 +1789,29 @@ for i = 4, #KEYS do
   end
 end
 return reply
+-- @file read_callbacks.lua
+-- Read steps of a stored chain, and keep chains alive whose run moves.
+--
+-- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
+-- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
+--       bytes after which no further one is read
+-- Returns: the values from that index on; none where there are none
+
+local ttl = tonumber(ARGV[1])
+for _, key in ipairs(KEYS) do
+  local left = redis.call('TTL', key)
+  -- An hour of slack saves a write for every step.
+  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end
+end
+local found, size = {}, 0
+for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
+  local value = redis.call('HGET', KEYS[1], string.format('%d', i))
+  if not value then break end
+  size = size + #value
+  if #found > 0 and size > tonumber(ARGV[4]) then break end
+  found[#found + 1] = value
+end
+return found
 -- @file recover.lua
 -- A worker died: its jobs in flight go back to their queue, or to `dead` when
 -- a job has outlived too many workers (a poison pill).
@@ -1668,4 +1889,28 @@ for first = 2, #ARGV, 1000 do
   redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+-- @file store_callbacks.lua
+-- Keep the steps of a chain, once, for payloads that refer to them.
+--
+-- KEYS: swf:callbacks:SHA256, a hash index -> SHA256 of the next value (empty
+--       at the end), ':', the step's JSON
+-- ARGV: ttl in seconds, the values from index 0 on
+-- Returns: 1, or 0 where they are there already (its life is prolonged)
+
+local key, ttl = KEYS[1], tonumber(ARGV[1])
+local left = redis.call('TTL', key)
+if left ~= -2 then
+  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end
+  return 0
+end
+for first = 2, #ARGV, 1000 do
+  local pairs_ = {}
+  for i = first, math.min(first + 999, #ARGV) do
+    pairs_[#pairs_ + 1] = i - 2
+    pairs_[#pairs_ + 1] = ARGV[i]
+  end
+  redis.call('HSET', key, unpack(pairs_))
+end
+redis.call('EXPIRE', key, ttl)
 return 1

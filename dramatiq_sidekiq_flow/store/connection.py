@@ -7,9 +7,10 @@ the middle) is dropped, never reused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
@@ -126,6 +127,19 @@ class Connection:
                 return
             connection.disconnect()
             self._pool.release(connection)
+
+    @contextlib.contextmanager
+    def redirected(self, url: str) -> Iterator[None]:
+        """Lead to another server for as long as the block.  For tests, while nobody else uses it."""
+        before = self.client, self._pool, self._idle
+        client = redis.Redis.from_url(url)
+        self.client, self._pool, self._idle = client, client.connection_pool, deque()
+        try:
+            yield
+        finally:
+            self.close()
+            client.close()
+            self.client, self._pool, self._idle = before
 
     def inspect(self) -> list[str]:
         """Look at the server once, at start.

@@ -70,6 +70,16 @@ def barrier(id: str) -> tuple[str, str, str]:
     return id, f"{id}_ran", f"{id}:u"
 
 
+def callbacks(sha: str) -> str:
+    """Hash index -> step of a chain, where payloads refer to it (``wire.references``)."""
+    return f"swf:callbacks:{sha}"
+
+
+def released(barrier_id: str) -> str:
+    """Marker: what follows a barrier of the application's own was pushed."""
+    return f"swf:released:{barrier_id}"
+
+
 def run(run_id: str) -> str:
     """Marker of a started run: ``Workflow.run`` twice starts it once."""
     return f"swf:run:{run_id}"

@@ -170,17 +170,50 @@ def advance(
 
 
 def extend(
-    connection: Connection, barriers: Iterable[str], memory: str = "", *, ttl: int, outlive: bool = False
+    connection: Connection,
+    barriers: Iterable[str],
+    memory: str = "",
+    *,
+    also: Iterable[str] = (),
+    ttl: int,
+    outlive: bool = False,
 ) -> None:
     """Let barriers and a memory live ``ttl`` seconds from now; none of them shorter than before.
 
     Parameters:
       memory: The memory's key; empty for none.
+      also: Other keys: of stored chains.
       outlive: The memory is to live that long even when its run is over before.
     """
     alive = [key for barrier in barriers for key in keys.barrier(barrier)]
+    alive += also
     marker = ""
     if memory:
         alive.append(memory)
         marker = keys.keep(memory)
     connection.call(*scripts.EXTEND.command((marker, *alive), (ttl, int(outlive))))
+
+
+def release(
+    member: str,
+    receipt: str,
+    *,
+    released: str,
+    ttl: int,
+    memory: tuple[str, int] = ("", 0),
+    fields: Mapping[str, bytes] = {},
+    plan: Writes = NOTHING,
+) -> Command:
+    """The command that takes a finished job out of flight which other barriers have counted; reply of ``release.lua``.
+
+    Parameters:
+      released: The barrier whose continuation ``plan`` is; empty where nothing follows.
+      ttl: Seconds for which it is remembered that it was pushed.
+      memory, fields: As for :func:`advance`.
+    """
+    flat = [part for pair in fields.items() for part in pair]
+    marker = keys.released(released) if released else ""
+    return scripts.RELEASE.command(
+        (keys.in_flight(member), memory[0], keys.QUEUES, keys.SCHEDULE, marker, *plan.keys),
+        (receipt, ttl, memory[1], len(fields), *flat, *plan.arguments),
+    )

@@ -14,7 +14,7 @@ from importlib import resources
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
-_WITH_PLAN = ("advance", "start")
+_WITH_PLAN = ("advance", "release", "start")
 
 
 class Script:
@@ -42,10 +42,30 @@ FETCH = Script("fetch")
 FLUSH = Script("flush")
 PROMOTE = Script("promote")
 PUSH = Script("push")
+READ_CALLBACKS = Script("read_callbacks")
 RECOVER = Script("recover")
+RELEASE = Script("release")
 REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
 STAGE = Script("stage")
 START = Script("start")
+STORE_CALLBACKS = Script("store_callbacks")
 
-ALL = (ADVANCE, BEAT, EXTEND, FAIL, FETCH, FLUSH, PROMOTE, PUSH, RECOVER, REMEMBER, REQUEUE, STAGE, START)
+ALL = (
+    ADVANCE,
+    BEAT,
+    EXTEND,
+    FAIL,
+    FETCH,
+    FLUSH,
+    PROMOTE,
+    PUSH,
+    READ_CALLBACKS,
+    RECOVER,
+    RELEASE,
+    REMEMBER,
+    REQUEUE,
+    STAGE,
+    START,
+    STORE_CALLBACKS,
+)

@@ -33,7 +33,7 @@ def fail(
     at: float = 0.0,
     payload: bytes = b"",
     barriers: Iterable[str] = (),
-    memory: str = "",
+    also: Iterable[str] = (),
     ttl: int = 0,
 ) -> Command:
     """The command that moves a failed job out of flight.
@@ -41,12 +41,11 @@ def fail(
     Parameters:
       action: ``retry`` (due at epoch seconds ``at``), ``dead`` or ``discard``.
       barriers: Of the job's stack: kept alive for ``ttl`` seconds.
-      memory: The key of its run's memory, kept alive as well.
+      also: Other keys to keep alive as long: of the run's memory, of stored chains.
     """
     destination = keys.RETRY if action == "retry" else keys.DEAD
     alive = [key for barrier in barriers for key in keys.barrier(barrier)]
-    if memory:
-        alive.append(memory)
+    alive += also
     score = repr(at if action == "retry" else now)
     return scripts.FAIL.command(
         (keys.in_flight(member), destination, *alive),

@@ -14,13 +14,13 @@ import attrs
 import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode
-from .nodes import Shape, Wire, total_delay
+from .nodes import Remaining, Wire, total_delay
 
 #: Barrier ids become Redis keys, so nothing but a UUID may pass: whoever can
 #: write a payload must not be able to name ``queues`` or ``dead`` as a barrier.
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-_STACK = list[tuple[str, Optional[Shape], bool]]
+_STACK = list[tuple[str, Optional[Remaining], bool]]
 
 
 @attrs.frozen
@@ -29,7 +29,8 @@ class Callback:
 
     Attributes:
       barrier: The barrier's id, a UUID, also its Redis key.
-      remaining: What to run when the barrier releases, in wire form.
+      remaining: What to run when the barrier releases, in wire form, or a
+        reference to it (``wire.references``).
       propagate: Whether the next entry below is then counted down, too.
     """
 

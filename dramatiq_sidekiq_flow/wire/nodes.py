@@ -302,7 +302,17 @@ class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
     task: Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
 
 
+class _ReferenceShape(msgspec.Struct, tag_field="__type__", tag="reference"):
+    chain: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    at: Annotated[int, msgspec.Meta(ge=0)]
+    delay: Union[int, float] = 0
+
+
 Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
+
+#: What may stand in a callback: a tree, or a reference to a stored one (``wire.references``).
+Remaining = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape, _ReferenceShape]
 
 
 def validate(wire: Any) -> None:
@@ -322,5 +332,17 @@ def total_delay(wire: Wire) -> float:
     kind = wire["__type__"]
     if kind == "with_delay":
         return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
+    if kind == "reference":
+        return float(wire.get("delay", 0))
     delays = [total_delay(child) for child in wire.get("children", ())]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)
+
+
+def completes_at_once(node: Wire) -> bool:
+    """Whether a tree has nothing to run and nothing to wait for."""
+    kind = node["__type__"]
+    if kind in ("job", "reference"):
+        return False
+    if kind == "with_delay":
+        return not node["delay"] and completes_at_once(node["task"])
+    return all(map(completes_at_once, node["children"]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -72,8 +72,12 @@ class Payload:
     namespace: str = ""
 
     @classmethod
-    def decode(cls, raw: bytes) -> Payload:
+    def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
         """Read a payload.
+
+        Parameters:
+          retrieve: Gives the callback stack for what the payload holds in its
+            place (a callback storage's; whatever it raises is raised).
 
         Raises:
           PayloadError: one of its kinds, with the raw bytes as value.
@@ -93,6 +97,8 @@ class Payload:
         dialect = spoken(fields)
         callbacks = fields.get(dialect.callbacks_key)
         if callbacks is not None:
+            if retrieve is not None:
+                callbacks = retrieve(callbacks)
             try:
                 stack = load_stack(callbacks)
             except PayloadError as e:

@@ -9,19 +9,29 @@ told which callback fires, builds that plan and sends again.
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import attrs
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage, new_jid
-from ..context import namespaced
+from ..context import Memory, namespaced
 from ..errors import BarrierExpired, WrongType
 from ..store import runs
+from ..store.barriers import Barrier
+from ..store.callback_storage import (
+    CallbackStorage,
+    InlineCallbackStorage,
+    Pending,
+    RedisCallbackStorage,
+    StoredChains,
+)
 from ..store.connection import LOST
 from ..store.memory import RedisHashMemory
 from ..store.runs import Walk
@@ -31,6 +41,8 @@ from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
 from ..wire.nodes import NOOP_CLASS, Wire
 from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
+from ..wire.references import is_reference
+from . import own_barriers
 from .collisions import Collision, collisions
 from .plan import Plan, Source, barrier_ttl, completes_at_once, plan
 
@@ -44,16 +56,20 @@ class Completion:
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run.
       registry: What is known of classes that nothing here says anything of.
       dialect: Of the runs that start here; each job goes on in its own.
+      barriers: The application's own, instead of those inside ``advance.lua``.
+      callback_storage: Where callback stacks are kept; None: in the payload.
     """
 
     def __init__(
         self,
         broker: SidekiqBroker,
-        memory: RedisHashMemory | None = None,
+        memory: Memory | None = None,
         classes: Mapping[str, Mapping[str, Any]] | None = None,
         tag_runs: bool = False,
         registry: Registry | None = None,
         dialect: Dialect = WORKFLOW,
+        barriers: Barrier | None = None,
+        callback_storage: CallbackStorage | None = None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
@@ -62,6 +78,20 @@ class Completion:
         self.tag_runs = tag_runs
         self.registry = registry or Registry(broker.connection)
         self.dialect = dialect
+        self.barriers = barriers
+        #: References are read whatever storage is used: another process may write them.
+        self.chains = StoredChains(broker.connection)
+        self.references: RedisCallbackStorage | None = None
+        #: Of a storage of the application's own: the stack for what a payload holds, and back.
+        self.retrieve: Callable[[Any], Any] | None = None
+        self._store: Callable[[list[list[Any]]], Any] | None = None
+        if isinstance(callback_storage, RedisCallbackStorage):
+            callback_storage.bind(self.chains)
+            self.references = callback_storage
+        elif callback_storage is not None and not isinstance(callback_storage, InlineCallbackStorage):
+            self.retrieve, self._store = callback_storage.retrieve, callback_storage.store
+        #: Callback stacks travel whole.
+        self.inline = self.references is None and self.retrieve is None
         self._warned: set[str] = set()
         self._collided: set[Collision] = set()
 
@@ -133,25 +163,85 @@ class Completion:
             return "default"
         return finished or min(declared)
 
-    def source(self, run_id: str | None, *, finished: Payload | None = None, queue: str | None = None) -> Source:
+    def source(
+        self,
+        run_id: str | None,
+        *,
+        finished: Payload | None = None,
+        queue: str | None = None,
+        ids: tuple[Callable[[], str], Callable[[], str]] | None = None,
+    ) -> Source:
         """Where a plan takes ids, time and options from."""
+        new_jid_, new_barrier = ids or (new_jid, _new_barrier)
         inherited = finished.inherited() if finished else {}
         self.broker.stamp(inherited, "advance" if finished else "start")
         return Source(
             run_id=run_id,
             now=time.time(),
             options=self.of_step,
-            new_jid=new_jid,
-            new_barrier=_new_barrier,
+            new_jid=new_jid_,
+            new_barrier=new_barrier,
             noop_queue=self.noop_queue(queue),
             inherited=inherited,
             tags=(f"wf:{run_id[:8]}",) if self.tag_runs and run_id else (),
             dialect=finished.dialect if finished else self.dialect,
+            store=self._store,
         )
+
+    def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
+        """Work out what starting a node writes, and store what its payloads refer to.
+
+        Raises:
+          CallbacksMissing: where the node is a reference to what is gone.
+        """
+        ttl = barrier_ttl(node, stack) if delays else RETRY_HORIZON
+        pending: Pending = {}
+        references = self.references
+        if references is not None or is_reference(node):
+            source = attrs.evolve(
+                source,
+                resolve=lambda reference: self.chains.read(reference, ttl),
+                shorten=None if references is None else functools.partial(references.shorten, pending=pending),
+            )
+        try:
+            ready = plan(node, stack, source, delays=delays)
+            if pending:
+                self.chains.write(pending, ttl)
+            if self.barriers is not None:
+                own_barriers.create(self.barriers, ready.barriers)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        return ready
 
     def writes(self, planned: Plan) -> runs.Writes:
         """A plan as the scripts take it."""
-        return runs.writes(self.broker.connection, planned.barriers, planned.pushes, planned.scheduled)
+        barriers = planned.barriers if self.barriers is None else ()
+        return runs.writes(self.broker.connection, barriers, planned.pushes, planned.scheduled)
+
+    def keep(self, stack: tuple[Callback, ...], ttl: int) -> None:
+        """Let barriers of the application's own, that a failed job hangs on, live for so many seconds."""
+        if self.barriers is not None:
+            try:
+                own_barriers.extend(self.barriers, stack, ttl)
+            except Exception as e:
+                # The failure must be written all the same.
+                self.logger.error("Barriers of a failed job could not be prolonged: %s", e)
+
+    def output(self, message: SidekiqMessage) -> tuple[tuple[str, int], dict[str, bytes]]:
+        """The memory's key and ttl, and the fields that a job's output sets there.
+
+        A memory of another kind is written to here: it cannot be part of the
+        advance, so it comes before it, and a crash in between writes it again.
+        """
+        payload = message.payload
+        memory = self.memory_of(payload)
+        if self.memory is None or payload.run_id is None or not isinstance(message.output, Mapping):
+            return memory, {}
+        values = namespaced(message.output, payload.namespace)
+        if not isinstance(self.memory, RedisHashMemory):
+            self.memory.write(payload.run_id, values)
+            return memory, {}
+        return memory, self.memory.encode(values)
 
     def memory_of(self, payload: Payload) -> tuple[str, int]:
         """The key of the memory of a job's run, and how many seconds it outlives the run; ``("", 0)`` for none."""
@@ -170,25 +260,28 @@ class Completion:
           ConnectionClosed: Redis cannot be reached; calling again is safe.
         """
         payload = message.payload
-        fields: dict[str, bytes] = {}
-        memory = self.memory_of(payload)
-        if self.memory is not None and payload.run_id is not None and isinstance(message.output, Mapping):
-            fields = self.memory.encode(namespaced(message.output, payload.namespace))
+        memory, fields = self.output(message)
         if not payload.stack and not memory[0]:
             self.broker.commit.done(message.member, message.receipt)
             return
+        if self.barriers is not None:
+            own_barriers.advance(self, self.barriers, message, memory, fields)
+            return
 
-        delays = b"with_delay" in payload.raw
+        # Both a delay and a reference to a chain with delays have this key.
+        delays = b'"delay"' in payload.raw or self.retrieve is not None
         ttl = barrier_ttl(None, payload.stack) if delays else RETRY_HORIZON
         walk = [Walk(callback.barrier, _kind(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0
         ready: Plan | None = None
+        if b'"reference"' in payload.raw:
+            self.keep_chains(payload.stack, ttl)
         while True:
             if planned and ready is None:
                 remaining = payload.stack[-planned].remaining
                 assert remaining is not None
                 source = self.source(payload.run_id, finished=payload, queue=message.queue_name)
-                ready = plan(remaining, payload.stack[:-planned], source, delays=delays)
+                ready = self.plan(remaining, payload.stack[:-planned], source, delays=delays)
             reply = self.broker.commit.run(
                 runs.advance(
                     message.member,
@@ -223,6 +316,13 @@ class Completion:
                     f"The Redis key {reply[1].decode()!r} holds another type than a workflow needs there.", reply[1]
                 )
             # STAGE: the chunks vanished before they were committed; lay them down again.
+
+    def keep_chains(self, stack: tuple[Callback, ...], ttl: int) -> None:
+        """Let the chains that a stack refers to live for so many seconds."""
+        try:
+            self.chains.keep((callback.remaining for callback in stack), ttl)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
 
 
 def _kind(callback: Callback) -> str:

@@ -1,6 +1,7 @@
 """What follows when a node starts: barriers to make, jobs to push.
 
-Pure: no Redis, no Dramatiq, no clock.  A plan is the outcome of running a
+Pure: no Redis, no Dramatiq, no clock (a callback storage is asked through
+:class:`Source`).  A plan is the outcome of running a
 node with a callback stack, worked out to the end, so that one script can
 write it in one step.  It mirrors what the gem does one command at a time:
 
@@ -26,7 +27,7 @@ import msgspec
 from ..wire import codec
 from ..wire.callbacks import Callback, delay_ahead, dump_stack
 from ..wire.dialect import WORKFLOW, Dialect
-from ..wire.nodes import Wire, total_delay
+from ..wire.nodes import Wire, completes_at_once, total_delay
 from ..wire.payload import MAX_TTL, RETRY_HORIZON
 
 #: A barrier that has released is kept for a day, as the gem keeps it.
@@ -84,6 +85,11 @@ class Source:
       inherited: Keys handed on by the step before (trace, tenant).
       tags: Added to each job's ``tags``.
       dialect: What the workflow's keys are called.
+      store: What is written into a payload in place of a callback stack.
+      shorten: A reference in place of what remains of a chain, where that is
+        worth it.
+      resolve: The step that a reference points at, and the reference to what
+        comes after it, if anything does.
     """
 
     run_id: str | None
@@ -95,6 +101,9 @@ class Source:
     inherited: Mapping[str, Any] = {}
     tags: tuple[str, ...] = ()
     dialect: Dialect = WORKFLOW
+    store: Callable[[list[list[Any]]], Any] | None = None
+    shorten: Callable[[Wire], Wire] | None = None
+    resolve: Callable[[Wire], tuple[Wire, Wire | None]] | None = None
 
 
 def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
@@ -115,16 +124,6 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: boo
         tuple(build.scheduled),
         completes,
     )
-
-
-def completes_at_once(node: Wire) -> bool:
-    """Whether a tree has nothing to run and nothing to wait for."""
-    kind = node["__type__"]
-    if kind == "job":
-        return False
-    if kind == "with_delay":
-        return not node["delay"] and completes_at_once(node["task"])
-    return all(map(completes_at_once, node["children"]))
 
 
 def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...]) -> int:
@@ -156,6 +155,10 @@ class _Build:
             elif kind == "job":
                 self.push(node, stack, delay)
                 return False
+            elif kind == "reference":
+                assert self.source.resolve is not None
+                child, following = self.source.resolve(node)
+                node = {"__type__": "chain", "children": [child] if following is None else [child, following]}
             elif not node["children"]:
                 if not delay:
                     return True
@@ -175,7 +178,7 @@ class _Build:
                     return False
                 # The first child completed at once: what remains starts now,
                 # and without the delay, which was the first child's.
-                node, delay = {"__type__": "chain", "children": rest}, 0.0
+                node, delay = _rest(rest), 0.0
 
     def start_chain(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> list[Wire] | None:
         first, rest = children[0], children[1:]
@@ -183,7 +186,10 @@ class _Build:
             return [] if self.start(first, stack, delay) else None
         barrier = self.source.new_barrier()
         self.barriers[barrier] = (1, -1)
-        remaining = Callback(barrier, {"__type__": "chain", "children": rest}, False)
+        left = _rest(rest)
+        if self.source.shorten is not None and not completes_at_once(first):
+            left = self.source.shorten(left)
+        remaining = Callback(barrier, left, False)
         if not self.start(first, (*stack, remaining), delay):
             return None
         self.barriers[barrier] = (0, 0)
@@ -209,7 +215,10 @@ class _Build:
             fields["tags"] = [*fields.get("tags", ()), *(t for t in source.tags if t not in fields.get("tags", ()))]
         if stack:
             if stack is not self.stack:
-                self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(dump_stack(stack)))
+                stored = dump_stack(stack)
+                if source.store is not None:
+                    stored = source.store(stored)
+                self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(stored))
             fields[source.dialect.callbacks_key] = self.stack_json
         fields["jid"] = source.new_jid()
         fields["created_at"] = source.now
@@ -218,3 +227,12 @@ class _Build:
         else:
             fields["enqueued_at"] = source.now
             self.pushes.setdefault(fields["queue"], []).append(codec.encode(fields))
+
+
+def _rest(children: list[Wire]) -> Wire:
+    if len(children) == 1 and children[0]["__type__"] == "reference":
+        return children[0]
+    return {"__type__": "chain", "children": children}
+
+
+__all__ = ["NewBarrier", "Plan", "Source", "barrier_ttl", "completes_at_once", "plan"]

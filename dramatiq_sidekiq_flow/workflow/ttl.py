@@ -14,7 +14,8 @@ from dramatiq.errors import ConnectionClosed
 
 from ..context import current_run
 from ..errors import InvalidOptions, NoCurrentRun
-from ..store import runs
+from ..store import runs, sets
+from ..store.callback_storage import stored_keys
 from ..store.connection import LOST
 from ..wire.payload import MAX_TTL, Payload
 from .plan import barrier_ttl
@@ -63,15 +64,34 @@ def extend_ttl(ttl: int | timedelta | None = None) -> None:
 
 def keep(completion: Completion, payload: Payload, seconds: int | None) -> None:
     """Extend what a job's run needs, by ``seconds`` or the rule."""
-    memory, least = completion.memory_of(payload)
-    ttl = barrier_ttl(None, payload.stack) if seconds is None else seconds
+    _, least = completion.memory_of(payload)
+    ttl = max(barrier_ttl(None, payload.stack), least) if seconds is None else seconds
+    _extend(completion, payload, ttl, outlive=seconds is not None)
+
+
+def keep_dead(completion: Completion, job: Payload) -> None:
+    """Extend what a dead job's run needs: it may be retried for as long as ``dead`` keeps it.
+
+    Parameters:
+      job: As it was read without its callback stack.
+    """
+    payload = Payload.decode(job.raw, completion.retrieve)
+    if payload.stack:
+        _, least = completion.memory_of(payload)
+        ttl = min(barrier_ttl(None, payload.stack) + sets.DEAD_TIMEOUT, MAX_TTL)
+        _extend(completion, payload, max(ttl, least))
+
+
+def _extend(completion: Completion, payload: Payload, ttl: int, *, outlive: bool = False) -> None:
+    completion.keep(payload.stack, ttl)
     try:
         runs.extend(
             completion.broker.connection,
             [callback.barrier for callback in payload.stack],
-            memory,
-            ttl=max(ttl, least) if seconds is None else ttl,
-            outlive=seconds is not None,
+            completion.memory_of(payload)[0],
+            also=stored_keys(callback.remaining for callback in payload.stack),
+            ttl=ttl,
+            outlive=outlive,
         )
     except LOST as e:
         raise ConnectionClosed(e) from None

@@ -12,11 +12,14 @@ from ..broker import SidekiqBroker
 from ..broker.message import job_options
 from ..errors import ConfigurationError, InvalidWorkflow, WrongType
 from ..store import runs
+from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, validate, walk
 from ..wire.payload import DEFAULTS
 from .completion import Completion
-from .plan import barrier_ttl, plan
+from .inline import warn_of_weight
+from .own_barriers import derived
+from .plan import barrier_ttl
 
 
 class Workflow:
@@ -78,9 +81,15 @@ class Workflow:
         if seed:
             if completion.memory is None:
                 raise ConfigurationError("There is no memory to seed: use WorkflowMiddleware(memory=...).", seed)
-            fields = completion.memory.encode(seed)
-            memory = (completion.memory.key(run_id), completion.memory.ttl_seconds)
-        planned = plan(self.wire, (), completion.source(run_id))
+            if isinstance(completion.memory, RedisHashMemory):
+                fields = completion.memory.encode(seed)
+                memory = (completion.memory.key(run_id), completion.memory.ttl_seconds)
+            else:
+                completion.memory.write(run_id, seed)
+        # Barriers of the application's own are not made in the same step: made
+        # again for the same run, they must be the same ones.
+        ids = None if completion.barriers is None else derived(run_id)
+        planned = completion.plan(self.wire, (), completion.source(run_id, ids=ids))
         ttl = barrier_ttl(self.wire, ())
         if not planned.completes:
             memory = (memory[0], max(memory[1], ttl))
@@ -122,6 +131,8 @@ class Workflow:
         wire = dump(node, leaf)
         validate(wire)
         self.completion.warn_of_collisions(wire)
+        if self.completion.inline:
+            warn_of_weight(wire, len(named) + len(unknown))
         if unknown:
             # Ruby takes part, and looks up each class that it advances onto.
             for step in named:

@@ -9,6 +9,8 @@
 #                           10 more for each try; api.rb's "hurry" does not wait)
 #   INTEROP_MEMORY_TTL      seconds; 0 for a workflow without memory
 #   INTEROP_MEMORY_PREFIX   default swf:mem
+#   INTEROP_REFERENCES      bytes from which chains are kept by reference, with
+#                           the companion file's storage; not, unless given
 
 require "json"
 require_relative "setup"
@@ -136,5 +138,8 @@ end
 Sidekiq::Workflow.configure do |config|
   ttl = Integer(ENV.fetch("INTEROP_MEMORY_TTL", "86400"))
   prefix = ENV.fetch("INTEROP_MEMORY_PREFIX", "swf:mem")
+  if ENV.key?("INTEROP_REFERENCES")
+    config.callback_storage = SidekiqFlow::CallbackStorage.new(min_bytes: Integer(ENV["INTEROP_REFERENCES"]))
+  end
   config.memory = ttl.zero? ? nil : Sidekiq::Workflow::Memory::RedisHashMemory.new(ttl: ttl, key_prefix: prefix)
 end

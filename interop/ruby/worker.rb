@@ -4,7 +4,8 @@
 #
 #   REDIS_URL=redis://127.0.0.1:6379/0 sidekiq -r ./worker.rb -q critical -q ruby -c 5
 #
-# Where INTEROP_REQUIRE has loaded the companion file, it is in use.
+# Where INTEROP_REQUIRE has loaded the companion file, it is in use, unless
+# INTEROP_COMPANION=0: then only its callback storage may be.
 #
 #   INTEROP_HEARTBEAT  seconds without a beat after which the companion takes a
 #                    worker for dead
@@ -23,7 +24,7 @@ Sidekiq.configure_server do |config|
     # Inside: an execution is recorded before its workflow advances.
     chain.add Interop::Recorder
   end
-  if defined?(SidekiqFlow::Companion)
+  if defined?(SidekiqFlow::Companion) && ENV["INTEROP_COMPANION"] != "0"
     SidekiqFlow::Companion.configure(config, heartbeat_timeout: ENV.fetch("INTEROP_HEARTBEAT", "60").to_f)
   end
   poll = ENV.fetch("INTEROP_POLL", "1").to_f

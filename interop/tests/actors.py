@@ -15,7 +15,15 @@ import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from dramatiq_sidekiq_flow import RedisHashMemory, RubyJob, SidekiqBroker, WorkflowMiddleware, actor, current_run
+from dramatiq_sidekiq_flow import (
+    RedisCallbackStorage,
+    RedisHashMemory,
+    RubyJob,
+    SidekiqBroker,
+    WorkflowMiddleware,
+    actor,
+    current_run,
+)
 
 EVENTS = "interop:events"
 
@@ -81,17 +89,26 @@ class TypedOutput:
     seen: TypedInput
 
 
-def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = (), heartbeat: int = 60_000) -> SidekiqBroker:
+def build(
+    url: str,
+    *,
+    poll: int = 50,
+    queues: tuple[str, ...] = (),
+    heartbeat: int = 60_000,
+    references: int | None = None,
+) -> SidekiqBroker:
     """A broker with the actors of these tests.
 
     Parameters:
       poll: Milliseconds between two looks at schedule and retry.
       queues: To declare beside the actors'.
       heartbeat: Milliseconds of silence after which a worker is dead.
+      references: Bytes from which chains are kept by reference; None: never.
     """
     client = redis.Redis.from_url(url)
     broker = SidekiqBroker(url=url, poll_interval=poll, heartbeat_timeout=heartbeat)
-    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+    storage = None if references is None else RedisCallbackStorage(min_bytes=references)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), callback_storage=storage))
     broker.add_middleware(CurrentMessage())
     broker.add_middleware(Recorder(client))
     for queue in queues:

@@ -12,5 +12,6 @@ broker = build(
     poll=int(os.environ["INTEROP_PYTHON_POLL"]),
     heartbeat=int(os.environ.get("INTEROP_PYTHON_HEARTBEAT", "60000")),
     queues=tuple(os.environ["INTEROP_PYTHON_QUEUES"].split(",")),
+    references=int(os.environ["INTEROP_REFERENCES"]) if "INTEROP_REFERENCES" in os.environ else None,
 )
 dramatiq.set_broker(broker)

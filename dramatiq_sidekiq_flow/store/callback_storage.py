@@ -1,0 +1,304 @@
+"""Where a job's callback stack is kept: in its payload, or by reference beside it.
+
+What ``store`` returns is written into the payload under
+``workflow_completion_callbacks``; ``retrieve`` gives the stack back.  It is the
+gem's ``cfg.callback_storage``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from ..errors import CallbacksMissing, ConfigurationError
+from ..wire import codec
+from ..wire.nodes import Wire, completes_at_once, total_delay
+from ..wire.payload import RETRY_HORIZON
+from ..wire.references import follow, is_reference, refer
+from . import keys, scripts
+from .connection import Connection
+from .scripts import Command
+
+#: One entry of a stack as it is stored: ``[barrier id, tree or None, propagate]``.
+Entry = list[Any]
+
+#: A stored chain outlives the barriers that lead to it, by so many seconds.
+MARGIN = 86_400
+
+#: Steps that are read at once, and the bytes after which no more are: the next
+#: steps of a chain often finish in the same process, and find theirs here.
+READ_AHEAD = 8
+READ_AHEAD_BYTES = 2048
+
+#: Bytes of stored steps that one process remembers.
+CACHE_BYTES = 4 * 1024 * 1024
+
+#: Seconds between two prolongations of one chain by one process.
+KEEP_EVERY = 3600
+
+#: Bytes of stored steps that are sent in one round trip.
+SEND_BYTES = 1024 * 1024
+
+
+class CallbackStorage(Protocol):
+    """Where callback stacks are kept: what an implementation must do.
+
+    A stack is a list of ``[barrier_id, remaining, propagate]``, plain JSON;
+    ``remaining`` is a workflow tree or None.  Every worker of a run, of both
+    languages, must have the same storage.
+    """
+
+    def store(self, callbacks: list[Entry]) -> Any:
+        """Keep a stack; what is written into the payload in its place.
+
+        The same stack may be stored again, when something failed in between.
+        Whatever is raised fails the job, which is then retried.
+        """
+
+    def retrieve(self, stored: Any) -> list[Entry]:
+        """The stack for what :meth:`store` gave, which JSON has carried since.
+
+        A FlowError sends the job to ``dead``, under the error's name; anything
+        else that is raised fails it, and it is retried.
+        """
+
+
+class InlineCallbackStorage:
+    """The whole stack in the payload, as the gem has it.  The default."""
+
+    def store(self, callbacks: list[Entry]) -> Any:
+        """The stack itself."""
+        return callbacks
+
+    def retrieve(self, stored: Any) -> list[Entry]:
+        """The stack itself."""
+        stack: list[Entry] = stored
+        return stack
+
+
+class RedisCallbackStorage:
+    """What remains of long chains is kept once, in Redis, and payloads refer to it.
+
+    A step then costs the same at the beginning of a chain of thousands as at
+    its end.  Ruby workers need the companion file's ``SidekiqFlow::CallbackStorage``;
+    Python workers read references whatever storage they have.
+
+    Parameters:
+      min_bytes: The JSON size from which the rest of a chain is stored; a
+        shorter one travels in the payload.
+
+    Raises:
+      ConfigurationError: for a ``min_bytes`` below 0.
+    """
+
+    def __init__(self, min_bytes: int = 2048) -> None:
+        if min_bytes < 0:
+            raise ConfigurationError(f"min_bytes must be 0 or more, not {min_bytes!r}.", min_bytes)
+        self.min_bytes = min_bytes
+        self._chains: StoredChains | None = None
+
+    def bind(self, chains: StoredChains) -> None:
+        """Use these chains.  Called by the middleware."""
+        self._chains = chains
+
+    @property
+    def chains(self) -> StoredChains:
+        """The stored chains of the Redis in use.
+
+        Raises:
+          ConfigurationError: before a broker was set up with this storage.
+        """
+        if self._chains is None:
+            raise ConfigurationError(
+                "This storage is not bound to a broker: pass it to WorkflowMiddleware(callback_storage=...)."
+            )
+        return self._chains
+
+    def store(self, callbacks: list[Entry]) -> Any:
+        """The stack, with a reference in place of each tree that is large enough."""
+        with self.chains.writing() as pending:
+            return [
+                [barrier, None if remaining is None else self.shorten(remaining, pending), propagate]
+                for barrier, remaining, propagate in callbacks
+            ]
+
+    def retrieve(self, stored: Any) -> list[Entry]:
+        """The stack, with the whole tree in place of each reference.
+
+        Raises:
+          CallbacksMissing: for a reference to what is gone.
+        """
+        return [
+            [barrier, self.chains.whole(remaining) if remaining and is_reference(remaining) else remaining, propagate]
+            for barrier, remaining, propagate in stored
+        ]
+
+    def shorten(self, remaining: Wire, pending: Pending) -> Wire:
+        """A reference to a tree where that is worth it, else the tree.
+
+        What the reference needs in Redis is added to ``pending``.
+        """
+        if remaining["__type__"] != "chain" or completes_at_once(remaining):
+            return remaining
+        children = remaining["children"]
+        if len(codec.encode(remaining)) < self.min_bytes:
+            return remaining
+        reference, values = refer(children)
+        pending[reference["chain"]] = (values, total_delay(reference))
+        return reference
+
+
+#: SHA256 of a chain -> its values, and what its delays add up to in milliseconds.
+Pending = dict[str, tuple[list[bytes], float]]
+
+
+class StoredChains:
+    """The chains that payloads refer to.  Safe to share between threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cached = 0
+        self._kept: dict[str, float] = {}
+
+    def writing(self) -> _Writing:
+        """A block that collects chains, and writes them at its end."""
+        return _Writing(self)
+
+    def write(self, pending: Pending, ttl: int = 0) -> None:
+        """Store chains.  What is there already lives on.
+
+        Parameters:
+          ttl: Seconds that they must live at least.
+        """
+        commands: list[Command] = []
+        size = 0
+        for sha, (values, delay) in pending.items():
+            life = max(ttl, _ttl(delay)) + MARGIN
+            commands.append(scripts.STORE_CALLBACKS.command((keys.callbacks(sha),), (life, *values)))
+            size += sum(map(len, values))
+            if size > SEND_BYTES:
+                self._send(commands)
+                commands, size = [], 0
+        self._send(commands)
+
+    def read(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
+        """The step that a reference points at, and the reference to what comes after it.
+
+        Parameters:
+          ttl: Seconds that the chain must live from now, where it has not been
+            prolonged lately.
+
+        Raises:
+          CallbacksMissing: where it is gone.
+        """
+        sha = reference["sha"]
+        with self._lock:
+            value = self._cache.get(sha)
+            if value is not None:
+                self._cache.move_to_end(sha)
+        if value is None:
+            self._fetch(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES)
+            with self._lock:
+                value = self._cache[sha]
+        return follow(reference, value)
+
+    def whole(self, reference: Wire) -> Wire:
+        """The tree that a reference stands for.
+
+        Raises:
+          CallbacksMissing: where it is gone, or not all there.
+        """
+        values = iter(self._values(reference, _ttl(reference.get("delay", 0)), 1_000_000_000, 1 << 40))
+        children: list[Wire] = []
+        following: Wire | None = reference
+        while following is not None:
+            value = next(values, None)
+            if value is None:
+                raise _missing(following)
+            child, following = follow(following, value)
+            children.append(child)
+        return {"__type__": "chain", "children": children}
+
+    def keep(self, trees: Iterable[Wire | None], ttl: int) -> None:
+        """Prolong what these refer to, where this process has not done so within the hour.
+
+        Parameters:
+          ttl: Seconds.
+        """
+        now = time.monotonic()
+        chains = [tree["chain"] for tree in trees if tree is not None and is_reference(tree)]
+        due = [chain for chain in chains if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
+        if due:
+            names = [keys.callbacks(chain) for chain in dict.fromkeys(due)]
+            self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))
+            self._have_kept(due, now)
+
+    def _fetch(self, reference: Wire, ttl: int, most: int, size: int) -> None:
+        sha = reference["sha"]
+        for value in self._values(reference, ttl, most, size):
+            with self._lock:
+                if sha not in self._cache:
+                    self._cache[sha] = value
+                    self._cached += len(value)
+                while self._cached > CACHE_BYTES and len(self._cache) > READ_AHEAD:
+                    self._cached -= len(self._cache.popitem(last=False)[1])
+            sha = value.partition(b":")[0].decode("ascii", "replace")
+
+    def _values(self, reference: Wire, ttl: int, most: int, size: int) -> list[bytes]:
+        now = time.monotonic()
+        command = scripts.READ_CALLBACKS.command(
+            (keys.callbacks(reference["chain"]),), (ttl + MARGIN, reference["at"], most, size)
+        )
+        values: list[bytes] = self.connection.call(*command)
+        if not values:
+            raise _missing(reference)
+        self._have_kept((reference["chain"],), now)
+        return values
+
+    def _have_kept(self, chains: Sequence[str], now: float) -> None:
+        if len(self._kept) > 10_000:
+            self._kept = {}
+        self._kept.update(dict.fromkeys(chains, now))
+
+    def _send(self, commands: Sequence[Command]) -> None:
+        for reply in self.connection.send(commands) if commands else ():
+            if isinstance(reply, Exception):
+                raise reply
+
+
+class _Writing:
+    def __init__(self, chains: StoredChains) -> None:
+        self.chains = chains
+        self.pending: Pending = {}
+
+    def __enter__(self) -> Pending:
+        return self.pending
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None and self.pending:
+            self.chains.write(self.pending)
+
+
+def stored_keys(trees: Iterable[Wire | None]) -> Iterator[str]:
+    """The Redis keys that these refer to."""
+    for tree in trees:
+        if tree is not None and is_reference(tree):
+            yield keys.callbacks(tree["chain"])
+
+
+def _ttl(delay: float) -> int:
+    return RETRY_HORIZON + int(delay / 1000) + 1
+
+
+def _missing(reference: Wire) -> CallbacksMissing:
+    name = keys.callbacks(reference["chain"])
+    return CallbacksMissing(
+        f"The Redis key {name!r} has no step {reference['at']}, so the run cannot go on from here. "
+        "It expired, or somebody removed it.",
+        reference,
+    )

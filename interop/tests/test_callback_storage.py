@@ -1,0 +1,173 @@
+"""Chains by reference, written and read by both languages: Ruby with the plain gem, and with the companion."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from actors import build
+from processes import ROOT, RUN, Site, ruby_environment
+from workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
+
+from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
+from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+
+FROM = "300"  # bytes: so that the end of each chain travels in the payload
+STUBS = "Py::Step,Py::DeadAtOnce,Py::Gate,Py::Echo"
+
+starters = pytest.mark.parametrize("starter", LANGUAGES)
+
+
+def ruby_with(companion: bool) -> dict[str, str]:
+    """For a Ruby program that has the companion file's storage, and the rest of it or not."""
+    return {
+        "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
+        "INTEROP_REQUIRE": "/interop/extra/sidekiq_flow_companion.rb",
+        "INTEROP_REFERENCES": FROM,
+        "INTEROP_COMPANION": str(int(companion)),
+        "INTEROP_POLL": "0.1",
+        "INTEROP_RETRY_IN": "1",
+        "INTEROP_TIMEOUT": "3",
+        "INTEROP_HEARTBEAT": "2",
+        "INTEROP_PYTHON_CLASSES": STUBS,
+    }
+
+
+@pytest.fixture(scope="module", params=["plain gem", "companion"])
+def storing(
+    request: pytest.FixtureRequest,
+    server: EmbeddedServer,
+    container: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """A worker of each language, both of which store by reference."""
+    site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/3", tmp_path_factory.mktemp("storing"), ())
+    environment = ruby_with(request.param == "companion")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr("processes.ruby_environment", lambda url, **more: {**os.environ, "REDIS_URL": url, **more})
+        try:
+            worker = ruby_environment(site.url, **environment)
+            command = [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", "ruby", "-q", "default", "-c", "3"]
+            site._start("ruby", command, worker)
+            site.python_worker()
+            yield site
+            site.stop()
+        finally:
+            site.close()
+
+
+@pytest.fixture
+def broker(storing: Site) -> Iterator[SidekiqBroker]:
+    broker = build(storing.url, references=int(FROM))
+    yield broker
+    broker.close()
+
+
+def chains(site: Site) -> set[bytes]:
+    return set(site.client.scan_iter("swf:callbacks:*"))
+
+
+def finished(site: Site, run_id: str, count: int) -> list[dict[str, Any]]:
+    site.eventually(lambda: len(site.events(run_id)) >= count, f"{count} steps of run {run_id}")
+    events = site.events(run_id)
+    assert [event["outcome"] for event in events] == ["done"] * count
+    assert len({event["jid"] for event in events}) == count
+    return events
+
+
+@starters
+def test_a_chain_of_both_languages_is_stored_once(storing: Site, broker: SidekiqBroker, starter: str) -> None:
+    before = chains(storing)
+    steps = [(rb, py)[n % 2](n, {"return": {f"{starter} {n}": [n, "ä"]}}) for n in range(20)]
+    run_id = start(storing, broker, starter, Chain(*steps))
+    events = finished(storing, run_id, 20)
+    assert [e["args"][0] for e in events] == list(range(20))
+    assert [e["language"] for e in events] == ["ruby", "python"] * 10
+    assert storing.memory(run_id) == {f"{starter} {n}": [n, "ä"] for n in range(20)}
+    (chain,) = chains(storing) - before
+    assert storing.client.hlen(chain) == 19
+    assert storing.client.ttl(chain) > 21 * 86_400
+
+
+@starters
+def test_groups_delays_and_carriers_by_reference(storing: Site, broker: SidekiqBroker, starter: str) -> None:
+    before = chains(storing)
+    carried = Job(CARRIED, "carried")
+    rest = [WithDelay(rb(n) if n % 2 else py(n), delay=10) for n in range(10, 20)]
+    inner = [Chain(*((rb, py)[(n + m) % 2]("inner", m, n) for m in range(12))) for n in range(3)]
+    run_id = start(storing, broker, starter, Chain(Group(rb("a"), py("b"), *inner), Group(), carried, *rest))
+    events = finished(storing, run_id, 2 + 36 + 1 + 10)
+    group = [e["args"] for e in events[:38]]
+    for n in range(3):
+        assert [args[1] for args in group if args[0] == "inner" and args[2] == n] == list(range(12))
+    assert [e["args"][0] for e in events[38:]] == ["carried", *range(10, 20)]
+    # The outer rest and the three inner ones.
+    new = chains(storing) - before
+    assert sorted(storing.client.hlen(chain) for chain in new) == [11, 11, 11, 12]
+
+
+def test_both_write_the_same_keys_and_bytes(storing: Site, broker: SidekiqBroker) -> None:
+    tree = Chain(*(Job("Rb::Step", f"same {n}", queue="ruby", retry=True) for n in range(9)))
+    stored = []
+    for starter in LANGUAGES:
+        before = chains(storing)
+        run_id = start(storing, broker, starter, tree)
+        finished(storing, run_id, 9)
+        (chain,) = chains(storing) - before
+        values = storing.client.hgetall(chain)
+        assert sorted(map(int, values)) == list(range(8))
+        links = [values[str(n).encode()].partition(b":") for n in range(8)]
+        stored.append([json.loads(json_) for _, _, json_ in links])
+        assert links[-1][0] == b""
+        storing.client.delete(chain)
+    assert stored[0] == stored[1] == as_ruby(broker, tree)["children"][1:]
+
+
+def test_a_chain_that_is_gone_is_dead_or_retried_and_never_silent(
+    storing: Site, broker: SidekiqBroker, request: pytest.FixtureRequest
+) -> None:
+    """The plain gem looks before it runs the job, the companion too; both name what is missing."""
+    missing = {"__type__": "reference", "chain": "0" * 64, "at": 1, "sha": "1" * 64}
+    job = {
+        "class": "Rb::Step",
+        "args": [],
+        "jid": "c" * 24,
+        "queue": "ruby",
+        "retry": 0,
+        "created_at": 1.5,
+        "workflow_run_id": "7d6a2c88-1111-4222-8333-444455556666",
+        "workflow_completion_callbacks": [["7d6a2c88-1111-4222-8333-444455556667", missing, False]],
+    }
+    storing.client.delete("dead")
+    storing.client.lpush("queue:ruby", json.dumps(job))
+    storing.eventually(lambda: storing.members("dead", job["workflow_run_id"]), "a dead job")
+    (dead,) = storing.members("dead", job["workflow_run_id"])
+    assert dead["error_class"].endswith("CallbacksMissing")
+    assert "swf:callbacks:000" in dead["error_message"]
+    assert dead["workflow_completion_callbacks"] == job["workflow_completion_callbacks"]
+    storing.client.delete("dead")
+
+
+def test_the_companion_reads_references_whatever_storage_the_gem_has(
+    server: EmbeddedServer, container: None, tmp_path: Path
+) -> None:
+    site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/4", tmp_path, ())
+    environment = ruby_with(True)
+    del environment["INTEROP_REFERENCES"]
+    broker = build(site.url, references=0)
+    try:
+        command = [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", "ruby", "-c", "3"]
+        site._start("ruby", command, ruby_environment(site.url, **environment))
+        run_id = start(site, broker, "python", Chain(*(rb(n) for n in range(6))))
+        assert len(chains(site)) == 1
+        assert [e["args"] for e in finished(site, run_id, 6)] == [[n] for n in range(6)]
+        site.stop()
+    finally:
+        broker.close()
+        site.close()

@@ -117,20 +117,25 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
       How many jobs a queue holds, waiting or in flight anywhere, and all
       members of ``schedule`` and ``retry``, of whatever queue.
     """
-    members: list[bytes] = connection.call("ZRANGE", keys.WORKERS, 0, -1)
-    mine = [m.decode() for m in members if keys.queue_of(m.decode()) == queue]
-    # One transaction: a job that moves between two looks would be seen in neither.
-    *_, (scheduled, retried, *counts) = connection.send(
-        [
-            ("MULTI",),
-            ("ZRANGE", keys.SCHEDULE, 0, -1),
-            ("ZRANGE", keys.RETRY, 0, -1),
-            ("LLEN", keys.queue(queue)),
-            *(("HLEN", keys.in_flight(member)) for member in mine),
-            ("EXEC",),
-        ]
-    )
-    return sum(counts), [*scheduled, *retried]
+    mine: list[str] = []
+    while True:
+        # One transaction: a job that moves between two looks would be seen in neither.
+        *_, (members, scheduled, retried, *counts) = connection.send(
+            [
+                ("MULTI",),
+                ("ZRANGE", keys.WORKERS, 0, -1),
+                ("ZRANGE", keys.SCHEDULE, 0, -1),
+                ("ZRANGE", keys.RETRY, 0, -1),
+                ("LLEN", keys.queue(queue)),
+                *(("HLEN", keys.in_flight(member)) for member in mine),
+                ("EXEC",),
+            ]
+        )
+        found = [m.decode() for m in members if keys.queue_of(m.decode()) == queue]
+        if set(found) <= set(mine):
+            return sum(counts), [*scheduled, *retried]
+        # A worker that was not looked at may have taken what was in the queue.
+        mine = found
 
 
 def clear(connection: Connection, queue: str) -> None:

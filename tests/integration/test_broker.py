@@ -17,6 +17,7 @@ from dramatiq.middleware import Retries as DramatiqRetries
 from dramatiq_sidekiq_flow import SidekiqBroker
 from dramatiq_sidekiq_flow.broker import Retries
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidOptions
+from dramatiq_sidekiq_flow.store import queues
 from dramatiq_sidekiq_flow.wire.payload import expand_backtrace
 
 from ..recordings import live
@@ -270,6 +271,28 @@ def test_flush_and_join(broker: SidekiqBroker, client: redis.Redis) -> None:
     broker.flush_all()
     broker.join("python", timeout=1000)
     assert not client.exists("queue:python", "schedule")
+
+
+def test_a_worker_that_comes_while_others_are_looked_at_is_not_overlooked(
+    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It registers, and takes the only job, between any two looks."""
+    broker.declare_queue("python")
+    client.lpush("queue:python", b'{"class":"A","args":[],"jid":"a","retry":true}')
+    original = broker.connection.send
+    looked: list[Any] = []
+
+    def send(commands: Any) -> Any:
+        replies = original(commands)
+        if not looked:
+            looked.append(commands)
+            assert next(broker.consume("python", prefetch=1, timeout=1000)) is not None
+        return replies
+
+    monkeypatch.setattr(broker.connection, "send", send)
+    for _ in range(2):
+        count, later = queues.unfinished(broker.connection, "python")
+        assert (count, later) == (1, [])
 
 
 def test_only_declared_queues_are_consumed(broker: SidekiqBroker) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +235,11 @@ def test_a_taken_port_is_said_once_and_jobs_run(
 
 
 @pytest.fixture
-def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that processes share; this one is told of it, and forgets it after the test."""
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    yield tmp_path
-    values.ValueClass.close_all_files()
+    return tmp_path
 
 
 def test_one_process_serves_and_another_takes_over(redis_url: str, several: Path) -> None:

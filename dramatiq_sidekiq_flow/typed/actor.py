@@ -113,6 +113,11 @@ class TypedActor(dramatiq.Actor[..., R]):
         """The JSON Schema of the output."""
         return None if self.output is None else self.output.json
 
+    @property
+    def output_fields(self) -> frozenset[str] | None:
+        """The fields that its output sets in a run's memory, where its class says them."""
+        return None if self.output is None or not self.output.fields else frozenset(self.output.fields)
+
     # -- at the caller --------------------------------------------------------
 
     def message_with_options(

@@ -52,6 +52,8 @@ def advance(
         ttl = barrier_ttl(None, payload.stack)
         extend(barriers, payload.stack, ttl)
         completion.keep_chains(payload.stack, ttl)
+        if payload.stack:
+            memory = (memory[0], max(memory[1], ttl))
         while True:
             reply = completion.broker.commit.run(
                 runs.release(

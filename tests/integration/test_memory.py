@@ -20,6 +20,7 @@ from dramatiq_sidekiq_flow import (
     Templates,
     Workflow,
     WorkflowMiddleware,
+    actor,
     current_run,
 )
 from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidTemplate, UnknownTemplate
@@ -154,6 +155,22 @@ def test_known_collisions_are_warned_of_once(
     # In a namespace of their own they still collide with one another.
     assert len(warnings) == 2
     assert "all.a.text, all.b.text" in warnings[0]
+
+
+def test_typed_actors_say_what_they_write(broker: SidekiqBroker, caplog: pytest.LogCaptureFixture) -> None:
+    @actor(actor_name="title", queue_name="python")
+    def title() -> Title: ...
+
+    @actor(actor_name="retitle", queue_name="python")
+    def retitle() -> Title: ...
+
+    Workflow(Group(title.message(), retitle.message()))
+    assert "'retitle' and 'title' run side by side and write the same to the run's memory: title" in caplog.text
+
+
+@attrs.frozen
+class Title:
+    title: str
 
 
 def test_where_nothing_is_kept_nothing_collides(

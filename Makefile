@@ -12,11 +12,11 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test interop check format bench clean
+.PHONY: help demo test interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 
 demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
 	@$(BIN)/python $(DEMO)
@@ -28,6 +28,11 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
 	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
+
+# Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
+web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container)
+	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .
@@ -59,4 +64,8 @@ $(VENV)/.installed: pyproject.toml setup.cfg
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-web-ui: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web-ui]'
 	@touch $@

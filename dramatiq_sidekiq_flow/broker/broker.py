@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from dramatiq import Middleware
-from dramatiq.common import iter_queue
 from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
@@ -22,7 +21,7 @@ from ..wire.payload import DEFAULTS
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer, Window
 from .heartbeat import Heartbeat
-from .lifecycle import Lifecycle
+from .lifecycle import Lifecycle, give_back
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
 from .order import Order, QueueOrder
 from .poller import Poller
@@ -108,7 +107,8 @@ class SidekiqBroker(dramatiq.Broker):
         self.cancellable: set[str] = set()
         #: No new jobs are fetched while this is true.
         self.quiet = False
-        self._windows: dict[str, Window] = {}
+        #: What this process holds in flight, by queue.
+        self.windows: dict[str, Window] = {}
         self._options: dict[str, dict[str, Any]] = {}
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
@@ -223,24 +223,11 @@ class SidekiqBroker(dramatiq.Broker):
     def window(self, queue_name: str, prefetch: int) -> Window:
         """What this process holds in flight of a queue; registers it."""
         member = self.heartbeat.register(queue_name)
-        window = self._windows.get(queue_name)
+        window = self.windows.get(queue_name)
         if window is None or window.member != member:
-            window = self._windows[queue_name] = Window(queue_name, member)
+            window = self.windows[queue_name] = Window(queue_name, member)
         window.allow(prefetch)
         return window
-
-    def in_order_before(self, queue_name: str) -> bool:
-        """Whether the order of queues makes this one wait: a queue before it has jobs."""
-        rank = self.order.rank(queue_name)
-        return any(
-            self.order.rank(window.queue_name) < rank
-            and (
-                window.fetched
-                or any(worker.work_queue.waiting(window.queue_name) for worker in self.workers)  # type: ignore[attr-defined]
-                or (not window.drained and not window.unavailable and window.room() > 0)
-            )
-            for window in list(self._windows.values())
-        )
 
     def stop_fetching(self) -> None:
         """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
@@ -251,12 +238,7 @@ class SidekiqBroker(dramatiq.Broker):
         self.quiet = True
         self.poller.stop()
         for worker in self.workers:
-            waiting: dict[str, list[Any]] = {}
-            for item in iter_queue(worker.work_queue):
-                waiting.setdefault(item.message.queue_name, []).append(item.message)
-                worker.work_queue.task_done()
-            for queue_name, messages in waiting.items():
-                worker.consumers[queue_name].requeue_messages(messages)
+            give_back(worker)
 
     def hand_back(self) -> None:
         """Put back whatever this process still holds: it shuts down.
@@ -266,12 +248,12 @@ class SidekiqBroker(dramatiq.Broker):
         after a hard shutdown.
         """
         self.commit.flush()
-        for window in self._windows.values():
+        for window in self.windows.values():
             receipts = list(queues.in_flight(self.connection, window.member))
             if receipts:
                 receipts.sort(key=_fetch_order)
                 queues.requeue(self.connection, window.member, window.queue_name, receipts)
-        self._windows.clear()
+        self.windows.clear()
         self.heartbeat.stop()
         self.processes.stop()
 
@@ -324,7 +306,7 @@ class SidekiqBroker(dramatiq.Broker):
     def close(self) -> None:
         """Stop this process's threads and connections."""
         self.poller.stop()
-        if self._windows:
+        if self.windows:
             try:
                 self.hand_back()
             except (ConnectionClosed, *LOST) as e:

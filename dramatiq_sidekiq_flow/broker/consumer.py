@@ -25,6 +25,7 @@ from ..store import queues, sets
 from ..store.connection import LOST
 from ..wire.payload import RETRY_HORIZON, Payload, buried
 from .message import SidekiqMessage, to_message
+from .order import held_back
 from .retries import Failure, Retries, bury, decide, killed
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class SidekiqConsumer(Consumer):
 
     def _held_back(self) -> bool:
         """Whether jobs of other queues go first; then it has waited a little."""
-        if not self.broker.order.strict or not self.broker.in_order_before(self.queue_name):
+        if not held_back(self.broker, self.queue_name):
             return False
         time.sleep(min(self.seconds, HELD_BACK))
         return True

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import dramatiq
 from dramatiq import Middleware
+from dramatiq.common import iter_queue
+from dramatiq.errors import ConnectionClosed
 
 from . import cancellation
-from .order import WorkQueue
+from .order import WorkQueue, message_of
 
 
 class Lifecycle(Middleware):
@@ -56,3 +59,22 @@ class Lifecycle(Middleware):
         broker.tally.finish(message, message.failed)
         if broker.cancellable:
             cancellation.leave()
+
+
+def give_back(worker: dramatiq.Worker) -> None:
+    """Put back what waits in a worker for a thread.
+
+    Where Redis cannot be reached, it stays where it is, and is run.
+    """
+    waiting: dict[str, list[Any]] = {}
+    for item in iter_queue(worker.work_queue):
+        waiting.setdefault(message_of(item).queue_name, []).append(item)
+    for queue_name, items in waiting.items():
+        try:
+            worker.consumers[queue_name].requeue_messages(message_of(item) for item in items)
+        except ConnectionClosed as e:
+            worker.logger.warning("Could not put %d jobs back into %r: %s", len(items), queue_name, e)
+            for item in items:
+                worker.work_queue.put(item)
+        for _ in items:
+            worker.work_queue.task_done()

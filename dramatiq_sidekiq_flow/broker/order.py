@@ -11,9 +11,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from queue import PriorityQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .broker import SidekiqBroker
 
 Order = Sequence[str] | Mapping[str, int]
 
@@ -73,6 +76,11 @@ class QueueOrder:
         return sorted(queue_names, key=lambda name: (self.rank(name), name))
 
 
+def message_of(item: Any) -> Any:
+    """The message of what stands in Dramatiq's work queue: a pair until 2.1, an object from 2.2 on."""
+    return item[1] if type(item) is tuple else item.message
+
+
 class WorkQueue(PriorityQueue[Any]):
     """What waits in the process: Dramatiq's work queue, by queue.
 
@@ -99,7 +107,7 @@ class WorkQueue(PriorityQueue[Any]):
         return self._count
 
     def _put(self, item: Any) -> None:
-        name = item.message.queue_name
+        name = message_of(item).queue_name
         heap = self._heaps.setdefault(name, [])
         if not heap:
             # A queue that had nothing to do has saved nothing up.
@@ -118,3 +126,31 @@ class WorkQueue(PriorityQueue[Any]):
             self._passes[name] += 1 / self.order.weight(name)
         self._count -= 1
         return heapq.heappop(self._heaps[name])
+
+
+def held_back(broker: SidekiqBroker, queue_name: str) -> bool:
+    """Whether a queue is not to be fetched from now: one before it may have jobs."""
+    order = broker.order
+    rank = order.rank(queue_name)
+    return order.strict and any(_goes_first(broker, name) for name in _consumed(broker) if order.rank(name) < rank)
+
+
+def _consumed(broker: SidekiqBroker) -> set[str]:
+    """The queues that this process consumes, those that it is about to as well."""
+    if not broker.workers:
+        return set(broker.windows)
+    return {
+        name
+        for worker in broker.workers
+        for name in broker.queues
+        if not worker.consumer_whitelist or name in worker.consumer_whitelist
+    }
+
+
+def _goes_first(broker: SidekiqBroker, queue_name: str) -> bool:
+    window = broker.windows.get(queue_name)
+    if window is None or window.fetched:
+        return True
+    if any(isinstance(w.work_queue, WorkQueue) and w.work_queue.waiting(queue_name) for w in broker.workers):
+        return True
+    return not window.drained and not window.unavailable and window.room() > 0

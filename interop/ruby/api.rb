@@ -9,11 +9,15 @@
 #   ruby api.rb hurry SET         make every job of schedule or retry due
 #   ruby api.rb poll              once, what the scheduler's poller does
 #   ruby api.rb push              a plain job, its JSON on standard input
+#   ruby api.rb delete SET JID    take a job out of a set
 #   ruby api.rb quiet|stop        signal every process on the Busy page
+#   ruby api.rb signal ID WHAT    quiet!, stop! or dump_threads for one of them
+#   ruby api.rb metrics           what the Metrics pages show of the last hour
 #   ruby api.rb dump              queues, sets, processes, running jobs, stats
 
 require "json"
 require "sidekiq/api"
+require "sidekiq/metrics/query"
 require "sidekiq/scheduled"
 require_relative "jobs"
 
@@ -36,6 +40,8 @@ module Interop
     def retry_retry(jid) = on_job("retry", jid, &:retry)
 
     def kill(jid) = on_job("retry", jid, &:kill)
+
+    def delete(set_name, jid) = on_job(set_name, jid, &:delete)
 
     # Scores only: the payloads stay, byte for byte, what another language wrote.
     def hurry(set_name)
@@ -66,30 +72,57 @@ module Interop
       {"found" => !processes.empty?, "processes" => processes.map(&:identity)}
     end
 
+    def signal_one(identity, command)
+      process = Sidekiq::ProcessSet[identity]
+      return {"found" => false} if process.nil?
+
+      process.public_send(command)
+      {"found" => true}
+    end
+
+    # Per class: what the list shows, what its own page adds up, and how many times its histograms hold.
+    def metrics
+      query = Sidekiq::Metrics::Query.new
+      listed = query.top_jobs.job_results.transform_values(&:totals)
+      {
+        "listed" => listed,
+        "alone" => listed.keys.to_h { |name| [name, query.for_job(name).job_results[name].totals] },
+        "timed" => listed.keys.to_h { |name| [name, query.for_job(name).job_results[name].hist.values.flatten.sum] }
+      }
+    end
+
     def dump
       stats = Sidekiq::Stats.new
       {
         "queues" => Sidekiq::Queue.all.to_h { |queue| [queue.name, queue.map(&:value)] },
         **SETS.transform_values { |set| set.new.map { |entry| [entry.value, entry.score] } },
         "processes" => Sidekiq::ProcessSet.new(false).map { |process| process_record(process) },
-        "work" => Sidekiq::WorkSet.new.map { |identity, tid, work| {"process" => identity, "tid" => tid, "queue" => work.queue, "payload" => work.payload} },
-        "stats" => {"processed" => stats.processed, "failed" => stats.failed, "enqueued" => stats.enqueued}
+        "work" => Sidekiq::WorkSet.new.map { |identity, tid, work| {"process" => identity, "tid" => tid, "queue" => work.queue, "payload" => work.payload, "class" => work.job.display_class, "run_at" => work.run_at.to_f} },
+        "stats" => {
+          "processed" => stats.processed, "failed" => stats.failed, "enqueued" => stats.enqueued,
+          "processes" => stats.processes_size, "busy" => stats.workers_size, "retry" => stats.retry_size,
+          "scheduled" => stats.scheduled_size, "dead" => stats.dead_size,
+          "today" => Sidekiq::Stats::History.new(2).processed.values.sum, "latency" => stats.default_queue_latency
+        }
       }
     end
 
     def process_record(process)
-      %w[identity hostname pid tag concurrency queues busy beat quiet labels rss].to_h { |key| [key, process[key]] }
+      %w[identity hostname pid tag concurrency queues weights busy beat quiet labels rss rtt_us version embedded started_at].to_h { |key| [key, process[key]] }
     end
   end
 end
 
 api = Interop::Api
-command, argument = ARGV
+command, argument, second = ARGV
 answer =
   case command
   when "retry-dead" then api.retry_dead(argument)
   when "retry" then api.retry_retry(argument)
   when "kill" then api.kill(argument)
+  when "delete" then api.delete(argument, second)
+  when "signal" then api.signal_one(argument, second)
+  when "metrics" then api.metrics
   when "hurry" then api.hurry(argument)
   when "poll" then api.poll
   when "push" then api.push(JSON.parse($stdin.read))

@@ -60,15 +60,16 @@ class Recorder(dramatiq.Middleware):
         self.client.rpush(EVENTS, json.dumps(event))
 
 
-def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqBroker:
+def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = (), heartbeat: int = 60_000) -> SidekiqBroker:
     """A broker with the actors of these tests.
 
     Parameters:
       poll: Milliseconds between two looks at schedule and retry.
       queues: To declare beside the actors'.
+      heartbeat: Milliseconds of silence after which a worker is dead.
     """
     client = redis.Redis.from_url(url)
-    broker = SidekiqBroker(url=url, poll_interval=poll)
+    broker = SidekiqBroker(url=url, poll_interval=poll, heartbeat_timeout=heartbeat)
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
     broker.add_middleware(CurrentMessage())
     broker.add_middleware(Recorder(client))
@@ -86,11 +87,15 @@ def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqB
                 raise RuntimeError(f"try {number} of {options['fail']} that fail")
         return options.get("return")
 
+    def slow(options: dict[str, Any], name: str) -> Any:
+        return behave(name, options)
+
     def declare(function: Any, name: str, **options: Any) -> None:
         dramatiq.actor(function, actor_name=name, queue_name="python", broker=broker, **options)
 
     def gate(name: str) -> None:
-        if client.blpop(name, 60) is None:
+        # In short waits: a client gives up on a socket that is silent for longer.
+        if not any(client.blpop(name, 1) for _ in range(60)):
             raise RuntimeError(f"nobody opened {name}")
 
     def echo() -> dict[str, Any]:
@@ -101,6 +106,8 @@ def build(url: str, *, poll: int = 50, queues: tuple[str, ...] = ()) -> SidekiqB
     declare(behave, "Py::Step", max_retries=3, min_backoff=1000, max_backoff=1500)
     declare(behave, "Py::DeadAtOnce", max_retries=0)
     declare(behave, "docs.step without a Ruby name", max_retries=3, min_backoff=1000, max_backoff=1500)
+    # A failure of it waits for somebody to press a button.
+    declare(slow, "Py::Slow", max_retries=3, min_backoff=3_600_000, max_backoff=3_600_000)
     declare(gate, "Py::Gate")
     declare(echo, "Py::Echo")
     return broker

@@ -10,6 +10,7 @@ from actors import build
 broker = build(
     os.environ["REDIS_URL"],
     poll=int(os.environ["INTEROP_PYTHON_POLL"]),
+    heartbeat=int(os.environ.get("INTEROP_PYTHON_HEARTBEAT", "60000")),
     queues=tuple(os.environ["INTEROP_PYTHON_QUEUES"].split(",")),
 )
 dramatiq.set_broker(broker)

@@ -129,11 +129,12 @@ class Site:
         options = [option for queue in queues for option in ("-q", queue)]
         return self._start("ruby", [str(RUN), "sidekiq", "-r", "./worker.rb", *options, "-c", "5"], environment)
 
-    def python_worker(self, *, poll: int = 50, queues: Sequence[str] = ("python",)) -> Worker:
+    def python_worker(self, *, poll: int = 50, queues: Sequence[str] = ("python",), heartbeat: int = 60_000) -> Worker:
         """Start Dramatiq.
 
         Parameters:
           poll: Milliseconds between two looks at schedule and retry.
+          heartbeat: Milliseconds of silence after which it is dead; it beats five times as often.
         """
         environment = {
             **os.environ,
@@ -141,6 +142,7 @@ class Site:
             "PYTHONPATH": str(ROOT),
             "INTEROP_PYTHON_POLL": str(poll),
             "INTEROP_PYTHON_QUEUES": ",".join(queues),
+            "INTEROP_PYTHON_HEARTBEAT": str(heartbeat),
         }
         command = [sys.executable, "-m", "dramatiq", "app", "-p", "1", "-t", "4", "--path", str(HERE), "-Q", *queues]
         return self._start("python", command, environment)

@@ -83,7 +83,11 @@ def test_a_workflow_runs_in_order(broker: SidekiqBroker, client: redis.Redis, st
     memory.clear(run_id)
     assert memory.read(run_id) == {}
     # Everything that a run leaves behind expires.
-    assert [key for key in client.keys() if client.ttl(key) < 0 and key not in (b"queues", b"stat:processed", b"stat:failed")] == []
+    assert [
+        key
+        for key in client.keys()
+        if client.ttl(key) < 0 and key not in (b"queues", b"stat:processed", b"stat:failed")
+    ] == []
 
 
 def test_the_same_run_id_starts_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:

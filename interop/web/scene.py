@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 THREADS = 4
 
 #: Arguments that are easy to spoil on their way to a page.
-ODD = ["Grüße, 世界 🎉", "<b>\"bold\"</b> & 'co'", None, True, 2**70, 1.5, {"ключ": ["é", {}]}]
+ODD = ["Grüße, мир ☃ 😀", "<b>\"bold\"</b> & 'co'", None, True, 2**70, 1.5, {"ключ": ["é", {}]}]
 
 
 class Scene:

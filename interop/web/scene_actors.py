@@ -54,7 +54,7 @@ def build(url: str) -> SidekiqBroker:
 
     def extract(what: Any, *more: Any) -> dict[str, Any]:
         if client.sismember(BROKEN, str(what)):
-            raise ValueError(f"{what} is <b>unreadable</b>: naïve, 壊れた")
+            raise ValueError(f"{what} is <b>unreadable</b>: naïve, сломано")
         time.sleep(0.01)  # a page of metrics is shown only for what took time
         return {"extracted": what}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -69,6 +70,8 @@ class Processes:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.appearance = appearance
+        # Counts are numbered, and signals heard, by one thread at a time.
+        self._lock = threading.Lock()
         self._belongs_to: int | None = None
         self._started_at = 0.0
         self._pending: Counts | None = None
@@ -88,9 +91,13 @@ class Processes:
 
     def beat(self) -> None:
         """Write all anew, and obey."""
-        self.flush()
-        if not self.appearance.shown or not self.broker.workers:
-            return
+        with self._lock:
+            self._flush()
+            heard = self._show() if self.appearance.shown and self.broker.workers else []
+        for name in heard:
+            signals.obey(name, self.broker, self._belongs_to)
+
+    def _show(self) -> list[str]:
         broker, identity = self.broker, self.broker.heartbeat.identity
         work = broker.tally.running()
         fields = {
@@ -104,21 +111,24 @@ class Processes:
         }
         self._written = identity
         heard = processes.beat(broker.connection, identity, fields, work, ttl=broker.heartbeat.timeout)
+        processes.heard(broker.connection, identity, heard)
         processes.clean_up(broker.connection)
-        if heard:
-            processes.heard(broker.connection, identity, heard)
-            for name in heard:
-                signals.obey(name, broker, self._belongs_to)
+        return heard
 
     def stop(self) -> None:
         """The worker has ended: its counts are written, and nothing of its record stays."""
-        self.flush()
-        if self._written:
-            processes.gone(self.broker.connection, self._written)
-            self._written = ""
+        with self._lock:
+            self._flush()
+            if self._written:
+                processes.gone(self.broker.connection, self._written)
+                self._written = ""
 
     def flush(self) -> None:
         """Write what was counted.  What could not be is kept for the next time."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         while True:
             self._pending = self._pending or self.broker.tally.take()
             if self._pending is None:

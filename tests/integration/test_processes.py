@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
@@ -57,6 +58,16 @@ def gate(broker: SidekiqBroker) -> Callable[[], None]:
     return opened.set
 
 
+@contextlib.contextmanager
+def at_work(broker: SidekiqBroker, gate: Callable[[], None], **options: Any) -> Iterator[dramatiq.Worker]:
+    """A worker, whose gate is open at the end: a test that fails must not wait for it."""
+    with working(broker, **options) as worker:
+        try:
+            yield worker
+        finally:
+            gate()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_record_has_all_that_a_real_one_has(broker: SidekiqBroker, client: redis.Redis, version: str) -> None:
     broker.declare_queue("python")
@@ -104,7 +115,7 @@ def test_a_job_at_work_is_shown(
     broker: SidekiqBroker, client: redis.Redis, gate: Callable[[], None], version: str
 ) -> None:
     _, (real,) = recorded(version)[0], recorded(version)[1].values()
-    with working(broker):
+    with at_work(broker, gate):
         jid = broker.get_actor("Gate").send().message_id
         eventually(lambda: broker.tally.running())
         broker.processes.beat()
@@ -149,7 +160,7 @@ def test_it_can_be_left_out(redis_url: str, client: redis.Redis) -> None:
 
 
 def test_quiet_from_the_ui(broker: SidekiqBroker, client: redis.Redis, gate: Callable[[], None]) -> None:
-    with working(broker, threads=1) as worker:
+    with at_work(broker, gate, threads=1) as worker:
         jids = [broker.get_actor("Gate").send().message_id for _ in range(6)]
         eventually(lambda: broker.tally.running() and worker.work_queue.qsize())
         signals = f"{identity(client)}-signals"
@@ -172,7 +183,7 @@ def test_quiet_from_the_ui(broker: SidekiqBroker, client: redis.Redis, gate: Cal
 
 def test_a_quiet_worker_that_is_started_anew_works_again(broker: SidekiqBroker, gate: Callable[[], None]) -> None:
     gate()
-    with working(broker):
+    with at_work(broker, gate):
         broker.stop_fetching()
     with working(broker):
         broker.get_actor("Gate").send()
@@ -183,13 +194,12 @@ def test_dump_from_the_ui(
     broker: SidekiqBroker, client: redis.Redis, gate: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    with working(broker):
+    with at_work(broker, gate):
         broker.get_actor("Gate").send()
         eventually(lambda: broker.tally.running())
         client.lpush(f"{identity(client)}-signals", "TTIN")
         broker.processes.beat()
         assert "opened.wait" in caplog.text
-        gate()
 
 
 def test_stop_from_the_ui_does_not_stop_this_program(
@@ -245,7 +255,7 @@ def test_a_worker_starts_and_works_though_its_record_cannot_be_written(
 ) -> None:
     gate()
     client.set("processes", "of another type")
-    with working(broker):
+    with at_work(broker, gate):
         broker.get_actor("Gate").send()
         broker.join("python", timeout=20_000)
     assert "could not be written" in caplog.text

@@ -17,6 +17,7 @@ import pytest
 from selenium.common.exceptions import NoAlertPresentException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.running import eventually
@@ -186,9 +187,18 @@ class Browser:
 
     def press(self, button: WebElement) -> None:
         """Press a button that leads to another page, say yes where it asks, and wait for that page."""
-        self.driver.execute_script("document.documentElement.dataset.old = 'yes'")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        button.click()
+        self._leave(button.click)
+
+    def enter(self, field: str, text: str) -> None:
+        """Write into a form's field, press Enter, and wait for the page that follows."""
+        box = self.one(f"#page input[name={field}]")
+        box.clear()
+        self._leave(lambda: box.send_keys(text + Keys.ENTER))
+
+    def _leave(self, act: Callable[[], None]) -> None:
+        self.driver.execute_script("document.documentElement.dataset.old = 'yes'")
+        act()
         with contextlib.suppress(NoAlertPresentException):
             self.driver.switch_to.alert.accept()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -151,8 +152,11 @@ class Scene:
 
     def fill(self) -> None:
         """Something on each page."""
+        before = int(time.time())
         self.start()
         self.start()
+        #: Between which two moments the processes were started, in epoch seconds; and the held jobs, below.
+        self.started = (before, time.time())
         for number in range(12):
             self.send("Docs::Extract", number)
         self.send("Docs::Extract", *ODD)
@@ -174,10 +178,12 @@ class Scene:
         self.waiting = [self.send("Docs::Waiting", number, *ODD) for number in range(3)]
         self.push_active_job("waiting", "Rails, too")
         self.run(Job("Reports::Build", 7, queue="ruby"))
+        before = int(time.time())
         self.held = [self.hold("busy", number) for number in range(2)]
         self.eventually(lambda: self.client.zcard("retry") == 2 and self.client.zcard("dead") == 2, "retries and dead")
         self.eventually(lambda: {"Docs::Finish"} <= {e["name"] for e in self.executions()}, "the end of a workflow")
         self.eventually(lambda: set(self.busy()) == set(self.held), "the held jobs, and no others, on Busy")
+        self.began = (before, time.time())
         self.eventually(self.settled, "counters that know of every execution")
 
     def push_active_job(self, queue: str, argument: str) -> None:

@@ -13,17 +13,17 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test interop check format bench clean
+.PHONY: help demo examples test interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 
 demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
 	@$(BIN)/python $(DEMO)
 
 # Those that are started by another have no main.
-examples: $(VENV)/.installed ## Run every example (EXAMPLES="examples/memory.py")
+examples: $(VENV)/.installed-examples ## Run every example (EXAMPLES="examples/memory.py")
 	@failed=; output=$$(mktemp); \
 	for example in $(or $(EXAMPLES),$$(grep -l '^if __name__ == "__main__":' examples/*.py)); do \
 	  if $(BIN)/python $$example >$$output 2>&1; then echo "ok      $$example"; \
@@ -37,6 +37,11 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
 	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
+
+# Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
+web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container)
+	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .
@@ -72,4 +77,8 @@ $(VENV)/.installed-examples: $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-web-ui: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web-ui]'
 	@touch $@

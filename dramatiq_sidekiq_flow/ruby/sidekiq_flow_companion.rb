@@ -218,7 +218,7 @@ module SidekiqFlow::Companion
     rescue InvalidPayload, JSON::JSONError, EncodingError
       wrapper = {
         "class" => "MalformedPayload", "args" => [raw.dup.force_encoding("UTF-8").scrub[0, 1000]],
-        "jid" => fingerprint(raw), "queue" => queue, "retry" => false, "created_at" => stamp, "raw" => [raw].pack("m0")
+        "jid" => fingerprint(raw), "queue" => queue, "retry" => 0, "created_at" => stamp, "raw" => [raw].pack("m0")
       }
       JSON.generate(failed(wrapper, MalformedPayload.new("The payload is no JSON object."), queue))
     end

@@ -40,6 +40,9 @@ MAX_ERROR_MESSAGE = 10_000
 #: ``outer.inner`` is inside ``outer``.
 NAMESPACE_KEY = "memory_namespace"
 
+#: The class of what is no job and could not be buried as it was.
+WRAPPER_CLASS = "MalformedPayload"
+
 #: Handed on from a finished step to the next: tenant, locale and trace.
 #: (Where a Ruby program keeps several kinds of CurrentAttributes, there is a
 #: ``cattr_1`` beside ``cattr``, and so on.)
@@ -52,7 +55,7 @@ class Payload:
 
     Attributes:
       raw: The bytes as they stood in Redis.
-      fields: The whole object, every key of it.
+      fields: The whole object, every key of it, and the jid where it had none.
       actor_name: ``class``, or ``wrapped`` for a carrier or an ActiveJob.
       args: The arguments, for an ActiveJob those inside it.
       jid: The job's id; where none was written, one made from the bytes, so
@@ -82,8 +85,11 @@ class Payload:
         Raises:
           PayloadError: one of its kinds, with the raw bytes as value.
         """
-        fields = codec.decode(raw)
+        fields = _object(raw)
         name = fields.get("class")
+        if name == WRAPPER_CLASS:
+            # Retried from dead: what was wrong with it then is wrong with it still.
+            return cls.decode(_wrapped(fields, raw))
         if type(name) is not str or not name:
             raise InvalidPayload(f"The job has no class: {name!r}.", raw)
         args = fields.get("args")
@@ -207,22 +213,38 @@ def expand_backtrace(text: str) -> list[str]:
 def buried(raw: bytes, error: FlowError, *, now: float, queue: str) -> bytes:
     """What goes to ``dead`` for bytes that cannot be run, with a named error.
 
-    A JSON object keeps every key it has.  Anything else is wrapped: ``args``
-    shows it as text, and ``raw`` holds the bytes in base64.
+    A JSON object keeps every key it has.  What Sidekiq could not push again
+    (``job_util.rb``, ``validate``: its button would lose the job) is wrapped:
+    ``args`` shows it as text, and ``raw`` holds the bytes in base64.
     """
     try:
-        return codec.encode(failed(codec.decode(raw), error, now=now, queue=queue))
+        fields = _object(raw)
     except FlowError:
-        wrapper = {
-            "class": "MalformedPayload",
-            "args": [raw[:1000].decode("utf-8", "replace")],
-            "jid": fingerprint(raw),
-            "queue": queue,
-            "retry": False,
-            "created_at": now,
-            "raw": base64.b64encode(raw).decode("ascii"),
-        }
-        return codec.encode(failed(wrapper, error, now=now, queue=queue))
+        fields = {"jid": fingerprint(raw), "created_at": now}
+    if type(fields.get("class")) is not str or type(fields.get("args")) is not list:
+        fields["class"] = WRAPPER_CLASS
+        fields["args"] = [raw[:1000].decode("utf-8", "replace")]
+        # 0 and not false: to a Ruby worker, that would be to throw it away.
+        fields["retry"] = 0
+        fields["raw"] = base64.b64encode(raw).decode("ascii")
+    return codec.encode(failed(fields, error, now=now, queue=queue))
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a payload, with a jid: Sidekiq's pages and buttons know a job by it."""
+    fields = codec.decode(raw)
+    jid = fields.get("jid")
+    if type(jid) is not str or not jid:
+        fields["jid"] = fingerprint(raw)
+    return fields
+
+
+def _wrapped(fields: Mapping[str, Any], raw: bytes) -> bytes:
+    """The bytes inside a wrapper of :func:`buried`."""
+    try:
+        return base64.b64decode(fields.get("raw"), validate=True)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InvalidPayload(f"The job is of the class {WRAPPER_CLASS}, and holds no bytes in 'raw'.", raw) from None
 
 
 def _integer(value: Any) -> int:

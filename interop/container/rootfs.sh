@@ -8,7 +8,7 @@
 set -euo pipefail
 
 suite=trixie
-packages=ruby,ruby-sidekiq,ca-certificates
+packages=ruby,ruby-sidekiq,puma,ruby-rack-session,ruby-rackup,ca-certificates
 root=${INTEROP_ROOTFS:-${HOME:-/root}/.cache/dramatiq-sidekiq-flow/trixie-rootfs}
 building=$root.building
 # Names what was built: a change of the list above is a reason to build again.
@@ -86,7 +86,7 @@ for mirror in $found; do
 done
 [ -n "$built" ] || die "no mirror in apt's settings has $suite: set INTEROP_MIRROR"
 
-chroot "$building" ruby -rsidekiq -e 'exit Sidekiq::VERSION >= "7"' 9>&- || die "Sidekiq does not load in $building"
+chroot "$building" ruby -rsidekiq/web -rrack/session -rpuma -e 'exit Sidekiq::VERSION >= "7"' 9>&- || die "Sidekiq does not load in $building"
 rm -rf "$building"/var/cache/apt/archives/*.deb "$building"/var/lib/apt/lists/*
 mkdir -p "$building/interop"
 mv "$building" "$root"

@@ -18,7 +18,8 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 interop=$(dirname "$here")
-image=dramatiq-sidekiq-flow-ruby
+# Named after what is in it: another list of packages is another image.
+image=dramatiq-sidekiq-flow-ruby:$(cksum <"$here/Dockerfile" | cut -d ' ' -f 1)
 
 die() { echo "run.sh: $*" >&2; exit 125; }
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dramatiq_sidekiq_flow.errors import InvalidPayload, MalformedPayload, UnsupportedPayload
-from dramatiq_sidekiq_flow.wire.payload import Payload, buried, expand_backtrace, failed, seconds
+from dramatiq_sidekiq_flow.errors import InvalidPayload, MalformedPayload, PayloadError, UnsupportedPayload
+from dramatiq_sidekiq_flow.wire import codec
+from dramatiq_sidekiq_flow.wire.payload import Payload, buried, expand_backtrace, failed, fingerprint, seconds
 
 from ..recordings import VERSIONS, live
 
@@ -124,6 +125,47 @@ def test_bytes_that_are_no_json_are_buried_whole() -> None:
 
 
 def test_an_object_is_buried_with_every_key_it_has() -> None:
-    dead = json.loads(buried(b'{"args": 1, "x": {"y": [2]}}', InvalidPayload("no class", b""), now=1.0, queue="q"))
+    raw = b'{"class": "A", "args": [1], "encrypt": true, "x": {"y": [2]}}'
+    dead = json.loads(buried(raw, UnsupportedPayload("encrypted", b""), now=1.0, queue="q"))
     assert dead["x"] == {"y": [2]}
-    assert dead["error_class"] == "InvalidPayload"
+    assert (dead["class"], dead["args"]) == ("A", [1])
+    assert dead["error_class"] == "UnsupportedPayload"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{}", b'{"args": [], "tags": ["a"]}', b'{"class": "A", "args": {}}', b'{"class": 7, "args": []}', b"no {"]
+)
+def test_what_sidekiq_could_not_push_again_is_wrapped(raw: bytes) -> None:
+    """Its Retry takes a dead job away before it finds that it cannot push it."""
+    with pytest.raises(PayloadError) as first:
+        Payload.decode(raw)
+    dead = json.loads(buried(raw, first.value, now=1.0, queue="q"))
+    assert type(dead["class"]) is str
+    assert type(dead["args"]) is list
+    assert base64.b64decode(dead["raw"]) == raw
+    assert dead.get("tags") == (["a"] if b"tags" in raw else None)
+    # Retried, it is what it was.
+    again = codec.encode({**dead, "retry_count": -1})
+    with pytest.raises(type(first.value)) as second:
+        Payload.decode(again)
+    assert str(second.value) == str(first.value)
+    twice = json.loads(buried(again, second.value, now=2.0, queue="q"))
+    changed = {"failed_at", "retried_at", "retry_count"}
+    assert {k: v for k, v in twice.items() if k not in changed} == {k: v for k, v in dead.items() if k not in changed}
+
+
+def test_a_wrapper_of_nothing_is_no_job() -> None:
+    for odd in (None, 7, "&&&"):
+        with pytest.raises(InvalidPayload, match="no bytes"):
+            Payload.decode(codec.encode({"class": "MalformedPayload", "args": [], "raw": odd}))
+
+
+@pytest.mark.parametrize("jid", [None, "", 7, ["x"]])
+def test_a_job_without_an_id_gets_one_that_stays(jid: Any) -> None:
+    """Sidekiq's buttons know a failed job by its jid."""
+    raw = codec.encode({"class": "A", "args": [], "jid": jid})
+    job = Payload.decode(raw)
+    assert job.fields["jid"] == job.jid == fingerprint(raw)
+    assert failed(job.fields, ValueError(), now=0, queue="q")["jid"] == job.jid
+    dead = json.loads(buried(raw, InvalidPayload("no", b""), now=1.0, queue="q"))
+    assert dead["jid"] == job.jid

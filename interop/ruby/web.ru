@@ -1,0 +1,16 @@
+# frozen_string_literal: true
+
+# Sidekiq's own Web UI:
+#
+#   REDIS_URL=redis://127.0.0.1:6379/0 puma --environment production --bind tcp://127.0.0.1:9292 web.ru
+#
+# Loads nothing else: it knows no job class, and no line of this project.
+
+require "securerandom"
+require "sidekiq"
+require "sidekiq/web"
+require "rack/session"
+
+# Its forms carry a token that is kept in the session.
+use Rack::Session::Cookie, secret: SecureRandom.hex(64), same_site: true, max_age: 86_400
+run Sidekiq::Web

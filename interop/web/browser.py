@@ -1,0 +1,233 @@
+"""A headless Chromium on Sidekiq's Web UI."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from selenium.common.exceptions import NoAlertPresentException, StaleElementReferenceException, WebDriverException
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.running import eventually
+
+INSTALL = "On Debian: apt-get install chromium chromium-driver"
+
+#: Longest wait for a page, in seconds.
+DEADLINE = 60.0
+
+#: The window.
+WIDTH, HEIGHT = 1280, 1000
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # it refuses to run as root with one
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-device-scale-factor=1",
+    "--lang=en",
+    f"--window-size={WIDTH},{HEIGHT}",
+)
+
+
+def _find(*names: str) -> str:
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.fail(f"There is no {names[0]}, and these tests are nothing without it. {INSTALL}", pytrace=False)
+    return found
+
+
+@contextlib.contextmanager
+def chromium(folder: Path) -> Iterator[Chrome]:
+    """A browser with a new profile, and nothing of it left behind.
+
+    Parameters:
+      folder: Empty; for the profile and the driver's log.
+    """
+    options = ChromeOptions()
+    options.binary_location = _find("chromium", "chromium-browser", "google-chrome")
+    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = ChromeService(
+        _find("chromedriver"), log_output=str(folder / "driver.log"), popen_kw={"start_new_session": True}
+    )
+    try:
+        driver = Chrome(options, service)
+        driver.set_page_load_timeout(DEADLINE)
+        yield driver
+    finally:
+        process = getattr(service, "process", None)
+        with contextlib.suppress(Exception):
+            driver.quit()
+        if process is not None:
+            # The driver's own session: it, and a browser that did not end.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+class Browser:
+    """Pages, what they say, and the buttons on them.
+
+    Parameters:
+      root: The address of the Web UI.
+      shots: Folder of screenshots.
+    """
+
+    def __init__(self, driver: Chrome, root: str, shots: Path) -> None:
+        self.driver = driver
+        self.root = root
+        self.shots = shots
+
+    def open(self, *path: str) -> None:
+        """Open a page; its path is quoted piece by piece.  It must be there, and whole."""
+        self.driver.get(self.root + "/" + "/".join(quote(part, safe="") for part in path))
+        self.check()
+
+    def check(self) -> None:
+        """Fail unless this page was served well."""
+        status = self.driver.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus")
+        assert status == 200, f"{status} for {self.driver.current_url}\n{self.text('body')}"
+        assert "Internal Server Error" not in self.driver.page_source
+        assert self.all(".navbar-fixed-bottom"), f"no whole page at {self.driver.current_url}"
+
+    @property
+    def path(self) -> str:
+        """Where the browser is."""
+        return self.driver.current_url.removeprefix(self.root)
+
+    def shot(self, name: str) -> None:
+        """Keep what the page looks like, down to its end, once it stands still (charts are drawn little by little)."""
+        height = self.driver.execute_script("return document.documentElement.scrollHeight")
+        size = {"width": WIDTH, "height": max(HEIGHT, height), "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            before, deadline = b"", time.monotonic() + 10
+            while (now := self.driver.get_screenshot_as_png()) != before and time.monotonic() < deadline:
+                before = now
+                time.sleep(0.3)
+            (self.shots / f"{name}.png").write_bytes(now)
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    # -- reading ----------------------------------------------------------------
+
+    def all(self, css: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def one(self, css: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def text(self, css: str) -> str:
+        return self.one(css).text
+
+    def summary(self) -> dict[str, int]:
+        """The numbers at the head of the page."""
+        return {
+            item.find_element(By.CSS_SELECTOR, ".desc").text: number(item.find_element(By.CSS_SELECTOR, ".count").text)
+            for item in self.all(".summary li")
+        }
+
+    def table(self, css: str = "table") -> list[list[str]]:
+        """The text of each cell, row by row, without the head."""
+        rows: list[list[str]] = self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0] + ' tr')]"
+            ".map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText.trim().replace(/\\s+/g, ' ')))"
+            ".filter(row => row.length)",
+            css,
+        )
+        return rows
+
+    def facts(self) -> dict[str, str]:
+        """The tables of one job's page: name -> value."""
+        found: dict[str, str] = self.driver.execute_script(
+            "return Object.fromEntries([...document.querySelectorAll('tr')].filter(row => row.querySelector('td'))"
+            ".map(row => [row.querySelector('th').innerText.trim(), row.querySelector('td').innerText.trim()]))"
+        )
+        return found
+
+    def times(self, css: str) -> list[str]:
+        """The moments shown in a part of the page, in UTC: ``2026-01-31T12:00:00Z``."""
+        return [element.get_attribute("datetime") or "" for element in self.all(f"{css} time")]
+
+    def row(self, text: str, css: str = "tr") -> WebElement:
+        """The row that shows a text."""
+        rows = [row for row in self.all(css) if text in row.text]
+        assert len(rows) == 1, f"{len(rows)} rows with {text!r} at {self.path}:\n{self.text('#page')}"
+        return rows[0]
+
+    def until(self, condition: Callable[[], Any], what: str, *path: str) -> Any:
+        """Open a page again and again until a condition holds on it; its value."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            self.open(*path)
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"never {what} at {self.path}:\n{self.text('#page')}"
+            time.sleep(0.2)
+
+    # -- doing ------------------------------------------------------------------
+
+    def press(self, button: WebElement) -> None:
+        """Press a button that leads to another page, say yes where it asks, and wait for that page."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        self._leave(button.click)
+
+    def enter(self, field: str, text: str) -> None:
+        """Write into a form's field, press Enter, and wait for the page that follows."""
+        box = self.one(f"#page input[name={field}]")
+        box.clear()
+        self._leave(lambda: box.send_keys(text + Keys.ENTER))
+
+    def _leave(self, act: Callable[[], None]) -> None:
+        self.driver.execute_script("document.documentElement.dataset.old = 'yes'")
+        act()
+        with contextlib.suppress(NoAlertPresentException):
+            self.driver.switch_to.alert.accept()
+
+        def arrived() -> bool:
+            try:
+                return bool(
+                    self.driver.execute_script(
+                        "return document.readyState == 'complete' && !document.documentElement.dataset.old"
+                    )
+                )
+            except (StaleElementReferenceException, WebDriverException):
+                return False
+
+        eventually(arrived, DEADLINE, "the page after a press of a button")
+        self.check()
+
+    def button(self, name: str, within: WebElement | None = None) -> WebElement:
+        """A form's button by its name, which is not translated."""
+        where: Any = within if within is not None else self.driver
+        buttons: list[WebElement] = where.find_elements(By.CSS_SELECTOR, f"form [type=submit][name={name}]")
+        assert buttons, f"no button {name} at {self.path}:\n{self.text('#page')}"
+        return buttons[0]
+
+    def tick(self, key: str) -> None:
+        """Tick the box of a job in a list: ``SCORE-JID``."""
+        (box,) = [box for box in self.all("input[name='key[]']") if (box.get_attribute("value") or "").endswith(key)]
+        box.click()
+
+
+def number(text: str) -> int:
+    """A number as a page shows it."""
+    return int(re.sub(r"[,\s]", "", text))

@@ -1,0 +1,69 @@
+"""Jobs that cannot be run: they break no page, and no button."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from browser import Browser
+from scene import Scene
+
+
+def job(**fields: Any) -> bytes:
+    return json.dumps({"class": "Docs::Extract", "args": [], "jid": "b" * 24, "retry": True, **fields}).encode()
+
+
+#: What others might push, and the error that it gets.
+BAD = [
+    (b"no JSON <b>at all</b>", "MalformedPayload"),
+    (b"\xff\xfe\x00 no UTF-8", "MalformedPayload"),
+    (b'{"class": "Docs::Extract", "args": ["\\ud800"], "jid": "1"}', "MalformedPayload"),
+    (b'["an array"]', "MalformedPayload"),
+    (b"[" * 100_000, "MalformedPayload"),
+    (b"{}", "InvalidPayload"),
+    (b'{"class": "Docs::Extract", "jid": "2", "queue": "python"}', "InvalidPayload"),
+    (job(args={"a": 1}, jid="3"), "InvalidPayload"),
+    (job(**{"class": 7}, jid="4"), "InvalidPayload"),
+    (job(jid="5", encrypt=True, args=["BAhTOh"]), "UnsupportedPayload"),
+    (job(jid="6", workflow_run_id="r", workflow_completion_callbacks="<junk>"), "InvalidCallbacks"),
+    (job(jid="7", **{"class": "Sidekiq::ActiveJob::Wrapper"}, args=[{"arguments": 1}]), "InvalidPayload"),
+    (job(jid="8", **{"class": "Docs::Unheard"}, args=["of"], created_at=None, tags=["a"]), "ActorNotFound"),
+    (job(jid="9", **{"class": "Docs::Once"}, args=["fine"], created_at="yesterday", enqueued_at=[]), ""),
+]
+
+
+def test_bad_jobs_break_no_page(empty: Scene, browser: Browser) -> None:
+    empty.start()
+    empty.client.sadd("queues", "python")
+    for raw, _ in BAD:
+        empty.client.lpush("queue:python", raw)
+    wanted = sorted(error for _, error in BAD if error)
+
+    def errors() -> list[str]:
+        return sorted(job["error_class"] for name in ("dead", "retry") for job, _ in empty.members(name))
+
+    empty.eventually(lambda: len(errors()) == len(wanted), "all bad ones in dead and retry")
+    assert errors() == wanted
+    empty.eventually(lambda: empty.executed("9") == [False], "the good one")
+    for page, name in (("morgue", "dead"), ("retries", "retry")):
+        browser.open(page)
+        rows = browser.table()
+        members = empty.members(name)
+        assert len(rows) == len(members) > 0
+        for job, score in members:
+            browser.open(page, f"{score!r}-{job['jid']}")
+            assert browser.path.startswith(f"/{page}/"), "the page of the job, not that of all"
+            assert browser.facts()["Error Class"] == job["error_class"]
+        browser.open(page)
+        browser.shot(f"bad-{name}")
+    # All of them again: they come back to where they were, and nobody stops.
+    for page in ("morgue", "retries"):
+        browser.open(page)
+        browser.press(browser.one(f"form[action='/{page}/all/retry'] [type=submit]"))
+    empty.eventually(lambda: errors() == wanted, "all of them failed again")
+    jid = empty.send("Docs::Extract", "after all that")
+    empty.eventually(lambda: empty.executed(jid) == [False], "a good job")
+    empty.workers[0].check()
+    browser.open("morgue")
+    browser.open("busy")
+    browser.open("metrics")

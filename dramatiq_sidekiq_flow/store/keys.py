@@ -36,6 +36,11 @@ def barrier(id: str) -> tuple[str, str, str]:
     return id, f"{id}_ran", f"{id}:u"
 
 
+def fired(barrier_id: str) -> str:
+    """Which unit released a barrier whose continuation goes to another broker; empty once it is there."""
+    return f"{barrier_id}:f"
+
+
 def run(run_id: str) -> str:
     """Marker of a started run: ``Workflow.run`` twice starts it once."""
     return f"swf:run:{run_id}"

@@ -14,7 +14,7 @@ from importlib import resources
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
-_WITH_PLAN = ("advance", "start")
+_WITH_PLAN = ("advance", "count", "start")
 
 
 class Script:
@@ -36,8 +36,12 @@ class Script:
 
 ADVANCE = Script("advance")
 BEAT = Script("beat")
+BURY = Script("bury")
+COUNT = Script("count")
 FAIL = Script("fail")
 FETCH = Script("fetch")
+FIRED = Script("fired")
+KEEP = Script("keep")
 PROMOTE = Script("promote")
 PUSH = Script("push")
 RECOVER = Script("recover")
@@ -45,4 +49,4 @@ REQUEUE = Script("requeue")
 STAGE = Script("stage")
 START = Script("start")
 
-ALL = (ADVANCE, BEAT, FAIL, FETCH, PROMOTE, PUSH, RECOVER, REQUEUE, STAGE, START)
+ALL = (ADVANCE, BEAT, BURY, COUNT, FAIL, FETCH, FIRED, KEEP, PROMOTE, PUSH, RECOVER, REQUEUE, STAGE, START)

@@ -20,6 +20,7 @@ from ..errors import FlowError, InvalidOptions
 from ..store import registry as store
 from ..store.connection import LOST, Connection
 from ..wire import codec
+from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import check_options
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Entry:
 
 def actors(broker: SidekiqBroker) -> dict[str, Entry]:
     """An entry for each actor that a broker knows."""
-    return {name: Entry(name, broker.options_of(name) or {}) for name in broker.actors}
+    return {name: Entry(name, broker.options_of(name) or {}) for name in broker.actors if name not in NOOP_CLASSES}
 
 
 def publish(broker: SidekiqBroker) -> None:

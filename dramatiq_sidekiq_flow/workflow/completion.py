@@ -138,6 +138,9 @@ class Completion:
         """A plan as the scripts take it."""
         return runs.writes(self.broker.connection, planned.barriers, planned.pushes, planned.scheduled)
 
+    def started(self, run_id: str, planned: Plan, *, before: bool) -> None:
+        """A run was started, or had been before; its jobs are where they belong."""
+
     # -- the advance ------------------------------------------------------------
 
     def advance(self, message: SidekiqMessage) -> None:
@@ -160,7 +163,7 @@ class Completion:
 
         delays = b"with_delay" in payload.raw
         ttl = barrier_ttl(None, payload.stack) if delays else RETRY_HORIZON
-        walk = [Walk(callback.barrier, _kind(callback)) for callback in reversed(payload.stack)]
+        walk = [Walk(callback.barrier, kind_of(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0
         ready: Plan | None = None
         while True:
@@ -205,7 +208,8 @@ class Completion:
             # STAGE: the chunks vanished before they were committed; lay them down again.
 
 
-def _kind(callback: Callback) -> str:
+def kind_of(callback: Callback) -> str:
+    """What happens when a callback's barrier releases, as :class:`runs.Walk` names it."""
     remaining = callback.remaining
     if remaining is not None:
         # What remains may be empty: then it completes at once, and the walk goes on.

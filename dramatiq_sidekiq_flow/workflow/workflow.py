@@ -82,6 +82,7 @@ class Workflow:
                 key = reply[1].decode()
                 raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
             if reply[0] != b"STAGE":
+                completion.started(run_id, planned, before=reply[0] == b"STARTED")
                 return run_id
 
     def _dump(self, node: Any) -> Wire:
@@ -131,17 +132,21 @@ class Workflow:
 
 
 def _completion(broker: dramatiq.Broker) -> Completion:
-    if not isinstance(broker, SidekiqBroker):
-        raise ConfigurationError(
-            f"Workflows run on a SidekiqBroker, and this is a {type(broker).__name__}. "
-            "Call dramatiq.set_broker(SidekiqBroker(...)) first, or pass broker=.",
-            broker,
-        )
-    if not isinstance(broker.completion, Completion):
-        raise ConfigurationError(
-            "The broker has no WorkflowMiddleware: broker.add_middleware(WorkflowMiddleware()).", broker
-        )
-    return broker.completion
+    if isinstance(broker, SidekiqBroker):
+        if isinstance(broker.completion, Completion):
+            return broker.completion
+    else:
+        for middleware in broker.middleware:
+            # Its WorkflowMiddleware, which stands above this module.
+            serve = getattr(middleware, "completion_of", None)
+            if serve is not None:
+                completion: Completion = serve(broker)
+                return completion
+    raise ConfigurationError(
+        f"The {type(broker).__name__} has no WorkflowMiddleware: broker.add_middleware(WorkflowMiddleware()), and "
+        "where it is no SidekiqBroker, with the url of the Sidekiq Redis.",
+        broker,
+    )
 
 
 __all__ = ["InvalidWorkflow", "Workflow"]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
-from collections.abc import Iterator
-
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
 import dramatiq.worker
 import pytest
 import redis
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_sidekiq_flow import RedisHashMemory, WorkflowMiddleware
-
 
 from .rabbitmq import rabbitmq
 from .ruby import FakeRuby
@@ -28,7 +28,7 @@ KINDS = os.environ.get("DSF_TEST_BROKERS", "stub redis").split()
 class App:
     """An application on one kind of broker: its actors, its log, its workers."""
 
-    def __init__(self, broker: dramatiq.Broker, url: str, **options: Any) -> None:
+    def __init__(self, broker: dramatiq.Broker, url: str, max_retries: int = 5, **options: Any) -> None:
         self.broker = broker
         self.url = url
         self.client = redis.Redis.from_url(url)
@@ -38,7 +38,9 @@ class App:
         self.trouble: dict[str, int] = {}
         self.lock = threading.Lock()
 
-        @dramatiq.actor(queue_name="python", broker=broker, min_backoff=10, max_backoff=20)
+        retries = {} if "max_retries" not in broker.actor_options else {"max_retries": max_retries, "min_backoff": 10}
+
+        @dramatiq.actor(queue_name="python", broker=broker, **retries)
         def step(name: Any) -> dict[str, Any]:
             with self.lock:
                 self.log.append(name)
@@ -69,9 +71,15 @@ class App:
         )
 
     def dead(self) -> list[dict[str, Any]]:
-        import json
-
         return [json.loads(member) for member in self.client.zrange("dead", 0, -1)]
+
+    def retry_dead(self) -> None:
+        """What a person does in Sidekiq's UI: retry all that is dead (``api.rb``, ``SortedEntry#retry``)."""
+        for member in self.client.zrange("dead", 0, -1):
+            job = json.loads(member)
+            job["retry_count"] -= 1
+            self.client.zrem("dead", member)
+            self.client.lpush(f"queue:{job['queue']}", json.dumps(job))
 
     def close(self) -> None:
         if self.middleware._relay is not None:
@@ -97,25 +105,34 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def make_broker(kind: str, request: pytest.FixtureRequest, url: str) -> dramatiq.Broker:
+def make_broker(kind: str, request: pytest.FixtureRequest, url: str, **options: Any) -> dramatiq.Broker:
     """An empty broker."""
     if kind == "stub":
-        return StubBroker(fail_fast_default=False)
+        return StubBroker(fail_fast_default=False, **options)
     if kind == "redis":
-        return RedisBroker(url=url)
-    from dramatiq.brokers.rabbitmq import RabbitmqBroker
-
-    broker = RabbitmqBroker(url=request.getfixturevalue("rabbitmq_url"), confirm_delivery=True)
+        return RedisBroker(url=url, **options)
+    broker = RabbitmqBroker(url=request.getfixturevalue("rabbitmq_url"), confirm_delivery=True, **options)
     broker.declare_queue("python", ensure=True)
     broker.flush("python")
     return broker
 
 
+Make = Callable[..., App]
+
+
 @pytest.fixture
-def app(kind: str, request: pytest.FixtureRequest, redis_url: str) -> Iterator[App]:
-    app = App(make_broker(kind, request, redis_url), redis_url)
-    yield app
-    app.close()
+def make(kind: str, request: pytest.FixtureRequest, redis_url: str) -> Iterator[Make]:
+    """Makes applications: ``sidekiq_url``, ``middleware`` of the broker, and App's options."""
+    with contextlib.ExitStack() as stack:
+
+        def make(sidekiq_url: str = redis_url, middleware: list[Any] | None = None, **options: Any) -> App:
+            app = App(make_broker(kind, request, redis_url, middleware=middleware), sidekiq_url, **options)
+            stack.callback(app.close)
+            return app
+
+        yield make
 
 
-
+@pytest.fixture
+def app(make: Make) -> App:
+    return make()

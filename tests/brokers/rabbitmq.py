@@ -41,11 +41,33 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def rabbitmq(base: Path) -> Iterator[str]:
+def rabbitmq(base: Path, tries: int = 3) -> Iterator[str]:
     """The URL of a server that keeps all it has under ``base``."""
     binary, epmd = _binary(), shutil.which("epmd")
     if epmd is None:
         raise FileNotFoundError("There is no epmd, which comes with Erlang: apt-get install erlang-base")
+    with contextlib.ExitStack() as running:
+        for attempt in range(tries):
+            here = base / str(attempt)
+            here.mkdir()
+            with contextlib.ExitStack() as started:
+                try:
+                    url = _start(binary, epmd, here, started)
+                except _Ended:
+                    # A port that was free a moment ago was taken.
+                    if attempt == tries - 1:
+                        raise
+                    continue
+                running.push(started.pop_all())
+                break
+        yield url
+
+
+class _Ended(AssertionError):
+    """The node ended while it started; the text says what it said."""
+
+
+def _start(binary: str, epmd: str, base: Path, started: contextlib.ExitStack) -> str:
     port, dist, epmd_port = _free_ports(3)
     plugins = base / "enabled_plugins"
     plugins.write_text("[].\n")
@@ -68,32 +90,42 @@ def rabbitmq(base: Path) -> Iterator[str]:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
     }
     log_path = base / "output"
-    processes: list[subprocess.Popen[bytes]] = []
-    with log_path.open("wb") as log:
+    log = started.enter_context(log_path.open("wb"))
+
+    def run(*command: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, env=environment, cwd=base, stdout=log, stderr=log, start_new_session=True)
+        started.callback(_end, process)
+        return process
+
+    def answers(process: subprocess.Popen[bytes], port: int) -> bool:
+        if process.poll() is not None:
+            raise _Ended(f"RabbitMQ did not start:\n{log_path.read_text('utf-8', 'replace')[-3000:]}")
         try:
-            # Its own, in the foreground: the node would leave one behind.
-            for command in ([epmd, "-port", str(epmd_port), "-address", "127.0.0.1"], [binary]):
-                processes.append(
-                    subprocess.Popen(
-                        command, env=environment, cwd=base, stdout=log, stderr=log, start_new_session=True
-                    )
-                )
-            url = f"amqp://guest:guest@127.0.0.1:{port}/"
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True
 
-            def answers() -> bool:
-                if processes[1].poll() is not None:
-                    raise AssertionError(f"RabbitMQ did not start:\n{log_path.read_text('utf-8', 'replace')[-3000:]}")
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    pika.BlockingConnection(pika.URLParameters(url)).close()
-                except (pika.exceptions.AMQPError, OSError):
-                    return False
-                return True
+    # Its own, in the foreground, and before the node: which would leave one behind.
+    names = run(epmd, "-port", str(epmd_port), "-address", "127.0.0.1")
+    eventually(lambda: answers(names, epmd_port), what="epmd's answer")
+    node = run(binary)
+    url = f"amqp://guest:guest@127.0.0.1:{port}/"
 
-            eventually(answers, seconds=90, what="RabbitMQ's answer")
-            yield url
-        finally:
-            for process in reversed(processes):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    def speaks() -> bool:
+        if not answers(node, port):
+            return False
+        try:
+            pika.BlockingConnection(pika.URLParameters(url)).close()
+        except (pika.exceptions.AMQPError, OSError):
+            return False
+        return True
+
+    eventually(speaks, seconds=100, what="RabbitMQ's answer")
+    return url
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

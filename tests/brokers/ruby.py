@@ -23,7 +23,9 @@ class FakeRuby:
       classes: Options of classes, as Ruby would fill them in when it pushes.
     """
 
-    def __init__(self, url: str, log: list[Any], *queues: str, classes: dict[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, url: str, log: list[Any], *queues: str, classes: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         self.client = redis.Redis.from_url(url)
         self.log = log
         self.queues = [f"queue:{queue}" for queue in queues]

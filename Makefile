@@ -12,17 +12,20 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test interop check format bench clean
+.PHONY: help demo test test-brokers interop check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 
 demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
 	@$(BIN)/python $(DEMO)
 
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
+	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest $(PYTEST_BROKERS) tests/brokers
 
 # Where no Docker engine answers, a root file system is made (debootstrap, as root).
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)

@@ -1,6 +1,6 @@
 """Completion in, payloads out: what makes jobs a workflow."""
 
 from .completion import Completion
-from .workflow import Workflow
+from .workflow import Workflow, completion_of
 
-__all__ = ["Completion", "Workflow"]
+__all__ = ["Completion", "Workflow", "completion_of"]

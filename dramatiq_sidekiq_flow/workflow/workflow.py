@@ -38,7 +38,7 @@ class Workflow:
     def __init__(self, node: Node | dramatiq.Message[Any], broker: dramatiq.Broker | None = None) -> None:
         self.node = node
         self.broker = broker or dramatiq.get_broker()
-        self.completion = _completion(self.broker)
+        self.completion = completion_of(self.broker)
         self.wire = self._dump(node)
 
     def run(self, run_id: str | None = None) -> str:
@@ -131,7 +131,12 @@ class Workflow:
         return f"Workflow({self.node!r})"
 
 
-def _completion(broker: dramatiq.Broker) -> Completion:
+def completion_of(broker: dramatiq.Broker) -> Completion:
+    """What advances the runs of a broker.
+
+    Raises:
+      ConfigurationError: for a broker that has no WorkflowMiddleware, or one that lacks the Sidekiq Redis.
+    """
     if isinstance(broker, SidekiqBroker):
         if isinstance(broker.completion, Completion):
             return broker.completion
@@ -149,4 +154,4 @@ def _completion(broker: dramatiq.Broker) -> Completion:
     )
 
 
-__all__ = ["InvalidWorkflow", "Workflow"]
+__all__ = ["InvalidWorkflow", "Workflow", "completion_of"]

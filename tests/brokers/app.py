@@ -1,5 +1,6 @@
-"""A RedisBroker's application, run by the real ``dramatiq`` command.
+"""An application of RedisBroker or RabbitmqBroker, run by the real ``dramatiq`` command.
 
+  BROKER_URL  redis:// or amqp://
 KILL_AT    in_actor | before_count | after_count | after_enqueue | after_mark | after_ack
 KILL_STEP  the step in which, once, the process dies by SIGKILL
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import dramatiq
 import redis
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_sidekiq_flow import RedisHashMemory, WorkflowMiddleware, current_run
@@ -46,8 +48,12 @@ class Places(dramatiq.Middleware):
         doing.step = None
 
 
-broker = RedisBroker(url=URL, heartbeat_timeout=int(os.environ.get("HEARTBEAT", "1000")), maintenance_chance=1_000_000)
-middleware = WorkflowMiddleware(memory=RedisHashMemory(), url=URL)
+broker: dramatiq.Broker
+if os.environ["BROKER_URL"].startswith("amqp"):
+    broker = RabbitmqBroker(url=os.environ["BROKER_URL"], confirm_delivery=True)
+else:
+    broker = RedisBroker(url=os.environ["BROKER_URL"], heartbeat_timeout=1000, maintenance_chance=1_000_000)
+middleware = WorkflowMiddleware(memory=RedisHashMemory(), url=URL, bridge=os.environ.get("BRIDGE", "yes") == "yes")
 broker.add_middleware(middleware)
 broker.add_middleware(Places())
 dramatiq.set_broker(broker)

@@ -19,7 +19,7 @@ from dramatiq.middleware import AsyncIO, SkipMessage
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from dramatiq_sidekiq_flow import Chain, Group, Workflow, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow import Chain, Group, Job, Workflow, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 
@@ -152,16 +152,24 @@ def test_a_step_that_comes_twice_counts_once(make: Make) -> None:
 
     app.broker.add_middleware(Twice())
     step = app.step.message
-    Workflow(Chain(Group(step("a"), step("b"), step("c")), step("d"), step("e")), broker=app.broker).run()
+    group = Group(step("a"), step("b"), Job("Docs::Step", "ruby", queue="ruby"))
+    Workflow(Chain(group, Group(step("c"), step("d")), step("e")), broker=app.broker).run()
+    (barrier,) = (
+        key for key in app.client.keys("*-*") if app.client.type(key) == b"string" and app.client.get(key) == b"3"
+    )
     with app.working(threads=1):
-        eventually(lambda: app.log.count("e") == 2, what=f"both; seen {app.log}")
+        eventually(lambda: app.log.count("a") == app.log.count("b") == 2)
+        # Two of the three are counted, each once.
+        eventually(lambda: app.client.get(barrier) == b"1" and app.client.scard(barrier + b":u") == 2)
+        with app.ruby():
+            eventually(lambda: app.log.count("e") == 2, what=f"both; seen {app.log}")
         for message in list(seen):
             app.broker.enqueue(message)
-        eventually(lambda: app.log.count("e") == 3 and len(app.log) == 15, what=f"all, late: {app.log}")
+        eventually(lambda: app.log.count("e") == 3 and len(app.log) == 16, what=f"all, late: {app.log}")
     # Each ran as often as it was delivered; none was started a second time.
     assert {name: app.log.count(name) for name in "abcde"} == dict.fromkeys("abcde", 3)
     assert len(seen) == 5
-    assert app.log.index("d") >= 3
+    assert app.log.index("ruby") < min(app.log.index("c"), app.log.index("d"))
     assert app.settled()
     assert app.dead() == []
 

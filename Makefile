@@ -25,7 +25,7 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
-	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest $(PYTEST_BROKERS) tests/brokers
+	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
 
 # Where no Docker engine answers, a root file system is made (debootstrap, as root).
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)

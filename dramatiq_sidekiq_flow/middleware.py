@@ -94,8 +94,10 @@ class WorkflowMiddleware(Middleware):
         """What advances runs on a broker that is no SidekiqBroker; made when it is first asked for.
 
         Raises:
-          ConfigurationError: where no Sidekiq Redis was named, or for a second broker.
+          ConfigurationError: for a SidekiqBroker, for a second broker, or where no Sidekiq Redis was named.
         """
+        if isinstance(broker, SidekiqBroker):
+            raise NotReady("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
         with self._lock:
             if self._relay is None:
                 if self.url is None and self.client is None:

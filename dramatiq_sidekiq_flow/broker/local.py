@@ -48,11 +48,13 @@ def to_local(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     options: dict[str, Any] = dict(own) if type(own) is dict else {}
     retry = fields.get("retry")
     if retry is False:
-        options["max_retries"] = 0
+        options["max_retries"] = 0  # and discarded, where a 0 of itself is dead
     elif type(retry) is int:
         options["max_retries"] = retry
     options.update((key, fields[key]) for key in KEYS if key in fields)
     rest = {key: value for key, value in fields.items() if key not in _SAID}
+    if retry is False:
+        rest["retry"] = False
     if fields["class"] != payload.actor_name:
         rest["class"] = fields["class"]
     if fields["args"] != payload.args:
@@ -92,7 +94,7 @@ def to_payload(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True
         "queue": q_name(message.queue_name),
         "jid": message.message_id,
     }
-    if retry is not None:
+    if retry is not None and fields["retry"] is not False:
         fields["retry"] = retry
     if options:
         fields[DRAMATIQ_KEY] = options

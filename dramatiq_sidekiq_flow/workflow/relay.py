@@ -212,8 +212,8 @@ class Relay(Completion):
         step = _step(message) or Step(message.message_id)
         message.workflow_step = step
         payload = step.payload or self._payload(message, strict=False)
-        if payload.fields.get("dead") is False:
-            return
+        if payload.fields.get("dead") is False or (payload.fields.get("retry") is False and error is step.exception):
+            return  # discarded, as Sidekiq does
         now = time.time()
         if not step.corpse:
             # Once: called again, the same bytes are the same member.

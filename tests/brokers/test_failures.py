@@ -19,7 +19,7 @@ from dramatiq.middleware import AsyncIO, SkipMessage
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, Workflow, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 
@@ -112,6 +112,35 @@ def test_a_step_that_is_skipped_does_not_advance(app: App) -> None:
         app.retry_dead()
         eventually(lambda: "b" in app.log)
     assert app.log == ["a", "b"]
+
+
+def test_a_step_that_is_rejected_does_not_advance(app: App) -> None:
+    class Reject(dramatiq.Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            if message.args == ("a",):
+                message.fail()
+
+    app.broker.add_middleware(Reject())
+    start(app, "a", "b")
+    with app.working():
+        (dead,) = eventually(app.dead)
+    assert dead["error_class"] == "StepRejected"
+    assert app.log == []
+
+
+@pytest.mark.parametrize(
+    ("options", "dead"), [({"retry": 0}, 1), ({"retry": False}, 0), ({"retry": 0, "dead": False}, 0)]
+)
+def test_retry_options_of_a_step_are_sidekiqs(app: App, options: dict[str, Any], dead: int) -> None:
+    """``retry: 0`` is dead at once, ``retry: false`` and ``dead: false`` are discarded."""
+    app.trouble.update(a=9)
+    Workflow(Chain(Job("step", "a", **options), app.step.message("b")), broker=app.broker).run()
+    with app.working(threads=1):
+        eventually(lambda: app.log == ["a"])
+        app.step.send("next")
+        eventually(lambda: "next" in app.log)
+    assert app.log == ["a", "next"]
+    assert [job["args"] for job in app.dead()] == [["a"]] * dead
 
 
 def test_a_run_whose_barrier_is_gone_is_seen(app: App) -> None:
@@ -359,6 +388,10 @@ def test_the_sidekiq_redis_must_be_named(redis_url: str) -> None:
     Workflow(Chain(), broker=first)
     with pytest.raises(ConfigurationError, match="another broker"):
         Workflow(Chain(), broker=second)
+    with pytest.raises(ConfigurationError, match="leave url"):
+        SidekiqBroker(url=redis_url).add_middleware(WorkflowMiddleware(url=redis_url))
+    with pytest.raises(ConfigurationError, match="no bridge"):
+        WorkflowMiddleware().bridge_of(SidekiqBroker(url=redis_url))
 
 
 def test_the_bridge_can_be_left_to_another_process(make: Make) -> None:

@@ -13,7 +13,7 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -32,6 +32,9 @@ examples: $(VENV)/.installed-examples ## Run every example (EXAMPLES="examples/m
 
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
+	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
 
 # Where no Docker engine answers, a root file system is made (debootstrap, as root).
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)

@@ -124,3 +124,11 @@ class WorkflowMiddlewareMissing(FlowError):
 
 class PoisonPill(FlowError):
     """The job was in flight each time that its worker died, three times over."""
+
+
+class StepSkipped(FlowError):
+    """A middleware skipped a step, so what follows it waits.  ``value`` is the message id."""
+
+
+class StepRejected(FlowError):
+    """A step was rejected without an error of its own.  ``value`` is the message id."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.logging import get_logger
 
 from .broker import SidekiqBroker
+from .broker.bridge import Bridge
+from .broker.gateway import Gateway
 from .context import CurrentRun, Memory, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .store.barriers import Barrier
@@ -24,7 +27,14 @@ from .typed.registry import Registry
 from .wire import dialect as dialects
 from .wire.payload import NAMESPACE_KEY
 from .workflow import Completion
+from .workflow.relay import NotReady, Relay
 from .workflow.ttl import keep, keep_dead
+
+if TYPE_CHECKING:
+    import redis
+
+_B = TypeVar("_B", bound=SidekiqBroker)
+_C = TypeVar("_C", bound=Completion)
 
 _logger = get_logger(__name__)
 
@@ -49,6 +59,11 @@ class WorkflowMiddleware(Middleware):
         given, or by reference with ``RedisCallbackStorage()``.
       dialect: ``"sideline"`` where Ruby has the renamed gem sidekiq-sideline.
         Jobs of either gem are read; a run goes on as it began.
+      url, client: Of the Sidekiq Redis, where the broker is no SidekiqBroker:
+        barriers, memory and Ruby's queues are there.
+      bridge: On such a broker, what Ruby pushes for its actors is brought
+        over by each worker process, from the queues that it consumes; False
+        leaves that to other processes, and names say which queues.
 
     Raises:
       ConfigurationError: for an unknown dialect, or a file that is no registry.
@@ -64,6 +79,9 @@ class WorkflowMiddleware(Middleware):
         dialect: str = "workflow",
         barriers: Barrier | None = None,
         callback_storage: CallbackStorage | None = None,
+        url: str | None = None,
+        client: redis.Redis | None = None,
+        bridge: bool | Iterable[str] = True,
     ) -> None:
         self.memory = memory
         self.classes = classes
@@ -72,6 +90,10 @@ class WorkflowMiddleware(Middleware):
         self.dialect = dialects.named(dialect)
         self.barriers = barriers
         self.callback_storage = callback_storage
+        self.url, self.client = url, client
+        self.bridge = bridge if isinstance(bridge, bool) else frozenset(bridge)
+        self._relay: Relay | None = None
+        self._lock = threading.Lock()
 
     @property
     def actor_options(self) -> set[str]:
@@ -80,13 +102,44 @@ class WorkflowMiddleware(Middleware):
     def attach(self, broker: dramatiq.Broker) -> None:
         """Called by the broker that this middleware was added to."""
         if not isinstance(broker, SidekiqBroker):
-            raise ConfigurationError(
-                f"WorkflowMiddleware needs a SidekiqBroker, not a {type(broker).__name__}.", broker
-            )
+            self.completion_of(broker)
+            return
+        if self.url is not None or self.client is not None:
+            raise ConfigurationError("A SidekiqBroker has its own Redis; leave url and client to it.", broker)
+        broker.completion = self._complete(broker, Completion)
+
+    def completion_of(self, broker: dramatiq.Broker) -> Relay:
+        """What advances runs on a broker that is no SidekiqBroker; made when it is first asked for.
+
+        Raises:
+          ConfigurationError: for a SidekiqBroker, for a second broker, or where no Sidekiq Redis was named.
+        """
+        if isinstance(broker, SidekiqBroker):
+            raise NotReady("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
+        with self._lock:
+            if self._relay is None:
+                if self.url is None and self.client is None:
+                    raise NotReady(
+                        f"On a {type(broker).__name__} a WorkflowMiddleware needs to know the Sidekiq Redis: "
+                        'WorkflowMiddleware(url="redis://..."). On a SidekiqBroker it does not.',
+                        broker,
+                    )
+                if getattr(broker, "confirm_delivery", True) is False:
+                    _logger.warning("Without RabbitmqBroker(confirm_delivery=True), steps may be lost on their way.")
+                self._relay = self._complete(Gateway(broker, self.url, client=self.client), Relay)
+            if self._relay.local is not broker:
+                raise NotReady("This WorkflowMiddleware serves another broker; each needs one of its own.", broker)
+            return self._relay
+
+    def bridge_of(self, broker: dramatiq.Broker) -> Bridge:
+        """What brings jobs from Sidekiq's queues onto a broker that is no SidekiqBroker."""
+        return self.completion_of(broker).bridge
+
+    def _complete(self, broker: _B, kind: Callable[..., _C]) -> _C:
         if isinstance(self.memory, RedisHashMemory):
             self.memory.bind(broker.connection, self.dialect)
         registry = Registry(broker.connection, self.registry)
-        broker.completion = Completion(
+        completion = kind(
             broker,
             self.memory,
             self.classes,
@@ -97,36 +150,69 @@ class WorkflowMiddleware(Middleware):
             self.callback_storage,
         )
         broker.heartbeat.tasks.append(lambda: registry.beat(broker))
-        broker.heartbeat.keep = partial(keep_dead, broker.completion)
+        broker.heartbeat.keep = partial(keep_dead, completion)
         for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
             _quieten(name)
+        return completion
+
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        if not isinstance(broker, SidekiqBroker):
+            self.completion_of(broker)
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
+        if self._relay is not None:
+            if self.bridge is not False:
+                self._relay.bridge.start(worker.consumer_whitelist if self.bridge is True else self.bridge)
+            broker = self._relay.broker
         try:
-            broker.completion.registry.beat(broker)
+            (self._relay or broker.completion).registry.beat(broker)
         except Exception as e:
             # The heartbeat tries again; a worker must start without it, too.
             _logger.warning("The registry could not be written: %s", e)
 
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        if self._relay is not None:
+            self._relay.bridge.stop()
+
     def before_process_message(self, broker: Any, message: Any) -> None:
-        payload = message.payload
-        if payload.run_id is not None:
+        completion = broker.completion if self._relay is None else self._relay
+        payload = message.payload if self._relay is None else self._relay.begin(message)
+        if payload is not None and payload.run_id is not None:
             spoken = self.memory
             if isinstance(spoken, RedisHashMemory):
                 spoken = spoken.running(payload.dialect)
             memory = RunMemory(spoken, payload.run_id, payload.namespace)
-            keeper = partial(keep, broker.completion, payload)
+            keeper = partial(keep, completion, payload)
             set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory, keeper))
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        if message.payload.run_id is not None:
+        if self._relay is not None:
+            self._relay.end(message, result, exception)
+            set_current_run(None)
+        elif message.payload.run_id is not None:
             message.output = result
             set_current_run(None)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         set_current_run(None)
+        if self._relay is not None:
+            self._relay.end(message, None, None, skipped=True)
+
+    # What a SidekiqBroker's consumer does in one step, other brokers leave to these.
+
+    def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+        if self._relay is not None:
+            self._relay.enqueued(message)
+
+    def before_ack(self, broker: Any, message: Any) -> None:
+        if self._relay is not None:
+            self._relay.settle(message)
+
+    def before_nack(self, broker: Any, message: Any) -> None:
+        if self._relay is not None:
+            self._relay.reject(message)
 
 
 class _KeptOutput(logging.Filter):

@@ -1,4 +1,4 @@
-"""``python -m dramatiq_sidekiq_flow stubs | registry``."""
+"""``python -m dramatiq_sidekiq_flow stubs | registry | bridge``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ..errors import ConfigurationError, FlowError
 from ..store.registry import UNREADABLE
 from ..typed import manifest, registry
 from ..typed.registry import Entry
-from . import stubs
+from ..workflow import completion_of
+from . import bridge, stubs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        if options.command == "bridge":
+            bridge.run(find_broker(options.broker), options.queues)
+            return 0
         _write(_text(options), options.output)
     except (FlowError, OSError) as e:
         _say(str(e))
@@ -70,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         "registry", help="write Python's actors, and Ruby's classes from Redis, as a registry file"
     )
     written.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
+    bridging = commands.add_parser(
+        "bridge", help="bring jobs from Sidekiq's queues onto the broker of the app, where that is no SidekiqBroker"
+    )
+    bridging.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
+    bridging.add_argument(
+        "--queues", "-Q", nargs="*", metavar="QUEUE", help="bridge these, not all that the broker declares"
+    )
     for command in (stub, written):
         command.add_argument("--output", metavar="FILE", help="write there, not to standard output")
     return parser
@@ -105,6 +116,8 @@ def _without(classes: Mapping[str, Entry], others: Mapping[str, Entry]) -> dict[
 def find_broker(name: str) -> SidekiqBroker:
     """A broker by name, looked up as the ``dramatiq`` command does.
 
+    For one that is no SidekiqBroker, the gateway of its WorkflowMiddleware.
+
     Raises:
       ConfigurationError: where there is none.
     """
@@ -121,6 +134,8 @@ def find_broker(name: str) -> SidekiqBroker:
     except Exception as e:
         # Whatever the application raises when it is imported.
         raise ConfigurationError(f"{name} cannot be loaded: {type(e).__name__}: {e}", name) from e
+    if isinstance(found, dramatiq.Broker) and not isinstance(found, SidekiqBroker):
+        found = completion_of(found).broker
     if not isinstance(found, SidekiqBroker):
         raise ConfigurationError(f"{name} is no SidekiqBroker, but a {type(found).__name__}.", name)
     return found

@@ -23,6 +23,9 @@ from .scripts import Command
 #: What is answered by trying again on a new connection.
 LOST = (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, BusyLoadingError)
 
+#: All that a Redis, or the way to it, can say: also out of memory, or a disk that is full.
+FAULTS = (redis.RedisError, OSError)
+
 
 class Connection:
     """Sends commands to the server of a redis-py client.

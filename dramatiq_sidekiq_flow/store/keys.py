@@ -80,6 +80,11 @@ def released(barrier_id: str) -> str:
     return f"swf:released:{barrier_id}"
 
 
+def fired(barrier_id: str) -> str:
+    """Which unit released a barrier whose continuation goes to another broker; empty once it is there."""
+    return f"{barrier_id}:f"
+
+
 def run(run_id: str) -> str:
     """Marker of a started run: ``Workflow.run`` twice starts it once."""
     return f"swf:run:{run_id}"

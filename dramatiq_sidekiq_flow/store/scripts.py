@@ -14,7 +14,7 @@ from importlib import resources
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
-_WITH_PLAN = ("advance", "release", "start")
+_WITH_PLAN = ("advance", "count", "release", "start")
 
 
 class Script:
@@ -36,9 +36,12 @@ class Script:
 
 ADVANCE = Script("advance")
 BEAT = Script("beat")
+BURY = Script("bury")
+COUNT = Script("count")
 EXTEND = Script("extend")
 FAIL = Script("fail")
 FETCH = Script("fetch")
+FIRED = Script("fired")
 FLUSH = Script("flush")
 PROMOTE = Script("promote")
 PUSH = Script("push")
@@ -54,9 +57,12 @@ STORE_CALLBACKS = Script("store_callbacks")
 ALL = (
     ADVANCE,
     BEAT,
+    BURY,
+    COUNT,
     EXTEND,
     FAIL,
     FETCH,
+    FIRED,
     FLUSH,
     PROMOTE,
     PUSH,

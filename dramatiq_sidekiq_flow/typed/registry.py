@@ -20,6 +20,7 @@ from ..errors import FlowError, InvalidOptions
 from ..store import registry as store
 from ..store.connection import LOST, Connection
 from ..wire import codec
+from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import check_options
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def actors(broker: SidekiqBroker) -> dict[str, Entry]:
             getattr(actor, "output_schema", None),
         )
         for name, actor in broker.actors.items()
+        if name not in NOOP_CLASSES
     }
 
 

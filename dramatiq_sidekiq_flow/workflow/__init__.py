@@ -2,6 +2,6 @@
 
 from .completion import Completion
 from .ttl import extend_ttl
-from .workflow import Workflow
+from .workflow import Workflow, completion_of
 
-__all__ = ["Completion", "Workflow", "extend_ttl"]
+__all__ = ["Completion", "Workflow", "completion_of", "extend_ttl"]

@@ -44,7 +44,7 @@ from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
 from ..wire.references import is_reference
 from . import own_barriers
 from .collisions import Collision, collisions
-from .plan import Plan, Source, barrier_ttl, completes_at_once, plan
+from .plan import Ids, Plan, Source, barrier_ttl, completes_at_once, plan
 
 
 class Completion:
@@ -169,7 +169,7 @@ class Completion:
         *,
         finished: Payload | None = None,
         queue: str | None = None,
-        ids: tuple[Callable[[], str], Callable[[], str]] | None = None,
+        ids: Ids | None = None,
     ) -> Source:
         """Where a plan takes ids, time and options from."""
         new_jid_, new_barrier = ids or (new_jid, _new_barrier)
@@ -227,17 +227,16 @@ class Completion:
                 # The failure must be written all the same.
                 self.logger.error("Barriers of a failed job could not be prolonged: %s", e)
 
-    def output(self, message: SidekiqMessage) -> tuple[tuple[str, int], dict[str, bytes]]:
+    def output(self, payload: Payload, value: Any) -> tuple[tuple[str, int], dict[str, bytes]]:
         """The memory's key and ttl, and the fields that a job's output sets there.
 
         A memory of another kind is written to here: it cannot be part of the
         advance, so it comes before it, and a crash in between writes it again.
         """
-        payload = message.payload
         memory = self.memory_of(payload)
-        if self.memory is None or payload.run_id is None or not isinstance(message.output, Mapping):
+        if self.memory is None or payload.run_id is None or not isinstance(value, Mapping):
             return memory, {}
-        values = namespaced(message.output, payload.namespace)
+        values = namespaced(value, payload.namespace)
         if not isinstance(self.memory, RedisHashMemory):
             self.memory.write(payload.run_id, values)
             return memory, {}
@@ -248,6 +247,9 @@ class Completion:
         if not isinstance(self.memory, RedisHashMemory) or payload.run_id is None:
             return ("", 0)
         return (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
+
+    def started(self, run_id: str, planned: Plan, *, before: bool) -> None:
+        """A run was started, or had been before; its jobs are where they belong."""
 
     # -- the advance ------------------------------------------------------------
 
@@ -260,7 +262,7 @@ class Completion:
           ConnectionClosed: Redis cannot be reached; calling again is safe.
         """
         payload = message.payload
-        memory, fields = self.output(message)
+        memory, fields = self.output(payload, message.output)
         if not payload.stack and not memory[0]:
             self.broker.commit.done(message.member, message.receipt)
             return
@@ -271,7 +273,7 @@ class Completion:
         # Both a delay and a reference to a chain with delays have this key.
         delays = b'"delay"' in payload.raw or self.retrieve is not None
         ttl = barrier_ttl(None, payload.stack) if delays else RETRY_HORIZON
-        walk = [Walk(callback.barrier, _kind(callback)) for callback in reversed(payload.stack)]
+        walk = [Walk(callback.barrier, kind_of(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0
         ready: Plan | None = None
         if b'"reference"' in payload.raw:
@@ -325,7 +327,8 @@ class Completion:
             raise ConnectionClosed(e) from None
 
 
-def _kind(callback: Callback) -> str:
+def kind_of(callback: Callback) -> str:
+    """What happens when a callback's barrier releases, as :class:`runs.Walk` names it."""
     remaining = callback.remaining
     if remaining is not None:
         # What remains may be empty: then it completes at once, and the walk goes on.

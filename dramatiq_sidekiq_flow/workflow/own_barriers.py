@@ -8,10 +8,7 @@ barrier's, so it is the same jobs that are pushed.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dramatiq.errors import ConnectionClosed
@@ -22,7 +19,7 @@ from ..store import runs
 from ..store.barriers import Barrier
 from ..store.connection import LOST
 from ..wire.callbacks import Callback
-from .plan import RELEASED_TTL, NewBarrier, Plan, barrier_ttl, completes_at_once
+from .plan import RELEASED_TTL, NewBarrier, Plan, barrier_ttl, completes_at_once, derived
 
 if TYPE_CHECKING:
     from .completion import Completion
@@ -100,16 +97,3 @@ def extend(barriers: Barrier, stack: tuple[Callback, ...], ttl: int) -> None:
     """Let the barriers of a stack live on, for so many seconds."""
     for callback in stack:
         barriers.extend(callback.barrier, ttl * 1000)
-
-
-def derived(name: str) -> tuple[Callable[[], str], Callable[[], str]]:
-    """Makers of jids and barrier ids, the same each time for the same name."""
-    jids, ids = itertools.count(), itertools.count()
-
-    def new_jid() -> str:
-        return hashlib.sha256(f"{name}:job:{next(jids)}".encode()).hexdigest()[:24]
-
-    def new_barrier() -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}:barrier:{next(ids)}"))
-
-    return new_jid, new_barrier

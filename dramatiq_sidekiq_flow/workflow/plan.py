@@ -18,6 +18,9 @@ barriers that live in Redis (:attr:`Plan.completes`).
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +35,10 @@ from ..wire.payload import MAX_TTL, RETRY_HORIZON
 
 #: A barrier that has released is kept for a day, as the gem keeps it.
 RELEASED_TTL = 86_400
+
+
+#: Makers of jids and of barrier ids.
+Ids = tuple[Callable[[], str], Callable[[], str]]
 
 
 @attrs.frozen
@@ -132,6 +139,19 @@ def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...]) -> int:
     if node is not None:
         ahead += total_delay(node)
     return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))
+
+
+def derived(name: str) -> Ids:
+    """Makers of jids and barrier ids, the same each time for the same name."""
+    jids, ids = itertools.count(), itertools.count()
+
+    def new_jid() -> str:
+        return hashlib.sha256(f"{name}:job:{next(jids)}".encode()).hexdigest()[:24]
+
+    def new_barrier() -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}:barrier:{next(ids)}"))
+
+    return new_jid, new_barrier
 
 
 class _Build:

@@ -18,8 +18,7 @@ from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constan
 from ..wire.payload import DEFAULTS
 from .completion import Completion
 from .inline import warn_of_weight
-from .own_barriers import derived
-from .plan import barrier_ttl
+from .plan import barrier_ttl, derived
 
 
 class Workflow:
@@ -50,7 +49,7 @@ class Workflow:
         self.node = node
         self.seed = seed
         self.broker = broker or dramatiq.get_broker()
-        self.completion = _completion(self.broker)
+        self.completion = completion_of(self.broker)
         self.wire = self._dump(node)
 
     def walk(self) -> Iterator[Any]:
@@ -106,6 +105,7 @@ class Workflow:
                 key = reply[1].decode()
                 raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
             if reply[0] != b"STAGE":
+                completion.started(run_id, planned, before=reply[0] == b"STARTED")
                 return run_id
 
     def _dump(self, node: Any) -> Wire:
@@ -157,18 +157,27 @@ class Workflow:
         return f"Workflow({self.node!r})"
 
 
-def _completion(broker: dramatiq.Broker) -> Completion:
-    if not isinstance(broker, SidekiqBroker):
-        raise ConfigurationError(
-            f"Workflows run on a SidekiqBroker, and this is a {type(broker).__name__}. "
-            "Call dramatiq.set_broker(SidekiqBroker(...)) first, or pass broker=.",
-            broker,
-        )
-    if not isinstance(broker.completion, Completion):
-        raise ConfigurationError(
-            "The broker has no WorkflowMiddleware: broker.add_middleware(WorkflowMiddleware()).", broker
-        )
-    return broker.completion
+def completion_of(broker: dramatiq.Broker) -> Completion:
+    """What advances the runs of a broker.
+
+    Raises:
+      ConfigurationError: for a broker that has no WorkflowMiddleware, or one that lacks the Sidekiq Redis.
+    """
+    if isinstance(broker, SidekiqBroker):
+        if isinstance(broker.completion, Completion):
+            return broker.completion
+    else:
+        for middleware in broker.middleware:
+            # Its WorkflowMiddleware, which stands above this module.
+            serve = getattr(middleware, "completion_of", None)
+            if serve is not None:
+                completion: Completion = serve(broker)
+                return completion
+    raise ConfigurationError(
+        f"The {type(broker).__name__} has no WorkflowMiddleware: broker.add_middleware(WorkflowMiddleware()), and "
+        "where it is no SidekiqBroker, with the url of the Sidekiq Redis.",
+        broker,
+    )
 
 
-__all__ = ["InvalidWorkflow", "Workflow"]
+__all__ = ["InvalidWorkflow", "Workflow", "completion_of"]

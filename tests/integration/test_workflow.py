@@ -307,7 +307,7 @@ def test_keyword_arguments_are_refused_before_anything_is_enqueued(
 def test_a_broker_that_cannot_run_workflows_is_named(redis_url: str) -> None:
     with pytest.raises(ConfigurationError, match="WorkflowMiddleware"):
         Workflow(Chain(), broker=SidekiqBroker(url=redis_url))
-    with pytest.raises(ConfigurationError, match="SidekiqBroker"):
+    with pytest.raises(ConfigurationError, match="WorkflowMiddleware"):
         Workflow(Chain(), broker=StubBroker())
 
 

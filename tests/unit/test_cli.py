@@ -85,6 +85,7 @@ def test_the_registry_of_actors_is_a_file(app: Path) -> None:
         (["stubs", "--from-manifest", "none.json"], "none.json"),
         (["stubs", "stub_app:broker", "--output", "no/such/folder.rb"], "no/such/folder.rb"),
         (["stubs", "app_that_raises"], "RuntimeError: no setting"),
+        (["bridge", "stub_app:broker"], "needs no bridge"),
     ],
 )
 def test_an_error_is_one_line(

@@ -1,0 +1,139 @@
+"""From Sidekiq's queues onto another Dramatiq broker.
+
+Ruby advances a run by pushing a job into a Sidekiq queue.  Where that queue's
+actors are on another broker, the bridge takes the job into flight, enqueues
+it there, and only then takes it out of flight: a crash in between enqueues it
+again under the same id, which a workflow counts once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from dramatiq.errors import ActorNotFound, BrokerConnectionError
+from dramatiq.logging import get_logger
+
+from ..store.connection import FAULTS, LOST
+from .consumer import SidekiqConsumer
+from .gateway import Gateway
+from .local import to_local
+from .message import SidekiqMessage
+
+#: How many jobs one queue's thread holds in flight.
+PREFETCH = 16
+
+#: Milliseconds that it waits for a job before it looks whether to stop.
+WAIT = 500
+
+#: Seconds before it tries again, where one of the two brokers is away.
+PAUSE = 1.0
+
+
+class Bridge:
+    """One thread for each queue.
+
+    A WorkflowMiddleware starts it with a worker.  In a process of its own::
+
+        bridge = middleware.bridge_of(broker)
+        bridge.start(["python"])
+        ...
+        bridge.stop()
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.gateway = gateway
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._queues: set[str] = set()
+
+    @property
+    def queues(self) -> set[str]:
+        """The queues that are bridged now."""
+        return set(self._queues)
+
+    def start(self, queues: Iterable[str] | None = None) -> None:
+        """Bridge these queues, all declared ones unless given; more may be added later.
+
+        Raises:
+          ConfigurationError: for a Redis that cannot be used.
+        """
+        wanted = self.gateway.get_declared_queues() if queues is None else set(queues)
+        if not self._threads:
+            self._stop = threading.Event()
+            try:
+                for warning in self.gateway.connection.inspect():
+                    self.logger.warning(warning)
+            except LOST as e:
+                self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)
+            self.gateway.quiet = False
+            self.gateway.poller.start()
+        for queue in sorted(wanted - self._queues):
+            self._queues.add(queue)
+            thread = threading.Thread(target=self._run, args=(queue, self._stop), name=f"bridge-{queue}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop, and put back what was not handed over."""
+        self.gateway.quiet = True
+        self._stop.set()
+        threads, self._threads, self._queues = self._threads, [], set()
+        if not threads:
+            return
+        for thread in threads:
+            thread.join()
+        self.gateway.poller.stop()
+        try:
+            self.gateway.hand_back()
+        except (BrokerConnectionError, *LOST) as e:
+            # Others recover them, once this process has been silent for long enough.
+            self.logger.warning("Jobs in flight could not be put back: %s", e)
+
+    def _run(self, queue: str, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                consumer = SidekiqConsumer(self.gateway, queue, PREFETCH, WAIT)
+                while not stop.is_set():
+                    message = next(consumer)
+                    if message is not None and not self.hand_over(consumer, message):
+                        stop.wait(PAUSE)
+            except Exception as e:
+                self.logger.warning("The bridge of queue %r tries again soon: %s", queue, e)
+                stop.wait(PAUSE)
+
+    def hand_over(self, consumer: SidekiqConsumer, message: SidekiqMessage) -> bool:
+        """Enqueue one job on the other broker.
+
+        Returns:
+          False where it went back to its queue, because that broker is away.
+        """
+        if message.actor_name not in self.gateway.actors:
+            # As Sidekiq treats an unknown class: a deploy may be on its way.
+            message.stuff_exception(ActorNotFound(message.actor_name))
+            self.logger.error("Queue %r has a job for %r, which is no actor here.", consumer.queue_name, message)
+            consumer.nack(message)
+            return True
+        try:
+            self.gateway.local.enqueue(to_local(message.payload, consumer.queue_name))
+        except Exception as e:
+            if is_away(e):
+                self.logger.warning("The broker is away; job %s waits in Sidekiq's queue: %s", message.message_id, e)
+                consumer.requeue([message])
+                return False
+            self.logger.exception("Job %s cannot be enqueued and is now in 'dead'.", message.message_id)
+            message.stuff_exception(e)
+            consumer.nack(message)
+            return True
+        self.gateway.commit.done(message.member, message.receipt)
+        consumer.window.settle(message.receipt)
+        return True
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that a broker cannot be reached, or refuses, for now: trying again helps."""
+    return isinstance(error, (BrokerConnectionError, *FAULTS))
+
+
+__all__ = ["Bridge", "is_away"]

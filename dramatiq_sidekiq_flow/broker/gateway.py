@@ -1,0 +1,74 @@
+"""The Sidekiq Redis, seen from a process whose actors are on another broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.errors import ActorNotFound
+
+from ..wire.dialect import NOOP_CLASSES
+from .broker import SidekiqBroker, _noop, _Undeclared
+from .message import actor_options
+
+if TYPE_CHECKING:
+    import redis
+
+
+class Gateway(SidekiqBroker):
+    """A SidekiqBroker that knows the actors and queues of another broker.
+
+    No Dramatiq worker runs on it: steps leave through it, and the bridge
+    brings them back.
+
+    Parameters:
+      local: The broker that the actors are declared on.
+      url, client: Of the Sidekiq Redis, as for SidekiqBroker.
+    """
+
+    def __init__(
+        self,
+        local: dramatiq.Broker,
+        url: str | None = None,
+        *,
+        client: redis.Redis | None = None,
+        heartbeat_timeout: int = 60_000,
+        poll_interval: int = 1_000,
+    ) -> None:
+        self.local = local
+        super().__init__(
+            url, client=client, middleware=[], heartbeat_timeout=heartbeat_timeout, poll_interval=poll_interval
+        )
+        # The same mapping: an actor declared later is known here, too.
+        self.actors = local.actors
+        for name in NOOP_CLASSES - local.actors.keys():
+            # A delayed empty chain or group. Put there by hand: an actor that
+            # is declared would declare its queue, and workers consume that.
+            local.actors[name] = _Undeclared(
+                _noop, broker=local, actor_name=name, queue_name="default", priority=0, options={}
+            )
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Queues are declared on the other broker."""
+
+    def get_declared_queues(self) -> set[str]:
+        """The names of the other broker's queues."""
+        return {name for name in self.local.get_declared_queues() if name not in self.local.get_declared_delay_queues()}
+
+    def get_actor(self, actor_name: str) -> dramatiq.Actor[Any, Any]:
+        """Look an actor of the other broker up."""
+        actor = self.actors.get(actor_name)
+        if actor is None:
+            raise ActorNotFound(actor_name)
+        return actor
+
+    def options_of(self, actor_name: str) -> Mapping[str, Any] | None:
+        """The job options of an actor of the other broker."""
+        options = self._options.get(actor_name)
+        if options is None:
+            actor = self.actors.get(actor_name)
+            if actor is None or actor_name in NOOP_CLASSES:
+                return None
+            options = self._options[actor_name] = actor_options(actor)
+        return options

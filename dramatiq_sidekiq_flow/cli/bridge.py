@@ -1,0 +1,38 @@
+"""The bridge in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from ..broker import SidekiqBroker
+from ..broker.bridge import Bridge
+from ..broker.gateway import Gateway
+from ..errors import ConfigurationError
+
+
+def run(broker: SidekiqBroker, queues: Iterable[str] | None = None) -> None:
+    """Bridge until SIGTERM or SIGINT.
+
+    Raises:
+      ConfigurationError: for a SidekiqBroker, whose workers take from Sidekiq's queues themselves.
+    """
+    if not isinstance(broker, Gateway):
+        raise ConfigurationError("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(levelname)s] %(message)s")
+    ended = threading.Event()
+
+    def end(*_: Any) -> None:
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    bridge = Bridge(broker)
+    bridge.start(queues)
+    bridge.logger.info("Bridging %s from %s.", ", ".join(sorted(bridge.queues)) or "nothing", broker.connection.url)
+    while not ended.wait(1.0):
+        pass
+    bridge.stop()

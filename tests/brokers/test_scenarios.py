@@ -1,0 +1,82 @@
+"""The same workflows on every kind of broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow
+
+from ..running import eventually
+from .conftest import App
+
+
+def run(app: App, tree: Any, last: Any) -> str:
+    """Run a workflow until its last step has ended, and what follows from it."""
+    run_id = Workflow(tree, broker=app.broker).run()
+    with app.working():
+        eventually(lambda: last in app.log, what=f"step {last!r}; seen {app.log}")
+        eventually(app.settled, what="the end of the run")
+    return run_id
+
+
+def test_a_chain(app: App) -> None:
+    run_id = run(app, Chain(*(app.step.message(n) for n in range(5))), 4)
+    assert app.log == [0, 1, 2, 3, 4]
+    assert app.client.hgetall(f"swf:mem:{run_id}") == {b"%d" % n: b"%d" % (n + 1) for n in range(5)}
+
+
+def test_groups_chains_delays_and_empty_ones(app: App) -> None:
+    step = app.step.message
+    tree = Chain(
+        step("a"),
+        Group(step("b"), Chain(step("c"), Group(step("d"), WithDelay(step("e"), 30))), Group(), Chain()),
+        WithDelay(Group(), 30),
+        Chain(),
+        WithDelay(Chain(step("f"), step("g")), 30),
+    )
+    run(app, tree, "g")
+    assert sorted(app.log) == list("abcdefg")
+    assert app.log[0] == "a"
+    assert app.log.index("c") < min(app.log.index("d"), app.log.index("e"))
+    assert app.log[-2:] == ["f", "g"]
+    # All that a run leaves behind expires (but for the broker's own).
+    left = [k for k in app.client.keys() if app.client.ttl(k) < 0 and not k.startswith(b"dramatiq")]
+    assert set(left) <= {b"queues", b"swf:workers"}
+
+
+def test_ruby_takes_part(app: App) -> None:
+    """First, last, in a group, and delayed; its jobs come back over the bridge."""
+    step = app.step.message
+
+    def ruby(name: str) -> Job:
+        return Job("Docs::Step", name, queue="ruby", retry=3, tags=["x"])
+
+    tree = Chain(
+        ruby("r1"),
+        step("p1"),
+        Group(ruby("r2"), step("p2"), Chain(ruby("r3"), step("p3"))),
+        WithDelay(ruby("r4"), 20),
+        WithDelay(step("p4"), 20),
+        Group(ruby("r5"), step("p5")),
+        step("p6"),
+    )
+    with app.ruby() as there:
+        run_id = run(app, tree, "p6")
+    assert sorted(app.log) == ["p1", "p2", "p3", "p4", "p5", "p6", "r1", "r2", "r3", "r4", "r5"]
+    assert app.log[:2] == ["r1", "p1"]
+    assert app.log.index("r3") < app.log.index("p3")
+    assert app.log[6:8] == ["r4", "p4"]
+    assert app.log[-1] == "p6"
+    assert {job["workflow_run_id"] for job in there.jobs} == {run_id}
+    assert {(job["queue"], job["retry"], job["tags"][0]) for job in there.jobs} == {("ruby", 3, "x")}
+    assert app.dead() == []
+
+
+def test_ruby_starts_a_run(app: App) -> None:
+    """A job that Ruby pushes outright runs here, too, as does a run that it starts."""
+    with app.ruby() as there, app.working():
+        there.push({"__type__": "job", "class": "step", "args": ["alone"]}, (), None)
+        tree = [{"__type__": "job", "class": "step", "args": [name]} for name in "ab"]
+        there.push({"__type__": "chain", "children": tree}, (), "run")
+        eventually(lambda: {"alone", "a", "b"} <= set(app.log))
+    assert app.log.index("a") < app.log.index("b")

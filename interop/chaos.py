@@ -32,7 +32,14 @@ from typing import Any
 import dramatiq
 import redis
 
-from dramatiq_sidekiq_flow import Job, RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import (
+    Job,
+    RedisCallbackStorage,
+    RedisHashMemory,
+    SidekiqBroker,
+    Workflow,
+    WorkflowMiddleware,
+)
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests.processes import ROOT, RUN, Worker
 from tests.trees import Shape, before, build, random_shape, violations
@@ -47,11 +54,12 @@ AT_ONCE, OVERDUE = 40, 20.0
 REST = 3.0
 
 
-def make_broker(url: str, heartbeat: float) -> SidekiqBroker:
+def make_broker(url: str, heartbeat: float, references: int | None = None) -> SidekiqBroker:
     """Python's side, of the workers and of this process."""
     client = redis.Redis.from_url(url)
     broker = SidekiqBroker(url=url, heartbeat_timeout=int(heartbeat * 1000), poll_interval=100)
-    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+    storage = None if references is None else RedisCallbackStorage(min_bytes=references)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), callback_storage=storage))
     broker.add_middleware(dramatiq.middleware.CurrentMessage())
 
     @dramatiq.actor(actor_name=PYTHON, queue_name="python", min_backoff=500, max_backoff=1000, broker=broker)
@@ -69,10 +77,10 @@ def make_broker(url: str, heartbeat: float) -> SidekiqBroker:
     return broker
 
 
-def work(url: str, heartbeat: float) -> None:
+def work(url: str, heartbeat: float, references: int | None) -> None:
     """A Python worker: one process, so that -9 hits all of it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for all threads to come
-    broker = make_broker(url, heartbeat)
+    broker = make_broker(url, heartbeat, references)
     worker = dramatiq.Worker(broker, worker_threads=5, worker_timeout=100)
     worker.start()
     signal.sigwait({signal.SIGTERM})
@@ -99,6 +107,8 @@ class Fleet:
         if language == "python":
             command = [sys.executable, "-m", "interop.chaos", "--work", self.url]
             command += ["--heartbeat", str(self.options.heartbeat)]
+            if self.options.references is not None:
+                command += ["--references", str(self.options.references)]
             environment["PYTHONPATH"] = str(ROOT)
         else:
             command = [str(RUN), "sidekiq", "-r", "./chaos.rb", "-q", "ruby", "-q", "default", "-c", "5"]
@@ -111,6 +121,8 @@ class Fleet:
                     INTEROP_REQUIRE="/interop/extra/sidekiq_flow_companion.rb",
                     INTEROP_HEARTBEAT=str(self.options.heartbeat),
                 )
+                if self.options.references is not None:
+                    environment["INTEROP_REFERENCES"] = str(self.options.references)
         worker = Worker(language, command, environment, self.logs / f"{self._started:03}-{language}.log")
         self.workers.append((worker, time.monotonic()))
 
@@ -249,7 +261,7 @@ class Runs:
 def chaos(options: argparse.Namespace, url: str, logs: Path) -> bool:
     """All of it; whether nothing went wrong."""
     client = redis.Redis.from_url(url)
-    broker = make_broker(url, options.heartbeat)
+    broker = make_broker(url, options.heartbeat, options.references)
     runs = Runs(broker, client, random.Random(options.seed))
     fleet = Fleet(url, options, logs)
     began = time.monotonic()
@@ -317,11 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--heartbeat", type=float, default=3.0, help="seconds until a silent worker is dead (3)")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of trees and kills")
     parser.add_argument("--without-companion", action="store_true", help="Ruby works with the plain gem; only report")
+    parser.add_argument("--references", type=int, help="keep chains of so many bytes by reference, in both languages")
     parser.add_argument("--logs", type=Path, help="keep the workers' logs in this folder")
     parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work:
-        work(options.work, options.heartbeat)
+        work(options.work, options.heartbeat, options.references)
         return 0
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(binary=shutil.which("redis-server")) as server:
         logs = options.logs or Path(folder)

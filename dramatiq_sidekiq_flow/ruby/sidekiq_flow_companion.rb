@@ -896,7 +896,8 @@ module SidekiqFlow::Companion
   #   end
   #
   # Every Ruby worker must have it before Python's RedisCallbackStorage is in use.
-  # The bytes are Python's (wire/references.py, which says what they are).
+  # Keys and values are Python's (wire/references.py says what they are), but for
+  # the order of a job's keys.
   class CallbackStorage
     # Of chains that a thread has seen last: what the gem stores next is, most
     # often, the rest of one of them.

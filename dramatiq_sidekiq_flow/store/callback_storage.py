@@ -202,9 +202,8 @@ class StoredChains:
             if value is not None:
                 self._cache.move_to_end(sha)
         if value is None:
-            self._fetch(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES)
-            with self._lock:
-                value = self._cache[sha]
+            value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES)
+            self._remember(sha, (value, *ahead))
         return follow(reference, value)
 
     def whole(self, reference: Wire) -> Wire:
@@ -238,16 +237,17 @@ class StoredChains:
             self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))
             self._have_kept(due, now)
 
-    def _fetch(self, reference: Wire, ttl: int, most: int, size: int) -> None:
-        sha = reference["sha"]
-        for value in self._values(reference, ttl, most, size):
-            with self._lock:
+    def _remember(self, sha: str, values: Iterable[bytes]) -> None:
+        """Keep values of a chain that follow each other, the first of which has this name."""
+        with self._lock:
+            for value in values:
                 if sha not in self._cache:
                     self._cache[sha] = value
                     self._cached += len(value)
-                while self._cached > CACHE_BYTES and len(self._cache) > READ_AHEAD:
-                    self._cached -= len(self._cache.popitem(last=False)[1])
-            sha = value.partition(b":")[0].decode("ascii", "replace")
+                # What is wrong is found when it is followed, by this very name.
+                sha = value.partition(b":")[0].decode("ascii", "replace")
+            while self._cached > CACHE_BYTES:
+                self._cached -= len(self._cache.popitem(last=False)[1])
 
     def _values(self, reference: Wire, ttl: int, most: int, size: int) -> list[bytes]:
         now = time.monotonic()

@@ -19,12 +19,10 @@ from typing import Any
 
 import dramatiq
 from dramatiq.logging import get_logger
-from dramatiq.middleware import SkipMessage
 
-from ..broker import Retries, SidekiqBroker, SidekiqConsumer, SidekiqMessage
+from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
 from ..broker.lifecycle import Lifecycle
 from ..broker.poller import promotion
-from ..broker.retries import decide
 from ..embedded import EmbeddedServer
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
@@ -34,6 +32,7 @@ from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
 from ..workflow import Workflow
+from .execution import execute
 from .run import Enqueued, Run, Step, disorder, mark
 
 #: Numbers the steps of a workflow; it travels in the payloads, beside their options.
@@ -256,41 +255,22 @@ class FlowTest:
         if message is None:
             return  # it could not be read, and is dead
         self._see(message)
-        error: BaseException | None = None
         fake = self._fakes.get(message.actor_name)
-        output: Any = None
-        try:
-            if fake is not None:
-                output = self._act(message, fake)
-            else:
-                output = self._perform(message)
-        except Exception as e:
-            error = e
-        try:
-            if message.failed:
-                self.broker.emit_before("nack", message)
-                consumer.nack(message)
-                self.broker.emit_after("nack", message)
-            else:
-                self.broker.emit_before("ack", message)
-                consumer.ack(message)
-                self.broker.emit_after("ack", message)
-        finally:
-            self._steps.append(
-                Step(
-                    message.actor_name,
-                    tuple(message.args),
-                    message.message_id,
-                    queue,
-                    "python" if fake is None else "ruby",
-                    message.payload.retries + 1,
-                    output,
-                    error,
-                    message.payload.run_id,
-                    message.payload.fields.get(_PLACE),
-                )
+        output, error = execute(self.broker, consumer, message, fake)
+        self._steps.append(
+            Step(
+                message.actor_name,
+                tuple(message.args),
+                message.message_id,
+                queue,
+                "python" if fake is None else "ruby",
+                message.payload.retries + 1,
+                output,
+                error,
+                message.payload.run_id,
+                message.payload.fields.get(_PLACE),
             )
-            message.clear_exception()
+        )
         if isinstance(error, AssertionError):
             raise error
 
@@ -317,39 +297,6 @@ class FlowTest:
                 delay,
                 shown,
             )
-
-    def _act(self, message: SidekiqMessage, fake: Callable[..., Any]) -> Any:
-        """Run a fake as its Ruby worker would: with the run known, and Sidekiq's retries."""
-        flow = next(m for m in self.broker.middleware if isinstance(m, WorkflowMiddleware))
-        flow.before_process_message(self.broker, message)
-        try:
-            output = fake(*message.args)
-        except Exception as e:
-            message.failure = decide(message.payload, message.queue_name, e, None, Retries())
-            flow.after_process_message(self.broker, message, exception=e)
-            raise
-        flow.after_process_message(self.broker, message, result=output)
-        return output
-
-    def _perform(self, message: SidekiqMessage) -> Any:
-        """Run an actor as Dramatiq's worker does (``worker.py``, ``process_message``)."""
-        broker = self.broker
-        try:
-            broker.emit_before("process_message", message)
-            output = None
-            if not message.failed:
-                output = broker.get_actor(message.actor_name)(*message.args, **message.kwargs)
-            broker.emit_after("process_message", message, result=output)
-            return output
-        except SkipMessage as e:
-            if message.failed:
-                message.stuff_exception(e)
-            broker.emit_after("skip_message", message)
-            raise
-        except Exception as e:
-            message.stuff_exception(e)
-            broker.emit_after("process_message", message, exception=e)
-            raise
 
     def _result(self, run_id: str, before: set[str]) -> Run:
         broker = self.broker

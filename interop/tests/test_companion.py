@@ -235,6 +235,7 @@ def test_stopped_it_hands_back_what_does_not_end(site: Site) -> None:
 
 
 @pytest.mark.timeout(250)
-def test_chaos(container: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--references", "0"]])
+def test_chaos(container: None, tmp_path: Path, more: list[str]) -> None:
     """Kills of both languages; `python -m interop.chaos` is the same with more of them."""
-    assert chaos.main(["--runs", "80", "--every", "0.5", "--seed", "20261124", "--logs", str(tmp_path)]) == 0
+    assert chaos.main(["--runs", "80", "--every", "0.5", "--seed", "20261124", "--logs", str(tmp_path), *more]) == 0

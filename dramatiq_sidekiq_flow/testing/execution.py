@@ -1,0 +1,77 @@
+"""One job taken and run to its acknowledgement, in the thread that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq.middleware import SkipMessage
+
+from ..broker import Retries, SidekiqBroker, SidekiqConsumer, SidekiqMessage
+from ..broker.retries import decide
+from ..middleware import WorkflowMiddleware
+
+
+def execute(
+    broker: SidekiqBroker, consumer: SidekiqConsumer, message: SidekiqMessage, fake: Callable[..., Any] | None
+) -> tuple[Any, Exception | None]:
+    """Run a job, and acknowledge it.
+
+    Parameters:
+      fake: What stands for the Ruby class of the job; None for an actor.
+
+    Returns:
+      What the job returned, and what it raised.
+    """
+    output, error = None, None
+    try:
+        output = _perform(broker, message) if fake is None else _act(broker, message, fake)
+    except Exception as e:
+        error = e
+    if message.failed:
+        broker.emit_before("nack", message)
+        consumer.nack(message)
+        broker.emit_after("nack", message)
+    else:
+        broker.emit_before("ack", message)
+        consumer.ack(message)
+        broker.emit_after("ack", message)
+    message.clear_exception()
+    return output, error
+
+
+def _perform(broker: SidekiqBroker, message: SidekiqMessage) -> Any:
+    """Run an actor as Dramatiq's worker does (``worker.py``, ``process_message``)."""
+    try:
+        broker.emit_before("process_message", message)
+        output = None
+        if not message.failed:
+            output = broker.get_actor(message.actor_name)(*message.args, **message.kwargs)
+        broker.emit_after("process_message", message, result=output)
+        return output
+    except SkipMessage as e:
+        if message.failed:
+            message.stuff_exception(e)
+        broker.emit_after("skip_message", message)
+        raise
+    except Exception as e:
+        message.stuff_exception(e)
+        broker.emit_after("process_message", message, exception=e)
+        raise
+
+
+def _act(broker: SidekiqBroker, message: SidekiqMessage, fake: Callable[..., Any]) -> Any:
+    """Run a fake as its Ruby worker would: with the run known, and Sidekiq's retries."""
+    flow = next((m for m in broker.middleware if isinstance(m, WorkflowMiddleware)), None)
+    if flow is not None:
+        flow.before_process_message(broker, message)
+    try:
+        output = fake(*message.args)
+    except Exception as e:
+        message.failure = decide(message.payload, message.queue_name, e, None, Retries())
+        if flow is not None:
+            flow.after_process_message(broker, message, exception=e)
+        raise
+    if flow is not None:
+        flow.after_process_message(broker, message, result=output)
+    return output

@@ -1,4 +1,4 @@
-"""Python's steps on Dramatiq's own RedisBroker, Ruby's in Sidekiq: the real one advances onto ours, and ours onto Ruby."""
+"""Steps on Dramatiq's own RedisBroker, and Ruby's: real Sidekiq advances onto ours, and ours onto Ruby."""
 
 from __future__ import annotations
 

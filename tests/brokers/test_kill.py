@@ -57,7 +57,11 @@ def test_killed_at(
         # A group of one: its child is the last.
         tree = Chain(m("a"), Group(m("b")), Group(m("c"), m("d")), m("e"), m("f"))
         Workflow(tree, broker=broker).run()
-        eventually(lambda: any((e["what"], e["step"]) == ("end", "f") for e in events()), seconds=60, what="the end")
+        eventually(
+            lambda: any((e["what"], e["step"]) == ("end", "f") for e in events()),
+            seconds=60,
+            what="the end of the workflow",
+        )
         # And the message that was left in the dead one's hands comes back.
         eventually(lambda: starts() >= expected, seconds=60, what=f"{step_killed} again")
         if kind == "redis":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import dramatiq
+
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow
 
 from ..running import eventually
@@ -42,6 +44,29 @@ def test_groups_chains_delays_and_empty_ones(app: App) -> None:
     # All that a run leaves behind expires (but for the broker's own).
     left = [k for k in app.client.keys() if app.client.ttl(k) < 0 and not k.startswith(b"dramatiq")]
     assert set(left) <= {b"queues", b"swf:workers"}
+
+
+def test_a_delay_is_the_brokers(app: App) -> None:
+    """At the start of a run, and of a step that follows."""
+    delays: list[tuple[Any, int]] = []
+
+    class Look(dramatiq.Middleware):
+        def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            if delay is not None:
+                delays.append((message.args[0], delay))
+
+    app.broker.add_middleware(Look())
+    step = app.step.message
+    tree = Group(WithDelay(step("a"), 600_000), Chain(step("b"), WithDelay(WithDelay(step("c"), 600_000), 300_000)))
+    Workflow(tree, broker=app.broker).run()
+    with app.working():
+        eventually(lambda: len(delays) == 2)
+    (first, at_first), (second, then) = delays
+    assert (first, second) == ("a", "c")
+    # As long as was said, less what it took to get there.
+    assert 400_000 < at_first <= 600_000
+    assert 700_000 < then <= 900_000
+    assert app.log == ["b"]
 
 
 def test_ruby_takes_part(app: App) -> None:

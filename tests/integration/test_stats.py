@@ -61,18 +61,20 @@ def test_counts_sent_twice_are_added_once(broker: SidekiqBroker, client: redis.R
     assert client.get("stat:processed") == b"4"
 
 
-def test_a_lost_reply_loses_and_doubles_nothing(
-    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lost", ["request", "reply"])
+def test_a_lost_connection_loses_and_doubles_nothing(
+    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     broker.tally.refuse()
     call = broker.connection.call
-    lost = iter([True, False])
+    first = iter([True])
 
     def call_and_lose(*command: Any) -> Any:
-        reply = call(*command)
-        if command[0] == "EVALSHA" and next(lost, False):
-            raise redis.ConnectionError("the reply was lost")
-        return reply
+        if command[0] == "EVALSHA" and next(first, False):
+            if lost == "reply":
+                call(*command)
+            raise redis.ConnectionError(f"the {lost} was lost")
+        return call(*command)
 
     monkeypatch.setattr(broker.connection, "call", call_and_lose)
     with pytest.raises(redis.ConnectionError):

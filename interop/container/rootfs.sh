@@ -3,16 +3,17 @@
 # Docker: the same content as the Dockerfile beside this file. Prints its path.
 # Does nothing when it is there already. Needs root.
 #
-#   INTEROP_ROOTFS   where (default ~/.cache/dramatiq-sidekiq-flow/trixie-rootfs)
+#   INTEROP_ROOTFS   where (default: in ~/.cache/dramatiq-sidekiq-flow)
 #   INTEROP_MIRROR   Debian mirror (default: this machine's own, from apt)
 set -euo pipefail
 
 suite=trixie
 packages=ruby,ruby-sidekiq,puma,ruby-rack-session,ruby-rackup,ca-certificates
-root=${INTEROP_ROOTFS:-${HOME:-/root}/.cache/dramatiq-sidekiq-flow/trixie-rootfs}
-building=$root.building
 # Names what was built: a change of the list above is a reason to build again.
 stamp="$suite $packages"
+# Beside what another list has built, which another checkout may be using.
+root=${INTEROP_ROOTFS:-${HOME:-/root}/.cache/dramatiq-sidekiq-flow/$suite-$(cksum <<<"$stamp" | cut -d ' ' -f 1)}
+building=$root.building
 
 say() { echo "rootfs.sh: $*" >&2; }
 die() { say "$*"; exit 1; }

@@ -187,7 +187,7 @@ class Browser:
 
     def press(self, button: WebElement) -> None:
         """Press a button that leads to another page, say yes where it asks, and wait for that page."""
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        self._show(button)
         self._leave(button.click)
 
     def enter(self, field: str, text: str) -> None:
@@ -225,7 +225,12 @@ class Browser:
     def tick(self, key: str) -> None:
         """Tick the box of a job in a list: ``SCORE-JID``."""
         (box,) = [box for box in self.all("input[name='key[]']") if (box.get_attribute("value") or "").endswith(key)]
+        self._show(box)
         box.click()
+
+    def _show(self, element: WebElement) -> None:
+        # In the middle: the foot of the window hides what is behind it.
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
 
 
 def number(text: str) -> int:

@@ -117,7 +117,7 @@ def test_names_that_are_taken_are_bent() -> None:
 
 
 def test_helpers_say_where_the_jobs_go() -> None:
-    text = python({"A": Entry("A", {"queue": 'q"""\\', "retry": 0}), "B": Entry("B", {"retry": False})})
+    text = python({"SaidA": Entry("SaidA", {"queue": 'q"""\\', "retry": 0}), "SaidB": Entry("SaidB", {"retry": False})})
     exec(text, {})  # noqa: S102 - what was written is Python
     assert '\n"""In the queue default, never retried."""\n' in text
     assert "retried 0 times." in text

@@ -21,7 +21,7 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, WorkflowMiddlewareMissing, WrongType
+from ..errors import FlowError, StepSkipped, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
 from ..store.callback_storage import stored_keys
 from ..store.connection import LOST
@@ -259,6 +259,10 @@ class SidekiqConsumer(Consumer):
         if failure is None and message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
             failure = decide(message.payload, self.queue_name, message.exception, self._actor(message), Retries())
+        elif failure is None and message.skipped and message.payload.stack:
+            error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
+            self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
+            failure = killed(message.payload, self.queue_name, error)
         self._leave(message, failure)
 
     def nack(self, message: Any) -> None:

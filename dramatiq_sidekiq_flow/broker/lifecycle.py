@@ -56,6 +56,7 @@ class Lifecycle(Middleware):
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
+        message.skipped = True
         broker.tally.finish(message, message.failed)
         if broker.cancellable:
             cancellation.leave()

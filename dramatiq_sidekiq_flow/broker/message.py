@@ -46,6 +46,7 @@ class SidekiqMessage(MessageProxy):
       receipt: Its field in the in-flight hash.
       output: What the actor returned.
       failure: What is to become of it, where it failed.
+      skipped: A middleware kept it from being run.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -64,6 +65,7 @@ class SidekiqMessage(MessageProxy):
         self.receipt = receipt
         self.output: Any = None
         self.failure: Failure | None = None
+        self.skipped = False
 
     @property
     def exception(self) -> BaseException | None:

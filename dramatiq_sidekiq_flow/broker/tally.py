@@ -78,8 +78,9 @@ class Tally:
 
 
 def _field(name: str) -> str:
-    # Sidekiq splits fields at the bar (``metrics/query.rb``).
-    return name.replace("|", "/")
+    # Sidekiq splits fields at the bar (``metrics/query.rb``), and its page of a
+    # class has the name in its path.
+    return name.replace("|", "_").replace("/", "_")
 
 
 def _tid(thread: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from typing import Any
@@ -198,12 +199,16 @@ def test_async_actors_are_steps(broker: SidekiqBroker) -> None:
     assert memory.read(run_id) == {"a": "a", "b": "b"}
 
 
-def test_a_skipped_step_counts_as_done(broker: SidekiqBroker) -> None:
+def test_a_skipped_step_is_dead_by_name_and_goes_on_when_it_is_retried(
+    broker: SidekiqBroker, client: redis.Redis
+) -> None:
     log: list[Any] = []
+    skipped: list[str] = []
 
     class Skip(Middleware):
         def before_process_message(self, broker: Any, message: Any) -> None:
-            if message.args == ("skipped",):
+            if not skipped:
+                skipped.append(message.message_id)
                 raise SkipMessage
 
     broker.add_middleware(Skip())
@@ -212,10 +217,30 @@ def test_a_skipped_step_counts_as_done(broker: SidekiqBroker) -> None:
     def step(name: str) -> None:
         log.append((name, current_run() is not None))
 
-    Workflow(Chain(step.message("skipped"), step.message("b"))).run()
+    Workflow(Chain(step.message("a"), step.message("b"))).run()
     with working(broker):
-        eventually(lambda: log)
-    assert log == [("b", True)]
+        (dead,) = eventually(lambda: members(client, "dead"))
+        assert (dead["error_class"], [dead["jid"]], log) == ("StepSkipped", skipped, [])
+        client.delete("dead")
+        client.lpush("queue:python", json.dumps(dead))
+        eventually(lambda: len(log) == 2)
+    assert log == [("a", True), ("b", True)]
+
+
+def test_a_skipped_job_of_no_workflow_is_done(broker: SidekiqBroker, client: redis.Redis) -> None:
+    class Skip(Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            raise SkipMessage
+
+    broker.add_middleware(Skip())
+
+    @dramatiq.actor(queue_name="python")
+    def step() -> None: ...
+
+    step.send()
+    with working(broker):
+        broker.join("python", timeout=20_000)
+    assert not client.exists("dead", "retry")
 
 
 def test_priorities_are_kept_among_what_was_fetched(broker: SidekiqBroker, client: redis.Redis) -> None:

@@ -3,7 +3,8 @@
     python examples/templates.py
 
 The parameters are checked, completed with their defaults, and in the run's
-memory before the first job exists: no step needs arguments.
+memory before the first job exists: typed steps find theirs there, and need no
+arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dramatiq_sidekiq_flow import (
     RedisHashMemory,
     SidekiqBroker,
     WorkflowMiddleware,
-    current_run,
+    actor,
     template,
     templates,
 )
@@ -32,28 +33,43 @@ broker.add_middleware(WorkflowMiddleware(memory=memory))
 dramatiq.set_broker(broker)
 
 
-@dramatiq.actor(queue_name="python")
-def fetch() -> dict[str, str]:
-    doc_id = current_run().memory.read("doc_id")["doc_id"]
-    return {"text": f"the text of {doc_id}"}
+@attrs.frozen
+class FetchInput:
+    doc_id: str
 
 
-@dramatiq.actor(queue_name="python")
-def summarize() -> dict[str, str]:
-    known = current_run().memory.read("text", "language")
-    return {"summary": f"{known['text'].upper()} ({known['language']})"}
+@attrs.frozen
+class Document:
+    text: str
+    language: str = "en"
 
 
-@dramatiq.actor(queue_name="python")
-def measure() -> dict[str, int]:
-    return {"length": len(current_run().memory.read("text")["text"])}
+@attrs.frozen
+class IndexInput:
+    doc_id: str
+    length: int
+    summary: str = "(none)"
 
 
-@dramatiq.actor(queue_name="python")
-def index() -> dict[str, str]:
-    known = current_run().memory.read("doc_id", "summary", "length")
-    print(f"  index: {known}")
-    return {"indexed_as": f"doc-{known['doc_id']}"}
+@actor(queue_name="python")
+def fetch(input: FetchInput) -> dict[str, str]:
+    return {"text": f"the text of {input.doc_id}"}
+
+
+@actor(queue_name="python")
+def summarize(document: Document) -> dict[str, str]:
+    return {"summary": f"{document.text.upper()} ({document.language})"}
+
+
+@actor(queue_name="python")
+def measure(document: Document) -> dict[str, int]:
+    return {"length": len(document.text)}
+
+
+@actor(queue_name="python")
+def index(input: IndexInput) -> dict[str, str]:
+    print(f"  index({input})")
+    return {"indexed_as": f"doc-{input.doc_id}"}
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from .heartbeat import hostname
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
 
-#: How often to look which versions of Sidekiq run, in seconds.
+#: How often to look at the other processes, in seconds.
 LOOK_INTERVAL = 60.0
 
 #: What says in a record that no Ruby wrote it.
@@ -77,6 +77,7 @@ class Processes:
         self._pending: Counts | None = None
         self._layouts: tuple[str, ...] = stats.LAYOUTS
         self._looked = float("-inf")
+        self._shared: set[str] = set()
         self._written = ""
 
     def start(self) -> None:
@@ -92,6 +93,7 @@ class Processes:
     def beat(self) -> None:
         """Write all anew, and obey."""
         with self._lock:
+            self._look()
             self._flush()
             heard = self._show() if self.appearance.shown and self.broker.workers else []
         for name in heard:
@@ -145,7 +147,7 @@ class Processes:
     def info(self) -> dict[str, Any]:
         """What 7.3 (``queues``, ``weights``) and 8.1 (``capsules``) know of a process."""
         order = self.broker.order
-        queues = order.sort({name for worker in self.broker.workers for name in list(worker.consumers)})
+        queues = order.sort(self._queues())
         weights = {name: order.weight(name) for name in queues}
         return {
             "hostname": hostname(),
@@ -165,12 +167,25 @@ class Processes:
 
     def _layout(self) -> tuple[str, ...]:
         wanted = self.appearance.metrics
-        if wanted == "auto":
-            if time.monotonic() - self._looked >= LOOK_INTERVAL:
-                self._layouts = layouts(processes.infos(self.broker.connection).values())
-                self._looked = time.monotonic()
-            return self._layouts
-        return {"both": stats.LAYOUTS, "off": ()}.get(wanted, (wanted,))
+        return {"auto": self._layouts, "both": stats.LAYOUTS, "off": ()}.get(wanted, (wanted,))
+
+    def _queues(self) -> set[str]:
+        return {name for worker in self.broker.workers for name in list(worker.consumers)}
+
+    def _look(self) -> None:
+        """Look at Ruby's processes: which Sidekiq they are of, and that none takes from a queue of this one."""
+        if not self.broker.workers or time.monotonic() - self._looked < LOOK_INTERVAL:
+            return
+        found = ruby_infos(processes.infos(self.broker.connection).values())
+        self._looked = time.monotonic()
+        self._layouts = layouts(found)
+        for name in sorted((self._queues() & queues_of(found)) - self._shared):
+            self._shared.add(name)
+            self.logger.warning(
+                "Ruby processes take from queue %r, too, so each language gets jobs that only the other one knows. "
+                "Give each language queues of its own, and start this one with --queues.",
+                name,
+            )
 
     def _round_trip(self) -> int:
         begun = time.perf_counter()
@@ -178,19 +193,32 @@ class Processes:
         return int((time.perf_counter() - begun) * 1e6)
 
 
-def layouts(infos: Iterable[bytes | None]) -> tuple[str, ...]:
-    """The layouts of metrics that the Ruby processes of a fleet read; all where there are none."""
-    found = set()
+def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
+    """What the processes that no Python wrote say of themselves."""
+    found = []
     for raw in infos:
         try:
             info = codec.decode(raw or b"{}")
         except PayloadError:
             continue
-        if info.get("language") != LANGUAGE:
-            major = str(info.get("version", "")).partition(".")[0]
-            if major.isdigit():
-                found.add("7" if int(major) < 8 else "8")
+        if info and info.get("language") != LANGUAGE:
+            found.append(info)
+    return found
+
+
+def layouts(infos: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The layouts of metrics that the Ruby processes of a fleet read; all where there are none."""
+    found = set()
+    for info in infos:
+        major = str(info.get("version", "")).partition(".")[0]
+        if major.isdigit():
+            found.add("7" if int(major) < 8 else "8")
     return tuple(sorted(found)) or stats.LAYOUTS
+
+
+def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The queues that these processes take from."""
+    return {name for info in infos if type(info.get("queues")) is list for name in info["queues"] if type(name) is str}
 
 
 def _rss() -> int:

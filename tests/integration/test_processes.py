@@ -259,3 +259,19 @@ def test_a_worker_starts_and_works_though_its_record_cannot_be_written(
         broker.get_actor("Gate").send()
         broker.join("python", timeout=20_000)
     assert "could not be written" in caplog.text
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_queue_that_ruby_takes_from_too_is_warned_of(
+    redis_url: str, client: redis.Redis, caplog: pytest.LogCaptureFixture, version: str
+) -> None:
+    info = json.loads(recorded(version)[0]["info"])
+    client.sadd("processes", "app-1:1:abc")
+    client.hset("app-1:1:abc", mapping={"info": json.dumps({**info, "queues": ["low", "shared"]})})
+    broker = SidekiqBroker(url=redis_url)
+    for queue in ("python", "shared"):
+        broker.declare_queue(queue)
+    with working(broker):
+        eventually(lambda: "Ruby processes take from queue 'shared', too" in caplog.text)
+    assert "'python', too" not in caplog.text
+    broker.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.processes import Appearance, layouts
+from dramatiq_sidekiq_flow.broker.processes import Appearance, layouts, queues_of, ruby_infos
 from dramatiq_sidekiq_flow.broker.tally import Tally
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.store import stats
@@ -112,7 +112,19 @@ def test_names_of_single_digits() -> None:
     ],
 )
 def test_the_fleet_decides_the_layout(infos: list[bytes | None], expected: tuple[str, ...]) -> None:
-    assert layouts(infos) == expected
+    assert layouts(ruby_infos(infos)) == expected
+
+
+def test_whatever_a_process_says_of_its_queues_is_survived() -> None:
+    infos = [
+        b'{"queues": ["a", 7, null]}',
+        b'{"queues": "b"}',
+        b"{}",
+        b"[",
+        None,
+        b'{"language": "python", "queues": ["c"]}',
+    ]
+    assert queues_of(ruby_infos(infos)) == {"a"}
 
 
 def test_an_unknown_layout_is_refused() -> None:

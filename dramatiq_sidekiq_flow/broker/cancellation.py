@@ -11,8 +11,6 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 
-from dramatiq.middleware import SkipMessage
-
 from ..store import processes
 from ..store.connection import Connection
 
@@ -50,16 +48,11 @@ def cancelled(interval: int = INTERVAL) -> bool:
     return job is not None and job.ask(interval)
 
 
-def enter(connection: Connection, jid: str) -> None:
-    """A job of a cancellable actor begins.
-
-    Raises:
-      SkipMessage: where it was cancelled before.
-    """
+def enter(connection: Connection, jid: str) -> bool:
+    """A job of a cancellable actor begins; whether it was cancelled before."""
     job = _Job(connection, jid)
     _current.set(job)
-    if job.ask(0):
-        raise SkipMessage(f"Job {jid} was cancelled.")
+    return job.ask(0)
 
 
 def leave() -> None:

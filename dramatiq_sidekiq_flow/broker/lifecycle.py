@@ -8,6 +8,7 @@ import dramatiq
 from dramatiq import Middleware
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
+from dramatiq.middleware import SkipMessage
 
 from . import cancellation
 from .order import WorkQueue, message_of
@@ -46,7 +47,9 @@ class Lifecycle(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         broker.tally.start(message)
         if message.actor_name in broker.cancellable:
-            cancellation.enter(broker.connection, message.message_id)
+            message.cancelled = cancellation.enter(broker.connection, message.message_id)
+            if message.cancelled:
+                raise SkipMessage(f"Job {message.message_id} was cancelled.")
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -56,7 +59,8 @@ class Lifecycle(Middleware):
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
-        message.skipped = True
+        # What a person has cancelled is done.
+        message.skipped = not message.cancelled
         broker.tally.finish(message, message.failed)
         if broker.cancellable:
             cancellation.leave()

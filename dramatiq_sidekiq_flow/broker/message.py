@@ -47,6 +47,7 @@ class SidekiqMessage(MessageProxy):
       output: What the actor returned.
       failure: What is to become of it, where it failed.
       skipped: A middleware kept it from being run.
+      cancelled: A person did.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -66,6 +67,7 @@ class SidekiqMessage(MessageProxy):
         self.output: Any = None
         self.failure: Failure | None = None
         self.skipped = False
+        self.cancelled = False
 
     @property
     def exception(self) -> BaseException | None:

@@ -22,7 +22,7 @@ from dramatiq.logging import get_logger
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage, new_jid
 from ..context import Memory, namespaced
-from ..errors import BarrierExpired, WrongType
+from ..errors import BarrierExpired, FlowError, WrongType
 from ..store import runs
 from ..store.barriers import Barrier
 from ..store.callback_storage import (
@@ -307,16 +307,8 @@ class Completion:
                 return
             if outcome == b"PLAN":
                 planned, ready = int(reply[1]), None
-            elif outcome == b"EXPIRED":
-                raise BarrierExpired(
-                    f"The barrier {reply[1].decode()} is gone, so the run cannot go on from here. "
-                    "It expired, or somebody removed it.",
-                    reply[1].decode(),
-                )
-            elif outcome == b"TYPE":
-                raise WrongType(
-                    f"The Redis key {reply[1].decode()!r} holds another type than a workflow needs there.", reply[1]
-                )
+            elif outcome != b"STAGE":
+                raise refusal(reply)
             # STAGE: the chunks vanished before they were committed; lay them down again.
 
     def keep_chains(self, stack: tuple[Callback, ...], ttl: int) -> None:
@@ -325,6 +317,16 @@ class Completion:
             self.chains.keep((callback.remaining for callback in stack), ttl)
         except LOST as e:
             raise ConnectionClosed(e) from None
+
+
+def refusal(reply: list[Any]) -> FlowError:
+    """What a reply EXPIRED or TYPE of ``advance.lua`` and ``count.lua`` means."""
+    key = reply[1].decode()
+    if reply[0] == b"EXPIRED":
+        return BarrierExpired(
+            f"The barrier {key} is gone, so the run cannot go on from here. It expired, or somebody removed it.", key
+        )
+    return WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", reply[1])
 
 
 def kind_of(callback: Callback) -> str:

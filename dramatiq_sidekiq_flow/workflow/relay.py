@@ -20,12 +20,12 @@ from dramatiq.middleware import MiddlewareError
 from ..broker.bridge import Bridge, is_away
 from ..broker.gateway import Gateway
 from ..broker.local import encode, is_step, to_local, to_payload
-from ..errors import BarrierExpired, ConfigurationError, FlowError, StepRejected, StepSkipped, WrongType
+from ..errors import ConfigurationError, FlowError, StepRejected, StepSkipped
 from ..store import relay, runs, sets
 from ..store.callback_storage import stored_keys
 from ..store.runs import Walk
 from ..wire.payload import DEFAULTS, Payload, failed
-from .completion import Completion, kind_of
+from .completion import Completion, kind_of, refusal
 from .plan import Ids, Plan, Source, barrier_ttl, derived
 from .ttl import keep
 
@@ -281,16 +281,8 @@ class Relay(Completion):
                 return
             if outcome == b"PLAN":
                 planned = int(reply[1])
-            elif outcome == b"EXPIRED":
-                raise BarrierExpired(
-                    f"The barrier {reply[1].decode()} is gone, so the run cannot go on from here. "
-                    "It expired, or somebody removed it.",
-                    reply[1].decode(),
-                )
-            elif outcome == b"TYPE":
-                raise WrongType(
-                    f"The Redis key {reply[1].decode()!r} holds another type than a workflow needs there.", reply[1]
-                )
+            elif outcome != b"STAGE":
+                raise refusal(reply)
             # STAGE: the chunks vanished before they were committed; lay them down again.
 
 

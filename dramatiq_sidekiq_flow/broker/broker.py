@@ -20,7 +20,7 @@ from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS, Payload
 from .commit import GroupCommit
-from .consumer import SidekiqConsumer, Window
+from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
 from .lifecycle import Lifecycle, give_back
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
@@ -29,6 +29,7 @@ from .poller import Poller
 from .processes import Appearance, Processes
 from .retries import Retries
 from .tally import Tally
+from .window import Window
 
 if TYPE_CHECKING:
     import redis

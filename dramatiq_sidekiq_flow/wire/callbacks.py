@@ -14,7 +14,8 @@ import attrs
 import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode
-from .nodes import Remaining, Wire, total_delay
+from .nodes import Wire, total_delay
+from .shapes import Remaining
 
 #: Barrier ids become Redis keys, so nothing but a UUID may pass: whoever can
 #: write a payload must not be able to name ``queues`` or ``dead`` as a barrier.

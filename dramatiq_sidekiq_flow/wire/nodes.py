@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Union
+from typing import Any, Union
 
 import attrs
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
 from . import codec
 from .dialect import KEYS, WORKFLOW
+from .shapes import MAX_DELAY, Shape
 
 #: A node in its wire form.
 Wire = dict[str, Any]
@@ -31,9 +32,6 @@ NOOP_CLASS = WORKFLOW.noop_class
 #: The name of a Ruby class, as Ruby looks it up; other names are Python's alone.
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
-#: The longest delay, in milliseconds: 31,000 years.  Larger numbers are beyond
-#: what floats and Redis count.
-MAX_DELAY = 10**15
 
 #: Written by us or by the pusher; never an option of a job.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
@@ -278,41 +276,6 @@ def carry(wire: Wire, noop_class: str = NOOP_CLASS) -> Wire:
     """
     name = wire["class"]
     return {**wire, "class": noop_class, "wrapped": name, "display_class": name}
-
-
-# The shape of a tree, checked by msgspec in C for each step that arrives.
-# Other keys (a job's options) are let through; nothing is built from these.
-
-
-class _JobShape(msgspec.Struct, tag_field="__type__", tag="job"):
-    job_class: str = msgspec.field(name="class")
-    args: list[Any]
-
-
-class _ChainShape(msgspec.Struct, tag_field="__type__", tag="chain"):
-    children: list[Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]]
-
-
-class _GroupShape(msgspec.Struct, tag_field="__type__", tag="group"):
-    children: list[Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]]
-
-
-class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
-    delay: Union[Annotated[int, msgspec.Meta(le=MAX_DELAY)], Annotated[float, msgspec.Meta(le=MAX_DELAY)]]
-    task: Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
-
-
-class _ReferenceShape(msgspec.Struct, tag_field="__type__", tag="reference"):
-    chain: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-    sha: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-    at: Annotated[int, msgspec.Meta(ge=0)]
-    delay: Union[int, float] = 0
-
-
-Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
-
-#: What may stand in a callback: a tree, or a reference to a stored one (``wire.references``).
-Remaining = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape, _ReferenceShape]
 
 
 def validate(wire: Any) -> None:

@@ -177,7 +177,9 @@ class Processes:
         if not self.broker.workers or time.monotonic() - self._looked < LOOK_INTERVAL:
             return
         found = ruby_infos(processes.infos(self.broker.connection).values())
-        self._looked = time.monotonic()
+        if found:
+            # Until one is there it is looked for with each beat: it may be about to start.
+            self._looked = time.monotonic()
         self._layouts = layouts(found)
         for name in sorted((self._queues() & queues_of(found)) - self._shared):
             self._shared.add(name)

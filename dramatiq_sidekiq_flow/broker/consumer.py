@@ -66,7 +66,12 @@ class SidekiqConsumer(Consumer):
                     time.sleep(min(self.seconds, QUIET))
                     return None
                 while window.fetched:
-                    message = self._read(*window.fetched.popleft())
+                    fetched = window.fetched.popleft()
+                    try:
+                        message = self._read(*fetched)
+                    except (ConnectionClosed, *LOST):
+                        window.fetched.appendleft(fetched)
+                        raise
                     if message is not None:
                         return message
                 room = window.room()
@@ -142,7 +147,6 @@ class SidekiqConsumer(Consumer):
                     raw,
                 )
         except LOST:
-            self.window.fetched.appendleft((receipt, raw))
             raise
         except FlowError as e:
             self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)

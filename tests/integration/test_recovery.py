@@ -378,6 +378,28 @@ def test_an_advance_that_found_no_server_is_tried_again(flaky: SidekiqBroker, cl
 # -- out of memory -------------------------------------------------------------
 
 
+def test_a_bad_job_that_found_no_server_is_buried_later(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    flaky.declare_queue("python")
+    client.lpush("queue:python", b"no JSON", b"none either")
+    consumer = flaky.consume("python", prefetch=200)
+    connection: Any = flaky.connection
+    wanted = consumer._write_failure
+
+    def cut_first(*arguments: Any) -> None:
+        connection.cut = len(client.zrange("dead", 0, -1)) == 1
+        wanted(*arguments)
+
+    consumer._write_failure = cut_first  # type: ignore[method-assign]
+    with pytest.raises(ConnectionClosed):
+        next(consumer)
+    assert len(in_flight(client)) == 1
+    connection.cut = False
+    consumer = flaky.consume("python", prefetch=200, timeout=100)
+    assert next(consumer) is None
+    assert len(members(client, "dead")) == 2
+    assert not in_flight(client)
+
+
 def test_out_of_memory_loses_nothing(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     """A full Redis refuses new work, and still lets a step be advanced."""
     Workflow(Chain(step.message("a"), step.message("b"))).run()

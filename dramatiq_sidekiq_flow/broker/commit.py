@@ -47,6 +47,8 @@ class GroupCommit:
         self._waiting: deque[_Entry] = deque()
         self._done: deque[tuple[str, str]] = deque()
         self._done_since = 0.0
+        #: Nobody else may come soon to take along what is done.
+        self._pressing = False
         self._line = threading.Lock()
 
     def run(self, command: Command) -> Any:
@@ -61,9 +63,8 @@ class GroupCommit:
         with self._line:
             if not entry.settled:
                 self._send()
-        if self._done:
-            # Handed over while this thread had the line; else it might lie until the next beat.
-            self._hand_over()
+        # What was handed over while this thread had the line.
+        self._send_due()
         if entry.error is not None:
             raise entry.error
         if not entry.settled:
@@ -81,23 +82,35 @@ class GroupCommit:
         if not self._done:
             self._done_since = time.monotonic()
         self._done.append((member, receipt))
-        if more and len(self._done) < BATCH and time.monotonic() - self._done_since < BATCH_TIME:
-            return
-        self._hand_over()
+        if not more:
+            self._pressing = True
+        self._send_due()
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """Send what is done, unless another thread has the line: that one takes it along."""
+        if self._done:
+            self._pressing = True
+            self._send_due()
+
+    def _send_due(self) -> None:
         # Looked at again after the line is free: what was handed over while
-        # this thread held it must not be left lying.
-        while self._done:
+        # this thread held it must not be left lying. What is not pressing is
+        # left to gather: sent at once, each round trip would carry only what
+        # has come during the one before.
+        while self._done and self._is_due():
             if not self._line.acquire(blocking=False):
                 return
             try:
+                self._pressing = False
                 self._send()
             except LOST as e:
                 self.logger.warning("Acknowledgements wait until Redis is back: %s", e)
                 return
             finally:
                 self._line.release()
+
+    def _is_due(self) -> bool:
+        return self._pressing or len(self._done) >= BATCH or time.monotonic() - self._done_since >= BATCH_TIME
 
     def flush(self) -> None:
         """Send what is left, and wait for it.
@@ -115,6 +128,7 @@ class GroupCommit:
     def _send(self) -> None:
         """Send all that has gathered.  The line is held."""
         entries, done = _drain(self._waiting), _drain(self._done)
+        self._done_since = time.monotonic()
         finished: dict[str, list[str]] = {}
         for member, receipt in done:
             finished.setdefault(member, []).append(receipt)

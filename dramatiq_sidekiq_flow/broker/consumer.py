@@ -40,9 +40,6 @@ QUIET = 0.05
 #: Between two looks whether a queue that goes first still has jobs, in seconds.
 HELD_BACK = 0.01
 
-#: With more jobs than this waiting in the process, others finish soon.
-BUSY = 16
-
 
 class SidekiqConsumer(Consumer):
     """Consumes one queue for one worker process."""
@@ -76,12 +73,14 @@ class SidekiqConsumer(Consumer):
                         return message
                 room = window.room()
                 if not room:
+                    self.broker.commit.hand_over()
                     window.wait_for_room(self.seconds)
                     return None
                 if self._held_back():
                     return None
                 seen = b""
                 if window.drained:
+                    self.broker.commit.hand_over()
                     waited = self._wait()
                     if waited is None:
                         return None
@@ -196,8 +195,7 @@ class SidekiqConsumer(Consumer):
         if failure is None:
             try:
                 if message.payload.run_id is None and not message.payload.stack:
-                    more = len(self.window.handed_out) > BUSY
-                    self.broker.commit.done(message.member, message.receipt, more=more)
+                    self.broker.commit.done(message.member, message.receipt, more=self.window.hurried)
                 elif self.broker.completion is not None:
                     self.broker.completion.advance(message)
                 else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ..store.stats import Counts, Executions
@@ -16,6 +17,9 @@ from ..wire import codec
 
 if TYPE_CHECKING:
     from .message import SidekiqMessage
+
+#: So many jobs are counted together, where a beat does not come before.
+GATHER = 1000
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -25,6 +29,9 @@ class Tally:
 
     def __init__(self) -> None:
         self._running: dict[int, tuple[SidekiqMessage, float]] = {}
+        # Appended to without a lock: one that every thread takes for every job
+        # makes them wait in line for the interpreter, and halves what it does.
+        self._finished: deque[tuple[str | None, int, bool]] = deque()
         self._lock = threading.Lock()
         self._processed = self._failed = self._number = 0
         self._classes: dict[str, Executions] = {}
@@ -37,19 +44,28 @@ class Tally:
         """This thread is done with it."""
         begun = self._running.pop(threading.get_ident(), None)
         ms = 0 if begun is None else int((time.monotonic() - begun[1]) * 1000)
-        with self._lock:
-            self._processed += 1
-            self._failed += failed
-            done = self._classes.get(message.actor_name)
-            if done is None:
-                done = self._classes[message.actor_name] = Executions()
-            done.add(ms, failed)
+        self._finished.append((message.actor_name, ms, failed))
+        if len(self._finished) >= GATHER and self._lock.acquire(blocking=False):
+            try:
+                self._gather()
+            finally:
+                self._lock.release()
 
     def refuse(self) -> None:
         """A job of a class that is not known here: a failure, but of no class (``processor.rb``)."""
-        with self._lock:
+        self._finished.append((None, 0, True))
+
+    def _gather(self) -> None:
+        """Count what has finished.  The lock is held."""
+        while self._finished:
+            name, ms, failed = self._finished.popleft()
             self._processed += 1
-            self._failed += 1
+            self._failed += failed
+            if name is not None:
+                done = self._classes.get(name)
+                if done is None:
+                    done = self._classes[name] = Executions()
+                done.add(ms, failed)
 
     def running(self) -> dict[str, bytes]:
         """Thread -> JSON of the job that it works on, as ``:work`` holds it."""
@@ -68,6 +84,7 @@ class Tally:
     def take(self) -> Counts | None:
         """All that was counted since it was last taken; None for nothing."""
         with self._lock:
+            self._gather()
             processed, failed, classes = self._processed, self._failed, self._classes
             self._processed, self._failed, self._classes = 0, 0, {}
             if not processed:

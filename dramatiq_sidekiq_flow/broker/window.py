@@ -17,6 +17,9 @@ MAX_WINDOW = 256
 #: processes get their share).
 WINDOW_TIME = 0.02
 
+#: With more jobs than this in the process, others finish soon.
+BUSY = 16
+
 #: Numbers the fetches of the process, whatever window makes them: a thread that
 #: outlived a shutdown must never acknowledge the job of a later one.
 _fetches = itertools.count(1)
@@ -53,6 +56,11 @@ class Window:
     @property
     def held(self) -> int:
         return len(self.fetched) + len(self.handed_out)
+
+    @property
+    def hurried(self) -> bool:
+        """Jobs are short, and more of them are about to finish."""
+        return self._size > self.prefetch and self.held > BUSY
 
     def room(self) -> int:
         """How many to fetch now; 0 until half of the window is free."""

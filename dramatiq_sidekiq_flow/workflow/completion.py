@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -39,7 +39,7 @@ from ..typed import ruby
 from ..typed.registry import Registry
 from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
-from ..wire.nodes import NOOP_CLASS, Wire
+from ..wire.nodes import Wire
 from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
 from ..wire.references import is_reference
 from . import own_barriers
@@ -342,9 +342,4 @@ def _new_barrier() -> str:
     return str(uuid.uuid4())
 
 
-def describe(names: Iterable[str]) -> str:
-    """Names for an error message."""
-    return ", ".join(sorted(names)) or "none"
-
-
-__all__ = ["NOOP_CLASS", "Completion", "describe"]
+__all__ = ["Completion"]

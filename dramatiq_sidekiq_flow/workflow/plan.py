@@ -72,11 +72,6 @@ class Plan:
         """How many jobs there are."""
         return len(self.scheduled) + sum(map(len, self.pushes.values()))
 
-    @property
-    def bytes(self) -> int:
-        """How many bytes their payloads have."""
-        return sum(len(p) for _, p in self.scheduled) + sum(len(p) for ps in self.pushes.values() for p in ps)
-
 
 @attrs.frozen
 class Source:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .broker import SidekiqBroker, cancelled
-from .context import Memory, current_run
+from .context import Memory, current_run, find_current_run
 from .middleware import WorkflowMiddleware
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
@@ -44,6 +44,7 @@ __all__ = [
     "cancelled",
     "current_run",
     "extend_ttl",
+    "find_current_run",
     "template",
     "templates",
 ]

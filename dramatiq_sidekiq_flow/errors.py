@@ -28,6 +28,13 @@ class ConfigurationError(FlowError):
     """The broker, the middleware or the server cannot be used this way."""
 
 
+class QueueShared(ConfigurationError):
+    """A step would go to a queue that a Ruby process consumes, which would pass it without its work.
+
+    ``value`` is the queue.
+    """
+
+
 class EmbeddedServerError(FlowError):
     """The embedded server could not be started."""
 
@@ -72,6 +79,10 @@ class InvalidOptions(FlowError):
 
 class InvalidWorkflow(FlowError):
     """A workflow built from something that is no node."""
+
+
+class StepEnqueuedItself(InvalidWorkflow):
+    """A step enqueued the message that it is running: raise Retry(delay=...) instead.  ``value`` is the message id."""
 
 
 class InvalidInput(FlowError):

@@ -10,6 +10,7 @@ from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import SkipMessage
 
+from ..context import set_current_job
 from . import cancellation
 from .order import WorkQueue, message_of
 
@@ -22,6 +23,7 @@ class Lifecycle(Middleware):
         return {"cancellable"}
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        broker.check_encoder()
         for warning in broker.connection.inspect():
             broker.logger.warning(warning)
         broker.quiet = False
@@ -45,6 +47,7 @@ class Lifecycle(Middleware):
         broker.hand_back()
 
     def before_process_message(self, broker: Any, message: Any) -> None:
+        set_current_job(message.payload)
         broker.tally.start(message)
         if message.actor_name in broker.cancellable:
             message.cancelled = cancellation.enter(broker.connection, message.message_id)
@@ -54,12 +57,14 @@ class Lifecycle(Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
+        set_current_job(None)
         broker.tally.finish(message, exception is not None)
         if broker.cancellable:
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         # What a person has cancelled is done.
+        set_current_job(None)
         message.skipped = not message.cancelled
         broker.tally.finish(message, message.failed)
         if broker.cancellable:

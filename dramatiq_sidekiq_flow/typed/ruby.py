@@ -47,3 +47,8 @@ class RubyJob:
 def declared(job_class: str) -> Mapping[str, Any] | None:
     """The options said of a Ruby class in this process."""
     return _declared.get(job_class)
+
+
+def names() -> set[str]:
+    """The Ruby classes of which anything was said in this process."""
+    return set(_declared)

@@ -33,18 +33,24 @@ NOOP_CLASS = WORKFLOW.noop_class
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
 
-#: Written by us or by the pusher; never an option of a job.
+#: Written by us or by the pusher; never an option of a class.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
     """See that job options mean in Sidekiq what they say (``job_util.rb``, ``validate``).
+
+    Parameters:
+      of_job: They are those of one job, not of a class: it may be given its ``jid``.
 
     Raises:
       InvalidOptions: naming the option.
     """
     for name, value in options.items():
-        if name in RESERVED:
+        if name == "jid" and of_job:
+            if type(value) is not str or not value:
+                raise InvalidOptions(f"jid must be text, such as a message's id, not {value!r}.", value)
+        elif name in RESERVED:
             raise InvalidOptions(f"{name!r} is no option of a job; it is written by the library.", value)
         if name in ("queue", "retry_queue") and (not isinstance(value, str) or not value):
             raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
@@ -77,7 +83,8 @@ class Job:
       job_class: Ruby constant (``"Docs::Extract"``) or actor name.
       *args: JSON values, the arguments of ``perform``.
       **options: Sidekiq's job options: ``queue``, ``retry``, ``tags``,
-        ``backtrace``, ``dead``, ``retry_for`` (seconds), ``retry_queue``...
+        ``backtrace``, ``dead``, ``retry_for`` (seconds), ``retry_queue``,
+        ``jid`` (the job's id, made when it is pushed unless given)...
         What is not said is taken from the class where it is known, else from
         Sidekiq's defaults (queue ``default``, retry ``True``).
 
@@ -93,7 +100,7 @@ class Job:
         if not isinstance(job_class, str) or not job_class:
             raise InvalidWorkflow(f"A job needs the name of a class or actor, not {job_class!r}.", job_class)
         codec.check(args, "args")
-        check_options(options)
+        check_options(options, of_job=True)
         self.__attrs_init__(job_class, args, options)
 
     def __repr__(self) -> str:
@@ -220,7 +227,7 @@ def walk(node: Any) -> Iterator[Any]:
     if isinstance(node, (Chain, Group)):
         for child in node.children:
             yield from walk(child)
-    elif isinstance(node, WithDelay):
+    elif isinstance(node, (WithDelay, Namespace)):
         yield from walk(node.task)
     else:
         yield node
@@ -254,7 +261,7 @@ def load(wire: Any) -> Node:
 def _load(wire: Wire) -> Node:
     kind = wire["__type__"]
     if kind == "job":
-        options = {k: v for k, v in wire.items() if k not in RESERVED}
+        options = {k: v for k, v in wire.items() if k not in RESERVED or k == "jid"}
         return Job(wire["class"], *wire["args"], **options)
     if kind == "with_delay":
         return WithDelay(_load(wire["task"]), delay=int(wire["delay"]))

@@ -38,7 +38,6 @@ def translate(broker: SidekiqBroker, seen: dict[str, Any]) -> Any:
     @dramatiq.actor(queue_name="python")
     def translate(language: str) -> dict[str, str]:
         run = current_run()
-        assert run is not None
         return {"text": f"{run.memory.read('text')['text']} in {language}"}
 
     return translate
@@ -49,7 +48,6 @@ def count(broker: SidekiqBroker, seen: dict[str, Any]) -> Any:
     @dramatiq.actor(queue_name="python")
     def count() -> None:
         run = current_run()
-        assert run is not None
         run.memory.write({"length": len(run.memory.read("text")["text"])})
 
     return count
@@ -65,7 +63,6 @@ def test_branches_of_the_same_steps_do_not_collide(
     @dramatiq.actor(queue_name="python")
     def join() -> None:
         run = current_run()
-        assert run is not None
         seen["flat"] = run.memory.read("text", "length", "de.length")
         seen["de"] = run.memory.within("de").read("text", "length")
 

@@ -11,7 +11,7 @@ from .store.memory import RedisHashMemory
 from .typed.actor import TypedActor, actor
 from .typed.ruby import RubyJob
 from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
-from .workflow import Workflow, extend_ttl
+from .workflow import Workflow, extend_ttl, restart_remaining
 from .workflow.templates import Templates, template, templates
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "current_run",
     "extend_ttl",
     "find_current_run",
+    "restart_remaining",
     "template",
     "templates",
 ]

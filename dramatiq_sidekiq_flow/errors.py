@@ -114,6 +114,13 @@ class BarrierExpired(FlowError):
     """
 
 
+class NothingToRelease(FlowError):
+    """A job that cannot be released: it is not in ``dead`` or ``retry``, or nothing follows it.
+
+    ``value`` is the jid.
+    """
+
+
 class CallbacksMissing(FlowError):
     """What a job's callback stack refers to is gone, or is not what was stored.
 

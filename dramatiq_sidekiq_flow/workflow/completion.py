@@ -375,7 +375,10 @@ def refusal(reply: list[Any]) -> FlowError:
     key = reply[1].decode()
     if reply[0] == b"EXPIRED":
         return BarrierExpired(
-            f"The barrier {key} is gone, so the run cannot go on from here. It expired, or somebody removed it.", key
+            f"The barrier {key} is gone, so the run cannot go on from here: it expired, or somebody removed it. The "
+            "step itself is done; a retry runs it again, and ends here again. To start what remains of the run "
+            "without it: python -m dramatiq_sidekiq_flow release app:broker JID, or restart_remaining(broker, jid).",
+            key,
         )
     return WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", reply[1])
 

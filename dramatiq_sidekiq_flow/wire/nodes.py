@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Union
+from typing import Any, NoReturn, Union
 
 import attrs
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
 from . import codec
 from .dialect import KEYS, WORKFLOW
+from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
 from .shapes import MAX_DELAY, Shape
 
 #: A node in its wire form.
@@ -99,9 +100,16 @@ class Job:
     def __init__(self, job_class: str, *args: Any, **options: Any) -> None:
         if not isinstance(job_class, str) or not job_class:
             raise InvalidWorkflow(f"A job needs the name of a class or actor, not {job_class!r}.", job_class)
+        check_names(options)
+        self._set(job_class, args, options)
+
+    def _set(self, job_class: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         codec.check(args, "args")
         check_options(options, of_job=True)
         self.__attrs_init__(job_class, args, options)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_attribute("A Job", name, "Start it: Workflow(Job(...)).run().")
 
     def __repr__(self) -> str:
         said = [repr(self.job_class), *map(repr, self.args), *(f"{k}={v!r}" for k, v in self.options.items())]
@@ -110,11 +118,16 @@ class Job:
 
 @attrs.frozen(init=False, repr=False)
 class Chain:
-    """Nodes that run one after another.  An empty chain completes at once."""
+    """Nodes that run one after another.  An empty chain completes at once.
+
+    Raises:
+      InvalidWorkflow: if a list of nodes is given: ``Chain(*nodes)``.
+    """
 
     children: tuple[Any, ...]
 
     def __init__(self, *children: Any) -> None:
+        check_children("Chain", children)
         self.__attrs_init__(children)
 
     def __repr__(self) -> str:
@@ -123,11 +136,16 @@ class Chain:
 
 @attrs.frozen(init=False, repr=False)
 class Group:
-    """Nodes that run side by side; complete when all are.  Empty: at once."""
+    """Nodes that run side by side; complete when all are.  Empty: at once.
+
+    Raises:
+      InvalidWorkflow: if a list of nodes is given: ``Group(*nodes)``.
+    """
 
     children: tuple[Any, ...]
 
     def __init__(self, *children: Any) -> None:
+        check_children("Group", children)
         self.__attrs_init__(children)
 
     def __repr__(self) -> str:
@@ -143,7 +161,7 @@ class WithDelay:
 
     Parameters:
       task: The node.
-      delay: Milliseconds, or a timedelta.
+      delay: Milliseconds, or a timedelta.  Below 100 ms a warning says so.
     """
 
     task: Any
@@ -152,6 +170,8 @@ class WithDelay:
     def __init__(self, task: Any, delay: int | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
+        elif type(delay) is int:
+            warn_of_short(delay)
         if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
             raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
@@ -217,7 +237,9 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
-            f"{node!r} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...).", node
+            f"{node!r:.200} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...)."
+            f"{what_it_is(node)}",
+            node,
         )
     return wire
 
@@ -262,9 +284,12 @@ def _load(wire: Wire) -> Node:
     kind = wire["__type__"]
     if kind == "job":
         options = {k: v for k, v in wire.items() if k not in RESERVED or k == "jid"}
-        return Job(wire["class"], *wire["args"], **options)
+        job = Job.__new__(Job)
+        # Written by another program, which may have options of its own.
+        job._set(wire["class"], tuple(wire["args"]), options)
+        return job
     if kind == "with_delay":
-        return WithDelay(_load(wire["task"]), delay=int(wire["delay"]))
+        return WithDelay(_load(wire["task"]), timedelta(milliseconds=int(wire["delay"])))
     children = map(_load, wire["children"])
     return Chain(*children) if kind == "chain" else Group(*children)
 

@@ -20,6 +20,7 @@ from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constan
 from ..wire.payload import DEFAULTS
 from .completion import Completion
 from .inline import warn_of_weight
+from .outline import outline
 from .plan import barrier_ttl, derived
 
 #: Attribute of a message: the run that its id is known to.
@@ -228,6 +229,10 @@ class Workflow:
             "jid": message.message_id,
             **job_options(message, of_actor),
         }
+
+    def __str__(self) -> str:
+        """A line for each step."""
+        return outline(self.wire)
 
     def __repr__(self) -> str:
         return f"Workflow({self.node!r})"

@@ -43,7 +43,7 @@ def _step(job: Wire) -> str:
 
 
 def _shown(value: Any) -> str:
-    return repr(value)[:ARGUMENTS]
+    return repr(value)[: ARGUMENTS + 1]
 
 
 def _time(delay: float) -> str:

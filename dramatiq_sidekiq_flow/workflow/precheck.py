@@ -25,7 +25,7 @@ from ..wire.payload import DEFAULTS
 if TYPE_CHECKING:
     from .completion import Completion
 
-#: Pairs of class and queue that are remembered as looked at.
+#: Classes, queues and pairs of them that are remembered as looked at.
 _MOST_SEEN = 10_000
 
 
@@ -39,8 +39,9 @@ class Precheck:
         # A copy of its own: in the other one a name that was looked for in vain is not looked for again, though it
         # is published before its step is due.
         self._registry = Registry(completion.broker.connection)
-        self._seen: set[tuple[str, Any]] = set()
-        self._queues: set[str] = set()
+        self._seen: set[Any] = set()
+        self._names: set[str] = set()
+        self._queues: set[Any] = set()
 
     def check(self, wire: Wire) -> None:
         """Look at each step of a tree.
@@ -53,11 +54,14 @@ class Precheck:
                 self._refuse_shared(name, queue)
             if (name, queue) in self._seen:
                 continue
-            if len(self._seen) >= _MOST_SEEN:
-                self._seen.clear()
+            for seen in (self._seen, self._names, self._queues):
+                if len(seen) >= _MOST_SEEN:
+                    seen.clear()
             self._seen.add((name, queue))
-            if name not in self.completion.broker.actors and name not in NOOP_CLASSES:
-                self._look_for_class(name)
+            if name not in self._names:
+                self._names.add(name)
+                if name not in self.completion.broker.actors and name not in NOOP_CLASSES:
+                    self._look_for_class(name)
             self._look_for_queue(name, queue)
 
     def noop_queue(self, wire: Wire) -> str:

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import Chain, Job, SidekiqBroker, Workflow, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow.testing import FlowTest
 from dramatiq_sidekiq_flow.wire.payload import INHERITED
 
 from ..running import eventually, members, working
@@ -36,6 +37,7 @@ def broker(redis_url: str) -> Iterator[SidekiqBroker]:
 def push(client: redis.Redis, name: str, **fields: Any) -> None:
     """A job as Ruby pushes it."""
     job = {"class": name, "args": [], "jid": "a" * 24, "queue": "python", "retry": 0, "created_at": 1.0, **fields}
+    client.sadd("queues", "python")
     client.lpush("queue:python", json.dumps(job))
 
 
@@ -89,16 +91,18 @@ def test_what_a_job_sends_has_its_context_whether_it_is_a_step_or_not(
     assert told["dramatiq"] == {"locale": "its own"}
 
 
-def test_nothing_is_left_for_what_comes_after(broker: SidekiqBroker, client: redis.Redis) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_for_what_comes_after(broker: SidekiqBroker, fails: bool) -> None:
     @dramatiq.actor(queue_name="python", broker=broker)
-    def sends(what: str = "") -> None:
-        if what:
-            Workflow(Job("R", queue="ruby"), broker).run()
+    def step(fails: bool = False) -> None:
+        if fails:
+            raise ValueError
 
-    push(client, "sends", **CONTEXT)
-    push(client, "sends", args=["start"], jid="b" * 24)
-    with working(broker, threads=1):
-        (job,) = eventually(lambda: members(client, "ruby"))
-    assert context_of(job) == {}
-    sends.send()
-    assert context_of(members(client, "python")[0]) == {}
+    with FlowTest(broker) as flow:
+        client = broker.connection.client  # of the server in use
+        # One thread does everything here.
+        push(client, "step", args=[fails], **CONTEXT)
+        flow.drain()
+        step.send()
+        (job,) = members(client, "python")
+        assert context_of(job) == {}

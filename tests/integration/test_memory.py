@@ -24,6 +24,7 @@ from dramatiq_sidekiq_flow import (
     current_run,
 )
 from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidTemplate, UnknownTemplate
+from dramatiq_sidekiq_flow.store import scripts
 
 from ..running import eventually, members, working
 
@@ -212,7 +213,8 @@ def test_params_are_in_the_memory_before_the_first_job_is(
     monkeypatch.setattr(broker.connection, "send", lambda commands: sent.append(commands) or original(commands))
     run_id = registry.run("translate", {"text": "a"})
     # In the same script: there is no moment between.
-    assert len(sent) == 1
+    written = [command for commands in sent for command in commands if command[0] == "EVALSHA"]
+    assert [command[1] for command in written] == [scripts.START.sha]
     assert memory_of(client, run_id) == {"text": "a", "languages": ["de"], "fail": False}
     (job,) = members(client, "python")
     assert job["workflow_run_id"] == run_id

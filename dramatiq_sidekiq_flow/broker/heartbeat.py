@@ -81,13 +81,17 @@ class Heartbeat:
             self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
             self._thread.start()
 
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's members and thread."""
+        self._lock = threading.Lock()
+        self._members, self._thread = set(), None
+
     def register(self, queue_name: str) -> str:
-        """Register this process for a queue; returns the member."""
+        """Register this process for a queue, from the next beat on; returns the member."""
         member = keys.worker_member(self.identity, queue_name)
         with self._lock:
             self._members.add(member)
             self._start()
-        workers.beat(self.connection, [member], self.timeout)
         return member
 
     def beat(self) -> None:

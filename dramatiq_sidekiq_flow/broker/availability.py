@@ -34,6 +34,11 @@ class Availability:
         self._last = 0.0
         self._logged = 0.0
 
+    @property
+    def lasts(self) -> bool:
+        """Whether an outage lasts."""
+        return self._since is not None
+
     def lost(self, error: BaseException) -> float:
         """Note that Redis is away, or refuses.
 

@@ -128,9 +128,9 @@ class SidekiqConsumer(Consumer):
                 self.logger.warning(
                     "This worker missed its heartbeats and was declared dead; it registers again as %s.", window.member
                 )
-            window.registered = True
             self.broker.heartbeat.beat()
             return True
+        window.registered = True
         if isinstance(payloads, str):
             window.unavailable = True
             self._pause(PAUSE)

@@ -17,7 +17,7 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, StepSkipped, WorkflowMiddlewareMissing, WrongType
+from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
 from ..store.callback_storage import stored_keys
 from ..store.connection import FAULTS, LOST
@@ -241,7 +241,8 @@ class SidekiqConsumer(Consumer):
             except (ConnectionClosed, *LOST):
                 raise
             except FlowError as e:
-                self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
+                what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
+                self.logger.error("Job %s %s, and is now in 'dead': %s", message.message_id, what, e)
                 failure = killed(message.payload, self.queue_name, e)
                 message.stuff_exception(e)
             except Exception as e:

@@ -9,15 +9,18 @@ sent while nothing happens.
 from __future__ import annotations
 
 import contextlib
+import select
+import socket
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
+import redis
 from redis.exceptions import ResponseError
 
 from .connection import Connection
-from .faults import LOST, classified
+from .faults import ServerUnavailable, classified
+from .resp3 import ErrorReply, Push, Replies
 
 #: Reads, and so registers, any number of lists in one command. A key of another
 #: type counts as empty.
@@ -30,20 +33,17 @@ end
 return lengths
 """
 
+_READ_SIZE = 65_536
+
 
 class TrackingRefused(Exception):
     """The server, a proxy or an access rule does not allow client tracking."""
 
 
-@attrs.frozen
-class _Invalidated:
-    """What the server pushes: the keys that changed; None for all of them (FLUSHDB)."""
-
-    keys: Sequence[bytes] | None
-
-
 class Tracking:
     """A connection of its own, in RESP3, that tracks lists.  For one thread.
+
+    redis-py opens it (address, TLS, password, database); what arrives is read here.
 
     Raises:
       TrackingRefused: if the server refuses to track.
@@ -52,32 +52,40 @@ class Tracking:
 
     def __init__(self, connection: Connection) -> None:
         self._asked: deque[Sequence[str]] = deque()
+        self._replies = Replies()
         self._opener = connection
         try:
-            self._connection = connection.exclusive(protocol=3)
+            self._connection = connection.exclusive()
         except ResponseError as e:
-            raise TrackingRefused(str(e)) from None
+            raise classified(e) from None
+        self._socket: socket.socket = self._connection._sock
         try:
-            self._connection._parser.set_invalidation_push_handler(_invalidated)
-            self._connection.send_command("CLIENT", "TRACKING", "ON")
-            self._connection.read_response()
-        except (ResponseError, AttributeError) as e:
-            self.close()
-            raise TrackingRefused(str(e)) from None
+            self._begin(("HELLO", 3))
+            self._begin(("CLIENT", "TRACKING", "ON"))
         except BaseException:
             self.close()
             raise
 
+    def _begin(self, command: Sequence[Any]) -> None:
+        """Send a command of the handshake, and wait for its reply."""
+        self._send(command)
+        while True:
+            ready, _, _ = select.select([self._socket], [], [], self._opener.longest_wait)
+            if not ready:
+                raise redis.TimeoutError(f"No reply to {command[0]}.")
+            for reply in self._receive():
+                if isinstance(reply, ErrorReply):
+                    raise TrackingRefused(reply.text)
+                if not isinstance(reply, Push):
+                    return
+
     def fileno(self) -> int:
         """The socket, to be waited on."""
-        number: int = self._connection._sock.fileno()
-        return number
+        return self._socket.fileno()
 
     def ask(self, keys: Sequence[str]) -> None:
         """Ask for the lengths of lists, and to be told when they change."""
-        self._connection.send_packed_command(
-            self._connection.pack_command("EVAL", _LENGTHS, len(keys), *keys), check_health=False
-        )
+        self._send(("EVAL", _LENGTHS, len(keys), *keys))
         self._asked.append(keys)
 
     @property
@@ -98,27 +106,45 @@ class Tracking:
         """
         filled: list[str] = []
         changed: list[str] | None = []
-        while self._connection.can_read(timeout=0):
-            try:
-                reply = self._connection.read_response(push_request=True)
-            except LOST:
-                raise
-            except ResponseError as e:
-                raise classified(e) from None
-            if not isinstance(reply, _Invalidated):
+        for reply in self._receive():
+            if isinstance(reply, ErrorReply):
+                raise ServerUnavailable(ResponseError(reply.text))
+            if not isinstance(reply, Push):
                 keys = self._asked.popleft()
                 filled += [key for key, length in zip(keys, reply) if length]
-            elif reply.keys is None:
+            elif reply.parts[0] != b"invalidate":
+                continue
+            elif reply.parts[1] is None:
+                # FLUSHDB
                 changed = None
             elif changed is not None:
-                changed += [key.decode("utf-8", "replace") for key in reply.keys]
+                changed += [key.decode("utf-8", "replace") for key in reply.parts[1]]
         return filled, changed
+
+    def _send(self, command: Sequence[Any]) -> None:
+        self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+
+    def _receive(self) -> list[Any]:
+        """The replies that have arrived."""
+        limit = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            while True:
+                data = self._socket.recv(_READ_SIZE)
+                if not data:
+                    raise redis.ConnectionError("Connection closed by server.")
+                self._replies.feed(data)
+        except (TimeoutError, BlockingIOError):
+            pass
+        except OSError as e:
+            if "did not complete" not in str(e):  # an SSL socket with nothing to read yet
+                raise redis.ConnectionError(f"Error while reading from socket: {e}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                self._socket.settimeout(limit)
+        return self._replies.take()
 
     def close(self) -> None:
         """Close the connection."""
         with contextlib.suppress(Exception):
             self._opener.drop(self._connection)
-
-
-def _invalidated(response: Any) -> _Invalidated:
-    return _Invalidated(response[1])

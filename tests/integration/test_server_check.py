@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,13 @@ def test_a_user_who_may_not_call_info_has_a_worker_all_the_same(
     client.acl_deluser("worker")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 # -- a real cluster ----------------------------------------------------------------
 
 
@@ -88,7 +96,8 @@ def test_a_user_who_may_not_call_info_has_a_worker_all_the_same(
 def cluster(tmp_path: Path) -> Iterator[str]:
     """The URL of a server in cluster mode."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    with EmbeddedServer(binary=binary, cluster_enabled=True, data_dir=tmp_path) as cluster:
+    settings = {"cluster_enabled": True, "cluster_port": free_port()}
+    with EmbeddedServer(binary=binary, data_dir=tmp_path, **settings) as cluster:
         yield cluster.url
 
 

@@ -136,10 +136,10 @@ class Connection:
         clean = False
         try:
             replies = self._exchange(connection, commands)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                self._exchange(connection, [("SCRIPT", "LOAD", script.source) for script in scripts.ALL])
-                again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                for i, reply in zip(again, self._exchange(connection, [commands[i] for i in again])):
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                whole = [scripts.with_source(commands[i]) for i in unknown]
+                for i, reply in zip(unknown, self._exchange(connection, whole)):
                     replies[i] = reply
             clean = True
         finally:

@@ -223,3 +223,23 @@ def test_a_child_works_with_a_broker_that_the_parent_works_with(redis_url: str, 
         run_in_fork(child)
     assert client.lrange("ran", 0, -1) == [b"parent", b"child"]
     broker.close()
+
+
+def test_a_server_that_has_forgotten_its_scripts_gets_them_again(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that forgets them again before the second try."""
+    connection = connect(redis_url)
+    client.script_flush()
+    exchange = Connection._exchange
+
+    def forgetful(*arguments: Any) -> Any:
+        replies = exchange(*arguments)
+        client.script_flush()
+        return replies
+
+    monkeypatch.setattr(Connection, "_exchange", staticmethod(forgetful))
+    queues.push(connection, "q", [b"one"])
+    queues.push(connection, "q", [b"two"])
+    assert client.lrange("queue:q", 0, -1) == [b"two", b"one"]
+    connection.close()

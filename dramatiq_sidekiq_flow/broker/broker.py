@@ -114,7 +114,7 @@ class SidekiqBroker(dramatiq.Broker):
         self.log_limit = LogLimit()
         # What must not wait for each other has connections of its own.
         self.fetching = self.connection.lane(FETCHING)
-        self.waiter = Waiter(self.connection, self.availability)
+        self.waiter = Waiter(self.connection)
         self.commit = GroupCommit(self.connection.lane(), self.availability)
         beating = self.connection.lane(2)
         self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000)

@@ -40,6 +40,10 @@ class TrackingRefused(Exception):
     """The server, a proxy or an access rule does not allow client tracking."""
 
 
+class TrackingLost(redis.ConnectionError):
+    """The connection that tracks is gone, or silent."""
+
+
 class Tracking:
     """A connection of its own, in RESP3, that tracks lists.  For one thread.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 
 import dramatiq
@@ -12,9 +13,8 @@ import redis
 
 from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker import waiter as module
-from dramatiq_sidekiq_flow.broker.availability import Availability
 from dramatiq_sidekiq_flow.broker.waiter import Waiter
-from dramatiq_sidekiq_flow.store.connection import connect
+from dramatiq_sidekiq_flow.store.connection import LOST, connect
 
 from ..running import eventually, working
 
@@ -22,7 +22,7 @@ from ..running import eventually, working
 @pytest.fixture
 def waiter(redis_url: str) -> Iterator[Waiter]:
     connection = connect(redis_url)
-    waiter = Waiter(connection, Availability())
+    waiter = Waiter(connection)
     yield waiter
     waiter.stop()
     connection.close()
@@ -33,12 +33,20 @@ class Waiting:
 
     def __init__(self, waiter: Waiter, queue_name: str, seconds: float = 30.0) -> None:
         self.woken = threading.Event()
+        self.lost: Exception | None = None
         self.thread = threading.Thread(target=self._run, args=(waiter, queue_name, seconds), daemon=True)
         self.thread.start()
 
     def _run(self, waiter: Waiter, queue_name: str, seconds: float) -> None:
-        if waiter.wait(queue_name, seconds):
-            self.woken.set()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if waiter.wait(queue_name, seconds):
+                    self.woken.set()
+                    return
+            except LOST as e:
+                self.lost = e
+                return
 
 
 def registered(client: redis.Redis, keys: int = 1) -> bool:
@@ -102,8 +110,7 @@ def test_a_killed_connection_is_made_anew(waiter: Waiter, client: redis.Redis) -
     for one in client.client_list():
         if int(one["id"]) != mine:
             client.client_kill_filter(_id=one["id"])
-    # It looks once, since it may have missed something.
-    assert waiting.woken.wait(10)
+    eventually(lambda: waiting.lost)
     again = Waiting(waiter, "a")
     eventually(lambda: registered(client))
     client.lpush("queue:a", "a job")
@@ -113,18 +120,43 @@ def test_a_killed_connection_is_made_anew(waiter: Waiter, client: redis.Redis) -
 def test_a_silent_connection_is_found_out(redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECHECK", 0.05)
     connection = connect(redis_url, socket_timeout=0.2)
-    waiter = Waiter(connection, Availability())
+    waiter = Waiter(connection)
     waiting = Waiting(waiter, "a")
     eventually(lambda: registered(client))
     client.execute_command("CLIENT", "PAUSE", 1000, "ALL")
-    assert waiting.woken.wait(10)
-    assert waiter.availability.lasts
-    again = Waiting(waiter, "a")
+    eventually(lambda: waiting.lost)
     client.execute_command("CLIENT", "UNPAUSE")
+    again = Waiting(waiter, "a")
     client.lpush("queue:a", "a job")
     assert again.woken.wait(10)
     waiter.stop()
     connection.close()
+
+
+def test_the_others_wait_on_where_the_one_that_reads_is_lost(waiter: Waiter, client: redis.Redis) -> None:
+    waiting = [Waiting(waiter, name) for name in "abc"]
+    eventually(lambda: registered(client, 3))
+    mine = client.client_id()
+    for one in client.client_list():
+        if int(one["id"]) != mine:
+            client.client_kill_filter(_id=one["id"])
+    # One is told of the loss; the others are told to look, since they may have missed something.
+    eventually(lambda: sum(one.woken.is_set() or one.lost is not None for one in waiting) == 3)
+    again = Waiting(waiter, "b")
+    eventually(lambda: registered(client))
+    client.lpush("queue:b", "a job")
+    assert again.woken.wait(10)
+
+
+def test_another_one_reads_when_the_time_of_the_first_is_up(waiter: Waiter, client: redis.Redis) -> None:
+    first = threading.Thread(target=waiter.wait, args=("a", 0.2))
+    first.start()
+    eventually(lambda: registered(client))
+    waiting = Waiting(waiter, "b")
+    eventually(lambda: registered(client, 2))
+    first.join()
+    client.lpush("queue:b", "a job")
+    assert waiting.woken.wait(10)
 
 
 def test_a_key_of_another_type_is_waited_for_like_an_empty_queue(waiter: Waiter, client: redis.Redis) -> None:
@@ -172,12 +204,12 @@ def test_a_server_that_allows_it_later_is_asked_again(
 ) -> None:
     monkeypatch.setattr(module, "ASK_AGAIN", 0.05)
     connection = connect(refusing_url)
-    waiter = Waiter(connection, Availability())
+    waiter = Waiter(connection)
     waiter.wait("a", 0.1)
-    eventually(lambda: not waiter.tracks)
+    assert not waiter.tracks
     client.execute_command("ACL", "SETUSER", "worker", "+client|tracking")
-    eventually(lambda: waiter.tracks)
     waiting = Waiting(waiter, "a")
+    eventually(lambda: waiter.tracks)
     eventually(lambda: registered(client))
     client.lpush("queue:a", "a job")
     assert waiting.woken.wait(10)

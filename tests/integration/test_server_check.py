@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,15 @@ import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
+from dramatiq_sidekiq_flow import (
+    Chain,
+    Group,
+    RedisHashMemory,
+    SidekiqBroker,
+    WithDelay,
+    Workflow,
+    WorkflowMiddleware,
+)
 from dramatiq_sidekiq_flow.broker.lifecycle import UnusableServer
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
@@ -23,6 +32,8 @@ from dramatiq_sidekiq_flow.store import server
 from dramatiq_sidekiq_flow.store.connection import connect
 
 from ..running import eventually, working
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Answer:
@@ -78,6 +89,30 @@ def test_a_user_who_may_not_call_info_has_a_worker_all_the_same(
         eventually(lambda: client.llen("ran") == 2)
         assert client.scard("processes") == 1
     assert sum("may not call INFO" in record.getMessage() for record in caplog.records) == 1
+    broker.close()
+    client.acl_deluser("worker")
+
+
+def test_the_rights_in_the_documentation_are_enough(redis_url: str, client: redis.Redis) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (rights,) = re.findall(r"A worker needs.*`(\+@read[^`]*)`", text)
+    client.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["*"], commands=rights.split())
+    broker = SidekiqBroker(url=redis_url.replace("redis://", "redis://worker:secret@"), poll_interval=50)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+
+    @dramatiq.actor(queue_name="python", broker=broker, max_retries=1, min_backoff=10, max_backoff=10)
+    def step(name: str) -> dict[str, str]:
+        if client.rpush("ran", name) == 1:
+            raise ValueError
+        return {name: name}
+
+    tree = Chain(step.message("a"), Group(step.message("b"), step.message("c")), WithDelay(step.message("d"), 50))
+    with working(broker):
+        Workflow(tree, broker).run()
+        eventually(lambda: client.llen("ran") == 5)
+        eventually(lambda: broker.waiter.tracks)
+        broker.join("python", timeout=20_000)
+        assert not broker.availability.lasts
     broker.close()
     client.acl_deluser("worker")
 

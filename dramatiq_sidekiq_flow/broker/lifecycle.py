@@ -15,7 +15,10 @@ from .order import WorkQueue, message_of
 
 
 class Lifecycle(Middleware):
-    """Threads up, quiet before the end, nothing left behind.  First in the list: around all others."""
+    """Starts and stops what a worker needs beside its threads, and follows each of its jobs.
+
+    The broker calls its hooks around those of all middleware; it is not in their list.
+    """
 
     @property
     def actor_options(self) -> set[str]:

@@ -169,7 +169,14 @@ class SidekiqConsumer(Consumer):
         failure = message.failure
         if failure is None and message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
-            failure = decide(message.payload, self.queue_name, message.exception, self._actor(message), Retries())
+            failure = decide(
+                message.payload,
+                self.queue_name,
+                message.exception,
+                self._actor(message),
+                Retries(),
+                own_options=message.options,
+            )
         elif failure is None and message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
             self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
@@ -249,6 +256,8 @@ class SidekiqConsumer(Consumer):
         )
         if reply[0] == b"TYPE":
             raise WrongType(f"The Redis key {reply[1].decode()!r} is no sorted set. Remove it.", reply[1])
+        if failure.action == "retry":
+            self.broker.poller.nudge(failure.at)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.broker.actors.get(message.actor_name)

@@ -10,19 +10,17 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import dramatiq
 from dramatiq.common import compute_backoff
-from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF, DEFAULT_MIN_BACKOFF
+from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload
 from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
-
-if TYPE_CHECKING:
-    from dramatiq.broker import Broker
 
 
 @attrs.frozen
@@ -51,7 +49,7 @@ class Retries(DramatiqRetries):
 
     Parameters:
       max_retries: For jobs that arrive without ``retry``; Sidekiq's 25.
-      min_backoff, max_backoff: Milliseconds.
+      min_backoff, max_backoff: Milliseconds; 0 does not wait.
       retry_when: ``(retries, exception) -> bool``; decides instead of ``retry``.
     """
 
@@ -66,7 +64,12 @@ class Retries(DramatiqRetries):
         super().__init__(
             max_retries=max_retries, min_backoff=min_backoff, max_backoff=max_backoff, retry_when=retry_when
         )
-        self.own_backoff = bool(min_backoff or max_backoff)
+        self.own_backoff = min_backoff is not None or max_backoff is not None
+        # Dramatiq takes a 0 for its default.
+        if min_backoff is not None:
+            self.min_backoff = min_backoff
+        if max_backoff is not None:
+            self.max_backoff = max_backoff
 
     @classmethod
     def taking_over(cls, other: DramatiqRetries) -> Retries:
@@ -86,21 +89,37 @@ class Retries(DramatiqRetries):
         return own | {"retry", "dead", "backtrace", "tags", "retry_for", "retry_queue"}
 
     def after_process_message(
-        self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         if exception is None:
             return
-        failure = decide(message.payload, message.queue_name, exception, broker.actors.get(message.actor_name), self)
+        actor = broker.actors.get(message.actor_name)
+        failure = decide(
+            message.payload,
+            message.queue_name,
+            exception,
+            actor,
+            self,
+            own_options=message.options,
+        )
         message.failure = failure
+        retries = message.payload.retries
+        if failure.action != "retry" and _is_expected(exception, actor):
+            self.logger.info("Aborting message %r.", message.message_id)
+            message.fail()
+            return
+        # As Dramatiq leaves them, for the hooks and callbacks that follow.
+        message.options["retries"] = retries + 1
+        message.options["traceback"] = traceback.format_exc(limit=30)
+        message.options["requeue_timestamp"] = int(time.time() * 1000)
         if failure.action == "retry":
-            self.logger.info("Retrying message %r in %.1f seconds.", message.message_id, failure.at - time.time())
+            delay = max(failure.at - time.time(), 0.0)
+            self.logger.info("Retrying message %r in %d milliseconds.", message.message_id, delay * 1000)
             return
         message.fail()
         self.logger.warning("Message %r is %s.", message.message_id, _PAST[failure.action])
-        actor = broker.actors.get(message.actor_name)
         target = message.options.get("on_retry_exhausted") or (actor and actor.options.get("on_retry_exhausted"))
         if target:
-            retries = message.payload.retries
             broker.get_actor(target).send(
                 message.asdict(), {"retries": retries, "max_retries": _tries(message.payload.fields, actor, self)}
             )
@@ -115,6 +134,8 @@ def decide(
     exception: BaseException,
     actor: dramatiq.Actor[Any, Any] | None,
     settings: Retries,
+    *,
+    own_options: Mapping[str, Any] | None = None,
 ) -> Failure:
     """Decide what becomes of a job whose actor raised.
 
@@ -122,6 +143,7 @@ def decide(
       queue: Where the job came from.
       actor: None where no actor has the job's name (tried again like any
         failure: the process that knows it may be on its way).
+      own_options: The message's, which come before its actor's.
     """
     now = time.time()
     options: dict[str, Any] = actor.options if actor else {}
@@ -130,9 +152,8 @@ def decide(
     count = fields["retry_count"]
     if tries is False:
         return Failure("discard", b"")
-    throws = options.get("throws")
     retry_when = options.get("retry_when", settings.retry_when)
-    if throws and isinstance(exception, throws):
+    if _is_expected(exception, actor):
         again = False
     elif retry_when is not None:
         again = bool(retry_when(count, exception))
@@ -143,7 +164,7 @@ def decide(
         again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
     if not again:
         return bury(fields)
-    return Failure("retry", codec.encode(fields), now + _delay(count, exception, options, settings))
+    return Failure("retry", codec.encode(fields), now + _delay(count, exception, own_options or {}, options, settings))
 
 
 def bury(fields: dict[str, Any]) -> Failure:
@@ -174,12 +195,28 @@ def _tries(fields: dict[str, Any], actor: dramatiq.Actor[Any, Any] | None, setti
     return retry if isinstance(retry, int) else True
 
 
-def _delay(count: int, exception: BaseException, options: dict[str, Any], settings: Retries) -> float:
+def _is_expected(exception: BaseException, actor: dramatiq.Actor[Any, Any] | None) -> bool:
+    """Whether the actor's ``throws`` names it."""
+    throws: Any = actor.options.get("throws") if actor else None
+    return bool(throws) and isinstance(exception, throws)
+
+
+def _delay(
+    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
+) -> float:
+    """Seconds until the next try."""
     if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
         return exception.delay / 1000
-    if settings.own_backoff or "min_backoff" in options or "max_backoff" in options:
-        least = options.get("min_backoff") or settings.min_backoff or DEFAULT_MIN_BACKOFF
-        most = min(options.get("max_backoff") or settings.max_backoff, DEFAULT_MAX_BACKOFF)
+    least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
+    if settings.own_backoff or least is not None or most is not None:
+        least = settings.min_backoff if least is None else least
+        most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
         return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
     jitter: int = random.randrange(10)  # noqa: S311
     return float(count**4 + 15 + jitter * (count + 1))
+
+
+def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
+    """The message's option, or its actor's, or None."""
+    value = own.get(name)
+    return value if type(value) is int else options.get(name)

@@ -171,14 +171,18 @@ def test_current_message(broker: SidekiqBroker) -> None:
     def look() -> None:
         message = CurrentMessage.get_current_message()
         assert message is not None
-        seen.append((message.message_id, message.options.get("retries", 0)))
-        if len(seen) < 2:
+        seen.append((message.message_id, message.options.get("retries"), message.options.get("requeue_timestamp")))
+        if len(seen) < 3:
             raise ValueError
 
+    before = int(time.time() * 1000)
     jid = look.send().message_id
     with working(broker):
-        eventually(lambda: len(seen) == 2)
-    assert seen == [(jid, 0), (jid, 1)]
+        eventually(lambda: len(seen) == 3)
+    assert [entry[:2] for entry in seen] == [(jid, None), (jid, 1), (jid, 2)]
+    stamps = [entry[2] for entry in seen]
+    assert stamps[0] is None
+    assert before <= stamps[1] <= stamps[2] <= time.time() * 1000
 
 
 def test_async_actors_are_steps(broker: SidekiqBroker) -> None:

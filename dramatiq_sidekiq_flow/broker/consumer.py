@@ -26,7 +26,7 @@ from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
 from .events import Buried
 from .message import SidekiqMessage, to_message
 from .order import held_back
-from .retries import Failure, Retries, decide, killed
+from .retries import Failure, Retries, decide, killed, rejected
 
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
@@ -193,9 +193,7 @@ class SidekiqConsumer(Consumer):
                 # As Sidekiq treats an unknown class: a deploy may be on its way.
                 failure = decide(message.payload, self.queue_name, error, None, Retries())
             else:
-                failure = killed(message.payload, self.queue_name, error)
-                if message.payload.fields.get("dead") is False:
-                    failure = Failure("discard", b"")
+                failure = rejected(message.payload, self.queue_name, error)
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:

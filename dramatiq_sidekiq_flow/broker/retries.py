@@ -16,11 +16,14 @@ from typing import Any
 import attrs
 import dramatiq
 from dramatiq.common import compute_backoff
+from dramatiq.logging import get_logger
 from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload
 from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
+
+_logger = get_logger(__name__)
 
 
 @attrs.frozen
@@ -151,7 +154,7 @@ def decide(
     fields = payload.failed(job.fields, exception, now=now, queue=queue, backtrace=lines(exception))
     count = fields["retry_count"]
     if tries is False:
-        return Failure("discard", b"")
+        return _discard(job, fields, "retry: false")
     retry_when = options.get("retry_when", settings.retry_when)
     if _is_expected(exception, actor):
         again = False
@@ -163,14 +166,39 @@ def decide(
     if again and isinstance(retry_for, (int, float)):
         again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
     if not again:
-        return bury(fields)
+        return bury(job, fields)
     return Failure("retry", codec.encode(fields), now + _delay(count, exception, own_options or {}, options, settings))
 
 
-def bury(fields: dict[str, Any]) -> Failure:
-    """Dead, or discarded where ``dead`` is false."""
+def bury(job: Payload, fields: dict[str, Any]) -> Failure:
+    """Dead, or discarded where ``dead`` is false.
+
+    Parameters:
+      fields: The job with what Sidekiq notes of the failure.
+    """
     if fields.get("dead") is False:
+        return _discard(job, fields, "dead: false")
+    return Failure("dead", codec.encode(fields))
+
+
+def rejected(job: Payload, queue: str, exception: BaseException) -> Failure:
+    """Dead without another try, or discarded where ``dead`` is false."""
+    fields = payload.failed(job.fields, exception, now=time.time(), queue=queue, backtrace=lines(exception))
+    return bury(job, fields)
+
+
+def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
+    """Nothing is kept of a plain job; of a step, without which its run could never go on, all is."""
+    if job.run_id is None and not job.stack:
         return Failure("discard", b"")
+    _logger.warning(
+        "Step %s (%s) of run %s failed and has %s, but its run waits for it: it is in 'dead', and retrying it there "
+        "resumes the run.",
+        job.jid,
+        job.actor_name,
+        job.run_id,
+        option,
+    )
     return Failure("dead", codec.encode(fields))
 
 

@@ -176,6 +176,7 @@ class SidekiqConsumer(Consumer):
                 self._actor(message),
                 Retries(),
                 own_options=message.options,
+                stopping=self.broker.quiet,
             )
         elif failure is None and message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
@@ -221,6 +222,9 @@ class SidekiqConsumer(Consumer):
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.
             message.failure = failure
+            if failure.action == "requeue":
+                self.requeue([message])
+                return
             self._write_failure(message.receipt, failure, message.payload, time.time())
         self.window.settle(message.receipt)
 

@@ -17,6 +17,7 @@ import attrs
 import dramatiq
 from dramatiq.common import compute_backoff
 from dramatiq.logging import get_logger
+from dramatiq.middleware import Shutdown
 from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
@@ -31,8 +32,9 @@ class Failure:
     """A decision.
 
     Attributes:
-      action: ``retry``, ``dead`` or ``discard`` (``retry: false``, or dead
-        with ``dead: false``).
+      action: ``retry``; ``dead``; ``discard`` (``retry: false``, or dead with
+        ``dead: false``); ``requeue`` (a shutdown interrupted it: back into its
+        queue as it was).
       payload: The job with what Sidekiq notes of the failure.
       at: When to try again, epoch seconds.
     """
@@ -104,8 +106,14 @@ class Retries(DramatiqRetries):
             actor,
             self,
             own_options=message.options,
+            stopping=broker.quiet,
         )
         message.failure = failure
+        if failure.action == "requeue":
+            self.logger.info(
+                "Message %r was interrupted by the shutdown and goes back to its queue.", message.message_id
+            )
+            return
         retries = message.payload.retries
         if failure.action != "retry" and _is_expected(exception, actor):
             self.logger.info("Aborting message %r.", message.message_id)
@@ -139,6 +147,7 @@ def decide(
     settings: Retries,
     *,
     own_options: Mapping[str, Any] | None = None,
+    stopping: bool = False,
 ) -> Failure:
     """Decide what becomes of a job whose actor raised.
 
@@ -147,7 +156,11 @@ def decide(
       actor: None where no actor has the job's name (tried again like any
         failure: the process that knows it may be on its way).
       own_options: The message's, which come before its actor's.
+      stopping: The process shuts down, so a Shutdown is its own and not the
+        job's failure (``processor.rb``, ``Sidekiq::Shutdown``).
     """
+    if stopping and isinstance(exception, Shutdown):
+        return Failure("requeue", b"")
     now = time.time()
     options: dict[str, Any] = actor.options if actor else {}
     tries = _tries(job.fields, actor, settings)

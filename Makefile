@@ -13,7 +13,7 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -35,6 +35,9 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
+
+dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-workflow (downloaded) on a SidekiqBroker
+	@$(BIN)/python -m tests.dramatiq_suite
 
 # Where no Docker engine answers, a root file system is made (debootstrap, as root).
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import default_middleware
+from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..errors import PayloadError, WrongType
@@ -151,8 +151,31 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        super().__init__(middleware=[Lifecycle(), *middleware])
+        #: Around all middleware, and none of it: `before` and `after` count from the application's first.
+        self._lifecycle = Lifecycle()
+        super().__init__(middleware=list(middleware))
+        self.actor_options |= self._lifecycle.actor_options
         self.queues: set[str] = set()
+
+    # -- hooks --------------------------------------------------------------
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of the lifecycle, then of each middleware in order."""
+        self._follow(f"before_{signal}", *args, **kwargs)
+        super().emit_before(signal, *args, **kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of each middleware in reverse order, then of the lifecycle."""
+        super().emit_after(signal, *args, **kwargs)
+        self._follow(f"after_{signal}", *args, **kwargs)
+
+    def _follow(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            getattr(self._lifecycle, hook)(self, *args, **kwargs)
+        except MiddlewareError:
+            raise
+        except Exception:
+            self.logger.critical("Unexpected failure in %s of %r.", hook, self._lifecycle, exc_info=True)
 
     # -- declaring ----------------------------------------------------------
 

@@ -26,7 +26,7 @@ from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
 from .events import Buried
 from .message import SidekiqMessage, to_message
 from .order import held_back
-from .retries import Failure, Retries, decide, killed
+from .retries import Failure, Retries, decide, killed, rejected
 
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
@@ -213,7 +213,15 @@ class SidekiqConsumer(Consumer):
         failure = message.failure
         if failure is None and message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
-            failure = decide(message.payload, self.queue_name, message.exception, self._actor(message), Retries())
+            failure = decide(
+                message.payload,
+                self.queue_name,
+                message.exception,
+                self._actor(message),
+                Retries(),
+                own_options=message.options,
+                stopping=self.broker.quiet,
+            )
         elif failure is None and message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
             self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
@@ -229,9 +237,7 @@ class SidekiqConsumer(Consumer):
                 # As Sidekiq treats an unknown class: a deploy may be on its way.
                 failure = decide(message.payload, self.queue_name, error, None, Retries())
             else:
-                failure = killed(message.payload, self.queue_name, error)
-                if message.payload.fields.get("dead") is False:
-                    failure = Failure("discard", b"")
+                failure = rejected(message.payload, self.queue_name, error)
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
@@ -253,6 +259,9 @@ class SidekiqConsumer(Consumer):
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.
             message.failure = failure
+            if failure.action == "requeue":
+                self.requeue([message])
+                return
             try:
                 self._write_failure(message.receipt, failure, message.payload, time.time())
             except WrongType as e:
@@ -307,6 +316,8 @@ class SidekiqConsumer(Consumer):
         )
         if reply[0] == b"TYPE":
             raise WrongType(f"The Redis key {reply[1].decode()!r} is not a sorted set. Remove it.", reply[1])
+        if failure.action == "retry":
+            self.broker.poller.nudge(failure.at)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.broker.actors.get(message.actor_name)

@@ -65,8 +65,9 @@ class ServerCheck:
 class Lifecycle(Middleware):
     """Starts and stops the parts of a worker process, and follows each job.
 
-    The first middleware, around all others.  Each part starts, tries again and
-    stops by itself: none of them needs Redis to be there, or another part.
+    The broker calls its hooks around those of all middleware; it is not in their
+    list.  Each part starts, tries again and stops by itself: none of them needs
+    Redis to be there, or another part.
     """
 
     @property

@@ -14,7 +14,7 @@ options = {"max_connections": int(os.environ["CONNECTIONS"])} if "CONNECTIONS" i
 broker = SidekiqBroker(url=os.environ["REDIS_URL"], **options)
 broker.add_middleware(WorkflowMiddleware())
 dramatiq.set_broker(broker)
-client = redis.Redis.from_url(os.environ["REDIS_URL"])
+client = redis.Redis.from_url(os.environ["REDIS_URL"], client_name="actors")
 
 
 def declare(number: int) -> Any:

@@ -52,14 +52,16 @@ class FleetView:
 
     def look(self, max_age: float = MAX_AGE) -> Fleet:
         """The fleet as it was at most ``max_age`` seconds ago; the last copy where Redis cannot be asked."""
-        with self._lock:
-            if time.monotonic() - self._at > max_age:
-                try:
-                    self._fleet = _fleet(*processes.fleet(self.connection))
-                except Exception as e:
-                    self.logger.debug("The processes could not be looked at: %s", e)
+        # One thread looks; others, and a child that was forked meanwhile, take the copy.
+        if time.monotonic() - self._at > max_age and self._lock.acquire(blocking=False):
+            try:
+                self._fleet = _fleet(*processes.fleet(self.connection))
+            except Exception as e:
+                self.logger.debug("The processes could not be looked at: %s", e)
+            finally:
                 self._at = time.monotonic()
-            return self._fleet
+                self._lock.release()
+        return self._fleet
 
 
 def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:

@@ -270,8 +270,8 @@ class Completion:
             own_barriers.advance(self, self.barriers, message, memory, fields)
             return
 
-        # Both a delay and a reference to a chain with delays have this key.
-        delays = b'"delay"' in payload.raw or self.retrieve is not None
+        # Both a delay and a reference to a chain with delays have this key; a job with a time of its own has "at".
+        delays = b'"delay"' in payload.raw or b'"at"' in payload.raw or self.retrieve is not None
         ttl = barrier_ttl(None, payload.stack) if delays else RETRY_HORIZON
         walk = [Walk(callback.barrier, kind_of(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dramatiq
+import msgspec
 from dramatiq.common import q_name
 
 from ..wire import codec
@@ -63,8 +64,9 @@ def to_local(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     return dramatiq.Message(
         queue_name=queue,
         actor_name=payload.actor_name,
-        args=tuple(payload.args),
-        kwargs={},
+        # Other brokers' messages are JSON: an ActiveJob's dates and decimals are text there.
+        args=tuple(msgspec.to_builtins(payload.args)),
+        kwargs=msgspec.to_builtins(payload.kwargs),
         options=options,
         message_id=payload.jid,
     )

@@ -69,6 +69,7 @@ class Payload:
       fields: The whole object, every key of it, and the jid where it had none.
       actor_name: ``class``, or ``wrapped`` for a carrier or an ActiveJob.
       args: The arguments, for an ActiveJob those inside it.
+      kwargs: The keyword arguments of an ActiveJob; no other job has any.
       jid: The job's id; where none was written, one made from the bytes, so
         that the same bytes delivered twice are the same job.
       stack: The callback stack, top last.
@@ -84,6 +85,7 @@ class Payload:
     stack: tuple[Callback, ...]
     dialect: Dialect = WORKFLOW
     namespace: str = ""
+    kwargs: Mapping[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
@@ -119,11 +121,12 @@ class Payload:
                 stack = load_stack(callbacks)
             except PayloadError as e:
                 raise type(e)(e.message, raw) from None
+        kwargs: dict[str, Any] = {}
         if name in NOOP_CLASSES and type(fields.get("wrapped")) is str:
             name = fields["wrapped"]
             _check_name(name, "wrapped", raw)
         elif name in active_job.WRAPPERS:
-            name, args = active_job.unwrap(fields, raw)
+            name, args, kwargs = active_job.unwrap(fields, raw)
             _check_name(name, "wrapped", raw)
         run_id = fields.get(dialect.run_id_key)
         if type(run_id) is str and len(run_id) > MAX_NAME:
@@ -132,7 +135,7 @@ class Payload:
         if type(namespace) is not str:
             raise InvalidPayload(f"The job's {NAMESPACE_KEY} must be a name, not {shortened(namespace)}.", raw)
         jid: str = fields["jid"]
-        return cls(raw, fields, name, args, jid, stack, dialect, namespace)
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs)
 
     @property
     def run_id(self) -> str | None:

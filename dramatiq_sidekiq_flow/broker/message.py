@@ -24,6 +24,7 @@ from ..wire.active_job import WRAPPERS
 from ..wire.nodes import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, seconds
 from ..wire.shapes import MAX_NAME
+from . import message_options
 from .retries import Failure
 
 #: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
@@ -97,8 +98,7 @@ def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
     limit of age does not drop it.
     """
     fields = payload.fields
-    options = fields.get(DRAMATIQ_KEY)
-    options = dict(options) if type(options) is dict else {}
+    options = message_options.read(fields.get(DRAMATIQ_KEY))
     if payload.retries:
         options["retries"] = payload.retries
     created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()

@@ -10,7 +10,7 @@ from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import SkipMessage
 
-from . import cancellation
+from . import cancellation, ruby_features
 from .order import WorkQueue, message_of
 
 
@@ -46,6 +46,7 @@ class Lifecycle(Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         broker.tally.start(message)
+        ruby_features.before_process(message)
         if message.actor_name in broker.cancellable:
             message.cancelled = cancellation.enter(broker.connection, message.message_id)
             if message.cancelled:

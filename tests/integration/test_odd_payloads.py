@@ -37,7 +37,7 @@ ODD: dict[str, dict[str, Any]] = {
     "a huge failed_at": {"failed_at": HUGE, "retry_for": 5, "retry_count": 1},
     "a huge retry_for": {"retry_for": HUGE, "failed_at": 1.0, "retry_count": 1},
     "a negative retry_for": {"retry_for": -HUGE},
-    "a huge retry_count": {"retry_count": HUGE, "retry": HUGE + 1},
+    "a huge retry_count": {"retry_count": HUGE, "retry": HUGE * 10},
     "a negative retry_count": {"retry_count": -HUGE},
     "a huge retry": {"retry": HUGE},
     "a huge backtrace": {"backtrace": HUGE},

@@ -17,7 +17,7 @@ from typing import Any, Union
 import attrs
 import msgspec
 
-from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
+from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow, cut
 from . import codec
 from .dialect import KEYS, WORKFLOW
 from .shapes import MAX_DELAY, Shape
@@ -136,16 +136,16 @@ class WithDelay:
 
     Parameters:
       task: The node.
-      delay: Milliseconds, or a timedelta.
+      delay: Milliseconds (250.5, too), or a timedelta.
     """
 
     task: Any
-    delay: int
+    delay: int | float
 
-    def __init__(self, task: Any, delay: int | timedelta) -> None:
+    def __init__(self, task: Any, delay: int | float | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
-        if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
+        if type(delay) not in (int, float) or not 0 <= delay <= MAX_DELAY:
             raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
 
@@ -257,7 +257,7 @@ def _load(wire: Wire) -> Node:
         options = {k: v for k, v in wire.items() if k not in RESERVED}
         return Job(wire["class"], *wire["args"], **options)
     if kind == "with_delay":
-        return WithDelay(_load(wire["task"]), delay=int(wire["delay"]))
+        return WithDelay(_load(wire["task"]), delay=wire["delay"])
     children = map(_load, wire["children"])
     return Chain(*children) if kind == "chain" else Group(*children)
 
@@ -287,7 +287,26 @@ def validate(wire: Any) -> None:
     try:
         msgspec.convert(wire, Shape)
     except (msgspec.ValidationError, RecursionError) as e:
-        raise InvalidNode(f"This is no workflow tree: {e}", wire) from None
+        raise InvalidNode(f"This is no workflow tree: {cut(e)}", wire) from None
+    check_depth(wire)
+
+
+def check_depth(wire: Wire) -> None:
+    """See that a tree is not nested deeper than Ruby reads, nor than Python can walk it.
+
+    Raises:
+      InvalidNode: if it is.
+    """
+    levels = [(wire, codec.MAX_DEPTH)]
+    while levels:
+        node, depth = levels.pop()
+        if depth <= 0:
+            raise InvalidNode(f"The workflow tree is nested deeper than {codec.MAX_DEPTH} levels.", wire)
+        if "task" in node:
+            levels.append((node["task"], depth - 1))
+        elif "children" in node:
+            nested = [child for child in node["children"] if child["__type__"] != "job"]
+            levels.extend((child, depth - 2) for child in nested)
 
 
 def total_delay(wire: Wire) -> float:
@@ -299,6 +318,13 @@ def total_delay(wire: Wire) -> float:
         return float(wire.get("delay", 0))
     delays = [total_delay(child) for child in wire.get("children", ())]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)
+
+
+def latest_start(wire: Wire) -> float:
+    """The latest ``at`` of the jobs of a tree, in epoch seconds; 0 where none has one."""
+    if wire["__type__"] == "reference":
+        return 0.0  # its ``at`` is a place in a chain; chains whose jobs have one are not stored
+    return max((float(job.get("at", 0)) for job in jobs(wire)), default=0.0)
 
 
 def completes_at_once(node: Wire) -> bool:

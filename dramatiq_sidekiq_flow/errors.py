@@ -7,7 +7,31 @@ the ``retry`` or ``dead`` set, so it is part of what operators see.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 100
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = 4
+_repr.maxlevel = 3
+
+
+def shortened(value: Any) -> str:
+    """The repr of a value for a message: of a large one its beginning and its end.
+
+    Whoever can write to Redis decides how large a value is; a message goes
+    into a log line, and into ``error_message``.
+    """
+    try:
+        return _repr.repr(value)
+    except Exception:  # an integer of more digits than Python writes, a __repr__ that raises
+        return f"<{type(value).__name__}>"
+
+
+def cut(text: object, limit: int = 500) -> str:
+    """A text for a message, cut where it is longer than ``limit`` characters."""
+    text = str(text)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 class FlowError(Exception):
@@ -55,7 +79,7 @@ class InvalidPayload(PayloadError):
 
 
 class UnsupportedPayload(PayloadError):
-    """A job in a format that only another program can read (encryption)."""
+    """A job in a format that only another program can read (encryption, objects of Ruby)."""
 
 
 class InvalidCallbacks(PayloadError):
@@ -142,6 +166,13 @@ class WorkflowMiddlewareMissing(FlowError):
 
 class PoisonPill(FlowError):
     """The job was in flight each time that its worker died, three times over."""
+
+
+class JobExpired(FlowError):
+    """A step was taken after its ``expiry``, so it did not run and what follows it waits.
+
+    ``value`` is the expiry, in epoch seconds.
+    """
 
 
 class StepSkipped(FlowError):

@@ -236,7 +236,7 @@ class WorkflowMiddleware(Middleware):
 
 
 class _KeptOutput(logging.Filter):
-    """Drops Dramatiq's warning that a returned value was discarded, where it was kept.
+    """Drops Dramatiq's warning that a returned value was discarded, where it was kept, and where we say it.
 
     Dramatiq warns for each job that returns something without the Results
     middleware.  The record does not hold the value, so it is looked up in the
@@ -250,6 +250,9 @@ class _KeptOutput(logging.Filter):
         while frame is not None:
             if frame.f_code.co_name in ("process_message", "after_process_message"):
                 value = frame.f_locals.get("res", frame.f_locals.get("result"))
+                payload = getattr(frame.f_locals.get("message"), "payload", None)
+                if record.name.endswith("WorkerThread") and payload is not None and payload.run_id is not None:
+                    return False  # said once, with what to do: workflow.dropped_output
                 if value is not None:
                     return not isinstance(value, Mapping)
             if frame.f_back is None:

@@ -288,11 +288,11 @@ class SidekiqBroker(dramatiq.Broker):
         try:
             if delay is not None and delay > 0:
                 at = now + delay / 1000
-                queues.schedule(self.connection, at, codec.encode(fields))
+                queues.schedule(self.connection, at, codec.encode_payload(fields))
                 self.poller.nudge(at)
             else:
                 fields["enqueued_at"] = now
-                queues.push(self.connection, fields["queue"], (codec.encode(fields),))
+                queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
         except LOST as e:
             raise ConnectionClosed(e) from None
         mark_sent(message)

@@ -295,7 +295,7 @@ class SidekiqConsumer(Consumer):
             also += stored_keys(callback.remaining for callback in payload.stack)
             # A dead job may be retried for as long as `dead` keeps it.
             waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
-            ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack) / 1000 + 1, MAX_TTL))
+            ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack, now) / 1000 + 1, MAX_TTL))
             if self.broker.completion is not None:
                 memory, least = self.broker.completion.memory_of(payload)
                 ttl = max(ttl, least)

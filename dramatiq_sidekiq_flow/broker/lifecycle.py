@@ -14,7 +14,7 @@ from ..context import set_current_job
 from ..errors import ConfigurationError
 from ..store import server
 from ..store.connection import LOST
-from . import cancellation, signals
+from . import cancellation, ruby_features, signals
 from .order import WorkQueue, message_of
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class Lifecycle(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         set_current_job(message.payload)
         broker.tally.start(message)
+        ruby_features.before_process(message)
         if message.actor_name in broker.cancellable:
             message.cancelled = cancellation.enter(broker.connection, message.message_id)
             if message.cancelled:

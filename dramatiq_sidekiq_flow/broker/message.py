@@ -10,17 +10,22 @@ one object under the key ``dramatiq``, which Ruby carries along unread.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
 import dramatiq
+import msgspec
 from dramatiq.broker import MessageProxy
 
-from ..errors import InvalidArguments, StepEnqueuedItself
+from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
+from ..wire.active_job import WRAPPERS
 from ..wire.nodes import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited, seconds
+from ..wire.shapes import MAX_NAME
+from . import message_options
 from .retries import Failure
 
 #: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
@@ -97,23 +102,37 @@ class SidekiqMessage(MessageProxy):
         """What the actor raised."""
         return self._exception
 
+    def asdict(self) -> dict[str, Any]:
+        """The message as a dict of JSON values, as it is sent to ``on_failure`` and its like.
+
+        The dates and decimals of an ActiveJob are text there.
+        """
+        fields: dict[str, Any] = self._message.asdict()
+        if self.payload.fields["class"] in WRAPPERS:
+            fields["args"] = msgspec.to_builtins(fields["args"])
+            fields["kwargs"] = msgspec.to_builtins(fields["kwargs"])
+        return fields
+
 
 def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
-    """The Dramatiq message of a payload taken from a queue."""
+    """The Dramatiq message of a payload taken from a queue.
+
+    A payload that does not say when it was made counts as made now, so that a
+    limit of age does not drop it.
+    """
     fields = payload.fields
-    options = fields.get(DRAMATIQ_KEY)
-    options = dict(options) if type(options) is dict else {}
+    options = message_options.read(fields.get(DRAMATIQ_KEY))
     if payload.retries:
         options["retries"] = payload.retries
         failed = seconds(fields.get("retried_at")) or seconds(fields.get("failed_at"))
         if failed is not None:
             options["requeue_timestamp"] = int(failed * 1000)
-    created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or 0.0
+    created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
     return dramatiq.Message(
         queue_name=queue_name,
         actor_name=payload.actor_name,
         args=tuple(payload.args),
-        kwargs={},
+        kwargs=dict(payload.kwargs),
         options=options,
         message_id=payload.jid,
         message_timestamp=int(created * 1000),
@@ -193,6 +212,12 @@ def to_fields(message: dramatiq.Message[Any], of_actor: Mapping[str, Any], *, no
       InvalidArguments, InvalidOptions: at the caller.
     """
     codec.check(message.args, "args")
+    if len(message.actor_name) > MAX_NAME:
+        raise InvalidArguments(
+            f"An actor's name has at most {MAX_NAME} characters, and {shortened(message.actor_name)} has "
+            f"{len(message.actor_name)}.",
+            message.actor_name,
+        )
     fields = job_options(message, of_actor)
     fields["class"] = message.actor_name
     fields["args"] = message.args

@@ -175,8 +175,8 @@ def decide(
         again = bool(retry_when(count, exception))
     else:
         again = count < (DEFAULT_RETRIES if tries is True else tries)
-    retry_for = job.fields.get("retry_for")
-    if again and isinstance(retry_for, (int, float)):
+    retry_for = payload.retry_for(job.fields)
+    if again and retry_for is not None:
         again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
     if not again:
         return bury(job, fields)

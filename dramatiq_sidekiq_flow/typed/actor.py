@@ -178,6 +178,8 @@ class TypedActor(dramatiq.Actor[..., R]):
             raise InvalidInput(f"{self.actor_name} takes {what}, not ({given:.200}).", (args, kwargs))
         if not args:
             return dict(kwargs) or None
+        if args[0] is None:
+            return None  # a nil, as the gem's typed jobs take it: nothing was given
         if isinstance(args[0], Mapping):
             return dict(args[0])
         if not _is(args[0], self.input):

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Union
 import attrs
 import msgspec
 
-from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
+from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow, cut
 from . import codec
 from .dialect import KEYS, WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
@@ -161,18 +161,21 @@ class WithDelay:
 
     Parameters:
       task: The node.
-      delay: Milliseconds, or a timedelta.  Below 100 ms a warning says so.
+      delay: Milliseconds (250.5, too), or a timedelta.  Below 100 ms a warning says so.
     """
 
     task: Any
-    delay: int
+    delay: int | float
 
-    def __init__(self, task: Any, delay: int | timedelta) -> None:
+    def __init__(self, task: Any, delay: int | float | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
-        elif type(delay) is int:
+        elif type(delay) in (int, float):
             warn_of_short(delay)
-        if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
+        self._set(task, delay)
+
+    def _set(self, task: Any, delay: int | float) -> None:
+        if type(delay) not in (int, float) or not 0 <= delay <= MAX_DELAY:
             raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
 
@@ -289,7 +292,9 @@ def _load(wire: Wire) -> Node:
         job._set(wire["class"], tuple(wire["args"]), options)
         return job
     if kind == "with_delay":
-        return WithDelay(_load(wire["task"]), timedelta(milliseconds=int(wire["delay"])))
+        delayed = WithDelay.__new__(WithDelay)
+        delayed._set(_load(wire["task"]), wire["delay"])
+        return delayed
     children = map(_load, wire["children"])
     return Chain(*children) if kind == "chain" else Group(*children)
 
@@ -319,7 +324,26 @@ def validate(wire: Any) -> None:
     try:
         msgspec.convert(wire, Shape)
     except (msgspec.ValidationError, RecursionError) as e:
-        raise InvalidNode(f"This is no workflow tree: {e}", wire) from None
+        raise InvalidNode(f"This is no workflow tree: {cut(e)}", wire) from None
+    check_depth(wire)
+
+
+def check_depth(wire: Wire) -> None:
+    """See that a tree is not nested deeper than Ruby reads, nor than Python can walk it.
+
+    Raises:
+      InvalidNode: if it is.
+    """
+    levels = [(wire, codec.MAX_DEPTH)]
+    while levels:
+        node, depth = levels.pop()
+        if depth <= 0:
+            raise InvalidNode(f"The workflow tree is nested deeper than {codec.MAX_DEPTH} levels.", wire)
+        if "task" in node:
+            levels.append((node["task"], depth - 1))
+        elif "children" in node:
+            nested = [child for child in node["children"] if child["__type__"] != "job"]
+            levels.extend((child, depth - 2) for child in nested)
 
 
 def total_delay(wire: Wire) -> float:
@@ -331,6 +355,13 @@ def total_delay(wire: Wire) -> float:
         return float(wire.get("delay", 0))
     delays = [total_delay(child) for child in wire.get("children", ())]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)
+
+
+def latest_start(wire: Wire) -> float:
+    """The latest ``at`` of the jobs of a tree, in epoch seconds; 0 where none has one."""
+    if wire["__type__"] == "reference":
+        return 0.0  # its ``at`` is a place in a chain; chains whose jobs have one are not stored
+    return max((float(job.get("at", 0)) for job in jobs(wire)), default=0.0)
 
 
 def completes_at_once(node: Wire) -> bool:

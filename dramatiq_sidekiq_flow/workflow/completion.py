@@ -45,6 +45,7 @@ from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
 from ..wire.references import is_reference
 from . import own_barriers
 from .collisions import Collision, collisions
+from .dropped_output import DroppedOutput
 from .plan import Ids, Plan, Source, barrier_ttl, completes_at_once, plan
 from .precheck import Precheck
 
@@ -97,6 +98,7 @@ class Completion:
             self.retrieve, self._store = callback_storage.retrieve, callback_storage.store
         #: Callback stacks travel whole.
         self.inline = self.references is None and self.retrieve is None
+        self.dropped = DroppedOutput(getattr(broker, "local", broker), memory is not None)
         self._warned: set[str] = set()
         self._precheck = Precheck(self)
         self._collided: set[Collision] = set()
@@ -281,6 +283,8 @@ class Completion:
         advance, so it comes before it, and a crash in between writes it again.
         """
         memory = self.memory_of(payload)
+        if value is not None and payload.run_id is not None:
+            self.dropped.warn(payload.actor_name, value)
         if self.memory is None or payload.run_id is None or not isinstance(value, Mapping):
             return memory, {}
         values = namespaced(value, payload.namespace)
@@ -317,8 +321,8 @@ class Completion:
             own_barriers.advance(self, self.barriers, message, memory, fields)
             return
 
-        # Both a delay and a reference to a chain with delays have this key.
-        delays = b'"delay"' in payload.raw or self.retrieve is not None
+        # Both a delay and a reference to a chain with delays have this key; a job with a time of its own has "at".
+        delays = b'"delay"' in payload.raw or b'"at"' in payload.raw or self.retrieve is not None
         ttl = barrier_ttl(None, payload.stack) if delays else RETRY_HORIZON
         walk = [Walk(callback.barrier, kind_of(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0

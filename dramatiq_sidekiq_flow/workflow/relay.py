@@ -15,8 +15,9 @@ from typing import Any
 
 import attrs
 from dramatiq.errors import BrokerConnectionError
-from dramatiq.middleware import MiddlewareError
+from dramatiq.middleware import MiddlewareError, SkipMessage
 
+from ..broker import ruby_features
 from ..broker.bridge import Bridge, is_away
 from ..broker.gateway import Gateway
 from ..broker.local import encode, is_step, to_local, to_payload
@@ -150,6 +151,10 @@ class Relay(Completion):
         step = message.workflow_step = self._doing.step = Step(message.message_id)
         try:
             step.payload = self._payload(message)
+            ruby_features.check(step.payload)
+        except SkipMessage:
+            message.workflow_step = self._doing.step = None
+            raise
         except FlowError as e:
             # Its run could not go on after it: it is not run, and goes to `dead`.
             self.logger.error("Message %s cannot be run and goes to 'dead': %s", message.message_id, e)

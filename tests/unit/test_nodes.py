@@ -44,7 +44,6 @@ def test_a_job_keeps_options_that_only_ruby_knows() -> None:
         lambda: Job(None),  # type: ignore[arg-type]
         lambda: WithDelay(Job("A"), delay=-1),
         lambda: WithDelay(Job("A"), delay=10**15 + 1),
-        lambda: WithDelay(Job("A"), delay=1.5),  # type: ignore[arg-type]
         lambda: WithDelay(Job("A"), delay=True),
         lambda: dump(Chain("A"), leaf),
         lambda: dump(Group(Job("A"), None), leaf),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import time
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -41,7 +41,7 @@ def test_what_is_sent_is_what_sidekiq_would_push(broker: SidekiqBroker, client: 
         "retry": 5,
         "tags": ["etl"],
     }
-    assert re.fullmatch("[0-9a-f]{24}", message.message_id)
+    assert uuid.UUID(message.message_id)
     assert client.smembers("queues") == {b"python"}
 
 

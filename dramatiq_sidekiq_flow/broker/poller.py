@@ -190,8 +190,6 @@ def _promotion(member: bytes, now: float) -> sets.Promotion:
     if isinstance(fields["queue"], (list, dict)):
         raise InvalidPayload("The queue of a job must be a string.", member)
     queue = fields["queue"] = str(fields["queue"] or DEFAULTS["queue"])
-    # A name that Redis cannot be sent is none.
-    queue.encode()
     fields.setdefault("jid", fingerprint(member))
     fields.setdefault("created_at", now)
     fields["enqueued_at"] = now

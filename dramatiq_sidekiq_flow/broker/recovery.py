@@ -242,8 +242,6 @@ def _orphan(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.
     try:
         # Its callback stack is not needed here, wherever that is kept.
         job = Payload.decode(raw, lambda stored: None)
-        # A jid that Redis cannot be sent is none.
-        job.jid.encode()
         return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)
     except PayloadError as e:
         return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))

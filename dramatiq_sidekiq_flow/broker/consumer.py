@@ -28,7 +28,7 @@ from .events import Buried
 from .message import SidekiqMessage, to_message
 from .order import held_back
 from .retries import Failure, Retries, decide, killed
-from .window import reserve
+from .window import Window, reserve
 
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
@@ -118,10 +118,15 @@ class SidekiqConsumer(Consumer):
         return True
 
     def _fetch(self, count: int) -> bool:
-        window, broker = self.window, self.broker
-        free = reserve(window, broker.windows.values(), broker.threads, count)
+        free = reserve(self.window, self.broker.windows.values(), self.broker.threads, count)
+        try:
+            return self._fetch_into(self.window, count, free)
+        finally:
+            self.window.reserved = 0
+
+    def _fetch_into(self, window: Window, count: int, free: int) -> bool:
         jobs = queues.fetch(
-            broker.connection,
+            self.broker.connection,
             window.member,
             self.queue_name,
             window.next_base(),

@@ -40,6 +40,10 @@ PAGES = 10
 AGAIN = 60.0
 
 
+#: Troubles that are logged one by one after a beat.
+MAX_LINES = 10
+
+
 class Recovery:
     """What one process does for dead workers."""
 
@@ -60,13 +64,17 @@ class Recovery:
         #: What was logged, and when each member is looked at again (monotonic).
         self._logged: set[tuple[bytes, str]] = set()
         self._again: dict[bytes, float] = {}
+        self._troubles: list[str] = []
 
     def recover_all(self, dead: Sequence[bytes]) -> None:
         """Recover dead workers: those that a beat has named, and the pages after them."""
         with self._lock:
             self._suspects.clear()
-            self._recover_pages(dead)
-            self.try_suspects()
+            try:
+                self._recover_pages(dead)
+                self.try_suspects()
+            finally:
+                self._log_troubles()
 
     def _recover_pages(self, dead: Sequence[bytes]) -> None:
         heartbeat = self.heartbeat
@@ -213,18 +221,26 @@ class Recovery:
         self.flush()
         with self._lock:
             self.try_suspects()
+            self._log_troubles()
 
     def _log_once(self, member: bytes, what: str, text: str) -> None:
         if (member, what) not in self._logged:
             if len(self._logged) >= 10_000:
                 self._logged.clear()
             self._logged.add((member, what))
+            self._troubles.append(text)
+
+    def _log_troubles(self) -> None:
+        troubles, self._troubles = self._troubles, []
+        for text in troubles[:MAX_LINES]:
             self.logger.error("%s", text)
+        if len(troubles) > MAX_LINES:
+            self.logger.error("There are %d more of them in the Redis key %r.", len(troubles) - MAX_LINES, keys.WORKERS)
 
 
 def _member(raw: bytes) -> str:
     member = raw.decode()
-    if member.count(":") < 3:
+    if not keys.is_member(member):
         raise ValueError("it is not of the form HOST:PID:NONCE:QUEUE")
     return member
 

@@ -36,7 +36,7 @@ _fetches = itertools.count(1)
 def reserve(window: Window, windows: Iterable[Window], threads: int, count: int) -> int:
     """How many of the jobs that a window fetches next begin at once, since threads are idle.
 
-    They stay reserved for that fetch until it is answered.
+    They stay reserved for that fetch until the caller sets ``window.reserved`` to 0.
 
     Parameters:
       windows: All of the process.
@@ -70,6 +70,7 @@ class Window:
         self.drained = False
         #: Paused, or not to be fetched from: queues after it do not wait for it.
         self.unavailable = False
+        #: Idle threads that wait for what is being fetched.
         self.reserved = 0
         self._base: str | None = None
         self._trial_base: str | None = None
@@ -125,7 +126,7 @@ class Window:
         """A fetch was answered."""
         self.fetched.extend(jobs)
         # Only now: what is in flight is either expected or held.
-        self._base, self.reserved = None, 0
+        self._base = None
         self._resize()
 
     def take(self) -> tuple[str, bytes]:

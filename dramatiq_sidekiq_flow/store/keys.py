@@ -6,6 +6,9 @@ Ruby program knows them) or is ``BARRIER:u``.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 QUEUES = "queues"
 SCHEDULE = "schedule"
 RETRY = "retry"
@@ -148,6 +151,20 @@ def fetch_order(receipt: str) -> tuple[int, int]:
 def worker_member(identity: str, queue_name: str) -> str:
     """The member of :data:`WORKERS` of a worker process and queue."""
     return f"{identity}:{queue_name}"
+
+
+def readable(names: Iterable[bytes]) -> list[str]:
+    """Names that are UTF-8; others, which nothing here has written, are left out."""
+    found = []
+    for name in names:
+        with contextlib.suppress(UnicodeDecodeError):
+            found.append(name.decode())
+    return found
+
+
+def is_member(name: str) -> bool:
+    """Whether a name has the form of a member, ``HOST:PID:NONCE:QUEUE``."""
+    return name.count(":") >= 3
 
 
 def queue_of(member: str) -> str:

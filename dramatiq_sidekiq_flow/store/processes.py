@@ -56,7 +56,7 @@ def gone(connection: Connection, identity: str) -> None:
 
 def infos(connection: Connection) -> dict[str, bytes | None]:
     """Identity -> JSON of each process; None where its record has expired."""
-    found = [identity.decode() for identity in connection.call("SMEMBERS", keys.PROCESSES)]
+    found = keys.readable(connection.call("SMEMBERS", keys.PROCESSES))
     replies = connection.send([("HGET", identity, "info") for identity in found]) if found else []
     return {identity: reply for identity, reply in zip(found, replies) if not isinstance(reply, Exception)}
 

@@ -141,9 +141,11 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
                 ("EXEC",),
             ]
         )
-        found = [m.decode() for m in members if keys.queue_of(m.decode()) == queue]
+        found = [m for m in keys.readable(members) if keys.is_member(m) and keys.queue_of(m) == queue]
         if set(found) <= set(mine):
-            return sum(counts), [*scheduled, *retried]
+            # A key of another type, which somebody else made, counts as empty.
+            later = [member for reply in (scheduled, retried) if isinstance(reply, list) for member in reply]
+            return sum(count for count in counts if isinstance(count, int)), later
         # A worker that was not looked at may have taken what was in the queue.
         mine = found
 

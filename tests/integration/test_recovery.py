@@ -27,7 +27,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.broker import SidekiqMessage, recovery
 from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.errors import WrongType
-from dramatiq_sidekiq_flow.store import queues, sets, workers
+from dramatiq_sidekiq_flow.store import depths, processes, queues, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..running import eventually, in_flight, members, working
@@ -389,8 +389,17 @@ def test_one_bad_record_does_not_stop_the_other_recoveries(
     assert not client.zscore("swf:workers", name)
     assert client.zcard("swf:workers") == 44
     assert client.hkeys("swf:inflight:gone:1:abc:odd") == [b"a:1?"]
-    # One line for each, and one for the worker that was recovered.
-    assert len(caplog.records) == 45
+    # Ten lines, one for the others, and one for the worker that was recovered.
+    assert len(caplog.records) == 12
+    assert "There are 34 more" in caplog.records[-1].getMessage()
+    # Nothing else stumbles over them.
+    client.sadd("processes", b"\xff")
+    client.sadd("queues", b"\xff", "python")
+    found = depths.depths(other.connection)
+    assert (found.waiting["python"], found.in_flight["odd"]) == (5, 1)
+    client.set("schedule", "text")
+    assert queues.unfinished(other.connection, "odd") == (1, [])
+    assert processes.infos(other.connection) == {}
 
 
 def test_dead_of_another_type_keeps_poison_pills_in_flight_and_nothing_else(

@@ -38,7 +38,7 @@ def test_no_thread_is_idle_for_two_fetches() -> None:
     assert sorted(given) == [0, 0, 0, 0, 0, 1, 2, 2]
     # What was fetched is held; what was not is free again.
     for window in windows:
-        window.add([])
+        window.reserved = 0
     assert reserve(windows[0], windows, 5, 9) == 5
 
 

@@ -75,6 +75,8 @@ class SidekiqMessage(MessageProxy):
       skipped: A middleware kept it from being run.
       cancelled: A person did.
       context: In which the actor ran, where middleware is told of what follows it.
+      gone: It left flight before it began: another worker has recovered it.
+      unsure: Whether its beginning was marked is not known.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -96,6 +98,8 @@ class SidekiqMessage(MessageProxy):
         self.skipped = False
         self.cancelled = False
         self.context: Context | None = None
+        self.gone = False
+        self.unsure = False
 
     @property
     def exception(self) -> BaseException | None:

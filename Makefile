@@ -10,10 +10,11 @@ PYTEST ?= --numprocesses=auto
 DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
+CASES ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -35,6 +36,13 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
+
+dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-workflow (downloaded) on a SidekiqBroker
+	@$(BIN)/python -m tests.dramatiq_suite
+
+# Needs redis-server.
+cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a redis-server of its own (CASES="gevent tenant")
+	@$(BIN)/python -m tests.cases $(CASES)
 
 # Where no Docker engine answers, a root file system is made (debootstrap, as root).
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
@@ -80,6 +88,10 @@ $(VENV)/.installed-examples: $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-cases: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cases]'
 	@touch $@
 
 $(VENV)/.installed-web-ui: $(VENV)/.installed

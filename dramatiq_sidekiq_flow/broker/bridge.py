@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dramatiq.errors import ActorNotFound, BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from ..store import server
 from ..store.connection import FAULTS, LOST
 from .consumer import SidekiqConsumer
 from .gateway import Gateway
@@ -63,7 +64,7 @@ class Bridge:
         if not self._threads:
             self._stop = threading.Event()
             try:
-                for warning in self.gateway.connection.inspect():
+                for warning in server.inspect(self.gateway.connection):
                     self.logger.warning(warning)
             except LOST as e:
                 self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import default_middleware
+from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
-from ..errors import PayloadError
+from ..errors import PayloadError, WrongType
 from ..store import keys, processes, queues, sets
-from ..store.connection import LOST, Connection, connect
+from ..store.connection import FAULTS, LOST, Connection, connect
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS, Payload
+from .availability import Availability
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
-from .lifecycle import Lifecycle, give_back
+from .lifecycle import Lifecycle, ServerCheck, give_back
+from .log_limit import LogLimit
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
 from .order import Order, QueueOrder
 from .poller import Poller
 from .processes import Appearance, Processes
 from .retries import Retries
 from .tally import Tally
+from .waiter import Waiter
 from .window import Window
 
 if TYPE_CHECKING:
     import redis
+
+
+#: Connections that the consumers of a process share to fetch with.
+FETCHING = 4
 
 
 class Completion(Protocol):
@@ -58,7 +67,8 @@ class SidekiqBroker(dramatiq.Broker):
 
     Parameters:
       url: ``redis://``, ``rediss://`` or ``unix://``; ``embedded://`` for a
-        server of its own, for demos and tests.
+        server of its own, for demos and tests. Unless given, the environment
+        variable ``REDIS_URL``, else ``redis://localhost:6379/0``.
       client: A redis-py client instead (TLS options, ``Sentinel.master_for``).
       middleware: Dramatiq's default list unless given.  Dramatiq's ``Retries``
         in it is replaced by one that keeps Sidekiq's rules.
@@ -93,17 +103,32 @@ class SidekiqBroker(dramatiq.Broker):
         if client is not None:
             self.connection = Connection(client)
         else:
-            url = url or "redis://localhost:6379/0"
+            url = url or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
             if url.startswith("embedded://"):
                 from .. import embedded  # only demos and tests need it
 
                 url = embedded.resolve_url(url)
             self.connection = connect(url, **options)
-        self.commit = GroupCommit(self.connection)
-        self.heartbeat = Heartbeat(self.connection, heartbeat_timeout / 1000)
-        self.poller = Poller(self.connection, poll_interval / 1000)
-        # Acknowledgements that a lost connection left lying go out with a beat.
-        self.heartbeat.tasks.append(self.commit.flush)
+        self._pid = os.getpid()
+        self.availability = Availability()
+        self.log_limit = LogLimit()
+        # What must not wait for each other has connections of its own.
+        self.fetching = self.connection.lane(FETCHING)
+        self.waiter = Waiter(self.connection)
+        self.commit = GroupCommit(self.connection.lane(), self.availability)
+        beating = self.connection.lane(2)
+        self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000)
+        self.poller = Poller(beating, poll_interval / 1000)
+        self.server_check = ServerCheck(self)
+        #: Failed jobs in flight that ``retry`` or ``dead`` could not take:
+        #: member and receipt -> a call that tries again.
+        self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
+        self.heartbeat.tasks += [
+            self.server_check.repeat,
+            # Acknowledgements that an unavailable Redis left lying go out with a beat.
+            lambda: self.commit.flush(),
+            self._settle_aside,
+        ]
         self.completion: Completion | None = None
         #: What happens beside single jobs: recoveries, jobs that cannot be read.
         self.events = self.poller.events = self.heartbeat.events
@@ -126,8 +151,31 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        super().__init__(middleware=[Lifecycle(), *middleware])
+        #: Around all middleware, and none of it: `before` and `after` count from the application's first.
+        self._lifecycle = Lifecycle()
+        super().__init__(middleware=list(middleware))
+        self.actor_options |= self._lifecycle.actor_options
         self.queues: set[str] = set()
+
+    # -- hooks --------------------------------------------------------------
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of the lifecycle, then of each middleware in order."""
+        self._follow(f"before_{signal}", *args, **kwargs)
+        super().emit_before(signal, *args, **kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of each middleware in reverse order, then of the lifecycle."""
+        super().emit_after(signal, *args, **kwargs)
+        self._follow(f"after_{signal}", *args, **kwargs)
+
+    def _follow(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            getattr(self._lifecycle, hook)(self, *args, **kwargs)
+        except MiddlewareError:
+            raise
+        except Exception:
+            self.logger.critical("Unexpected failure in %s of %r.", hook, self._lifecycle, exc_info=True)
 
     # -- declaring ----------------------------------------------------------
 
@@ -240,6 +288,7 @@ class SidekiqBroker(dramatiq.Broker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
+        self._mind_fork()
         return SidekiqConsumer(self, queue_name, prefetch, timeout)
 
     def window(self, queue_name: str, prefetch: int) -> Window:
@@ -251,6 +300,12 @@ class SidekiqBroker(dramatiq.Broker):
         window.allow(prefetch)
         return window
 
+    def begin(self, worker: dramatiq.Worker) -> None:
+        """A Dramatiq worker of this process is about to start."""
+        self._mind_fork()
+        self.quiet = False
+        self.workers.append(worker)
+
     def stop_fetching(self) -> None:
         """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
 
@@ -258,26 +313,59 @@ class SidekiqBroker(dramatiq.Broker):
         Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
         """
         self.quiet = True
+        self.waiter.release()
         self.poller.stop()
         for worker in self.workers:
             give_back(worker)
 
     def hand_back(self) -> None:
-        """Put back whatever this process still holds: it shuts down.
+        """Put back what this process still holds, and leave the fleet: it shuts down.
 
-        A thread that is still at work finishes into nothing: its job is no
-        longer in flight here, and runs again elsewhere, as Sidekiq's does
-        after a hard shutdown.
+        Jobs still running lose their entry in flight: their acknowledgement is
+        ignored, and they run again elsewhere, as Sidekiq's do after a hard
+        shutdown.  What cannot be put back now is recovered by other workers.
         """
-        self.commit.flush()
-        for window in self.windows.values():
-            receipts = list(queues.in_flight(self.connection, window.member))
-            if receipts:
-                receipts.sort(key=_fetch_order)
-                queues.requeue(self.connection, window.member, window.queue_name, receipts)
+        self._attempt(self.commit.flush)
+        self._attempt(self._settle_aside)
+        for window in list(self.windows.values()):
+            self._attempt(partial(self._hand_back, window))
         self.windows.clear()
-        self.heartbeat.stop()
-        self.processes.stop()
+        self.set_aside.clear()
+        self._attempt(self.heartbeat.stop)
+        self._attempt(self.processes.stop)
+
+    def _hand_back(self, window: Window) -> None:
+        receipts = list(queues.in_flight(self.connection, window.member))
+        if receipts:
+            receipts.sort(key=_fetch_order)
+            queues.requeue(self.connection, window.member, window.queue_name, receipts)
+
+    def _attempt(self, part: Callable[[], None]) -> None:
+        """One part of the shutdown: an error in it does not keep the others from running."""
+        try:
+            part()
+        except (ConnectionClosed, *FAULTS) as e:
+            self.logger.warning("The shutdown goes on without a part, and other workers recover the jobs: %s", e)
+
+    def _settle_aside(self) -> None:
+        """Try again what ``retry`` or ``dead`` could not take."""
+        for key, write in list(self.set_aside.items()):
+            try:
+                write()
+            except WrongType:
+                continue
+            self.set_aside.pop(key, None)
+
+    def _mind_fork(self) -> None:
+        """In a forked child: begin with nothing of what the parent holds and runs."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self.windows, self.set_aside, self.workers = {}, {}, []
+        self.commit = GroupCommit(self.connection.lane(), self.availability)
+        self.tally = Tally()
+        for part in (self.heartbeat, self.poller, self.processes):
+            part.forget()
 
     # -- what a person does ---------------------------------------------------
 
@@ -326,14 +414,12 @@ class SidekiqBroker(dramatiq.Broker):
             time.sleep(interval / 1000)
 
     def close(self) -> None:
-        """Stop this process's threads and connections."""
+        """Stop this process's threads and connections; in a forked child, leave the parent's alone."""
+        self._mind_fork()
+        self.waiter.stop()
         self.poller.stop()
         if self.windows or self.heartbeat.members:
-            try:
-                self.hand_back()
-            except (ConnectionClosed, *LOST) as e:
-                # Others recover them, once this process has been silent for long enough.
-                self.logger.warning("Jobs in flight could not be put back: %s", e)
+            self.hand_back()
         self.connection.close()
 
 

@@ -7,6 +7,7 @@ process then puts the silent one's jobs back.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -18,7 +19,7 @@ from dramatiq.logging import get_logger
 
 from ..errors import PayloadError, PoisonPill
 from ..store import keys, processes, queues, workers
-from ..store.connection import Connection
+from ..store.connection import LOST, Connection
 from ..wire import codec
 from ..wire.payload import Payload, buried, failed, fingerprint
 from .events import Events, Recovered
@@ -81,13 +82,22 @@ class Heartbeat:
             self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
             self._thread.start()
 
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's members and thread."""
+        self._lock = threading.Lock()
+        self._members, self._thread = set(), None
+
     def register(self, queue_name: str) -> str:
-        """Register this process for a queue; returns the member."""
+        """Register this process for a queue; returns the member.
+
+        Where Redis is away, the next beat does it.
+        """
         member = keys.worker_member(self.identity, queue_name)
         with self._lock:
             self._members.add(member)
             self._start()
-        workers.beat(self.connection, [member], self.timeout)
+        with contextlib.suppress(*LOST):
+            workers.beat(self.connection, [member], self.timeout)
         return member
 
     def beat(self) -> None:

@@ -2,34 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import MiddlewareError, SkipMessage
 
-from . import cancellation, ruby_features
+from ..errors import ConfigurationError
+from ..store import server
+from ..store.connection import LOST
+from . import cancellation, ruby_features, signals
 from .order import WorkQueue, message_of
+
+if TYPE_CHECKING:
+    from .broker import SidekiqBroker
+
+
+class UnusableServer(ConfigurationError, MiddlewareError):
+    """A ConfigurationError that also keeps a worker from starting."""
+
+
+class ServerCheck:
+    """Looks at the server once, as soon as it answers: whether it can be used at all."""
+
+    def __init__(self, broker: SidekiqBroker) -> None:
+        self.broker = broker
+        self._done = False
+
+    def run(self) -> None:
+        """Look now; again with a later heartbeat where the server does not answer.
+
+        Raises:
+          UnusableServer: if it is a Redis Cluster, or too old.
+        """
+        self._done = False
+        try:
+            warnings = server.inspect(self.broker.connection)
+        except LOST as e:
+            self.broker.availability.lost(e)
+            return
+        except ConfigurationError as e:
+            self._done = True
+            raise UnusableServer(e.message, e.value) from None
+        self._done = True
+        for warning in warnings:
+            self.broker.logger.warning(warning)
+
+    def repeat(self) -> None:
+        """With a heartbeat: look where that was not possible before."""
+        if self._done:
+            return
+        try:
+            self.run()
+        except UnusableServer as e:
+            self.broker.logger.critical("%s This worker stops.", e)
+            self.broker.stop_fetching()
+            signals.stop_process()
 
 
 class Lifecycle(Middleware):
-    """Threads up, quiet before the end, nothing left behind.  First in the list: around all others."""
+    """Starts and stops the parts of a worker process, and follows each job.
+
+    The broker calls its hooks around those of all middleware; it is not in their
+    list.  Each part starts, tries again and stops by itself: none of them needs
+    Redis to be there, or another part.
+    """
 
     @property
     def actor_options(self) -> set[str]:
         return {"cancellable"}
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
-        for warning in broker.connection.inspect():
-            broker.logger.warning(warning)
-        broker.quiet = False
+        broker.begin(worker)
         if broker.order.kept:
             # Its threads are started after this.
             worker.work_queue = WorkQueue(broker.order)
-        broker.workers.append(worker)
         broker.poller.start()
+        try:
+            broker.server_check.run()
+        except UnusableServer as e:
+            broker.close()
+            if signals.master() is None:
+                raise
+            # In a worker process of the dramatiq command: one line, not a traceback.
+            broker.logger.critical("%s This worker ends.", e)
+            raise SystemExit(1) from None
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
         broker.processes.start()
@@ -37,8 +96,10 @@ class Lifecycle(Middleware):
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         broker.quiet = True
+        broker.waiter.release()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+        broker.waiter.stop()
         broker.poller.stop()
         if worker in broker.workers:
             broker.workers.remove(worker)

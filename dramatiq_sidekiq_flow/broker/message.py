@@ -101,6 +101,9 @@ def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
     options = message_options.read(fields.get(DRAMATIQ_KEY))
     if payload.retries:
         options["retries"] = payload.retries
+        failed = seconds(fields.get("retried_at")) or seconds(fields.get("failed_at"))
+        if failed is not None:
+            options["requeue_timestamp"] = int(failed * 1000)
     created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
     return dramatiq.Message(
         queue_name=queue_name,

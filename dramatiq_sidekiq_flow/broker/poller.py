@@ -55,6 +55,10 @@ class Poller:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's thread."""
+        self._thread = None
+
     def nudge(self, at: float) -> None:
         """This process has scheduled a job for ``at``: look then, not later."""
         if at < self._next:

@@ -90,6 +90,11 @@ class Processes:
             # A worker must start without it, too; the next beat tries again.
             self.logger.warning("The record of this process could not be written: %s", e)
 
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's record."""
+        self._lock = threading.Lock()
+        self._pending, self._written = None, ""
+
     def beat(self) -> None:
         """Write all anew, and obey."""
         with self._lock:

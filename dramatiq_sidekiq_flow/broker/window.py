@@ -39,6 +39,8 @@ class Window:
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
         self.drained = False
+        #: The member was in ``swf:workers`` when jobs were last fetched.
+        self.registered = False
         #: Paused, or not to be fetched from: queues after it do not wait for it.
         self.unavailable = False
         self._base: str | None = None

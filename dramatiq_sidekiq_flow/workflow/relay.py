@@ -227,7 +227,15 @@ class Relay(Completion):
         message.workflow_step = step
         payload = step.payload or self._payload(message, strict=False)
         if payload.fields.get("dead") is False or (payload.fields.get("retry") is False and error is step.exception):
-            return  # discarded, as Sidekiq does
+            if payload.run_id is None and not payload.stack:
+                return  # discarded, as Sidekiq does
+            self.logger.warning(
+                "Step %s (%s) of run %s failed and has retry: false or dead: false, but its run waits for it: it is in "
+                "'dead', and retrying it there resumes the run.",
+                payload.jid,
+                payload.actor_name,
+                payload.run_id,
+            )
         now = time.time()
         if not step.corpse:
             # Once: called again, the same bytes are the same member.

@@ -142,11 +142,15 @@ def test_two_pollers_promote_a_job_once(broker: SidekiqBroker, client: redis.Red
 
 
 def test_dead_of_another_type_loses_nothing(broker: SidekiqBroker, client: redis.Redis) -> None:
-    """Where `dead` cannot take a job, it stays in flight; a later start finds it."""
+    """Where `dead` cannot take a job, it stays in flight until `dead` can."""
     client.set("dead", "text")
     client.lpush("queue:default", b"{not json")
     broker.declare_queue("default")
     consumer = broker.consume("default", prefetch=1, timeout=50)
-    with pytest.raises(Exception, match="no sorted set"):
-        next(consumer)
+    assert next(consumer) is None
     assert in_flight(client) == [b"{not json"]
+    client.delete("dead")
+    for task in broker.heartbeat.tasks:
+        task()
+    assert [job["error_class"] for job in members(client, "dead")] == ["MalformedPayload"]
+    assert in_flight(client) == []

@@ -175,6 +175,20 @@ def test_throws_is_not_retried(broker: SidekiqBroker, client: redis.Redis) -> No
     failing(broker, client, "dead", {"retry": True}, throws=ValueError)
 
 
+def test_throws_is_no_warning(broker: SidekiqBroker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    @dramatiq.actor(throws=(ValueError,))
+    def expected() -> None:
+        raise ValueError
+
+    expected.send()
+    with working(broker):
+        broker.join("default", timeout=10_000)
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if "essage" in record.getMessage()]
+    assert [level for level, _ in lines] == ["INFO", "INFO"], lines
+
+
 @pytest.mark.parametrize("job", [{"retry": False}, {"retry": 0, "dead": False}])
 def test_some_failures_leave_nothing(broker: SidekiqBroker, client: redis.Redis, job: dict[str, Any]) -> None:
     @dramatiq.actor
@@ -216,6 +230,70 @@ def test_dramatiqs_retry_exception_sets_the_wait(broker: SidekiqBroker, client: 
     with working(broker):
         eventually(lambda: members(client, "retry"))
     assert 119 < client.zrange("retry", 0, 0, withscores=True)[0][1] - time.time() < 121
+
+
+def waits_of(broker: SidekiqBroker, client: redis.Redis, actor: Any, **options: Any) -> float:
+    """Seconds for which the first retry of an actor that always fails is put off."""
+    before = time.time()
+    actor.send_with_options(**options)
+    with working(broker):
+        broker.poller.stop()
+        ((_, score),) = eventually(lambda: client.zrange("retry", 0, -1, withscores=True))
+    return score - before
+
+
+@pytest.mark.parametrize(
+    ("of_actor", "of_message", "at_most"),
+    [
+        ({"min_backoff": 0}, {}, 5),
+        ({"max_backoff": 0}, {}, 5),
+        ({"min_backoff": 0, "max_backoff": 0}, {}, 5),
+        ({"min_backoff": 600_000}, {"min_backoff": 0}, 5),
+        ({"max_backoff": 600_000}, {"max_backoff": 0}, 5),
+        ({}, {"min_backoff": 10, "max_backoff": 20}, 5),
+        ({"min_backoff": 60_000}, {}, 125),
+    ],
+    ids=str,
+)
+def test_a_backoff_of_0_does_not_wait(
+    broker: SidekiqBroker, client: redis.Redis, of_actor: Any, of_message: Any, at_most: float
+) -> None:
+    @dramatiq.actor(**of_actor)
+    def boom() -> None:
+        raise ValueError
+
+    wait = waits_of(broker, client, boom, **of_message)
+    assert 0 <= wait < at_most
+    if at_most > 5:
+        assert wait >= 60
+
+
+@pytest.mark.parametrize("backoff", [{"min_backoff": 0}, {"max_backoff": 0}], ids=str)
+def test_a_backoff_of_0_for_all_actors(redis_url: str, client: redis.Redis, backoff: dict[str, int]) -> None:
+    broker = SidekiqBroker(url=redis_url, middleware=[Retries(**backoff)])
+
+    @dramatiq.actor(broker=broker)
+    def boom() -> None:
+        raise ValueError
+
+    assert waits_of(broker, client, boom) < 5
+    broker.close()
+
+
+def test_a_short_retry_does_not_wait_for_the_next_poll(redis_url: str) -> None:
+    broker = SidekiqBroker(url=redis_url, poll_interval=3_600_000)
+    tries = []
+
+    @dramatiq.actor(broker=broker)
+    def again() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise dramatiq.errors.Retry(delay=100)
+
+    with working(broker):
+        again.send()
+        eventually(lambda: len(tries) == 3)
+    broker.close()
 
 
 def test_a_failure_is_retried_and_then_done(broker: SidekiqBroker) -> None:

@@ -385,8 +385,7 @@ def test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was(
     Workflow(Chain(step.message(1), step.message(2)), broker).run()
     storage.problem = redis.ConnectionError("gone")
     consumer = broker.consume("python", prefetch=1, timeout=1000)
-    with pytest.raises(dramatiq.errors.ConnectionClosed):
-        next(consumer)
+    assert next(consumer) is None
     storage.problem = None
     message = next(consumer)
     assert message is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.broker import SidekiqMessage
-from dramatiq_sidekiq_flow.store import queues, scripts, sets, workers
+from dramatiq_sidekiq_flow.store import queues, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..running import eventually, in_flight, members, working
@@ -191,16 +191,16 @@ def test_what_outlives_a_shutdown_acknowledges_nothing_of_the_next_worker(
 class Twice(Connection):
     """A connection whose first reply always gets lost: everything is sent twice."""
 
-    def _send(self, commands: Any) -> list[Any]:
-        super()._send(commands)
-        return super()._send(commands)
+    def send_counted(self, commands: Any) -> tuple[list[Any], int]:
+        super().send_counted(commands)
+        return super().send_counted(commands)[0], 2
 
 
 @pytest.fixture
 def twice(redis_url: str) -> Iterator[SidekiqBroker]:
     broker = SidekiqBroker(url=redis_url, poll_interval=20)
     connection = Twice(redis.Redis.from_url(redis_url))
-    broker.connection = connection
+    broker.connection = broker.fetching = connection
     for part in (broker.commit, broker.heartbeat, broker.poller):
         part.connection = connection
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
@@ -280,27 +280,6 @@ def test_a_fetch_sent_twice_gives_the_same_jobs(broker: SidekiqBroker, client: r
     assert client.llen("queue:python") == 1
 
 
-def test_what_was_seen_while_waiting_does_not_travel_again(
-    broker: SidekiqBroker, client: redis.Redis, step: Any
-) -> None:
-    for n in range(3):
-        step.send(str(n))
-    member = broker.heartbeat.register("python")
-    seen = queues.wait(broker.connection, "python", 1.0)
-    assert seen is not None
-    assert client.llen("queue:python") == 3  # waiting moves nothing
-    first = queues.fetch(broker.connection, member, "python", "base", 1, seen)
-    assert first == [seen]
-    keys = ("queue:python", f"swf:inflight:{member}", "swf:workers")
-    again = scripts.FETCH.command(keys, (member, "base", 1, hashlib.sha1(seen).hexdigest()))  # noqa: S324
-    assert broker.connection.call(*again) == [b"-1", b""]
-    assert queues.fetch(broker.connection, member, "python", "base", 1, seen) == first
-    # Where another process was faster, what is taken is what there is.
-    others = queues.fetch(broker.connection, member, "python", "more", 2, seen)
-    assert others is not None
-    assert [b'["1"]' in others[0], b'["2"]' in others[1]] == [True, True]
-
-
 def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     step.send("a")
     message = take(broker)
@@ -368,10 +347,13 @@ def test_an_advance_that_found_no_server_is_tried_again(flaky: SidekiqBroker, cl
     consumer = flaky.consume("python", prefetch=200)
     assert isinstance(flaky.connection, Flaky)
     flaky.connection.cut = True
-    with pytest.raises(ConnectionClosed):
-        consumer.ack(message)
+    acknowledging = threading.Thread(target=consumer.ack, args=(message,))
+    acknowledging.start()
+    eventually(lambda: flaky.availability.lasts)
+    assert acknowledging.is_alive()
     flaky.connection.cut = False
-    consumer.ack(message)
+    acknowledging.join(10)
+    assert not acknowledging.is_alive()
     assert client.llen("queue:next") == 1
 
 
@@ -390,8 +372,7 @@ def test_a_bad_job_that_found_no_server_is_buried_later(flaky: SidekiqBroker, cl
         wanted(*arguments)
 
     consumer._write_failure = cut_first  # type: ignore[method-assign]
-    with pytest.raises(ConnectionClosed):
-        next(consumer)
+    assert next(consumer) is None
     assert len(in_flight(client)) == 1
     connection.cut = False
     consumer = flaky.consume("python", prefetch=200, timeout=100)
@@ -406,7 +387,7 @@ def test_out_of_memory_loses_nothing(broker: SidekiqBroker, client: redis.Redis,
     message = take(broker)
     client.config_set("maxmemory", "1mb")
     try:
-        with pytest.raises(redis.ResponseError, match="OOM|maxmemory"):
+        with pytest.raises(ConnectionClosed, match="OOM"):
             step.send("refused")
         finish(broker, message)
         assert [job["args"] for job in members(client, "python")] == [["b"]]

@@ -182,16 +182,58 @@ def test_a_failed_step_keeps_all_for_the_delays_that_follow_it(broker: SidekiqBr
     assert [about(client.ttl(key), HORIZON + 50 * DAY + 60) for key in kept] == [True] * 3
 
 
-def test_a_discarded_step_leaves_all_as_it_is(broker: SidekiqBroker, client: redis.Redis) -> None:
-    @dramatiq.actor(queue_name="python", retry=False)
-    def fails() -> None:
-        raise ValueError
+@pytest.mark.parametrize("options", [{"retry": False}, {"max_retries": 0, "dead": False}], ids=str)
+def test_a_step_that_a_plain_job_would_not_survive_is_dead_and_keeps_all(
+    broker: SidekiqBroker, client: redis.Redis, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its run waits for it, and goes on when it is retried."""
+    failed, ran = [], []
 
-    run_id = Workflow(Chain(fails.message(), fails.message())).start(seed={"n": 1})
-    client.expire(f"swf:mem:{run_id}", 5000)
+    @dramatiq.actor(queue_name="python", **options)
+    def fails() -> None:
+        if not failed:
+            failed.append(1)
+            raise ValueError
+
+    @dramatiq.actor(queue_name="python")
+    def after() -> None:
+        ran.append("after")
+
+    run_id = Workflow(Chain(fails.message(), after.message())).start(seed={"n": 1})
+    (job,) = members(client, "python")
+    with working(broker):
+        (dead,) = eventually(lambda: members(client, "dead"))
+        assert (dead["class"], dead["error_class"], dead["retry_count"]) == ("fails", "ValueError", 0)
+        assert about(client.ttl(barriers_of(job)[0]), HORIZON + 180 * DAY)
+        assert about(client.ttl(f"swf:mem:{run_id}"), HORIZON + 180 * DAY)
+        (line,) = [text for text in caplog.messages if "its run waits" in text]
+        assert job["jid"] in line
+        assert run_id in line
+        (raw,) = client.zrange("dead", 0, 0)
+        client.zrem("dead", raw)
+        client.lpush("queue:python", raw)
+        eventually(lambda: ran)
+        broker.join("python", timeout=20_000)
+    assert ran == ["after"]
+    assert not client.exists("dead", "retry")
+
+
+def test_a_rejected_step_is_dead_though_its_dead_option_is_false(broker: SidekiqBroker, client: redis.Redis) -> None:
+    class Reject(dramatiq.Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            message.fail()
+
+    broker.add_middleware(Reject())
+
+    @dramatiq.actor(queue_name="python", dead=False)
+    def step() -> None: ...
+
+    Workflow(Chain(step.message(), step.message())).run()
+    step.send()
     with working(broker):
         broker.join("python", timeout=20_000)
-    assert client.ttl(f"swf:mem:{run_id}") <= 5000
+    (dead,) = members(client, "dead")
+    assert dead["workflow_run_id"]
 
 
 def test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead(

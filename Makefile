@@ -57,7 +57,7 @@ web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a br
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict dramatiq_sidekiq_flow
+	$(BIN)/mypy --strict dramatiq_sidekiq_flow tests/typing
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed ## Format the code, and fix what can be fixed

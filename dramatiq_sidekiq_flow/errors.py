@@ -52,6 +52,13 @@ class ConfigurationError(FlowError):
     """The broker, the middleware or the server cannot be used this way."""
 
 
+class QueueShared(ConfigurationError):
+    """A step would go to a queue that a Ruby process consumes, which would pass it without its work.
+
+    ``value`` is the queue.
+    """
+
+
 class EmbeddedServerError(FlowError):
     """The embedded server could not be started."""
 
@@ -98,6 +105,10 @@ class InvalidWorkflow(FlowError):
     """A workflow built from something that is no node."""
 
 
+class StepEnqueuedItself(InvalidWorkflow):
+    """A step enqueued the message that it is running: raise Retry(delay=...) instead.  ``value`` is the message id."""
+
+
 class InvalidInput(FlowError):
     """What a typed actor was given does not fit its input class; the message names each path.
 
@@ -124,6 +135,13 @@ class BarrierExpired(FlowError):
     """A barrier of the job's callback stack is gone, so its run cannot go on.
 
     ``value`` is the barrier's id.
+    """
+
+
+class NothingToRelease(FlowError):
+    """A job that cannot be released: it is not in ``dead`` or ``retry``, or nothing follows it.
+
+    ``value`` is the jid.
     """
 
 

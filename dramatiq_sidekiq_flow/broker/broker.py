@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from dramatiq import Middleware
-from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
-from ..errors import PayloadError, WrongType
+from ..context import current_job
+from ..errors import ConfigurationError, PayloadError, WrongType
 from ..store import keys, processes, queues, sets
 from ..store.connection import FAULTS, LOST, Connection, connect
 from ..wire import codec
@@ -27,12 +28,14 @@ from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
 from .lifecycle import Lifecycle, ServerCheck, give_back
 from .log_limit import LogLimit
-from .message import SidekiqMessage, actor_options, new_jid, to_fields
+from .message import SidekiqMessage, actor_options, enqueued_itself, mark_sent, to_fields
 from .order import Order, QueueOrder
 from .poller import Poller
 from .processes import Appearance, Processes
 from .retries import Retries
+from .step_hooks import has_hooks
 from .tally import Tally
+from .unknown_actor import correct_log, unknown_actor
 from .waiter import Waiter
 from .window import Window
 
@@ -84,6 +87,12 @@ class SidekiqBroker(dramatiq.Broker):
         ``off``, or ``auto``: that of the Sidekiq processes that run.
       **options: Passed to the redis-py client.
     """
+
+    #: Keys that a job hands on to those that it sends, beyond the usual ones; set by the WorkflowMiddleware.
+    inherit: frozenset[str] = frozenset()
+
+    #: How many middleware there were when it was looked whether any has hooks, and whether one had.
+    _hooks = (-1, False)
 
     def __init__(
         self,
@@ -194,6 +203,29 @@ class SidekiqBroker(dramatiq.Broker):
         if attach is not None:
             attach(self)
 
+    @property
+    def has_enqueue_hooks(self) -> bool:
+        """Whether a middleware wants to know what is enqueued, steps too."""
+        count = len(self.middleware)
+        if self._hooks[0] != count:
+            self._hooks = (count, any(map(has_hooks, self.middleware)))
+        return self._hooks[1]
+
+    def check_encoder(self) -> None:
+        """See that messages are what is sent: an encoder of the application's own is never asked here.
+
+        Raises:
+          EncoderIgnored: if one was set.
+        """
+        encoder = dramatiq.get_encoder()
+        if type(encoder) is not dramatiq.JSONEncoder:
+            raise EncoderIgnored(
+                f"dramatiq.set_encoder({type(encoder).__name__}()) has no effect on a SidekiqBroker: a job is JSON "
+                "that Ruby reads, too, so what the encoder hides would stand in Redis in the clear. Remove "
+                "set_encoder(), and encrypt single arguments in the application.",
+                encoder,
+            )
+
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue.  Has no effect where it is declared already."""
         if queue_name not in self.queues:
@@ -202,19 +234,11 @@ class SidekiqBroker(dramatiq.Broker):
             self.emit_after("declare_queue", queue_name)
 
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
-        """Declare an actor.  Its messages get jids as their ids."""
+        """Declare an actor.  The id of its messages is the jid of their jobs."""
         self._options[actor.actor_name] = actor_options(actor)
         if actor.options.get("cancellable"):
             self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
-        build = actor.message_with_options
-
-        def message_with_options(**options: Any) -> dramatiq.Message[Any]:
-            message = build(**options)
-            object.__setattr__(message, "message_id", new_jid())
-            return message
-
-        actor.message_with_options = message_with_options  # type: ignore[method-assign]
 
     def get_declared_queues(self) -> set[str]:
         """The names of the queues declared so far."""
@@ -231,7 +255,7 @@ class SidekiqBroker(dramatiq.Broker):
                     _noop, broker=self, actor_name=actor_name, queue_name="default", priority=0, options={}
                 )
             return self._noop
-        raise ActorNotFound(actor_name)
+        raise unknown_actor(actor_name, self.actors)
 
     def options_of(self, actor_name: str) -> Mapping[str, Any] | None:
         """The job options of a declared actor: ``queue``, ``retry``, ..."""
@@ -247,11 +271,19 @@ class SidekiqBroker(dramatiq.Broker):
 
         Raises:
           InvalidArguments, InvalidOptions: for what this wire cannot carry.
+          EncoderIgnored: if the application has set an encoder of its own.
+          StepEnqueuedItself: for the message of the step that this thread works on.
           ConnectionClosed: when Redis cannot be reached.
         """
+        self.check_encoder()
+        job = current_job()
+        if job is not None and job.jid == message.message_id and (job.stack or job.run_id):
+            raise enqueued_itself(message)
         self.emit_before("enqueue", message, delay)
         now = time.time()
         fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
+        if job is not None:
+            fields = {**job.inherited(self.inherit), **fields}
         self.stamp(fields, "send")
         try:
             if delay is not None and delay > 0:
@@ -263,6 +295,7 @@ class SidekiqBroker(dramatiq.Broker):
                 queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
         except LOST as e:
             raise ConnectionClosed(e) from None
+        mark_sent(message)
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -288,6 +321,7 @@ class SidekiqBroker(dramatiq.Broker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
+        correct_log(queue_name)
         self._mind_fork()
         return SidekiqConsumer(self, queue_name, prefetch, timeout)
 
@@ -421,6 +455,10 @@ class SidekiqBroker(dramatiq.Broker):
         if self.windows or self.heartbeat.members:
             self.hand_back()
         self.connection.close()
+
+
+class EncoderIgnored(ConfigurationError, MiddlewareError):
+    """Dramatiq's encoder was replaced, and is not asked.  As a MiddlewareError it also stops a worker from starting."""
 
 
 class _Undeclared(dramatiq.Actor[Any, Any]):

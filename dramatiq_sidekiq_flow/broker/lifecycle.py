@@ -10,6 +10,7 @@ from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import MiddlewareError, SkipMessage
 
+from ..context import set_current_job
 from ..errors import ConfigurationError
 from ..store import server
 from ..store.connection import LOST
@@ -75,6 +76,7 @@ class Lifecycle(Middleware):
         return {"cancellable"}
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
+        broker.check_encoder()
         broker.begin(worker)
         if broker.order.kept:
             # Its threads are started after this.
@@ -106,6 +108,7 @@ class Lifecycle(Middleware):
         broker.hand_back()
 
     def before_process_message(self, broker: Any, message: Any) -> None:
+        set_current_job(message.payload)
         broker.tally.start(message)
         ruby_features.before_process(message)
         if message.actor_name in broker.cancellable:
@@ -116,12 +119,14 @@ class Lifecycle(Middleware):
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
+        set_current_job(None)
         broker.tally.finish(message, exception is not None)
         if broker.cancellable:
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         # What a person has cancelled is done.
+        set_current_job(None)
         message.skipped = not message.cancelled
         broker.tally.finish(message, message.failed)
         if broker.cancellable:

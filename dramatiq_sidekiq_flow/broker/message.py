@@ -12,17 +12,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextvars import Context
 from typing import Any
 
 import dramatiq
 import msgspec
 from dramatiq.broker import MessageProxy
 
-from ..errors import InvalidArguments, shortened
+from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
 from ..wire.active_job import WRAPPERS
 from ..wire.nodes import check_options
-from ..wire.payload import NAMESPACE_KEY, Payload, seconds
+from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited, seconds
 from ..wire.shapes import MAX_NAME
 from . import message_options
 from .retries import Failure
@@ -42,6 +43,26 @@ def new_jid() -> str:
     return os.urandom(12).hex()
 
 
+def mark_sent(message: Any) -> None:
+    """Remember that a message was sent: as a step of a workflow it would run a second time."""
+    message.__dict__["sidekiq_sent"] = True
+
+
+def was_sent(message: Any) -> bool:
+    """Whether this very message was sent."""
+    return "sidekiq_sent" in message.__dict__
+
+
+def enqueued_itself(message: Any) -> StepEnqueuedItself:
+    """The error of a step that is about to enqueue its own message."""
+    return StepEnqueuedItself(
+        f"{message.actor_name} is a step of a workflow and enqueues its own message: the step would count as done, "
+        "and its second run would belong to no workflow. To run it again later: "
+        "raise dramatiq.errors.Retry(delay=...).",
+        message.message_id,
+    )
+
+
 class SidekiqMessage(MessageProxy):
     """A message in flight.
 
@@ -53,6 +74,7 @@ class SidekiqMessage(MessageProxy):
       failure: What is to become of it, where it failed.
       skipped: A middleware kept it from being run.
       cancelled: A person did.
+      context: In which the actor ran, where middleware is told of what follows it.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -73,6 +95,7 @@ class SidekiqMessage(MessageProxy):
         self.failure: Failure | None = None
         self.skipped = False
         self.cancelled = False
+        self.context: Context | None = None
 
     @property
     def exception(self) -> BaseException | None:
@@ -139,16 +162,47 @@ def job_options(message: dramatiq.Message[Any], of_actor: Mapping[str, Any]) -> 
         )
     options: dict[str, Any] = {**of_actor, "queue": message.queue_name}
     if message.options:
-        own = {name: value for name, value in message.options.items() if name not in _DERIVED}
-        if own.get("max_retries") is not None:
-            own["retry"] = own["max_retries"]
-        own.pop("max_retries", None)
-        options.update((name, own.pop(name)) for name in SIDEKIQ_OPTIONS & own.keys())
+        said, own = split_options(message.options)
+        options.update(said)
         if own:
-            codec.check(own, "options")
             options[DRAMATIQ_KEY] = own
-        check_options(options)
     return options
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Message options as a payload holds them.
+
+    Returns:
+      Those that stand beside the class, and those that only Dramatiq knows.
+
+    Raises:
+      InvalidArguments, InvalidOptions: naming the option.
+    """
+    own = {name: value for name, value in options.items() if name not in _DERIVED}
+    if own.get("max_retries") is not None:
+        own["retry"] = own["max_retries"]
+    own.pop("max_retries", None)
+    said = {name: own.pop(name) for name in SIDEKIQ_OPTIONS & own.keys()}
+    check_options(said)
+    if own:
+        codec.check(own, "options")
+        # Context that a message is given: Ruby reads it beside the class, Dramatiq's middleware in the options.
+        said.update((name, value) for name, value in own.items() if is_inherited(name))
+    return said, own
+
+
+def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:
+    """The message of a step that is about to be pushed."""
+    options = fields.get(DRAMATIQ_KEY)
+    return dramatiq.Message(
+        queue_name=fields["queue"],
+        actor_name=actor_name,
+        args=tuple(fields["args"]),
+        kwargs={},
+        options=dict(options) if type(options) is dict else {},
+        message_id=fields["jid"],
+        message_timestamp=int(fields["created_at"] * 1000),
+    )
 
 
 def to_fields(message: dramatiq.Message[Any], of_actor: Mapping[str, Any], *, now: float) -> dict[str, Any]:

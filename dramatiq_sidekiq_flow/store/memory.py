@@ -30,8 +30,6 @@ class RedisHashMemory:
         come, it lives as long as they may need it, whatever this says.
       key_prefix: The gem's default unless given: ``swf:mem``, or ``sl:mem``
         where the middleware or a job speaks the dialect ``sideline``.
-      url: Another Redis than the broker's (rarely wanted: what is written by
-        the broker's own Redis is written in the same step as the advance).
     """
 
     def __init__(self, ttl: timedelta | int = timedelta(days=1), key_prefix: str | None = None) -> None:

@@ -50,6 +50,7 @@ RECOVER = Script("recover")
 RELEASE = Script("release")
 REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
+RESUME = Script("resume")
 STAGE = Script("stage")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
@@ -71,6 +72,7 @@ ALL = (
     RELEASE,
     REMEMBER,
     REQUEUE,
+    RESUME,
     STAGE,
     START,
     STORE_CALLBACKS,

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, overload
 import dramatiq
 from dramatiq import Middleware
 
-from ..context import current_run
+from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
 from . import signature
 from .schema import Schema
@@ -230,7 +230,7 @@ class TypedActor(dramatiq.Actor[..., R]):
 
     def _remembered(self, schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the run's memory has of the fields that were not given."""
-        run = current_run()
+        run = find_current_run()
         names = [name for name in schema.fields if name not in values]
         if run is None or run.memory.backend is None or not names:
             return {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -54,10 +54,38 @@ NAMESPACE_KEY = "memory_namespace"
 #: The class of what is no job and could not be buried as it was.
 WRAPPER_CLASS = "MalformedPayload"
 
-#: Handed on from a finished step to the next: tenant, locale and trace.
-#: (Where a Ruby program keeps several kinds of CurrentAttributes, there is a
-#: ``cattr_1`` beside ``cattr``, and so on.)
-INHERITED = frozenset(("cattr", "locale", "traceparent", "tracestate", "baggage"))
+#: The context of a job: handed on from a finished step to the next, and to
+#: what a job sends.  Attributes of the request, locale and time zone, the
+#: tenant (apartment, acts_as_tenant, activerecord-multi-tenant), and traces
+#: (W3C, Sentry, Datadog).
+INHERITED = frozenset(
+    (
+        "cattr",
+        "locale",
+        "tz",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "apartment",
+        "acts_as_tenant",
+        "multi_tenant",
+        "trace_propagation_headers",
+        "sentry_user",
+    )
+)
+
+#: And keys that begin so: where a Ruby program keeps several kinds of
+#: CurrentAttributes, there is a ``cattr_1`` beside ``cattr``, and so on.
+INHERITED_PREFIXES = ("cattr_", "x-datadog-")
+
+
+def is_inherited(key: str, others: Collection[str] = ()) -> bool:
+    """Whether a key belongs to the context of a job.
+
+    Parameters:
+      others: Keys that belong to it here, beyond the usual ones.
+    """
+    return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
 
 @attrs.frozen
@@ -149,9 +177,9 @@ class Payload:
         count = retry_count(self.fields)
         return 0 if count is None else count + 1
 
-    def inherited(self) -> dict[str, Any]:
-        """The keys that a continuation takes over."""
-        return {key: value for key, value in self.fields.items() if key in INHERITED or key.startswith("cattr_")}
+    def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
+        """The context: the keys that a continuation takes over; see :func:`is_inherited`."""
+        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
 
 
 def seconds(stamp: Any) -> float | None:

@@ -89,6 +89,8 @@ class Source:
       inherited: Keys handed on by the step before (trace, tenant).
       tags: Added to each job's ``tags``.
       dialect: What the workflow's keys are called.
+      prepare: Called with the keys of each job that is pushed, and its delay
+        in milliseconds, before it is encoded; it may add some.
       store: What is written into a payload in place of a callback stack.
       shorten: A reference in place of what remains of a chain, where that is
         worth it.
@@ -105,6 +107,7 @@ class Source:
     inherited: Mapping[str, Any] = {}
     tags: tuple[str, ...] = ()
     dialect: Dialect = WORKFLOW
+    prepare: Callable[[dict[str, Any], float], None] | None = None
     store: Callable[[list[list[Any]]], Any] | None = None
     shorten: Callable[[Wire], Wire] | None = None
     resolve: Callable[[Wire], tuple[Wire, Wire | None]] | None = None
@@ -244,8 +247,12 @@ class _Build:
                     stored = source.store(stored)
                 self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(stored))
             fields[source.dialect.callbacks_key] = self.stack_json
-        fields["jid"] = source.new_jid()
+        # A step made from a message has that message's id, whoever pushes it.
+        if type(fields.get("jid")) is not str or not fields["jid"]:
+            fields["jid"] = source.new_jid()
         fields["created_at"] = source.now
+        if source.prepare is not None:
+            source.prepare(fields, delay)
         if delay:
             at = source.now + delay / 1000
         if at > source.now:

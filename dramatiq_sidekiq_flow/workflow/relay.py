@@ -21,6 +21,8 @@ from ..broker import ruby_features
 from ..broker.bridge import Bridge, is_away
 from ..broker.gateway import Gateway
 from ..broker.local import encode, is_step, to_local, to_payload
+from ..broker.message import SidekiqMessage
+from ..broker.step_hooks import StepHooks
 from ..errors import ConfigurationError, FlowError, StepRejected, StepSkipped
 from ..store import relay, runs, sets
 from ..store.callback_storage import stored_keys
@@ -62,6 +64,8 @@ class Relay(Completion):
     """
 
     broker: Gateway
+    #: The first steps are enqueued on the other broker, perhaps twice.
+    derives_ids = True
 
     def __init__(self, gateway: Gateway, *others: Any) -> None:
         super().__init__(gateway, *others)
@@ -80,12 +84,21 @@ class Relay(Completion):
     # -- starting ----------------------------------------------------------------
 
     def source(
-        self, run_id: str | None, *, finished: Payload | None = None, queue: str | None = None, ids: Ids | None = None
+        self,
+        run_id: str | None,
+        *,
+        finished: Payload | None = None,
+        queue: str = "default",
+        ids: Ids | None = None,
+        hooks: StepHooks | None = None,
     ) -> Source:
         """As Completion's, but the ids of a run's first steps derive from its id."""
         if finished is None and run_id:
             ids = derived(f"run:{run_id}")
-        return super().source(run_id, finished=finished, queue=queue, ids=ids)
+        return super().source(run_id, finished=finished, queue=queue, ids=ids, hooks=hooks)
+
+    def hooks(self, message: SidekiqMessage | None = None) -> None:
+        """None: the other broker's ``enqueue`` calls them."""
 
     def writes(self, planned: Plan) -> runs.Writes:
         """What the scripts write: barriers, and what goes to Sidekiq's queues."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dramatiq.errors import ConnectionClosed
 
-from ..context import current_run
+from ..context import find_current_run
 from ..errors import InvalidOptions
 from ..store import runs, sets
 from ..store.callback_storage import stored_keys
@@ -56,7 +56,7 @@ def extend_ttl(ttl: int | timedelta | None = None) -> bool:
             raise InvalidOptions(f"ttl must be 1000 milliseconds or more, or such a timedelta, not {ttl!r}.", ttl)
         # Never shorter than asked for.
         seconds = int(min(-(-given // 1), MAX_TTL))
-    run = current_run()
+    run = find_current_run()
     if run is None or run.keeper is None:
         return False
     run.keeper(seconds)

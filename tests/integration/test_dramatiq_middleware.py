@@ -28,7 +28,7 @@ from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import ResultFailure, Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 
-from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, current_run
+from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, find_current_run
 
 from ..running import eventually, in_flight, members, working
 
@@ -270,7 +270,7 @@ def test_a_skipped_step_is_dead_by_name_and_goes_on_when_it_is_retried(
 
     @dramatiq.actor(queue_name="python")
     def step(name: str) -> None:
-        log.append((name, current_run() is not None))
+        log.append((name, find_current_run() is not None))
 
     Workflow(Chain(step.message("a"), step.message("b"))).run()
     with working(broker):

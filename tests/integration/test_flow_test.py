@@ -31,7 +31,7 @@ DAY = 86_400_000
 
 
 def thumbnail(size: int) -> dict[str, Any]:
-    return {f"thumbnail {size}": current_run().memory.read("text")["text"]}  # type: ignore[union-attr]
+    return {f"thumbnail {size}": current_run().memory.read("text")["text"]}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_async_actors_and_time_limits_have_what_they_need(app: Any) -> None:
     @dramatiq.actor(queue_name="python", broker=app, time_limit=60_000)
     async def wait() -> dict[str, Any]:
         await asyncio.sleep(0)
-        return {"run": current_run().run_id}  # type: ignore[union-attr]
+        return {"run": current_run().run_id}
 
     with FlowTest(app) as flow:
         run = flow.run(wait.message(), "a name")

@@ -27,6 +27,7 @@ from dramatiq_sidekiq_flow import (
     current_run,
 )
 from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidOutput, InvalidTemplate, UnknownTemplate
+from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire import codec
 
@@ -43,7 +44,6 @@ def translate(broker: SidekiqBroker, seen: dict[str, Any]) -> Any:
     @dramatiq.actor(queue_name="python")
     def translate(language: str) -> dict[str, str]:
         run = current_run()
-        assert run is not None
         return {"text": f"{run.memory.read('text')['text']} in {language}"}
 
     return translate
@@ -54,7 +54,6 @@ def count(broker: SidekiqBroker, seen: dict[str, Any]) -> Any:
     @dramatiq.actor(queue_name="python")
     def count() -> None:
         run = current_run()
-        assert run is not None
         run.memory.write({"length": len(run.memory.read("text")["text"])})
 
     return count
@@ -70,7 +69,6 @@ def test_branches_of_the_same_steps_do_not_collide(
     @dramatiq.actor(queue_name="python")
     def join() -> None:
         run = current_run()
-        assert run is not None
         seen["flat"] = run.memory.read("text", "length", "de.length")
         seen["de"] = run.memory.within("de").read("text", "length")
 
@@ -220,7 +218,8 @@ def test_params_are_in_the_memory_before_the_first_job_is(
     monkeypatch.setattr(broker.connection, "send", lambda commands: sent.append(commands) or original(commands))
     run_id = registry.run("translate", {"text": "a"})
     # In the same script: there is no moment between.
-    assert len(sent) == 1
+    written = [command for commands in sent for command in commands if command[0] == "EVALSHA"]
+    assert [command[1] for command in written] == [scripts.START.sha]
     assert memory_of(client, run_id) == {"text": "a", "languages": ["de"], "fail": False}
     (job,) = members(client, "python")
     assert job["workflow_run_id"] == run_id

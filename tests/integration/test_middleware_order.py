@@ -27,7 +27,7 @@ from dramatiq_sidekiq_flow import (
     SidekiqBroker,
     Workflow,
     WorkflowMiddleware,
-    current_run,
+    find_current_run,
 )
 from dramatiq_sidekiq_flow.broker import Retries as SidekiqRetries
 
@@ -52,7 +52,7 @@ def run_with(redis_url: str, client: redis.Redis, order: list[Middleware], caplo
         if name == "b" and not failed:
             failed.append(1)
             raise ValueError
-        return {name: current_run() is not None}
+        return {name: find_current_run() is not None}
 
     @dramatiq.actor(queue_name="python", broker=broker, max_retries=0)
     def dead() -> None:

@@ -272,7 +272,6 @@ def test_what_a_step_writes_while_it_works_lives_longer_than_the_step(redis_url:
     @dramatiq.actor(queue_name="python", broker=broker)
     def writes() -> None:
         run = current_run()
-        assert run is not None
         run.memory.write({"a": 1})
         seen.append(client.ttl(f"swf:mem:{run.run_id}"))
 
@@ -351,7 +350,6 @@ def test_extend_ttl_extends_barriers_and_memory(
     @dramatiq.actor(queue_name="python")
     def extends(name: str) -> None:
         run = current_run()
-        assert run is not None
         keys = [*barriers, f"swf:mem:{run.run_id}"]
         for key in keys:
             client.expire(key, 5000)
@@ -379,7 +377,6 @@ def test_extend_ttl_never_shortens(broker: SidekiqBroker, client: redis.Redis) -
     @dramatiq.actor(queue_name="python")
     def extends() -> None:
         run = current_run()
-        assert run is not None
         client.expire(f"{barrier}_ran", 3000)
         client.persist(f"swf:mem:{run.run_id}")
         extend_ttl(timedelta(days=60))
@@ -497,7 +494,6 @@ def test_async_actors_and_threads_have_the_run(redis_url: str, client: redis.Red
 
     def look(how: str) -> None:
         run = current_run()
-        assert run is not None
         extend_ttl(timedelta(days=60))
         run.memory.write({how: run.depth})
         seen[how] = (run.run_id, client.ttl(f"swf:mem:{run.run_id}"))

@@ -63,7 +63,8 @@ def test_junk_is_refused_at_the_caller(build: Any) -> None:
         {"tags": "etl"},
         {"retry_for": True},
         {"retry_for": 2e9},
-        {"jid": "x"},
+        {"jid": 7},
+        {"at": 7},
     ],
 )
 def test_options_that_sidekiq_would_not_understand(options: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import attrs
 
 from .errors import ConfigurationError, NoCurrentRun
+from .wire.active_job import decode_context
 from .wire.nodes import check_namespace
 from .wire.payload import Payload
 
@@ -141,10 +142,11 @@ class CurrentRun:
         """What the job hands on to the jobs that follow it and that it sends: tenant, locale, trace.
 
         Keys are those of the payload (``cattr``, ``locale``, ``apartment`` ...),
-        values as they stand there; read-only.  ``WorkflowMiddleware(inherit=[...])``
-        adds keys.
+        and so are values, but for the attributes in ``cattr``, which are a dict
+        of values as an ActiveJob's arguments; read-only.
+        ``WorkflowMiddleware(inherit=[...])`` adds keys.
         """
-        return MappingProxyType({} if self.reader is None else dict(self.reader()))
+        return MappingProxyType({} if self.reader is None else decode_context(self.reader()))
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[CurrentRun]:

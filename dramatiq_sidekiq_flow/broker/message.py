@@ -197,13 +197,12 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:
     """The message of a step that is about to be pushed."""
-    options = fields.get(DRAMATIQ_KEY)
     return dramatiq.Message(
         queue_name=fields["queue"],
         actor_name=actor_name,
         args=tuple(fields["args"]),
         kwargs={},
-        options=dict(options) if type(options) is dict else {},
+        options=message_options.read(fields.get(DRAMATIQ_KEY)),
         message_id=fields["jid"],
         message_timestamp=int(fields["created_at"] * 1000),
     )

@@ -10,6 +10,8 @@ PYTEST ?= --numprocesses=auto
 DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
+# Of `make interop` and `make web-ui`: 7 or 8.
+SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -36,14 +38,18 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
 
-# Where no Docker engine answers, a root file system is made (debootstrap, as root).
-interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
-	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+# The first use builds the container: a Docker image, or where no engine answers a
+# root file system (debootstrap, as root). Its suite may have moved: it says what it has.
+RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
+interop web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+
+interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
 
 # Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
-web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container)
-	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which

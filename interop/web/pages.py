@@ -83,7 +83,8 @@ const text = element => element.innerText.trim().replace(/\\s+/g, ' ')
 for (const table of document.querySelectorAll('#page table')) {
   const headings = [...table.querySelectorAll('th')].map(text)
   if (arguments[0].every(heading => headings.includes(heading)))
-    return [...table.querySelectorAll('tr')].filter(row => row.querySelector('td')).map(row => ({
+    // A cell across all columns says that there is nothing.
+    return [...table.querySelectorAll('tr')].filter(row => row.querySelector('td:not([colspan])')).map(row => ({
       element: row,
       cells: Object.fromEntries([...row.querySelectorAll('td')].map((cell, i) => [headings[i], text(cell)])),
       times: [...row.querySelectorAll('time')].map(time => time.dateTime),

@@ -7,6 +7,7 @@ raised; the consumer writes it in one step when Dramatiq acknowledges.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import traceback
@@ -22,7 +23,7 @@ from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload
-from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
+from ..wire.payload import DEFAULT_RETRIES, MAX_TTL, Payload, seconds
 
 _logger = get_logger(__name__)
 
@@ -168,19 +169,17 @@ def decide(
     count = fields["retry_count"]
     if tries is False:
         return _discard(job, fields, "retry: false")
-    retry_when = options.get("retry_when", settings.retry_when)
-    if _is_expected(exception, actor):
-        again = False
-    elif retry_when is not None:
-        again = bool(retry_when(count, exception))
-    else:
-        again = count < (DEFAULT_RETRIES if tries is True else tries)
+    again: bool | None = False
+    if not _is_expected(exception, actor):
+        again = _asked(options.get("retry_when", settings.retry_when), count, exception)
+        if again is None:
+            again = count < (DEFAULT_RETRIES if tries is True else tries)
     retry_for = payload.retry_for(job.fields)
     if again and retry_for is not None:
         again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
     if not again:
         return bury(job, fields)
-    return Failure("retry", codec.encode(fields), now + _delay(count, exception, own_options or {}, options, settings))
+    return Failure("retry", codec.encode(fields), now + _wait(count, exception, own_options or {}, options, settings))
 
 
 def bury(job: Payload, fields: dict[str, Any]) -> Failure:
@@ -242,19 +241,46 @@ def _is_expected(exception: BaseException, actor: dramatiq.Actor[Any, Any] | Non
     return bool(throws) and isinstance(exception, throws)
 
 
-def _delay(
+def _asked(retry_when: Any, count: int, exception: BaseException) -> bool | None:
+    """What ``retry_when`` says; None where there is none, or it fails (as Sidekiq takes ``sidekiq_retry_in``)."""
+    if retry_when is None:
+        return None
+    try:
+        return bool(retry_when(count, exception))
+    except Exception:
+        _logger.exception("retry_when failed, so Sidekiq's rule decides: the number of retries.")
+        return None
+
+
+def _wait(
     count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
 ) -> float:
     """Seconds until the next try."""
+    try:
+        chosen = _chosen_wait(count, exception, own, options, settings)
+        if chosen is not None and not math.isfinite(chosen):
+            raise ValueError(f"{chosen} s is not a time to wait")
+    except Exception as e:
+        _logger.error("The delay or backoff of a retry is of no use (%s: %s): Sidekiq's is taken.", type(e).__name__, e)
+        chosen = None
+    if chosen is not None:
+        return min(max(chosen, 0.0), MAX_TTL)
+    jitter: int = random.randrange(10)  # noqa: S311
+    return float(count**4 + 15 + jitter * (count + 1))
+
+
+def _chosen_wait(
+    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
+) -> float | None:
+    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None where none says any."""
     if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
         return exception.delay / 1000
     least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
-    if settings.own_backoff or least is not None or most is not None:
-        least = settings.min_backoff if least is None else least
-        most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
-        return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
-    jitter: int = random.randrange(10)  # noqa: S311
-    return float(count**4 + 15 + jitter * (count + 1))
+    if not settings.own_backoff and least is None and most is None:
+        return None
+    least = settings.min_backoff if least is None else least
+    most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
+    return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
 
 
 def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:

@@ -171,6 +171,42 @@ def test_retry_when_decides(broker: SidekiqBroker, client: redis.Redis) -> None:
     failing(broker, client, "dead", {"retry": True}, retry_when=lambda retries, e: False)
 
 
+def raising(retries: int, exception: BaseException) -> bool:
+    raise RuntimeError("of the application's own")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"retry_when": raising}, {"min_backoff": "often"}, {"max_backoff": [1]}],
+    ids=["retry_when", "text", "list"],
+)
+def test_options_that_fail_leave_the_job_to_sidekiqs_rules(
+    broker: SidekiqBroker, client: redis.Redis, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = failing(broker, client, "retry", {"retry": 3}, **options)
+    assert (job["error_class"], job["retry_count"]) == ("ValueError", 0)
+    score = client.zrange("retry", 0, 0, withscores=True)[0][1]
+    assert 15 <= score - job["failed_at"] <= 25.1
+    assert "Unexpected failure" not in caplog.text
+    assert any("Sidekiq's" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("delay", ["soon", float("nan"), 1e400, 10**400, -5], ids=["text", "nan", "inf", "huge", "-5"])
+def test_a_retry_after_a_delay_that_is_none_is_still_one(
+    broker: SidekiqBroker, client: redis.Redis, delay: Any
+) -> None:
+    @dramatiq.actor
+    def again() -> None:
+        raise dramatiq.errors.Retry(delay=delay)
+
+    again.send()
+    with working(broker):
+        broker.poller.stop()
+        (job,) = eventually(lambda: members(client, "retry"))
+    assert job["error_class"] == "Retry"
+    assert in_flight(client) == []
+
+
 def test_throws_is_not_retried(broker: SidekiqBroker, client: redis.Redis) -> None:
     failing(broker, client, "dead", {"retry": True}, throws=ValueError)
 

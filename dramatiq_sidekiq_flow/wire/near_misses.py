@@ -82,7 +82,7 @@ def check_children(kind: str, children: tuple[Any, ...]) -> None:
             )
 
 
-def warn_of_short(delay: int) -> None:
+def warn_of_short(delay: float) -> None:
     """Warn of a delay that was perhaps meant to be seconds; once for each place in the program."""
     if 0 < delay < SHORT_DELAY:
         warnings.warn(

@@ -170,8 +170,16 @@ class WithDelay:
     def __init__(self, task: Any, delay: int | float | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
+<<<<<<< HEAD
+        elif type(delay) in (int, float):
+            warn_of_short(delay)
+        self._set(task, delay)
+
+    def _set(self, task: Any, delay: int | float) -> None:
+=======
         elif type(delay) is int:
             warn_of_short(delay)
+>>>>>>> lead
         if type(delay) not in (int, float) or not 0 <= delay <= MAX_DELAY:
             raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
@@ -290,7 +298,11 @@ def _load(wire: Wire) -> Node:
         return job
     if kind == "with_delay":
         delayed = WithDelay.__new__(WithDelay)
+<<<<<<< HEAD
+        delayed._set(_load(wire["task"]), wire["delay"])
+=======
         delayed.__attrs_init__(_load(wire["task"]), wire["delay"])
+>>>>>>> lead
         return delayed
     children = map(_load, wire["children"])
     return Chain(*children) if kind == "chain" else Group(*children)

@@ -18,7 +18,14 @@ from django.conf import settings
 database = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"case04-{os.getpid()}.sqlite3")
 settings.configure(
     INSTALLED_APPS=["django_dramatiq"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}},
+    # Two threads write: without IMMEDIATE, SQLite refuses one of them at once, on any broker.
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": database,
+            "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 10},
+        }
+    },
     USE_TZ=True,
     DRAMATIQ_BROKER={
         "BROKER": "dramatiq_sidekiq_flow.SidekiqBroker",

@@ -23,7 +23,7 @@ CONTEXT: dict[str, Any] = {
     "x-datadog-trace-id": "7",
     "shop": {"id": 7},
 }
-OWN = {"bid": "batch", "expiry": 4e9}
+OWN = {"unknown": "kept", "tags": ["its own"]}
 
 
 @pytest.fixture

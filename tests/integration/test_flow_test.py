@@ -263,3 +263,15 @@ def test_nothing_is_left_in_the_environment() -> None:
     with FlowTest():
         pass
     assert dict(os.environ) == before
+
+
+def test_a_run_is_shown_in_one_line() -> None:
+    with FlowTest() as flow:
+
+        @dramatiq.actor(max_retries=0)
+        def fails() -> None:
+            raise ValueError("no")
+
+        flow.ruby("R")
+        run = flow.run(Chain(*[Job("R", number) for number in range(12)], fails.message()), "run-1")
+    assert repr(run) == f"Run('run-1': {' > '.join(['R'] * 10)} > ...; 1 failed, 1 dead)"

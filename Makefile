@@ -11,6 +11,8 @@ DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
 CASES ?=
+# Of `make interop` and `make web-ui`: 7 or 8.
+SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -44,14 +46,18 @@ dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-wor
 cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a redis-server of its own (CASES="gevent tenant")
 	@$(BIN)/python -m tests.cases $(CASES)
 
-# Where no Docker engine answers, a root file system is made (debootstrap, as root).
-interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
-	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+# The first use builds the container: a Docker image, or where no engine answers a
+# root file system (debootstrap, as root). Its suite may have moved: it says what it has.
+RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
+interop web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+
+interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
 
 # Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
-web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container)
-	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which

@@ -142,8 +142,9 @@ class CurrentRun:
         """What the job hands on to the jobs that follow it and that it sends: tenant, locale, trace.
 
         Keys are those of the payload (``cattr``, ``locale``, ``apartment`` ...),
-        values as they stand there, but for the attributes of Rails in ``cattr``,
-        which are a dict; read-only.  ``WorkflowMiddleware(inherit=[...])`` adds keys.
+        and so are values, but for the attributes in ``cattr``, which are a dict
+        of values as an ActiveJob's arguments; read-only.
+        ``WorkflowMiddleware(inherit=[...])`` adds keys.
         """
         return MappingProxyType({} if self.reader is None else decode_context(self.reader()))
 

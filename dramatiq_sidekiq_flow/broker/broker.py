@@ -16,7 +16,7 @@ from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
 from ..errors import ConfigurationError, PayloadError, WrongType
-from ..store import keys, processes, queues, sets
+from ..store import keys, processes, queues, sets, workers
 from ..store.connection import FAULTS, LOST, Connection, connect
 from ..wire import codec
 from ..wire.callbacks import Callback
@@ -26,6 +26,7 @@ from .availability import Availability
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
+from .in_flight import InFlight
 from .lifecycle import Lifecycle, ServerCheck, give_back
 from .log_limit import LogLimit
 from .message import SidekiqMessage, actor_options, enqueued_itself, mark_sent, to_fields
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 #: Connections that the consumers of a process share to fetch with.
 FETCHING = 4
+
+#: With fewer connections than this, consumers fetch with those that all parts share.
+ENOUGH = 10
 
 
 class Completion(Protocol):
@@ -121,13 +125,15 @@ class SidekiqBroker(dramatiq.Broker):
         self._pid = os.getpid()
         self.availability = Availability()
         self.log_limit = LogLimit()
-        # What must not wait for each other has connections of its own.
-        self.fetching = self.connection.lane(FETCHING)
+        # What must not wait for each other has connections of its own, where there
+        # may be enough of them.
+        few = self.connection.most is not None and self.connection.most < ENOUGH
+        self.fetching = self.connection if few else self.connection.lane(FETCHING)
         self.waiter = Waiter(self.connection)
         self.commit = GroupCommit(self.connection.lane(), self.availability)
-        beating = self.connection.lane(2)
-        self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000)
-        self.poller = Poller(beating, poll_interval / 1000)
+        beating = self.connection.lane(1 if few else 2)
+        self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000, self.availability)
+        self.poller = Poller(beating, poll_interval / 1000, self.availability)
         self.server_check = ServerCheck(self)
         #: Failed jobs in flight that ``retry`` or ``dead`` could not take:
         #: member and receipt -> a call that tries again.
@@ -146,6 +152,12 @@ class SidekiqBroker(dramatiq.Broker):
         self.stamps: list[Callable[[dict[str, Any], str], None]] = []
         self.order = QueueOrder(queue_order)
         self.tally = Tally()
+        #: What this process holds in flight, by queue.
+        self.windows: dict[str, Window] = {}
+        self.heartbeat.in_flight = InFlight(self)
+        self.heartbeat.recovery.windows = self.windows
+        self.heartbeat.recovery.is_quiet = lambda: self.quiet
+        self.heartbeat.recovery.flush = lambda: self.commit.flush()
         self.processes = Processes(self, Appearance(show_process, tag, tuple(labels), metrics))
         self.heartbeat.tasks.append(self.processes.beat)
         #: The Dramatiq workers of this process.
@@ -154,8 +166,6 @@ class SidekiqBroker(dramatiq.Broker):
         self.cancellable: set[str] = set()
         #: No new jobs are fetched while this is true.
         self.quiet = False
-        #: What this process holds in flight, by queue.
-        self.windows: dict[str, Window] = {}
         self._options: dict[str, dict[str, Any]] = {}
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
@@ -289,7 +299,7 @@ class SidekiqBroker(dramatiq.Broker):
             if delay is not None and delay > 0:
                 at = now + delay / 1000
                 queues.schedule(self.connection, at, codec.encode_payload(fields))
-                self.poller.nudge(at)
+                self.poller.nudge(delay / 1000)
             else:
                 fields["enqueued_at"] = now
                 queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
@@ -308,6 +318,11 @@ class SidekiqBroker(dramatiq.Broker):
                 self.logger.warning("A job goes out without what %r adds to it.", stamp, exc_info=True)
 
     # -- consuming ----------------------------------------------------------
+
+    @property
+    def threads(self) -> int:
+        """How many threads run jobs in this process."""
+        return sum(worker.worker_threads for worker in self.workers)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> SidekiqConsumer:
         """A consumer of a declared queue.
@@ -331,6 +346,7 @@ class SidekiqBroker(dramatiq.Broker):
         window = self.windows.get(queue_name)
         if window is None or window.member != member:
             window = self.windows[queue_name] = Window(queue_name, member)
+            window.tried = self.heartbeat.hurry
         window.allow(prefetch)
         return window
 
@@ -369,9 +385,11 @@ class SidekiqBroker(dramatiq.Broker):
         self._attempt(self.processes.stop)
 
     def _hand_back(self, window: Window) -> None:
-        receipts = list(queues.in_flight(self.connection, window.member))
+        receipts = [receipt.decode() for receipt in workers.receipts(self.connection, window.member)]
+        # Suspects are left for the trial that another process gives them.
+        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT)]
         if receipts:
-            receipts.sort(key=_fetch_order)
+            receipts.sort(key=keys.fetch_order)
             queues.requeue(self.connection, window.member, window.queue_name, receipts)
 
     def _attempt(self, part: Callable[[], None]) -> None:
@@ -395,7 +413,8 @@ class SidekiqBroker(dramatiq.Broker):
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
-        self.windows, self.set_aside, self.workers = {}, {}, []
+        self.windows.clear()
+        self.set_aside, self.workers = {}, []
         self.commit = GroupCommit(self.connection.lane(), self.availability)
         self.tally = Tally()
         for part in (self.heartbeat, self.poller, self.processes):
@@ -487,8 +506,3 @@ def _is_for(queue_name: str, member: bytes) -> bool:
 
 def _noop() -> None:
     """A delayed empty chain or group: only its callbacks matter."""
-
-
-def _fetch_order(receipt: str) -> tuple[int, int]:
-    base, _, index = receipt.partition(":")
-    return int(base, 16), int(index)

@@ -23,10 +23,12 @@ from ..store.callback_storage import stored_keys
 from ..store.connection import FAULTS, LOST
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
+from .begin import confirm
 from .events import Buried
 from .message import SidekiqMessage, to_message
 from .order import held_back
 from .retries import Failure, Retries, decide, killed, rejected
+from .window import Window, reserve
 
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
@@ -82,14 +84,15 @@ class SidekiqConsumer(Consumer):
                 self._pause(QUIET)
                 return None
             while window.fetched:
-                fetched = window.fetched.popleft()
+                fetched = window.take()
                 try:
                     message = self._read(*fetched)
                 except BaseException:
-                    window.fetched.appendleft(fetched)
+                    window.put_back(*fetched)
                     raise
                 if message is not None:
                     return message
+                window.settle(fetched[0])
             room = window.room()
             if not room:
                 self.broker.commit.hand_over()
@@ -119,11 +122,24 @@ class SidekiqConsumer(Consumer):
         return True
 
     def _fetch(self, count: int) -> bool:
-        window = self.window
-        base = window.next_base()
-        payloads = queues.fetch(self.broker.fetching, window.member, self.queue_name, base, count)
+        free = reserve(self.window, self.broker.windows.values(), self.broker.threads, count)
+        try:
+            return self._fetch_into(self.window, count, free)
+        finally:
+            self.window.reserved = 0
+
+    def _fetch_into(self, window: Window, count: int, free: int) -> bool:
+        jobs = queues.fetch(
+            self.broker.fetching,
+            window.member,
+            self.queue_name,
+            window.next_base(),
+            count,
+            free=free,
+            burst=window.burst(),
+        )
         self.broker.availability.back()
-        if payloads is None:
+        if jobs is None:
             if window.registered:
                 self.logger.warning(
                     "This worker missed its heartbeats and was declared dead; it registers again as %s.", window.member
@@ -131,13 +147,13 @@ class SidekiqConsumer(Consumer):
             self.broker.heartbeat.beat()
             return True
         window.registered = True
-        if isinstance(payloads, str):
+        if isinstance(jobs, str):
             window.unavailable = True
             self._pause(PAUSE)
             return False
         window.unavailable = False
-        window.drained = len(payloads) < count
-        window.add(base, payloads)
+        window.drained = len(jobs) < count
+        window.add(jobs)
         return True
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
@@ -167,7 +183,6 @@ class SidekiqConsumer(Consumer):
             actor = self.broker.actors.get(payload.actor_name)
             self._bury_unread(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
             return None
-        self.window.handed_out[receipt] = None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
 
     def _bury_unread(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
@@ -210,6 +225,9 @@ class SidekiqConsumer(Consumer):
                 return
 
     def _ack(self, message: SidekiqMessage) -> None:
+        if message.gone:
+            self.window.settle(message.receipt)
+            return
         failure = message.failure
         if failure is None and message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
@@ -241,6 +259,7 @@ class SidekiqConsumer(Consumer):
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
+        confirm(self.broker, message)
         if failure is None:
             try:
                 self._advance(message)
@@ -317,7 +336,7 @@ class SidekiqConsumer(Consumer):
         if reply[0] == b"TYPE":
             raise WrongType(f"The Redis key {reply[1].decode()!r} is not a sorted set. Remove it.", reply[1])
         if failure.action == "retry":
-            self.broker.poller.nudge(failure.at)
+            self.broker.poller.nudge(failure.at - now)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.broker.actors.get(message.actor_name)

@@ -15,6 +15,7 @@ from ..errors import ConfigurationError
 from ..store import server
 from ..store.connection import LOST
 from . import cancellation, ruby_features, signals
+from .begin import begin
 from .order import WorkQueue, message_of
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Lifecycle(Middleware):
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         broker.quiet = True
         broker.waiter.release()
+        # Now, and not when the last job has ended: a process that is killed before leaves them behind.
+        give_back(worker)
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         broker.waiter.stop()
@@ -108,6 +111,7 @@ class Lifecycle(Middleware):
         broker.hand_back()
 
     def before_process_message(self, broker: Any, message: Any) -> None:
+        begin(broker, message)
         set_current_job(message.payload)
         broker.tally.start(message)
         ruby_features.before_process(message)
@@ -125,6 +129,8 @@ class Lifecycle(Middleware):
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
+        if message.gone:
+            return
         # What a person has cancelled is done.
         set_current_job(None)
         message.skipped = not message.cancelled

@@ -75,6 +75,8 @@ class SidekiqMessage(MessageProxy):
       skipped: A middleware kept it from being run.
       cancelled: A person did.
       context: In which the actor ran, where middleware is told of what follows it.
+      gone: It left flight before it began: another worker has recovered it.
+      unsure: Whether its beginning was marked is not known.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -96,6 +98,8 @@ class SidekiqMessage(MessageProxy):
         self.skipped = False
         self.cancelled = False
         self.context: Context | None = None
+        self.gone = False
+        self.unsure = False
 
     @property
     def exception(self) -> BaseException | None:
@@ -193,13 +197,12 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:
     """The message of a step that is about to be pushed."""
-    options = fields.get(DRAMATIQ_KEY)
     return dramatiq.Message(
         queue_name=fields["queue"],
         actor_name=actor_name,
         args=tuple(fields["args"]),
         kwargs={},
-        options=dict(options) if type(options) is dict else {},
+        options=message_options.read(fields.get(DRAMATIQ_KEY)),
         message_id=fields["jid"],
         message_timestamp=int(fields["created_at"] * 1000),
     )

@@ -371,7 +371,8 @@ module SidekiqFlow::Companion
       members = @lock.synchronize { @members.to_a }
       return if members.empty?
 
-      stale = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, *members]) }
+      beats = members.flat_map { |member| [member, ""] }
+      stale, _more = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *beats]) }
       stale.each { |member| recover(member) }
     end
 
@@ -400,7 +401,7 @@ module SidekiqFlow::Companion
 
     def recover(member)
       queue = queue_of(member)
-      error = PoisonPill.new("The job was in flight when its worker died, #{MAX_RECOVERIES} times within " \
+      error = PoisonPill.new("The job had begun when its worker died, #{MAX_RECOVERIES} times within " \
         "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
       slices = in_flight(member).each_slice(100).to_a
       slices = [[]] if slices.empty? # strikes the member off
@@ -526,7 +527,7 @@ module SidekiqFlow::Companion
       base = (bases[queue] ||= worker.next_base)
       member = worker.member(queue)
       keys = ["queue:#{queue}", Worker.in_flight(member), Worker::WORKERS]
-      reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, ""]) }
+      reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
       if reply.nil?
         logger.warn("This worker was taken for dead; it goes on under the same name.")
         worker.beat
@@ -1417,7 +1418,7 @@ module SidekiqFlow::Companion
         Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
           [Time.now.to_f.to_s, *promotions.flat_map(&:to_a)])
       end
-      reply.drop(1)
+      reply[1]
     end
 
     def promotion(member)
@@ -1464,6 +1465,11 @@ local function type_is(key, wanted)
   return found == 'none' or found == wanted
 end
 
+-- A whole number as DECR and INCRBY take it, small enough for Lua; nil for all else.
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+
 local function read_plan(k, a, QUEUES, SCHEDULE)
   local plan = {barriers = {}, queues = {}, chunks = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
@@ -1486,7 +1492,10 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   n = tonumber(ARGV[a]); a = a + 1
   for i = 1, n do
     plan.chunks[i] = {KEYS[k], ARGV[a]}
-    if redis.call('EXISTS', KEYS[k]) == 0 then return nil, {'STAGE', KEYS[k]} end
+    local held = redis.call('TYPE', KEYS[k]).ok
+    if held == 'none' then return nil, {'STAGE', KEYS[k]} end
+    if held ~= 'list' then return nil, {'TYPE', KEYS[k]} end
+    if ARGV[a] ~= '' and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
     local to, wanted = 'queue:' .. ARGV[a], 'list'
     if ARGV[a] == '' then to, wanted = SCHEDULE, 'zset' end
     if not type_is(to, wanted) then return nil, {'TYPE', to} end
@@ -1538,7 +1547,8 @@ end
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
 --       recovered by another worker | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written | {'STAGE', key} nothing written
+--       | {'TYPE', key} nothing written: another type, or a barrier that is no
+--       whole number | {'STAGE', key} nothing written
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
@@ -1556,6 +1566,7 @@ local function arg() a = a + 1; return ARGV[a - 1] end
 local in_flight, memory = KEYS[1], KEYS[2]
 local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
 
+if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
 local n_fields = tonumber(arg())
@@ -1576,8 +1587,9 @@ for i = 1, n do
   if not type_is(units, 'set') then return {'TYPE', units} end
   local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
   if not value or not marker then return {'EXPIRED', barrier} end
-  value, marker = tonumber(value), tonumber(marker)
-  if not value or not marker then return {'TYPE', barrier} end
+  value, marker = whole(value), whole(marker)
+  if not value then return {'TYPE', barrier} end
+  if not marker then return {'TYPE', ran} end
   if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
     if i == 1 then new = false end
     break
@@ -1655,18 +1667,37 @@ return {'DONE'}
 -- A worker process says that it lives, and hears who does not.
 --
 -- KEYS: swf:workers
--- ARGV: seconds without a beat that make a worker dead, members of this process
--- Returns: members without a beat for that long, 16 at most
+-- ARGV: seconds without a beat that make a worker dead, how many of the dead to
+--       pass over (they are known), per member of this process: its name, and
+--       how many jobs it holds ('' = do not look)
+-- Returns: {members without a beat for that long, 16 at most,
+--       members of this process that have more in flight than they hold}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
-for i = 2, #ARGV do
+local timeout = tonumber(ARGV[1])
+
+local function beat(member)
   -- ZREM passes when Redis is out of memory, and after it ZADD does, too: a
   -- full Redis must not make every worker look dead.
-  redis.call('ZREM', KEYS[1], ARGV[i])
-  redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[i])
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('ZADD', KEYS[1], string.format('%.6f', now), member)
 end
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.6f', now - tonumber(ARGV[1])), 'LIMIT', 0, 16)
+
+local more = {}
+for i = 3, #ARGV, 2 do
+  beat(ARGV[i])
+  if ARGV[i + 1] ~= '' then
+    local found = redis.pcall('HLEN', 'swf:inflight:' .. ARGV[i])
+    if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
+  end
+end
+-- The clock of Redis was set back: who is dead would be found when it has
+-- caught up.  Who lives beats again soon.
+local future = string.format('(%.6f', now + timeout)
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
+local dead = string.format('(%.6f', now - timeout)
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more}
 -- @file extend.lua
 -- Barriers and the memory of a run live on, none of them shorter than before.
 --
@@ -1695,12 +1726,12 @@ return found
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
+local found = redis.call('TYPE', KEYS[1]).ok
+if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-if action ~= 'discard' then
-  local found = redis.call('TYPE', KEYS[2]).ok
-  if found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
-end
+found = redis.call('TYPE', KEYS[2]).ok
+if action ~= 'discard' and found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
@@ -1716,50 +1747,73 @@ return {'DONE'}
 -- @file fetch.lua
 -- Move a batch of jobs from a queue into flight.
 --
--- KEYS: queue list, in-flight hash, swf:workers, 'paused' (not named by who
---       has no way to pause a queue)
+-- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
+--       that cannot pause a queue leaves it out)
 -- ARGV: member (the worker process and queue), receipt base, how many,
---       SHA1 of the payload that the caller has seen at the end of the queue
---       while it waited ('' = none): it is not sent again, its length is -1
--- Returns: {lengths in bytes, all payloads in one string}: one reply of many
---       parts costs the client more than the jobs.  Receipts are BASE:1,
---       BASE:2, ...  Where the same base moved some before (sent twice), those.
+--       how many of them begin at once because threads are idle,
+--       '1' in a burst: jobs end faster than each could be marked, else '',
+--       bytes after which no further job is taken (the first one always is)
+-- Returns: {lengths in bytes, all payloads in one string, n, suffix}: one reply
+--       of many parts costs the client more than the jobs.  The receipts of the
+--       first n are BASE:1, BASE:2, ... (begun), those after them have the
+--       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
+--       Where the same base moved some before (sent twice), those.
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
-
-local function reply(payloads)
-  local lengths = {}
-  for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  if ARGV[4] ~= '' and payloads[1] and redis.sha1hex(payloads[1]) == ARGV[4] then
-    lengths[1], payloads[1] = -1, ''
-  end
-  return {table.concat(lengths, ' '), table.concat(payloads)}
-end
+--       {'TYPE', key} nothing was moved.
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
-if redis.call('HEXISTS', KEYS[2], base .. ':1') == 1 then
-  local before = {}
-  for i = 1, wanted do
-    local payload = redis.call('HGET', KEYS[2], base .. ':' .. i)
-    if not payload then break end
-    before[i] = payload
-  end
-  return reply(before)
+
+local function reply(payloads, begun, suffix)
+  local lengths = {}
+  for i, payload in ipairs(payloads) do lengths[i] = #payload end
+  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
 end
+
+for i, kind in ipairs({'list', 'hash', 'zset'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+
+-- Sent twice: the names are those of the first time.
+local before, begun, suffix = {}, 0, '?'
+for i = 1, wanted do
+  local found
+  for _, state in ipairs({'', '?', '~'}) do
+    found = redis.call('HGET', KEYS[2], base .. ':' .. i .. state)
+    if found then
+      if state == '' then begun = i else suffix = state end
+      break
+    end
+  end
+  if not found then break end
+  before[i] = found
+end
+if before[1] then return reply(before, begun, suffix) end
+
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
-local payloads = redis.call('RPOP', KEYS[1], wanted)
-if not payloads then return reply({}) end
+
+begun = tonumber(ARGV[4])
+suffix = ARGV[5] == '1' and '~' or '?'
+local payloads, size, most = {}, 0, tonumber(ARGV[6])
+-- One at a time: how long an element is, is not known before.
+while #payloads < wanted and size <= most do
+  local payload = redis.call('RPOP', KEYS[1])
+  if not payload then break end
+  payloads[#payloads + 1] = payload
+  if #payloads > 1 then size = size + #payload end
+end
 for first = 1, #payloads, 500 do
   local pairs_ = {}
   for i = first, math.min(first + 499, #payloads) do
-    pairs_[#pairs_ + 1] = base .. ':' .. i
+    pairs_[#pairs_ + 1] = base .. ':' .. i .. (i > begun and suffix or '')
     pairs_[#pairs_ + 1] = payloads[i]
   end
   redis.call('HSET', KEYS[2], unpack(pairs_))
 end
-return reply(payloads)
+return reply(payloads, math.min(begun, #payloads), suffix)
 -- @file promote.lua
 -- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
 -- goes to `dead`: never lost, never in the way.
@@ -1768,28 +1822,39 @@ return reply(payloads)
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
 -- Returns: {how many members were moved (those taken by others are not),
---       then the number of each job (1 = the first) whose queue is no list:
---       it stays where it is}
+--       {number of each job (1 = the first) whose queue is no list},
+--       {number of each job that 'dead', 'queues' or the set itself, holding
+--       another type, keeps where it is}}; these stay where they are
 
-local reply = {0}
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local readable = type_is(KEYS[1], 'zset')
+local can_bury, can_push = readable and type_is(KEYS[2], 'zset'), readable and type_is(KEYS[3], 'set')
+local moved, misplaced, stuck = 0, {}, {}
 for i = 4, #KEYS do
   local at = 2 + 3 * (i - 4)
   local member, queue, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local destination = queue == '' and KEYS[2] or KEYS[i]
-  local found, wanted = redis.call('TYPE', destination).ok, queue == '' and 'zset' or 'list'
-  if found ~= 'none' and found ~= wanted then
-    reply[#reply + 1] = i - 3
-  elseif redis.call('ZREM', KEYS[1], member) == 1 then
-    reply[1] = reply[1] + 1
-    if queue == '' then
+  if queue == '' then
+    if not can_bury then
+      stuck[#stuck + 1] = i - 3
+    elseif redis.call('ZREM', KEYS[1], member) == 1 then
+      moved = moved + 1
       redis.call('ZADD', KEYS[2], ARGV[1], payload)
-    else
-      redis.call('SADD', KEYS[3], queue)
-      redis.call('LPUSH', KEYS[i], payload)
     end
+  elseif not can_push then
+    stuck[#stuck + 1] = i - 3
+  elseif not type_is(KEYS[i], 'list') then
+    misplaced[#misplaced + 1] = i - 3
+  elseif redis.call('ZREM', KEYS[1], member) == 1 then
+    moved = moved + 1
+    redis.call('SADD', KEYS[3], queue)
+    redis.call('LPUSH', KEYS[i], payload)
   end
 end
-return reply
+return {moved, misplaced, stuck}
 -- @file read_callbacks.lua
 -- Read steps of a stored chain, and keep chains alive whose run moves.
 --
@@ -1814,52 +1879,84 @@ for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
 end
 return found
 -- @file recover.lua
--- A worker died: its jobs in flight go back to their queue, or to `dead` when
--- a job has outlived too many workers (a poison pill).
+-- A worker died: its jobs in flight leave it, each as far as it had come.
+--
+--   BASE:I?  not begun: back to its queue, not counted; one that had begun so
+--            often before that once more is too often waits for a trial again
+--   BASE:I   begun: counted in swf:recovered:JID
+--   BASE:I~  perhaps begun: the counter is made, and not raised
+--   BASE:I!  counted before, waits for its trial (see trial.lua): stays
+--
+-- A counted job whose counter is new goes back to its queue.  One that was seen
+-- before is a suspect.  Counted too often it goes to `dead` (a poison pill),
+-- else it becomes BASE:I! and waits, so that it takes no others along.
 --
 -- KEYS: swf:workers, in-flight hash, queue list, 'dead',
 --       per job: swf:recovered:JID
 -- ARGV: member, seconds without a beat, recoveries that are too many, seconds
 --       that they are counted for, score in `dead`,
---       per job: receipt, payload for `dead`
+--       per job: receipt, payload for `dead`; those to be taken next come last
 -- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
---       | {'DONE', back in the queue, dead}; the worker is struck off when
---       nothing of it is left
+--       | {'DONE', how many are back in the queue, are dead, wait for a trial,
+--          {number of each job that is dead (1 = the first)},
+--          {number of each job that stays, since `dead` is no sorted set}};
+--       the worker is struck off when nothing of it is left
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local now = redis.call('TIME')
 if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonumber(ARGV[2]) then return {'ALIVE'} end
-for key, wanted in pairs({[KEYS[3]] = 'list', [KEYS[4]] = 'zset'}) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= wanted then return {'TYPE', key} end
+for i, kind in pairs({[2] = 'hash', [3] = 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
 end
-local back, dead = 0, 0
+local found = redis.call('TYPE', KEYS[4]).ok
+local can_bury = found == 'none' or found == 'zset'
+
+local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do
   local receipt, corpse = ARGV[6 + 2 * (i - 5)], ARGV[7 + 2 * (i - 5)]
-  local payload = redis.call('HGET', KEYS[2], receipt)
+  local state = string.match(receipt, '[?~!]$') or ''
+  local payload = state ~= '!' and redis.call('HGET', KEYS[2], receipt)
   if payload then
-    local count = redis.pcall('GET', KEYS[i])
-    count = type(count) == 'string' and tonumber(count) or 0
-    redis.call('HDEL', KEYS[2], receipt)
-    redis.call('SET', KEYS[i], count + 1, 'EX', ARGV[4])
-    if count + 1 >= tonumber(ARGV[3]) then
-      redis.call('ZADD', KEYS[4], ARGV[5], corpse)
-      dead = dead + 1
+    local before = redis.pcall('GET', KEYS[i])
+    local suspect = type(before) == 'string'
+    local count = suspect and string.match(before, '^%d%d?%d?$') and tonumber(before) or 0
+    if state == '' then count = count + 1 end
+    if state == '?' then suspect = count >= tonumber(ARGV[3]) - 1 end
+    local pill = state == '' and count >= tonumber(ARGV[3])
+    if pill and not can_bury then
+      stay[#stay + 1] = i - 4
     else
-      redis.call('RPUSH', KEYS[3], payload)
-      back = back + 1
+      redis.call('HDEL', KEYS[2], receipt)
+      if state ~= '?' then redis.call('SET', KEYS[i], count, 'EX', ARGV[4]) end
+      if pill then
+        redis.call('ZADD', KEYS[4], ARGV[5], corpse)
+        dead[#dead + 1] = i - 4
+      elseif suspect then
+        redis.call('HSET', KEYS[2], string.sub(receipt, 1, #receipt - #state) .. '!', payload)
+        waiting = waiting + 1
+      else
+        redis.call('RPUSH', KEYS[3], payload)
+        back = back + 1
+      end
     end
   end
 end
 if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
-return {'DONE', back, dead}
+return {'DONE', back, #dead, waiting, dead, stay}
 -- @file requeue.lua
--- Shutdown: jobs in flight go back to the end that is taken from next.
+-- Jobs in flight that were not run go back to the end that is taken from next.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
 -- Returns: how many went back (those no longer in flight do not)
 
+for i, kind in ipairs({'hash', 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+  end
+end
 local receipts, payloads = {}, {}
 for i = #ARGV, 1, -1 do
   local payload = redis.call('HGET', KEYS[1], ARGV[i])
@@ -1867,10 +1964,6 @@ for i = #ARGV, 1, -1 do
     receipts[#receipts + 1] = ARGV[i]
     payloads[#payloads + 1] = payload
   end
-end
-local found = redis.call('TYPE', KEYS[2]).ok
-if found ~= 'none' and found ~= 'list' then
-  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' holds a ' .. found .. ', not a list')
 end
 for first = 1, #receipts, 1000 do
   local last = math.min(first + 999, #receipts)

@@ -353,7 +353,7 @@ class Completion:
             outcome = reply[0]
             if outcome == b"DONE":
                 if ready is not None and ready.scheduled:
-                    self.broker.poller.nudge(ready.scheduled[0][0])
+                    self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
                 if hooks is not None:
                     hooks.after()
                 return

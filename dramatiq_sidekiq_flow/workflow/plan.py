@@ -251,10 +251,10 @@ class _Build:
         if type(fields.get("jid")) is not str or not fields["jid"]:
             fields["jid"] = source.new_jid()
         fields["created_at"] = source.now
-        if source.prepare is not None:
-            source.prepare(fields, delay)
         if delay:
             at = source.now + delay / 1000
+        if source.prepare is not None:
+            source.prepare(fields, delay or wait_until(at, source.now))
         if at > source.now:
             self.scheduled.append((at, codec.encode_payload(fields)))
         else:

@@ -67,6 +67,27 @@ def test_a_continuation_has_the_context_of_the_step_before(broker: SidekiqBroker
         seen[0]["locale"] = "de"
 
 
+def test_attributes_that_rails_serialized_are_read(broker: SidekiqBroker, client: redis.Redis) -> None:
+    """Sidekiq 8 writes CurrentAttributes as ActiveJob serializes arguments; a continuation has its bytes."""
+    seen: list[Any] = []
+
+    @dramatiq.actor(queue_name="python", broker=broker, actor_name="Py::Step")
+    def step() -> None:
+        seen.append(current_run().context)
+
+    symbol = {"_aj_serialized": "ActiveJob::Serializers::SymbolSerializer", "value": "tenant"}
+    cattr = [[symbol, {"_aj_globalid": "gid://app/Tenant/7"}]]
+    said = {"__type__": "job", "class": "R", "args": [], "queue": "ruby"}
+    barrier = "6f0d5a52-3b0e-4c57-9f8e-0a4f5f6b7c8d"
+    client.set(barrier, 1, ex=900)
+    client.set(f"{barrier}_ran", -1, ex=900)
+    push(client, "Py::Step", workflow_run_id="r", workflow_completion_callbacks=[[barrier, said, False]], cattr=cattr)
+    with working(broker):
+        (job,) = eventually(lambda: members(client, "ruby"))
+    assert seen[0]["cattr"] == {"tenant": "gid://app/Tenant/7"}
+    assert job["cattr"] == cattr
+
+
 def test_what_a_job_sends_has_its_context_whether_it_is_a_step_or_not(
     broker: SidekiqBroker, client: redis.Redis
 ) -> None:

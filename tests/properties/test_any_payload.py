@@ -117,6 +117,7 @@ def trees(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return several | later
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(max_examples=500)
 @given(st.recursive(ANY_JOB | GOOD_JOB, trees, max_leaves=5))
 @example(job(__type__="job", queue=None))

@@ -131,6 +131,13 @@ def test_a_job_of_ruby_that_says_at_is_scheduled(moment: float) -> None:
     assert json.loads(raw).keys().isdisjoint(("at", "enqueued_at"))
 
 
+def test_hooks_are_told_of_an_at_as_of_a_delay() -> None:
+    told: list[float] = []
+    plan(at(1500.5), (), source(prepare=lambda fields, delay: told.append(delay)))
+    plan(at(1.0), (), source(prepare=lambda fields, delay: told.append(delay)))
+    assert told == [500_500.0, 0.0]
+
+
 @pytest.mark.parametrize("moment", [1000.0, 999, 0, -5.5])
 def test_a_job_whose_at_has_passed_is_pushed(moment: float) -> None:
     (job,) = jobs(plan(at(moment), (), source()))

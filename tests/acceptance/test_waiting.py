@@ -15,7 +15,7 @@ from ..running import eventually
 from .processes import registered, workers
 
 #: Seconds for which an idle process is listened to, and what it may send in each.
-LISTEN = 10.0
+LISTEN = 30.0
 COMMANDS = 2
 
 

@@ -385,9 +385,9 @@ class SidekiqBroker(dramatiq.Broker):
         self._attempt(self.processes.stop)
 
     def _hand_back(self, window: Window) -> None:
-        receipts = [receipt.decode() for receipt in workers.receipts(self.connection, window.member)]
+        receipts = workers.receipts(self.connection, window.member)
         # Suspects are left for the trial that another process gives them.
-        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT)]
+        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
         if receipts:
             receipts.sort(key=keys.fetch_order)
             queues.requeue(self.connection, window.member, window.queue_name, receipts)

@@ -533,6 +533,8 @@ module SidekiqFlow::Companion
         worker.beat
         return nil
       end
+      raise WrongType, "The Redis key #{reply[1]} holds another type. Remove it." if reply[0] == "TYPE"
+
       bases.delete(queue)
       return nil if reply[0].empty?
 

@@ -1982,7 +1982,8 @@ module SidekiqFlow::Companion
 
     BATCH = 100
 
-    Promotion = Struct.new(:member, :queue, :payload)
+    # +error+ where it goes to `dead`: then it has no queue.
+    Promotion = Struct.new(:member, :queue, :payload, :error)
 
     def initialize(config)
       @config = config
@@ -2028,22 +2029,31 @@ module SidekiqFlow::Companion
 
     # How many stay where they are.
     def promote(set, promotions)
-      stuck = move(set, promotions).map { |number| promotions[number - 1] }
-      return 0 if stuck.empty?
-
-      move(set, stuck.map { |found|
-        error = WrongType.new("The Redis key queue:#{found.queue} is no list, so the job cannot go there.")
-        Promotion.new(found.member, "", found.queue.empty? ? found.payload : SidekiqFlow::Companion.corpse(found.payload, error, found.queue))
-      }).size
+      bad = promotions.select(&:error)
+      stuck = move(set, promotions)
+      bad -= stuck
+      stuck.map! { |found| found.error ? found : refused(found) }
+      left = stuck.empty? ? [] : move(set, stuck)
+      bad += stuck - left
+      unless bad.empty?
+        logger.error("#{bad.size} due jobs of #{set} cannot go to a queue and are now in 'dead': " \
+          "#{bad.first.error.message}: #{bad.first.member.inspect[0, 200]}")
+      end
+      left.size
     end
 
-    # The numbers (1 is the first) of those whose queue is no list.
+    def refused(found)
+      error = WrongType.new("The Redis key queue:#{found.queue} is no list, so the job cannot go there.")
+      Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
+    end
+
+    # Those that stay, for what they go to is of another type.
     def move(set, promotions)
       reply = redis do |conn|
         Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
-          [Time.now.to_f.to_s, *promotions.flat_map(&:to_a)])
+          [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }])
       end
-      reply.drop(1)
+      reply.drop(1).map { |number| promotions[number - 1] }
     end
 
     def promotion(member)
@@ -2061,9 +2071,8 @@ module SidekiqFlow::Companion
       item["enqueued_at"] = SidekiqFlow::Companion.stamp
       Promotion.new(member, item["queue"], Sidekiq.dump_json(item))
     rescue => error
-      logger.error("A due job cannot be read and is now in 'dead': #{error.message}: #{member.inspect[0, 200]}")
       error = InvalidPayload.new(error.message) unless error.is_a?(InvalidPayload)
-      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"))
+      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"), error)
     end
   end
 end

@@ -218,7 +218,8 @@ class Site:
     def report(self) -> str:
         """What there is to see when something did not happen."""
         sets = {name: self.client.zrange(name, 0, 9) for name in ("schedule", "retry", "dead")}
-        queues = {key: self.client.lrange(key, 0, 9) for key in self.client.scan_iter("queue:*")}
+        names = self.client.scan_iter("queue:*", _type="list")
+        queues = {key: self.client.lrange(key, 0, 9) for key in names}
         events = [
             f"{e['language']} {e['class']} {e['args']} {e['outcome']} {e.get('error', '')}" for e in self.events()[-20:]
         ]

@@ -87,7 +87,8 @@ module SidekiqFlow::Companion
   READ_BY_SIDEKIQ = {
     "backtrace" => ->(value) { value == true || value == false || value.is_a?(Integer) },
     "failed_at" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1e14) },
-    "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(0, 1_000_000) },
+    # Sidekiq takes one off when a person presses "retry": -1 is common.
+    "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(-1_000_000, 1_000_000) },
     "retry_for" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1_000_000_000) },
     "retry_queue" => ->(value) { value.is_a?(String) },
     "wrapped" => ->(value) { value.is_a?(String) }

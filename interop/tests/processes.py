@@ -36,7 +36,7 @@ def ruby_environment(url: str, **more: str) -> dict[str, str]:
     return {**os.environ, "REDIS_URL": url, "INTEROP_QUIET": "1", **steps, **more}
 
 
-def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE) -> str:
+def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE, **more: str) -> str:
     """Run a Ruby program to its end; what it printed."""
     done = subprocess.run(
         [str(RUN), "ruby", *command],
@@ -44,7 +44,7 @@ def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE) ->
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=ruby_environment(url),
+        env=ruby_environment(url, **more),
     )
     if done.returncode:
         raise AssertionError(f"ruby {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -53,11 +53,14 @@ require "sidekiq/job_util"
 require "sidekiq/scheduled"
 
 module SidekiqFlow
-  # Why a Ruby process must not perform a carrier (sidekiq_flow_registry.rb says
-  # the same).
-  def self.carrier_message(job, queue)
-    "Queue #{queue.inspect} is taken from by this Ruby process, but job #{job["jid"]} is a step of the Python actor " \
-      "#{job["wrapped"].inspect}. One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} off this process."
+  # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
+  # retried, and Python may be the one to take it then. (sidekiq_flow_registry.rb
+  # has the same.)
+  class WrongQueue < StandardError
+    def self.for(job, queue)
+      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
+        "One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} from this process.")
+    end
   end
 end
 
@@ -129,10 +132,6 @@ module SidekiqFlow::Companion
   class StepSkipped < Refused; end
 
   class WrongType < Refused; end
-
-  # A step of a Python actor was taken by this process. An ordinary failure: it
-  # is retried, and Python may be the one to take it then.
-  class WrongQueue < StandardError; end
 
   # Where the output of jobs is kept: KEY_PREFIX:RUN_ID, for +ttl+ seconds.
   Memory = Struct.new(:key_prefix, :ttl)
@@ -1333,7 +1332,7 @@ module SidekiqFlow::Companion
     def refuse_carrier(job, queue)
       return unless DIALECTS.any? { |dialect| dialect.noop_class == job["class"] } && job["wrapped"]
 
-      raise WrongQueue, SidekiqFlow.carrier_message(job, queue)
+      raise SidekiqFlow::WrongQueue.for(job, queue)
     end
 
     def refuse_other_dialect(job)

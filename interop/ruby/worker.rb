@@ -26,7 +26,8 @@ Sidekiq.configure_server do |config|
     chain.add Interop::Recorder unless ENV["INTEROP_RECORD"] == "0"
   end
   if defined?(SidekiqFlow::Companion) && ENV["INTEROP_COMPANION"] != "0"
-    SidekiqFlow::Companion.configure(config, heartbeat_timeout: ENV.fetch("INTEROP_HEARTBEAT", "60").to_f)
+    more = defined?(Interop::COMPANION_OPTIONS) ? Interop::COMPANION_OPTIONS : {}
+    SidekiqFlow::Companion.configure(config, heartbeat_timeout: ENV.fetch("INTEROP_HEARTBEAT", "60").to_f, **more)
   end
   poll = ENV.fetch("INTEROP_POLL", "1").to_f
   if poll.zero?

@@ -121,6 +121,17 @@ def test_a_carrier_with_retries_comes_back(both: Site) -> None:
     both.api("delete", "retry", payload["jid"])
 
 
+def test_the_registry_file_alone_refuses_a_carrier(site: Site) -> None:
+    with installed(site.logs, "registered.rb", companion="sidekiq_flow_registry.rb") as environment:
+        worker(site, **environment)
+        payload = job(**{"class": "Sidekiq::Workflow::NoopWorker"}, wrapped="docs.extract", retry=0)
+        good = job(args=["good"])
+        site.client.lpush("queue:ruby", json.dumps(payload), json.dumps(good))
+        assert dead(site, payload["jid"])["error_class"] == "SidekiqFlow::WrongQueue"
+        site.eventually(lambda: any(e["args"] == ["good"] for e in site.events()), "the good one", 20)
+        site.stop()
+
+
 def test_the_other_dialects_keys_are_refused_by_name(both: Site) -> None:
     payload = job(sideline_run_id="r", sideline_completion_callbacks=[[str(uuid.uuid4()), None, True]])
     both.client.lpush("queue:ruby", json.dumps(payload))

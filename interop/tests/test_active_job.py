@@ -56,7 +56,9 @@ def start(broker: SidekiqBroker, what: str, **options: Any) -> tuple[str, str]:
 
 def ran(site: Site, name: str) -> list[str]:
     """What ActiveJob performed of it."""
-    return [line.split(" ", 1)[1] for line in map(bytes.decode, site.client.lrange("aj", 0, -1)) if line.startswith(name)]
+    return [
+        line.split(" ", 1)[1] for line in map(bytes.decode, site.client.lrange("aj", 0, -1)) if line.startswith(name)
+    ]
 
 
 def followed(site: Site, run_id: str, name: str) -> bool:

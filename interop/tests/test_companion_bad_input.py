@@ -122,7 +122,9 @@ def test_in_the_queue(site: Site) -> None:
     site.eventually(lambda: not in_flight(site.client), "an empty flight", 20)
     assert len(site.events()) == len(FINE) + 1
     # Any of Sidekiq's pages can show each, and push it again.
-    assert all(type(j["class"]) is type(j["jid"]) is type(j["queue"]) is str and type(j["args"]) is list for j in dead(site))
+    assert all(
+        type(j["class"]) is type(j["jid"]) is type(j["queue"]) is str and type(j["args"]) is list for j in dead(site)
+    )
     raws = {base64.b64decode(j["raw"]) for j in dead(site) if "raw" in j}
     assert raws >= {raw for raw, name in BAD if name == "MalformedPayload"}
     # Pressed again, they fail again.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from companions import installed, worker
-from processes import Site
+from processes import Site, ruby
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
@@ -198,3 +198,42 @@ def test_in_flight_and_among_the_workers(site: Site) -> None:
     client.delete("queue:string")
     site.eventually(lambda: client.llen("queue:string") == 1, "its job", 20)
     client.delete("queue:string", "swf:inflight:gone:1:string:ruby", "dead")
+
+
+def test_what_an_error_of_redis_speaks_of(site: Site) -> None:
+    """Also in the words of versions that are not here."""
+    script = "ERR Error running script (call to f_6b1b): @user_script:12: "
+    server = [
+        "READONLY You can't write against a read only replica.",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "MISCONF Redis is configured to save RDB snapshots, but cannot. script: 6b1b, on @user_script:3.",
+        "OOM command not allowed when used memory > 'maxmemory'. script: 6b1b, on @user_script:1.",
+        script + "-OOM command not allowed when used memory > 'maxmemory'.",
+        script + "@user_script: 12: -NOREPLICAS Not enough good replicas to write.",
+        script + "MISCONF Errors writing to the AOF file",
+        "EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.",
+        "NOPERM this user has no permissions to run the 'evalsha' command",
+        "ERR The user executing the script can't run this command or subcommand script: 6b1b, on @user_script:1.",
+        "ERR max number of clients reached",
+        "LOADING Redis is loading the dataset in memory",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "UNBLOCKED force unblock from blocking operation",
+        "NOAUTH Authentication required.",
+        "CLUSTERDOWN The cluster is down",
+    ]
+    command = [
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        script + "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "ERR value is not an integer or out of range",
+        "ERR wrong number of arguments for 'hdel' command",
+        "BUSYKEY Target key name already exists.",
+        "ERR unknown command 'OOM'",
+    ]
+    code = (
+        "errors = JSON.parse($stdin.read).map { |text| RedisClient::CommandError.parse(text) };"
+        "puts JSON.generate(errors.map { |error| SidekiqFlow::Companion::Trouble.passes?(error) })"
+    )
+    with installed(site.logs) as environment:
+        text = json.dumps([*server, *command])
+        answer = json.loads(ruby(site.url, "-r./setup", "-rjson", "-e", code, stdin=text, **environment))
+    assert answer == [True] * len(server) + [False] * len(command)

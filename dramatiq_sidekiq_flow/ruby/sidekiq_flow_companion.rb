@@ -701,6 +701,13 @@ module SidekiqFlow::Companion
       end
       watch(order) if candidates.size == order.size || candidates.empty?
       nil
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      raise unless Trouble.passes?(error)
+
+      # Sidekiq would write the backtrace of each thread.
+      Trouble.say(logger, error)
+      sleep(1)
+      nil
     end
 
     # Sidekiq's Manager at the end: the jobs of threads that it will kill.
@@ -1288,8 +1295,9 @@ module SidekiqFlow::Companion
       return super if execution.nil? || SidekiqFlow::Companion.run_id(execution.job).nil?
 
       ttl = [Integer(ttl || configuration.barrier_ttl), MAX_TTL].min
+      barriers = Callback.stack(execution.job).flat_map(&:keys)
       memory = SidekiqFlow::Companion.memory_key(execution.job)
-      keys = [memory.empty? ? "" : "swf:keep:#{memory}", *Callback.stack(execution.job).flat_map(&:keys), memory].reject.with_index { |key, i| i > 0 && key.empty? }
+      keys = memory.empty? ? ["", *barriers] : ["swf:keep:#{memory}", *barriers, memory]
       Sidekiq.redis { |conn| Scripts.run(conn, "extend", keys, [ttl, 1]) } > 0
     end
   end

@@ -178,6 +178,7 @@ module SidekiqFlow::Companion
       end
       require "sidekiq/manager"
       Sidekiq::Manager.prepend(SignOff)
+      Sidekiq::Processor.prepend(Processing)
       Sidekiq::Scheduled::Poller.prepend(PatientPoller)
       configure_client(config)
       gem.singleton_class.prepend(Prolongation)
@@ -835,6 +836,10 @@ module SidekiqFlow::Companion
         Thread.current[FETCHED] = unit
       end
 
+      def fetched
+        Thread.current[FETCHED]
+      end
+
       def take
         Thread.current[FETCHED].tap { Thread.current[FETCHED] = nil }
       end
@@ -891,12 +896,10 @@ module SidekiqFlow::Companion
     # Sidekiq calls this when it has nothing more to do with the job, whatever
     # became of it. Most have left flight by then.
     #
-    # What has not: plain jobs that are done, jobs that are discarded, and jobs
-    # whose failure Sidekiq itself has written, because they failed outside of
-    # the middleware (a class that does not exist, the Rails reloader). Those
-    # are in `retry` first and leave flight second. A crash between the two runs
-    # such a job once more than it was retried, under the same jid, which a
-    # barrier counts once.
+    # What has not: plain jobs that are done, jobs that are discarded, and steps
+    # that were pushed again. Those are in their queue first and leave flight
+    # second: a crash between the two runs such a step twice, under the same jid,
+    # which a barrier counts once.
     def acknowledge
       settle { |conn| conn.call("HDEL", key, receipt) }
     end
@@ -949,12 +952,12 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # Dead at once, whatever `retry` says.
-    def bury(error)
+    # Dead at once, whatever `retry` says; +tell+ the death handlers.
+    def bury(error, tell: true)
       job = SidekiqFlow::Companion.parse(self.job)
       config.logger.error("Job #{job && job["jid"]} of queue #{queue_name} cannot go on, and goes to 'dead': #{error.message}")
       self.fail("dead", Time.now.to_f.to_s, SidekiqFlow::Companion.corpse(self.job, error, queue_name))
-      SidekiqFlow::Companion.bury_with_handlers(config, job, error) if job && !error.is_a?(InvalidPayload)
+      SidekiqFlow::Companion.bury_with_handlers(config, job, error) if tell && job && !error.is_a?(InvalidPayload)
     end
 
     private
@@ -1017,6 +1020,16 @@ module SidekiqFlow::Companion
   # `:discard` of the application would throw away goes to `dead`, for its run
   # waits for it.
   class Retry < Sidekiq::JobRetry
+    # The failure of a job that did not come to its middleware: a class that does
+    # not exist, the Rails reloader.
+    def global(payload, queue)
+      super
+    rescue Sidekiq::JobRetry::Handled => handled
+      unit = Unit.fetched
+      unit.bury(handled.cause, tell: false) if unit && handled.cause && !unit.settled? && step?(payload)
+      raise
+    end
+
     # What Sidekiq raises again is a job without retries, or one whose failure it
     # could not write down.
     def local(job_instance, payload, queue)
@@ -1039,12 +1052,11 @@ module SidekiqFlow::Companion
       rescue Sidekiq::JobRetry::Handled, Sidekiq::Shutdown
         raise
       rescue => broken
-        raise unless Unit.current
+        raise if unit.nil?
 
         logger.error("The failure of job #{job["jid"]} cannot be noted as Sidekiq does: #{broken.class}: #{broken.message}")
-        return Unit.current.bury(error)
+        return unit.bury(error)
       end
-      unit = Unit.current
       return if unit.nil? || unit.settled? || SidekiqFlow::Companion.run_id(job).nil?
 
       logger.error("Job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job)} failed for good and was to be dropped; it is a step, " \
@@ -1057,9 +1069,21 @@ module SidekiqFlow::Companion
       job && !SidekiqFlow::Companion.run_id(job).nil?
     end
 
+    def unit
+      Unit.current || Unit.fetched
+    end
+
     def redis(&block)
-      unit = Unit.current
       unit ? yield(FailureWriter.new(unit, config)) : super
+    end
+  end
+
+  # Sidekiq's Processor with the rules above, also for jobs that fail before their
+  # middleware.
+  module Processing
+    def initialize(capsule, ...)
+      super
+      @retrier = capsule.fetcher.retrier if capsule.fetcher.is_a?(Fetch)
     end
   end
 
@@ -1254,6 +1278,9 @@ module SidekiqFlow::Companion
 
       redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
       Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
+    rescue => error
+      # The push matters more: who pushes may have taken the job out of a set.
+      Sidekiq.logger.warn("The barriers of job #{job["jid"]} could not be prolonged: #{error.class}: #{error.message}")
     end
   end
 
@@ -1520,7 +1547,8 @@ module SidekiqFlow::Companion
     end
 
     def whole(reference)
-      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer)
+      delay = reference.fetch("delay", 0)
+      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer) && delay.is_a?(Numeric) && delay.finite?
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
       keep(reference)

@@ -13,7 +13,7 @@ from dramatiq.middleware import default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..errors import PayloadError
-from ..store import keys, processes, queues, sets
+from ..store import keys, processes, queues, sets, workers
 from ..store.connection import LOST, Connection, connect
 from ..wire import codec
 from ..wire.callbacks import Callback
@@ -22,6 +22,7 @@ from ..wire.payload import DEFAULTS, Payload
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
+from .in_flight import InFlight
 from .lifecycle import Lifecycle, give_back
 from .message import SidekiqMessage, actor_options, new_jid, to_fields
 from .order import Order, QueueOrder
@@ -112,6 +113,12 @@ class SidekiqBroker(dramatiq.Broker):
         self.stamps: list[Callable[[dict[str, Any], str], None]] = []
         self.order = QueueOrder(queue_order)
         self.tally = Tally()
+        #: What this process holds in flight, by queue.
+        self.windows: dict[str, Window] = {}
+        self.heartbeat.in_flight = InFlight(self)
+        self.heartbeat.recovery.windows = self.windows
+        self.heartbeat.recovery.is_quiet = lambda: self.quiet
+        self.heartbeat.recovery.flush = self.commit.flush
         self.processes = Processes(self, Appearance(show_process, tag, tuple(labels), metrics))
         self.heartbeat.tasks.append(self.processes.beat)
         #: The Dramatiq workers of this process.
@@ -120,8 +127,6 @@ class SidekiqBroker(dramatiq.Broker):
         self.cancellable: set[str] = set()
         #: No new jobs are fetched while this is true.
         self.quiet = False
-        #: What this process holds in flight, by queue.
-        self.windows: dict[str, Window] = {}
         self._options: dict[str, dict[str, Any]] = {}
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
@@ -209,7 +214,7 @@ class SidekiqBroker(dramatiq.Broker):
             if delay is not None and delay > 0:
                 at = now + delay / 1000
                 queues.schedule(self.connection, at, codec.encode(fields))
-                self.poller.nudge(at)
+                self.poller.nudge(delay / 1000)
             else:
                 fields["enqueued_at"] = now
                 queues.push(self.connection, fields["queue"], (codec.encode(fields),))
@@ -227,6 +232,11 @@ class SidekiqBroker(dramatiq.Broker):
                 self.logger.warning("A job goes out without what %r adds to it.", stamp, exc_info=True)
 
     # -- consuming ----------------------------------------------------------
+
+    @property
+    def threads(self) -> int:
+        """How many threads run jobs in this process."""
+        return sum(worker.worker_threads for worker in self.workers)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> SidekiqConsumer:
         """A consumer of a declared queue.
@@ -248,6 +258,7 @@ class SidekiqBroker(dramatiq.Broker):
         window = self.windows.get(queue_name)
         if window is None or window.member != member:
             window = self.windows[queue_name] = Window(queue_name, member)
+            window.tried = self.heartbeat.hurry
         window.allow(prefetch)
         return window
 
@@ -271,9 +282,11 @@ class SidekiqBroker(dramatiq.Broker):
         """
         self.commit.flush()
         for window in self.windows.values():
-            receipts = list(queues.in_flight(self.connection, window.member))
+            receipts = [receipt.decode() for receipt in workers.receipts(self.connection, window.member)]
+            # Suspects are left for the trial that another process gives them.
+            receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT)]
             if receipts:
-                receipts.sort(key=_fetch_order)
+                receipts.sort(key=keys.fetch_order)
                 queues.requeue(self.connection, window.member, window.queue_name, receipts)
         self.windows.clear()
         self.heartbeat.stop()
@@ -363,8 +376,3 @@ def _is_for(queue_name: str, member: bytes) -> bool:
 
 def _noop() -> None:
     """A delayed empty chain or group: only its callbacks matter."""
-
-
-def _fetch_order(receipt: str) -> tuple[int, int]:
-    base, _, index = receipt.partition(":")
-    return int(base, 16), int(index)

@@ -46,6 +46,8 @@ class GroupCommit:
         self.connection = connection
         self._waiting: deque[_Entry] = deque()
         self._done: deque[tuple[str, str]] = deque()
+        #: Those of ``_done`` that are being sent.
+        self._sending: deque[tuple[str, str]] = deque()
         self._done_since = 0.0
         #: Nobody else may come soon to take along what is done.
         self._pressing = False
@@ -71,6 +73,10 @@ class GroupCommit:
             # Whoever took this entry along was interrupted before sending it.
             raise ConnectionClosed(ConnectionResetError("the round trip was interrupted"))
         return entry.reply
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """Member and receipt of finished jobs whose acknowledgement waits, or is being sent."""
+        return [*list(self._sending), *list(self._done)]
 
     def done(self, member: str, receipt: str, *, more: bool = False) -> None:
         """Take a finished job out of flight, soon.  Those that meet become one HDEL.
@@ -127,7 +133,11 @@ class GroupCommit:
 
     def _send(self) -> None:
         """Send all that has gathered.  The line is held."""
-        entries, done = _drain(self._waiting), _drain(self._done)
+        entries, done = _drain(self._waiting), self._sending
+        while self._done:
+            # At each instant in one of the two: `waiting` is asked by other threads.
+            done.append(self._done[0])
+            self._done.popleft()
         self._done_since = time.monotonic()
         finished: dict[str, list[str]] = {}
         for member, receipt in done:
@@ -140,12 +150,14 @@ class GroupCommit:
             # Also an interrupt (a time limit that fires late): what others
             # handed over stays, and who waits tries again.
             self._done.extendleft(reversed(done))
+            done.clear()
             for entry in entries:
                 entry.error = ConnectionClosed(e)
                 entry.settled = True
             if entries and isinstance(e, LOST):
                 return
             raise
+        done.clear()
         for entry, reply in zip(entries, replies):
             if isinstance(reply, Exception):
                 entry.error = reply

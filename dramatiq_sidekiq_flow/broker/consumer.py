@@ -23,10 +23,12 @@ from ..store.callback_storage import stored_keys
 from ..store.connection import LOST
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
+from .begin import confirm
 from .events import Buried
 from .message import SidekiqMessage, to_message
 from .order import held_back
 from .retries import Failure, Retries, decide, killed
+from .window import Window, reserve
 
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
@@ -63,14 +65,15 @@ class SidekiqConsumer(Consumer):
                     time.sleep(min(self.seconds, QUIET))
                     return None
                 while window.fetched:
-                    fetched = window.fetched.popleft()
+                    fetched = window.take()
                     try:
                         message = self._read(*fetched)
                     except (ConnectionClosed, *LOST):
-                        window.fetched.appendleft(fetched)
+                        window.put_back(*fetched)
                         raise
                     if message is not None:
                         return message
+                    window.settle(fetched[0])
                 room = window.room()
                 if not room:
                     self.broker.commit.hand_over()
@@ -78,18 +81,15 @@ class SidekiqConsumer(Consumer):
                     return None
                 if self._held_back():
                     return None
-                seen = b""
                 if window.drained:
                     self.broker.commit.hand_over()
-                    waited = self._wait()
-                    if waited is None:
+                    if self._wait() is None:
                         return None
-                    seen = waited
                     if self.broker.quiet:
                         continue
                     if self._held_back():
                         return None
-                if not self._fetch(room, seen):
+                if not self._fetch(room):
                     return None
         except LOST as e:
             raise ConnectionClosed(e) from None
@@ -117,21 +117,34 @@ class SidekiqConsumer(Consumer):
         time.sleep(min(self.seconds, HELD_BACK))
         return True
 
-    def _fetch(self, count: int, seen: bytes) -> bool:
-        window = self.window
-        base = window.next_base()
-        payloads = queues.fetch(self.broker.connection, window.member, self.queue_name, base, count, seen)
-        if payloads is None:
+    def _fetch(self, count: int) -> bool:
+        free = reserve(self.window, self.broker.windows.values(), self.broker.threads, count)
+        try:
+            return self._fetch_into(self.window, count, free)
+        finally:
+            self.window.reserved = 0
+
+    def _fetch_into(self, window: Window, count: int, free: int) -> bool:
+        jobs = queues.fetch(
+            self.broker.connection,
+            window.member,
+            self.queue_name,
+            window.next_base(),
+            count,
+            free=free,
+            burst=window.burst(),
+        )
+        if jobs is None:
             self.logger.warning("This worker was taken for dead; it goes on under the same name.")
             self.broker.heartbeat.beat()
             return True
-        if isinstance(payloads, str):
+        if isinstance(jobs, str):
             window.unavailable = True
             time.sleep(min(self.seconds, PAUSE))
             return False
         window.unavailable = False
-        window.drained = len(payloads) < count
-        window.add(base, payloads)
+        window.drained = len(jobs) < count
+        window.add(jobs)
         return True
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
@@ -161,11 +174,13 @@ class SidekiqConsumer(Consumer):
             actor = self.broker.actors.get(payload.actor_name)
             self._write_failure(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload, time.time())
             return None
-        self.window.handed_out[receipt] = None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
 
     def ack(self, message: Any) -> None:
         """A job is done, or has failed and its fate is decided: it leaves flight."""
+        if message.gone:
+            self.window.settle(message.receipt)
+            return
         failure = message.failure
         if failure is None and message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
@@ -192,6 +207,7 @@ class SidekiqConsumer(Consumer):
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
+        confirm(self.broker, message)
         if failure is None:
             try:
                 if message.payload.run_id is None and not message.payload.stack:
@@ -249,6 +265,8 @@ class SidekiqConsumer(Consumer):
         )
         if reply[0] == b"TYPE":
             raise WrongType(f"The Redis key {reply[1].decode()!r} is no sorted set. Remove it.", reply[1])
+        if failure.action == "retry":
+            self.broker.poller.nudge(failure.at - now)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.broker.actors.get(message.actor_name)

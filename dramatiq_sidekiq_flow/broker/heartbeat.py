@@ -1,8 +1,8 @@
-"""Beats of this worker process, and the recovery of those that stopped.
+"""Beats of this worker process, which also tell it whose beats have stopped.
 
 Each process has one thread that says "alive" for all its queues, by Redis's
-own clock.  The same beat tells it who has been silent for too long; any live
-process then puts the silent one's jobs back.
+own clock.  The same beat tells it who has been silent for too long, and where
+it has more in flight than it knows of.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from collections.abc import Callable
 
 from dramatiq.logging import get_logger
 
-from ..errors import PayloadError, PoisonPill
-from ..store import keys, processes, queues, workers
+from ..store import keys, workers
 from ..store.connection import Connection
-from ..wire import codec
-from ..wire.payload import Payload, buried, failed, fingerprint
-from .events import Events, Recovered
-
-#: Jobs recovered by one script.
-BATCH = 100
+from ..wire.payload import Payload
+from .events import Events
+from .in_flight import InFlight
+from .recovery import Recovery
+from .upkeep import Upkeep
 
 
 def hostname() -> str:
@@ -46,12 +44,18 @@ class Heartbeat:
         self.interval = min(10.0, timeout / 5)
         #: Done after each beat; what raises is logged.
         self.tasks: list[Callable[[], None]] = []
-        #: Lets what a job's run needs live on, though the job is dead now.
-        self.keep: Callable[[Payload], None] = lambda job: None
+        #: Extends the TTLs that a dead job's run still depends on; None without workflows.
+        self.keep: Callable[[Payload], None] | None = None
         self.events = Events()
+        self.recovery = Recovery(self)
+        self.upkeep = Upkeep(self)
+        self.tasks.append(self.upkeep.look)
+        #: What the windows of this process hold; None where it has none.
+        self.in_flight: InFlight | None = None
         self._members: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._identity: str | None = None
         self._pid = 0
@@ -77,7 +81,7 @@ class Heartbeat:
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._stop = threading.Event()
+            self._stop, self._wake = threading.Event(), threading.Event()
             self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
             self._thread.start()
 
@@ -87,76 +91,56 @@ class Heartbeat:
         with self._lock:
             self._members.add(member)
             self._start()
-        workers.beat(self.connection, [member], self.timeout)
+        workers.beat(self.connection, {member: None}, self.timeout)
         return member
 
     def beat(self) -> None:
-        """Beat now, and recover whom the beat finds dead."""
-        for member in workers.beat(self.connection, self.members, self.timeout):
-            self.recover(member)
+        """Beat now, recover the workers that the beat finds dead, and compare what is in flight."""
+        members = self.members
+        in_flight = self.in_flight
+        held = dict.fromkeys(members) if in_flight is None else in_flight.held(members)
+        heard = workers.beat(self.connection, held, self.timeout)
+        if in_flight is not None:
+            in_flight.reconcile(heard.more)
+        self.recovery.recover_all(heard.dead)
 
     def recover(self, member: str) -> None:
         """Put back what a dead worker had in flight."""
-        queue_name = keys.queue_of(member)
-        now = time.time()
-        orphans = [
-            _orphan(receipt, raw, queue_name, now) for receipt, raw in queues.in_flight(self.connection, member).items()
-        ]
-        for start in range(0, max(1, len(orphans)), BATCH):
-            back, dead = workers.recover(
-                self.connection, member, orphans[start : start + BATCH], timeout=self.timeout, now=now
-            )
-            if dead:
-                # Which of these died, the reply does not say; it does the others no harm.
-                for orphan in orphans[start : start + BATCH]:
-                    if orphan.job is not None:
-                        self.keep(orphan.job)
-            if back or dead:
-                self.events.tell(Recovered(queue_name, back, dead))
-                # Its record would stand on the Busy page until somebody looks.
-                processes.gone(self.connection, keys.identity_of(member))
-                self.logger.warning(
-                    "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead.",
-                    member,
-                    back,
-                    queue_name,
-                    dead,
-                )
+        self.recovery.recover(member)
+
+    def hurry(self) -> None:
+        """A trial has ended: let the thread take the next one, before its beat."""
+        self._wake.set()
 
     def stop(self) -> None:
         """Stop beating; members without jobs in flight are forgotten."""
         self._stop.set()
+        self._wake.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         with self._lock:
             members, self._members = list(self._members), set()
-        empty = [m for m in members if not queues.in_flight(self.connection, m)]
-        workers.strike_off(self.connection, empty)
+        workers.strike_off(self.connection, workers.idle(self.connection, members))
 
     def _run(self) -> None:
-        stop = self._stop
-        while not stop.wait(self.interval):
-            try:
-                self.beat()
-            except Exception as e:
-                self.logger.warning("No heartbeat this time: %s", e)
+        stop, wake = self._stop, self._wake
+        due = time.monotonic() + self.interval
+        while True:
+            trial_ended = wake.wait(max(0.0, due - time.monotonic()))
+            if stop.is_set():
+                return
+            if trial_ended:
+                wake.clear()
+                self._guarded(self.recovery.after_trial)
+                continue
+            due = time.monotonic() + self.interval
+            self._guarded(self.beat, "No heartbeat this time: ")
             for task in self.tasks:
-                try:
-                    task()
-                except Exception as e:
-                    self.logger.warning("%s", e)
+                self._guarded(task)
 
-
-def _orphan(receipt: str, raw: bytes, queue_name: str, now: float) -> workers.Orphan:
-    error = PoisonPill(
-        f"The job was in flight when its worker died, {workers.MAX_RECOVERIES} times within "
-        f"{workers.RECOVERY_WINDOW // 3600} hours. Look for what kills the process, then retry it.",
-        raw,
-    )
-    try:
-        # Its callback stack is not needed here, wherever that is kept.
-        job = Payload.decode(raw, lambda stored: None)
-    except PayloadError as e:
-        return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
-    return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)
+    def _guarded(self, task: Callable[[], None], prefix: str = "") -> None:
+        try:
+            task()
+        except Exception as e:
+            self.logger.warning("%s%s", prefix, e)

@@ -11,6 +11,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import SkipMessage
 
 from . import cancellation
+from .begin import begin
 from .order import WorkQueue, message_of
 
 
@@ -37,6 +38,8 @@ class Lifecycle(Middleware):
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         broker.quiet = True
+        # Now, and not when the last job has ended: a process that is killed before leaves them behind.
+        give_back(worker)
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         broker.poller.stop()
@@ -45,6 +48,7 @@ class Lifecycle(Middleware):
         broker.hand_back()
 
     def before_process_message(self, broker: Any, message: Any) -> None:
+        begin(broker, message)
         broker.tally.start(message)
         if message.actor_name in broker.cancellable:
             message.cancelled = cancellation.enter(broker.connection, message.message_id)
@@ -59,6 +63,8 @@ class Lifecycle(Middleware):
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
+        if message.gone:
+            return
         # What a person has cancelled is done.
         message.skipped = not message.cancelled
         broker.tally.finish(message, message.failed)

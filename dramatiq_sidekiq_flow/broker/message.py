@@ -48,6 +48,8 @@ class SidekiqMessage(MessageProxy):
       failure: What is to become of it, where it failed.
       skipped: A middleware kept it from being run.
       cancelled: A person did.
+      gone: It left flight before it began: another worker has recovered it.
+      unsure: Whether its beginning was marked is not known.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -68,6 +70,8 @@ class SidekiqMessage(MessageProxy):
         self.failure: Failure | None = None
         self.skipped = False
         self.cancelled = False
+        self.gone = False
+        self.unsure = False
 
     @property
     def exception(self) -> BaseException | None:

@@ -114,7 +114,6 @@ class Processes:
         self._written = identity
         heard = processes.beat(broker.connection, identity, fields, work, ttl=broker.heartbeat.timeout)
         processes.heard(broker.connection, identity, heard)
-        processes.clean_up(broker.connection)
         return heard
 
     def stop(self) -> None:
@@ -142,7 +141,7 @@ class Processes:
 
     @property
     def concurrency(self) -> int:
-        return sum(worker.worker_threads for worker in self.broker.workers)
+        return self.broker.threads
 
     def info(self) -> dict[str, Any]:
         """What 7.3 (``queues``, ``weights``) and 8.1 (``capsules``) know of a process."""

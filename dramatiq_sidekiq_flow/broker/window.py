@@ -6,8 +6,13 @@ import itertools
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 
 import dramatiq.worker
+
+from ..store import workers
+from ..store.connection import Connection
+from ..store.keys import NOT_BEGUN, SUSPECT, parse_receipt
 
 #: Most jobs that one process holds in flight per queue.
 MAX_WINDOW = 256
@@ -20,9 +25,29 @@ WINDOW_TIME = 0.02
 #: With more jobs than this in the process, others finish soon.
 BUSY = 16
 
+#: Idle threads are given to one fetch at a time.
+_reserving = threading.Lock()
+
 #: Numbers the fetches of the process, whatever window makes them: a thread that
 #: outlived a shutdown must never acknowledge the job of a later one.
 _fetches = itertools.count(1)
+
+
+def reserve(window: Window, windows: Iterable[Window], threads: int, count: int) -> int:
+    """How many of the jobs that a window fetches next begin at once, since threads are idle.
+
+    They stay reserved for that fetch until the caller sets ``window.reserved`` to 0.
+
+    Parameters:
+      windows: All of the process.
+      threads: How many worker threads it has.
+      count: How many jobs the window fetches.
+    """
+    with _reserving:
+        window.reserved = 0
+        taken = sum(other.held + other.reserved for other in list(windows))
+        window.reserved = max(0, min(count, threads - taken))
+        return window.reserved
 
 
 class Window:
@@ -35,17 +60,26 @@ class Window:
     def __init__(self, queue_name: str, member: str) -> None:
         self.queue_name = queue_name
         self.member = member
+        #: Called when a suspect that was tried here has left; set by the heartbeat.
+        self.tried: Callable[[], None] = lambda: None
+        #: Called when a job came otherwise than by a fetch, for a consumer that sleeps.
+        self.arrived: Callable[[], None] = lambda: None
         self.prefetch = 0
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
         self.drained = False
         #: Paused, or not to be fetched from: queues after it do not wait for it.
         self.unavailable = False
+        #: Idle threads that wait for what is being fetched.
+        self.reserved = 0
         self._base: str | None = None
+        self._trial_base: str | None = None
+        self._trial = ""
         self._room = threading.Event()
         self._starved = False
         self._size = 0
         self._settled = 0
+        self._burst = False
         self._since = time.monotonic()
 
     def allow(self, prefetch: int) -> None:
@@ -61,6 +95,14 @@ class Window:
     def hurried(self) -> bool:
         """Jobs are short, and more of them are about to finish."""
         return self._size > self.prefetch and self.held > BUSY
+
+    def burst(self) -> bool:
+        """Whether jobs end faster than each could be marked as begun."""
+        elapsed = time.monotonic() - self._since
+        if elapsed < WINDOW_TIME:
+            return self._burst
+        # More than all threads could do if a job took as long as a round trip.
+        return self.prefetch > 1 and self._settled / elapsed * WINDOW_TIME > self.prefetch
 
     def room(self) -> int:
         """How many to fetch now; 0 until half of the window is free."""
@@ -80,16 +122,80 @@ class Window:
             self._base = format(next(_fetches), "x")
         return self._base
 
-    def add(self, base: str, payloads: list[bytes]) -> None:
+    def add(self, jobs: list[tuple[str, bytes]]) -> None:
+        """A fetch was answered."""
+        self.fetched.extend(jobs)
+        # Only now: what is in flight is either expected or held.
         self._base = None
-        self.fetched.extend((f"{base}:{i}", payload) for i, payload in enumerate(payloads, 1))
         self._resize()
+
+    def take(self) -> tuple[str, bytes]:
+        """The next job that was fetched; it is held at each instant."""
+        receipt, payload = self.fetched[0]
+        self.handed_out[receipt] = None
+        self.fetched.popleft()
+        return receipt, payload
+
+    def put_back(self, receipt: str, payload: bytes) -> None:
+        """Undo :meth:`take`."""
+        self.fetched.appendleft((receipt, payload))
+        self.handed_out.pop(receipt, None)
+
+    def trial_base(self) -> str:
+        """The receipt base of the next trial: the same again until it was answered."""
+        if self._trial_base is None:
+            self._trial_base = format(next(_fetches), "x")
+        return self._trial_base
+
+    def add_trial(self, payload: bytes) -> None:
+        """A suspect was taken from a dead worker, to run beside no other."""
+        self._trial = f"{self.trial_base()}:1"
+        self.fetched.append((f"{self._trial}{NOT_BEGUN}", payload))
+        self._trial_base = None
+        self.arrived()
+
+    def end_trial(self) -> None:
+        """A trial was answered: there is nothing to try."""
+        self._trial_base = None
+
+    def begin(self, connection: Connection, receipt: str) -> str | None:
+        """Mark a job that was fetched ahead as begun.  Safe to call twice.
+
+        Returns:
+          Its new receipt; None where the job is no longer in flight here, and
+          must not run.
+        """
+        begun = receipt.removesuffix(NOT_BEGUN)
+        if not workers.begin(connection, self.member, begun + NOT_BEGUN):
+            return None
+        self.handed_out[begun] = None
+        self.handed_out.pop(begun + NOT_BEGUN, None)
+        return begun
+
+    def unknown(self, receipts: Iterable[bytes], waiting: Iterable[str]) -> set[bytes]:
+        """Those of the receipts that no thread of this process knows.
+
+        Parameters:
+          waiting: Receipts whose acknowledgement waits to be sent.
+        """
+        held = [receipt for receipt, _ in list(self.fetched)]
+        known = {parse_receipt(receipt)[:2] for receipt in (*held, *list(self.handed_out), *waiting)}
+        expected = {self._base, self._trial_base} - {None}
+        found = set()
+        for raw in receipts:
+            base, index, state = parse_receipt(raw.decode("utf-8", "surrogateescape"))
+            if state == SUSPECT or ((base, index) not in known and base not in expected):
+                found.add(raw)
+        return found
 
     def settle(self, receipt: str) -> None:
         """A job has left.  Called by every thread for every job, so without a lock:
         each operation is atomic, but for the count, which may be a little low.
         """
         self.handed_out.pop(receipt, None)
+        if self._trial and receipt.startswith(self._trial):
+            self._trial = ""
+            self.tried()
         self._settled += 1
         if self._starved and self.held <= self._size // 2:
             self._room.set()
@@ -100,6 +206,7 @@ class Window:
         # One at a time, or a number set for the whole process, is somebody's word.
         if elapsed < WINDOW_TIME or self.prefetch == 1 or dramatiq.worker.QUEUE_PREFETCH:
             return
+        self._burst = self.burst()
         rate, self._settled, self._since = self._settled / elapsed, 0, now
         wanted = max(self.prefetch, min(MAX_WINDOW, int(rate * WINDOW_TIME)))
         self._size = (self._size + wanted + 1) // 2

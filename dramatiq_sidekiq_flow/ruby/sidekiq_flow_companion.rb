@@ -467,6 +467,13 @@ module SidekiqFlow::Companion
 
     WORKERS = "swf:workers"
 
+    # The dead that one beat names, and how often it asks for more.
+    PAGE = 16
+    PAGES = 10
+
+    # Seconds after which a suspect that still runs keeps no other back.
+    TRIAL_TIME = 60
+
     def self.in_flight(member)
       "swf:inflight:#{member}"
     end
@@ -482,6 +489,9 @@ module SidekiqFlow::Companion
       @held = Set.new
       @fetches = 0
       @unanswered = Hash.new { |bases, queue| bases[queue] = [] }
+      @open = Set.new
+      @left = Set.new
+      @suspects = Hash.new { |members, queue| members[queue] = [] }
       @troubled = Set.new
       @thread = nil
     end
@@ -524,10 +534,43 @@ module SidekiqFlow::Companion
     # whose reply did not come is used again, by whichever thread is next: the
     # script then gives back what it has moved.
     def with_base(queue)
-      base = @lock.synchronize { @unanswered[queue].pop || (@fetches += 1).to_s(16) }
+      base = @lock.synchronize do
+        (@unanswered[queue].pop || (@fetches += 1).to_s(16)).tap { |found| @open << found }
+      end
       reply = yield base
     ensure
-      @lock.synchronize { @unanswered[queue] << base } if base && reply.nil?
+      if base
+        @lock.synchronize do
+          @unanswered[queue] << base if reply.nil?
+          @open.delete(base)
+        end
+      end
+    end
+
+    # Dead workers that hold suspects of this queue: jobs that were at work in more
+    # than one worker that died. Each is tried beside no other.
+    def suspects(queue)
+      @lock.synchronize { @suspects[queue].dup }
+    end
+
+    # Until a beat finds it again.
+    def forget_suspects(queue, dead)
+      @lock.synchronize { @suspects[queue].delete(dead) }
+    end
+
+    # {"TRIAL", payload}, in flight as BASE:1; {"WAIT"}, {"NONE"}.
+    def try_suspect(queue, dead, base)
+      own = member(queue)
+      keys = [WORKERS, Worker.in_flight(dead), Worker.in_flight(own), "swf:trial:#{queue}", "paused"]
+      reply = redis { |conn| Scripts.run(conn, "trial", keys, [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]) }
+      raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply[0] == "TYPE"
+      return reply if reply[0] != "TRIAL"
+
+      # From here on it counts, should this process die.
+      begun = SidekiqFlow::Companion.patiently(logger) do
+        redis { |conn| Scripts.run(conn, "begin", [Worker.in_flight(own)], ["#{base}:1?"]) }
+      end
+      (begun == 1) ? reply : ["NONE"]
     end
 
     # Whether a fetch from this queue has moved a job, perhaps, and nobody got it.
@@ -543,12 +586,20 @@ module SidekiqFlow::Companion
       @lock.synchronize { @held.delete(unit) }
     end
 
+    # For one that Redis can take nowhere: it stays in flight until the end.
+    def leave_in_flight(unit)
+      @lock.synchronize { @left << unit.receipt }
+      release(unit)
+    end
+
     def beat
       members = @lock.synchronize { @members.to_a }
       return if members.empty?
 
-      stale = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, *members]) }
-      stale.each { |member| recover_in_guard(member) }
+      held = @lock.synchronize { members.map { |member| @held.count { |unit| unit.member == member } } }
+      stale, more = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *members.zip(held).flatten]) }
+      more.each { |member| reconcile(member) }
+      recover_all(stale)
     end
 
     private
@@ -574,16 +625,48 @@ module SidekiqFlow::Companion
       abandoned.each(&:requeue_now)
     end
 
-    # One record at a time: one that cannot be read is in no other's way.
+    # A beat names so many of the dead; those that stay are passed over.
+    def recover_all(stale)
+      passed = 0
+      @lock.synchronize { @suspects.clear }
+      PAGES.times do
+        passed += stale.count { |member| !recover_in_guard(member) }
+        break if stale.size < PAGE
+
+        stale, = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, passed]) }
+      end
+    end
+
+    # One record at a time: one that cannot be read is in no other's way. True
+    # where nothing of it is left.
     def recover_in_guard(member)
       return strike_off(member) unless readable?(member)
 
-      recover(member)
-      @troubled.delete(member)
+      recover(member).tap { @troubled.delete(member) }
     rescue => error
       raise if Trouble.passes?(error)
 
       logger.error("Worker #{member} is dead, and its jobs cannot be put back: #{error.message}") if @troubled.add?(member)
+      false
+    end
+
+    # What is in flight here and in no thread's hands (a fetch that was delivered
+    # late) goes back.
+    def reconcile(member)
+      receipts = redis { |conn| conn.call("HKEYS", Worker.in_flight(member)) }
+      unknown = @lock.synchronize do
+        known = [*@held.map(&:receipt), *@left]
+        bases = [*@open, *@unanswered.each_value.flat_map(&:itself)]
+        (receipts - known).reject { |receipt| bases.include?(receipt.b[/\A\h+(?=:)/n]) }
+      end
+      return if unknown.empty?
+
+      redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], unknown) }
+      logger.warn("Put back #{unknown.size} jobs of queue #{queue_of(member)} that were in flight here and in no thread's hands.")
+    rescue RedisClient::CommandError => error
+      raise if Trouble.passes?(error)
+
+      logger.error("What is in flight of #{member} cannot be compared: #{error.message}") if @troubled.add?(member)
     end
 
     # HOST:PID:NONCE:QUEUE. Nothing can be in flight under another name.
@@ -594,27 +677,37 @@ module SidekiqFlow::Companion
     def strike_off(member)
       redis { |conn| conn.call("ZREM", WORKERS, member) }
       logger.error("Took out of #{WORKERS} what is no worker: #{member.inspect[0, 200]}")
+      true
     end
 
     def recover(member)
       queue = queue_of(member)
-      error = PoisonPill.new("The job was in flight when its worker died, #{MAX_RECOVERIES} times within " \
+      error = PoisonPill.new("The job had begun when its worker died, #{MAX_RECOVERIES} times within " \
         "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
-      slices = in_flight(member).each_slice(100).to_a
+      waiting, jobs = in_flight(member).partition { |receipt, _| receipt.end_with?("!") }
+      # What is pushed last is taken next.
+      slices = jobs.sort_by { |receipt, _| receipt.b.split(":").map { |part| part.to_i(16) } }.reverse.each_slice(100).to_a
       slices = [[]] if slices.empty? # strikes the member off
-      slices.each do |jobs|
-        orphans = jobs.map { |receipt, raw| [receipt, jid(raw), SidekiqFlow::Companion.corpse(raw, error, queue)] }
+      counts = [0, 0, 0]
+      slices.each do |slice|
+        orphans = slice.map { |receipt, raw| [receipt, jid(raw), SidekiqFlow::Companion.corpse(raw, error, queue)] }
         reply = recover_script(member, orphans, @timeout)
         raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply[0] == "TYPE"
-        next if reply[0] != "DONE" || reply[1] + reply[2] == 0
+        return false if reply[0] != "DONE"
 
-        keep(jobs.map { |_, raw| raw }) if reply[2] > 0
-        logger.warn("Worker #{member} is dead: #{reply[1]} of its jobs are back in queue #{queue}, #{reply[2]} are dead.")
+        counts = counts.zip(reply[1, 3]).map(&:sum)
+        keep(reply[4].map { |number| slice[number - 1].last })
+        raise WrongType, "The Redis key \"dead\" is no sorted set. Remove it." unless reply[5].empty?
       end
+      alone = waiting.any? || counts[2] > 0
+      @lock.synchronize { @suspects[queue] << member } if alone
+      return !alone if counts.sum.zero?
+
+      logger.warn("Worker #{member} is dead: #{counts[0]} of its jobs are back in queue #{queue}, #{counts[1]} are dead, #{counts[2]} run alone next.")
+      !alone
     end
 
-    # Dead jobs may be retried for as long as `dead` keeps them. Which of these
-    # are dead, the reply does not say; it does the others no harm.
+    # Dead jobs may be retried for as long as `dead` keeps them.
     def keep(payloads)
       payloads.each do |raw|
         keys, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(raw) || {})
@@ -695,6 +788,10 @@ module SidekiqFlow::Companion
         sleep(TIMEOUT)
         return nil
       end
+      order.each do |queue|
+        unit = shunning(queue) { suspect(queue) }
+        return Unit.fetched = unit if unit
+      end
       candidates = (order.size > 2) ? filled(order) : order
       candidates.each do |queue|
         unit = shunning(queue) { fetch(queue) }
@@ -740,7 +837,9 @@ module SidekiqFlow::Companion
       member = worker.member(queue)
       keys = ["queue:#{queue}", Worker.in_flight(member), Worker::WORKERS]
       worker.with_base(queue) do |base|
-        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, ""]) }
+        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
+        raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply && reply[0] == "TYPE"
+
         if reply.nil?
           logger.warn("This worker was taken for dead; it goes on under the same name.")
           worker.beat
@@ -748,6 +847,22 @@ module SidekiqFlow::Companion
         end
         reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
       end
+    end
+
+    # A suspect of a dead worker, where one waits and no other is tried.
+    def suspect(queue)
+      trials = "trial of #{queue}"
+      members = worker.suspects(queue)
+      members = [""] if members.empty? && worker.unanswered?(trials)
+      members.each do |dead|
+        unit = worker.with_base(trials) do |base|
+          kind, payload = worker.try_suspect(queue, dead, base)
+          worker.forget_suspects(queue, dead) if kind != "TRIAL"
+          (kind == "TRIAL") ? runnable(Unit.new(self, queue, worker.member(queue), "#{base}:1", payload)) : false
+        end
+        return unit if unit
+      end
+      nil
     end
 
     # False for one that is not to run: it is in `dead`.
@@ -762,7 +877,7 @@ module SidekiqFlow::Companion
     # A queue that is no list stops no other queue, and fills no log.
     def shunning(queue)
       yield
-    rescue RedisClient::CommandError => error
+    rescue RedisClient::CommandError, WrongType => error
       raise if Trouble.passes?(error)
 
       logger.error("Queue #{queue} cannot be read, and is left alone for #{SHUN} seconds: #{error.message}")
@@ -861,7 +976,7 @@ module SidekiqFlow::Companion
 
     # +queue_name+ and +job+ (the payload, as it stood in Redis) are read by
     # Sidekiq's Processor.
-    attr_reader :queue_name, :job, :receipt, :thread
+    attr_reader :queue_name, :job, :receipt, :member, :thread
 
     # The job's Completion, once it was done.
     attr_accessor :completion
@@ -979,7 +1094,8 @@ module SidekiqFlow::Companion
     # queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
-      settled
+      @settled = true
+      worker.leave_in_flight(self)
     end
 
     def settled
@@ -2083,13 +2199,13 @@ module SidekiqFlow::Companion
       Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
     end
 
-    # Those that stay, for what they go to is of another type.
+    # Those that stay, for what they go to (or the set itself) is of another type.
     def move(set, promotions)
       reply = redis do |conn|
         Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
           [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }])
       end
-      reply.drop(1).map { |number| promotions[number - 1] }
+      [*reply[1], *reply[2]].map { |number| promotions[number - 1] }
     end
 
     def promotion(member)
@@ -2141,6 +2257,11 @@ local function type_is(key, wanted)
   return found == 'none' or found == wanted
 end
 
+-- A whole number as DECR and INCRBY take it, small enough for Lua; nil for all else.
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+
 local function read_plan(k, a, QUEUES, SCHEDULE)
   local plan = {barriers = {}, queues = {}, chunks = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
@@ -2163,7 +2284,10 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   n = tonumber(ARGV[a]); a = a + 1
   for i = 1, n do
     plan.chunks[i] = {KEYS[k], ARGV[a]}
-    if redis.call('EXISTS', KEYS[k]) == 0 then return nil, {'STAGE', KEYS[k]} end
+    local held = redis.call('TYPE', KEYS[k]).ok
+    if held == 'none' then return nil, {'STAGE', KEYS[k]} end
+    if held ~= 'list' then return nil, {'TYPE', KEYS[k]} end
+    if ARGV[a] ~= '' and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
     local to, wanted = 'queue:' .. ARGV[a], 'list'
     if ARGV[a] == '' then to, wanted = SCHEDULE, 'zset' end
     if not type_is(to, wanted) then return nil, {'TYPE', to} end
@@ -2215,7 +2339,8 @@ end
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
 --       recovered by another worker | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written | {'STAGE', key} nothing written
+--       | {'TYPE', key} nothing written: another type, or a barrier that is no
+--       whole number | {'STAGE', key} nothing written
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
@@ -2233,6 +2358,7 @@ local function arg() a = a + 1; return ARGV[a - 1] end
 local in_flight, memory = KEYS[1], KEYS[2]
 local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
 
+if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
 local n_fields = tonumber(arg())
@@ -2253,8 +2379,9 @@ for i = 1, n do
   if not type_is(units, 'set') then return {'TYPE', units} end
   local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
   if not value or not marker then return {'EXPIRED', barrier} end
-  value, marker = tonumber(value), tonumber(marker)
-  if not value or not marker then return {'TYPE', barrier} end
+  value, marker = whole(value), whole(marker)
+  if not value then return {'TYPE', barrier} end
+  if not marker then return {'TYPE', ran} end
   if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
     if i == 1 then new = false end
     break
@@ -2332,18 +2459,55 @@ return {'DONE'}
 -- A worker process says that it lives, and hears who does not.
 --
 -- KEYS: swf:workers
--- ARGV: seconds without a beat that make a worker dead, members of this process
--- Returns: members without a beat for that long, 16 at most
+-- ARGV: seconds without a beat that make a worker dead, how many of the dead to
+--       pass over (they are known), per member of this process: its name, and
+--       how many jobs it holds ('' = do not look)
+-- Returns: {members without a beat for that long, 16 at most,
+--       members of this process that have more in flight than they hold}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
-for i = 2, #ARGV do
+local timeout = tonumber(ARGV[1])
+
+local function beat(member)
   -- ZREM passes when Redis is out of memory, and after it ZADD does, too: a
   -- full Redis must not make every worker look dead.
-  redis.call('ZREM', KEYS[1], ARGV[i])
-  redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[i])
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('ZADD', KEYS[1], string.format('%.6f', now), member)
 end
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.6f', now - tonumber(ARGV[1])), 'LIMIT', 0, 16)
+
+local more = {}
+for i = 3, #ARGV, 2 do
+  beat(ARGV[i])
+  if ARGV[i + 1] ~= '' then
+    local found = redis.pcall('HLEN', 'swf:inflight:' .. ARGV[i])
+    if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
+  end
+end
+-- The clock of Redis was set back: who is dead would be found when it has
+-- caught up.  Who lives beats again soon.
+local future = string.format('(%.6f', now + timeout)
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
+local dead = string.format('(%.6f', now - timeout)
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more}
+-- @file begin.lua
+-- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
+-- Only jobs that had begun count when their worker dies.  Safe to send twice.
+--
+-- KEYS: in-flight hash
+-- ARGV: the receipt, with its '?'
+-- Returns: 1, or 0 where the job is no longer in flight here: recovered by
+--       another worker, it must not run | {'TYPE', key} nothing written
+
+local found = redis.call('TYPE', KEYS[1]).ok
+if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+local begun = string.sub(ARGV[1], 1, -2)
+local payload = redis.call('HGET', KEYS[1], ARGV[1])
+if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
+-- HDEL passes when Redis is out of memory, and after it HSET does, too.
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], begun, payload)
+return 1
 -- @file extend.lua
 -- Barriers and the memory of a run live on, none of them shorter than before.
 --
@@ -2372,12 +2536,12 @@ return found
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
+local found = redis.call('TYPE', KEYS[1]).ok
+if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-if action ~= 'discard' then
-  local found = redis.call('TYPE', KEYS[2]).ok
-  if found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
-end
+found = redis.call('TYPE', KEYS[2]).ok
+if action ~= 'discard' and found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
@@ -2393,50 +2557,73 @@ return {'DONE'}
 -- @file fetch.lua
 -- Move a batch of jobs from a queue into flight.
 --
--- KEYS: queue list, in-flight hash, swf:workers, 'paused' (not named by who
---       has no way to pause a queue)
+-- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
+--       that cannot pause a queue leaves it out)
 -- ARGV: member (the worker process and queue), receipt base, how many,
---       SHA1 of the payload that the caller has seen at the end of the queue
---       while it waited ('' = none): it is not sent again, its length is -1
--- Returns: {lengths in bytes, all payloads in one string}: one reply of many
---       parts costs the client more than the jobs.  Receipts are BASE:1,
---       BASE:2, ...  Where the same base moved some before (sent twice), those.
+--       how many of them begin at once because threads are idle,
+--       '1' in a burst: jobs end faster than each could be marked, else '',
+--       bytes after which no further job is taken (the first one always is)
+-- Returns: {lengths in bytes, all payloads in one string, n, suffix}: one reply
+--       of many parts costs the client more than the jobs.  The receipts of the
+--       first n are BASE:1, BASE:2, ... (begun), those after them have the
+--       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
+--       Where the same base moved some before (sent twice), those.
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
-
-local function reply(payloads)
-  local lengths = {}
-  for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  if ARGV[4] ~= '' and payloads[1] and redis.sha1hex(payloads[1]) == ARGV[4] then
-    lengths[1], payloads[1] = -1, ''
-  end
-  return {table.concat(lengths, ' '), table.concat(payloads)}
-end
+--       {'TYPE', key} nothing was moved.
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
-if redis.call('HEXISTS', KEYS[2], base .. ':1') == 1 then
-  local before = {}
-  for i = 1, wanted do
-    local payload = redis.call('HGET', KEYS[2], base .. ':' .. i)
-    if not payload then break end
-    before[i] = payload
-  end
-  return reply(before)
+
+local function reply(payloads, begun, suffix)
+  local lengths = {}
+  for i, payload in ipairs(payloads) do lengths[i] = #payload end
+  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
 end
+
+for i, kind in ipairs({'list', 'hash', 'zset'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+
+-- Sent twice: the names are those of the first time.
+local before, begun, suffix = {}, 0, '?'
+for i = 1, wanted do
+  local found
+  for _, state in ipairs({'', '?', '~'}) do
+    found = redis.call('HGET', KEYS[2], base .. ':' .. i .. state)
+    if found then
+      if state == '' then begun = i else suffix = state end
+      break
+    end
+  end
+  if not found then break end
+  before[i] = found
+end
+if before[1] then return reply(before, begun, suffix) end
+
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
-local payloads = redis.call('RPOP', KEYS[1], wanted)
-if not payloads then return reply({}) end
+
+begun = tonumber(ARGV[4])
+suffix = ARGV[5] == '1' and '~' or '?'
+local payloads, size, most = {}, 0, tonumber(ARGV[6])
+-- One at a time: how long an element is, is not known before.
+while #payloads < wanted and size <= most do
+  local payload = redis.call('RPOP', KEYS[1])
+  if not payload then break end
+  payloads[#payloads + 1] = payload
+  if #payloads > 1 then size = size + #payload end
+end
 for first = 1, #payloads, 500 do
   local pairs_ = {}
   for i = first, math.min(first + 499, #payloads) do
-    pairs_[#pairs_ + 1] = base .. ':' .. i
+    pairs_[#pairs_ + 1] = base .. ':' .. i .. (i > begun and suffix or '')
     pairs_[#pairs_ + 1] = payloads[i]
   end
   redis.call('HSET', KEYS[2], unpack(pairs_))
 end
-return reply(payloads)
+return reply(payloads, math.min(begun, #payloads), suffix)
 -- @file promote.lua
 -- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
 -- goes to `dead`: never lost, never in the way.
@@ -2445,28 +2632,39 @@ return reply(payloads)
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
 -- Returns: {how many members were moved (those taken by others are not),
---       then the number of each job (1 = the first) whose queue is no list:
---       it stays where it is}
+--       {number of each job (1 = the first) whose queue is no list},
+--       {number of each job that 'dead', 'queues' or the set itself, holding
+--       another type, keeps where it is}}; these stay where they are
 
-local reply = {0}
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local readable = type_is(KEYS[1], 'zset')
+local can_bury, can_push = readable and type_is(KEYS[2], 'zset'), readable and type_is(KEYS[3], 'set')
+local moved, misplaced, stuck = 0, {}, {}
 for i = 4, #KEYS do
   local at = 2 + 3 * (i - 4)
   local member, queue, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local destination = queue == '' and KEYS[2] or KEYS[i]
-  local found, wanted = redis.call('TYPE', destination).ok, queue == '' and 'zset' or 'list'
-  if found ~= 'none' and found ~= wanted then
-    reply[#reply + 1] = i - 3
-  elseif redis.call('ZREM', KEYS[1], member) == 1 then
-    reply[1] = reply[1] + 1
-    if queue == '' then
+  if queue == '' then
+    if not can_bury then
+      stuck[#stuck + 1] = i - 3
+    elseif redis.call('ZREM', KEYS[1], member) == 1 then
+      moved = moved + 1
       redis.call('ZADD', KEYS[2], ARGV[1], payload)
-    else
-      redis.call('SADD', KEYS[3], queue)
-      redis.call('LPUSH', KEYS[i], payload)
     end
+  elseif not can_push then
+    stuck[#stuck + 1] = i - 3
+  elseif not type_is(KEYS[i], 'list') then
+    misplaced[#misplaced + 1] = i - 3
+  elseif redis.call('ZREM', KEYS[1], member) == 1 then
+    moved = moved + 1
+    redis.call('SADD', KEYS[3], queue)
+    redis.call('LPUSH', KEYS[i], payload)
   end
 end
-return reply
+return {moved, misplaced, stuck}
 -- @file read_callbacks.lua
 -- Read steps of a stored chain, and keep chains alive whose run moves.
 --
@@ -2491,52 +2689,84 @@ for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
 end
 return found
 -- @file recover.lua
--- A worker died: its jobs in flight go back to their queue, or to `dead` when
--- a job has outlived too many workers (a poison pill).
+-- A worker died: its jobs in flight leave it, each as far as it had come.
+--
+--   BASE:I?  not begun: back to its queue, not counted; one that had begun so
+--            often before that once more is too often waits for a trial again
+--   BASE:I   begun: counted in swf:recovered:JID
+--   BASE:I~  perhaps begun: the counter is made, and not raised
+--   BASE:I!  counted before, waits for its trial (see trial.lua): stays
+--
+-- A counted job whose counter is new goes back to its queue.  One that was seen
+-- before is a suspect.  Counted too often it goes to `dead` (a poison pill),
+-- else it becomes BASE:I! and waits, so that it takes no others along.
 --
 -- KEYS: swf:workers, in-flight hash, queue list, 'dead',
 --       per job: swf:recovered:JID
 -- ARGV: member, seconds without a beat, recoveries that are too many, seconds
 --       that they are counted for, score in `dead`,
---       per job: receipt, payload for `dead`
+--       per job: receipt, payload for `dead`; those to be taken next come last
 -- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
---       | {'DONE', back in the queue, dead}; the worker is struck off when
---       nothing of it is left
+--       | {'DONE', how many are back in the queue, are dead, wait for a trial,
+--          {number of each job that is dead (1 = the first)},
+--          {number of each job that stays, since `dead` is no sorted set}};
+--       the worker is struck off when nothing of it is left
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local now = redis.call('TIME')
 if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonumber(ARGV[2]) then return {'ALIVE'} end
-for key, wanted in pairs({[KEYS[3]] = 'list', [KEYS[4]] = 'zset'}) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= wanted then return {'TYPE', key} end
+for i, kind in pairs({[2] = 'hash', [3] = 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
 end
-local back, dead = 0, 0
+local found = redis.call('TYPE', KEYS[4]).ok
+local can_bury = found == 'none' or found == 'zset'
+
+local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do
   local receipt, corpse = ARGV[6 + 2 * (i - 5)], ARGV[7 + 2 * (i - 5)]
-  local payload = redis.call('HGET', KEYS[2], receipt)
+  local state = string.match(receipt, '[?~!]$') or ''
+  local payload = state ~= '!' and redis.call('HGET', KEYS[2], receipt)
   if payload then
-    local count = redis.pcall('GET', KEYS[i])
-    count = type(count) == 'string' and tonumber(count) or 0
-    redis.call('HDEL', KEYS[2], receipt)
-    redis.call('SET', KEYS[i], count + 1, 'EX', ARGV[4])
-    if count + 1 >= tonumber(ARGV[3]) then
-      redis.call('ZADD', KEYS[4], ARGV[5], corpse)
-      dead = dead + 1
+    local before = redis.pcall('GET', KEYS[i])
+    local suspect = type(before) == 'string'
+    local count = suspect and string.match(before, '^%d%d?%d?$') and tonumber(before) or 0
+    if state == '' then count = count + 1 end
+    if state == '?' then suspect = count >= tonumber(ARGV[3]) - 1 end
+    local pill = state == '' and count >= tonumber(ARGV[3])
+    if pill and not can_bury then
+      stay[#stay + 1] = i - 4
     else
-      redis.call('RPUSH', KEYS[3], payload)
-      back = back + 1
+      redis.call('HDEL', KEYS[2], receipt)
+      if state ~= '?' then redis.call('SET', KEYS[i], count, 'EX', ARGV[4]) end
+      if pill then
+        redis.call('ZADD', KEYS[4], ARGV[5], corpse)
+        dead[#dead + 1] = i - 4
+      elseif suspect then
+        redis.call('HSET', KEYS[2], string.sub(receipt, 1, #receipt - #state) .. '!', payload)
+        waiting = waiting + 1
+      else
+        redis.call('RPUSH', KEYS[3], payload)
+        back = back + 1
+      end
     end
   end
 end
 if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
-return {'DONE', back, dead}
+return {'DONE', back, #dead, waiting, dead, stay}
 -- @file requeue.lua
--- Shutdown: jobs in flight go back to the end that is taken from next.
+-- Jobs in flight that were not run go back to the end that is taken from next.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
 -- Returns: how many went back (those no longer in flight do not)
 
+for i, kind in ipairs({'hash', 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+  end
+end
 local receipts, payloads = {}, {}
 for i = #ARGV, 1, -1 do
   local payload = redis.call('HGET', KEYS[1], ARGV[i])
@@ -2544,10 +2774,6 @@ for i = #ARGV, 1, -1 do
     receipts[#receipts + 1] = ARGV[i]
     payloads[#payloads + 1] = payload
   end
-end
-local found = redis.call('TYPE', KEYS[2]).ok
-if found ~= 'none' and found ~= 'list' then
-  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' holds a ' .. found .. ', not a list')
 end
 for first = 1, #receipts, 1000 do
   local last = math.min(first + 999, #receipts)
@@ -2592,3 +2818,62 @@ for first = 2, #ARGV, 1000 do
 end
 redis.call('EXPIRE', key, ttl)
 return 1
+-- @file trial.lua
+-- Take one suspect of a dead worker (BASE:I!, see recover.lua) into flight
+-- here, so that it runs beside no other suspect of its queue.
+--
+-- Call it at each beat for the dead members that hold suspects of a queue that
+-- this process consumes, and again when a trial has ended.  The job is to run
+-- as any other that was fetched ahead: begin.lua marks that it has begun, and
+-- what kills the worker is counted by recover.lua.
+--
+-- KEYS: swf:workers, in-flight hash of the dead member, in-flight hash of the
+--       own member, swf:trial:QUEUE, 'paused'
+-- ARGV: dead member, own member, queue name, seconds without a beat that make a
+--       worker dead, a receipt base of this process that is used for nothing
+--       else, seconds after which a trial that still runs keeps no other back
+-- Returns: {'TRIAL', payload} in flight as BASE:1? | {'WAIT'} another trial
+--       runs, or the queue is paused | {'NONE'} no suspect, the member lives, or
+--       the own one is not registered | {'TYPE', key} nothing written
+--
+-- Sent twice with the same base it answers the same.  swf:trial:QUEUE holds
+-- 'TIME RECEIPT MEMBER' of the last trial: it runs while the job is in flight.
+
+for i, kind in ipairs({'zset', 'hash', 'hash'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+local receipt = ARGV[5] .. ':1'
+local before = redis.call('HGET', KEYS[3], receipt .. '?')
+if before then return {'TRIAL', before} end
+
+local now = redis.call('TIME')
+now = tonumber(now[1]) + tonumber(now[2]) / 1e6
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or now - tonumber(score) < tonumber(ARGV[4]) then return {'NONE'} end
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return {'NONE'} end
+if redis.pcall('SISMEMBER', KEYS[5], ARGV[3]) == 1 then return {'WAIT'} end
+
+local running = redis.pcall('GET', KEYS[4])
+if type(running) == 'string' then
+  local began, of, member = string.match(running, '^(%S+) (%S+) (.*)$')
+  local age = began and tonumber(began) and now - tonumber(began)
+  if age and age >= 0 and age < tonumber(ARGV[6]) then
+    for _, state in ipairs({'', '?'}) do
+      if redis.pcall('HEXISTS', 'swf:inflight:' .. member, of .. state) == 1 then return {'WAIT'} end
+    end
+  end
+end
+
+local suspect
+for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
+  if string.sub(name, -1) == '!' and (not suspect or name < suspect) then suspect = name end
+end
+if not suspect then return {'NONE'} end
+local payload = redis.call('HGET', KEYS[2], suspect)
+
+redis.call('HDEL', KEYS[2], suspect)
+redis.call('HSET', KEYS[3], receipt .. '?', payload)
+redis.call('SET', KEYS[4], string.format('%.6f ', now) .. receipt .. ' ' .. ARGV[2], 'EX', ARGV[6])
+if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return {'TRIAL', payload}

@@ -31,8 +31,9 @@ class Depths:
 def depths(connection: Connection) -> Depths:
     """Count, in two round trips."""
     names, members = connection.send([("SMEMBERS", keys.QUEUES), ("ZRANGE", keys.WORKERS, 0, -1)])
-    queues = sorted(name.decode() for name in names)
-    workers = [member.decode() for member in members]
+    queues = sorted(keys.readable(names if isinstance(names, (set, list)) else ()))
+    workers = keys.readable(members if isinstance(members, list) else ())
+    workers = [member for member in workers if keys.is_member(member)]
     *_, counts = connection.send(
         [
             ("MULTI",),

@@ -6,6 +6,9 @@ Ruby program knows them) or is ``BARRIER:u``.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 QUEUES = "queues"
 SCHEDULE = "schedule"
 RETRY = "retry"
@@ -100,6 +103,18 @@ def recovered(jid: str) -> str:
     return f"swf:recovered:{jid}"
 
 
+#: Who holds it looks through ``dead`` for jobs whose runs must be kept alive.
+UPKEEP = "swf:upkeep"
+
+#: The score in ``dead`` from which it looks next.
+UPKEEP_DEAD = "swf:upkeep:dead"
+
+
+def trial(queue_name: str) -> str:
+    """Which suspect of a queue runs alone now: the last one that a worker took for its trial."""
+    return f"swf:trial:{queue_name}"
+
+
 def producer(id: str) -> str:
     """The last push of one thread: a push sent twice is pushed once."""
     return f"swf:push:{id}"
@@ -110,9 +125,46 @@ def stage(id: str) -> str:
     return f"swf:stage:{id}"
 
 
+#: What follows a receipt ``BASE:INDEX`` while the job is not known to have
+#: begun: fetched ahead; perhaps begun, in a burst; counted, waits for its trial.
+NOT_BEGUN, PERHAPS, SUSPECT = "?", "~", "!"
+
+
+def parse_receipt(receipt: str) -> tuple[str, int, str]:
+    """Base, index and state of a receipt; ``(receipt, 0, "")`` for another form."""
+    state = receipt[-1:] if receipt[-1:] in (NOT_BEGUN, PERHAPS, SUSPECT) else ""
+    base, colon, index = receipt.removesuffix(state).rpartition(":")
+    if not colon or not (index.isascii() and index.isdigit() and len(index) < 10):
+        return receipt, 0, ""
+    return base, int(index), state
+
+
+def fetch_order(receipt: str) -> tuple[int, int]:
+    """Sorts receipts as their jobs were fetched; those of another form come first."""
+    base, index, _ = parse_receipt(receipt)
+    try:
+        return int(base, 16), index
+    except ValueError:
+        return -1, index
+
+
 def worker_member(identity: str, queue_name: str) -> str:
     """The member of :data:`WORKERS` of a worker process and queue."""
     return f"{identity}:{queue_name}"
+
+
+def readable(names: Iterable[bytes]) -> list[str]:
+    """Names that are UTF-8; others, which nothing here has written, are left out."""
+    found = []
+    for name in names:
+        with contextlib.suppress(UnicodeDecodeError):
+            found.append(name.decode())
+    return found
+
+
+def is_member(name: str) -> bool:
+    """Whether a name has the form of a member, ``HOST:PID:NONCE:QUEUE``."""
+    return name.count(":") >= 3
 
 
 def queue_of(member: str) -> str:

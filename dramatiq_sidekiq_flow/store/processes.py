@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import keys
+from . import keys, scripts
 from .connection import Connection
 
 #: How often somebody looks for processes that are gone, in seconds.
@@ -15,7 +15,7 @@ CLEANUP_INTERVAL = 60
 def beat(
     connection: Connection, identity: str, fields: Mapping[str, Any], work: Mapping[str, bytes], *, ttl: float
 ) -> list[str]:
-    """Write a process's record, and what its threads work on.
+    """Write a process's record, and what its threads work on.  Once a minute, strike off those that are gone.
 
     Parameters:
       fields: ``info``, ``busy``, ``beat``, ``quiet``, ``rss``, ``rtt_us``, ``concurrency``.
@@ -25,24 +25,16 @@ def beat(
       Signals that were sent to the process, the first one first.  They stay
       until :func:`heard` takes them away, since a lost reply would lose them.
     """
-    name, ms = keys.work(identity), max(1, int(ttl * 1000))
     at_work = [part for pair in work.items() for part in pair]
-    replies = connection.send(
-        [
-            ("MULTI",),
-            ("UNLINK", name),
-            *([("HSET", name, *at_work), ("PEXPIRE", name, ms)] if at_work else []),
-            ("SADD", keys.PROCESSES, identity),
-            ("HSET", identity, *(part for pair in fields.items() for part in pair)),
-            ("PEXPIRE", identity, ms),
-            ("LRANGE", keys.signals(identity), 0, -1),
-            ("EXEC",),
-        ]
+    record = [part for pair in fields.items() for part in pair]
+    signals, look = connection.call(
+        *scripts.PROCESS.command(
+            (keys.PROCESSES, identity, keys.work(identity), keys.signals(identity), keys.PROCESS_CLEANUP),
+            (max(1, int(ttl * 1000)), CLEANUP_INTERVAL, len(work), *at_work, *record),
+        )
     )
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    signals: list[bytes] = replies[-1][-1]
+    if look:
+        strike_off_expired(connection)
     return [signal.decode("utf-8", "replace") for signal in reversed(signals)]
 
 
@@ -64,15 +56,13 @@ def gone(connection: Connection, identity: str) -> None:
 
 def infos(connection: Connection) -> dict[str, bytes | None]:
     """Identity -> JSON of each process; None where its record has expired."""
-    found = [identity.decode() for identity in connection.call("SMEMBERS", keys.PROCESSES)]
+    found = keys.readable(connection.call("SMEMBERS", keys.PROCESSES))
     replies = connection.send([("HGET", identity, "info") for identity in found]) if found else []
     return {identity: reply for identity, reply in zip(found, replies) if not isinstance(reply, Exception)}
 
 
-def clean_up(connection: Connection) -> None:
+def strike_off_expired(connection: Connection) -> None:
     """Strike off processes whose record has expired; once a minute one process does (``ProcessSet#cleanup``)."""
-    if connection.call("SET", keys.PROCESS_CLEANUP, 1, "NX", "EX", CLEANUP_INTERVAL) is None:
-        return
     expired = [identity for identity, info in infos(connection).items() if info is None]
     if expired:
         connection.call("SREM", keys.PROCESSES, *expired)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import WrongType
 from . import keys, scripts
 from .connection import Connection
 from .scripts import Command
@@ -44,37 +44,47 @@ def schedule(connection: Connection, at: float, payload: bytes) -> None:
 PAUSED = "paused"
 
 
+#: Bytes, beside the first job, after which one fetch takes no further one.
+MAX_FETCH_BYTES = 1024 * 1024
+
+
 def fetch(
-    connection: Connection, member: str, queue: str, base: str, count: int, seen: bytes = b""
-) -> list[bytes] | str | None:
-    """Move up to ``count`` payloads into flight; receipts are ``BASE:1``, ``BASE:2`` ...
+    connection: Connection, member: str, queue: str, base: str, count: int, *, free: int = 0, burst: bool = False
+) -> list[tuple[str, bytes]] | str | None:
+    """Move up to ``count`` payloads into flight.
 
     Safe to repeat with the same base.
 
     Parameters:
-      seen: What :func:`wait` gave back; it does not travel again.
+      free: How many of them begin at once, because threads are idle.
+      burst: Jobs end faster than each could be marked as begun.
 
     Returns:
-      Payloads, or None when the member must beat first, or :data:`PAUSED`.
+      Receipts (see :func:`keys.parse_receipt`) and payloads, or None when the
+      member must beat first, or :data:`PAUSED`.
+
+    Raises:
+      WrongType: if the queue or the in-flight hash is of another type.
     """
-    digest = hashlib.sha1(seen).hexdigest() if seen else ""  # noqa: S324 - Lua has no other
     reply = connection.call(
         *scripts.FETCH.command(
-            (keys.queue(queue), keys.in_flight(member), keys.WORKERS, keys.PAUSED), (member, base, count, digest)
+            (keys.queue(queue), keys.in_flight(member), keys.WORKERS, keys.PAUSED),
+            (member, base, count, free, "1" if burst else "", MAX_FETCH_BYTES),
         )
     )
     if reply is None:
         return None
+    if reply[0] == b"TYPE":
+        raise WrongType(f"The Redis key {reply[1].decode()!r} holds another type. Remove it.", reply[1])
     if len(reply) == 1:
         return PAUSED
-    payloads, start, joined = [], 0, reply[1]
-    for length in map(int, reply[0].split()):
-        if length < 0:
-            payloads.append(seen)
-            continue
-        payloads.append(joined[start : start + length])
-        start += length
-    return payloads
+    lengths, joined, begun, suffix = reply
+    jobs, start, state = [], 0, suffix.decode()
+    for index, length in enumerate(map(int, lengths.split()), 1):
+        end = start + length
+        jobs.append((f"{base}:{index}" if index <= begun else f"{base}:{index}{state}", joined[start:end]))
+        start = end
+    return jobs
 
 
 def wait(connection: Connection, queue: str, seconds: float) -> bytes | None:
@@ -96,7 +106,7 @@ def done(member: str, receipts: Sequence[str]) -> Command:
     return ("HDEL", keys.in_flight(member), *receipts)
 
 
-def requeue(connection: Connection, member: str, queue: str, receipts: Sequence[str]) -> int:
+def requeue(connection: Connection, member: str, queue: str, receipts: Sequence[str | bytes]) -> int:
     """Put jobs in flight back, to be taken next, in the order of the receipts."""
     moved: int = connection.call(*scripts.REQUEUE.command((keys.in_flight(member), keys.queue(queue)), receipts))
     return moved
@@ -131,9 +141,11 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
                 ("EXEC",),
             ]
         )
-        found = [m.decode() for m in members if keys.queue_of(m.decode()) == queue]
+        found = [m for m in keys.readable(members) if keys.is_member(m) and keys.queue_of(m) == queue]
         if set(found) <= set(mine):
-            return sum(counts), [*scheduled, *retried]
+            # A key of another type, which somebody else made, counts as empty.
+            later = [member for reply in (scheduled, retried) if isinstance(reply, list) for member in reply]
+            return sum(count for count in counts if isinstance(count, int)), later
         # A worker that was not looked at may have taken what was in the queue.
         mine = found
 

@@ -36,13 +36,16 @@ class Script:
 
 ADVANCE = Script("advance")
 BEAT = Script("beat")
+BEGIN = Script("begin")
 BURY = Script("bury")
 COUNT = Script("count")
+DUE = Script("due")
 EXTEND = Script("extend")
 FAIL = Script("fail")
 FETCH = Script("fetch")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+PROCESS = Script("process")
 PROMOTE = Script("promote")
 PUSH = Script("push")
 READ_CALLBACKS = Script("read_callbacks")
@@ -53,17 +56,21 @@ REQUEUE = Script("requeue")
 STAGE = Script("stage")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
+TRIAL = Script("trial")
 
 ALL = (
     ADVANCE,
     BEAT,
+    BEGIN,
     BURY,
     COUNT,
+    DUE,
     EXTEND,
     FAIL,
     FETCH,
     FIRED,
     FLUSH,
+    PROCESS,
     PROMOTE,
     PUSH,
     READ_CALLBACKS,
@@ -74,4 +81,5 @@ ALL = (
     STAGE,
     START,
     STORE_CALLBACKS,
+    TRIAL,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -13,6 +15,12 @@ from .scripts import Command
 #: ``dead`` keeps that many jobs, for that long (Sidekiq's ``config.rb``).
 DEAD_MAX_JOBS = 10_000
 DEAD_TIMEOUT = 180 * 86_400
+
+#: Whose members become due.
+WAITING = (keys.SCHEDULE, keys.RETRY)
+
+#: Bytes after which one look takes no further due member of a set.
+MAX_DUE_BYTES = 1024 * 1024
 
 
 @attrs.frozen
@@ -53,42 +61,100 @@ def fail(
     )
 
 
-def due(connection: Connection, name: str, now: float, limit: int = 100) -> list[bytes]:
-    """Members of ``schedule`` or ``retry`` whose time has come."""
-    members: list[bytes] = connection.call("ZRANGEBYSCORE", name, "-inf", repr(now), "LIMIT", 0, limit)
-    return members
+@attrs.frozen
+class Due:
+    """What one look at ``schedule`` or ``retry`` found.
 
-
-def promote(connection: Connection, name: str, now: float, promotions: Sequence[Promotion]) -> tuple[int, list[int]]:
-    """Move due members to their queues, or to ``dead``.
-
-    Returns:
-      How many were moved, and the indices of those whose queue is no list,
-      which stayed.
+    Attributes:
+      members: Those that are due.
+      wait: Seconds until the next one is due, where none is; None where there is none.
+      wrong_type: What the key holds instead of a sorted set.
     """
+
+    members: list[bytes] = attrs.field(factory=list)
+    wait: float | None = None
+    wrong_type: str = ""
+
+
+def due(connection: Connection, limit: int, skip: Mapping[str, int]) -> dict[str, Due]:
+    """Look at ``schedule`` and ``retry``, by Redis's clock; one command.
+
+    Parameters:
+      limit: The most members of each.
+      skip: How many due members of each to pass over.
+    """
+    now, *replies = connection.call(
+        *scripts.DUE.command(WAITING, (limit, MAX_DUE_BYTES, *(skip.get(name, 0) for name in WAITING)))
+    )
+    return {name: _due(float(now), *reply) for name, reply in zip(WAITING, replies)}
+
+
+def _due(now: float, kind: bytes, found: Any) -> Due:
+    if kind == b"DUE":
+        return Due(found)
+    if kind == b"TYPE":
+        return Due(wrong_type=found.decode())
+    return Due(wait=float(found) - now if found else None)
+
+
+@attrs.frozen
+class Promoted:
+    """What became of a batch of due members.
+
+    Attributes:
+      moved: How many left the set.
+      misplaced: The indices of those whose queue is not a list; they stayed.
+      stuck: Of those that stay because ``dead``, ``queues`` or the set is of another type.
+    """
+
+    moved: int
+    misplaced: list[int]
+    stuck: list[int]
+
+
+def promote(connection: Connection, name: str, now: float, promotions: Sequence[Promotion]) -> Promoted:
+    """Move due members to their queues, or to ``dead``."""
     queue_keys = [keys.queue(p.queue or "") for p in promotions]
     flat = [part for p in promotions for part in (p.member, p.queue or "", p.payload)]
-    moved, *stuck = connection.call(
+    moved, misplaced, stuck = connection.call(
         *scripts.PROMOTE.command((name, keys.DEAD, keys.QUEUES, *queue_keys), (repr(now), *flat))
     )
-    return moved, [index - 1 for index in stuck]
+    return Promoted(moved, [index - 1 for index in misplaced], [index - 1 for index in stuck])
 
 
-def next_due(connection: Connection) -> float | None:
-    """When the next member of ``schedule`` or ``retry`` is due, in epoch seconds."""
-    scores = []
-    for reply in connection.send(
-        [("ZRANGE", name, 0, 0, "WITHSCORES") for name in (keys.SCHEDULE, keys.RETRY)],
-    ):
-        if isinstance(reply, list) and reply:
-            last = reply[0][1] if isinstance(reply[0], list) else reply[1]
-            scores.append(float(last))
-    return min(scores, default=None)
+def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | None:
+    """Claim the upkeep of ``dead`` for this process.
+
+    Returns:
+      The score to start from and Redis's time, or None where another process
+      was here within so many seconds.
+    """
+    if connection.call("SET", keys.UPKEEP, 1, "NX", "EX", seconds) is None:
+        return None
+    cursor, now = connection.send([("GET", keys.UPKEEP_DEAD), ("TIME",)])
+    try:
+        start = float(cursor or 0)
+    except (TypeError, ValueError):
+        start = 0.0
+    return (start if math.isfinite(start) else 0.0), float(now[0])
+
+
+def dead_since(connection: Connection, score: float, skip: int, limit: int) -> list[tuple[bytes, float]]:
+    """Members of ``dead`` from a score on, lowest first."""
+    return _scored(connection.call("ZRANGEBYSCORE", keys.DEAD, repr(score), "+inf", "WITHSCORES", "LIMIT", skip, limit))
+
+
+def upkept(connection: Connection, start: float) -> None:
+    """Remember the score from which the next upkeep of ``dead`` starts."""
+    connection.call("SET", keys.UPKEEP_DEAD, repr(start), "EX", DEAD_TIMEOUT)
 
 
 def members(connection: Connection, name: str) -> list[tuple[bytes, float]]:
     """All of a set, lowest score first.  For reading by people and tests."""
-    reply = connection.call("ZRANGE", name, 0, -1, "WITHSCORES")
+    return _scored(connection.call("ZRANGE", name, 0, -1, "WITHSCORES"))
+
+
+def _scored(reply: Any) -> list[tuple[bytes, float]]:
     if reply and not isinstance(reply[0], list):  # RESP2 answers with a flat list
         reply = zip(reply[::2], reply[1::2])
     return [(member, float(score)) for member, score in reply]

@@ -247,7 +247,7 @@ class FlowTest:
             with contextlib.suppress(FlowError, TypeError, ValueError):
                 fields = codec.decode(member)
                 self._delays[fields["jid"]] = max(0, round((score - float(fields["created_at"])) * 1000))
-        return sets.promote(connection, name, score, [promotion(member, score)])[0] > 0
+        return sets.promote(connection, name, score, [promotion(member, score)]).moved > 0
 
     def _work(self, queue: str) -> None:
         consumer = SidekiqConsumer(self.broker, queue, 1, 10)

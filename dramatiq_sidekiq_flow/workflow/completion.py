@@ -300,7 +300,7 @@ class Completion:
             outcome = reply[0]
             if outcome == b"DONE":
                 if ready is not None and ready.scheduled:
-                    self.broker.poller.nudge(ready.scheduled[0][0])
+                    self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
                 return
             if outcome == b"GONE":
                 self.logger.debug("Job %s had left flight: sent twice, or recovered elsewhere.", payload.jid)

@@ -8,6 +8,7 @@ barrier's, so it is the same jobs that are pushed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def advance(
     except LOST as e:
         raise ConnectionClosed(e) from None
     if ready is not None and ready.scheduled:
-        completion.broker.poller.nudge(ready.scheduled[0][0])
+        completion.broker.poller.nudge(ready.scheduled[0][0] - time.time())
 
 
 def count(barriers: Barrier, stack: tuple[Callback, ...], unit: str) -> int:

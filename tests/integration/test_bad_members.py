@@ -109,10 +109,10 @@ def test_what_is_not_due_stays(broker: SidekiqBroker, client: redis.Redis) -> No
 
 def test_two_pollers_promote_a_job_once(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.zadd("schedule", {job(jid=f"{n:024x}"): 1.0 for n in range(50)})
-    found = sets.due(broker.connection, "schedule", time.time())
-    promotions = [sets.Promotion(member, "default", member) for member in found]
-    assert sets.promote(broker.connection, "schedule", 1.0, promotions)[0] == 50
-    assert sets.promote(broker.connection, "schedule", 1.0, promotions)[0] == 0
+    found = sets.due(broker.connection, 100, {})["schedule"]
+    promotions = [sets.Promotion(member, "default", member) for member in found.members]
+    assert sets.promote(broker.connection, "schedule", 1.0, promotions).moved == 50
+    assert sets.promote(broker.connection, "schedule", 1.0, promotions).moved == 0
     assert client.llen("queue:default") == 50
 
 

@@ -245,11 +245,11 @@ def test_a_skipped_job_of_no_workflow_is_done(broker: SidekiqBroker, client: red
 
 def test_priorities_are_kept_among_what_was_fetched(broker: SidekiqBroker, client: redis.Redis) -> None:
     log: list[str] = []
-    release = threading.Event()
+    releases = [threading.Event(), threading.Event()]
 
     @dramatiq.actor(queue_name="python")
-    def blocker() -> None:
-        release.wait(10)
+    def blocker(n: int) -> None:
+        releases[n].wait(10)
 
     @dramatiq.actor(queue_name="python", priority=10)
     def low() -> None:
@@ -259,14 +259,17 @@ def test_priorities_are_kept_among_what_was_fetched(broker: SidekiqBroker, clien
     def high() -> None:
         log.append("high")
 
-    for _ in range(2):
-        blocker.send()
+    for n in range(2):
+        blocker.send(n)
     with working(broker, threads=2) as worker:
         eventually(lambda: len(in_flight(client)) == 2 and not worker.work_queue.qsize())
         # Both at once, so that one fetch takes both.
         Workflow(Group(low.message(), high.message())).run()
         eventually(lambda: worker.work_queue.qsize() == 2)
-        release.set()
+        # One thread after the other: two at once would race.
+        releases[0].set()
+        eventually(lambda: len(log) == 2)
+        releases[1].set()
         broker.join("python", timeout=10_000)
     assert log == ["high", "low"]
 

@@ -229,11 +229,12 @@ def test_signals_are_heard_in_their_order_and_once(
 
 def test_processes_that_expired_are_struck_off(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.sadd("processes", "gone:1:abc")
-    processes.clean_up(broker.connection)
-    assert not client.exists("processes")
+    processes.beat(broker.connection, "here:1:abc", {"info": "{}"}, {}, ttl=60)
+    assert client.smembers("processes") == {b"here:1:abc"}
     client.sadd("processes", "gone:1:abc")
-    processes.clean_up(broker.connection)  # somebody was here within the last minute
-    assert client.exists("processes")
+    # Another process looked within the last minute.
+    processes.beat(broker.connection, "here:1:abc", {"info": "{}"}, {}, ttl=60)
+    assert client.sismember("processes", "gone:1:abc")
 
 
 def test_a_recovered_process_loses_its_record(redis_url: str, client: redis.Redis) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +24,10 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
 )
-from dramatiq_sidekiq_flow.broker import SidekiqMessage
-from dramatiq_sidekiq_flow.store import queues, scripts, sets, workers
+from dramatiq_sidekiq_flow.broker import SidekiqMessage, recovery
+from dramatiq_sidekiq_flow.broker.begin import begin
+from dramatiq_sidekiq_flow.errors import WrongType
+from dramatiq_sidekiq_flow.store import depths, processes, queues, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..running import eventually, in_flight, members, working
@@ -112,18 +116,394 @@ def test_a_worker_taken_for_dead_registers_before_it_fetches(
 
 
 def test_a_job_recovered_three_times_is_dead(
-    broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
+    redis_url: str, client: redis.Redis, step: Any, other: SidekiqBroker
 ) -> None:
     step.send("poison")
     for death in range(3):
-        assert client.llen("queue:python") == 1, death
-        take(broker)
+        assert not client.exists("dead")
+        # Seen twice, it is a suspect: not in the queue, until a process tries it.
+        assert client.llen("queue:python") == (death < 2)
+        worker = SidekiqBroker(url=redis_url)
+        worker.declare_queue("python")
+        consumer = worker.consume("python", prefetch=200, timeout=1000)
+        if death == 2:
+            worker.heartbeat.beat()
+        message = next(consumer)
+        assert message is not None
+        begin(worker, message)
         let_die(client)
         other.heartbeat.beat()
+        worker.close()
     (dead,) = members(client, "dead")
     assert dead["error_class"] == "PoisonPill"
     assert client.llen("queue:python") == 0
     assert 0 < client.ttl(client.keys("swf:recovered:*")[0]) <= 72 * 3600
+
+
+def dying(client: redis.Redis, name: str = "gone:1:abc:python", **jobs: Any) -> str:
+    """A dead worker with these jobs in flight: receipt -> args[0]."""
+    client.zadd("swf:workers", {name: time.time() - 3600})
+    for receipt, n in jobs.items():
+        client.hset(f"swf:inflight:{name}", receipt, payload(n))
+    return name
+
+
+def payload(n: Any) -> str:
+    return f'{{"class":"step","args":["{n}"],"jid":"{n:024x}","queue":"python","retry":true}}'
+
+
+def test_what_had_not_begun_is_not_counted(broker: SidekiqBroker, client: redis.Redis, other: SidekiqBroker) -> None:
+    name = dying(client, **{"a:1": 1, "a:2?": 2, "a:3~": 3, "a:4?": 4})
+    for n, count in ((1, 2), (2, 1), (4, 2)):
+        client.set(f"swf:recovered:{n:024x}", count)
+    other.heartbeat.beat()
+    assert [job["args"][0] for job in members(client, "dead")] == ["1"]
+    # Taken from the right, in the old order.
+    assert [job["args"][0] for job in members(client, "python")] == ["3", "2"]
+    # Its trial did not begin: it is tried again.
+    assert client.hkeys(f"swf:inflight:{name}") == [b"a:4!"]
+    counts = [client.get(f"swf:recovered:{n:024x}") for n in (1, 2, 3, 4)]
+    assert counts == [b"3", b"1", b"0", b"2"]
+
+
+@pytest.mark.parametrize("receipt", ["a:1", "a:1~"])
+def test_a_suspect_waits_for_its_trial(
+    broker: SidekiqBroker, client: redis.Redis, other: SidekiqBroker, receipt: str
+) -> None:
+    name = dying(client, **{receipt: 1, "a:2?": 2})
+    client.set(f"swf:recovered:{1:024x}", 1)
+    other.heartbeat.beat()
+    other.heartbeat.beat()
+    assert client.hkeys(f"swf:inflight:{name}") == [b"a:1!"]
+    assert client.zscore("swf:workers", name)
+    assert client.get(f"swf:recovered:{1:024x}") == (b"2" if receipt == "a:1" else b"1")
+    assert [job["args"][0] for job in members(client, "python")] == ["2"]
+
+
+@pytest.mark.parametrize("beats", ["one", "many"])
+def test_suspects_are_tried_one_at_a_time(redis_url: str, client: redis.Redis, beats: str) -> None:
+    broker = SidekiqBroker(url=redis_url, heartbeat_timeout=600_000)
+    running: list[str] = []
+    most: list[int] = []
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def step(name: str) -> None:
+        running.append(name)
+        most.append(len(running))
+        eventually(lambda: len(most) > 0)
+        time.sleep(0.01)
+        running.remove(name)
+
+    dying(client, **{f"a:{n}!": n for n in range(10)})
+    dying(client, "gone:2:abc:python", **{f"a:{n}!": n for n in range(10, 15)})
+    with working(broker):
+        eventually(lambda: broker.windows)
+        # One beat only: each trial that ends begins the next one.
+        broker.heartbeat.beat()
+        while beats == "many" and len(most) < 15:
+            broker.heartbeat.beat()
+        eventually(lambda: len(most) == 15 and not in_flight(client))
+        assert set(most) == {1}
+        assert client.zrange("swf:workers", 0, -1) == [next(iter(broker.heartbeat.members)).encode()]
+    assert not client.exists("dead", "queue:python")
+    broker.close()
+
+
+def test_a_trial_that_takes_long_lets_the_next_one_begin(
+    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = dying(client, **{"a:1!": 1, "a:2!": 2})
+    member = broker.heartbeat.register("python")
+    take = lambda base: workers.try_suspect(broker.connection, name, member, base, timeout=60)  # noqa: E731
+    assert take("b") == payload(1).encode()
+    # The reply was lost.
+    assert take("b") == payload(1).encode()
+    assert take("c") == "wait"
+    began, rest = client.get("swf:trial:python").decode().split(" ", 1)
+    client.set("swf:trial:python", f"{float(began) - 60} {rest}")
+    assert take("c") == payload(2).encode()
+    assert not client.zscore("swf:workers", name)
+
+
+def test_no_trial_of_a_paused_queue_or_of_a_live_worker(broker: SidekiqBroker, client: redis.Redis) -> None:
+    name = dying(client, **{"a:1!": 1})
+    member = broker.heartbeat.register("python")
+    take = lambda: workers.try_suspect(broker.connection, name, member, "b", timeout=60)  # noqa: E731
+    broker.pause_queue("python")
+    assert take() == "wait"
+    broker.unpause_queue("python")
+    client.zadd("swf:workers", {name: time.time()})
+    assert take() is None
+    client.zadd("swf:workers", {name: 1.0})
+    client.zrem("swf:workers", member)
+    assert take() is None
+    broker.heartbeat.beat()
+    assert take() == payload(1).encode()
+
+
+def test_a_job_begins_when_its_actor_does(broker: SidekiqBroker, client: redis.Redis) -> None:
+    gate: list[int] = []
+
+    @dramatiq.actor(queue_name="python")
+    def slow(n: int) -> None:
+        eventually(lambda: gate)
+
+    for n in range(6):
+        slow.send(n)
+    with working(broker, threads=2):
+        try:
+            eventually(lambda: len(receipts(client)) == 4)
+            # Two threads were idle; what they do next is fetched.
+            assert sorted(receipt[-1:] == b"?" for receipt in receipts(client)) == [False, False, True, True]
+            eventually(lambda: len(broker.tally.running()) == 2)
+        finally:
+            gate.append(1)
+        eventually(lambda: not in_flight(client) and not client.exists("queue:python"))
+
+
+def receipts(client: redis.Redis) -> list[bytes]:
+    return [receipt for key in client.keys("swf:inflight:*") for receipt in client.hkeys(key)]
+
+
+def test_the_mark_of_a_job_that_begins(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    step.send("a")
+    message = take(broker)
+    assert message.receipt.endswith("?")
+    before = message.receipt
+    begin(broker, message)
+    assert receipts(client) == [message.receipt.encode()] == [before[:-1].encode()]
+    assert list(broker.windows["python"].handed_out) == [message.receipt]
+    # Sent twice, it is the same.
+    assert workers.begin(broker.connection, message.member, before)
+    finish(broker, message)
+    broker.commit.flush()
+    assert not in_flight(client)
+    assert not workers.begin(broker.connection, message.member, before)
+
+
+def test_a_job_that_another_worker_recovered_before_it_began_is_not_run(
+    broker: SidekiqBroker, client: redis.Redis, other: SidekiqBroker
+) -> None:
+    ran: list[str] = []
+    gate: list[int] = []
+
+    @dramatiq.actor(queue_name="python")
+    def step(name: str) -> None:
+        ran.append(name)
+        eventually(lambda: gate)
+
+    Workflow(Chain(step.message("first"), Job("Next", queue="next"))).run()
+    Workflow(Chain(step.message("ahead"), Job("Next", queue="next"))).run()
+    with working(broker, threads=1) as worker:
+        eventually(lambda: ran and worker.work_queue.qsize())
+        let_die(client)
+        other.heartbeat.beat()
+        client.rename("queue:python", "queue:elsewhere")
+        gate.append(1)
+        eventually(lambda: not worker.work_queue.unfinished_tasks)
+        assert ran == ["first"]
+    assert client.llen("queue:next") == 0
+    assert not client.exists("dead")
+    assert client.get("stat:processed") == b"1"
+
+
+def test_the_mark_of_a_beginning_may_be_lost(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    """The server was away when the job began; whether it has heard of it shows when the job leaves."""
+
+    @dramatiq.actor(queue_name="python", broker=flaky)
+    def step(name: str) -> None: ...
+
+    assert isinstance(flaky.connection, Flaky)
+    for heard in (False, True):
+        Workflow(Chain(step.message("a"), Job("Next", queue="next")), broker=flaky).run()
+        message = take(flaky)
+        if heard:
+            workers.begin(flaky.connection, message.member, message.receipt)
+        flaky.connection.cut = True
+        begin(flaky, message)
+        flaky.connection.cut = False
+        finish(flaky, message)
+        assert not in_flight(client)
+        assert not flaky.windows["python"].held
+    assert client.llen("queue:next") == 2
+
+
+def test_a_shutdown_hands_back_at_its_start_what_has_not_begun(broker: SidekiqBroker, client: redis.Redis) -> None:
+    gate: list[int] = []
+
+    @dramatiq.actor(queue_name="python")
+    def slow(n: int) -> None:
+        eventually(lambda: gate)
+
+    for n in range(8):
+        slow.send(n)
+    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=50)
+    worker.start()
+    eventually(lambda: len(broker.tally.running()) == 2 and worker.work_queue.qsize() == 2)
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    try:
+        # Two still run.
+        eventually(lambda: len(in_flight(client)) == 2 and client.llen("queue:python") == 6)
+    finally:
+        gate.append(1)
+        stopping.join()
+    assert [job["args"][0] for job in reversed(members(client, "python"))] == [2, 3, 4, 5, 6, 7]
+
+
+BROKEN = {
+    "not UTF-8": b"\xff\xfe:1:abc:python",
+    "no colons": b"nothing",
+    "in flight of another type": b"gone:1:typed:python",
+    "a queue of another type": b"gone:1:abc:odd",
+}
+
+
+@pytest.mark.parametrize("again", [0.0, recovery.AGAIN])
+def test_one_bad_record_does_not_stop_the_other_recoveries(
+    other: SidekiqBroker,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    again: float,
+) -> None:
+    monkeypatch.setattr(recovery, "AGAIN", again)
+    client.set("swf:inflight:gone:1:typed:python", "text")
+    client.set("queue:odd", "text")
+    old = time.time() - 7200
+    for member in BROKEN.values():
+        client.zadd("swf:workers", {member: old})
+    # More of them than one beat names.
+    for n in range(40):
+        client.zadd("swf:workers", {f"nothing {n}": old})
+    client.hset("swf:inflight:gone:1:abc:odd", "a:1?", payload(1))
+    name = dying(client, **{"a:1?": 2})
+    client.hset(f"swf:inflight:{name}", b"\xff:1", payload(3))
+    client.hset(f"swf:inflight:{name}", b"", payload(4))
+    client.hset(f"swf:inflight:{name}", "a:2", '{"class":"step","args":[],"jid":"\\ud800"}')
+    client.hset(f"swf:inflight:{name}", "a:3", '{"class":"step","args":[],"jid":"1","retry_count":1' + "0" * 400 + "}")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            other.heartbeat.beat()
+    assert client.llen("queue:python") == 5
+    assert not client.zscore("swf:workers", name)
+    assert client.zcard("swf:workers") == 44
+    assert client.hkeys("swf:inflight:gone:1:abc:odd") == [b"a:1?"]
+    # Ten lines, one for the others, and one for the worker that was recovered.
+    assert len(caplog.records) == 12
+    assert "There are 34 more" in caplog.records[-1].getMessage()
+    # Nothing else stumbles over them.
+    client.sadd("processes", b"\xff")
+    client.sadd("queues", b"\xff", "python")
+    found = depths.depths(other.connection)
+    assert (found.waiting["python"], found.in_flight["odd"]) == (5, 1)
+    client.set("schedule", "text")
+    assert queues.unfinished(other.connection, "odd") == (1, [])
+    assert processes.infos(other.connection) == {}
+
+
+def test_dead_of_another_type_keeps_poison_pills_in_flight_and_nothing_else(
+    other: SidekiqBroker, client: redis.Redis
+) -> None:
+    client.set("dead", "text")
+    name = dying(client, **{"a:1": 1, "a:2": 2})
+    client.set(f"swf:recovered:{1:024x}", 2)
+    other.heartbeat.beat()
+    assert client.hkeys(f"swf:inflight:{name}") == [b"a:1"]
+    assert client.llen("queue:python") == 1
+    client.delete("dead")
+    other.heartbeat.beat()
+    assert client.zcard("dead") == 1
+
+
+def test_a_clock_of_redis_that_was_set_back_does_not_stop_recovery(
+    redis_url: str, client: redis.Redis, other: SidekiqBroker
+) -> None:
+    name = dying(client, **{"a:1?": 1})
+    client.zadd("swf:workers", {name: time.time() + 86_400})
+    other.heartbeat.beat()
+    assert client.zscore("swf:workers", name) == pytest.approx(time.time(), abs=60)
+    eventually(lambda: other.heartbeat.beat() or client.llen("queue:python"))
+
+
+# -- in flight, and nobody knows it --------------------------------------------
+
+
+def test_what_no_thread_has_goes_back(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    step.send("held")
+    message = take(broker)
+    (member,) = broker.heartbeat.members
+    client.hset(f"swf:inflight:{member}", "77:2", payload(2))
+    client.hset(f"swf:inflight:{member}", "77:1?", payload(1))
+    client.hset(f"swf:inflight:{member}", "1:1!", payload(3))
+    broker.heartbeat.beat()
+    assert len(in_flight(client)) == 4
+    broker.heartbeat.beat()
+    assert receipts(client) == [message.receipt.encode()]
+    assert [job["args"][0] for job in reversed(members(client, "python"))] == ["3", "1", "2"]
+    assert "no thread of this process had them" in caplog.text
+    finish(broker, message)
+
+
+def test_what_waits_to_be_acknowledged_is_known(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python", broker=flaky)
+    def step(name: str) -> None: ...
+
+    step.send("a")
+    message = take(flaky)
+    consumer = flaky.consume("python", prefetch=200)
+    assert isinstance(flaky.connection, Flaky)
+    flaky.connection.cut = True
+    consumer.ack(message)
+    flaky.connection.cut = False
+    assert flaky.commit.waiting() == [(message.member, message.receipt)]
+    client.hset(f"swf:inflight:{message.member}", "77:1", payload(1))
+    for _ in range(3):
+        flaky.heartbeat.beat()
+    assert receipts(client) == [message.receipt.encode()]
+
+
+def test_a_fetch_whose_reply_was_lost_twice(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python", broker=flaky)
+    def step(name: str) -> None: ...
+
+    for n in range(3):
+        step.send(str(n))
+    consumer = flaky.consume("python", prefetch=3, timeout=200)
+    assert isinstance(flaky.connection, Flaky)
+    flaky.connection.deaf = True
+    with pytest.raises(ConnectionClosed):
+        next(consumer)
+    flaky.connection.deaf = False
+    assert len(in_flight(client)) == 3
+    # It is about to be fetched again under the same base.
+    for _ in range(3):
+        flaky.heartbeat.beat()
+    assert len(in_flight(client)) == 3
+    assert [next(consumer).message_id for _ in range(3)] == [m["jid"] for m in map(json.loads, in_flight(client))]
+
+
+def test_a_fetch_that_was_delivered_late(flaky: SidekiqBroker, client: redis.Redis) -> None:
+    """It was given up, and the base used again; then the server reads it after all."""
+
+    @dramatiq.actor(queue_name="python", broker=flaky)
+    def step(name: str) -> None: ...
+
+    step.send("a")
+    message = take(flaky)
+    step.send("b")
+    base = message.receipt.partition(":")[0]
+    finish(flaky, message)
+    flaky.commit.flush()
+    late = queues.fetch(flaky.connection, message.member, "python", base, 16)
+    assert isinstance(late, list)
+    assert len(late) == 1
+    for _ in range(2):
+        flaky.heartbeat.beat()
+    assert client.llen("queue:python") == 1
+    finish(flaky, take(flaky))
 
 
 def test_unreadable_bytes_in_flight_are_recovered_too(
@@ -280,35 +660,55 @@ def test_a_fetch_sent_twice_gives_the_same_jobs(broker: SidekiqBroker, client: r
     assert client.llen("queue:python") == 1
 
 
-def test_what_was_seen_while_waiting_does_not_travel_again(
-    broker: SidekiqBroker, client: redis.Redis, step: Any
+@pytest.mark.parametrize("free", [0, 2, 5])
+@pytest.mark.parametrize("burst", [False, True])
+def test_a_fetch_names_what_has_begun(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, free: int, burst: bool
 ) -> None:
-    for n in range(3):
+    for n in range(5):
         step.send(str(n))
     member = broker.heartbeat.register("python")
-    seen = queues.wait(broker.connection, "python", 1.0)
-    assert seen is not None
-    assert client.llen("queue:python") == 3  # waiting moves nothing
-    first = queues.fetch(broker.connection, member, "python", "base", 1, seen)
-    assert first == [seen]
-    keys = ("queue:python", f"swf:inflight:{member}", "swf:workers")
-    again = scripts.FETCH.command(keys, (member, "base", 1, hashlib.sha1(seen).hexdigest()))  # noqa: S324
-    assert broker.connection.call(*again) == [b"-1", b""]
-    assert queues.fetch(broker.connection, member, "python", "base", 1, seen) == first
-    # Where another process was faster, what is taken is what there is.
-    others = queues.fetch(broker.connection, member, "python", "more", 2, seen)
-    assert others is not None
-    assert [b'["1"]' in others[0], b'["2"]' in others[1]] == [True, True]
+    jobs = queues.fetch(broker.connection, member, "python", "b", 5, free=free, burst=burst)
+    assert isinstance(jobs, list)
+    state = "~" if burst else "?"
+    assert [receipt for receipt, _ in jobs] == [f"b:{n}" if n <= free else f"b:{n}{state}" for n in range(1, 6)]
+    assert dict(jobs) == queues.in_flight(broker.connection, member)
+    # The reply was lost, and meanwhile fewer threads are idle: the names are those of the first time.
+    assert queues.fetch(broker.connection, member, "python", "b", 5, free=1, burst=not burst) == jobs
+
+
+def test_a_fetch_stops_after_a_mebibyte(broker: SidekiqBroker, client: redis.Redis) -> None:
+    client.lpush("queue:python", *(bytes([65 + n]) * 600_000 for n in range(5)))
+    member = broker.heartbeat.register("python")
+    jobs = queues.fetch(broker.connection, member, "python", "b", 5)
+    assert isinstance(jobs, list)
+    # The first one is always taken.
+    assert [payload[:1] for _, payload in jobs] == [b"A", b"B", b"C"]
+    assert queues.fetch(broker.connection, member, "python", "b", 5) == jobs
+
+
+@pytest.mark.parametrize("key", ["queue:python", "swf:inflight:{}"])
+def test_a_fetch_that_meets_another_type_moves_nothing(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, key: str
+) -> None:
+    member = broker.heartbeat.register("python")
+    client.set(key.format(member), "text")
+    if key != "queue:python":
+        step.send("a")
+    with pytest.raises(WrongType, match="another type"):
+        queues.fetch(broker.connection, member, "python", "b", 5)
+    assert key == "queue:python" or client.llen("queue:python") == 1
 
 
 def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     step.send("a")
     message = take(broker)
+    begin(broker, message)
     let_die(client)
-    orphan = workers.Orphan(message.receipt, message.payload.jid, b"{}")
+    orphan = workers.Orphan(message.receipt.encode(), message.payload.jid, b"{}")
     recover = lambda: workers.recover(broker.connection, message.member, [orphan], timeout=60, now=1.0)  # noqa: E731
-    assert recover() == (1, 0)
-    assert recover() == (0, 0)
+    assert recover() == workers.Recovery(back=1)
+    assert recover() == workers.Recovery()
     assert client.llen("queue:python") == 1
     assert client.get(f"swf:recovered:{message.payload.jid}") == b"1"
 
@@ -320,11 +720,15 @@ class Flaky(Connection):
     """A connection that can be cut."""
 
     cut = False
+    deaf = False
 
     def _send(self, commands: Any) -> list[Any]:
         if self.cut:
             raise redis.ConnectionError("cut")
-        return super()._send(commands)
+        replies = super()._send(commands)
+        if self.deaf:
+            raise redis.ConnectionError("the reply is lost")
+        return replies
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow.broker.begin import begin
 
 from ..trees import Shape, build, shapes, violations
 
@@ -69,6 +70,7 @@ def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed
             events.append(("start", n))
         if fate == "dies" and deaths < 5:
             deaths += 1
+            begin(broker, message)
             client.zadd("swf:workers", {message.member: time.time() - 3600})
             broker.heartbeat.recover(message.member)
             client.delete(*client.keys("swf:recovered:*"))  # not what is looked at here

@@ -17,6 +17,11 @@ local function type_is(key, wanted)
   return found == 'none' or found == wanted
 end
 
+-- A whole number as DECR and INCRBY take it, small enough for Lua; nil for all else.
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+
 local function read_plan(k, a, QUEUES, SCHEDULE)
   local plan = {barriers = {}, queues = {}, chunks = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
@@ -39,7 +44,10 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   n = tonumber(ARGV[a]); a = a + 1
   for i = 1, n do
     plan.chunks[i] = {KEYS[k], ARGV[a]}
-    if redis.call('EXISTS', KEYS[k]) == 0 then return nil, {'STAGE', KEYS[k]} end
+    local held = redis.call('TYPE', KEYS[k]).ok
+    if held == 'none' then return nil, {'STAGE', KEYS[k]} end
+    if held ~= 'list' then return nil, {'TYPE', KEYS[k]} end
+    if ARGV[a] ~= '' and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
     local to, wanted = 'queue:' .. ARGV[a], 'list'
     if ARGV[a] == '' then to, wanted = SCHEDULE, 'zset' end
     if not type_is(to, wanted) then return nil, {'TYPE', to} end

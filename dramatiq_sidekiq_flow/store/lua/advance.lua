@@ -15,7 +15,8 @@
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
 --       recovered by another worker | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written | {'STAGE', key} nothing written
+--       | {'TYPE', key} nothing written: another type, or a barrier that is no
+--       whole number | {'STAGE', key} nothing written
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
@@ -33,6 +34,7 @@ local function arg() a = a + 1; return ARGV[a - 1] end
 local in_flight, memory = KEYS[1], KEYS[2]
 local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
 
+if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
 local n_fields = tonumber(arg())
@@ -53,8 +55,9 @@ for i = 1, n do
   if not type_is(units, 'set') then return {'TYPE', units} end
   local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
   if not value or not marker then return {'EXPIRED', barrier} end
-  value, marker = tonumber(value), tonumber(marker)
-  if not value or not marker then return {'TYPE', barrier} end
+  value, marker = whole(value), whole(marker)
+  if not value then return {'TYPE', barrier} end
+  if not marker then return {'TYPE', ran} end
   if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
     if i == 1 then new = false end
     break

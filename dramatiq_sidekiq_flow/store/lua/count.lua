@@ -15,7 +15,8 @@
 -- Returns: {'DONE'} nothing is left to do | {'FIRE'} enqueue the rest of the
 --       plan, then call `fired` | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written | {'STAGE', key} nothing written
+--       | {'TYPE', key} nothing written: another type, or a barrier that is no
+--       whole number | {'STAGE', key} nothing written
 --
 -- BARRIER:u holds the units counted so far (see advance).  BARRIER:f holds the
 -- unit that released the barrier, for as long as its continuation may not have
@@ -55,8 +56,9 @@ for i = 1, n do
   else
     local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
     if not value or not marker then return {'EXPIRED', barrier} end
-    value, marker = tonumber(value), tonumber(marker)
-    if not value or not marker then return {'TYPE', barrier} end
+    value, marker = whole(value), whole(marker)
+    if not value then return {'TYPE', barrier} end
+    if not marker then return {'TYPE', ran} end
     if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
       if i == 1 then new = false end
       break

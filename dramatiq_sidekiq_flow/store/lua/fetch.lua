@@ -1,46 +1,69 @@
 -- Move a batch of jobs from a queue into flight.
 --
--- KEYS: queue list, in-flight hash, swf:workers, 'paused' (not named by who
---       has no way to pause a queue)
+-- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
+--       that cannot pause a queue leaves it out)
 -- ARGV: member (the worker process and queue), receipt base, how many,
---       SHA1 of the payload that the caller has seen at the end of the queue
---       while it waited ('' = none): it is not sent again, its length is -1
--- Returns: {lengths in bytes, all payloads in one string}: one reply of many
---       parts costs the client more than the jobs.  Receipts are BASE:1,
---       BASE:2, ...  Where the same base moved some before (sent twice), those.
+--       how many of them begin at once because threads are idle,
+--       '1' in a burst: jobs end faster than each could be marked, else '',
+--       bytes after which no further job is taken (the first one always is)
+-- Returns: {lengths in bytes, all payloads in one string, n, suffix}: one reply
+--       of many parts costs the client more than the jobs.  The receipts of the
+--       first n are BASE:1, BASE:2, ... (begun), those after them have the
+--       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
+--       Where the same base moved some before (sent twice), those.
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
-
-local function reply(payloads)
-  local lengths = {}
-  for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  if ARGV[4] ~= '' and payloads[1] and redis.sha1hex(payloads[1]) == ARGV[4] then
-    lengths[1], payloads[1] = -1, ''
-  end
-  return {table.concat(lengths, ' '), table.concat(payloads)}
-end
+--       {'TYPE', key} nothing was moved.
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
-if redis.call('HEXISTS', KEYS[2], base .. ':1') == 1 then
-  local before = {}
-  for i = 1, wanted do
-    local payload = redis.call('HGET', KEYS[2], base .. ':' .. i)
-    if not payload then break end
-    before[i] = payload
-  end
-  return reply(before)
+
+local function reply(payloads, begun, suffix)
+  local lengths = {}
+  for i, payload in ipairs(payloads) do lengths[i] = #payload end
+  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
 end
+
+for i, kind in ipairs({'list', 'hash', 'zset'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+
+-- Sent twice: the names are those of the first time.
+local before, begun, suffix = {}, 0, '?'
+for i = 1, wanted do
+  local found
+  for _, state in ipairs({'', '?', '~'}) do
+    found = redis.call('HGET', KEYS[2], base .. ':' .. i .. state)
+    if found then
+      if state == '' then begun = i else suffix = state end
+      break
+    end
+  end
+  if not found then break end
+  before[i] = found
+end
+if before[1] then return reply(before, begun, suffix) end
+
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
-local payloads = redis.call('RPOP', KEYS[1], wanted)
-if not payloads then return reply({}) end
+
+begun = tonumber(ARGV[4])
+suffix = ARGV[5] == '1' and '~' or '?'
+local payloads, size, most = {}, 0, tonumber(ARGV[6])
+-- One at a time: how long an element is, is not known before.
+while #payloads < wanted and size <= most do
+  local payload = redis.call('RPOP', KEYS[1])
+  if not payload then break end
+  payloads[#payloads + 1] = payload
+  if #payloads > 1 then size = size + #payload end
+end
 for first = 1, #payloads, 500 do
   local pairs_ = {}
   for i = first, math.min(first + 499, #payloads) do
-    pairs_[#pairs_ + 1] = base .. ':' .. i
+    pairs_[#pairs_ + 1] = base .. ':' .. i .. (i > begun and suffix or '')
     pairs_[#pairs_ + 1] = payloads[i]
   end
   redis.call('HSET', KEYS[2], unpack(pairs_))
 end
-return reply(payloads)
+return reply(payloads, math.min(begun, #payloads), suffix)

@@ -10,7 +10,7 @@
 -- Returns: keys of another type: they were left as they are.  No write can end
 --       the script but the first.
 
-if redis.call('GET', KEYS[1]) == ARGV[1] then return {} end
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then return {} end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)
 
 local refused = {}

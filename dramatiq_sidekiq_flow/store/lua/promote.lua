@@ -5,25 +5,36 @@
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
 -- Returns: {how many members were moved (those taken by others are not),
---       then the number of each job (1 = the first) whose queue is no list:
---       it stays where it is}
+--       {number of each job (1 = the first) whose queue is no list},
+--       {number of each job that 'dead', 'queues' or the set itself, holding
+--       another type, keeps where it is}}; these stay where they are
 
-local reply = {0}
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local readable = type_is(KEYS[1], 'zset')
+local can_bury, can_push = readable and type_is(KEYS[2], 'zset'), readable and type_is(KEYS[3], 'set')
+local moved, misplaced, stuck = 0, {}, {}
 for i = 4, #KEYS do
   local at = 2 + 3 * (i - 4)
   local member, queue, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local destination = queue == '' and KEYS[2] or KEYS[i]
-  local found, wanted = redis.call('TYPE', destination).ok, queue == '' and 'zset' or 'list'
-  if found ~= 'none' and found ~= wanted then
-    reply[#reply + 1] = i - 3
-  elseif redis.call('ZREM', KEYS[1], member) == 1 then
-    reply[1] = reply[1] + 1
-    if queue == '' then
+  if queue == '' then
+    if not can_bury then
+      stuck[#stuck + 1] = i - 3
+    elseif redis.call('ZREM', KEYS[1], member) == 1 then
+      moved = moved + 1
       redis.call('ZADD', KEYS[2], ARGV[1], payload)
-    else
-      redis.call('SADD', KEYS[3], queue)
-      redis.call('LPUSH', KEYS[i], payload)
     end
+  elseif not can_push then
+    stuck[#stuck + 1] = i - 3
+  elseif not type_is(KEYS[i], 'list') then
+    misplaced[#misplaced + 1] = i - 3
+  elseif redis.call('ZREM', KEYS[1], member) == 1 then
+    moved = moved + 1
+    redis.call('SADD', KEYS[3], queue)
+    redis.call('LPUSH', KEYS[i], payload)
   end
 end
-return reply
+return {moved, misplaced, stuck}

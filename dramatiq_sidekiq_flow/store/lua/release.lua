@@ -13,6 +13,7 @@
 -- and what follows is pushed by the first of them.
 
 local n_fields = tonumber(ARGV[4])
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 if n_fields > 0 and not type_is(KEYS[2], 'hash') then return {'TYPE', KEYS[2]} end
 local plan, wrong

@@ -1,0 +1,266 @@
+"""Recovers the jobs of workers that died, one worker and one job at a time.
+
+Jobs that had not begun go back to their queue.  Jobs that had are counted; the
+second time, a job is a suspect: it stays in the dead worker's hash until a
+live process tries it beside no other suspect.  So a job that kills its
+process ends in ``dead`` alone (``recover.lua``, ``trial.lua``).
+
+Whatever cannot be recovered is left in place and logged once: one bad record
+must not keep the others back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dramatiq.logging import get_logger
+
+from ..errors import PayloadError, PoisonPill
+from ..store import keys, processes, workers
+from ..store.connection import LOST
+from ..wire import codec
+from ..wire.payload import Payload, buried, failed, fingerprint
+from .events import Recovered
+from .window import Window
+
+if TYPE_CHECKING:
+    from .heartbeat import Heartbeat
+
+#: Jobs recovered by one script.
+BATCH = 50
+
+#: Pages of dead workers (:data:`workers.DEAD_AT_ONCE` each) that one beat looks at.
+PAGES = 10
+
+#: Seconds until a dead worker that cannot be recovered is looked at again.
+AGAIN = 60.0
+
+
+#: Troubles that are logged one by one after a beat.
+MAX_LINES = 10
+
+
+class Recovery:
+    """What one process does for dead workers."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.heartbeat = heartbeat
+        #: The windows of this process by queue: only these queues' suspects are tried here.
+        self.windows: Mapping[str, Window] = {}
+        #: Whether this process begins no new jobs.
+        self.is_quiet: Callable[[], bool] = lambda: False
+        #: Sends acknowledgements that wait: a trial has ended when it has left flight.
+        self.flush: Callable[[], None] = lambda: None
+        # Beats come from the heartbeat's thread, and from consumers that were taken for dead.
+        self._lock = threading.RLock()
+        self._skip = 0
+        #: Queue -> dead members that hold suspects.
+        self._suspects: dict[str, set[str]] = defaultdict(set)
+        #: What was logged, and when each member is looked at again (monotonic).
+        self._logged: set[tuple[bytes, str]] = set()
+        self._again: dict[bytes, float] = {}
+        self._troubles: list[str] = []
+
+    def recover_all(self, dead: Sequence[bytes]) -> None:
+        """Recover dead workers: those that a beat has named, and the pages after them."""
+        with self._lock:
+            self._suspects.clear()
+            try:
+                self._recover_pages(dead)
+                self.try_suspects()
+            finally:
+                self._log_troubles()
+
+    def _recover_pages(self, dead: Sequence[bytes]) -> None:
+        heartbeat = self.heartbeat
+        if self._skip:
+            # The first page was seen; the beat names it again.
+            self._recover_page(dead)
+            dead = workers.beat(heartbeat.connection, {}, heartbeat.timeout, skip=self._skip).dead
+        for _ in range(PAGES):
+            stayed = self._recover_page(dead)
+            if len(dead) < workers.DEAD_AT_ONCE:
+                self._skip = 0
+                break
+            self._skip += stayed
+            dead = workers.beat(heartbeat.connection, {}, heartbeat.timeout, skip=self._skip).dead
+
+    def _recover_page(self, dead: Sequence[bytes]) -> int:
+        """Recover some workers; how many of them are still registered."""
+        stayed, now = 0, time.monotonic()
+        for raw in dead:
+            gone = False
+            if self._again.get(raw, 0.0) <= now:
+                self._again.pop(raw, None)
+                try:
+                    gone = self.recover(_member(raw))
+                except LOST:
+                    raise
+                except Exception as e:
+                    self._again[raw] = now + AGAIN
+                    self._log_once(raw, "", f"The dead worker {raw!r} cannot be recovered and is left as it is: {e}")
+            stayed += not gone
+        return stayed
+
+    def recover(self, member: str) -> bool:
+        """Put back what a dead worker had in flight.
+
+        Returns:
+          Whether nothing of it is left.
+
+        Raises:
+          WrongType: if its in-flight hash or its queue is of another type.
+        """
+        queue_name = keys.queue_of(member)
+        receipts = workers.receipts(self.heartbeat.connection, member)
+        # What is pushed last is taken next.
+        receipts.sort(key=_fetch_order, reverse=True)
+        waiting = [receipt for receipt in receipts if receipt.endswith(keys.SUSPECT.encode())]
+        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
+        total = workers.Recovery()
+        # An empty batch strikes the worker off.
+        for start in range(0, max(1, len(receipts)), BATCH):
+            found = self._recover_batch(member, receipts[start : start + BATCH])
+            if found is None:
+                return False
+            total = workers.Recovery(
+                total.back + found.back,
+                total.waiting + found.waiting,
+                total.dead + found.dead,
+                total.kept + found.kept,
+            )
+        self._report(member, queue_name, total)
+        if waiting or total.waiting:
+            self._suspects[queue_name].add(member)
+        return not (waiting or total.waiting or total.kept)
+
+    def _recover_batch(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
+        heartbeat, queue_name, now = self.heartbeat, keys.queue_of(member), time.time()
+        payloads = workers.payloads(heartbeat.connection, member, receipts) if receipts else []
+        orphans = []
+        for receipt, raw in zip(receipts, payloads):
+            if raw is None:
+                continue
+            try:
+                orphans.append(_orphan(receipt, raw, queue_name, now))
+            except Exception as e:
+                self._log_once(
+                    member.encode(), repr(receipt), f"The job {receipt!r} of the dead worker {member} stays: {e}"
+                )
+        return workers.recover(heartbeat.connection, member, orphans, timeout=heartbeat.timeout, now=now)
+
+    def _report(self, member: str, queue_name: str, total: workers.Recovery) -> None:
+        for orphan in total.kept:
+            self._log_once(
+                member.encode(), repr(orphan.receipt), f"Job {orphan.jid} has killed {workers.MAX_RECOVERIES} workers "
+                "and stays in flight: the Redis key 'dead' is not a sorted set. Remove it."
+            )  # fmt: skip
+        for orphan in total.dead:
+            if orphan.job is not None:
+                self._keep(orphan.job)
+        if total.back or total.dead or total.waiting:
+            self.heartbeat.events.tell(Recovered(queue_name, total.back, len(total.dead)))
+            # Its record would stand on the Busy page until it expires.
+            processes.gone(self.heartbeat.connection, keys.identity_of(member))
+            self.logger.warning(
+                "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead, %d run alone next.",
+                member,
+                total.back,
+                queue_name,
+                len(total.dead),
+                total.waiting,
+            )
+
+    def _keep(self, job: Payload) -> None:
+        keep = self.heartbeat.keep
+        if keep is None:
+            return
+        try:
+            keep(job)
+        except LOST:
+            raise
+        except Exception as e:
+            self.logger.warning("What the dead job %s needs could not be kept alive: %s", job.jid, e)
+
+    def try_suspects(self) -> None:
+        """Take one suspect of each queue of this process, unless one runs already."""
+        if self.is_quiet():
+            return
+        for queue_name, window in list(self.windows.items()):
+            for member in sorted(self._suspects.get(queue_name, ())):
+                try:
+                    if self._try(member, window):
+                        break
+                except LOST:
+                    raise
+                except Exception as e:
+                    self._log_once(member.encode(), "trial", f"No suspect of the dead worker {member} is tried: {e}")
+
+    def _try(self, member: str, window: Window) -> bool:
+        """Whether a trial runs now."""
+        heartbeat = self.heartbeat
+        found = workers.try_suspect(
+            heartbeat.connection, member, window.member, window.trial_base(), timeout=heartbeat.timeout
+        )
+        if isinstance(found, bytes):
+            self.logger.info("A job of queue %r that was in flight when workers died is tried.", window.queue_name)
+            window.add_trial(found)
+            return True
+        window.end_trial()
+        if found is None:
+            self._suspects[window.queue_name].discard(member)
+        return found is not None
+
+    def after_trial(self) -> None:
+        """A trial has ended here: the next one need not wait for a beat."""
+        self.flush()
+        with self._lock:
+            self.try_suspects()
+            self._log_troubles()
+
+    def _log_once(self, member: bytes, what: str, text: str) -> None:
+        if (member, what) not in self._logged:
+            if len(self._logged) >= 10_000:
+                self._logged.clear()
+            self._logged.add((member, what))
+            self._troubles.append(text)
+
+    def _log_troubles(self) -> None:
+        troubles, self._troubles = self._troubles, []
+        for text in troubles[:MAX_LINES]:
+            self.logger.error("%s", text)
+        if len(troubles) > MAX_LINES:
+            self.logger.error("There are %d more of them in the Redis key %r.", len(troubles) - MAX_LINES, keys.WORKERS)
+
+
+def _member(raw: bytes) -> str:
+    member = raw.decode()
+    if not keys.is_member(member):
+        raise ValueError("it is not of the form HOST:PID:NONCE:QUEUE")
+    return member
+
+
+def _fetch_order(receipt: bytes) -> tuple[int, int]:
+    return keys.fetch_order(receipt.decode("utf-8", "surrogateescape"))
+
+
+def _orphan(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.Orphan:
+    error = PoisonPill(
+        f"The job had begun when its worker died, {workers.MAX_RECOVERIES} times within "
+        f"{workers.RECOVERY_WINDOW // 3600} hours. Look for what kills the process, then retry it.",
+        raw,
+    )
+    try:
+        # Its callback stack is not needed here, wherever that is kept.
+        job = Payload.decode(raw, lambda stored: None)
+        return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)
+    except PayloadError as e:
+        return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
+    except Exception:
+        # Fields that no reader took for what they are, such as numbers without end.
+        return workers.Orphan(receipt, fingerprint(raw), buried(raw, error, now=now, queue=queue_name))

@@ -1,0 +1,27 @@
+-- A worker process writes its record for Sidekiq's Web UI, in one step.
+--
+-- KEYS: 'processes', HOST:PID:NONCE, HOST:PID:NONCE:work, HOST:PID:NONCE-signals,
+--       'process_cleanup'
+-- ARGV: milliseconds that the record lives without another beat,
+--       seconds until a process may clean up again, number of threads at work,
+--       thread and JSON of each, then fields and values of the record
+-- Returns: {signals that were sent to the process, the last one first: they
+--       stay, 1 where this process is to look for those that are gone, else 0}
+
+for i, kind in ipairs({'set', 'hash', false, 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if kind and found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+  end
+end
+local at = 3 + 2 * tonumber(ARGV[3])
+redis.call('UNLINK', KEYS[3])
+if at > 3 then
+  redis.call('HSET', KEYS[3], unpack(ARGV, 4, at))
+  redis.call('PEXPIRE', KEYS[3], ARGV[1])
+end
+redis.call('SADD', KEYS[1], KEYS[2])
+redis.call('HSET', KEYS[2], unpack(ARGV, at + 1))
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
+local look = redis.call('SET', KEYS[5], 1, 'NX', 'EX', ARGV[2])
+return {redis.call('LRANGE', KEYS[4], 0, -1), look and 1 or 0}

@@ -50,8 +50,10 @@ def confirm(broker: SidekiqBroker, message: SidekiqMessage) -> None:
     Raises:
       ConnectionClosed: when Redis cannot be reached; calling again is safe.
     """
+    if not message.unsure:
+        return
     window = broker.windows.get(message.queue_name)
-    if not message.unsure or window is None:
+    if window is None:
         return
     try:
         receipt = window.begin(broker.connection, message.receipt)

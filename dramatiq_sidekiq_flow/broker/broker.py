@@ -282,9 +282,9 @@ class SidekiqBroker(dramatiq.Broker):
         """
         self.commit.flush()
         for window in self.windows.values():
-            receipts = [receipt.decode() for receipt in workers.receipts(self.connection, window.member)]
+            receipts = workers.receipts(self.connection, window.member)
             # Suspects are left for the trial that another process gives them.
-            receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT)]
+            receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
             if receipts:
                 receipts.sort(key=keys.fetch_order)
                 queues.requeue(self.connection, window.member, window.queue_name, receipts)

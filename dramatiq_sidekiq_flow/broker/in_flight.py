@@ -48,7 +48,7 @@ class InFlight:
             lost = unknown & before.get(member, set())
             self._unknown[member] = unknown - lost
             if lost:
-                ordered = sorted(lost, key=lambda raw: keys.fetch_order(raw.decode("utf-8", "surrogateescape")))
+                ordered = sorted(lost, key=keys.fetch_order)
                 moved = queues.requeue(self.broker.connection, member, window.queue_name, ordered)
                 self.logger.warning(
                     "%d jobs of queue %r were in flight, but no thread of this process had them; they are back in "

@@ -119,7 +119,7 @@ class Recovery:
         queue_name = keys.queue_of(member)
         receipts = workers.receipts(self.heartbeat.connection, member)
         # What is pushed last is taken next.
-        receipts.sort(key=_fetch_order, reverse=True)
+        receipts.sort(key=keys.fetch_order, reverse=True)
         waiting = [receipt for receipt in receipts if receipt.endswith(keys.SUSPECT.encode())]
         receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
         total = workers.Recovery()
@@ -243,10 +243,6 @@ def _member(raw: bytes) -> str:
     if not keys.is_member(member):
         raise ValueError("it is not of the form HOST:PID:NONCE:QUEUE")
     return member
-
-
-def _fetch_order(receipt: bytes) -> tuple[int, int]:
-    return keys.fetch_order(receipt.decode("utf-8", "surrogateescape"))
 
 
 def _orphan(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.Orphan:

@@ -657,7 +657,7 @@ module SidekiqFlow::Companion
       unknown = @lock.synchronize do
         known = [*@held.map(&:receipt), *@left]
         bases = [*@open, *@unanswered.each_value.flat_map(&:itself)]
-        (receipts - known).reject { |receipt| bases.include?(receipt.b[/\A\h+(?=:)/n]) }
+        (receipts - known).reject { |receipt| suspect?(receipt) || bases.include?(receipt.b[/\A\h+(?=:)/n]) }
       end
       return if unknown.empty?
 
@@ -684,7 +684,7 @@ module SidekiqFlow::Companion
       queue = queue_of(member)
       error = PoisonPill.new("The job had begun when its worker died, #{MAX_RECOVERIES} times within " \
         "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
-      waiting, jobs = in_flight(member).partition { |receipt, _| receipt.end_with?("!") }
+      waiting, jobs = in_flight(member).partition { |receipt, _| suspect?(receipt) }
       # What is pushed last is taken next.
       slices = jobs.sort_by { |receipt, _| receipt.b.split(":").map { |part| part.to_i(16) } }.reverse.each_slice(100).to_a
       slices = [[]] if slices.empty? # strikes the member off
@@ -724,6 +724,11 @@ module SidekiqFlow::Companion
       redis { |conn| Scripts.run(conn, "recover", keys, arguments) }
     end
 
+    # Marked when this process was taken for dead; it waits for its trial.
+    def suspect?(receipt)
+      receipt.end_with?("!")
+    end
+
     def queue_of(member)
       member.split(":", 4).fetch(3)
     end
@@ -742,7 +747,7 @@ module SidekiqFlow::Companion
     # elsewhere, as after any hard shutdown of Sidekiq.
     def hand_back(member)
       3.times do
-        receipts = in_flight(member).keys.sort_by { |receipt| receipt.to_i(16) }
+        receipts = in_flight(member).keys.reject { |receipt| suspect?(receipt) }.sort_by { |receipt| receipt.to_i(16) }
         unless receipts.empty?
           redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], receipts) }
         end

@@ -139,9 +139,10 @@ def parse_receipt(receipt: str) -> tuple[str, int, str]:
     return base, int(index), state
 
 
-def fetch_order(receipt: str) -> tuple[int, int]:
+def fetch_order(receipt: str | bytes) -> tuple[int, int]:
     """Sorts receipts as their jobs were fetched; those of another form come first."""
-    base, index, _ = parse_receipt(receipt)
+    text = receipt.decode("utf-8", "replace") if isinstance(receipt, bytes) else receipt
+    base, index, _ = parse_receipt(text)
     try:
         return int(base, 16), index
     except ValueError:

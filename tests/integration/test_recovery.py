@@ -506,6 +506,21 @@ def test_a_fetch_that_was_delivered_late(flaky: SidekiqBroker, client: redis.Red
     finish(flaky, take(flaky))
 
 
+def test_a_shutdown_leaves_suspects_and_hands_back_all_else(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    """A worker that was taken for dead, and lives."""
+    broker.consume("python", prefetch=1)
+    (member,) = broker.heartbeat.members
+    jobs = {"a:1!": payload(1), b"\xff": payload(2), "a:2": payload(3), "9:3~": payload(4)}
+    client.hset(f"swf:inflight:{member}", mapping=jobs)
+    broker.hand_back()
+    assert receipts(client) == [b"a:1!"]
+    assert [job["args"][0] for job in reversed(members(client, "python"))] == ["2", "4", "3"]
+    # Another process finds it, and tries the suspect.
+    assert client.zscore("swf:workers", member)
+
+
 def test_unreadable_bytes_in_flight_are_recovered_too(
     broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
 ) -> None:

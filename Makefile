@@ -10,10 +10,13 @@ PYTEST ?= --numprocesses=auto
 DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
+CASES ?=
+# Of `make interop` and `make web-ui`: 7 or 8.
+SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -36,20 +39,31 @@ test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
 
-# Where no Docker engine answers, a root file system is made (debootstrap, as root).
-interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container)
-	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-workflow (downloaded) on a SidekiqBroker
+	@$(BIN)/python -m tests.dramatiq_suite
+
+# Needs redis-server.
+cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a redis-server of its own (CASES="gevent tenant")
+	@$(BIN)/python -m tests.cases $(CASES)
+
+# The first use builds the container: a Docker image, or where no engine answers a
+# root file system (debootstrap, as root). Its suite may have moved: it says what it has.
+RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
+interop web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+
+interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
 
 # Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
-web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container)
-	@docker info >/dev/null 2>&1 || interop/container/rootfs.sh
+web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict dramatiq_sidekiq_flow
+	$(BIN)/mypy --strict dramatiq_sidekiq_flow tests/typing
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed ## Format the code, and fix what can be fixed
@@ -80,6 +94,10 @@ $(VENV)/.installed-examples: $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-cases: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cases]'
 	@touch $@
 
 $(VENV)/.installed-web-ui: $(VENV)/.installed

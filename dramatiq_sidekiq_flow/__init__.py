@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .broker import SidekiqBroker, cancelled
-from .context import Memory, current_run
+from .context import Memory, current_run, find_current_run
 from .middleware import WorkflowMiddleware
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
@@ -11,7 +11,7 @@ from .store.memory import RedisHashMemory
 from .typed.actor import TypedActor, actor
 from .typed.ruby import RubyJob
 from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
-from .workflow import Workflow, extend_ttl
+from .workflow import Workflow, extend_ttl, restart_remaining
 from .workflow.templates import Templates, template, templates
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ __all__ = [
     "cancelled",
     "current_run",
     "extend_ttl",
+    "find_current_run",
+    "restart_remaining",
     "template",
     "templates",
 ]

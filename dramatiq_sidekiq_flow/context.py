@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import attrs
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, NoCurrentRun
+from .wire.active_job import decode_context
 from .wire.nodes import check_namespace
+from .wire.payload import Payload
 
 
 class Memory(Protocol):
@@ -124,6 +127,7 @@ class CurrentRun:
       depth: How many callbacks are on the stack.
       memory: The run's memory.
       keeper: Lets the run live on; see ``extend_ttl``.
+      reader: Gives the context.
     """
 
     run_id: str
@@ -131,6 +135,18 @@ class CurrentRun:
     depth: int
     memory: RunMemory
     keeper: Callable[[int | None], None] | None = attrs.field(default=None, repr=False, eq=False)
+    reader: Callable[[], Mapping[str, Any]] | None = attrs.field(default=None, repr=False, eq=False)
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """What the job hands on to the jobs that follow it and that it sends: tenant, locale, trace.
+
+        Keys are those of the payload (``cattr``, ``locale``, ``apartment`` ...),
+        and so are values, but for the attributes in ``cattr``, which are a dict
+        of values as an ActiveJob's arguments; read-only.
+        ``WorkflowMiddleware(inherit=[...])`` adds keys.
+        """
+        return MappingProxyType({} if self.reader is None else decode_context(self.reader()))
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[CurrentRun]:
@@ -153,7 +169,26 @@ class CurrentRun:
 _current: ContextVar[CurrentRun | None] = ContextVar("dramatiq_sidekiq_flow_run", default=None)
 
 
-def current_run() -> CurrentRun | None:
+#: The job that this thread or task works on, in a workflow or not.
+_job: ContextVar[Payload | None] = ContextVar("dramatiq_sidekiq_flow_job", default=None)
+
+
+def current_run() -> CurrentRun:
+    """The run of the job that this thread or task works on.
+
+    Raises:
+      NoCurrentRun: if there is none; :func:`find_current_run` gives None then.
+    """
+    run = _current.get()
+    if run is None:
+        raise NoCurrentRun(
+            "There is no current run: this is not a step of a workflow, or a thread that an actor started. In such a "
+            "thread use `with run.enter():`, with the run that the actor found. find_current_run() gives None instead."
+        )
+    return run
+
+
+def find_current_run() -> CurrentRun | None:
     """The run of the job that this thread or task works on; None outside of one."""
     return _current.get()
 
@@ -161,3 +196,13 @@ def current_run() -> CurrentRun | None:
 def set_current_run(run: CurrentRun | None) -> None:
     """Enter or leave a run.  Called by the middleware."""
     _current.set(run)
+
+
+def current_job() -> Payload | None:
+    """The job that this thread or task works on, in a workflow or not."""
+    return _job.get()
+
+
+def set_current_job(job: Payload | None) -> None:
+    """Begin or end a job.  Called by the broker's own middleware."""
+    _job.set(job)

@@ -7,7 +7,31 @@ the ``retry`` or ``dead`` set, so it is part of what operators see.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 100
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = 4
+_repr.maxlevel = 3
+
+
+def shortened(value: Any) -> str:
+    """The repr of a value for a message: of a large one its beginning and its end.
+
+    Whoever can write to Redis decides how large a value is; a message goes
+    into a log line, and into ``error_message``.
+    """
+    try:
+        return _repr.repr(value)
+    except Exception:  # an integer of more digits than Python writes, a __repr__ that raises
+        return f"<{type(value).__name__}>"
+
+
+def cut(text: object, limit: int = 500) -> str:
+    """A text for a message, cut where it is longer than ``limit`` characters."""
+    text = str(text)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 class FlowError(Exception):
@@ -26,6 +50,13 @@ class FlowError(Exception):
 
 class ConfigurationError(FlowError):
     """The broker, the middleware or the server cannot be used this way."""
+
+
+class QueueShared(ConfigurationError):
+    """A step would go to a queue that a Ruby process consumes, which would pass it without its work.
+
+    ``value`` is the queue.
+    """
 
 
 class EmbeddedServerError(FlowError):
@@ -48,7 +79,7 @@ class InvalidPayload(PayloadError):
 
 
 class UnsupportedPayload(PayloadError):
-    """A job in a format that only another program can read (encryption)."""
+    """A job in a format that only another program can read (encryption, objects of Ruby)."""
 
 
 class InvalidCallbacks(PayloadError):
@@ -72,6 +103,10 @@ class InvalidOptions(FlowError):
 
 class InvalidWorkflow(FlowError):
     """A workflow built from something that is no node."""
+
+
+class StepEnqueuedItself(InvalidWorkflow):
+    """A step enqueued the message that it is running: raise Retry(delay=...) instead.  ``value`` is the message id."""
 
 
 class InvalidInput(FlowError):
@@ -103,6 +138,13 @@ class BarrierExpired(FlowError):
     """
 
 
+class NothingToRelease(FlowError):
+    """A job that cannot be released: it is not in ``dead`` or ``retry``, or nothing follows it.
+
+    ``value`` is the jid.
+    """
+
+
 class CallbacksMissing(FlowError):
     """What a job's callback stack refers to is gone, or is not what was stored.
 
@@ -124,6 +166,13 @@ class WorkflowMiddlewareMissing(FlowError):
 
 class PoisonPill(FlowError):
     """The job was in flight each time that its worker died, three times over."""
+
+
+class JobExpired(FlowError):
+    """A step was taken after its ``expiry``, so it did not run and what follows it waits.
+
+    ``value`` is the expiry, in epoch seconds.
+    """
 
 
 class StepSkipped(FlowError):

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,7 @@ from .store.memory import RedisHashMemory
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
+from .wire.nodes import RESERVED
 from .wire.payload import NAMESPACE_KEY
 from .workflow import Completion
 from .workflow.relay import NotReady, Relay
@@ -48,6 +50,12 @@ class WorkflowMiddleware(Middleware):
         None keeps nothing.
       classes: Options of Ruby classes that Python advances onto:
         ``{"Docs::Load": {"queue": "critical", "retry": 3}}``; see also RubyJob.
+      inherit: Names of further keys of a payload that a job hands on to the
+        jobs that follow it and that it sends, as it does with the usual ones:
+        ``cattr``, ``cattr_*``, ``locale``, ``tz``, ``traceparent``,
+        ``tracestate``, ``baggage``, ``apartment``, ``acts_as_tenant``,
+        ``multi_tenant``, ``trace_propagation_headers``, ``sentry_user`` and
+        ``x-datadog-*``.  See ``current_run().context``.
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
         id, so that Sidekiq's Web UI finds a run's jobs.
       registry: A JSON file of what each language's classes are, for what
@@ -66,8 +74,12 @@ class WorkflowMiddleware(Middleware):
         leaves that to other processes, and names say which queues.
 
     Raises:
-      ConfigurationError: for an unknown dialect, or a file that is no registry.
+      ConfigurationError: for an unknown dialect, a file that is no registry, a
+        memory (barriers, callback_storage) that is none, and a key that cannot be handed on.
     """
+
+    #: Its after_enqueue is for steps on other brokers; see ``broker.step_hooks``.
+    sees_steps = True
 
     def __init__(
         self,
@@ -82,7 +94,9 @@ class WorkflowMiddleware(Middleware):
         url: str | None = None,
         client: redis.Redis | None = None,
         bridge: bool | Iterable[str] = True,
+        inherit: Iterable[str] = (),
     ) -> None:
+        _check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
         self.memory = memory
         self.classes = classes
         self.tag_runs = tag_runs
@@ -90,6 +104,7 @@ class WorkflowMiddleware(Middleware):
         self.dialect = dialects.named(dialect)
         self.barriers = barriers
         self.callback_storage = callback_storage
+        self.inherit = _inherited(inherit)
         self.url, self.client = url, client
         self.bridge = bridge if isinstance(bridge, bool) else frozenset(bridge)
         self._relay: Relay | None = None
@@ -138,6 +153,7 @@ class WorkflowMiddleware(Middleware):
     def _complete(self, broker: _B, kind: Callable[..., _C]) -> _C:
         if isinstance(self.memory, RedisHashMemory):
             self.memory.bind(broker.connection, self.dialect)
+        broker.inherit = self.inherit
         registry = Registry(broker.connection, self.registry)
         completion = kind(
             broker,
@@ -183,7 +199,9 @@ class WorkflowMiddleware(Middleware):
                 spoken = spoken.running(payload.dialect)
             memory = RunMemory(spoken, payload.run_id, payload.namespace)
             keeper = partial(keep, completion, payload)
-            set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory, keeper))
+            context = partial(payload.inherited, self.inherit)
+            set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory, keeper, context))
+            completion.note_dialect(payload)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -193,6 +211,8 @@ class WorkflowMiddleware(Middleware):
             set_current_run(None)
         elif message.payload.run_id is not None:
             message.output = result
+            if broker.has_enqueue_hooks:
+                message.context = copy_context()
             set_current_run(None)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
@@ -216,7 +236,7 @@ class WorkflowMiddleware(Middleware):
 
 
 class _KeptOutput(logging.Filter):
-    """Drops Dramatiq's warning that a returned value was discarded, where it was kept.
+    """Drops Dramatiq's warning that a returned value was discarded, where it was kept, and where we say it.
 
     Dramatiq warns for each job that returns something without the Results
     middleware.  The record does not hold the value, so it is looked up in the
@@ -230,6 +250,9 @@ class _KeptOutput(logging.Filter):
         while frame is not None:
             if frame.f_code.co_name in ("process_message", "after_process_message"):
                 value = frame.f_locals.get("res", frame.f_locals.get("result"))
+                payload = getattr(frame.f_locals.get("message"), "payload", None)
+                if record.name.endswith("WorkerThread") and payload is not None and payload.run_id is not None:
+                    return False  # said once, with what to do: workflow.dropped_output
                 if value is not None:
                     return not isinstance(value, Mapping)
             if frame.f_back is None:
@@ -242,3 +265,45 @@ def _quieten(name: str) -> None:
     logger = logging.getLogger(name)
     if not any(isinstance(f, _KeptOutput) for f in logger.filters):
         logger.addFilter(_KeptOutput())
+
+
+def _inherited(names: Iterable[str]) -> frozenset[str]:
+    """The keys of ``inherit=``.
+
+    Raises:
+      ConfigurationError: if one cannot be handed on.
+    """
+    if isinstance(names, str):
+        raise ConfigurationError(f"inherit takes a list of names: inherit=[{names!r}].", names)
+    found = frozenset(names)
+    for name in found:
+        if not isinstance(name, str) or not name or name in _NEVER_INHERITED:
+            raise ConfigurationError(f"inherit: {name!r} cannot be handed on from job to job.", name)
+    return found
+
+
+#: What each job has of its own.
+_NEVER_INHERITED = RESERVED | {"queue", "retry", "created_at", "wrapped", "display_class", "dramatiq", "retry_count"}
+
+#: What each part of the middleware must have, and an example of one.
+_PARTS = {
+    "memory": (("read", "write"), "RedisHashMemory()"),
+    "barriers": (("create", "wait"), "MyBarriers()"),
+    "callback_storage": (("store", "retrieve"), "RedisCallbackStorage()"),
+}
+
+
+def _check_parts(**parts: Any) -> None:
+    for name, value in parts.items():
+        methods, example = _PARTS[name]
+        if value is None:
+            continue
+        if isinstance(value, type):
+            raise ConfigurationError(
+                f"{name}={value.__name__} is the class; pass one: {name}={value.__name__}().", value
+            )
+        if not all(callable(getattr(value, method, None)) for method in methods):
+            raise ConfigurationError(
+                f"{name} must be an object such as {example}, not a {type(value).__name__}.",
+                value,
+            )

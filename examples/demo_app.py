@@ -24,7 +24,6 @@ observer = redis.Redis.from_url(URL)
 def observe(what: str, task: str, **more: object) -> None:
     """Tell the demo, outside of the workflow, what happens."""
     run = current_run()
-    assert run is not None
     event = {"what": what, "task": task, "jid": run.jid, "worker": os.environ["WORKER"], "at": time.time(), **more}
     observer.rpush("demo:events", json.dumps({**event, "memory": run.memory.read()}))
 

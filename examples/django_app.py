@@ -71,7 +71,6 @@ dramatiq.set_broker(broker)
 
 def recall(*names: str) -> Any:
     run = current_run()
-    assert run is not None
     return run.memory.read(*names)
 
 

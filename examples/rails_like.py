@@ -58,7 +58,6 @@ def step(broker: SidekiqBroker, name: str, queue: str, work: Any) -> dramatiq.Ac
 
     def run(*args: Any) -> Any:
         here = current_run()
-        assert here is not None
         with contextlib.closing(redis.Redis.from_url(URL)) as observer:
 
             def tell(what: str) -> None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from dramatiq.errors import ActorNotFound, BrokerConnectionError
+from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from ..store import server
 from ..store.connection import FAULTS, LOST
 from .consumer import SidekiqConsumer
 from .gateway import Gateway
 from .local import to_local
 from .message import SidekiqMessage
+from .unknown_actor import unknown_actor
 
 #: How many jobs one queue's thread holds in flight.
 PREFETCH = 16
@@ -63,7 +65,7 @@ class Bridge:
         if not self._threads:
             self._stop = threading.Event()
             try:
-                for warning in self.gateway.connection.inspect():
+                for warning in server.inspect(self.gateway.connection):
                     self.logger.warning(warning)
             except LOST as e:
                 self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)
@@ -111,8 +113,9 @@ class Bridge:
         """
         if message.actor_name not in self.gateway.actors:
             # As Sidekiq treats an unknown class: a deploy may be on its way.
-            message.stuff_exception(ActorNotFound(message.actor_name))
-            self.logger.error("Queue %r has a job for %r, which is no actor here.", consumer.queue_name, message)
+            error = unknown_actor(message.actor_name, self.gateway.actors, consumer.queue_name)
+            message.stuff_exception(error)
+            self.logger.error("%s", error)
             consumer.nack(message)
             return True
         try:

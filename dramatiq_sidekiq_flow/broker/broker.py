@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from dramatiq import Middleware
-from dramatiq.errors import ActorNotFound, ConnectionClosed, QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import default_middleware
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
-from ..errors import PayloadError
+from ..context import current_job
+from ..errors import ConfigurationError, PayloadError, WrongType
 from ..store import keys, processes, queues, sets, workers
-from ..store.connection import LOST, Connection, connect
+from ..store.connection import FAULTS, LOST, Connection, connect
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS, Payload
+from .availability import Availability
 from .commit import GroupCommit
 from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
 from .in_flight import InFlight
-from .lifecycle import Lifecycle, give_back
-from .message import SidekiqMessage, actor_options, new_jid, to_fields
+from .lifecycle import Lifecycle, ServerCheck, give_back
+from .log_limit import LogLimit
+from .message import SidekiqMessage, actor_options, enqueued_itself, mark_sent, to_fields
 from .order import Order, QueueOrder
 from .poller import Poller
 from .processes import Appearance, Processes
 from .retries import Retries
+from .step_hooks import has_hooks
 from .tally import Tally
+from .unknown_actor import correct_log, unknown_actor
+from .waiter import Waiter
 from .window import Window
 
 if TYPE_CHECKING:
     import redis
+
+
+#: Connections that the consumers of a process share to fetch with.
+FETCHING = 4
+
+#: With fewer connections than this, consumers fetch with those that all parts share.
+ENOUGH = 10
 
 
 class Completion(Protocol):
@@ -59,7 +74,8 @@ class SidekiqBroker(dramatiq.Broker):
 
     Parameters:
       url: ``redis://``, ``rediss://`` or ``unix://``; ``embedded://`` for a
-        server of its own, for demos and tests.
+        server of its own, for demos and tests. Unless given, the environment
+        variable ``REDIS_URL``, else ``redis://localhost:6379/0``.
       client: A redis-py client instead (TLS options, ``Sentinel.master_for``).
       middleware: Dramatiq's default list unless given.  Dramatiq's ``Retries``
         in it is replaced by one that keeps Sidekiq's rules.
@@ -75,6 +91,12 @@ class SidekiqBroker(dramatiq.Broker):
         ``off``, or ``auto``: that of the Sidekiq processes that run.
       **options: Passed to the redis-py client.
     """
+
+    #: Keys that a job hands on to those that it sends, beyond the usual ones; set by the WorkflowMiddleware.
+    inherit: frozenset[str] = frozenset()
+
+    #: How many middleware there were when it was looked whether any has hooks, and whether one had.
+    _hooks = (-1, False)
 
     def __init__(
         self,
@@ -94,17 +116,34 @@ class SidekiqBroker(dramatiq.Broker):
         if client is not None:
             self.connection = Connection(client)
         else:
-            url = url or "redis://localhost:6379/0"
+            url = url or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
             if url.startswith("embedded://"):
                 from .. import embedded  # only demos and tests need it
 
                 url = embedded.resolve_url(url)
             self.connection = connect(url, **options)
-        self.commit = GroupCommit(self.connection)
-        self.heartbeat = Heartbeat(self.connection, heartbeat_timeout / 1000)
-        self.poller = Poller(self.connection, poll_interval / 1000)
-        # Acknowledgements that a lost connection left lying go out with a beat.
-        self.heartbeat.tasks.append(self.commit.flush)
+        self._pid = os.getpid()
+        self.availability = Availability()
+        self.log_limit = LogLimit()
+        # What must not wait for each other has connections of its own, where there
+        # may be enough of them.
+        few = self.connection.most is not None and self.connection.most < ENOUGH
+        self.fetching = self.connection if few else self.connection.lane(FETCHING)
+        self.waiter = Waiter(self.connection)
+        self.commit = GroupCommit(self.connection.lane(), self.availability)
+        beating = self.connection.lane(1 if few else 2)
+        self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000, self.availability)
+        self.poller = Poller(beating, poll_interval / 1000, self.availability)
+        self.server_check = ServerCheck(self)
+        #: Failed jobs in flight that ``retry`` or ``dead`` could not take:
+        #: member and receipt -> a call that tries again.
+        self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
+        self.heartbeat.tasks += [
+            self.server_check.repeat,
+            # Acknowledgements that an unavailable Redis left lying go out with a beat.
+            lambda: self.commit.flush(),
+            self._settle_aside,
+        ]
         self.completion: Completion | None = None
         #: What happens beside single jobs: recoveries, jobs that cannot be read.
         self.events = self.poller.events = self.heartbeat.events
@@ -118,7 +157,7 @@ class SidekiqBroker(dramatiq.Broker):
         self.heartbeat.in_flight = InFlight(self)
         self.heartbeat.recovery.windows = self.windows
         self.heartbeat.recovery.is_quiet = lambda: self.quiet
-        self.heartbeat.recovery.flush = self.commit.flush
+        self.heartbeat.recovery.flush = lambda: self.commit.flush()
         self.processes = Processes(self, Appearance(show_process, tag, tuple(labels), metrics))
         self.heartbeat.tasks.append(self.processes.beat)
         #: The Dramatiq workers of this process.
@@ -131,8 +170,31 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        super().__init__(middleware=[Lifecycle(), *middleware])
+        #: Around all middleware, and none of it: `before` and `after` count from the application's first.
+        self._lifecycle = Lifecycle()
+        super().__init__(middleware=list(middleware))
+        self.actor_options |= self._lifecycle.actor_options
         self.queues: set[str] = set()
+
+    # -- hooks --------------------------------------------------------------
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of the lifecycle, then of each middleware in order."""
+        self._follow(f"before_{signal}", *args, **kwargs)
+        super().emit_before(signal, *args, **kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of each middleware in reverse order, then of the lifecycle."""
+        super().emit_after(signal, *args, **kwargs)
+        self._follow(f"after_{signal}", *args, **kwargs)
+
+    def _follow(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            getattr(self._lifecycle, hook)(self, *args, **kwargs)
+        except MiddlewareError:
+            raise
+        except Exception:
+            self.logger.critical("Unexpected failure in %s of %r.", hook, self._lifecycle, exc_info=True)
 
     # -- declaring ----------------------------------------------------------
 
@@ -151,6 +213,29 @@ class SidekiqBroker(dramatiq.Broker):
         if attach is not None:
             attach(self)
 
+    @property
+    def has_enqueue_hooks(self) -> bool:
+        """Whether a middleware wants to know what is enqueued, steps too."""
+        count = len(self.middleware)
+        if self._hooks[0] != count:
+            self._hooks = (count, any(map(has_hooks, self.middleware)))
+        return self._hooks[1]
+
+    def check_encoder(self) -> None:
+        """See that messages are what is sent: an encoder of the application's own is never asked here.
+
+        Raises:
+          EncoderIgnored: if one was set.
+        """
+        encoder = dramatiq.get_encoder()
+        if type(encoder) is not dramatiq.JSONEncoder:
+            raise EncoderIgnored(
+                f"dramatiq.set_encoder({type(encoder).__name__}()) has no effect on a SidekiqBroker: a job is JSON "
+                "that Ruby reads, too, so what the encoder hides would stand in Redis in the clear. Remove "
+                "set_encoder(), and encrypt single arguments in the application.",
+                encoder,
+            )
+
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue.  Has no effect where it is declared already."""
         if queue_name not in self.queues:
@@ -159,19 +244,11 @@ class SidekiqBroker(dramatiq.Broker):
             self.emit_after("declare_queue", queue_name)
 
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
-        """Declare an actor.  Its messages get jids as their ids."""
+        """Declare an actor.  The id of its messages is the jid of their jobs."""
         self._options[actor.actor_name] = actor_options(actor)
         if actor.options.get("cancellable"):
             self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
-        build = actor.message_with_options
-
-        def message_with_options(**options: Any) -> dramatiq.Message[Any]:
-            message = build(**options)
-            object.__setattr__(message, "message_id", new_jid())
-            return message
-
-        actor.message_with_options = message_with_options  # type: ignore[method-assign]
 
     def get_declared_queues(self) -> set[str]:
         """The names of the queues declared so far."""
@@ -188,7 +265,7 @@ class SidekiqBroker(dramatiq.Broker):
                     _noop, broker=self, actor_name=actor_name, queue_name="default", priority=0, options={}
                 )
             return self._noop
-        raise ActorNotFound(actor_name)
+        raise unknown_actor(actor_name, self.actors)
 
     def options_of(self, actor_name: str) -> Mapping[str, Any] | None:
         """The job options of a declared actor: ``queue``, ``retry``, ..."""
@@ -204,22 +281,31 @@ class SidekiqBroker(dramatiq.Broker):
 
         Raises:
           InvalidArguments, InvalidOptions: for what this wire cannot carry.
+          EncoderIgnored: if the application has set an encoder of its own.
+          StepEnqueuedItself: for the message of the step that this thread works on.
           ConnectionClosed: when Redis cannot be reached.
         """
+        self.check_encoder()
+        job = current_job()
+        if job is not None and job.jid == message.message_id and (job.stack or job.run_id):
+            raise enqueued_itself(message)
         self.emit_before("enqueue", message, delay)
         now = time.time()
         fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
+        if job is not None:
+            fields = {**job.inherited(self.inherit), **fields}
         self.stamp(fields, "send")
         try:
             if delay is not None and delay > 0:
                 at = now + delay / 1000
-                queues.schedule(self.connection, at, codec.encode(fields))
+                queues.schedule(self.connection, at, codec.encode_payload(fields))
                 self.poller.nudge(delay / 1000)
             else:
                 fields["enqueued_at"] = now
-                queues.push(self.connection, fields["queue"], (codec.encode(fields),))
+                queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
         except LOST as e:
             raise ConnectionClosed(e) from None
+        mark_sent(message)
         self.emit_after("enqueue", message, delay)
         return message
 
@@ -250,6 +336,8 @@ class SidekiqBroker(dramatiq.Broker):
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
+        correct_log(queue_name)
+        self._mind_fork()
         return SidekiqConsumer(self, queue_name, prefetch, timeout)
 
     def window(self, queue_name: str, prefetch: int) -> Window:
@@ -262,6 +350,12 @@ class SidekiqBroker(dramatiq.Broker):
         window.allow(prefetch)
         return window
 
+    def begin(self, worker: dramatiq.Worker) -> None:
+        """A Dramatiq worker of this process is about to start."""
+        self._mind_fork()
+        self.quiet = False
+        self.workers.append(worker)
+
     def stop_fetching(self) -> None:
         """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
 
@@ -269,28 +363,62 @@ class SidekiqBroker(dramatiq.Broker):
         Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
         """
         self.quiet = True
+        self.waiter.release()
         self.poller.stop()
         for worker in self.workers:
             give_back(worker)
 
     def hand_back(self) -> None:
-        """Put back whatever this process still holds: it shuts down.
+        """Put back what this process still holds, and leave the fleet: it shuts down.
 
-        A thread that is still at work finishes into nothing: its job is no
-        longer in flight here, and runs again elsewhere, as Sidekiq's does
-        after a hard shutdown.
+        Jobs still running lose their entry in flight: their acknowledgement is
+        ignored, and they run again elsewhere, as Sidekiq's do after a hard
+        shutdown.  What cannot be put back now is recovered by other workers.
         """
-        self.commit.flush()
-        for window in self.windows.values():
-            receipts = workers.receipts(self.connection, window.member)
-            # Suspects are left for the trial that another process gives them.
-            receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
-            if receipts:
-                receipts.sort(key=keys.fetch_order)
-                queues.requeue(self.connection, window.member, window.queue_name, receipts)
+        self._attempt(self.commit.flush)
+        self._attempt(self._settle_aside)
+        for window in list(self.windows.values()):
+            self._attempt(partial(self._hand_back, window))
         self.windows.clear()
-        self.heartbeat.stop()
-        self.processes.stop()
+        self.set_aside.clear()
+        self._attempt(self.heartbeat.stop)
+        self._attempt(self.processes.stop)
+
+    def _hand_back(self, window: Window) -> None:
+        receipts = workers.receipts(self.connection, window.member)
+        # Suspects are left for the trial that another process gives them.
+        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
+        if receipts:
+            receipts.sort(key=keys.fetch_order)
+            queues.requeue(self.connection, window.member, window.queue_name, receipts)
+
+    def _attempt(self, part: Callable[[], None]) -> None:
+        """One part of the shutdown: an error in it does not keep the others from running."""
+        try:
+            part()
+        except (ConnectionClosed, *FAULTS) as e:
+            self.logger.warning("The shutdown goes on without a part, and other workers recover the jobs: %s", e)
+
+    def _settle_aside(self) -> None:
+        """Try again what ``retry`` or ``dead`` could not take."""
+        for key, write in list(self.set_aside.items()):
+            try:
+                write()
+            except WrongType:
+                continue
+            self.set_aside.pop(key, None)
+
+    def _mind_fork(self) -> None:
+        """In a forked child: begin with nothing of what the parent holds and runs."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self.windows.clear()
+        self.set_aside, self.workers = {}, []
+        self.commit = GroupCommit(self.connection.lane(), self.availability)
+        self.tally = Tally()
+        for part in (self.heartbeat, self.poller, self.processes):
+            part.forget()
 
     # -- what a person does ---------------------------------------------------
 
@@ -339,15 +467,17 @@ class SidekiqBroker(dramatiq.Broker):
             time.sleep(interval / 1000)
 
     def close(self) -> None:
-        """Stop this process's threads and connections."""
+        """Stop this process's threads and connections; in a forked child, leave the parent's alone."""
+        self._mind_fork()
+        self.waiter.stop()
         self.poller.stop()
         if self.windows or self.heartbeat.members:
-            try:
-                self.hand_back()
-            except (ConnectionClosed, *LOST) as e:
-                # Others recover them, once this process has been silent for long enough.
-                self.logger.warning("Jobs in flight could not be put back: %s", e)
+            self.hand_back()
         self.connection.close()
+
+
+class EncoderIgnored(ConfigurationError, MiddlewareError):
+    """Dramatiq's encoder was replaced, and is not asked.  As a MiddlewareError it also stops a worker from starting."""
 
 
 class _Undeclared(dramatiq.Actor[Any, Any]):

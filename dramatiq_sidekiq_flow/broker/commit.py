@@ -21,6 +21,7 @@ from dramatiq.logging import get_logger
 from ..store import queues
 from ..store.connection import LOST, Connection
 from ..store.scripts import Command
+from .availability import Availability
 
 #: While more jobs are about to finish, this many are acknowledged together,
 #: or as many as have gathered within this time, in seconds.
@@ -41,9 +42,10 @@ class _Entry:
 class GroupCommit:
     """Sends commands of many threads together.  Each must be safe to send twice."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, availability: Availability) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
+        self.availability = availability
         self._waiting: deque[_Entry] = deque()
         self._done: deque[tuple[str, str]] = deque()
         #: Those of ``_done`` that are being sent.
@@ -64,7 +66,12 @@ class GroupCommit:
         self._waiting.append(entry)
         with self._line:
             if not entry.settled:
-                self._send()
+                try:
+                    self._send()
+                except LOST:
+                    # Of acknowledgements that went along: they are kept.
+                    if not entry.settled:
+                        raise
         # What was handed over while this thread had the line.
         self._send_due()
         if entry.error is not None:
@@ -110,7 +117,8 @@ class GroupCommit:
                 self._pressing = False
                 self._send()
             except LOST as e:
-                self.logger.warning("Acknowledgements wait until Redis is back: %s", e)
+                # They are sent with the next ones, or with the next heartbeat.
+                self.availability.lost(e)
                 return
             finally:
                 self._line.release()
@@ -159,13 +167,33 @@ class GroupCommit:
             raise
         done.clear()
         for entry, reply in zip(entries, replies):
-            if isinstance(reply, Exception):
+            if isinstance(reply, LOST):
+                entry.error = ConnectionClosed(reply)
+            elif isinstance(reply, Exception):
                 entry.error = reply
             entry.reply = reply
             entry.settled = True
-        for reply in replies[len(entries) :]:
-            if isinstance(reply, Exception):
-                self.logger.error("Jobs that are done could not leave flight: %s", reply)
+        self._keep_refused(finished, replies[len(entries) :])
+
+    def _keep_refused(self, finished: dict[str, list[str]], replies: list[Any]) -> None:
+        """Acknowledge again, later, what the server refused for now."""
+        refused: BaseException | None = None
+        for (member, receipts), reply in zip(finished.items(), replies):
+            if isinstance(reply, LOST):
+                refused = reply
+                self._done.extend((member, receipt) for receipt in receipts)
+            elif isinstance(reply, Exception):
+                self.logger.error(
+                    "%d finished jobs of %s stay in flight, and run again when this process is gone: %s",
+                    len(receipts),
+                    member,
+                    reply,
+                )
+        if refused is None:
+            self.availability.back()
+        else:
+            self.availability.lost(refused)
+            raise refused
 
 
 def _drain(queue: deque[Any]) -> list[Any]:

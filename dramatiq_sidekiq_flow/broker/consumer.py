@@ -9,7 +9,7 @@ step that also takes it out of flight.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.broker import Consumer
@@ -17,17 +17,17 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, StepSkipped, WorkflowMiddlewareMissing, WrongType
+from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
 from ..store.callback_storage import stored_keys
-from ..store.connection import LOST
+from ..store.connection import FAULTS, LOST
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
 from .begin import confirm
 from .events import Buried
 from .message import SidekiqMessage, to_message
 from .order import held_back
-from .retries import Failure, Retries, decide, killed
+from .retries import Failure, Retries, decide, killed, rejected
 from .window import Window, reserve
 
 if TYPE_CHECKING:
@@ -39,82 +39,86 @@ PAUSE = 0.5
 #: Between two looks of a quiet process whether it ends, in seconds.
 QUIET = 0.05
 
+#: Between two tries to fetch from a queue whose key holds something else, in seconds.
+UNREADABLE = 1.0
+
+#: How long a job waits for an unavailable Redis while its process shuts down, in
+#: seconds.  After that it stays in flight, is recovered, and runs again.
+SHUTDOWN_PATIENCE = 20.0
+
 #: Between two looks whether a queue that goes first still has jobs, in seconds.
 HELD_BACK = 0.01
 
 
 class SidekiqConsumer(Consumer):
-    """Consumes one queue for one worker process."""
+    """Consumes one queue for one worker process.
+
+    No error of Redis leaves it: Dramatiq would log it as critical and begin a new
+    consumer.  It waits, and tries again.
+    """
 
     def __init__(self, broker: SidekiqBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         self.logger = get_logger(__name__, type(self))
         self.broker = broker
         self.queue_name = queue_name
-        self.seconds = min(timeout / 1000, broker.connection.longest_wait)
-        try:
-            self.window = broker.window(queue_name, prefetch)
-        except LOST as e:
-            raise ConnectionClosed(e) from None
+        self.seconds = timeout / 1000
+        self.window = broker.window(queue_name, prefetch)
 
     def __next__(self) -> SidekiqMessage | None:
         try:
-            window = self.window
-            while True:
+            return self._next()
+        except (ConnectionClosed, *LOST) as e:
+            self._pause(self.broker.availability.lost(e))
+        except Exception as e:
+            self.window.unavailable = True
+            if self.broker.log_limit.allows(f"fetch {self.queue_name}"):
+                self.logger.error("Queue %r cannot be fetched from, trying again: %s", self.queue_name, e)
+            self._pause(UNREADABLE)
+        return None
+
+    def _next(self) -> SidekiqMessage | None:
+        window = self.window
+        while True:
+            if self.broker.quiet:
+                self.close()
+                self._pause(QUIET)
+                return None
+            while window.fetched:
+                fetched = window.take()
+                try:
+                    message = self._read(*fetched)
+                except BaseException:
+                    window.put_back(*fetched)
+                    raise
+                if message is not None:
+                    return message
+                window.settle(fetched[0])
+            room = window.room()
+            if not room:
+                self.broker.commit.hand_over()
+                window.wait_for_room(self.seconds)
+                return None
+            if self._held_back():
+                return None
+            if window.drained:
+                self.broker.commit.hand_over()
+                if not self.broker.waiter.wait(self.queue_name, self.seconds):
+                    return None
                 if self.broker.quiet:
-                    self.close()
-                    time.sleep(min(self.seconds, QUIET))
-                    return None
-                while window.fetched:
-                    fetched = window.take()
-                    try:
-                        message = self._read(*fetched)
-                    except (ConnectionClosed, *LOST):
-                        window.put_back(*fetched)
-                        raise
-                    if message is not None:
-                        return message
-                    window.settle(fetched[0])
-                room = window.room()
-                if not room:
-                    self.broker.commit.hand_over()
-                    window.wait_for_room(self.seconds)
-                    return None
+                    continue
                 if self._held_back():
                     return None
-                if window.drained:
-                    self.broker.commit.hand_over()
-                    if self._wait() is None:
-                        return None
-                    if self.broker.quiet:
-                        continue
-                    if self._held_back():
-                        return None
-                if not self._fetch(room):
-                    return None
-        except LOST as e:
-            raise ConnectionClosed(e) from None
-        except Exception:
-            self.window.unavailable = True
-            raise
+            if not self._fetch(room):
+                return None
 
-    def _wait(self) -> bytes | None:
-        try:
-            return queues.wait(self.broker.connection, self.queue_name, self.seconds)
-        except LOST:
-            raise
-        except Exception as e:
-            # Out of memory refuses BLMOVE, but not the fetch; a key of another
-            # type refuses both, until somebody removes it.
-            self.logger.error("Cannot wait on queue %r: %s", self.queue_name, e)
-            time.sleep(min(self.seconds, 1.0))
-            self.window.drained = False
-            return None
+    def _pause(self, seconds: float) -> None:
+        time.sleep(min(self.seconds, seconds))
 
     def _held_back(self) -> bool:
         """Whether jobs of other queues go first; then it has waited a little."""
         if not held_back(self.broker, self.queue_name):
             return False
-        time.sleep(min(self.seconds, HELD_BACK))
+        self._pause(HELD_BACK)
         return True
 
     def _fetch(self, count: int) -> bool:
@@ -126,7 +130,7 @@ class SidekiqConsumer(Consumer):
 
     def _fetch_into(self, window: Window, count: int, free: int) -> bool:
         jobs = queues.fetch(
-            self.broker.connection,
+            self.broker.fetching,
             window.member,
             self.queue_name,
             window.next_base(),
@@ -134,13 +138,18 @@ class SidekiqConsumer(Consumer):
             free=free,
             burst=window.burst(),
         )
+        self.broker.availability.back()
         if jobs is None:
-            self.logger.warning("This worker was taken for dead; it goes on under the same name.")
+            if window.registered:
+                self.logger.warning(
+                    "This worker missed its heartbeats and was declared dead; it registers again as %s.", window.member
+                )
             self.broker.heartbeat.beat()
             return True
+        window.registered = True
         if isinstance(jobs, str):
             window.unavailable = True
-            time.sleep(min(self.seconds, PAUSE))
+            self._pause(PAUSE)
             return False
         window.unavailable = False
         window.drained = len(jobs) < count
@@ -164,7 +173,7 @@ class SidekiqConsumer(Consumer):
             self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)
             now = time.time()
             dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
-            self._write_failure(receipt, dead, payload, now)
+            self._bury_unread(receipt, dead, payload)
             self.broker.events.tell(Buried(self.queue_name, e))
             return None
         except Exception as e:
@@ -172,27 +181,72 @@ class SidekiqConsumer(Consumer):
             self.logger.error("The callback stack of a job of queue %r was not found: %s", self.queue_name, e)
             payload = Payload.decode(raw, lambda stored: None)
             actor = self.broker.actors.get(payload.actor_name)
-            self._write_failure(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload, time.time())
+            self._bury_unread(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
             return None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
 
+    def _bury_unread(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
+        try:
+            self._write_failure(receipt, failure, payload, time.time())
+        except WrongType as e:
+            self._set_aside(receipt, failure, payload, e)
+
     def ack(self, message: Any) -> None:
         """A job is done, or has failed and its fate is decided: it leaves flight."""
+        self._settle(message, self._ack)
+
+    def nack(self, message: Any) -> None:
+        """A job is not to be run, or not again."""
+        self._settle(message, self._nack)
+
+    def _settle(self, message: SidekiqMessage, settle: Callable[[SidekiqMessage], None]) -> None:
+        """Take a job out of flight, however long Redis is unavailable.  Raises nothing."""
+        began = time.monotonic()
+        while True:
+            try:
+                settle(message)
+                return
+            except (ConnectionClosed, *LOST) as e:
+                pause = self.broker.availability.lost(e)
+                if self.broker.quiet and time.monotonic() - began > SHUTDOWN_PATIENCE:
+                    self.logger.error(
+                        "Job %s was run, but Redis is unavailable and this process stops: it stays in flight, and "
+                        "another process runs it again.",
+                        message.message_id,
+                    )
+                    return
+                time.sleep(pause)
+            except Exception:
+                self.logger.exception(
+                    "Job %s was run, and could not be settled. It stays in flight until this process stops, and then "
+                    "runs again.",
+                    message.message_id,
+                )
+                return
+
+    def _ack(self, message: SidekiqMessage) -> None:
         if message.gone:
             self.window.settle(message.receipt)
             return
         failure = message.failure
         if failure is None and message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
-            failure = decide(message.payload, self.queue_name, message.exception, self._actor(message), Retries())
+            failure = decide(
+                message.payload,
+                self.queue_name,
+                message.exception,
+                self._actor(message),
+                Retries(),
+                own_options=message.options,
+                stopping=self.broker.quiet,
+            )
         elif failure is None and message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
             self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
             failure = killed(message.payload, self.queue_name, error)
         self._leave(message, failure)
 
-    def nack(self, message: Any) -> None:
-        """A job is not to be run, or not again."""
+    def _nack(self, message: SidekiqMessage) -> None:
         failure = message.failure
         if failure is None:
             error = message.exception or SkipMessage("The message was rejected.")
@@ -201,39 +255,55 @@ class SidekiqConsumer(Consumer):
                 # As Sidekiq treats an unknown class: a deploy may be on its way.
                 failure = decide(message.payload, self.queue_name, error, None, Retries())
             else:
-                failure = killed(message.payload, self.queue_name, error)
-                if message.payload.fields.get("dead") is False:
-                    failure = Failure("discard", b"")
+                failure = rejected(message.payload, self.queue_name, error)
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
         confirm(self.broker, message)
         if failure is None:
             try:
-                if message.payload.run_id is None and not message.payload.stack:
-                    self.broker.commit.done(message.member, message.receipt, more=self.window.hurried)
-                elif self.broker.completion is not None:
-                    self.broker.completion.advance(message)
-                else:
-                    self.broker.commit.done(message.member, message.receipt)
+                self._advance(message)
+            except (ConnectionClosed, *LOST):
+                raise
             except FlowError as e:
-                self.logger.error("Job %s is done, but cannot go on, and is now in 'dead': %s", message.message_id, e)
+                what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
+                self.logger.error("Job %s %s, and is now in 'dead': %s", message.message_id, what, e)
                 failure = killed(message.payload, self.queue_name, e)
                 message.stuff_exception(e)
-            except LOST as e:
-                raise ConnectionClosed(e) from None
-            except ConnectionClosed:
-                raise
             except Exception as e:
-                # A memory or a barrier of the application's own, a Redis that is full.
+                # A memory or a barrier of the application's own.
                 self.logger.error("Job %s is done, but could not go on, and is tried again.", message.message_id)
                 failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
                 message.stuff_exception(e)
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.
             message.failure = failure
-            self._write_failure(message.receipt, failure, message.payload, time.time())
+            if failure.action == "requeue":
+                self.requeue([message])
+                return
+            try:
+                self._write_failure(message.receipt, failure, message.payload, time.time())
+            except WrongType as e:
+                self._set_aside(message.receipt, failure, message.payload, e)
         self.window.settle(message.receipt)
+
+    def _advance(self, message: SidekiqMessage) -> None:
+        if message.payload.run_id is None and not message.payload.stack:
+            self.broker.commit.done(message.member, message.receipt, more=self.window.hurried)
+        elif self.broker.completion is not None:
+            self.broker.completion.advance(message)
+        else:
+            self.broker.commit.done(message.member, message.receipt)
+
+    def _set_aside(self, receipt: str, failure: Failure, payload: Payload | None, error: WrongType) -> None:
+        """Keep a failed job in flight until ``retry`` or ``dead`` can take it."""
+        if self.broker.log_limit.allows(f"aside {failure.action}"):
+            self.logger.error("Failed jobs of queue %r stay in flight for now: %s", self.queue_name, error)
+
+        def write() -> None:
+            self._write_failure(receipt, failure, payload, time.time())
+
+        self.broker.set_aside[self.window.member, receipt] = write
 
     def _write_failure(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> None:
         barriers: list[str] = []
@@ -244,7 +314,7 @@ class SidekiqConsumer(Consumer):
             also += stored_keys(callback.remaining for callback in payload.stack)
             # A dead job may be retried for as long as `dead` keeps it.
             waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
-            ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack) / 1000 + 1, MAX_TTL))
+            ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack, now) / 1000 + 1, MAX_TTL))
             if self.broker.completion is not None:
                 memory, least = self.broker.completion.memory_of(payload)
                 ttl = max(ttl, least)
@@ -264,7 +334,7 @@ class SidekiqConsumer(Consumer):
             )
         )
         if reply[0] == b"TYPE":
-            raise WrongType(f"The Redis key {reply[1].decode()!r} is no sorted set. Remove it.", reply[1])
+            raise WrongType(f"The Redis key {reply[1].decode()!r} is not a sorted set. Remove it.", reply[1])
         if failure.action == "retry":
             self.broker.poller.nudge(failure.at - now)
 
@@ -282,7 +352,7 @@ class SidekiqConsumer(Consumer):
         try:
             self._requeue(receipts)
             self.window.fetched.clear()
-        except ConnectionClosed as e:
+        except (ConnectionClosed, *FAULTS) as e:
             # Still in flight, still held: the next consumer hands it out.
             self.logger.warning("Could not put %d jobs back into %r: %s", len(receipts), self.queue_name, e)
 

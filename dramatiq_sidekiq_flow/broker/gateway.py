@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from dramatiq.errors import ActorNotFound
 
 from ..wire.dialect import NOOP_CLASSES
 from .broker import SidekiqBroker, _noop, _Undeclared
 from .message import actor_options
+from .unknown_actor import unknown_actor
 
 if TYPE_CHECKING:
     import redis
@@ -60,7 +60,7 @@ class Gateway(SidekiqBroker):
         """Look an actor of the other broker up."""
         actor = self.actors.get(actor_name)
         if actor is None:
-            raise ActorNotFound(actor_name)
+            raise unknown_actor(actor_name, self.actors)
         return actor
 
     def options_of(self, actor_name: str) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ it has more in flight than it knows of.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -14,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..store import keys, workers
-from ..store.connection import Connection
+from ..store.connection import LOST, Connection
 from ..wire.payload import Payload
+from .availability import Availability
 from .events import Events
 from .in_flight import InFlight
 from .recovery import Recovery
@@ -35,10 +38,12 @@ class Heartbeat:
 
     Parameters:
       timeout: Seconds without a beat after which a worker is dead.
+      availability: Told of a Redis that is away.
     """
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    def __init__(self, connection: Connection, timeout: float, availability: Availability | None = None) -> None:
         self.logger = get_logger(__name__, type(self))
+        self.availability = availability or Availability()
         self.connection = connection
         self.timeout = timeout
         self.interval = min(10.0, timeout / 5)
@@ -85,13 +90,22 @@ class Heartbeat:
             self._thread = threading.Thread(target=self._run, name="sidekiq-heartbeat", daemon=True)
             self._thread.start()
 
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's members and thread."""
+        self._lock = threading.Lock()
+        self._members, self._thread = set(), None
+
     def register(self, queue_name: str) -> str:
-        """Register this process for a queue; returns the member."""
+        """Register this process for a queue; returns the member.
+
+        Where Redis is away, the next beat does it.
+        """
         member = keys.worker_member(self.identity, queue_name)
         with self._lock:
             self._members.add(member)
             self._start()
-        workers.beat(self.connection, {member: None}, self.timeout)
+        with contextlib.suppress(*LOST):
+            workers.beat(self.connection, {member: None}, self.timeout)
         return member
 
     def beat(self) -> None:
@@ -142,5 +156,7 @@ class Heartbeat:
     def _guarded(self, task: Callable[[], None], prefix: str = "") -> None:
         try:
             task()
+        except (ConnectionClosed, *LOST) as e:
+            self.availability.lost(e)
         except Exception as e:
             self.logger.warning("%s%s", prefix, e)

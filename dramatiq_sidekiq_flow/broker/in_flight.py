@@ -31,8 +31,12 @@ class InFlight:
     def held(self, members: Iterable[str]) -> dict[str, int | None]:
         """How many jobs each member holds; None where it has no window here."""
         windows = {window.member: window for window in list(self.broker.windows.values())}
-        waiting = Counter(member for member, _ in self.broker.commit.waiting())
+        waiting = Counter(member for member, _ in self._settling())
         return {member: windows[member].held + waiting[member] if member in windows else None for member in members}
+
+    def _settling(self) -> list[tuple[str, str]]:
+        """Member and receipt of the jobs that no window holds, and that are still to leave flight."""
+        return [*self.broker.commit.waiting(), *list(self.broker.set_aside)]
 
     def reconcile(self, members: Iterable[str]) -> None:
         """Put back what no thread has known for two beats, of members that have more in flight than they hold."""
@@ -43,7 +47,7 @@ class InFlight:
             if window is None:
                 continue
             receipts = workers.receipts(self.broker.connection, member)
-            waiting = [receipt for of, receipt in self.broker.commit.waiting() if of == member]
+            waiting = [receipt for of, receipt in self._settling() if of == member]
             unknown = window.unknown(receipts, waiting)
             lost = unknown & before.get(member, set())
             self._unknown[member] = unknown - lost

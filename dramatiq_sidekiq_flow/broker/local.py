@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import dramatiq
+import msgspec
 from dramatiq.common import q_name
 
 from ..wire import codec
 from ..wire.callbacks import load_stack
 from ..wire.dialect import KEYS, spoken
 from ..wire.payload import Payload
+from . import message_options
 from .message import _DERIVED, DRAMATIQ_KEY
 
 #: The message option with the rest of a Sidekiq job.
@@ -44,8 +46,7 @@ def to_local(payload: Payload, queue: str) -> dramatiq.Message[Any]:
       queue: The queue of the other broker.
     """
     fields = payload.fields
-    own = fields.get(DRAMATIQ_KEY)
-    options: dict[str, Any] = dict(own) if type(own) is dict else {}
+    options = message_options.read(fields.get(DRAMATIQ_KEY))
     retry = fields.get("retry")
     if retry is False:
         options["max_retries"] = 0  # and discarded, where a 0 of itself is dead
@@ -63,8 +64,9 @@ def to_local(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     return dramatiq.Message(
         queue_name=queue,
         actor_name=payload.actor_name,
-        args=tuple(payload.args),
-        kwargs={},
+        # Other brokers' messages are JSON: an ActiveJob's dates and decimals are text there.
+        args=tuple(msgspec.to_builtins(payload.args)),
+        kwargs=msgspec.to_builtins(payload.kwargs),
         options=options,
         message_id=payload.jid,
     )

@@ -10,16 +10,22 @@ one object under the key ``dramatiq``, which Ruby carries along unread.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
+from contextvars import Context
 from typing import Any
 
 import dramatiq
+import msgspec
 from dramatiq.broker import MessageProxy
 
-from ..errors import InvalidArguments
+from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
+from ..wire.active_job import WRAPPERS
 from ..wire.nodes import check_options
-from ..wire.payload import NAMESPACE_KEY, Payload, seconds
+from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited, seconds
+from ..wire.shapes import MAX_NAME
+from . import message_options
 from .retries import Failure
 
 #: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
@@ -37,6 +43,26 @@ def new_jid() -> str:
     return os.urandom(12).hex()
 
 
+def mark_sent(message: Any) -> None:
+    """Remember that a message was sent: as a step of a workflow it would run a second time."""
+    message.__dict__["sidekiq_sent"] = True
+
+
+def was_sent(message: Any) -> bool:
+    """Whether this very message was sent."""
+    return "sidekiq_sent" in message.__dict__
+
+
+def enqueued_itself(message: Any) -> StepEnqueuedItself:
+    """The error of a step that is about to enqueue its own message."""
+    return StepEnqueuedItself(
+        f"{message.actor_name} is a step of a workflow and enqueues its own message: the step would count as done, "
+        "and its second run would belong to no workflow. To run it again later: "
+        "raise dramatiq.errors.Retry(delay=...).",
+        message.message_id,
+    )
+
+
 class SidekiqMessage(MessageProxy):
     """A message in flight.
 
@@ -48,6 +74,7 @@ class SidekiqMessage(MessageProxy):
       failure: What is to become of it, where it failed.
       skipped: A middleware kept it from being run.
       cancelled: A person did.
+      context: In which the actor ran, where middleware is told of what follows it.
       gone: It left flight before it began: another worker has recovered it.
       unsure: Whether its beginning was marked is not known.
     """
@@ -70,6 +97,7 @@ class SidekiqMessage(MessageProxy):
         self.failure: Failure | None = None
         self.skipped = False
         self.cancelled = False
+        self.context: Context | None = None
         self.gone = False
         self.unsure = False
 
@@ -78,20 +106,37 @@ class SidekiqMessage(MessageProxy):
         """What the actor raised."""
         return self._exception
 
+    def asdict(self) -> dict[str, Any]:
+        """The message as a dict of JSON values, as it is sent to ``on_failure`` and its like.
+
+        The dates and decimals of an ActiveJob are text there.
+        """
+        fields: dict[str, Any] = self._message.asdict()
+        if self.payload.fields["class"] in WRAPPERS:
+            fields["args"] = msgspec.to_builtins(fields["args"])
+            fields["kwargs"] = msgspec.to_builtins(fields["kwargs"])
+        return fields
+
 
 def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
-    """The Dramatiq message of a payload taken from a queue."""
+    """The Dramatiq message of a payload taken from a queue.
+
+    A payload that does not say when it was made counts as made now, so that a
+    limit of age does not drop it.
+    """
     fields = payload.fields
-    options = fields.get(DRAMATIQ_KEY)
-    options = dict(options) if type(options) is dict else {}
+    options = message_options.read(fields.get(DRAMATIQ_KEY))
     if payload.retries:
         options["retries"] = payload.retries
-    created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or 0.0
+        failed = seconds(fields.get("retried_at")) or seconds(fields.get("failed_at"))
+        if failed is not None:
+            options["requeue_timestamp"] = int(failed * 1000)
+    created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
     return dramatiq.Message(
         queue_name=queue_name,
         actor_name=payload.actor_name,
         args=tuple(payload.args),
-        kwargs={},
+        kwargs=dict(payload.kwargs),
         options=options,
         message_id=payload.jid,
         message_timestamp=int(created * 1000),
@@ -121,16 +166,46 @@ def job_options(message: dramatiq.Message[Any], of_actor: Mapping[str, Any]) -> 
         )
     options: dict[str, Any] = {**of_actor, "queue": message.queue_name}
     if message.options:
-        own = {name: value for name, value in message.options.items() if name not in _DERIVED}
-        if own.get("max_retries") is not None:
-            own["retry"] = own["max_retries"]
-        own.pop("max_retries", None)
-        options.update((name, own.pop(name)) for name in SIDEKIQ_OPTIONS & own.keys())
+        said, own = split_options(message.options)
+        options.update(said)
         if own:
-            codec.check(own, "options")
             options[DRAMATIQ_KEY] = own
-        check_options(options)
     return options
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Message options as a payload holds them.
+
+    Returns:
+      Those that stand beside the class, and those that only Dramatiq knows.
+
+    Raises:
+      InvalidArguments, InvalidOptions: naming the option.
+    """
+    own = {name: value for name, value in options.items() if name not in _DERIVED}
+    if own.get("max_retries") is not None:
+        own["retry"] = own["max_retries"]
+    own.pop("max_retries", None)
+    said = {name: own.pop(name) for name in SIDEKIQ_OPTIONS & own.keys()}
+    check_options(said)
+    if own:
+        codec.check(own, "options")
+        # Context that a message is given: Ruby reads it beside the class, Dramatiq's middleware in the options.
+        said.update((name, value) for name, value in own.items() if is_inherited(name))
+    return said, own
+
+
+def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:
+    """The message of a step that is about to be pushed."""
+    return dramatiq.Message(
+        queue_name=fields["queue"],
+        actor_name=actor_name,
+        args=tuple(fields["args"]),
+        kwargs={},
+        options=message_options.read(fields.get(DRAMATIQ_KEY)),
+        message_id=fields["jid"],
+        message_timestamp=int(fields["created_at"] * 1000),
+    )
 
 
 def to_fields(message: dramatiq.Message[Any], of_actor: Mapping[str, Any], *, now: float) -> dict[str, Any]:
@@ -140,6 +215,12 @@ def to_fields(message: dramatiq.Message[Any], of_actor: Mapping[str, Any], *, no
       InvalidArguments, InvalidOptions: at the caller.
     """
     codec.check(message.args, "args")
+    if len(message.actor_name) > MAX_NAME:
+        raise InvalidArguments(
+            f"An actor's name has at most {MAX_NAME} characters, and {shortened(message.actor_name)} has "
+            f"{len(message.actor_name)}.",
+            message.actor_name,
+        )
     fields = job_options(message, of_actor)
     fields["class"] = message.actor_name
     fields["args"] = message.args

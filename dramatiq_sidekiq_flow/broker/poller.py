@@ -17,9 +17,10 @@ from dramatiq.logging import get_logger
 
 from ..errors import FlowError, InvalidPayload, PayloadError, WrongType
 from ..store import keys, sets
-from ..store.connection import Connection
+from ..store.connection import LOST, Connection
 from ..wire import codec
 from ..wire.payload import DEFAULTS, buried, fingerprint
+from .availability import Availability
 from .events import Buried, Events
 
 BATCH = 100
@@ -53,8 +54,9 @@ class Poller:
         it knows of a job that is due earlier.
     """
 
-    def __init__(self, connection: Connection, interval: float) -> None:
+    def __init__(self, connection: Connection, interval: float, availability: Availability | None = None) -> None:
         self.logger = get_logger(__name__, type(self))
+        self.availability = availability or Availability()
         self.connection = connection
         self.interval = interval
         self.events = Events()
@@ -80,6 +82,10 @@ class Poller:
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's thread."""
+        self._thread, self._lock = None, threading.Lock()
 
     def nudge(self, delay: float) -> None:
         """This process has scheduled a job that is due in ``delay`` seconds: look then, not later."""
@@ -162,8 +168,10 @@ class Poller:
                 wait = self._look().wait
                 if wait is not None and wait < interval:
                     self.nudge(max(wait, SHORTEST))
+            except LOST as e:
+                self.availability.lost(e)
             except Exception as e:
-                self.logger.warning("Could not promote this time: %s", e)
+                self._log("error", f"Could not promote this time: {e}")
             while not self._stopped and (left := self._next - time.monotonic()) > 0:
                 # Woken for an earlier job, it only waits for less.
                 self._wake.wait(left)

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from dramatiq.logging import get_logger
 
-from ..errors import ConfigurationError, PayloadError
+from ..errors import ConfigurationError
 from ..store import processes, stats
 from ..store.stats import Counts
 from ..wire import codec
 from . import signals
+from .banner import banner, boot_warnings
+from .fleet import LANGUAGE, name_of, queues_of, ruby_infos
 from .heartbeat import hostname
 
 if TYPE_CHECKING:
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 
 #: How often to look at the other processes, in seconds.
 LOOK_INTERVAL = 60.0
-
-#: What says in a record that no Ruby wrote it.
-LANGUAGE = "python"
 
 
 @attrs.frozen
@@ -77,18 +76,25 @@ class Processes:
         self._pending: Counts | None = None
         self._layouts: tuple[str, ...] = stats.LAYOUTS
         self._looked = float("-inf")
-        self._shared: set[str] = set()
         self._written = ""
 
     def start(self) -> None:
         """A worker starts: show it."""
         self._belongs_to = signals.master()
         self._started_at = time.time()
+        self.logger.info("%s", banner(self.broker))
+        for warning in boot_warnings(self.broker):
+            self.logger.warning("%s", warning)
         try:
             self.beat()
         except Exception as e:
             # A worker must start without it, too; the next beat tries again.
             self.logger.warning("The record of this process could not be written: %s", e)
+
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's record."""
+        self._lock = threading.Lock()
+        self._pending, self._written = None, ""
 
     def beat(self) -> None:
         """Write all anew, and obey."""
@@ -180,11 +186,13 @@ class Processes:
             # Until one is there it is looked for with each beat: it may be about to start.
             self._looked = time.monotonic()
         self._layouts = layouts(found)
-        for name in sorted((self._queues() & queues_of(found)) - self._shared):
-            self._shared.add(name)
+        for name in sorted(self._queues() & queues_of(found)):
+            # With each look, once a minute: as long as it is so, steps can be lost.
             self.logger.warning(
-                "Ruby processes take from queue %r, too, so each language gets jobs that only the other one knows. "
-                "Give each language queues of its own, and start this one with --queues.",
+                "Ruby process %s consumes queue %r, too. Each language takes jobs that only the other one knows, and a "
+                "Ruby process passes a step of Python's without running it. Give each language queues of its own: "
+                "queue_name= of the actors here, `-Q` of this worker, and the queues in Ruby's sidekiq.yml.",
+                next(name_of(info) for info in found if name in queues_of([info])),
                 name,
             )
 
@@ -192,19 +200,6 @@ class Processes:
         begun = time.perf_counter()
         self.broker.connection.call("PING")
         return int((time.perf_counter() - begun) * 1e6)
-
-
-def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
-    """What the processes that no Python wrote say of themselves."""
-    found = []
-    for raw in infos:
-        try:
-            info = codec.decode(raw or b"{}")
-        except PayloadError:
-            continue
-        if info and info.get("language") != LANGUAGE:
-            found.append(info)
-    return found
 
 
 def layouts(infos: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -215,11 +210,6 @@ def layouts(infos: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         if major.isdigit():
             found.add("7" if int(major) < 8 else "8")
     return tuple(sorted(found)) or stats.LAYOUTS
-
-
-def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The queues that these processes take from."""
-    return {name for info in infos if type(info.get("queues")) is list for name in info["queues"] if type(name) is str}
 
 
 def _rss() -> int:

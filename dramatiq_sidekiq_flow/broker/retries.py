@@ -7,22 +7,25 @@ raised; the consumer writes it in one step when Dramatiq acknowledges.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import dramatiq
 from dramatiq.common import compute_backoff
-from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF, DEFAULT_MIN_BACKOFF
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Shutdown
+from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload
-from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
+from ..wire.payload import DEFAULT_RETRIES, MAX_TTL, Payload, seconds
 
-if TYPE_CHECKING:
-    from dramatiq.broker import Broker
+_logger = get_logger(__name__)
 
 
 @attrs.frozen
@@ -30,8 +33,9 @@ class Failure:
     """A decision.
 
     Attributes:
-      action: ``retry``, ``dead`` or ``discard`` (``retry: false``, or dead
-        with ``dead: false``).
+      action: ``retry``; ``dead``; ``discard`` (``retry: false``, or dead with
+        ``dead: false``); ``requeue`` (a shutdown interrupted it: back into its
+        queue as it was).
       payload: The job with what Sidekiq notes of the failure.
       at: When to try again, epoch seconds.
     """
@@ -51,7 +55,7 @@ class Retries(DramatiqRetries):
 
     Parameters:
       max_retries: For jobs that arrive without ``retry``; Sidekiq's 25.
-      min_backoff, max_backoff: Milliseconds.
+      min_backoff, max_backoff: Milliseconds; 0 does not wait.
       retry_when: ``(retries, exception) -> bool``; decides instead of ``retry``.
     """
 
@@ -66,7 +70,12 @@ class Retries(DramatiqRetries):
         super().__init__(
             max_retries=max_retries, min_backoff=min_backoff, max_backoff=max_backoff, retry_when=retry_when
         )
-        self.own_backoff = bool(min_backoff or max_backoff)
+        self.own_backoff = min_backoff is not None or max_backoff is not None
+        # Dramatiq takes a 0 for its default.
+        if min_backoff is not None:
+            self.min_backoff = min_backoff
+        if max_backoff is not None:
+            self.max_backoff = max_backoff
 
     @classmethod
     def taking_over(cls, other: DramatiqRetries) -> Retries:
@@ -86,21 +95,43 @@ class Retries(DramatiqRetries):
         return own | {"retry", "dead", "backtrace", "tags", "retry_for", "retry_queue"}
 
     def after_process_message(
-        self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         if exception is None:
             return
-        failure = decide(message.payload, message.queue_name, exception, broker.actors.get(message.actor_name), self)
+        actor = broker.actors.get(message.actor_name)
+        failure = decide(
+            message.payload,
+            message.queue_name,
+            exception,
+            actor,
+            self,
+            own_options=message.options,
+            stopping=broker.quiet,
+        )
         message.failure = failure
+        if failure.action == "requeue":
+            self.logger.info(
+                "Message %r was interrupted by the shutdown and goes back to its queue.", message.message_id
+            )
+            return
+        retries = message.payload.retries
+        if failure.action != "retry" and _is_expected(exception, actor):
+            self.logger.info("Aborting message %r.", message.message_id)
+            message.fail()
+            return
+        # As Dramatiq leaves them, for the hooks and callbacks that follow.
+        message.options["retries"] = retries + 1
+        message.options["traceback"] = traceback.format_exc(limit=30)
+        message.options["requeue_timestamp"] = int(time.time() * 1000)
         if failure.action == "retry":
-            self.logger.info("Retrying message %r in %.1f seconds.", message.message_id, failure.at - time.time())
+            delay = max(failure.at - time.time(), 0.0)
+            self.logger.info("Retrying message %r in %d milliseconds.", message.message_id, delay * 1000)
             return
         message.fail()
         self.logger.warning("Message %r is %s.", message.message_id, _PAST[failure.action])
-        actor = broker.actors.get(message.actor_name)
         target = message.options.get("on_retry_exhausted") or (actor and actor.options.get("on_retry_exhausted"))
         if target:
-            retries = message.payload.retries
             broker.get_actor(target).send(
                 message.asdict(), {"retries": retries, "max_retries": _tries(message.payload.fields, actor, self)}
             )
@@ -115,6 +146,9 @@ def decide(
     exception: BaseException,
     actor: dramatiq.Actor[Any, Any] | None,
     settings: Retries,
+    *,
+    own_options: Mapping[str, Any] | None = None,
+    stopping: bool = False,
 ) -> Failure:
     """Decide what becomes of a job whose actor raised.
 
@@ -122,34 +156,61 @@ def decide(
       queue: Where the job came from.
       actor: None where no actor has the job's name (tried again like any
         failure: the process that knows it may be on its way).
+      own_options: The message's, which come before its actor's.
+      stopping: The process shuts down, so a Shutdown is its own and not the
+        job's failure (``processor.rb``, ``Sidekiq::Shutdown``).
     """
+    if stopping and isinstance(exception, Shutdown):
+        return Failure("requeue", b"")
     now = time.time()
     options: dict[str, Any] = actor.options if actor else {}
     tries = _tries(job.fields, actor, settings)
     fields = payload.failed(job.fields, exception, now=now, queue=queue, backtrace=lines(exception))
     count = fields["retry_count"]
     if tries is False:
-        return Failure("discard", b"")
-    throws = options.get("throws")
-    retry_when = options.get("retry_when", settings.retry_when)
-    if throws and isinstance(exception, throws):
-        again = False
-    elif retry_when is not None:
-        again = bool(retry_when(count, exception))
-    else:
-        again = count < (DEFAULT_RETRIES if tries is True else tries)
-    retry_for = job.fields.get("retry_for")
-    if again and isinstance(retry_for, (int, float)):
+        return _discard(job, fields, "retry: false")
+    again: bool | None = False
+    if not _is_expected(exception, actor):
+        again = _asked(options.get("retry_when", settings.retry_when), count, exception)
+        if again is None:
+            again = count < (DEFAULT_RETRIES if tries is True else tries)
+    retry_for = payload.retry_for(job.fields)
+    if again and retry_for is not None:
         again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
     if not again:
-        return bury(fields)
-    return Failure("retry", codec.encode(fields), now + _delay(count, exception, options, settings))
+        return bury(job, fields)
+    return Failure("retry", codec.encode(fields), now + _wait(count, exception, own_options or {}, options, settings))
 
 
-def bury(fields: dict[str, Any]) -> Failure:
-    """Dead, or discarded where ``dead`` is false."""
+def bury(job: Payload, fields: dict[str, Any]) -> Failure:
+    """Dead, or discarded where ``dead`` is false.
+
+    Parameters:
+      fields: The job with what Sidekiq notes of the failure.
+    """
     if fields.get("dead") is False:
+        return _discard(job, fields, "dead: false")
+    return Failure("dead", codec.encode(fields))
+
+
+def rejected(job: Payload, queue: str, exception: BaseException) -> Failure:
+    """Dead without another try, or discarded where ``dead`` is false."""
+    fields = payload.failed(job.fields, exception, now=time.time(), queue=queue, backtrace=lines(exception))
+    return bury(job, fields)
+
+
+def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
+    """Nothing is kept of a plain job; of a step, without which its run could never go on, all is."""
+    if job.run_id is None and not job.stack:
         return Failure("discard", b"")
+    _logger.warning(
+        "Step %s (%s) of run %s failed and has %s, but its run waits for it: it is in 'dead', and retrying it there "
+        "resumes the run.",
+        job.jid,
+        job.actor_name,
+        job.run_id,
+        option,
+    )
     return Failure("dead", codec.encode(fields))
 
 
@@ -174,12 +235,55 @@ def _tries(fields: dict[str, Any], actor: dramatiq.Actor[Any, Any] | None, setti
     return retry if isinstance(retry, int) else True
 
 
-def _delay(count: int, exception: BaseException, options: dict[str, Any], settings: Retries) -> float:
-    if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
-        return exception.delay / 1000
-    if settings.own_backoff or "min_backoff" in options or "max_backoff" in options:
-        least = options.get("min_backoff") or settings.min_backoff or DEFAULT_MIN_BACKOFF
-        most = min(options.get("max_backoff") or settings.max_backoff, DEFAULT_MAX_BACKOFF)
-        return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
+def _is_expected(exception: BaseException, actor: dramatiq.Actor[Any, Any] | None) -> bool:
+    """Whether the actor's ``throws`` names it."""
+    throws: Any = actor.options.get("throws") if actor else None
+    return bool(throws) and isinstance(exception, throws)
+
+
+def _asked(retry_when: Any, count: int, exception: BaseException) -> bool | None:
+    """What ``retry_when`` says; None where there is none, or it fails (as Sidekiq takes ``sidekiq_retry_in``)."""
+    if retry_when is None:
+        return None
+    try:
+        return bool(retry_when(count, exception))
+    except Exception:
+        _logger.exception("retry_when failed, so Sidekiq's rule decides: the number of retries.")
+        return None
+
+
+def _wait(
+    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
+) -> float:
+    """Seconds until the next try."""
+    try:
+        chosen = _chosen_wait(count, exception, own, options, settings)
+        if chosen is not None and not math.isfinite(chosen):
+            raise ValueError(f"{chosen} s is not a time to wait")
+    except Exception as e:
+        _logger.error("The delay or backoff of a retry is of no use (%s: %s): Sidekiq's is taken.", type(e).__name__, e)
+        chosen = None
+    if chosen is not None:
+        return min(max(chosen, 0.0), MAX_TTL)
     jitter: int = random.randrange(10)  # noqa: S311
     return float(count**4 + 15 + jitter * (count + 1))
+
+
+def _chosen_wait(
+    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
+) -> float | None:
+    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None where none says any."""
+    if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
+        return exception.delay / 1000
+    least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
+    if not settings.own_backoff and least is None and most is None:
+        return None
+    least = settings.min_backoff if least is None else least
+    most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
+    return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
+
+
+def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
+    """The message's option, or its actor's, or None."""
+    value = own.get(name)
+    return value if type(value) is int else options.get(name)

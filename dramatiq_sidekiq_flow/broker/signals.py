@@ -70,6 +70,13 @@ def _terminate(belongs_to: int | None) -> None:
         os.kill(belongs_to, signal.SIGTERM)
 
 
+def stop_process() -> None:
+    """Stop the dramatiq command that this worker process belongs to; nothing elsewhere."""
+    belongs_to = master()
+    if belongs_to is not None:
+        os.kill(belongs_to, signal.SIGTERM)
+
+
 def dump() -> None:
     """Log where each thread is (``cli.rb``, the handler of TTIN)."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}

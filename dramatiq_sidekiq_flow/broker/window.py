@@ -68,6 +68,8 @@ class Window:
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
         self.drained = False
+        #: The member was in ``swf:workers`` when jobs were last fetched.
+        self.registered = False
         #: Paused, or not to be fetched from: queues after it do not wait for it.
         self.unavailable = False
         #: Idle threads that wait for what is being fetched.

@@ -1,4 +1,4 @@
-"""``python -m dramatiq_sidekiq_flow stubs | registry | bridge``."""
+"""``python -m dramatiq_sidekiq_flow stubs | registry | bridge | release``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, FlowError
 from ..store.registry import UNREADABLE
 from ..typed import manifest, registry
 from ..typed.registry import Entry
-from ..workflow import completion_of
+from ..workflow import completion_of, restart_remaining
 from . import bridge, stubs
 
 
@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "bridge":
             bridge.run(find_broker(options.broker), options.queues)
+            return 0
+        if options.command == "release":
+            run_id = restart_remaining(find_broker(options.broker), options.jid, members=options.members)
+            print(f"Job {options.jid} counts as done; run {run_id} goes on.")
             return 0
         _write(_text(options), options.output)
     except (FlowError, OSError) as e:
@@ -80,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     bridging.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
     bridging.add_argument(
         "--queues", "-Q", nargs="*", metavar="QUEUE", help="bridge these, not all that the broker declares"
+    )
+    releasing = commands.add_parser(
+        "release", help="go on with a run whose step is done, but died because a barrier was gone (BarrierExpired)"
+    )
+    releasing.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
+    releasing.add_argument("jid", metavar="JID", help="of the job in dead or retry; it counts as done")
+    releasing.add_argument(
+        "--members",
+        type=int,
+        default=1,
+        metavar="N",
+        help="where it is a member of a group: how many, with this one, are still to be done or released (1)",
     )
     for command in (stub, written):
         command.add_argument("--output", metavar="FILE", help="write there, not to standard output")
@@ -126,6 +142,8 @@ def find_broker(name: str) -> SidekiqBroker:
     try:
         module = importlib.import_module(module_name)
         found = reduce(_attribute, attribute.split("."), module) if attribute else dramatiq.get_broker()
+        if isinstance(found, dramatiq.Actor):
+            raise ConfigurationError(f"{name} is an actor. Name its broker, or only the module: {module_name}.", name)
         if callable(found) and not isinstance(found, dramatiq.Broker):
             found()
             found = dramatiq.get_broker()

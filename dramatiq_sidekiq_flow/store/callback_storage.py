@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ..errors import CallbacksMissing, ConfigurationError
 from ..wire import codec
-from ..wire.nodes import Wire, completes_at_once, total_delay
+from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
 from ..wire.payload import RETRY_HORIZON
 from ..wire.references import follow, is_reference, refer
 from . import keys, scripts
@@ -141,8 +141,8 @@ class RedisCallbackStorage:
 
         What the reference needs in Redis is added to ``pending``.
         """
-        if remaining["__type__"] != "chain" or completes_at_once(remaining):
-            return remaining
+        if remaining["__type__"] != "chain" or completes_at_once(remaining) or latest_start(remaining):
+            return remaining  # also where a job says when it starts: a reference does not
         children = remaining["children"]
         if len(codec.encode(remaining)) < self.min_bytes:
             return remaining

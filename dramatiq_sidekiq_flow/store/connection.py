@@ -1,38 +1,48 @@
 """One way to Redis: commands out in one write, replies back in one read.
 
 Everything sent here is safe to send twice, so a lost reply is answered by
-sending again.  A connection whose replies were not all read (an interrupt in
-the middle) is dropped, never reused.
+sending again, once.  A connection whose replies were not all read (an interrupt
+in the middle) is dropped, never reused.  What an error means is decided in
+``store/faults.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, ResponseError
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
 
 from ..errors import ConfigurationError
 from . import scripts
+from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
 from .scripts import Command
 
-#: What is answered by trying again on a new connection.
-LOST = (redis.ConnectionError, redis.TimeoutError, ReadOnlyError, BusyLoadingError)
+#: Seconds until a silent connection counts as lost, where the client says nothing.
+SOCKET_TIMEOUT = 5.0
 
-#: All that a Redis, or the way to it, can say: also out of memory, or a disk that is full.
-FAULTS = (redis.RedisError, OSError)
+#: A client that may open no more connections than this shares them among all parts of a worker.
+FEW = 5
+
+#: Seconds between two looks for a free connection.
+_PAUSE = 0.002
 
 
 class Connection:
     """Sends commands to the server of a redis-py client.
 
     Safe to share between threads and to inherit by a fork: each call has a
-    connection of its own.  They are kept here rather than given back to the
-    client's pool after each call, which would poll the socket every time.
+    connection of its own.  Connections are opened with the client's settings and
+    kept here, not in the client's pool, which would poll a socket before each use.
+    The client's ``max_connections`` holds for this process as a whole; with none
+    free, a call waits for one.
 
     Parameters:
       client: Any redis-py client of one server (also ``Sentinel.master_for``).
@@ -45,14 +55,41 @@ class Connection:
                 client,
             )
         self.client = client
-        self._pool = client.connection_pool
-        self._idle: deque[Any] = deque()
+        self._lanes: list[_Lane] = []
+        self._forget()
+
+    @property
+    def most(self) -> int | None:
+        """How many connections this process may open; None: any number."""
+        most: int = self.client.connection_pool.max_connections
+        return None if most >= 1 << 16 else most
+
+    def lane(self, limit: int = 1) -> Connection:
+        """A Connection to the same server that keeps ``limit`` connections to itself.
+
+        What must not wait for others (the acknowledgements, the heartbeat) has its
+        own.  Where the client may open very few, this very Connection.
+        """
+        if self.most is not None and self.most <= FEW:
+            return self
+        lane = _Lane(self, limit)
+        self._lanes.append(lane)
+        return lane
+
+    def _forget(self) -> None:
+        """Begin without connections.  Those of a parent process are its own, and not shut down."""
         self._pid = os.getpid()
+        self._idle: deque[Any] = deque()
+        # A permit for each connection that may still be opened. No deque needs a
+        # lock, which a fork or a green thread could find held.
+        self._permits: deque[None] | None = None
+        if self.most is not None:
+            self._permits = deque([None] * self.most)
 
     @property
     def url(self) -> str:
         """Where it leads, without the password."""
-        options = self._pool.connection_kwargs
+        options = self.client.connection_pool.connection_kwargs
         if "path" in options:
             return f"unix://{options['path']}"
         return f"redis://{options.get('host', '?')}:{options.get('port', '?')}/{options.get('db', 0) or 0}"
@@ -60,8 +97,8 @@ class Connection:
     @property
     def longest_wait(self) -> float:
         """How many seconds a command may block before the socket gives up."""
-        timeout = self._pool.connection_kwargs.get("socket_timeout")
-        return float(timeout) / 2 if timeout else 60.0
+        timeout: float = self._settings()["socket_timeout"]
+        return timeout / 2
 
     def call(self, *command: scripts.Argument) -> Any:
         """Send one command; its error is raised."""
@@ -74,38 +111,43 @@ class Connection:
         """Send commands in one write.  Errors of single ones are returned in place.
 
         Raises:
-          redis.ConnectionError, redis.TimeoutError: when the server cannot be
+          redis.ConnectionError, redis.TimeoutError: if the server cannot be
             reached twice in a row.
         """
+        return self.send_counted(commands)[0]
+
+    def send_counted(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
+        """As :meth:`send`; also how often the commands were sent, 1 or 2."""
         try:
-            return self._send(commands)
+            replies = self._send(commands)
+        except PoolExhausted:
+            raise
         except LOST:
-            self.close()
-            return self._send(commands)
+            self._close_all()
+            return self._send(commands), 2
+        if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
+            # After a failover the old connection leads to what is now a replica.
+            self._close_all()
+            return self._send(commands), 2
+        return replies, 1
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        if self._pid != os.getpid():
-            self._idle, self._pid = deque(), os.getpid()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._pool.get_connection()
+        connection = self._take()
         clean = False
         try:
             replies = self._exchange(connection, commands)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                self._exchange(connection, [("SCRIPT", "LOAD", script.source) for script in scripts.ALL])
-                again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                for i, reply in zip(again, self._exchange(connection, [commands[i] for i in again])):
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                whole = [scripts.with_source(commands[i]) for i in unknown]
+                for i, reply in zip(unknown, self._exchange(connection, whole)):
                     replies[i] = reply
             clean = True
-            return replies
         finally:
             if clean:
                 self._idle.append(connection)
             else:
-                connection.disconnect()
-                self._pool.release(connection)
+                self.drop(connection)
+        return [classified(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
@@ -120,52 +162,137 @@ class Connection:
                 replies.append(e)
         return replies
 
+    # -- connections ----------------------------------------------------------
+
+    def _take(self) -> Any:
+        """An open connection that no other thread uses; waits for one where all are in use."""
+        self._mind_fork()
+        deadline = time.monotonic() + SOCKET_TIMEOUT
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._idle.pop()
+            if self._has_permit():
+                try:
+                    return self._make()
+                except BaseException:
+                    self._give_permit()
+                    raise
+            if time.monotonic() >= deadline:
+                raise PoolExhausted(
+                    f"All {self.most} connections to Redis are in use. Raise max_connections of the broker's client."
+                )
+            time.sleep(_PAUSE)
+
+    def _make(self) -> Any:
+        return self.open()
+
+    def _has_permit(self) -> bool:
+        if self._permits is None:
+            return True
+        try:
+            self._permits.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _give_permit(self) -> None:
+        if self._permits is not None:
+            self._permits.append(None)
+
+    def _close_all(self) -> None:
+        """Drop what is idle: a server that is lost to one connection is lost to all."""
+        self.close()
+
+    def _mind_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._forget()
+
+    def exclusive(self, **settings: Any) -> Any:
+        """Open a connection that is the caller's own, until it is given to :meth:`drop`.
+
+        Parameters:
+          **settings: Of redis-py's connection, in place of the client's.
+        """
+        # The place of another one, so that no more are open than are allowed.
+        self._take().disconnect()
+        try:
+            return self.open(**settings)
+        except BaseException:
+            self._give_permit()
+            raise
+
+    def drop(self, connection: Any) -> None:
+        """Close a connection; another one may take its place."""
+        connection.disconnect()
+        self._give_permit()
+
+    def open(self, **settings: Any) -> Any:
+        """Open a connection with the client's settings, and these in place of some of them."""
+        connection = self.client.connection_pool.connection_class(**{**self._settings(), **settings})
+        connection.connect()
+        return connection
+
+    def _settings(self) -> dict[str, Any]:
+        """The client's settings; a time limit where it has none, and no retries beside ours."""
+        settings = dict(self.client.connection_pool.connection_kwargs)
+        settings["retry"] = Retry(NoBackoff(), 0)
+        if not settings.get("socket_timeout"):
+            settings["socket_timeout"] = SOCKET_TIMEOUT
+        if "path" not in settings:
+            settings.setdefault("socket_keepalive", True)
+        return settings
+
     def close(self) -> None:
         """Drop the connections that are not in use now."""
-        idle = self._idle
-        while idle:
+        for lane in self._lanes:
+            lane.close()
+        self._mind_fork()
+        while True:
             try:
-                connection = idle.pop()
+                connection = self._idle.pop()
             except IndexError:
                 return
-            connection.disconnect()
-            self._pool.release(connection)
+            self.drop(connection)
 
     @contextlib.contextmanager
     def redirected(self, url: str) -> Iterator[None]:
-        """Lead to another server for as long as the block.  For tests, while nobody else uses it."""
-        before = self.client, self._pool, self._idle
+        """Lead to another server for as long as the block.  For tests, while nothing else uses it."""
+        before = self.client
         client = redis.Redis.from_url(url)
-        self.client, self._pool, self._idle = client, client.connection_pool, deque()
+        self.close()
+        for connection in (self, *self._lanes):
+            connection.client = client
         try:
             yield
         finally:
             self.close()
             client.close()
-            self.client, self._pool, self._idle = before
+            for connection in (self, *self._lanes):
+                connection.client = before
 
-    def inspect(self) -> list[str]:
-        """Look at the server once, at start.
 
-        Returns:
-          Warnings for the log.
+class _Lane(Connection):
+    """Keeps connections of another Connection to itself."""
 
-        Raises:
-          ConfigurationError: for a server that cannot be used: Redis Cluster,
-            or older than 6.2 (LMOVE, RPOP with a count).
-        """
-        info: dict[str, Any] = self.client.info()
-        if info.get("redis_mode") == "cluster":
-            raise ConfigurationError(
-                "This is a Redis Cluster. Sidekiq needs a single Redis (or Sentinel), and so do we.", "cluster"
-            )
-        version = tuple(int(part) for part in str(info.get("redis_version", "7.0")).split(".")[:2])
-        if version < (6, 2):
-            raise ConfigurationError(f"Redis {info['redis_version']} is too old; 6.2 or newer is needed.", version)
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            return [f"maxmemory-policy is {policy!r}: Redis may throw jobs away. Set it to noeviction."]
-        return []
+    def __init__(self, parent: Connection, limit: int) -> None:
+        self._parent = parent
+        self._limit = limit
+        super().__init__(parent.client)
+
+    @property
+    def most(self) -> int | None:
+        return self._limit
+
+    def _make(self) -> Any:
+        return self._parent._take()
+
+    def drop(self, connection: Any) -> None:
+        """See Connection."""
+        self._parent.drop(connection)
+        self._give_permit()
+
+    def _close_all(self) -> None:
+        self._parent._close_all()
 
 
 def connect(url: str, **options: Any) -> Connection:
@@ -173,11 +300,4 @@ def connect(url: str, **options: Any) -> Connection:
     return Connection(redis.Redis.from_url(url, **options))
 
 
-def scrub(url: str) -> str:
-    """A URL without its password, for logs and errors."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    if not at:
-        return url
-    user = credentials.partition(":")[0]
-    return f"{scheme}{separator}{user}:***@{host}"
+__all__ = ["FAULTS", "LOST", "Connection", "ServerUnavailable", "connect"]

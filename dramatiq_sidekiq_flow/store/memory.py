@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from ..errors import ConfigurationError, InvalidArguments, InvalidOutput
+from ..errors import ConfigurationError, InvalidArguments, InvalidOutput, cut, shortened
 from ..wire import codec
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.payload import RETRY_HORIZON
@@ -30,8 +30,6 @@ class RedisHashMemory:
         come, it lives as long as they may need it, whatever this says.
       key_prefix: The gem's default unless given: ``swf:mem``, or ``sl:mem``
         where the middleware or a job speaks the dialect ``sideline``.
-      url: Another Redis than the broker's (rarely wanted: what is written by
-        the broker's own Redis is written in the same step as the advance).
     """
 
     def __init__(self, ttl: timedelta | int = timedelta(days=1), key_prefix: str | None = None) -> None:
@@ -94,19 +92,29 @@ class RedisHashMemory:
         """Field -> JSON.
 
         Raises:
-          InvalidOutput: for keys that are no strings, and values that JSON
-            cannot carry exactly.
+          InvalidOutput: if a key is not a string, if JSON cannot carry a value
+            exactly, and if all is larger than a payload may be: Redis would
+            refuse values above its ``proto-max-bulk-len``.
         """
         fields = {}
+        size = 0
         for key, value in values.items():
             if type(key) is not str:
-                raise InvalidOutput(f"The memory's keys are strings; {key!r} is a {type(key).__name__}.", values)
+                raise InvalidOutput(
+                    f"The memory's keys are strings; {shortened(key)} is a {type(key).__name__}.", values
+                )
             try:
                 codec.check(value, key)
                 fields[key] = codec.encode(value)
-                key.encode()
+                size += len(fields[key]) + len(key.encode())
             except (InvalidArguments, UnicodeEncodeError) as e:
-                raise InvalidOutput(f"This cannot be kept in the run's memory: {e}", values) from None
+                raise InvalidOutput(f"This cannot be kept in the run's memory: {cut(e)}", values) from None
+        if size > codec.MAX_SIZE:
+            raise InvalidOutput(
+                f"This cannot be kept in the run's memory: it has {size} bytes of JSON, more than {codec.MAX_SIZE}. "
+                "Store the data elsewhere, and return where it is.",
+                values,
+            )
         return fields
 
     def write(self, run_id: str, values: Mapping[str, Any]) -> None:
@@ -121,15 +129,26 @@ class RedisHashMemory:
             self.connection.call(*scripts.REMEMBER.command((self.key(run_id),), (self._least, *flat)))
 
     def read(self, run_id: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """Read all fields, or those of ``keys`` that are there."""
+        """Read all fields, or those of ``keys`` that are there.
+
+        The bytes of a name that is not UTF-8 are in it as ``surrogateescape`` writes them.
+        """
         if keys is None:
             reply = self.connection.call("HGETALL", self.key(run_id))
             pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2])
-            return {name.decode(): codec.decode_value(value) for name, value in pairs}
+            return {_text(name): codec.decode_value(value) for name, value in pairs}
         names = list(keys)
-        values = self.connection.call("HMGET", self.key(run_id), *names) if names else []
+        values = self.connection.call("HMGET", self.key(run_id), *map(_bytes, names)) if names else []
         return {name: codec.decode_value(value) for name, value in zip(names, values) if value is not None}
 
     def clear(self, run_id: str) -> None:
         """Forget a run."""
         self.connection.call("UNLINK", self.key(run_id), keep(self.key(run_id)))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

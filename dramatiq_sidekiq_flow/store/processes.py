@@ -61,6 +61,19 @@ def infos(connection: Connection) -> dict[str, bytes | None]:
     return {identity: reply for identity, reply in zip(found, replies) if not isinstance(reply, Exception)}
 
 
+def fleet(connection: Connection) -> tuple[dict[str, bytes | None], list[str]]:
+    """Identity -> JSON of each process (None where it has expired), and the members of the worker registry."""
+    identities, members = connection.send([("SMEMBERS", keys.PROCESSES), ("ZRANGE", keys.WORKERS, 0, -1)])
+    known = [] if isinstance(identities, Exception) else list(identities)
+    beating = [] if isinstance(members, Exception) else members
+    records = connection.send([("HGET", identity, "info") for identity in known]) if known else []
+    found = {
+        identity.decode("utf-8", "replace"): None if isinstance(record, Exception) else record
+        for identity, record in zip(known, records)
+    }
+    return found, [member.decode("utf-8", "replace") for member in beating]
+
+
 def strike_off_expired(connection: Connection) -> None:
     """Strike off processes whose record has expired; once a minute one process does (``ProcessSet#cleanup``)."""
     expired = [identity for identity, info in infos(connection).items() if info is None]

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import WrongType
 from . import keys, scripts
 from .connection import Connection
-from .scripts import Command
-
-
-class _Producer(threading.local):
-    """Numbers the pushes of one thread, so that a push sent twice is known."""
-
-    def __init__(self) -> None:
-        self.key = keys.producer(secrets.token_hex(8))
-        self.number = 0
-
-    def next(self) -> tuple[str, int]:
-        self.number += 1
-        return self.key, self.number
-
-
-_producer = _Producer()
+from .producers import producers
+from .scripts import Argument, Command
 
 
 def push(connection: Connection, queue: str, payloads: Sequence[bytes]) -> None:
-    """Enqueue payloads, the first one to be taken first (``client.rb``, ``atomic_push``)."""
-    key, number = _producer.next()
-    connection.call(*scripts.PUSH.command((key, keys.QUEUES, keys.queue(queue)), (number, queue, *payloads)))
+    """Enqueue payloads, the first one to be taken first (``client.rb``, ``atomic_push``).
+
+    Raises:
+      redis.ResponseError: if the queue's key, or ``queues``, holds another type.
+    """
+    _push(connection, keys.queue(queue), (queue, *payloads))
 
 
 def schedule(connection: Connection, at: float, payload: bytes) -> None:
     """Put a payload into ``schedule``, due at epoch seconds ``at``."""
-    key, number = _producer.next()
-    connection.call(*scripts.PUSH.command((key, keys.QUEUES, keys.SCHEDULE), (number, "", repr(at), payload)))
+    _push(connection, keys.SCHEDULE, ("", repr(at), payload))
+
+
+def _push(connection: Connection, key: str, arguments: Sequence[Argument]) -> None:
+    while True:
+        producer = producers.take()
+        command = scripts.PUSH.command((producer.key, keys.QUEUES, key), (producer.next(), *arguments))
+        (reply,), times = connection.send_counted((command,))
+        if isinstance(reply, Exception):
+            raise reply
+        if reply or times > 1:
+            producers.give_back(producer)
+            return
+        # Sent once, and taken for a repetition: another process has the same
+        # producer (a copy of a running machine). Push as a new one.
 
 
 #: What :func:`fetch` gives back for a paused queue.
@@ -87,18 +87,23 @@ def fetch(
     return jobs
 
 
-def wait(connection: Connection, queue: str, seconds: float) -> bytes | None:
+def wait(connection: Connection, queue: str, seconds: float) -> bool:
     """Block until a queue has an element, and leave the queue as it was.
 
     ``BLMOVE`` of a list's end onto itself: the element has no second place
     where a crash could leave it.
 
     Returns:
-      The payload at the end of the queue, which somebody else may take first.
+      False if the time passed first.
     """
     name = keys.queue(queue)
-    payload: bytes | None = connection.call("BLMOVE", name, name, "RIGHT", "RIGHT", f"{seconds:.3f}")
-    return payload
+    return connection.call("BLMOVE", name, name, "RIGHT", "RIGHT", f"{seconds:.3f}") is not None
+
+
+def length(connection: Connection, queue: str) -> int:
+    """How many jobs wait in a queue."""
+    count: int = connection.call("LLEN", keys.queue(queue))
+    return count
 
 
 def done(member: str, receipts: Sequence[str]) -> Command:

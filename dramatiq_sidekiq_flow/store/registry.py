@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
-from . import keys
+from . import keys, scripts
 from .connection import LOST, Connection
 
 #: How long a hash lives that nobody refreshes, in seconds.
@@ -22,7 +22,7 @@ UNREADABLE = (*LOST, ResponseError)
 
 
 def publish(connection: Connection, language: str, entries: Mapping[str, bytes]) -> None:
-    """Add entries; those of other processes stay.
+    """Add entries, and let the hash live on, in one step; those of other processes stay.
 
     Raises:
       redis.ResponseError: where Redis refuses it (out of memory, another
@@ -32,9 +32,8 @@ def publish(connection: Connection, language: str, entries: Mapping[str, bytes])
         return
     key = keys.registry(language)
     flat = [part for pair in entries.items() for part in pair]
-    for reply in connection.send([("HSET", key, *flat), ("EXPIRE", key, TTL)]):
-        if isinstance(reply, Exception):
-            raise reply
+    # A hash that was written and could not expire would tell of classes that are gone.
+    connection.call(*scripts.REMEMBER.command((key,), (TTL, *flat)))
 
 
 def read(connection: Connection, languages: Sequence[str]) -> list[dict[str, bytes] | ResponseError]:

@@ -217,3 +217,30 @@ def release(
         (keys.in_flight(member), memory[0], keys.QUEUES, keys.SCHEDULE, marker, *plan.keys),
         (receipt, ttl, memory[1], len(fields), *flat, *plan.arguments),
     )
+
+
+def resume(
+    connection: Connection,
+    name: str,
+    member: bytes,
+    *,
+    queue: str,
+    payload: bytes,
+    barriers: Sequence[tuple[str, int]],
+    ttl: int,
+) -> list[Any]:
+    """Put a job that does nothing in the place of a failed step; reply of ``resume.lua``.
+
+    Parameters:
+      name: The set that the step is in, ``dead`` or ``retry``.
+      barriers: Of its callback stack, and their value where they are gone.
+      ttl: Seconds that new barriers live.
+    """
+    stack = [key for barrier, _ in barriers for key in keys.barrier(barrier)]
+    reply: list[Any] = connection.call(
+        *scripts.RESUME.command(
+            (name, keys.QUEUES, keys.queue(queue), *stack),
+            (member, queue, payload, ttl, *(value for _, value in barriers)),
+        )
+    )
+    return reply

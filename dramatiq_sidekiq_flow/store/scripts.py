@@ -1,8 +1,8 @@
 """The Lua scripts: one file an operation, its name is the file's.
 
-A script is sent by its SHA; where the server does not know it (a restart, a
-failover, SCRIPT FLUSH) it is loaded and sent again, which every script here
-allows.
+A script is sent by its SHA.  Where the server does not know it (a restart, a
+failover, SCRIPT FLUSH) the source is sent in its place, after which the server
+knows it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ RECOVER = Script("recover")
 RELEASE = Script("release")
 REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
+RESUME = Script("resume")
 STAGE = Script("stage")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
@@ -78,8 +79,17 @@ ALL = (
     RELEASE,
     REMEMBER,
     REQUEUE,
+    RESUME,
     STAGE,
     START,
     STORE_CALLBACKS,
     TRIAL,
 )
+
+_SOURCES = {script.sha: script.source for script in ALL}
+
+
+def with_source(command: Command) -> Command:
+    """The command that runs a script by its source, for the one that runs it by its SHA."""
+    _, sha, *rest = command
+    return ("EVAL", _SOURCES[str(sha)], *rest)

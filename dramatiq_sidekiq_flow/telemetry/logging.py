@@ -25,7 +25,7 @@ class JobLogging(JobObserver):
       >>> broker.add_middleware(JobLogging())
 
     The first word of the second line is ``done``, ``retry`` (it failed and
-    will be tried again), ``dead``, ``discard``, ``skip``, or ``lost`` (its
+    will be tried again), ``dead``, ``discard``, ``requeue``, ``skip``, or ``lost`` (its
     acknowledgement failed).  Dramatiq's own lines stay as they are; where the
     level is off, nothing is made up.
 

@@ -27,8 +27,8 @@ class Observed:
       began, ended: When the actor was about to begin and when it had ended, in
         seconds of ``time.perf_counter``; None where it never ran.
       exception: What it failed with, whatever comes of it.
-      outcome: ``done``, ``retry``, ``dead``, ``discard`` or ``skip``; ``lost``
-        where its acknowledgement failed (it runs again elsewhere).
+      outcome: ``done``, ``retry``, ``dead``, ``discard``, ``requeue`` or
+        ``skip``; ``lost`` where its acknowledgement failed (it runs again elsewhere).
       kept: For the observer, from begin to end.
     """
 

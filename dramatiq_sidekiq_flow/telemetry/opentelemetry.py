@@ -128,7 +128,7 @@ class OpenTelemetry(JobObserver):
             return
         span, token = job.kept
         span.set_attribute(OUTCOME, job.outcome)
-        if job.exception is not None:
+        if job.exception is not None and job.outcome != "requeue":
             span.record_exception(job.exception)
             span.set_attribute(ERROR_TYPE, type(job.exception).__qualname__)
             span.set_status(trace.Status(trace.StatusCode.ERROR, f"{type(job.exception).__name__}: {job.outcome}"))

@@ -138,7 +138,7 @@ class Prometheus(JobObserver):
         child = self._child(job.queue, job.actor if job.began is not None or job.outcome == "skip" else "")
         if job.began is not None:
             child.running.dec()
-        if job.outcome in ("skip", "lost"):
+        if job.outcome in ("skip", "lost", "requeue"):
             return
         if job.elapsed is not None:
             child.duration.observe(job.elapsed)

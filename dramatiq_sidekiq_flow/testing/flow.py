@@ -21,7 +21,6 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
-from ..broker.lifecycle import Lifecycle
 from ..broker.poller import promotion
 from ..embedded import EmbeddedServer
 from ..errors import ConfigurationError, FlowError
@@ -115,11 +114,10 @@ class FlowTest:
             stack.callback(broker.hand_back)
             worker = types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
             for middleware in broker.middleware:
-                if not isinstance(middleware, Lifecycle):
-                    # Time limits, event loops: what runs while a worker does.
-                    _quietly(middleware.before_worker_boot, broker, worker)
-                    stack.callback(_quietly, middleware.after_worker_shutdown, broker, worker)
-                    stack.callback(_quietly, middleware.before_worker_shutdown, broker, worker)
+                # Time limits, event loops: what runs while a worker does.
+                _quietly(middleware.before_worker_boot, broker, worker)
+                stack.callback(_quietly, middleware.after_worker_shutdown, broker, worker)
+                stack.callback(_quietly, middleware.before_worker_shutdown, broker, worker)
             self._open = stack.pop_all()
         return self
 

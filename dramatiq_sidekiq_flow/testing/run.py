@@ -62,7 +62,11 @@ class Enqueued:
     fields: dict[str, Any]
 
 
-@attrs.frozen
+#: How many steps the repr of a run names.
+_SHOWN = 10
+
+
+@attrs.frozen(repr=False)
 class Run:
     """A run, after all that could be run was run.
 
@@ -80,6 +84,10 @@ class Run:
     enqueued: tuple[Enqueued, ...]
     dead: tuple[dict[str, Any], ...]
     tree: Wire | None = None
+
+    def __repr__(self) -> str:
+        done = " > ".join(self.order[:_SHOWN]) + (" > ..." if len(self.order) > _SHOWN else "")
+        return f"Run({self.run_id!r}: {done or 'nothing done'}; {len(self.failed)} failed, {len(self.dead)} dead)"
 
     @property
     def order(self) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, overload
 import dramatiq
 from dramatiq import Middleware
 
-from ..context import current_run
+from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
 from . import signature
 from .schema import Schema
@@ -178,6 +178,8 @@ class TypedActor(dramatiq.Actor[..., R]):
             raise InvalidInput(f"{self.actor_name} takes {what}, not ({given:.200}).", (args, kwargs))
         if not args:
             return dict(kwargs) or None
+        if args[0] is None:
+            return None  # a nil, as the gem's typed jobs take it: nothing was given
         if isinstance(args[0], Mapping):
             return dict(args[0])
         if not _is(args[0], self.input):
@@ -228,7 +230,7 @@ class TypedActor(dramatiq.Actor[..., R]):
 
     def _remembered(self, schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the run's memory has of the fields that were not given."""
-        run = current_run()
+        run = find_current_run()
         names = [name for name in schema.fields if name not in values]
         if run is None or run.memory.backend is None or not names:
             return {}

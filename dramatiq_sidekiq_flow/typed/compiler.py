@@ -177,13 +177,26 @@ class Compiler:
         # What a class at the top of a module names is not looked for elsewhere.
         local = self.names if "<locals>" in cls.__qualname__ else None
         try:
-            attrs.resolve_types(cls, localns=local, include_extras=True)
+            try:
+                attrs.resolve_types(cls, localns=local, include_extras=True)
+            except TypeError:
+                # A field of the name of its type (`list: list[int]`) hides it.
+                attrs.resolve_types(cls, localns={**_names_in(cls), **(local or {})}, include_extras=True)
         except Exception as e:
             raise ConfigurationError(
                 f"The annotations of {cls.__name__} cannot be read: {e}. What they name must be at the top of its "
                 "module, or in the function that declares the actor.",
                 cls,
             ) from None
+
+
+def _names_in(cls: type) -> dict[str, Any]:
+    """What the body of a class names, but for its fields."""
+    fields = {attribute.name for attribute in attrs.fields(cls)}
+    names: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        names.update((name, value) for name, value in vars(base).items() if name not in fields)
+    return names
 
 
 def plain(kind: Any) -> Any:

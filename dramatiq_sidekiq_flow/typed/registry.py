@@ -184,6 +184,14 @@ class Registry:
                 self._missed.add(name)
         return self._copy.find(name)
 
+    def filed(self, name: str) -> Entry | None:
+        """The entry of a class in the file."""
+        return self._file.get(name)
+
+    def names(self) -> set[str]:
+        """The names in the copy and the file, as far as they were read."""
+        return {*self._file, *self._copy.raw}
+
     def beat(self, broker: SidekiqBroker) -> None:
         """Publish this process's actors and renew the copy, where it is time to."""
         now = time.monotonic()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 
+from ..wire.near_misses import check_names, no_attribute
 from ..wire.nodes import Job, check_options
 
 #: What was said of Ruby classes in this process: class name -> options.
@@ -35,9 +36,13 @@ class RubyJob:
     options: dict[str, Any]
 
     def __init__(self, job_class: str, **options: Any) -> None:
+        check_names(options)
         check_options(options)
         self.__attrs_init__(job_class, options)
         _declared[job_class] = options
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_attribute("A RubyJob", name, "Call it for a step, and start that: Workflow(TheJob(...)).run().")
 
     def __call__(self, *args: Any, **options: Any) -> Job:
         """A step of a workflow: one job of this class."""
@@ -47,3 +52,8 @@ class RubyJob:
 def declared(job_class: str) -> Mapping[str, Any] | None:
     """The options said of a Ruby class in this process."""
     return _declared.get(job_class)
+
+
+def names() -> set[str]:
+    """The Ruby classes of which anything was said in this process."""
+    return set(_declared)

@@ -1,58 +1,250 @@
-"""ActiveJob's wrapper around a job, as far as Python can read it.
+"""ActiveJob's wrapper around a job, and its arguments as Rails means them.
 
 Rails pushes an ActiveJob as a job of the adapter's class.  ``wrapped`` is the
 ActiveJob's own class, and the only argument is what ActiveJob serialized,
-whose ``arguments`` are the arguments of ``perform``.
+whose ``arguments`` are the arguments of ``perform`` (``active_job/arguments.rb``
+and ``active_job/serializers/``, Rails 6.0 to 8.1)::
+
+    Ruby                        Python
+    keywords                    keyword arguments
+    Symbol, Class, Module       str, its name
+    Date                        datetime.date
+    Time, DateTime              datetime.datetime with an offset
+    ActiveSupport::TimeWithZone datetime.datetime with its zone
+    ActiveSupport::Duration     datetime.timedelta, unless it has months or years
+    BigDecimal                  decimal.Decimal
+    Range                       Range
+    a record (GlobalID)         str, "gid://app/Model/1"
+    any Hash                    dict with string keys
+
+An object of any other serializer is refused by the serializer's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
-from ..errors import InvalidPayload, UnsupportedPayload
+import attrs
+import msgspec
+
+from ..errors import InvalidPayload, PayloadError, UnsupportedPayload, shortened
+from .codec import MAX_DEPTH
 
 #: The adapter of Rails, and the one that Sidekiq 8 brings along.
 WRAPPERS = frozenset(("ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"))
 
-#: Notes of ActiveJob's in a hash: which keys were symbols, and the like
-#: (``active_job/arguments.rb``).  In Python all keys are strings anyway.
-_NOTES = frozenset(("_aj_symbol_keys", "_aj_ruby2_keywords", "_aj_hash_with_indifferent_access"))
+#: Marks the hash at the end of the arguments whose keys are keyword arguments.
+_KEYWORDS = "_aj_ruby2_keywords"
 
-_OBJECTS = {
-    "_aj_globalid": "a record (GlobalID), which only Ruby can load. Pass its id instead.",
-    "_aj_serialized": "a Ruby object. Pass strings, numbers, booleans, nil, arrays and hashes instead.",
-}
+#: Notes of ActiveJob's in a hash: which keys were symbols, and the like.  In
+#: Python all keys are strings anyway.
+_NOTES = frozenset(("_aj_symbol_keys", _KEYWORDS, "_aj_hash_with_indifferent_access"))
+
+_GLOBAL_ID = "_aj_globalid"
+_OBJECT = "_aj_serialized"
+
+#: Parts of a Duration whose length does not depend on the calendar.
+_EXACT_PARTS = frozenset(("weeks", "days", "hours", "minutes", "seconds"))
+
+_AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any]]:
-    """The actor's name and its arguments.
+@attrs.frozen
+class Range:
+    """A Range of Ruby: ``1..5``, ``1...5`` without its end, ``1..`` without one.
+
+    Attributes:
+      begin, end: The bounds; None where there is none.
+      exclude_end: Whether the end is not part of it (three dots).
+    """
+
+    begin: Any
+    end: Any
+    exclude_end: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether a value lies between the bounds, as Ruby's ``cover?``."""
+        if self.begin is not None and value < self.begin:
+            return False
+        if self.end is None:
+            return True
+        return bool(value < self.end if self.exclude_end else value <= self.end)
+
+
+def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[str, Any]]:
+    """The actor's name, its arguments, and its keyword arguments.
 
     Parameters:
       fields: A payload whose class is one of :data:`WRAPPERS`.
       raw: Its bytes, for errors.
 
     Raises:
-      InvalidPayload: where it is not what ActiveJob writes.
-      UnsupportedPayload: for arguments that exist in Ruby only.
+      InvalidPayload: if it is not what ActiveJob writes.
+      UnsupportedPayload: if an argument exists in Ruby only.
     """
     args = fields.get("args")
     job = args[0] if type(args) is list and len(args) == 1 else None
     if type(job) is not dict:
-        raise InvalidPayload(f"The job is no ActiveJob, though its class is {fields['class']}.", raw)
+        raise InvalidPayload(
+            f"The job's args must be what ActiveJob serialized, since its class is {fields['class']}.", raw
+        )
     name = fields.get("wrapped") or job.get("job_class")
     arguments = job.get("arguments")
     if type(name) is not str or not name or type(arguments) is not list:
         raise InvalidPayload("The ActiveJob has no class, or no array of arguments.", raw)
-    return name, [_plain(value, f"arguments[{index}]", raw) for index, value in enumerate(arguments)]
+    keywords: dict[str, Any] = {}
+    if arguments and type(arguments[-1]) is dict and _KEYWORDS in arguments[-1]:
+        *arguments, last = arguments
+        keywords = _value(last, f"arguments[{len(arguments)}]", raw)
+    return name, [_value(value, f"arguments[{index}]", raw) for index, value in enumerate(arguments)], keywords
 
 
-def _plain(value: Any, path: str, raw: bytes) -> Any:
-    if type(value) is list:
-        return [_plain(item, f"{path}[{index}]", raw) for index, item in enumerate(value)]
-    if type(value) is not dict:
+def decode_context(context: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job hands on to the next (tenant, locale, trace), for an actor to read.
+
+    The attributes of Rails' CurrentAttributes, under ``cattr``, ``cattr_1`` and
+    so on, become a dict with values as those of arguments (:func:`unwrap`):
+    Sidekiq 7 writes an object of them, Sidekiq 8 what ActiveJob serialized.
+    What cannot be decoded, and every other key, stays as it is in the payload.
+    """
+    return {key: _attributes(value) if _is_attributes(key) else value for key, value in context.items()}
+
+
+def _is_attributes(key: str) -> bool:
+    return key == "cattr" or key.startswith("cattr_")
+
+
+def _attributes(stored: Any) -> Any:
+    pairs = list(stored.items()) if type(stored) is dict else stored
+    if type(pairs) is not list:
+        return stored
+    decoded: dict[str, Any] = {}
+    for pair in pairs:
+        if type(pair) not in (list, tuple) or len(pair) != 2:
+            return stored
+        name = _decoded(pair[0])
+        if type(name) is not str:
+            return stored
+        if name not in _NOTES:
+            decoded[name] = _decoded(pair[1])
+    return decoded
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return _value(value, "cattr", b"")
+    except PayloadError:
         return value
-    for key, what in _OBJECTS.items():
-        if key in value:
-            raise UnsupportedPayload(f"The ActiveJob {path} is {what}", raw)
-    return {key: _plain(item, f"{path}.{key}", raw) for key, item in value.items() if key not in _NOTES}
+
+
+def _value(value: Any, path: str, raw: bytes, depth: int = MAX_DEPTH) -> Any:
+    kind = type(value)
+    if kind is not list and kind is not dict:
+        return value
+    if depth <= 0:
+        raise InvalidPayload(f"The ActiveJob's arguments are nested deeper than {MAX_DEPTH} levels.", raw)
+    if kind is list:
+        return [_value(item, f"{path}[{index}]", raw, depth - 1) for index, item in enumerate(value)]
+    if _OBJECT in value:
+        return _object(value, path, raw, depth)
+    if len(value) == 1 and _GLOBAL_ID in value:
+        return value[_GLOBAL_ID]
+    plain: dict[str, Any] = {}
+    for key, item in value.items():
+        if key not in _NOTES:
+            plain[key] = _value(item, f"{path}.{key}", raw, depth - 1)
+    return plain
+
+
+def _object(value: dict[str, Any], path: str, raw: bytes, depth: int) -> Any:
+    serializer = value[_OBJECT]
+    read = _SERIALIZERS.get(serializer) if type(serializer) is str else None
+    if read is None:
+        raise UnsupportedPayload(
+            f"The ActiveJob's {path:.200} is an object of {shortened(serializer)}, which only Ruby can read. "
+            "Pass strings, numbers, booleans, nil, arrays and hashes instead.",
+            raw,
+        )
+    try:
+        return read({key: _value(item, f"{path}.{key}", raw, depth - 1) for key, item in value.items()})
+    except _NotExact as e:
+        raise UnsupportedPayload(f"The ActiveJob's {path:.200} is {e}", raw) from None
+    except (ArithmeticError, KeyError, TypeError, ValueError, msgspec.MsgspecError):
+        raise InvalidPayload(f"The ActiveJob's {path:.200} is not what {serializer} writes.", raw) from None
+
+
+class _NotExact(Exception):
+    """A value that Python has no exact form for; the text says which, and what to do."""
+
+
+def _name(value: dict[str, Any]) -> str:
+    if type(value["value"]) is not str:
+        raise TypeError
+    return value["value"]
+
+
+def _date(value: dict[str, Any]) -> date:
+    return msgspec.convert(value["value"], date)
+
+
+def _time(value: dict[str, Any]) -> datetime:
+    return msgspec.convert(value["value"], _AwareDatetime)
+
+
+def _time_with_zone(value: dict[str, Any]) -> datetime:
+    moment = _time(value)
+    name = value.get("time_zone")
+    if type(name) is not str:  # Rails 6
+        return moment
+    try:
+        return moment.astimezone(ZoneInfo(name))
+    except (KeyError, ValueError, OSError, OverflowError):
+        # A machine without this zone: the same moment, with the offset that it had.
+        return moment
+
+
+def _duration(value: dict[str, Any]) -> timedelta:
+    parts = value["parts"]
+    parts = dict(parts) if type(parts) is list else parts
+    if type(parts) is not dict:
+        raise TypeError
+    unknown = sorted(parts.keys() - _EXACT_PARTS)
+    if unknown:
+        raise _NotExact(
+            f"a Duration with {' and '.join(map(shortened, unknown))}, whose length depends on the calendar. "
+            "Pass weeks, days, hours, minutes or seconds, or a date."
+        )
+    for length in parts.values():
+        if type(length) not in (int, float, Decimal):
+            raise TypeError
+    return timedelta(**{unit: float(length) if type(length) is Decimal else length for unit, length in parts.items()})
+
+
+def _decimal(value: dict[str, Any]) -> Decimal:
+    return Decimal(_name(value))
+
+
+def _range(value: dict[str, Any]) -> Range:
+    if type(value["exclude_end"]) is not bool:
+        raise TypeError
+    return Range(value["begin"], value["end"], value["exclude_end"])
+
+
+_SERIALIZERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    f"ActiveJob::Serializers::{name}Serializer": read
+    for name, read in {
+        "Symbol": _name,
+        "Module": _name,
+        "Date": _date,
+        "Time": _time,
+        "DateTime": _time,
+        "TimeWithZone": _time_with_zone,
+        "Duration": _duration,
+        "BigDecimal": _decimal,
+        "Range": _range,
+    }.items()
+}

@@ -12,14 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Union
+from typing import Any, NoReturn, Union
 
 import attrs
 import msgspec
 
-from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow
+from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow, cut
 from . import codec
 from .dialect import KEYS, WORKFLOW
+from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
 from .shapes import MAX_DELAY, Shape
 
 #: A node in its wire form.
@@ -33,18 +34,24 @@ NOOP_CLASS = WORKFLOW.noop_class
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
 
-#: Written by us or by the pusher; never an option of a job.
+#: Written by us or by the pusher; never an option of a class.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
     """See that job options mean in Sidekiq what they say (``job_util.rb``, ``validate``).
+
+    Parameters:
+      of_job: They are those of one job, not of a class: it may be given its ``jid``.
 
     Raises:
       InvalidOptions: naming the option.
     """
     for name, value in options.items():
-        if name in RESERVED:
+        if name == "jid" and of_job:
+            if type(value) is not str or not value:
+                raise InvalidOptions(f"jid must be text, such as a message's id, not {value!r}.", value)
+        elif name in RESERVED:
             raise InvalidOptions(f"{name!r} is no option of a job; it is written by the library.", value)
         if name in ("queue", "retry_queue") and (not isinstance(value, str) or not value):
             raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
@@ -77,7 +84,8 @@ class Job:
       job_class: Ruby constant (``"Docs::Extract"``) or actor name.
       *args: JSON values, the arguments of ``perform``.
       **options: Sidekiq's job options: ``queue``, ``retry``, ``tags``,
-        ``backtrace``, ``dead``, ``retry_for`` (seconds), ``retry_queue``...
+        ``backtrace``, ``dead``, ``retry_for`` (seconds), ``retry_queue``,
+        ``jid`` (the job's id, made when it is pushed unless given)...
         What is not said is taken from the class where it is known, else from
         Sidekiq's defaults (queue ``default``, retry ``True``).
 
@@ -92,9 +100,16 @@ class Job:
     def __init__(self, job_class: str, *args: Any, **options: Any) -> None:
         if not isinstance(job_class, str) or not job_class:
             raise InvalidWorkflow(f"A job needs the name of a class or actor, not {job_class!r}.", job_class)
+        check_names(options)
+        self._set(job_class, args, options)
+
+    def _set(self, job_class: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         codec.check(args, "args")
-        check_options(options)
+        check_options(options, of_job=True)
         self.__attrs_init__(job_class, args, options)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise no_attribute("A Job", name, "Start it: Workflow(Job(...)).run().")
 
     def __repr__(self) -> str:
         said = [repr(self.job_class), *map(repr, self.args), *(f"{k}={v!r}" for k, v in self.options.items())]
@@ -103,11 +118,16 @@ class Job:
 
 @attrs.frozen(init=False, repr=False)
 class Chain:
-    """Nodes that run one after another.  An empty chain completes at once."""
+    """Nodes that run one after another.  An empty chain completes at once.
+
+    Raises:
+      InvalidWorkflow: if a list of nodes is given: ``Chain(*nodes)``.
+    """
 
     children: tuple[Any, ...]
 
     def __init__(self, *children: Any) -> None:
+        check_children("Chain", children)
         self.__attrs_init__(children)
 
     def __repr__(self) -> str:
@@ -116,11 +136,16 @@ class Chain:
 
 @attrs.frozen(init=False, repr=False)
 class Group:
-    """Nodes that run side by side; complete when all are.  Empty: at once."""
+    """Nodes that run side by side; complete when all are.  Empty: at once.
+
+    Raises:
+      InvalidWorkflow: if a list of nodes is given: ``Group(*nodes)``.
+    """
 
     children: tuple[Any, ...]
 
     def __init__(self, *children: Any) -> None:
+        check_children("Group", children)
         self.__attrs_init__(children)
 
     def __repr__(self) -> str:
@@ -136,16 +161,21 @@ class WithDelay:
 
     Parameters:
       task: The node.
-      delay: Milliseconds, or a timedelta.
+      delay: Milliseconds (250.5, too), or a timedelta.  Below 100 ms a warning says so.
     """
 
     task: Any
-    delay: int
+    delay: int | float
 
-    def __init__(self, task: Any, delay: int | timedelta) -> None:
+    def __init__(self, task: Any, delay: int | float | timedelta) -> None:
         if isinstance(delay, timedelta):
             delay = round(delay.total_seconds() * 1000)
-        if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
+        elif type(delay) in (int, float):
+            warn_of_short(delay)
+        self._set(task, delay)
+
+    def _set(self, task: Any, delay: int | float) -> None:
+        if type(delay) not in (int, float) or not 0 <= delay <= MAX_DELAY:
             raise InvalidWorkflow(f"delay must be milliseconds (0 or more) or a timedelta, not {delay!r:.50}.", delay)
         self.__attrs_init__(task, delay)
 
@@ -210,7 +240,9 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
-            f"{node!r} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...).", node
+            f"{node!r:.200} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...)."
+            f"{what_it_is(node)}",
+            node,
         )
     return wire
 
@@ -220,7 +252,7 @@ def walk(node: Any) -> Iterator[Any]:
     if isinstance(node, (Chain, Group)):
         for child in node.children:
             yield from walk(child)
-    elif isinstance(node, WithDelay):
+    elif isinstance(node, (WithDelay, Namespace)):
         yield from walk(node.task)
     else:
         yield node
@@ -254,10 +286,15 @@ def load(wire: Any) -> Node:
 def _load(wire: Wire) -> Node:
     kind = wire["__type__"]
     if kind == "job":
-        options = {k: v for k, v in wire.items() if k not in RESERVED}
-        return Job(wire["class"], *wire["args"], **options)
+        options = {k: v for k, v in wire.items() if k not in RESERVED or k == "jid"}
+        job = Job.__new__(Job)
+        # Written by another program, which may have options of its own.
+        job._set(wire["class"], tuple(wire["args"]), options)
+        return job
     if kind == "with_delay":
-        return WithDelay(_load(wire["task"]), delay=int(wire["delay"]))
+        delayed = WithDelay.__new__(WithDelay)
+        delayed._set(_load(wire["task"]), wire["delay"])
+        return delayed
     children = map(_load, wire["children"])
     return Chain(*children) if kind == "chain" else Group(*children)
 
@@ -287,7 +324,26 @@ def validate(wire: Any) -> None:
     try:
         msgspec.convert(wire, Shape)
     except (msgspec.ValidationError, RecursionError) as e:
-        raise InvalidNode(f"This is no workflow tree: {e}", wire) from None
+        raise InvalidNode(f"This is no workflow tree: {cut(e)}", wire) from None
+    check_depth(wire)
+
+
+def check_depth(wire: Wire) -> None:
+    """See that a tree is not nested deeper than Ruby reads, nor than Python can walk it.
+
+    Raises:
+      InvalidNode: if it is.
+    """
+    levels = [(wire, codec.MAX_DEPTH)]
+    while levels:
+        node, depth = levels.pop()
+        if depth <= 0:
+            raise InvalidNode(f"The workflow tree is nested deeper than {codec.MAX_DEPTH} levels.", wire)
+        if "task" in node:
+            levels.append((node["task"], depth - 1))
+        elif "children" in node:
+            nested = [child for child in node["children"] if child["__type__"] != "job"]
+            levels.extend((child, depth - 2) for child in nested)
 
 
 def total_delay(wire: Wire) -> float:
@@ -299,6 +355,13 @@ def total_delay(wire: Wire) -> float:
         return float(wire.get("delay", 0))
     delays = [total_delay(child) for child in wire.get("children", ())]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)
+
+
+def latest_start(wire: Wire) -> float:
+    """The latest ``at`` of the jobs of a tree, in epoch seconds; 0 where none has one."""
+    if wire["__type__"] == "reference":
+        return 0.0  # its ``at`` is a place in a chain; chains whose jobs have one are not stored
+    return max((float(job.get("at", 0)) for job in jobs(wire)), default=0.0)
 
 
 def completes_at_once(node: Wire) -> bool:

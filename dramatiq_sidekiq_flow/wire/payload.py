@@ -10,15 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload
+from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from . import active_job, codec
 from .callbacks import Callback, load_stack
 from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, spoken
+from .shapes import MAX_NAME
 
 #: What Sidekiq writes for a class that says nothing (``default_job_options``).
 DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
@@ -33,6 +34,16 @@ RETRY_HORIZON = 21 * 86_400
 #: thousand years.  In seconds.
 MAX_TTL = 1000 * 365 * 86_400
 
+#: The last second of the year 9999.  A stamp after it, or before 1970, is damaged.
+MAX_STAMP = 253_402_300_799
+
+#: A larger ``retry_count`` is read as this one, so that the wait, ``count ** 4``,
+#: stays a number that Redis takes.
+MAX_RETRY_COUNT = 1_000_000
+
+#: Sidekiq refuses a larger ``retry_for`` (``job_util.rb``, ``validate``).  In seconds.
+MAX_RETRY_FOR = 1_000_000_000
+
 #: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
 MAX_ERROR_MESSAGE = 10_000
 
@@ -43,10 +54,38 @@ NAMESPACE_KEY = "memory_namespace"
 #: The class of what is no job and could not be buried as it was.
 WRAPPER_CLASS = "MalformedPayload"
 
-#: Handed on from a finished step to the next: tenant, locale and trace.
-#: (Where a Ruby program keeps several kinds of CurrentAttributes, there is a
-#: ``cattr_1`` beside ``cattr``, and so on.)
-INHERITED = frozenset(("cattr", "locale", "traceparent", "tracestate", "baggage"))
+#: The context of a job: handed on from a finished step to the next, and to
+#: what a job sends.  Attributes of the request, locale and time zone, the
+#: tenant (apartment, acts_as_tenant, activerecord-multi-tenant), and traces
+#: (W3C, Sentry, Datadog).
+INHERITED = frozenset(
+    (
+        "cattr",
+        "locale",
+        "tz",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "apartment",
+        "acts_as_tenant",
+        "multi_tenant",
+        "trace_propagation_headers",
+        "sentry_user",
+    )
+)
+
+#: And keys that begin so: where a Ruby program keeps several kinds of
+#: CurrentAttributes, there is a ``cattr_1`` beside ``cattr``, and so on.
+INHERITED_PREFIXES = ("cattr_", "x-datadog-")
+
+
+def is_inherited(key: str, others: Collection[str] = ()) -> bool:
+    """Whether a key belongs to the context of a job.
+
+    Parameters:
+      others: Keys that belong to it here, beyond the usual ones.
+    """
+    return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
 
 @attrs.frozen
@@ -58,6 +97,7 @@ class Payload:
       fields: The whole object, every key of it, and the jid where it had none.
       actor_name: ``class``, or ``wrapped`` for a carrier or an ActiveJob.
       args: The arguments, for an ActiveJob those inside it.
+      kwargs: The keyword arguments of an ActiveJob; no other job has any.
       jid: The job's id; where none was written, one made from the bytes, so
         that the same bytes delivered twice are the same job.
       stack: The callback stack, top last.
@@ -73,6 +113,7 @@ class Payload:
     stack: tuple[Callback, ...]
     dialect: Dialect = WORKFLOW
     namespace: str = ""
+    kwargs: Mapping[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
@@ -86,19 +127,18 @@ class Payload:
           PayloadError: one of its kinds, with the raw bytes as value.
         """
         fields = _object(raw)
-        name = fields.get("class")
+        name: Any = fields.get("class")
         if name == WRAPPER_CLASS:
             # Retried from dead: what was wrong with it then is wrong with it still.
             return cls.decode(_wrapped(fields, raw))
-        if type(name) is not str or not name:
-            raise InvalidPayload(f"The job has no class: {name!r}.", raw)
+        _check_name(name, "class", raw)
         args = fields.get("args")
         if type(args) is not list:
-            raise InvalidPayload(f"The job's args are no array: {args!r:.200}.", raw)
+            raise InvalidPayload(f"The job's args must be an array, not {shortened(args)}.", raw)
         if fields.get("encrypt"):
             raise UnsupportedPayload("The job's last argument is encrypted (Sidekiq Enterprise); run it in Ruby.", raw)
         if "_f" in fields:
-            raise UnsupportedPayload(f"The job is in the unknown format _f={fields['_f']!r}.", raw)
+            raise UnsupportedPayload(f"The job is in the unknown format _f={shortened(fields['_f'])}.", raw)
         stack: tuple[Callback, ...] = ()
         dialect = spoken(fields)
         callbacks = fields.get(dialect.callbacks_key)
@@ -109,17 +149,21 @@ class Payload:
                 stack = load_stack(callbacks)
             except PayloadError as e:
                 raise type(e)(e.message, raw) from None
+        kwargs: dict[str, Any] = {}
         if name in NOOP_CLASSES and type(fields.get("wrapped")) is str:
             name = fields["wrapped"]
+            _check_name(name, "wrapped", raw)
         elif name in active_job.WRAPPERS:
-            name, args = active_job.unwrap(fields, raw)
-        jid = fields.get("jid")
-        if type(jid) is not str or not jid:
-            jid = fingerprint(raw)
+            name, args, kwargs = active_job.unwrap(fields, raw)
+            _check_name(name, "wrapped", raw)
+        run_id = fields.get(dialect.run_id_key)
+        if type(run_id) is str and len(run_id) > MAX_NAME:
+            raise InvalidPayload(f"The job's {dialect.run_id_key} is longer than {MAX_NAME} characters.", raw)
         namespace = fields.get(NAMESPACE_KEY) or ""
         if type(namespace) is not str:
-            raise InvalidPayload(f"The job's {NAMESPACE_KEY} is no name: {namespace!r:.200}.", raw)
-        return cls(raw, fields, name, args, jid, stack, dialect, namespace)
+            raise InvalidPayload(f"The job's {NAMESPACE_KEY} must be a name, not {shortened(namespace)}.", raw)
+        jid: str = fields["jid"]
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs)
 
     @property
     def run_id(self) -> str | None:
@@ -130,28 +174,61 @@ class Payload:
     @property
     def retries(self) -> int:
         """How many retries were made: ``retry_count`` is 0 on the first failure."""
-        count = self.fields.get("retry_count")
-        return count + 1 if type(count) is int else 0
+        count = retry_count(self.fields)
+        return 0 if count is None else count + 1
 
-    def inherited(self) -> dict[str, Any]:
-        """The keys that a continuation takes over."""
-        return {key: value for key, value in self.fields.items() if key in INHERITED or key.startswith("cattr_")}
+    def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
+        """The context: the keys that a continuation takes over; see :func:`is_inherited`."""
+        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
 
 
 def seconds(stamp: Any) -> float | None:
     """Epoch seconds of a time stamp of any Sidekiq version.
 
     7.x writes float seconds, 8.x integer milliseconds; text is read as
-    either; anything else is None.
+    either; anything else is None, and so is a time outside 1970 to 9999.
     """
     if type(stamp) is str:
+        if len(stamp) > 40:
+            return None
         try:
             stamp = float(stamp) if "." in stamp else int(stamp)
         except ValueError:
             return None
     if type(stamp) is int:
-        return stamp / 1000
-    return stamp if type(stamp) is float else None
+        return stamp / 1000 if 0 <= stamp <= MAX_STAMP * 1000 else None
+    if type(stamp) is float and 0 <= stamp <= MAX_STAMP:
+        return stamp
+    return None
+
+
+def retry_count(fields: Mapping[str, Any]) -> int | None:
+    """The ``retry_count`` of a job; None before its first failure, and for anything but an integer.
+
+    -1 is what a first failure becomes when a person retries it; what lies
+    outside -1 to :data:`MAX_RETRY_COUNT` is read as the nearer end.
+    """
+    count = fields.get("retry_count")
+    return min(max(count, -1), MAX_RETRY_COUNT) if type(count) is int else None
+
+
+def retry_for(fields: Mapping[str, Any]) -> float | None:
+    """For how many seconds after the first failure a job is tried again; None where its ``retry`` decides."""
+    limit = fields.get("retry_for")
+    if type(limit) is not int and type(limit) is not float:
+        return None
+    return float(min(max(limit, -1), MAX_RETRY_FOR))
+
+
+def expiry(fields: Mapping[str, Any]) -> float | None:
+    """After which epoch second a job is not to run (Sidekiq Pro); None where it never expires.
+
+    An integer may be seconds, too; it is milliseconds where these seconds would be after the year 9999.
+    """
+    limit = fields.get("expiry")
+    if type(limit) is int and abs(limit) <= MAX_STAMP:
+        return float(limit)
+    return seconds(limit)
 
 
 def fingerprint(raw: bytes) -> str:
@@ -172,11 +249,13 @@ def failed(
         (``backtrace: true`` all, an integer that many).
     """
     after = dict(fields)
-    after["queue"] = fields.get("retry_queue") or queue
+    retry_queue = fields.get("retry_queue")
+    # Of another type it would name a queue that nobody takes from.
+    after["queue"] = retry_queue if type(retry_queue) is str and retry_queue else queue
     after["error_message"] = error_message(error)
     after["error_class"] = type(error).__name__
-    count = fields.get("retry_count")
-    if type(count) is int:
+    count = retry_count(fields)
+    if count is not None:
         after["retried_at"] = now
         after["retry_count"] = count + 1
     else:
@@ -218,7 +297,8 @@ def buried(raw: bytes, error: FlowError, *, now: float, queue: str) -> bytes:
     ``args`` shows it as text, and ``raw`` holds the bytes in base64.
     """
     try:
-        fields = _object(raw)
+        # Of any size: wrapped, it would grow by a third each time that it is retried.
+        fields = _object(raw, limited=False)
     except FlowError:
         fields = {"jid": fingerprint(raw), "created_at": now}
     if type(fields.get("class")) is not str or type(fields.get("args")) is not list:
@@ -230,13 +310,23 @@ def buried(raw: bytes, error: FlowError, *, now: float, queue: str) -> bytes:
     return codec.encode(failed(fields, error, now=now, queue=queue))
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _object(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
     """The JSON object of a payload, with a jid: Sidekiq's pages and buttons know a job by it."""
-    fields = codec.decode(raw)
+    fields = codec.decode(raw, limited=limited)
     jid = fields.get("jid")
-    if type(jid) is not str or not jid:
+    if type(jid) is not str or not 0 < len(jid) <= MAX_NAME:
         fields["jid"] = fingerprint(raw)
     return fields
+
+
+def _check_name(name: Any, key: str, raw: bytes) -> None:
+    """See that a class has a name that a log line can hold."""
+    if type(name) is not str or not name:
+        raise InvalidPayload(f"The job's {key} must be the name of a class, not {shortened(name)}.", raw)
+    if len(name) > MAX_NAME:
+        raise InvalidPayload(
+            f"The job's {key} must be a name of at most {MAX_NAME} characters; {shortened(name)} has {len(name)}.", raw
+        )
 
 
 def _wrapped(fields: Mapping[str, Any], raw: bytes) -> bytes:

@@ -1,11 +1,13 @@
 """The shape of a tree in wire form, checked by msgspec in C for each step that arrives.
 
-Other keys (a job's options) are let through; nothing is built from these.
+Of a job, what decides where it goes and when it is tried again is checked
+before the step in front of it runs: found later, the work would be done and
+the run stuck.  Other keys are let through; nothing is built from these.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Optional, Union
 
 import msgspec
 
@@ -13,10 +15,31 @@ import msgspec
 #: what floats and Redis count.
 MAX_DELAY = 10**15
 
+#: How long the name of a class, an actor or a queue may be, in characters.
+MAX_NAME = 255
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+_InMilliseconds = msgspec.Meta(ge=-MAX_DELAY, le=MAX_DELAY)
+_InSeconds = msgspec.Meta(ge=-MAX_DELAY // 1000, le=MAX_DELAY // 1000)
+_Milliseconds = Union[Annotated[int, _InMilliseconds], Annotated[float, _InMilliseconds]]
+_Seconds = Union[Annotated[int, _InSeconds], Annotated[float, _InSeconds]]
+
 
 class _JobShape(msgspec.Struct, tag_field="__type__", tag="job"):
-    job_class: str = msgspec.field(name="class")
+    # As Sidekiq's client checks them when it pushes (``job_util.rb``): a key
+    # that is there with null counts as said, so a queue or an ``at`` of null
+    # is refused; ``retry``, ``tags`` and ``jid`` may be null there, too.
+    job_class: _Name = msgspec.field(name="class")
     args: list[Any]
+    queue: Union[_Name, msgspec.UnsetType] = msgspec.UNSET
+    at: Union[_Seconds, msgspec.UnsetType] = msgspec.UNSET
+    jid: Optional[_Name] = None
+    retry: Union[bool, int, None] = None
+    retry_queue: Optional[_Name] = None
+    retry_for: Optional[_Seconds] = None
+    tags: Optional[list[Any]] = None
+    wrapped: Optional[_Name] = None
+    memory_namespace: Optional[str] = None
 
 
 class _ChainShape(msgspec.Struct, tag_field="__type__", tag="chain"):
@@ -28,15 +51,15 @@ class _GroupShape(msgspec.Struct, tag_field="__type__", tag="group"):
 
 
 class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
-    delay: Union[Annotated[int, msgspec.Meta(le=MAX_DELAY)], Annotated[float, msgspec.Meta(le=MAX_DELAY)]]
+    delay: _Milliseconds
     task: Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
 
 
 class _ReferenceShape(msgspec.Struct, tag_field="__type__", tag="reference"):
     chain: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     sha: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-    at: Annotated[int, msgspec.Meta(ge=0)]
-    delay: Union[int, float] = 0
+    at: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    delay: _Milliseconds = 0
 
 
 Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]

@@ -21,7 +21,8 @@ from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage, new_jid
-from ..context import Memory, namespaced
+from ..broker.step_hooks import StepHooks
+from ..context import Memory, current_job, namespaced
 from ..errors import BarrierExpired, FlowError, WrongType
 from ..store import runs
 from ..store.barriers import Barrier
@@ -44,7 +45,9 @@ from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
 from ..wire.references import is_reference
 from . import own_barriers
 from .collisions import Collision, collisions
+from .dropped_output import DroppedOutput
 from .plan import Ids, Plan, Source, barrier_ttl, completes_at_once, plan
+from .precheck import Precheck
 
 
 class Completion:
@@ -59,6 +62,9 @@ class Completion:
       barriers: The application's own, instead of those inside ``advance.lua``.
       callback_storage: Where callback stacks are kept; None: in the payload.
     """
+
+    #: Whether a run that is started again under its id must make the same jobs, whatever their messages' ids.
+    derives_ids = False
 
     def __init__(
         self,
@@ -92,7 +98,9 @@ class Completion:
             self.retrieve, self._store = callback_storage.retrieve, callback_storage.store
         #: Callback stacks travel whole.
         self.inline = self.references is None and self.retrieve is None
+        self.dropped = DroppedOutput(getattr(broker, "local", broker), memory is not None)
         self._warned: set[str] = set()
+        self._precheck = Precheck(self)
         self._collided: set[Collision] = set()
 
     # -- what a step is pushed with -------------------------------------------
@@ -112,18 +120,22 @@ class Completion:
           ConnectionClosed: where the registry is needed and cannot be reached:
             a guess would send the step where nobody takes it.
         """
-        own = self.broker.options_of(name)
-        if own is not None or name in NOOP_CLASSES:
-            return own
-        of_class, declared = self.classes.get(name), ruby.declared(name)
-        said = None if of_class is None and declared is None else {**(declared or {}), **(of_class or {})}
-        if said is not None and "queue" in said and "retry" in said:
+        said = self.said_here(name)
+        if name in NOOP_CLASSES or (said is not None and "queue" in said and "retry" in said):
             return said
         try:
             entry = self.registry.find(name)
         except LOST as e:
             raise ConnectionClosed(e) from None
         return said if entry is None else {**entry.options, **(said or {})}
+
+    def said_here(self, name: str) -> Mapping[str, Any] | None:
+        """What this process says of a class or actor; None where it says nothing."""
+        own = self.broker.options_of(name)
+        if own is not None:
+            return own
+        of_class, declared = self.classes.get(name), ruby.declared(name)
+        return None if of_class is None and declared is None else {**(declared or {}), **(of_class or {})}
 
     def of_step(self, node: Wire) -> Mapping[str, Any]:
         """As :meth:`options`, for a step; warns where its queue is a guess."""
@@ -142,6 +154,33 @@ class Completion:
             )
         return DEFAULTS
 
+    def note_dialect(self, payload: Payload) -> None:
+        """Warn, once, of a job in another dialect than the setting's.  It goes on in its own."""
+        found = payload.dialect
+        if found is not self.dialect and found.name not in self._warned:
+            self._warned.add(found.name)
+            self.logger.warning(
+                "Job %s is a step in the dialect %r, this process starts runs in %r. Python goes on with both; a Ruby "
+                "process knows only that of its gem, and drops what follows otherwise. Set "
+                "WorkflowMiddleware(dialect=%r) where Ruby has that gem.",
+                payload.jid,
+                found.name,
+                self.dialect.name,
+                found.name,
+            )
+
+    def check_queues(self, wire: Wire) -> None:
+        """See, before a run starts, that each step has a class and a process that takes it.
+
+        Raises:
+          QueueShared: if Ruby would take a step of Python's and pass it without its work.
+        """
+        self._precheck.check(wire)
+
+    def noop_queue(self, wire: Wire) -> str:
+        """Where a delayed empty node goes that starts with its run: a queue that Python consumes."""
+        return self._precheck.noop_queue(wire)
+
     def warn_of_collisions(self, wire: Wire) -> None:
         """Warn, once, of steps that run side by side and are known to write the same fields."""
         declared = {name: getattr(actor, "output_fields", None) for name, actor in self.broker.actors.items()}
@@ -152,28 +191,26 @@ class Completion:
                 self._collided.add(found)
                 self.logger.warning("%s", found)
 
-    def noop_queue(self, finished: str | None = None) -> str:
-        """A queue that somebody consumes, for a job that does nothing.
-
-        ``default``, as the gem has it, where this process consumes it; else
-        the queue that the finished job came from.
-        """
-        declared = self.broker.get_declared_queues()
-        if "default" in declared or not (finished or declared):
-            return "default"
-        return finished or min(declared)
-
     def source(
         self,
         run_id: str | None,
         *,
         finished: Payload | None = None,
-        queue: str | None = None,
+        queue: str = "default",
         ids: Ids | None = None,
+        hooks: StepHooks | None = None,
     ) -> Source:
-        """Where a plan takes ids, time and options from."""
+        """Where a plan takes ids, time and options from.
+
+        Parameters:
+          finished: The step that the plan follows.  The first steps of a run
+            have the context of the job that starts it, if one does.
+          queue: For a job that does nothing.
+          hooks: Told of Python's steps.
+        """
         new_jid_, new_barrier = ids or (new_jid, _new_barrier)
-        inherited = finished.inherited() if finished else {}
+        before = finished or current_job()
+        inherited = before.inherited(self.broker.inherit) if before else {}
         self.broker.stamp(inherited, "advance" if finished else "start")
         return Source(
             run_id=run_id,
@@ -181,12 +218,24 @@ class Completion:
             options=self.of_step,
             new_jid=new_jid_,
             new_barrier=new_barrier,
-            noop_queue=self.noop_queue(queue),
+            noop_queue=queue,
             inherited=inherited,
             tags=(f"wf:{run_id[:8]}",) if self.tag_runs and run_id else (),
             dialect=finished.dialect if finished else self.dialect,
             store=self._store,
+            prepare=None if hooks is None else hooks.before,
         )
+
+    def hooks(self, message: SidekiqMessage | None = None) -> StepHooks | None:
+        """Hooks of other middleware for what is pushed now; None where no middleware has any.
+
+        Parameters:
+          message: The finished step; without one, a run is started.
+        """
+        if not self.broker.has_enqueue_hooks:
+            return None
+        context = None if message is None else message.context
+        return StepHooks(self.broker, context, raising=message is None)
 
     def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
         """Work out what starting a node writes, and store what its payloads refer to.
@@ -234,6 +283,8 @@ class Completion:
         advance, so it comes before it, and a crash in between writes it again.
         """
         memory = self.memory_of(payload)
+        if value is not None and payload.run_id is not None:
+            self.dropped.warn(payload.actor_name, value)
         if self.memory is None or payload.run_id is None or not isinstance(value, Mapping):
             return memory, {}
         values = namespaced(value, payload.namespace)
@@ -270,19 +321,21 @@ class Completion:
             own_barriers.advance(self, self.barriers, message, memory, fields)
             return
 
-        # Both a delay and a reference to a chain with delays have this key.
-        delays = b'"delay"' in payload.raw or self.retrieve is not None
+        # Both a delay and a reference to a chain with delays have this key; a job with a time of its own has "at".
+        delays = b'"delay"' in payload.raw or b'"at"' in payload.raw or self.retrieve is not None
         ttl = barrier_ttl(None, payload.stack) if delays else RETRY_HORIZON
         walk = [Walk(callback.barrier, kind_of(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0
         ready: Plan | None = None
+        hooks: StepHooks | None = None
         if b'"reference"' in payload.raw:
             self.keep_chains(payload.stack, ttl)
         while True:
             if planned and ready is None:
                 remaining = payload.stack[-planned].remaining
                 assert remaining is not None
-                source = self.source(payload.run_id, finished=payload, queue=message.queue_name)
+                hooks = self.hooks(message)
+                source = self.source(payload.run_id, finished=payload, queue=message.queue_name, hooks=hooks)
                 ready = self.plan(remaining, payload.stack[:-planned], source, delays=delays)
             reply = self.broker.commit.run(
                 runs.advance(
@@ -301,12 +354,14 @@ class Completion:
             if outcome == b"DONE":
                 if ready is not None and ready.scheduled:
                     self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
+                if hooks is not None:
+                    hooks.after()
                 return
             if outcome == b"GONE":
                 self.logger.debug("Job %s had left flight: sent twice, or recovered elsewhere.", payload.jid)
                 return
             if outcome == b"PLAN":
-                planned, ready = int(reply[1]), None
+                planned, ready, hooks = int(reply[1]), None, None
             elif outcome != b"STAGE":
                 raise refusal(reply)
             # STAGE: the chunks vanished before they were committed; lay them down again.
@@ -324,7 +379,10 @@ def refusal(reply: list[Any]) -> FlowError:
     key = reply[1].decode()
     if reply[0] == b"EXPIRED":
         return BarrierExpired(
-            f"The barrier {key} is gone, so the run cannot go on from here. It expired, or somebody removed it.", key
+            f"The barrier {key} is gone, so the run cannot go on from here: it expired, or somebody removed it. The "
+            "step itself is done; a retry runs it again, and ends here again. To start what remains of the run "
+            "without it: python -m dramatiq_sidekiq_flow release app:broker JID, or restart_remaining(broker, jid).",
+            key,
         )
     return WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", reply[1])
 

@@ -1,11 +1,12 @@
 """What follows when a node starts: barriers to make, jobs to push.
 
-Pure: no Redis, no Dramatiq, no clock (a callback storage is asked through
-:class:`Source`).  A plan is the outcome of running a
+Pure: no Redis, no Dramatiq (a callback storage is asked through :class:`Source`,
+which also says the time).  A plan is the outcome of running a
 node with a callback stack, worked out to the end, so that one script can
 write it in one step.  It mirrors what the gem does one command at a time:
 
-* a job is pushed, with the stack (and to ``schedule`` when delayed);
+* a job is pushed, with the stack (and to ``schedule`` when delayed, or when its
+  option ``at`` lies ahead; a delay goes before ``at``);
 * a chain makes a barrier of 1 for what remains, and starts its first child;
 * a group makes a barrier of its size, and starts every child;
 * an empty chain or group completes at once, and a delayed one becomes a
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,9 +30,9 @@ import attrs
 import msgspec
 
 from ..wire import codec
-from ..wire.callbacks import Callback, delay_ahead, dump_stack
+from ..wire.callbacks import Callback, delay_ahead, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
-from ..wire.nodes import Wire, completes_at_once, total_delay
+from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
 from ..wire.payload import MAX_TTL, RETRY_HORIZON
 
 #: A barrier that has released is kept for a day, as the gem keeps it.
@@ -87,6 +89,8 @@ class Source:
       inherited: Keys handed on by the step before (trace, tenant).
       tags: Added to each job's ``tags``.
       dialect: What the workflow's keys are called.
+      prepare: Called with the keys of each job that is pushed, and its delay
+        in milliseconds, before it is encoded; it may add some.
       store: What is written into a payload in place of a callback stack.
       shorten: A reference in place of what remains of a chain, where that is
         worth it.
@@ -103,6 +107,7 @@ class Source:
     inherited: Mapping[str, Any] = {}
     tags: tuple[str, ...] = ()
     dialect: Dialect = WORKFLOW
+    prepare: Callable[[dict[str, Any], float], None] | None = None
     store: Callable[[list[list[Any]]], Any] | None = None
     shorten: Callable[[Wire], Wire] | None = None
     resolve: Callable[[Wire], tuple[Wire, Wire | None]] | None = None
@@ -114,10 +119,10 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: boo
     Parameters:
       node: The tree in wire form (checked by ``wire.nodes.validate``).
       stack: The callbacks that are due when the node completes.
-      delays: False where the caller knows that no tree here holds a delay,
-        which saves looking for them.
+      delays: False where the caller knows that no tree here holds a delay or
+        an ``at``, which saves looking for them.
     """
-    build = _Build(source, barrier_ttl(node, stack) if delays else RETRY_HORIZON)
+    build = _Build(source, barrier_ttl(node, stack, source.now) if delays else RETRY_HORIZON)
     completes = build.start(node, stack, 0.0)
     made = build.barriers.items()
     return Plan(
@@ -128,11 +133,16 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: boo
     )
 
 
-def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...]) -> int:
-    """How many seconds barriers must live: all delays ahead, and the retries of a job."""
-    ahead = delay_ahead(stack)
+def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | None = None) -> int:
+    """How many seconds barriers must live: all delays ahead, and the retries of a job.
+
+    Parameters:
+      now: Epoch seconds; the clock's unless given.
+    """
+    now = time.time() if now is None else now
+    ahead = delay_ahead(stack, now)
     if node is not None:
-        ahead += total_delay(node)
+        ahead += total_delay(node) + wait_until(latest_start(node), now)
     return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))
 
 
@@ -224,10 +234,12 @@ class _Build:
         # middleware: a tenant given to the step is not overwritten.
         fields = {**source.inherited, **source.options(node), **node}
         fields.pop("__type__", None)
+        at = fields.pop("at", 0.0)
         if source.run_id is not None:
             fields[source.dialect.run_id_key] = source.run_id
         if source.tags:
-            fields["tags"] = [*fields.get("tags", ()), *(t for t in source.tags if t not in fields.get("tags", ()))]
+            said = fields.get("tags") or ()
+            fields["tags"] = [*said, *(tag for tag in source.tags if tag not in said)]
         if stack:
             if stack is not self.stack:
                 stored = dump_stack(stack)
@@ -235,13 +247,19 @@ class _Build:
                     stored = source.store(stored)
                 self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(stored))
             fields[source.dialect.callbacks_key] = self.stack_json
-        fields["jid"] = source.new_jid()
+        # A step made from a message has that message's id, whoever pushes it.
+        if type(fields.get("jid")) is not str or not fields["jid"]:
+            fields["jid"] = source.new_jid()
         fields["created_at"] = source.now
         if delay:
-            self.scheduled.append((source.now + delay / 1000, codec.encode(fields)))
+            at = source.now + delay / 1000
+        if source.prepare is not None:
+            source.prepare(fields, delay or wait_until(at, source.now))
+        if at > source.now:
+            self.scheduled.append((at, codec.encode_payload(fields)))
         else:
             fields["enqueued_at"] = source.now
-            self.pushes.setdefault(fields["queue"], []).append(codec.encode(fields))
+            self.pushes.setdefault(fields["queue"], []).append(codec.encode_payload(fields))
 
 
 def _rest(children: list[Wire]) -> Wire:

@@ -15,11 +15,14 @@ from typing import Any
 
 import attrs
 from dramatiq.errors import BrokerConnectionError
-from dramatiq.middleware import MiddlewareError
+from dramatiq.middleware import MiddlewareError, SkipMessage
 
+from ..broker import ruby_features
 from ..broker.bridge import Bridge, is_away
 from ..broker.gateway import Gateway
 from ..broker.local import encode, is_step, to_local, to_payload
+from ..broker.message import SidekiqMessage
+from ..broker.step_hooks import StepHooks
 from ..errors import ConfigurationError, FlowError, StepRejected, StepSkipped
 from ..store import relay, runs, sets
 from ..store.callback_storage import stored_keys
@@ -61,6 +64,8 @@ class Relay(Completion):
     """
 
     broker: Gateway
+    #: The first steps are enqueued on the other broker, perhaps twice.
+    derives_ids = True
 
     def __init__(self, gateway: Gateway, *others: Any) -> None:
         super().__init__(gateway, *others)
@@ -79,12 +84,21 @@ class Relay(Completion):
     # -- starting ----------------------------------------------------------------
 
     def source(
-        self, run_id: str | None, *, finished: Payload | None = None, queue: str | None = None, ids: Ids | None = None
+        self,
+        run_id: str | None,
+        *,
+        finished: Payload | None = None,
+        queue: str = "default",
+        ids: Ids | None = None,
+        hooks: StepHooks | None = None,
     ) -> Source:
         """As Completion's, but the ids of a run's first steps derive from its id."""
         if finished is None and run_id:
             ids = derived(f"run:{run_id}")
-        return super().source(run_id, finished=finished, queue=queue, ids=ids)
+        return super().source(run_id, finished=finished, queue=queue, ids=ids, hooks=hooks)
+
+    def hooks(self, message: SidekiqMessage | None = None) -> None:
+        """None: the other broker's ``enqueue`` calls them."""
 
     def writes(self, planned: Plan) -> runs.Writes:
         """What the scripts write: barriers, and what goes to Sidekiq's queues."""
@@ -137,6 +151,10 @@ class Relay(Completion):
         step = message.workflow_step = self._doing.step = Step(message.message_id)
         try:
             step.payload = self._payload(message)
+            ruby_features.check(step.payload)
+        except SkipMessage:
+            message.workflow_step = self._doing.step = None
+            raise
         except FlowError as e:
             # Its run could not go on after it: it is not run, and goes to `dead`.
             self.logger.error("Message %s cannot be run and goes to 'dead': %s", message.message_id, e)
@@ -222,7 +240,15 @@ class Relay(Completion):
         message.workflow_step = step
         payload = step.payload or self._payload(message, strict=False)
         if payload.fields.get("dead") is False or (payload.fields.get("retry") is False and error is step.exception):
-            return  # discarded, as Sidekiq does
+            if payload.run_id is None and not payload.stack:
+                return  # discarded, as Sidekiq does
+            self.logger.warning(
+                "Step %s (%s) of run %s failed and has retry: false or dead: false, but its run waits for it: it is in "
+                "'dead', and retrying it there resumes the run.",
+                payload.jid,
+                payload.actor_name,
+                payload.run_id,
+            )
         now = time.time()
         if not step.corpse:
             # Once: called again, the same bytes are the same member.

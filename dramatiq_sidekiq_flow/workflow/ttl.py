@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dramatiq.errors import ConnectionClosed
 
-from ..context import current_run
-from ..errors import InvalidOptions, NoCurrentRun
+from ..context import find_current_run
+from ..errors import InvalidOptions
 from ..store import runs, sets
 from ..store.callback_storage import stored_keys
 from ..store.connection import LOST
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .completion import Completion
 
 
-def extend_ttl(ttl: int | timedelta | None = None) -> None:
+def extend_ttl(ttl: int | timedelta | None = None) -> bool:
     """From inside an actor: let the barriers and the memory of its run live on.
 
     Nothing lives shorter than before.  A ``ttl`` that is given also holds for
@@ -40,9 +40,12 @@ def extend_ttl(ttl: int | timedelta | None = None) -> None:
         that are still ahead and Sidekiq's retry horizon of 21 days: what each
         step does by itself.
 
+    Returns:
+      Whether there is a run: False, as in the gem, if the current job belongs
+      to no workflow, and outside of actors.  A thread of an actor's own has
+      its run if it was started with ``contextvars.copy_context().run``.
+
     Raises:
-      NoCurrentRun: where the current job belongs to no workflow, and outside
-        of actors.
       InvalidOptions: for less than a second.
       ConnectionClosed: when Redis cannot be reached.
     """
@@ -53,13 +56,11 @@ def extend_ttl(ttl: int | timedelta | None = None) -> None:
             raise InvalidOptions(f"ttl must be 1000 milliseconds or more, or such a timedelta, not {ttl!r}.", ttl)
         # Never shorter than asked for.
         seconds = int(min(-(-given // 1), MAX_TTL))
-    run = current_run()
+    run = find_current_run()
     if run is None or run.keeper is None:
-        raise NoCurrentRun(
-            "extend_ttl() is for actors that are steps of a workflow, and this is none. In a thread of an actor's "
-            "own, start it with contextvars.copy_context().run."
-        )
+        return False
     run.keeper(seconds)
+    return True
 
 
 def keep(completion: Completion, payload: Payload, seconds: int | None) -> None:

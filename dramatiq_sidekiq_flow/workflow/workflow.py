@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import dramatiq
 
 from ..broker import SidekiqBroker
-from ..broker.message import job_options
+from ..broker.message import enqueued_itself, job_options, was_sent
+from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow, WrongType
 from ..store import runs
 from ..store.memory import RedisHashMemory
 from ..wire import codec
-from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, validate, walk
+from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS
 from .completion import Completion
 from .inline import warn_of_weight
+from .outline import outline
 from .plan import barrier_ttl, derived
+
+#: Attribute of a message: the run that its id is known to.
+_RUN = "sidekiq_run"
 
 
 class Workflow:
@@ -37,6 +43,11 @@ class Workflow:
     Raises:
       InvalidWorkflow, InvalidArguments, InvalidOptions: for what cannot be a
         step; nothing is enqueued.
+      ConfigurationError: if the broker cannot run workflows.
+
+    A step made from a message has that message's id as its jid, so that
+    ``message.get_result()``, abort and cancel work.  In a second run of the
+    same message the id of its step derives from both: a job has an id of its own.
     """
 
     def __init__(
@@ -46,9 +57,15 @@ class Workflow:
         *,
         seed: Mapping[str, Any] | None = None,
     ) -> None:
+        if broker is not None and not isinstance(broker, dramatiq.Broker):
+            raise InvalidWorkflow(
+                "A workflow has one node: Workflow(Chain(a, b)) for one after the other, Workflow(Group(a, b)) for "
+                f"side by side. As its broker it got {broker!r:.100}.",
+                broker,
+            )
         self.node = node
         self.seed = seed
-        self.broker = broker or dramatiq.get_broker()
+        self.broker = broker or global_broker()
         self.completion = completion_of(self.broker)
         self.wire = self._dump(node)
 
@@ -72,9 +89,17 @@ class Workflow:
 
     def start(self, run_id: str | None = None, seed: Mapping[str, Any] | None = None) -> str:
         """As :meth:`run`, with values in the run's memory before the first job exists."""
+        completion = self.completion
+        completion.broker.check_encoder()
+        wire = self.wire
         if run_id is None:
             run_id = str(uuid.uuid4())
-        completion = self.completion
+            wire = self._of_run(wire, run_id)
+        elif completion.derives_ids:
+            wire = _without(wire, self._message_ids())
+        else:
+            wire = self._of_run(wire, run_id)
+        completion.check_queues(wire)
         fields: dict[str, bytes] = {}
         memory = ("", 0)
         if seed:
@@ -88,8 +113,10 @@ class Workflow:
         # Barriers of the application's own are not made in the same step: made
         # again for the same run, they must be the same ones.
         ids = None if completion.barriers is None else derived(run_id)
-        planned = completion.plan(self.wire, (), completion.source(run_id, ids=ids))
-        ttl = barrier_ttl(self.wire, ())
+        hooks = completion.hooks()
+        queue = completion.noop_queue(wire)
+        planned = completion.plan(wire, (), completion.source(run_id, ids=ids, queue=queue, hooks=hooks))
+        ttl = barrier_ttl(wire, ())
         if not planned.completes:
             memory = (memory[0], max(memory[1], ttl))
         while True:
@@ -105,8 +132,31 @@ class Workflow:
                 key = reply[1].decode()
                 raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
             if reply[0] != b"STAGE":
-                completion.started(run_id, planned, before=reply[0] == b"STARTED")
+                before = reply[0] == b"STARTED"
+                completion.started(run_id, planned, before=before)
+                if hooks is not None and not before:
+                    hooks.after()
+                for message in self._messages():
+                    message.__dict__.setdefault(_RUN, run_id)
                 return run_id
+
+    def _messages(self) -> Iterator[Any]:
+        return (step for step in self.walk() if isinstance(step, dramatiq.Message))
+
+    def _message_ids(self) -> set[str]:
+        return {message.message_id for message in self._messages()}
+
+    def _of_run(self, wire: Wire, run_id: str) -> Wire:
+        """The tree with ids of their own for the steps of messages that other runs have."""
+        messages = [message for message in self._messages() if message.__dict__.get(_RUN, run_id) != run_id]
+        ids = {m.message_id: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}:{m.message_id}")) for m in messages}
+        if not ids:
+            return wire
+        wire = copy.deepcopy(wire)
+        for job in jobs(wire):
+            if job.get("jid") in ids:
+                job["jid"] = ids[job["jid"]]
+        return wire
 
     def _dump(self, node: Any) -> Wire:
         unknown: list[Job] = []
@@ -130,6 +180,7 @@ class Workflow:
 
         wire = dump(node, leaf)
         validate(wire)
+        self._give_own_ids(wire)
         self.completion.warn_of_collisions(wire)
         if self.completion.inline:
             warn_of_weight(wire, len(named) + len(unknown))
@@ -143,18 +194,71 @@ class Workflow:
                     step.update(carried)
         return wire
 
+    def _give_own_ids(self, wire: Wire) -> None:
+        """A job that stands in the tree twice is two jobs: the second one gets an id when it is pushed."""
+        seen: set[str] = set()
+        for job in jobs(wire):
+            jid = job.get("jid")
+            if jid in seen:
+                del job["jid"]
+                self.completion.logger.warning(
+                    "%s stands in this workflow twice, as the same message %s: the second one gets a new id, which "
+                    "nobody knows for results, abort and cancel. Call .message(...) for each step.",
+                    job["class"],
+                    jid,
+                )
+            elif jid is not None:
+                seen.add(jid)
+
     def _dump_message(self, message: dramatiq.Message[Any]) -> Wire:
+        job = current_job()
+        if was_sent(message):
+            raise InvalidWorkflow(
+                f"The message {message} was sent already, and would run a second time as a step: write "
+                f"{message.actor_name}.message(...) instead of .send(...).",
+                message,
+            )
+        if job is not None and job.jid == message.message_id:
+            raise enqueued_itself(message)
         codec.check(message.args, "args")
         of_actor = self.completion.broker.options_of(message.actor_name) or DEFAULTS
         return {
             "__type__": "job",
             "class": message.actor_name,
             "args": list(message.args),
+            "jid": message.message_id,
             **job_options(message, of_actor),
         }
 
+    def __str__(self) -> str:
+        """A line for each step."""
+        return outline(self.wire)
+
     def __repr__(self) -> str:
         return f"Workflow({self.node!r})"
+
+
+def _without(wire: Wire, ids: Collection[str]) -> Wire:
+    """The tree without these jids."""
+    wire = copy.deepcopy(wire)
+    for job in jobs(wire):
+        if job.get("jid") in ids:
+            del job["jid"]
+    return wire
+
+
+def global_broker() -> dramatiq.Broker:
+    """The global broker; Dramatiq itself would make one of its own.
+
+    Raises:
+      ConfigurationError: if none was set.
+    """
+    if dramatiq.broker.global_broker is None:
+        raise ConfigurationError(
+            "There is no broker: dramatiq.set_broker(broker) was not called. Call it before the actors are declared, "
+            "or pass Workflow(..., broker=broker)."
+        )
+    return dramatiq.get_broker()
 
 
 def completion_of(broker: dramatiq.Broker) -> Completion:
@@ -173,11 +277,15 @@ def completion_of(broker: dramatiq.Broker) -> Completion:
             if serve is not None:
                 completion: Completion = serve(broker)
                 return completion
-    raise ConfigurationError(
-        f"The {type(broker).__name__} has no WorkflowMiddleware: broker.add_middleware(WorkflowMiddleware()), and "
-        "where it is no SidekiqBroker, with the url of the Sidekiq Redis.",
-        broker,
-    )
+    if isinstance(broker, SidekiqBroker):
+        cure = "broker.add_middleware(WorkflowMiddleware())."
+    else:
+        cure = (
+            "if it was made by Dramatiq, dramatiq.set_broker(broker) with a SidekiqBroker was not called before the "
+            "actors were declared. To run workflows on it: "
+            'broker.add_middleware(WorkflowMiddleware(url="redis://...")), with the url of the Sidekiq Redis.'
+        )
+    raise ConfigurationError(f"The {type(broker).__name__} has no WorkflowMiddleware: {cure}", broker)
 
 
 __all__ = ["InvalidWorkflow", "Workflow", "completion_of"]

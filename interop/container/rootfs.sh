@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
 # Builds a Debian root file system with Ruby and Sidekiq, for machines without
 # Docker: the same content as the Dockerfile beside this file. Prints its path.
-# Does nothing when it is there already. Needs root.
+# Does nothing when it is there already: one of a suite that has moved on stays
+# as it was built until it is removed. Needs root.
 #
-#   INTEROP_ROOTFS   where (default: in ~/.cache/dramatiq-sidekiq-flow)
+#   INTEROP_SIDEKIQ  7 (default; Debian trixie) or 8 (forky)
+#   INTEROP_ROOTFS   where (default: in ~/.cache/dramatiq-sidekiq-flow); one for
+#                    each Sidekiq, as another one's is built anew
 #   INTEROP_MIRROR   Debian mirror (default: this machine's own, from apt)
 set -euo pipefail
 
-suite=trixie
-packages=ruby,ruby-sidekiq,puma,ruby-rack-session,ruby-rackup,ca-certificates
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/suite.sh"
+packages=ruby,ruby-sidekiq,ruby-activejob,puma,ruby-rack-session,ruby-rackup,ca-certificates
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # Names what was built: a change of the list above is a reason to build again.
 stamp="$suite $packages"
 # Beside what another list has built, which another checkout may be using.
@@ -42,7 +47,7 @@ mirrors() {
 }
 
 install_debootstrap() {
-    command -v debootstrap >/dev/null && [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] && return
+    command -v debootstrap >/dev/null && [ -e "$keyring" ] && return
     command -v apt-get >/dev/null || die "debootstrap is missing, and there is no apt-get to install it"
     say "installing debootstrap"
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends debootstrap debian-archive-keyring; } >&2
@@ -72,6 +77,10 @@ remove "$root"
 isolate=(unshare --mount)
 "${isolate[@]}" true 2>/dev/null || isolate=()
 
+# debootstrap has a script for each suite that it knows; sid's fits newer ones.
+script=()
+[ -e "/usr/share/debootstrap/scripts/$suite" ] || script=(sid)
+
 built=
 found=$(mirrors) || die "apt does not say what its mirrors are: set INTEROP_MIRROR"
 for mirror in $found; do
@@ -79,7 +88,10 @@ for mirror in $found; do
     mkdir "$building"
     touch "$building/.interop-rootfs"
     say "building $root (a few minutes)"
-    if "${isolate[@]}" debootstrap --variant=minbase --include="$packages" "$suite" "$building" "$mirror" >&2 9>&-; then
+    # A release that no key of the keyring has signed is refused: an older Debian
+    # may need a newer debian-archive-keyring.
+    if "${isolate[@]}" debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" --include="$packages" \
+        "$suite" "$building" "$mirror" "${script[@]}" >&2 9>&-; then
         built=1
         break
     fi
@@ -87,7 +99,10 @@ for mirror in $found; do
 done
 [ -n "$built" ] || die "no mirror in apt's settings has $suite: set INTEROP_MIRROR"
 
-chroot "$building" ruby -rsidekiq/web -rrack/session -rpuma -e 'exit Sidekiq::VERSION >= "7"' 9>&- || die "Sidekiq does not load in $building"
+found=$(chroot "$building" ruby -rsidekiq/web -rrack/session -rpuma -ractive_job -e \
+    'puts "Sidekiq #{Sidekiq::VERSION}, Ruby #{RUBY_VERSION}"; exit Sidekiq::VERSION.to_i >= ARGV[0].to_i' "$sidekiq" 9>&-) ||
+    die "no Sidekiq $sidekiq loads in $building${found:+: it has $found}"
+say "Debian $suite has $found"
 rm -rf "$building"/var/cache/apt/archives/*.deb "$building"/var/lib/apt/lists/*
 mkdir -p "$building/interop"
 mv "$building" "$root"

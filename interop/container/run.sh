@@ -8,6 +8,7 @@
 # Redis's, and interop/ is this checkout's. In the chroot this process becomes
 # the command: its pid is Ruby's, and signals sent to it arrive there.
 #
+#   INTEROP_SIDEKIQ       7 (default) or 8
 #   INTEROP_ENGINE        docker or chroot: do not choose, take this one
 #   INTEROP_EXTRA         folder that the command finds as /interop/extra
 #   SIDEKIQ_WORKFLOW_LIB  folder of the real gem's lib, instead of the stand-in
@@ -18,8 +19,9 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 interop=$(dirname "$here")
+. "$here/suite.sh"
 # Named after what is in it: another list of packages is another image.
-image=dramatiq-sidekiq-flow-ruby:$(cksum <"$here/Dockerfile" | cut -d ' ' -f 1)
+image=dramatiq-sidekiq-flow-ruby:$suite-$(cksum <"$here/Dockerfile" | cut -d ' ' -f 1)
 
 die() { echo "run.sh: $*" >&2; exit 125; }
 
@@ -29,7 +31,7 @@ die() { echo "run.sh: $*" >&2; exit 125; }
 environment=()
 while read -r name; do
     case $name in
-    INTEROP_ENGINE | INTEROP_EXTRA | INTEROP_ROOTFS | INTEROP_MIRROR) ;;
+    INTEROP_ENGINE | INTEROP_SIDEKIQ | INTEROP_EXTRA | INTEROP_ROOTFS | INTEROP_MIRROR) ;;
     REDIS_URL | RUBYOPT | INTEROP_*) environment+=("$name=${!name}") ;;
     esac
 done < <(compgen -e)
@@ -48,7 +50,7 @@ fi
 
 in_docker() {
     docker image inspect "$image" >/dev/null 2>&1 ||
-        docker build --file "$here/Dockerfile" --tag "$image" "$interop" >&2 ||
+        docker build --build-arg "SUITE=$suite" --file "$here/Dockerfile" --tag "$image" "$interop" >&2 ||
         die "docker build failed"
     local options=(--rm --interactive --init --network host --workdir /interop/ruby) pair index
     for ((index = 0; index < ${#mounts[@]}; index += 2)); do

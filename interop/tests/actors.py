@@ -138,7 +138,6 @@ def build(
 
     def echo() -> dict[str, Any]:
         run = current_run()
-        assert run is not None
         return {"echo": run.memory.read()}
 
     def typed(input: TypedInput) -> TypedOutput:

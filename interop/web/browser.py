@@ -1,17 +1,16 @@
-"""A headless Chromium on Sidekiq's Web UI."""
+"""A headless Chromium.  What is on the pages that it opens: ``pages.py``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from selenium.common.exceptions import NoAlertPresentException, StaleElementReferenceException, WebDriverException
@@ -83,7 +82,7 @@ def chromium(folder: Path) -> Iterator[Chrome]:
 
 
 class Browser:
-    """Pages, what they say, and the buttons on them.
+    """Opens pages, finds what is on them, and presses buttons.
 
     Parameters:
       root: The address of the Web UI.
@@ -95,9 +94,10 @@ class Browser:
         self.root = root
         self.shots = shots
 
-    def open(self, *path: str) -> None:
+    def open(self, *path: str, **query: str) -> None:
         """Open a page; its path is quoted piece by piece.  It must be there, and whole."""
-        self.driver.get(self.root + "/" + "/".join(quote(part, safe="") for part in path))
+        address = self.root + "/" + "/".join(quote(part, safe="") for part in path)
+        self.driver.get(f"{address}?{urlencode(query)}" if query else address)
         self.check()
 
     def check(self) -> None:
@@ -105,7 +105,8 @@ class Browser:
         status = self.driver.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus")
         assert status == 200, f"{status} for {self.driver.current_url}\n{self.text('body')}"
         assert "Internal Server Error" not in self.driver.page_source
-        assert self.all(".navbar-fixed-bottom"), f"no whole page at {self.driver.current_url}"
+        # In the foot of each page.
+        assert self.all("#locale-form"), f"no whole page at {self.driver.current_url}"
 
     @property
     def path(self) -> str:
@@ -136,41 +137,6 @@ class Browser:
 
     def text(self, css: str) -> str:
         return self.one(css).text
-
-    def summary(self) -> dict[str, int]:
-        """The numbers at the head of the page."""
-        return {
-            item.find_element(By.CSS_SELECTOR, ".desc").text: number(item.find_element(By.CSS_SELECTOR, ".count").text)
-            for item in self.all(".summary li")
-        }
-
-    def table(self, css: str = "table") -> list[list[str]]:
-        """The text of each cell, row by row, without the head."""
-        rows: list[list[str]] = self.driver.execute_script(
-            "return [...document.querySelectorAll(arguments[0] + ' tr')]"
-            ".map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText.trim().replace(/\\s+/g, ' ')))"
-            ".filter(row => row.length)",
-            css,
-        )
-        return rows
-
-    def facts(self) -> dict[str, str]:
-        """The tables of one job's page: name -> value."""
-        found: dict[str, str] = self.driver.execute_script(
-            "return Object.fromEntries([...document.querySelectorAll('tr')].filter(row => row.querySelector('td'))"
-            ".map(row => [row.querySelector('th').innerText.trim(), row.querySelector('td').innerText.trim()]))"
-        )
-        return found
-
-    def times(self, css: str) -> list[str]:
-        """The moments shown in a part of the page, in UTC: ``2026-01-31T12:00:00Z``."""
-        return [element.get_attribute("datetime") or "" for element in self.all(f"{css} time")]
-
-    def row(self, text: str, css: str = "tr") -> WebElement:
-        """The row that shows a text."""
-        rows = [row for row in self.all(css) if text in row.text]
-        assert len(rows) == 1, f"{len(rows)} rows with {text!r} at {self.path}:\n{self.text('#page')}"
-        return rows[0]
 
     def until(self, condition: Callable[[], Any], what: str, *path: str) -> Any:
         """Open a page again and again until a condition holds on it; its value."""
@@ -222,17 +188,11 @@ class Browser:
         assert buttons, f"no button {name} at {self.path}:\n{self.text('#page')}"
         return buttons[0]
 
-    def tick(self, key: str) -> None:
-        """Tick the box of a job in a list: ``SCORE-JID``."""
-        (box,) = [box for box in self.all("input[name='key[]']") if (box.get_attribute("value") or "").endswith(key)]
-        self._show(box)
-        box.click()
+    def click(self, element: WebElement) -> None:
+        """Click on what leads to no other page."""
+        self._show(element)
+        element.click()
 
     def _show(self, element: WebElement) -> None:
         # In the middle: the foot of the window hides what is behind it.
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-
-
-def number(text: str) -> int:
-    """A number as a page shows it."""
-    return int(re.sub(r"[,\s]", "", text))

@@ -17,6 +17,7 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from browser import Browser, chromium  # noqa: E402
+from pages import VERSIONS, Pages, Version  # noqa: E402
 from scene import Scene  # noqa: E402
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer  # noqa: E402
@@ -34,12 +35,28 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
-def web(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `Sidekiq::Web`.  Its first use may build the container."""
+def sidekiq(server: EmbeddedServer) -> str:
+    """The version of Sidekiq.  Its first use may build the container."""
     try:
-        ruby(server.url, "-rsidekiq/web", "-rrack/session", "-rpuma", "-e", "print Sidekiq::VERSION", timeout=900)
+        return ruby(
+            server.url, "-rsidekiq/web", "-rrack/session", "-rpuma", "-e", "print Sidekiq::VERSION", timeout=900
+        )
     except AssertionError as e:
         pytest.fail(f"There is no Ruby container, and these tests are nothing without it. {e}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def version(sidekiq: str) -> Version:
+    """How this version's Web UI differs from others'."""
+    major = sidekiq.partition(".")[0]
+    if major not in VERSIONS:
+        pytest.fail(f"pages.py does not know the Web UI of Sidekiq {sidekiq}: add it to VERSIONS", pytrace=False)
+    return VERSIONS[major]
+
+
+@pytest.fixture(scope="session")
+def web(server: EmbeddedServer, sidekiq: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `Sidekiq::Web`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -70,12 +87,13 @@ def web(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def browser(web: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser; screenshots go to build/web-ui."""
-    shutil.rmtree(SHOTS, ignore_errors=True)
-    SHOTS.mkdir(parents=True)
+def page(web: str, sidekiq: str, version: Version, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """The pages in a browser; screenshots go to build/web-ui, to a folder for this version."""
+    shots = SHOTS / f"sidekiq-{sidekiq}"
+    shutil.rmtree(shots, ignore_errors=True)
+    shots.mkdir(parents=True)
     with chromium(tmp_path_factory.mktemp("browser")) as driver:
-        yield Browser(driver, web, SHOTS)
+        yield Pages(Browser(driver, web, shots), version)
 
 
 def _scene(server: EmbeddedServer, logs: Path) -> Iterator[Scene]:

@@ -67,7 +67,6 @@ def build(url: str) -> SidekiqBroker:
 
     def finish(*args: Any) -> dict[str, Any]:
         run = current_run()
-        assert run is not None
         return {"finished": run.memory.read("extracted")}
 
     def declare(function: Any, name: str, queue: str = "python", **options: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from browser import Browser
+from pages import Pages
 from scene import Scene
 
 
@@ -32,7 +32,7 @@ BAD = [
 ]
 
 
-def test_bad_jobs_break_no_page(empty: Scene, browser: Browser) -> None:
+def test_bad_jobs_break_no_page(empty: Scene, page: Pages) -> None:
     empty.start()
     empty.client.sadd("queues", "python")
     for raw, _ in BAD:
@@ -47,21 +47,20 @@ def test_bad_jobs_break_no_page(empty: Scene, browser: Browser) -> None:
     assert errors() == wanted
     empty.eventually(lambda: empty.executed("9") == [False], "the good one")
     for job, score in empty.members("dead"):
-        browser.open("morgue", f"{score!r}-{job['jid']}")
-        assert browser.path.startswith("/morgue/"), "the page of the job, not that of all"
-        assert browser.facts()["Error Class"] == job["error_class"]
-    browser.open("morgue")
-    browser.shot("bad-dead")
-    assert len(browser.table()) == len(wanted)
+        page.dead.open_job(f"{score!r}-{job['jid']}")
+        assert page.dead.facts()["Error Class"] == job["error_class"]
+    page.dead.open()
+    page.shot("bad-dead")
+    assert len(page.dead.jobs()) == len(wanted)
     # All of them again: they come back to where they were, and nobody stops.
     for job, _ in empty.members("dead"):
-        browser.tick(f"-{job['jid']}")
-    browser.press(browser.button("retry"))
+        page.dead.tick(job["jid"])
+    page.dead.press("retry")
     empty.eventually(lambda: len(errors("retried_at")) == len(wanted), "all of them failed again")
     assert errors() == wanted
     jid = empty.send("Docs::Extract", "after all that")
     empty.eventually(lambda: empty.executed(jid) == [False], "a good job")
     empty.workers[0].check()
-    browser.open("morgue")
-    browser.open("busy")
-    browser.open("metrics")
+    page.dead.open()
+    page.busy.open()
+    page.metrics.open()

@@ -66,7 +66,6 @@ broker.commit.run = run_and_die  # type: ignore[method-assign]
 
 def record(what: str, step: Any) -> None:
     here = current_run()
-    assert here is not None
     event = {"what": what, "step": step, "run": here.run_id, "jid": here.jid, "pid": os.getpid()}
     client.rpush("events", json.dumps(event))
 

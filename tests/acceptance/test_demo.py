@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ def test_the_demo_proves_the_order_though_a_worker_is_killed() -> None:
     done = demo()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kill -9 worker" in done.stdout
-    assert "its job was recovered" in done.stdout
+    assert "again: its worker died" in done.stdout
     assert "OK:" in done.stdout
 
 
@@ -31,3 +32,20 @@ def test_a_violation_exits_1_and_is_named(sabotage: str, violation: str) -> None
     done = demo("--sabotage", sabotage)
     assert done.returncode == 1
     assert f"VIOLATION: {violation}" in done.stdout
+
+
+def test_it_fits_a_terminal_of_80_columns() -> None:
+    done = demo()
+    assert max(map(len, done.stdout.splitlines())) < 80, done.stdout
+
+
+def test_ctrl_c_ends_it_without_a_traceback() -> None:
+    command = [sys.executable, "-u", "examples/demo.py"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert said.endswith("stopped\n")
+    assert process.returncode == 130

@@ -79,7 +79,6 @@ commit.run = run_and_die  # type: ignore[method-assign]
 @dramatiq.actor(queue_name="python")
 def step(name: str) -> dict[str, int]:
     here = current_run()
-    assert here is not None
     doing.step = name
     for what in ("start", "end"):
         client.rpush("events", json.dumps({"what": what, "step": name, "jid": here.jid, "run": here.run_id}))

@@ -26,7 +26,6 @@ def test_any_workflow(app: App) -> None:
     @dramatiq.actor(queue_name="python", broker=app.broker)
     def note(n: int) -> None:
         run = current_run()
-        assert run is not None
         events[run.run_id] += (("start", n), ("end", n))
 
     class Log(list[Any]):

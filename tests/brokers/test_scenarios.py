@@ -105,3 +105,40 @@ def test_ruby_starts_a_run(app: App) -> None:
         there.push({"__type__": "chain", "children": tree}, (), "run")
         eventually(lambda: {"alone", "a", "b"} <= set(app.log))
     assert app.log.index("a") < app.log.index("b")
+
+
+class Ids(dramatiq.Middleware):
+    """Which ids the steps have, by their argument."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Any, set[str]] = {}
+
+    def after_enqueue(self, broker: Any, message: Any, delay: Any) -> None:
+        self.seen.setdefault(message.args[0], set()).add(message.message_id)
+
+
+def test_a_step_has_the_id_of_its_message(app: App) -> None:
+    ids = Ids()
+    app.broker.add_middleware(ids)
+    messages = {name: app.step.message(name) for name in "abcd"}
+    run(app, Chain(messages["a"], Group(messages["b"], messages["c"]), messages["d"]), "d")
+    assert ids.seen == {name: {message.message_id} for name, message in messages.items()}
+
+
+def test_a_run_that_another_process_starts_again_makes_the_same_steps(app: App) -> None:
+    """The first one died before it could note that the steps are enqueued: here, that note is taken away."""
+    ids = Ids()
+    app.broker.add_middleware(ids)
+
+    def start() -> None:
+        tree = Chain(Group(app.step.message("a"), app.step.message("b")), app.step.message("c"))
+        Workflow(tree, broker=app.broker).run("run-1")
+
+    start()
+    app.client.set("swf:run:run-1", "1", ex=900)
+    start()
+    assert {name: len(of_step) for name, of_step in ids.seen.items()} == {"a": 1, "b": 1}
+    with app.working():
+        eventually(lambda: "c" in app.log)
+        eventually(app.settled)
+    assert len(ids.seen["c"]) == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import time
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -41,7 +41,7 @@ def test_what_is_sent_is_what_sidekiq_would_push(broker: SidekiqBroker, client: 
         "retry": 5,
         "tags": ["etl"],
     }
-    assert re.fullmatch("[0-9a-f]{24}", message.message_id)
+    assert uuid.UUID(message.message_id)
     assert client.smembers("queues") == {b"python"}
 
 
@@ -171,8 +171,58 @@ def test_retry_when_decides(broker: SidekiqBroker, client: redis.Redis) -> None:
     failing(broker, client, "dead", {"retry": True}, retry_when=lambda retries, e: False)
 
 
+def raising(retries: int, exception: BaseException) -> bool:
+    raise RuntimeError("of the application's own")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"retry_when": raising}, {"min_backoff": "often"}, {"max_backoff": [1]}],
+    ids=["retry_when", "text", "list"],
+)
+def test_options_that_fail_leave_the_job_to_sidekiqs_rules(
+    broker: SidekiqBroker, client: redis.Redis, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = failing(broker, client, "retry", {"retry": 3}, **options)
+    assert (job["error_class"], job["retry_count"]) == ("ValueError", 0)
+    score = client.zrange("retry", 0, 0, withscores=True)[0][1]
+    assert 15 <= score - job["failed_at"] <= 25.1
+    assert "Unexpected failure" not in caplog.text
+    assert any("Sidekiq's" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("delay", ["soon", float("nan"), 1e400, 10**400, -5], ids=["text", "nan", "inf", "huge", "-5"])
+def test_a_retry_after_a_delay_that_is_none_is_still_one(
+    broker: SidekiqBroker, client: redis.Redis, delay: Any
+) -> None:
+    @dramatiq.actor
+    def again() -> None:
+        raise dramatiq.errors.Retry(delay=delay)
+
+    again.send()
+    with working(broker):
+        broker.poller.stop()
+        (job,) = eventually(lambda: members(client, "retry"))
+    assert job["error_class"] == "Retry"
+    assert in_flight(client) == []
+
+
 def test_throws_is_not_retried(broker: SidekiqBroker, client: redis.Redis) -> None:
     failing(broker, client, "dead", {"retry": True}, throws=ValueError)
+
+
+def test_throws_is_no_warning(broker: SidekiqBroker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    @dramatiq.actor(throws=(ValueError,))
+    def expected() -> None:
+        raise ValueError
+
+    expected.send()
+    with working(broker):
+        broker.join("default", timeout=10_000)
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if "essage" in record.getMessage()]
+    assert [level for level, _ in lines] == ["INFO", "INFO"], lines
 
 
 @pytest.mark.parametrize("job", [{"retry": False}, {"retry": 0, "dead": False}])
@@ -216,6 +266,70 @@ def test_dramatiqs_retry_exception_sets_the_wait(broker: SidekiqBroker, client: 
     with working(broker):
         eventually(lambda: members(client, "retry"))
     assert 119 < client.zrange("retry", 0, 0, withscores=True)[0][1] - time.time() < 121
+
+
+def waits_of(broker: SidekiqBroker, client: redis.Redis, actor: Any, **options: Any) -> float:
+    """Seconds for which the first retry of an actor that always fails is put off."""
+    before = time.time()
+    actor.send_with_options(**options)
+    with working(broker):
+        broker.poller.stop()
+        ((_, score),) = eventually(lambda: client.zrange("retry", 0, -1, withscores=True))
+    return score - before
+
+
+@pytest.mark.parametrize(
+    ("of_actor", "of_message", "at_most"),
+    [
+        ({"min_backoff": 0}, {}, 5),
+        ({"max_backoff": 0}, {}, 5),
+        ({"min_backoff": 0, "max_backoff": 0}, {}, 5),
+        ({"min_backoff": 600_000}, {"min_backoff": 0}, 5),
+        ({"max_backoff": 600_000}, {"max_backoff": 0}, 5),
+        ({}, {"min_backoff": 10, "max_backoff": 20}, 5),
+        ({"min_backoff": 60_000}, {}, 125),
+    ],
+    ids=str,
+)
+def test_a_backoff_of_0_does_not_wait(
+    broker: SidekiqBroker, client: redis.Redis, of_actor: Any, of_message: Any, at_most: float
+) -> None:
+    @dramatiq.actor(**of_actor)
+    def boom() -> None:
+        raise ValueError
+
+    wait = waits_of(broker, client, boom, **of_message)
+    assert 0 <= wait < at_most
+    if at_most > 5:
+        assert wait >= 60
+
+
+@pytest.mark.parametrize("backoff", [{"min_backoff": 0}, {"max_backoff": 0}], ids=str)
+def test_a_backoff_of_0_for_all_actors(redis_url: str, client: redis.Redis, backoff: dict[str, int]) -> None:
+    broker = SidekiqBroker(url=redis_url, middleware=[Retries(**backoff)])
+
+    @dramatiq.actor(broker=broker)
+    def boom() -> None:
+        raise ValueError
+
+    assert waits_of(broker, client, boom) < 5
+    broker.close()
+
+
+def test_a_short_retry_does_not_wait_for_the_next_poll(redis_url: str) -> None:
+    broker = SidekiqBroker(url=redis_url, poll_interval=3_600_000)
+    tries = []
+
+    @dramatiq.actor(broker=broker)
+    def again() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise dramatiq.errors.Retry(delay=100)
+
+    with working(broker):
+        again.send()
+        eventually(lambda: len(tries) == 3)
+    broker.close()
 
 
 def test_a_failure_is_retried_and_then_done(broker: SidekiqBroker) -> None:

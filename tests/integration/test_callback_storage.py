@@ -14,6 +14,7 @@ import redis
 from dramatiq_sidekiq_flow import (
     Chain,
     Group,
+    Job,
     RedisCallbackStorage,
     RedisHashMemory,
     SidekiqBroker,
@@ -129,7 +130,8 @@ def test_a_group_carries_what_follows_it_by_reference(broker: SidekiqBroker, cli
 
 
 def test_the_same_continuation_is_stored_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
-    inner = [Chain(step.message(n), step.message("x"), step.message("y")) for n in range(20)]
+    # Steps of messages have an id each; jobs that are the same, the same continuation.
+    inner = [Chain(step.message(n), Job("step", "x"), Job("step", "y")) for n in range(20)]
     Workflow(Group(*inner)).run()
     Workflow(Group(*inner)).run()
     assert len(chains(client)) == 1
@@ -385,8 +387,7 @@ def test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was(
     Workflow(Chain(step.message(1), step.message(2)), broker).run()
     storage.problem = redis.ConnectionError("gone")
     consumer = broker.consume("python", prefetch=1, timeout=1000)
-    with pytest.raises(dramatiq.errors.ConnectionClosed):
-        next(consumer)
+    assert next(consumer) is None
     storage.problem = None
     message = next(consumer)
     assert message is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from dramatiq_sidekiq_flow.broker.availability import Availability
 from dramatiq_sidekiq_flow.broker.commit import GroupCommit
 from dramatiq_sidekiq_flow.store import keys
 from dramatiq_sidekiq_flow.store.connection import Connection
@@ -14,7 +15,7 @@ from dramatiq_sidekiq_flow.store.connection import Connection
 
 def test_one_that_comes_during_a_round_trip_is_sent_after_it(client: redis.Redis) -> None:
     connection = Connection(client)
-    commit = GroupCommit(connection)
+    commit = GroupCommit(connection, Availability())
     client.hset(keys.in_flight("me"), "1:1", "a job")
     send = connection.send
 

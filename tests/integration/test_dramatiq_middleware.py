@@ -18,7 +18,9 @@ from dramatiq.middleware import (
     CurrentMessage,
     GroupCallbacks,
     Middleware,
+    Retries,
     Shutdown,
+    ShutdownNotifications,
     SkipMessage,
     TimeLimitExceeded,
 )
@@ -26,7 +28,7 @@ from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import ResultFailure, Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 
-from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, current_run
+from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, find_current_run
 
 from ..running import eventually, in_flight, members, working
 
@@ -147,20 +149,69 @@ def test_time_limit_is_a_failure(broker: SidekiqBroker, client: redis.Redis) -> 
     assert dead["error_class"] == TimeLimitExceeded.__name__
 
 
-def test_shutdown_interrupts_who_asks_for_it(broker: SidekiqBroker, client: redis.Redis) -> None:
+@pytest.mark.parametrize("options", [{"max_retries": 0}, {"max_retries": 3}, {"retry": False}, None], ids=str)
+def test_a_shutdown_puts_a_job_back_uncounted(
+    redis_url: str, client: redis.Redis, options: dict[str, Any] | None
+) -> None:
+    """Also where there are no options, and no Retries."""
+    broker = SidekiqBroker(url=redis_url, middleware=[ShutdownNotifications()])
+    if options is not None:
+        broker.add_middleware(Retries())
+        options = {**options, "on_retry_exhausted": "exhausted"}
+    exhausted: list[Any] = []
     started = threading.Event()
 
-    @dramatiq.actor(notify_shutdown=True)
+    @dramatiq.actor(broker=broker, actor_name="exhausted")
+    def on_exhausted(*args: Any) -> None:
+        exhausted.append(args)
+
+    @dramatiq.actor(broker=broker, queue_name="python", notify_shutdown=True, **(options or {}))
     def long() -> None:
         started.set()
         while True:
             time.sleep(0.01)
 
+    before = long.send()
+    with working(broker, threads=1):
+        assert started.wait(10)
+    broker.close()
+    (job,) = members(client, "python")
+    assert job["jid"] == before.message_id
+    assert not {"retry_count", "failed_at", "error_class"} & job.keys()
+    assert in_flight(client) == []
+    assert not client.exists("retry", "dead", "queue:default")
+
+
+def test_what_an_actor_makes_of_a_shutdown_is_its_failure(broker: SidekiqBroker, client: redis.Redis) -> None:
+    started = threading.Event()
+
+    @dramatiq.actor(notify_shutdown=True)
+    def long() -> None:
+        started.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        except Shutdown:
+            raise ValueError("half done") from None
+
     long.send()
     with working(broker):
-        started.wait(10)
+        assert started.wait(10)
     (job,) = members(client, "retry")
-    assert job["error_class"] == Shutdown.__name__
+    assert (job["error_class"], job["retry_count"]) == ("ValueError", 0)
+
+
+def test_a_shutdown_that_is_not_the_workers_is_a_failure(broker: SidekiqBroker, client: redis.Redis) -> None:
+    """Else the job would be back at once, for ever."""
+
+    @dramatiq.actor
+    def raises() -> None:
+        raise Shutdown
+
+    raises.send()
+    with working(broker):
+        (job,) = eventually(lambda: members(client, "retry"))
+    assert job["error_class"] == "Shutdown"
 
 
 def test_current_message(broker: SidekiqBroker) -> None:
@@ -171,14 +222,18 @@ def test_current_message(broker: SidekiqBroker) -> None:
     def look() -> None:
         message = CurrentMessage.get_current_message()
         assert message is not None
-        seen.append((message.message_id, message.options.get("retries", 0)))
-        if len(seen) < 2:
+        seen.append((message.message_id, message.options.get("retries"), message.options.get("requeue_timestamp")))
+        if len(seen) < 3:
             raise ValueError
 
+    before = int(time.time() * 1000)
     jid = look.send().message_id
     with working(broker):
-        eventually(lambda: len(seen) == 2)
-    assert seen == [(jid, 0), (jid, 1)]
+        eventually(lambda: len(seen) == 3)
+    assert [entry[:2] for entry in seen] == [(jid, None), (jid, 1), (jid, 2)]
+    stamps = [entry[2] for entry in seen]
+    assert stamps[0] is None
+    assert before <= stamps[1] <= stamps[2] <= time.time() * 1000
 
 
 def test_async_actors_are_steps(broker: SidekiqBroker) -> None:
@@ -215,7 +270,7 @@ def test_a_skipped_step_is_dead_by_name_and_goes_on_when_it_is_retried(
 
     @dramatiq.actor(queue_name="python")
     def step(name: str) -> None:
-        log.append((name, current_run() is not None))
+        log.append((name, find_current_run() is not None))
 
     Workflow(Chain(step.message("a"), step.message("b"))).run()
     with working(broker):

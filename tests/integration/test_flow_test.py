@@ -31,7 +31,7 @@ DAY = 86_400_000
 
 
 def thumbnail(size: int) -> dict[str, Any]:
-    return {f"thumbnail {size}": current_run().memory.read("text")["text"]}  # type: ignore[union-attr]
+    return {f"thumbnail {size}": current_run().memory.read("text")["text"]}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_async_actors_and_time_limits_have_what_they_need(app: Any) -> None:
     @dramatiq.actor(queue_name="python", broker=app, time_limit=60_000)
     async def wait() -> dict[str, Any]:
         await asyncio.sleep(0)
-        return {"run": current_run().run_id}  # type: ignore[union-attr]
+        return {"run": current_run().run_id}
 
     with FlowTest(app) as flow:
         run = flow.run(wait.message(), "a name")
@@ -263,3 +263,15 @@ def test_nothing_is_left_in_the_environment() -> None:
     with FlowTest():
         pass
     assert dict(os.environ) == before
+
+
+def test_a_run_is_shown_in_one_line() -> None:
+    with FlowTest() as flow:
+
+        @dramatiq.actor(max_retries=0)
+        def fails() -> None:
+            raise ValueError("no")
+
+        flow.ruby("R")
+        run = flow.run(Chain(*[Job("R", number) for number in range(12)], fails.message()), "run-1")
+    assert repr(run) == f"Run('run-1': {' > '.join(['R'] * 10)} > ...; 1 failed, 1 dead)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from typing import Any
 
 import dramatiq
@@ -108,6 +110,23 @@ def test_failed_and_retried_are_told_apart(broker: SidekiqBroker, client: redis.
     # And what is said is so.
     assert [job["jid"] for job in members(client, "retry")] == [ends["retry"][0]["jid"]]
     assert [job["jid"] for job in members(client, "dead")] == [ends["dead"][0]["jid"]]
+
+
+def test_what_a_shutdown_interrupted_is_not_an_error(broker: SidekiqBroker, lines: Any) -> None:
+    broker.add_middleware(JobLogging())
+    begun = threading.Event()
+
+    @dramatiq.actor(queue_name="python", notify_shutdown=True)
+    def long() -> None:
+        begun.set()
+        while True:
+            time.sleep(0.01)
+
+    long.send()
+    with working(broker):
+        assert begun.wait(20)
+    (_, (word, fields, record)) = lines()
+    assert (word, fields["outcome"], record.levelno) == ("requeue", "requeue", logging.INFO)
 
 
 def test_a_run_that_cannot_go_on_is_dead_and_says_why(broker: SidekiqBroker, client: redis.Redis, lines: Any) -> None:

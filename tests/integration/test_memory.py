@@ -10,12 +10,15 @@ import attrs
 import dramatiq
 import pytest
 import redis
+from dramatiq.results import Results
+from dramatiq.results.backends import StubBackend
 
 from dramatiq_sidekiq_flow import (
     Chain,
     Group,
     Job,
     Namespace,
+    RedisHashMemory,
     SidekiqBroker,
     Templates,
     Workflow,
@@ -23,7 +26,10 @@ from dramatiq_sidekiq_flow import (
     actor,
     current_run,
 )
-from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidTemplate, UnknownTemplate
+from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidOutput, InvalidTemplate, UnknownTemplate
+from dramatiq_sidekiq_flow.store import scripts
+from dramatiq_sidekiq_flow.store.connection import connect
+from dramatiq_sidekiq_flow.wire import codec
 
 from ..running import eventually, members, working
 
@@ -38,7 +44,6 @@ def translate(broker: SidekiqBroker, seen: dict[str, Any]) -> Any:
     @dramatiq.actor(queue_name="python")
     def translate(language: str) -> dict[str, str]:
         run = current_run()
-        assert run is not None
         return {"text": f"{run.memory.read('text')['text']} in {language}"}
 
     return translate
@@ -49,7 +54,6 @@ def count(broker: SidekiqBroker, seen: dict[str, Any]) -> Any:
     @dramatiq.actor(queue_name="python")
     def count() -> None:
         run = current_run()
-        assert run is not None
         run.memory.write({"length": len(run.memory.read("text")["text"])})
 
     return count
@@ -65,7 +69,6 @@ def test_branches_of_the_same_steps_do_not_collide(
     @dramatiq.actor(queue_name="python")
     def join() -> None:
         run = current_run()
-        assert run is not None
         seen["flat"] = run.memory.read("text", "length", "de.length")
         seen["de"] = run.memory.within("de").read("text", "length")
 
@@ -215,7 +218,8 @@ def test_params_are_in_the_memory_before_the_first_job_is(
     monkeypatch.setattr(broker.connection, "send", lambda commands: sent.append(commands) or original(commands))
     run_id = registry.run("translate", {"text": "a"})
     # In the same script: there is no moment between.
-    assert len(sent) == 1
+    written = [command for commands in sent for command in commands if command[0] == "EVALSHA"]
+    assert [command[1] for command in written] == [scripts.START.sha]
     assert memory_of(client, run_id) == {"text": "a", "languages": ["de"], "fail": False}
     (job,) = members(client, "python")
     assert job["workflow_run_id"] == run_id
@@ -259,3 +263,88 @@ def test_a_run_that_cannot_start_leaves_nothing(
     with pytest.raises(error):
         registry.run(name, params)
     assert client.keys() == []
+
+
+# -- what is not kept -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [[1, 2], 7, "text", False])
+def test_a_value_that_is_not_kept_is_warned_of_once(
+    broker: SidekiqBroker, caplog: pytest.LogCaptureFixture, value: Any
+) -> None:
+    @dramatiq.actor(queue_name="python")
+    def returns() -> Any:
+        return value
+
+    Workflow(Group(*(returns.message() for _ in range(5)))).run()
+    with working(broker):
+        broker.join("python", timeout=20_000)
+    said = [r.getMessage() for r in caplog.records if "returns" in r.getMessage() or "returned" in r.getMessage()]
+    assert len(said) == 1
+    assert f"returns a value of type {type(value).__name__}, which is dropped" in said[0]
+
+
+def test_a_value_that_results_keep_is_not_warned_of(broker: SidekiqBroker, caplog: pytest.LogCaptureFixture) -> None:
+    broker.add_middleware(Results(backend=StubBackend(), store_results=True))
+
+    @dramatiq.actor(queue_name="python")
+    def returns() -> Any:
+        return [1]
+
+    @dramatiq.actor(queue_name="python")
+    def keeps() -> Any:
+        return {"kept": 1}
+
+    Workflow(Chain(returns.message(), keeps.message())).run()
+    with working(broker):
+        broker.join("python", timeout=20_000)
+    assert "is dropped" not in caplog.text
+
+
+def test_a_mapping_without_a_memory_is_warned_of_once(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    broker = SidekiqBroker(url=redis_url)
+    broker.add_middleware(WorkflowMiddleware())
+    dramatiq.set_broker(broker)
+
+    @dramatiq.actor(queue_name="python")
+    def returns() -> Any:
+        return {"a": 1}
+
+    Workflow(Chain(returns.message(), returns.message())).run()
+    with working(broker):
+        broker.join("python", timeout=20_000)
+    broker.close()
+    assert caplog.text.count("returns a mapping, which is dropped") == 1
+
+
+def test_an_output_above_the_limit_is_dead_by_name(
+    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dramatiq.actor(queue_name="python")
+    def returns() -> Any:
+        monkeypatch.setattr(codec, "MAX_SIZE", 2000)
+        return {"a": "x" * 1000, "b": "x" * 1000}
+
+    @dramatiq.actor(queue_name="python")
+    def follows() -> None: ...
+
+    run_id = Workflow(Chain(returns.message(), follows.message())).run()
+    with working(broker):
+        eventually(lambda: client.zcard("dead"))
+    (dead,) = members(client, "dead")
+    assert dead["error_class"] == "InvalidOutput"
+    assert "it has 2006 bytes of JSON, more than 2000" in dead["error_message"]
+    assert not client.exists(f"swf:mem:{run_id}")
+
+
+def test_a_name_that_is_not_utf_8_is_read_and_found(redis_url: str, client: redis.Redis) -> None:
+    memory = RedisHashMemory()
+    memory.bind(connect(redis_url))
+    client.hset("swf:mem:run", mapping={b"caf\xe9": b"1", b"caf\xc3\xa9": b"2", b"caf\xe8": b"3"})
+    found = memory.read("run")
+    assert sorted(found.values()) == [1, 2, 3]
+    assert found["caf\xe9"] == 2
+    assert memory.read("run", found) == found
+    odd = next(name for name, value in found.items() if value == 1)
+    with pytest.raises(InvalidOutput):
+        memory.write("run", {odd: 1})

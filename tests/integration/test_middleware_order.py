@@ -12,7 +12,7 @@ import pytest
 import redis
 from dramatiq import Middleware
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import CurrentMessage, Retries, default_middleware
+from dramatiq.middleware import AgeLimit, CurrentMessage, Retries, TimeLimit, default_middleware
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,7 +27,7 @@ from dramatiq_sidekiq_flow import (
     SidekiqBroker,
     Workflow,
     WorkflowMiddleware,
-    current_run,
+    find_current_run,
 )
 from dramatiq_sidekiq_flow.broker import Retries as SidekiqRetries
 
@@ -52,7 +52,7 @@ def run_with(redis_url: str, client: redis.Redis, order: list[Middleware], caplo
         if name == "b" and not failed:
             failed.append(1)
             raise ValueError
-        return {name: current_run() is not None}
+        return {name: find_current_run() is not None}
 
     @dramatiq.actor(queue_name="python", broker=broker, max_retries=0)
     def dead() -> None:
@@ -106,14 +106,59 @@ def test_all_in_any_order(redis_url: str, client: redis.Redis, caplog: pytest.Lo
 
 
 def test_ours_run_in_this_order(redis_url: str) -> None:
-    """As the documentation has it: the lifecycle first, Retries in its place, what was added last."""
+    """As the documentation has it: Dramatiq's, with Retries in its place, then what was added."""
     broker = SidekiqBroker(url=redis_url)
     broker.add_middleware(WorkflowMiddleware())
     broker.add_middleware(JobLogging())
     names = [type(middleware).__name__ for middleware in broker.middleware]
-    assert names == ["Lifecycle", *(m.__name__ for m in default_middleware), "WorkflowMiddleware", "JobLogging"]
+    assert names == [*(m.__name__ for m in default_middleware), "WorkflowMiddleware", "JobLogging"]
     (retries,) = (middleware for middleware in broker.middleware if isinstance(middleware, Retries))
     assert type(retries) is SidekiqRetries
+
+
+class Named(Middleware):
+    """Notes when it is called, around a job."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        self.calls.append(f"before {type(self).__name__}")
+
+    def after_process_message(self, broker: Any, message: Any, **outcome: Any) -> None:
+        self.calls.append(f"after {type(self).__name__}")
+
+
+class Outer(Named): ...
+
+
+class Inner(Named): ...
+
+
+def test_a_middleware_stands_where_it_was_asked_to(redis_url: str) -> None:
+    broker = SidekiqBroker(url=redis_url)
+    calls: list[str] = []
+    broker.add_middleware(Inner(calls), after=Retries)
+    broker.add_middleware(Outer(calls), before=AgeLimit)
+    names = [type(middleware).__name__ for middleware in broker.middleware]
+    assert names[:2] == ["Outer", "AgeLimit"]
+    assert names[names.index("Retries") + 1] == "Inner"
+
+    @dramatiq.actor(broker=broker)
+    def step() -> None:
+        calls.append("step")
+
+    step.send()
+    with working(broker):
+        broker.join("default", timeout=10_000)
+    broker.close()
+    assert calls == ["before Outer", "before Inner", "step", "after Inner", "after Outer"]
+
+
+def test_dramatiqs_retries_are_taken_over_where_they_were_put(redis_url: str) -> None:
+    broker = SidekiqBroker(url=redis_url, middleware=[AgeLimit(), TimeLimit()])
+    broker.add_middleware(Retries(), before=TimeLimit)
+    assert [type(middleware) for middleware in broker.middleware] == [AgeLimit, SidekiqRetries, TimeLimit]
 
 
 def test_telemetry_on_another_broker_is_refused_or_harmless(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,8 @@ import itertools
 import json
 import logging
 import threading
+import time
+import uuid
 from typing import Any
 
 import dramatiq
@@ -82,7 +84,7 @@ def test_a_run_is_one_trace_in_the_order_of_its_steps(broker: SidekiqBroker, spa
     for span in (a, *children, d):
         assert (span.name, span.kind) == ("process step", SpanKind.CONSUMER)
         attributes = dict(span.attributes or {})
-        assert len(attributes.pop("messaging.message.id")) == 24  # type: ignore[arg-type]
+        assert uuid.UUID(attributes.pop("messaging.message.id"))  # type: ignore[arg-type]
         assert attributes == {
             "messaging.system": "sidekiq",
             "messaging.destination.name": "python",
@@ -202,6 +204,24 @@ def test_a_run_that_cannot_go_on_is_an_error(broker: SidekiqBroker, client: redi
     assert span.status.status_code is StatusCode.ERROR
     assert dict(span.attributes or {})["error.type"] == "BarrierExpired"
     assert dict(span.attributes or {})["messaging.sidekiq.outcome"] == "dead"
+
+
+def test_what_a_shutdown_interrupted_is_not_an_error(broker: SidekiqBroker, spans: Spans) -> None:
+    begun = threading.Event()
+
+    @dramatiq.actor(queue_name="python", notify_shutdown=True)
+    def long() -> None:
+        begun.set()
+        while True:
+            time.sleep(0.01)
+
+    long.send()
+    with working(broker):
+        assert begun.wait(20)
+    (span,) = [span for span in spans.all() if span.name == "process long"]
+    assert (span.attributes or {})["messaging.sidekiq.outcome"] == "requeue"
+    assert span.status.status_code is StatusCode.UNSET
+    assert not span.events
 
 
 def test_without_an_sdk_contexts_are_handed_on_as_they_came(broker: SidekiqBroker, client: redis.Redis) -> None:

@@ -157,6 +157,7 @@ def test_a_poller_that_cannot_move_anything_does_not_spin(slow: SidekiqBroker, c
 def test_an_idle_poller_sends_one_command_for_each_look(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.zadd("schedule", {job(1): time.time() + 600})
     broker.poller.poll()
+    broker.connection.call("PING")  # opens its connection
     with client.monitor() as monitor:
         broker.poller.poll()
         broker.connection.call("PING")

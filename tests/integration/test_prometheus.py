@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,26 @@ def test_what_happens_to_jobs(broker: SidekiqBroker, client: redis.Redis, metric
         "duration_seconds_count": 3,
     }
     assert (found["retry_jobs", "", ""], found["dead_jobs", "", ""]) == (1, 1)
+
+
+def test_what_a_shutdown_interrupted_has_not_ended(broker: SidekiqBroker, metrics: Prometheus) -> None:
+    begun = threading.Event()
+
+    @dramatiq.actor(queue_name="python", notify_shutdown=True)
+    def long() -> None:
+        begun.set()
+        while True:
+            time.sleep(0.01)
+
+    Workflow(Chain(long.message(), long.message())).run()
+    with working(broker):
+        assert begun.wait(20)
+        exposition = metrics.exposition
+    assert exposition is not None
+    found = {name: value for (name, _, actor), value in read(exposition.text()).items() if actor == "long"}
+    assert found.pop("latency_seconds_count") == 1
+    assert found.pop("latency_seconds_sum") > 0
+    assert set(found.values()) == {0}
 
 
 def test_what_waits_and_what_runs(broker: SidekiqBroker, client: redis.Redis, metrics: Prometheus) -> None:

@@ -474,8 +474,7 @@ def test_a_fetch_whose_reply_was_lost_twice(flaky: SidekiqBroker, client: redis.
     consumer = flaky.consume("python", prefetch=3, timeout=200)
     assert isinstance(flaky.connection, Flaky)
     flaky.connection.deaf = True
-    with pytest.raises(ConnectionClosed):
-        next(consumer)
+    assert next(consumer) is None
     flaky.connection.deaf = False
     assert len(in_flight(client)) == 3
     # It is about to be fetched again under the same base.
@@ -586,16 +585,16 @@ def test_what_outlives_a_shutdown_acknowledges_nothing_of_the_next_worker(
 class Twice(Connection):
     """A connection whose first reply always gets lost: everything is sent twice."""
 
-    def _send(self, commands: Any) -> list[Any]:
-        super()._send(commands)
-        return super()._send(commands)
+    def send_counted(self, commands: Any) -> tuple[list[Any], int]:
+        super().send_counted(commands)
+        return super().send_counted(commands)[0], 2
 
 
 @pytest.fixture
 def twice(redis_url: str) -> Iterator[SidekiqBroker]:
     broker = SidekiqBroker(url=redis_url, poll_interval=20)
     connection = Twice(redis.Redis.from_url(redis_url))
-    broker.connection = connection
+    broker.connection = broker.fetching = connection
     for part in (broker.commit, broker.heartbeat, broker.poller):
         part.connection = connection
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
@@ -750,7 +749,7 @@ class Flaky(Connection):
 def flaky(redis_url: str) -> Iterator[SidekiqBroker]:
     broker = SidekiqBroker(url=redis_url)
     connection = Flaky(redis.Redis.from_url(redis_url))
-    broker.connection = connection
+    broker.connection = broker.fetching = connection
     for part in (broker.commit, broker.heartbeat, broker.poller):
         part.connection = connection
     broker.add_middleware(WorkflowMiddleware())
@@ -787,10 +786,13 @@ def test_an_advance_that_found_no_server_is_tried_again(flaky: SidekiqBroker, cl
     consumer = flaky.consume("python", prefetch=200)
     assert isinstance(flaky.connection, Flaky)
     flaky.connection.cut = True
-    with pytest.raises(ConnectionClosed):
-        consumer.ack(message)
+    acknowledging = threading.Thread(target=consumer.ack, args=(message,))
+    acknowledging.start()
+    eventually(lambda: flaky.availability.lasts)
+    assert acknowledging.is_alive()
     flaky.connection.cut = False
-    consumer.ack(message)
+    acknowledging.join(10)
+    assert not acknowledging.is_alive()
     assert client.llen("queue:next") == 1
 
 
@@ -809,8 +811,7 @@ def test_a_bad_job_that_found_no_server_is_buried_later(flaky: SidekiqBroker, cl
         wanted(*arguments)
 
     consumer._write_failure = cut_first  # type: ignore[method-assign]
-    with pytest.raises(ConnectionClosed):
-        next(consumer)
+    assert next(consumer) is None
     assert len(in_flight(client)) == 1
     connection.cut = False
     consumer = flaky.consume("python", prefetch=200, timeout=100)
@@ -825,7 +826,7 @@ def test_out_of_memory_loses_nothing(broker: SidekiqBroker, client: redis.Redis,
     message = take(broker)
     client.config_set("maxmemory", "1mb")
     try:
-        with pytest.raises(redis.ResponseError, match="OOM|maxmemory"):
+        with pytest.raises(ConnectionClosed, match="OOM"):
             step.send("refused")
         finish(broker, message)
         assert [job["args"] for job in members(client, "python")] == [["b"]]

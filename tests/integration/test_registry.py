@@ -27,6 +27,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.store import registry as registry_store
+from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire.dialect import SIDELINE
 
 from ..running import eventually, members, working
@@ -60,6 +61,28 @@ def test_a_worker_publishes_its_actors_with_an_expiry(broker: SidekiqBroker, cli
         raw = eventually(lambda: client.hget("swf:registry:python", "Docs::Extract"))
     assert json.loads(raw) == {"queue": "python", "retry": 5}
     assert 0 < client.ttl("swf:registry:python") <= 3 * 86_400
+
+
+def test_a_registry_that_is_written_expires(redis_url: str, client: redis.Redis) -> None:
+    """Both in one step: a process that ends in between would leave a registry that tells of it for ever."""
+    connection = connect(redis_url)
+    with client.monitor() as monitor:
+        registry_store.publish(connection, "python", {f"A{n}": b"{}" for n in range(3000)})
+        client.set("end", 1)
+        sent = []
+        for command in monitor.listen():
+            if command["command"].startswith("SET end"):
+                break
+            if command["client_type"] != "lua" and not command["command"].startswith(("CLIENT", "HELLO")):
+                sent.append(command["command"].split()[0])
+    assert set(sent) <= {"EVALSHA", "SCRIPT"}
+    assert client.hlen("swf:registry:python") == 3000
+    assert 3 * 86_400 - 60 <= client.ttl("swf:registry:python") <= 3 * 86_400
+    client.delete("swf:registry:python")
+    client.lpush("swf:registry:python", "odd")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        registry_store.publish(connection, "python", {"A": b"{}"})
+    connection.close()
 
 
 def test_a_class_known_nowhere_is_warned_of_once(
@@ -202,7 +225,6 @@ def test_a_job_of_the_other_name_goes_on_under_it(broker: SidekiqBroker, client:
     @dramatiq.actor(queue_name="python", broker=broker)
     def step() -> dict[str, Any]:
         run = current_run()
-        assert run is not None
         seen.append((run.run_id, run.memory.read()))
         return {"n": 1}
 

@@ -28,7 +28,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.broker import SidekiqMessage, upkeep
 from dramatiq_sidekiq_flow.broker.begin import begin
-from dramatiq_sidekiq_flow.errors import InvalidOptions, NoCurrentRun
+from dramatiq_sidekiq_flow.errors import InvalidOptions
 
 from ..running import eventually, members, working
 
@@ -183,16 +183,58 @@ def test_a_failed_step_keeps_all_for_the_delays_that_follow_it(broker: SidekiqBr
     assert [about(client.ttl(key), HORIZON + 50 * DAY + 60) for key in kept] == [True] * 3
 
 
-def test_a_discarded_step_leaves_all_as_it_is(broker: SidekiqBroker, client: redis.Redis) -> None:
-    @dramatiq.actor(queue_name="python", retry=False)
-    def fails() -> None:
-        raise ValueError
+@pytest.mark.parametrize("options", [{"retry": False}, {"max_retries": 0, "dead": False}], ids=str)
+def test_a_step_that_a_plain_job_would_not_survive_is_dead_and_keeps_all(
+    broker: SidekiqBroker, client: redis.Redis, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its run waits for it, and goes on when it is retried."""
+    failed, ran = [], []
 
-    run_id = Workflow(Chain(fails.message(), fails.message())).start(seed={"n": 1})
-    client.expire(f"swf:mem:{run_id}", 5000)
+    @dramatiq.actor(queue_name="python", **options)
+    def fails() -> None:
+        if not failed:
+            failed.append(1)
+            raise ValueError
+
+    @dramatiq.actor(queue_name="python")
+    def after() -> None:
+        ran.append("after")
+
+    run_id = Workflow(Chain(fails.message(), after.message())).start(seed={"n": 1})
+    (job,) = members(client, "python")
+    with working(broker):
+        (dead,) = eventually(lambda: members(client, "dead"))
+        assert (dead["class"], dead["error_class"], dead["retry_count"]) == ("fails", "ValueError", 0)
+        assert about(client.ttl(barriers_of(job)[0]), HORIZON + 180 * DAY)
+        assert about(client.ttl(f"swf:mem:{run_id}"), HORIZON + 180 * DAY)
+        (line,) = [text for text in caplog.messages if "its run waits" in text]
+        assert job["jid"] in line
+        assert run_id in line
+        (raw,) = client.zrange("dead", 0, 0)
+        client.zrem("dead", raw)
+        client.lpush("queue:python", raw)
+        eventually(lambda: ran)
+        broker.join("python", timeout=20_000)
+    assert ran == ["after"]
+    assert not client.exists("dead", "retry")
+
+
+def test_a_rejected_step_is_dead_though_its_dead_option_is_false(broker: SidekiqBroker, client: redis.Redis) -> None:
+    class Reject(dramatiq.Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            message.fail()
+
+    broker.add_middleware(Reject())
+
+    @dramatiq.actor(queue_name="python", dead=False)
+    def step() -> None: ...
+
+    Workflow(Chain(step.message(), step.message())).run()
+    step.send()
     with working(broker):
         broker.join("python", timeout=20_000)
-    assert client.ttl(f"swf:mem:{run_id}") <= 5000
+    (dead,) = members(client, "dead")
+    assert dead["workflow_run_id"]
 
 
 def test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead(
@@ -267,7 +309,6 @@ def test_what_a_step_writes_while_it_works_lives_longer_than_the_step(redis_url:
     @dramatiq.actor(queue_name="python", broker=broker)
     def writes() -> None:
         run = current_run()
-        assert run is not None
         run.memory.write({"a": 1})
         seen.append(client.ttl(f"swf:mem:{run.run_id}"))
 
@@ -326,8 +367,7 @@ def extending(broker: SidekiqBroker, ttl: Any, seen: list[Any]) -> Any:
     @dramatiq.actor(queue_name="python", max_retries=0)
     def extends(*names: str) -> None:
         try:
-            extend_ttl(ttl)
-            seen.append(None)
+            seen.append(extend_ttl(ttl))
         except Exception as e:
             seen.append(e)
 
@@ -347,7 +387,6 @@ def test_extend_ttl_extends_barriers_and_memory(
     @dramatiq.actor(queue_name="python")
     def extends(name: str) -> None:
         run = current_run()
-        assert run is not None
         keys = [*barriers, f"swf:mem:{run.run_id}"]
         for key in keys:
             client.expire(key, 5000)
@@ -375,7 +414,6 @@ def test_extend_ttl_never_shortens(broker: SidekiqBroker, client: redis.Redis) -
     @dramatiq.actor(queue_name="python")
     def extends() -> None:
         run = current_run()
-        assert run is not None
         client.expire(f"{barrier}_ran", 3000)
         client.persist(f"swf:mem:{run.run_id}")
         extend_ttl(timedelta(days=60))
@@ -397,7 +435,7 @@ def test_by_the_rule_the_memory_does_not_outlive_its_run(broker: SidekiqBroker, 
     run_id = Workflow(extending(broker, None, seen).message()).start(seed={"n": 1})
     with working(broker):
         broker.join("python", timeout=20_000)
-    assert seen == [None]
+    assert seen == [True]
     assert not client.keys("swf:keep:*")
     assert DAY - SLACK < client.ttl(f"swf:mem:{run_id}") <= DAY
 
@@ -416,7 +454,7 @@ def test_what_was_asked_for_holds_after_the_end(broker: SidekiqBroker, client: r
     with working(broker):
         broker.join("python", timeout=20_000)
     assert about(client.ttl(f"swf:mem:{run_id}"), 60 * DAY)
-    assert seen == [None, None]
+    assert seen == [True, True]
     memory = RedisHashMemory()
     memory.bind(broker.connection)
     memory.clear(run_id)
@@ -460,13 +498,14 @@ def test_a_ttl_that_is_none_is_refused(ttl: Any) -> None:
 
 
 def test_outside_of_a_run_there_is_nothing_to_extend(broker: SidekiqBroker, client: redis.Redis) -> None:
-    with pytest.raises(NoCurrentRun, match="steps of a workflow"):
-        extend_ttl()
+    """As in the gem, which answers false: an actor may run with a workflow and without."""
+    assert extend_ttl() is False
     seen: list[Any] = []
     extending(broker, None, seen).send()
     with working(broker):
         eventually(lambda: seen)
-    assert isinstance(seen[0], NoCurrentRun)
+    assert seen == [False]
+    assert not client.exists("retry", "dead")
 
 
 def test_without_a_memory_the_barriers_are_extended(redis_url: str, client: redis.Redis) -> None:
@@ -479,7 +518,7 @@ def test_without_a_memory_the_barriers_are_extended(redis_url: str, client: redi
     (job,) = members(client, "python")
     with working(broker):
         eventually(lambda: client.zcard("schedule"))
-    assert seen == [None]
+    assert seen == [True]
     assert not client.keys("swf:keep:*")
     assert job["workflow_completion_callbacks"]
 
@@ -492,7 +531,6 @@ def test_async_actors_and_threads_have_the_run(redis_url: str, client: redis.Red
 
     def look(how: str) -> None:
         run = current_run()
-        assert run is not None
         extend_ttl(timedelta(days=60))
         run.memory.write({how: run.depth})
         seen[how] = (run.run_id, client.ttl(f"swf:mem:{run.run_id}"))

@@ -32,6 +32,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
     actor,
     current_run,
+    find_current_run,
 )
 from dramatiq_sidekiq_flow.cli import stubs
 from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidOutput
@@ -366,15 +367,14 @@ def test_an_async_actor_has_its_run(broker: SidekiqBroker, client: redis.Redis) 
     broker.add_middleware(AsyncIO())
     seen: list[Any] = []
 
-    async def depth() -> int | None:
+    async def depth() -> int:
         await asyncio.sleep(0)
         run = current_run()
-        return run and run.depth
+        return run.depth
 
     @actor(queue_name="python")
     async def step(input: Text) -> Text:
         run = current_run()
-        assert run is not None
         depths = await asyncio.gather(depth(), asyncio.create_task(depth()))
         remembered = await asyncio.to_thread(run.memory.read, "text")
         in_thread = await asyncio.to_thread(current_run)
@@ -399,7 +399,7 @@ def test_async_actors_at_once_each_have_their_own_run(broker: SidekiqBroker) -> 
     async def step(input: Text) -> None:
         await asyncio.to_thread(together.wait, 20)  # both have begun, on one loop
         run = current_run()
-        seen[input.text] = run and run.run_id
+        seen[input.text] = run.run_id
 
     runs = {text: Workflow(Chain(step.message())).start(seed={"text": text}) for text in ("a", "b")}
     with working(broker, threads=2):
@@ -411,7 +411,7 @@ def test_threads_of_an_actor_enter_its_run(broker: SidekiqBroker, client: redis.
     seen: list[Any] = []
 
     def look(name: str) -> str | None:
-        run = current_run()
+        run = find_current_run()
         if run is None:
             return None
         run.memory.write({name: run.memory.read("text")["text"]})
@@ -420,7 +420,6 @@ def test_threads_of_an_actor_enter_its_run(broker: SidekiqBroker, client: redis.
     @actor(queue_name="python")
     def step(input: Text) -> None:
         run = current_run()
-        assert run is not None
         with ThreadPoolExecutor(2) as pool:
             seen.append([*pool.map(look, ["not written"]), *pool.map(run.enter()(look), ["a", "b"])])
             seen.append([*pool.map(look, ["not written"])])  # each left it again

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "typed-actors.md"
 def test_the_examples_run_as_printed(redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     text = DOCS.read_text("utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     # Only where the server is differs.
     printed = 'url="redis://localhost:6379/0"'
     assert printed in blocks[0]

@@ -26,9 +26,10 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
     current_run,
+    find_current_run,
 )
 from dramatiq_sidekiq_flow.broker import SidekiqMessage
-from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidWorkflow
+from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidWorkflow, NoCurrentRun
 from dramatiq_sidekiq_flow.store import runs
 
 from ..running import eventually, in_flight, members, working
@@ -103,13 +104,14 @@ def test_the_current_run_is_known(broker: SidekiqBroker) -> None:
     @dramatiq.actor(queue_name="python")
     def look() -> None:
         run = current_run()
-        assert run is not None
         run.memory.write({"n": len(run.memory.read())})
         seen.append((run.run_id, run.depth, run.memory.read("n")))
 
     @dramatiq.actor(queue_name="python")
     def alone() -> None:
-        seen.append(current_run())
+        with pytest.raises(NoCurrentRun, match="find_current_run"):
+            current_run()
+        seen.append(find_current_run())
 
     run_id = Workflow(Chain(look.message(), Group(look.message()))).run()
     alone.send()
@@ -275,6 +277,7 @@ def test_among_themselves_actors_travel_by_their_names(broker: SidekiqBroker, cl
     (job,) = members(client, "python")
     assert job["class"] == "step"
     (rest,) = job["workflow_completion_callbacks"][0][1]["children"]
+    assert rest.pop("jid")
     assert rest == {"__type__": "job", "class": "step", "args": ["b"], "queue": "python", "retry": True}
 
 

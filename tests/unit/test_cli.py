@@ -169,3 +169,19 @@ def test_alone_it_prints_help() -> None:
         [sys.executable, "-m", "dramatiq_sidekiq_flow"], check=True, capture_output=True, text=True, timeout=60
     )
     assert "stubs" in done.stdout
+
+
+def test_an_actor_in_place_of_a_broker_is_not_called(app: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (app / "called_app.py").write_text(
+        "import dramatiq\n"
+        "from dramatiq_sidekiq_flow import SidekiqBroker\n"
+        "broker = SidekiqBroker(url='redis://127.0.0.1:1')\n"
+        "@dramatiq.actor(broker=broker)\n"
+        "def extract():\n"
+        "    print('called')\n",
+        "utf-8",
+    )
+    assert main(["registry", "called_app:extract"]) == 2
+    written = capsys.readouterr()
+    assert "called_app:extract is an actor. Name its broker" in written.err
+    assert "called" not in written.out

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dramatiq_sidekiq_flow.errors import InvalidArguments, MalformedPayload
+from dramatiq_sidekiq_flow.errors import InvalidArguments, MalformedPayload, cut, shortened
 from dramatiq_sidekiq_flow.wire import codec
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -108,6 +108,28 @@ def test_what_cannot_be_read_keeps_its_bytes(raw: bytes) -> None:
 
 
 def test_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "MAX_SIZE", 10)
+    monkeypatch.setattr(codec, "MAX_SIZE", 7)
+    monkeypatch.setattr(codec, "MARGIN", 3)
     with pytest.raises(MalformedPayload, match="11 bytes"):
         codec.decode(b'{"a": 1234}')
+    assert codec.decode(b'{"a": 1234}', limited=False) == {"a": 1234}
+
+
+def test_what_a_worker_would_refuse_is_refused_at_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than workers read: a failure adds its error and backtrace to the payload."""
+    fields = {"class": "Docs::Extract", "args": ["x" * 100]}
+    size = len(codec.encode(fields))
+    monkeypatch.setattr(codec, "MAX_SIZE", size)
+    assert len(codec.encode_payload(fields)) == size
+    monkeypatch.setattr(codec, "MAX_SIZE", size - 1)
+    with pytest.raises(InvalidArguments, match=f"'Docs::Extract' has {size} bytes, more than the {size - 1} "):
+        codec.encode_payload(fields)
+
+
+LARGE = ["x" * 10**6, ["x" * 10**6] * 100, {"x" * 10**6: [[[[[[1]]]]]]}, 10**5000, object()]
+
+
+@pytest.mark.parametrize("value", LARGE, ids=lambda value: type(value).__name__)
+def test_a_message_holds_the_beginning_of_a_large_value(value: Any) -> None:
+    assert len(shortened(value)) < 600
+    assert len(cut("x" * 10**6)) < 600

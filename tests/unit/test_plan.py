@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay
-from dramatiq_sidekiq_flow.wire.callbacks import Callback
-from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, dump, dump_job
+from dramatiq_sidekiq_flow.errors import InvalidWorkflow
+from dramatiq_sidekiq_flow.store.callback_storage import RedisCallbackStorage
+from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, dump, dump_job, load
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, RETRY_HORIZON
-from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, completes_at_once, plan
+from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, barrier_ttl, completes_at_once, plan
 
 
 def wire(node: Any) -> Any:
@@ -115,6 +117,74 @@ def test_delays_add_and_reach_the_first_job_of_a_chain_and_each_of_a_group() -> 
     p = planned(node)
     assert [at for at, _ in p.scheduled] == [1003.0, 1003.5]
     assert all("enqueued_at" not in json.loads(raw) for _, raw in p.scheduled)
+
+
+def at(moment: float) -> dict[str, Any]:
+    """A job as Ruby serializes one with the option ``at``."""
+    return {"__type__": "job", "class": "A", "args": [], "at": moment}
+
+
+@pytest.mark.parametrize("moment", [1500.5, 2000])
+def test_a_job_of_ruby_that_says_at_is_scheduled(moment: float) -> None:
+    ((score, raw),) = plan(at(moment), (), source()).scheduled
+    assert score == moment
+    assert json.loads(raw).keys().isdisjoint(("at", "enqueued_at"))
+
+
+def test_hooks_are_told_of_an_at_as_of_a_delay() -> None:
+    told: list[float] = []
+    plan(at(1500.5), (), source(prepare=lambda fields, delay: told.append(delay)))
+    plan(at(1.0), (), source(prepare=lambda fields, delay: told.append(delay)))
+    assert told == [500_500.0, 0.0]
+
+
+@pytest.mark.parametrize("moment", [1000.0, 999, 0, -5.5])
+def test_a_job_whose_at_has_passed_is_pushed(moment: float) -> None:
+    (job,) = jobs(plan(at(moment), (), source()))
+    assert "at" not in job
+    assert job["enqueued_at"] == 1000.0
+
+
+@pytest.mark.parametrize("moment", [1.0, 1001.0, 9000.0])
+def test_a_delay_goes_before_at_as_in_the_gem(moment: float) -> None:
+    delayed = {"__type__": "with_delay", "delay": 2500, "task": at(moment)}
+    ((score, _),) = plan(delayed, (), source()).scheduled
+    assert score == 1002.5
+
+
+def test_barriers_outlive_an_at_that_lies_ahead() -> None:
+    month = 30 * 86_400
+    tree = {"__type__": "chain", "children": [wire(Job("A")), wire(Job("B")), at(1000 + month)]}
+    p = plan(tree, (), source())
+    assert p.barriers[0].ttl >= RETRY_HORIZON + month
+    (job,) = jobs(p)
+    stack = load_stack([["224a1be4-c469-4117-94af-8540a8358a95", *job["workflow_completion_callbacks"][0][1:]]])
+    assert RETRY_HORIZON + month <= barrier_ttl(None, stack, 1000.0) <= RETRY_HORIZON + month + 2
+    assert barrier_ttl(None, stack, 1000.0 + month) <= RETRY_HORIZON + 2
+
+
+def test_a_chain_whose_jobs_say_at_is_not_stored_by_reference() -> None:
+    """A reference does not say until when it waits, and barriers must live that long."""
+    chain = {"__type__": "chain", "children": [wire(Job("B", "x" * 5000)), at(5000.0)]}
+    storage = RedisCallbackStorage()
+    pending: Any = {}
+    assert storage.shorten(chain, pending) is chain
+    del chain["children"][1]["at"]
+    assert storage.shorten(chain, pending)["__type__"] == "reference"
+
+
+def test_a_delay_may_be_a_part_of_a_millisecond() -> None:
+    node = WithDelay(Job("A"), 250.5)
+    assert wire(node)["delay"] == 250.5
+    assert load(wire(node)) == node
+    ((score, _),) = planned(node).scheduled
+    assert score == 1000.2505
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), -0.5, True, "5", None])
+def test_a_delay_is_a_number(delay: Any) -> None:
+    with pytest.raises(InvalidWorkflow, match="delay must be milliseconds"):
+        WithDelay(Job("A"), delay)
 
 
 def test_a_delay_does_not_reach_past_an_empty_first_child() -> None:

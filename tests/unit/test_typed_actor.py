@@ -77,7 +77,6 @@ def test_the_instance_that_is_given_is_the_one_that_the_function_gets() -> None:
         ((), {"doc_id": "1", "x": 1}, "input.x: is no field of Input, which has: doc_id, language"),
         (("1",), {}, "extract takes one Input, its fields by name, or one mapping of them: input: got '1'"),
         ((Output("1"),), {}, "input: got Output"),
-        ((None,), {}, "input: got None"),
         ((Input("1"), Input("2")), {}, "extract takes one Input"),
         ((Input("1"),), {"language": "de"}, "extract takes one Input"),
         ((), {"input": {"doc_id": "1"}}, "input.input: is no field"),

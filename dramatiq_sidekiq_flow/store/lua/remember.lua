@@ -1,6 +1,6 @@
--- Write fields of a run's memory, which lives no shorter than before.
+-- Write fields of a run's memory, or of a registry, which lives no shorter than before.
 --
--- KEYS: memory hash
+-- KEYS: the hash
 -- ARGV: ttl in seconds, then pairs of name, JSON
 -- Returns: 1
 

@@ -1,0 +1,121 @@
+"""Which live process consumes which queue, of either language."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+from dramatiq.logging import get_logger
+
+from ..errors import PayloadError
+from ..store import keys, processes
+from ..store.connection import Connection
+from ..wire import codec
+
+#: How old the copy may be, in seconds.
+MAX_AGE = 10.0
+
+#: What says in a process record that Python wrote it.
+LANGUAGE = "python"
+
+
+@attrs.frozen
+class Fleet:
+    """The processes that are alive.
+
+    Attributes:
+      ruby: Queue -> a Ruby process that consumes it.
+      python: Queues that Python processes consume.
+    """
+
+    ruby: Mapping[str, str] = {}
+    python: frozenset[str] = frozenset()
+
+    @property
+    def queues(self) -> set[str]:
+        """The queues that any process consumes; empty where no process is known."""
+        return {*self.ruby, *self.python}
+
+
+class FleetView:
+    """A copy of what is known of the fleet, renewed when it is asked for and too old."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self._at = float("-inf")
+        self._fleet = Fleet()
+        self._lock = threading.Lock()
+
+    def look(self, max_age: float = MAX_AGE) -> Fleet:
+        """The fleet as it was at most ``max_age`` seconds ago; the last copy where Redis cannot be asked."""
+        # One thread looks; others, and a child that was forked meanwhile, take the copy.
+        if time.monotonic() - self._at > max_age and self._lock.acquire(blocking=False):
+            try:
+                self._fleet = _fleet(*processes.fleet(self.connection))
+            except Exception as e:
+                self.logger.debug("The processes could not be looked at: %s", e)
+            finally:
+                self._at = time.monotonic()
+                self._lock.release()
+        return self._fleet
+
+
+def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
+    """What the processes that no Python wrote say of themselves."""
+    return [info for info in map(_read, infos) if info and info.get("language") != LANGUAGE]
+
+
+def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The queues that these processes consume."""
+    return {name for info in infos for name in _queues(info)}
+
+
+def name_of(info: Mapping[str, Any]) -> str:
+    """How a person knows a process."""
+    tag = info.get("tag")
+    identity = info.get("identity") or f"{info.get('hostname')}:{info.get('pid')}"
+    return f"{identity} ({tag})" if type(tag) is str and tag not in ("", "/") else str(identity)
+
+
+def _fleet(infos: Mapping[str, bytes | None], members: Iterable[str]) -> Fleet:
+    ruby: dict[str, str] = {}
+    python: set[str] = set()
+    companions = set()
+    for identity, raw in infos.items():
+        info = _read(raw)
+        if not info:
+            continue
+        if info.get("language") == LANGUAGE:
+            python |= _queues(info)
+            continue
+        companions.add(identity)
+        for queue in _queues(info):
+            ruby.setdefault(queue, name_of({"identity": identity, **info}))
+    # A Python process that is not shown has no record, but beats.
+    python |= {keys.queue_of(m) for m in members if m.count(":") >= 3 and keys.identity_of(m) not in companions}
+    return Fleet(ruby, frozenset(python))
+
+
+def _read(raw: bytes | None) -> dict[str, Any] | None:
+    try:
+        return codec.decode(raw or b"{}")
+    except PayloadError:
+        return None
+
+
+def _queues(info: Mapping[str, Any]) -> set[str]:
+    """The queues of a process record: its capsules', else as Sidekiq 7 wrote them (9 leaves these out)."""
+    found: set[str] = set()
+    capsules = info.get("capsules")
+    for capsule in capsules.values() if type(capsules) is dict else ():
+        for key in ("weights", "queues"):
+            value = capsule.get(key) if type(capsule) is dict else None
+            if type(value) is dict or type(value) is list:
+                found.update(name for name in value if type(name) is str)
+    if not found and type(info.get("queues")) is list:
+        found.update(name for name in info["queues"] if type(name) is str)
+    return found

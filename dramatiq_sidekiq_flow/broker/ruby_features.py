@@ -1,0 +1,110 @@
+"""Features of a payload that Ruby's middleware honours, and what a Python worker does about them.
+
+* ``expiry`` (Sidekiq Pro's ``expires_in``) is honoured: an expired job does not run.
+* ``bid`` (Sidekiq Pro's batches) and the locks of unique jobs (Sidekiq
+  Enterprise, sidekiq-unique-jobs) need code that exists in Ruby only.  The job
+  runs, and a warning says what does not happen.
+* ``encrypt`` is refused where the payload is read (``wire.payload``).
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.logging import get_logger
+from dramatiq.middleware import SkipMessage
+
+from ..errors import JobExpired, shortened
+from ..wire.payload import Payload, expiry
+from .retries import killed
+
+if TYPE_CHECKING:
+    from .message import SidekiqMessage
+
+_logger = get_logger(__name__)
+
+_BATCH = "bid"
+
+#: Written for unique jobs, the most telling first.
+_LOCKS = ("unique_for", "unique_token", "unique_digest", "lock", "lock_digest", "unlock", "unique_until", "lock_ttl")
+
+_KEYS = frozenset((_BATCH, "expiry", *_LOCKS))
+
+#: ``(actor, feature)`` of the warnings so far.  Names come from payloads, so it has an end.
+_warned: set[tuple[str, str]] = set()
+_MOST_WARNINGS = 1000
+
+
+def before_process(message: SidekiqMessage) -> None:
+    """Look at a message that is about to be processed.
+
+    Raises:
+      SkipMessage: if it has expired; a step of a run goes to ``dead``.
+    """
+    payload = message.payload
+    if _KEYS.isdisjoint(payload.fields):
+        return
+    try:
+        check(payload)
+    except JobExpired as e:
+        _logger.error("Job %s of %s is now in 'dead': %s", payload.jid, payload.actor_name, e)
+        message.failure = killed(payload, message.queue_name, e)
+        message.stuff_exception(e)
+        message.fail()
+        raise SkipMessage(e.message) from None
+
+
+def check(payload: Payload) -> None:
+    """Warn of what Python does not do for a job, and see whether it has expired.
+
+    Raises:
+      JobExpired: if it has, and is a step of a run, which would wait for it.
+      SkipMessage: if it has, and is any other job, which is then done, as in Ruby.
+    """
+    fields = payload.fields
+    if fields.get(_BATCH):
+        _warn(payload, _BATCH, _BATCH_WARNING, shortened(fields[_BATCH]))
+    lock = next((key for key in _LOCKS if fields.get(key)), None)
+    if lock is not None:
+        _warn(payload, "lock", _LOCK_WARNING, lock)
+    limit = expiry(fields)
+    if limit is None or time.time() <= limit:
+        return
+    if payload.run_id is not None or payload.stack:
+        raise JobExpired(
+            f"The step expired at {_moment(limit)} (its 'expiry'), so it did not run, and its run waits. "
+            "Start the run again, or push this job without 'expiry'.",
+            limit,
+        )
+    _logger.warning(
+        "Job %s of %s expired at %s (its 'expiry'), so it is dropped and does not run.",
+        payload.jid,
+        payload.actor_name,
+        _moment(limit),
+    )
+    raise SkipMessage(f"Job {payload.jid} has expired.")
+
+
+_BATCH_WARNING = (
+    "Jobs of %s belong to a batch of Sidekiq Pro (bid %s). They run here, but only Ruby workers tell the batch, so it "
+    "stays pending and its callbacks do not run. Let Ruby workers run the jobs of a batch, or use a workflow's Group."
+)
+_LOCK_WARNING = (
+    "Jobs of %s hold a lock of a unique job (%s). They run here, but only Ruby workers release the lock, so an equal "
+    "job is refused until the lock expires. Let Ruby workers run them, or push them without the lock."
+)
+
+
+def _warn(payload: Payload, feature: str, text: str, detail: Any) -> None:
+    if (payload.actor_name, feature) not in _warned and len(_warned) < _MOST_WARNINGS:
+        _warned.add((payload.actor_name, feature))
+        _logger.warning(text, payload.actor_name, detail)
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f}"

@@ -1,0 +1,91 @@
+"""``before_enqueue`` and ``after_enqueue`` of other middleware, for steps.
+
+A step is not pushed by ``enqueue()``, but by the script that starts its run or
+acknowledges the step before it.  Middleware that adds to a message (Sentry's
+trace) or keeps a record of it (Django's admin) sees steps all the same.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from dramatiq import Middleware
+
+from ..wire.dialect import NOOP_CLASSES
+from .message import DRAMATIQ_KEY, split_options, step_message
+
+if TYPE_CHECKING:
+    import dramatiq
+
+    from .broker import SidekiqBroker
+
+HOOKS = ("before_enqueue", "after_enqueue")
+
+
+def has_hooks(middleware: Middleware) -> bool:
+    """Whether a middleware wants to know what is enqueued."""
+    kind = type(middleware)
+    if getattr(kind, "sees_steps", False):
+        return False
+    return any(getattr(kind, name, None) not in (None, getattr(Middleware, name)) for name in HOOKS)
+
+
+class StepHooks:
+    """The hooks around one push of steps.
+
+    Parameters:
+      context: Where they are called; the caller's unless given.
+      raising: Whether a MiddlewareError reaches the caller, as from
+        ``enqueue()``; otherwise it is logged.
+    """
+
+    def __init__(self, broker: SidekiqBroker, context: Context | None = None, *, raising: bool = False) -> None:
+        self.broker = broker
+        self.context = context
+        self.raising = raising
+        self._messages: list[tuple[dramatiq.Message[Any], int | None]] = []
+
+    def before(self, fields: dict[str, Any], delay: float) -> None:
+        """A job is about to be pushed: a step of Python's may get more options.
+
+        Parameters:
+          fields: The payload; changed in place.
+          delay: Milliseconds.
+        """
+        name = fields["class"]
+        if name in NOOP_CLASSES:
+            name = fields.get("wrapped")
+        if name not in self.broker.actors:
+            return
+        message = step_message(fields, name)
+        waits = round(delay) if delay else None
+        try:
+            self._run("before", message, waits)
+            said, own = split_options(message.options)
+        except Exception:
+            if self.raising:
+                raise
+            self.broker.logger.critical("A before_enqueue hook failed for step %s.", message, exc_info=True)
+            return
+        fields.update(said)
+        fields.pop(DRAMATIQ_KEY, None)
+        if own:
+            fields[DRAMATIQ_KEY] = own
+        self._messages.append((message, waits))
+
+    def after(self) -> None:
+        """What was prepared has been pushed."""
+        messages, self._messages = self._messages, []
+        for message, delay in messages:
+            self._run("after", message, delay)
+
+    def _run(self, when: str, message: dramatiq.Message[Any], delay: int | None) -> None:
+        emit = self.broker.emit_before if when == "before" else self.broker.emit_after
+        if self.context is None:
+            emit("enqueue", message, delay)
+        else:
+            self.context.run(emit, "enqueue", message, delay)
+
+
+__all__ = ["StepHooks", "has_hooks"]

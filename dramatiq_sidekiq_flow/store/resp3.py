@@ -1,0 +1,116 @@
+"""Reads what a server sends unasked, in RESP3.
+
+redis-py and hiredis hand such messages on in ways that differ between their
+versions.  This reader knows the types that the tracking connection gets; it is
+not for anything large.  The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class Push:
+    """A message that is not the reply to a command."""
+
+    parts: list[Any]
+
+
+@attrs.frozen
+class ErrorReply:
+    """A reply that is an error."""
+
+    text: str
+
+
+class _Incomplete(Exception):
+    """More bytes are needed."""
+
+
+class Replies:
+    """Takes bytes as they arrive, and gives complete replies."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._at = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes that were received."""
+        self._buffer += data
+
+    def take(self) -> list[Any]:
+        """All replies that are complete."""
+        found = []
+        while True:
+            self._at = 0
+            try:
+                found.append(self._value())
+            except _Incomplete:
+                return found
+            self._buffer = self._buffer[self._at :]
+
+    def _value(self) -> Any:
+        line = self._line()
+        read = _TYPES.get(line[:1])
+        if read is None:
+            raise ValueError(f"This is not RESP3: {line[:100]!r}")
+        return read(self, line[1:])
+
+    def _line(self) -> bytes:
+        end = self._buffer.find(b"\r\n", self._at)
+        if end < 0:
+            raise _Incomplete
+        line = self._buffer[self._at : end]
+        self._at = end + 2
+        return line
+
+    def _bulk(self, line: bytes) -> bytes | None:
+        length = int(line)
+        if length < 0:
+            return None
+        end = self._at + length
+        if len(self._buffer) < end + 2:
+            raise _Incomplete
+        data = self._buffer[self._at : end]
+        self._at = end + 2
+        return data
+
+    def _array(self, line: bytes) -> list[Any] | None:
+        length = int(line)
+        return None if length < 0 else [self._value() for _ in range(length)]
+
+    def _push(self, line: bytes) -> Push:
+        return Push([self._value() for _ in range(int(line))])
+
+    def _map(self, line: bytes) -> list[Any]:
+        return [self._value() for _ in range(2 * int(line))]
+
+
+def _error(replies: Replies, line: bytes) -> ErrorReply:
+    return ErrorReply(line.decode("utf-8", "replace"))
+
+
+def _bulk_error(replies: Replies, line: bytes) -> ErrorReply:
+    return ErrorReply((replies._bulk(line) or b"").decode("utf-8", "replace"))
+
+
+_TYPES: dict[bytes, Callable[[Replies, bytes], Any]] = {
+    b"+": lambda replies, line: line,
+    b"-": _error,
+    b"!": _bulk_error,
+    b":": lambda replies, line: int(line),
+    b",": lambda replies, line: float(line),
+    b"#": lambda replies, line: line == b"t",
+    b"_": lambda replies, line: None,
+    b"(": lambda replies, line: int(line),
+    b"$": Replies._bulk,
+    b"=": Replies._bulk,
+    b"*": Replies._array,
+    b"~": Replies._array,
+    b"%": Replies._map,
+    b">": Replies._push,
+}

@@ -1,0 +1,57 @@
+"""What must be known of the server before it is used."""
+
+from __future__ import annotations
+
+from ..errors import ConfigurationError
+from .connection import Connection
+from .faults import ServerUnavailable
+
+#: The oldest Redis with all commands that are sent here (LMOVE, RPOP with a count).
+OLDEST = (6, 2)
+
+
+def inspect(connection: Connection) -> list[str]:
+    """Look at the server once, at start.
+
+    Returns:
+      Warnings for the log.
+
+    Raises:
+      ConfigurationError: if the server cannot be used: Redis Cluster, or older than 6.2.
+      redis.ConnectionError, redis.TimeoutError: if it cannot be reached, or
+        does not answer yet.
+    """
+    try:
+        info = _info(connection)
+    except ServerUnavailable as e:
+        if not str(e).startswith("NOPERM"):
+            raise
+        return [
+            "The Redis user may not call INFO, so the server's version, cluster mode and maxmemory-policy are not "
+            "checked. It must be Redis 6.2 or newer, no Cluster, with noeviction."
+        ]
+    if info.get("redis_mode") == "cluster" or info.get("cluster_enabled") == "1":
+        raise ConfigurationError(
+            f"{connection.url} is a Redis Cluster. Like Sidekiq, this library needs a single Redis (or Sentinel): "
+            "use another server.",
+            "cluster",
+        )
+    version = info.get("redis_version", "7.0")
+    if _numbers(version) < OLDEST:
+        raise ConfigurationError(f"Redis {version} is too old; 6.2 or newer is needed.", version)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        return [f"maxmemory-policy is {policy!r}: Redis may throw jobs away. Set it to noeviction."]
+    return []
+
+
+def _info(connection: Connection) -> dict[str, str]:
+    reply = connection.call("INFO")
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)
+    lines = [line.partition(":") for line in text.splitlines()]
+    return {name: value for name, separator, value in lines if separator}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdigit())

@@ -1,0 +1,154 @@
+"""Learn over one connection which lists are filled, without taking from them.
+
+Redis remembers for a connection with ``CLIENT TRACKING ON`` which keys it has
+read, and sends one ``invalidate`` when such a key changes, whoever changes it.
+Reading the length of a list registers it, also from inside a script.  Nothing is
+sent while nothing happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from .connection import Connection
+from .faults import ServerUnavailable, classified
+from .resp3 import ErrorReply, Push, Replies
+
+#: Reads, and so registers, any number of lists in one command. A key of another
+#: type counts as empty.
+_LENGTHS = """
+local lengths = {}
+for i, key in ipairs(KEYS) do
+  local length = redis.pcall('LLEN', key)
+  lengths[i] = type(length) == 'number' and length or 0
+end
+return lengths
+"""
+
+_READ_SIZE = 65_536
+
+
+class TrackingRefused(Exception):
+    """The server, a proxy or an access rule does not allow client tracking."""
+
+
+class TrackingLost(redis.ConnectionError):
+    """The connection that tracks is gone, or silent."""
+
+
+class Tracking:
+    """A connection of its own, in RESP3, that tracks lists.  For one thread.
+
+    redis-py opens it (address, TLS, password, database); what arrives is read here.
+
+    Raises:
+      TrackingRefused: if the server refuses to track.
+      redis.ConnectionError, redis.TimeoutError: if it cannot be reached.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._asked: deque[Sequence[str]] = deque()
+        self._replies = Replies()
+        self._opener = connection
+        try:
+            self._connection = connection.exclusive()
+        except ResponseError as e:
+            raise classified(e) from None
+        self._socket: socket.socket = self._connection._sock
+        try:
+            self._begin(("HELLO", 3))
+            self._begin(("CLIENT", "TRACKING", "ON"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, command: Sequence[Any]) -> None:
+        """Send a command of the handshake, and wait for its reply."""
+        self._send(command)
+        while True:
+            ready, _, _ = select.select([self._socket], [], [], self._opener.longest_wait)
+            if not ready:
+                raise redis.TimeoutError(f"No reply to {command[0]}.")
+            for reply in self._receive():
+                if isinstance(reply, ErrorReply):
+                    raise TrackingRefused(reply.text)
+                if not isinstance(reply, Push):
+                    return
+
+    def fileno(self) -> int:
+        """The socket, to be waited on."""
+        return self._socket.fileno()
+
+    def ask(self, keys: Sequence[str]) -> None:
+        """Ask for the lengths of lists, and to be told when they change."""
+        self._send(("EVAL", _LENGTHS, len(keys), *keys))
+        self._asked.append(keys)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is due."""
+        return bool(self._asked)
+
+    def read(self) -> tuple[list[str], list[str] | None]:
+        """Read what has arrived; does not wait.
+
+        Returns:
+          Keys whose list holds something, and keys that are no longer tracked
+          because they changed; None for all of them.
+
+        Raises:
+          redis.ConnectionError, redis.TimeoutError: if the connection is lost,
+            or the server refuses.
+        """
+        filled: list[str] = []
+        changed: list[str] | None = []
+        for reply in self._receive():
+            if isinstance(reply, ErrorReply):
+                raise ServerUnavailable(ResponseError(reply.text))
+            if not isinstance(reply, Push):
+                keys = self._asked.popleft()
+                filled += [key for key, length in zip(keys, reply) if length]
+            elif reply.parts[0] != b"invalidate":
+                continue
+            elif reply.parts[1] is None:
+                # FLUSHDB
+                changed = None
+            elif changed is not None:
+                changed += [key.decode("utf-8", "replace") for key in reply.parts[1]]
+        return filled, changed
+
+    def _send(self, command: Sequence[Any]) -> None:
+        self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+
+    def _receive(self) -> list[Any]:
+        """The replies that have arrived."""
+        limit = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            while True:
+                data = self._socket.recv(_READ_SIZE)
+                if not data:
+                    raise redis.ConnectionError("Connection closed by server.")
+                self._replies.feed(data)
+        except (TimeoutError, BlockingIOError):
+            pass
+        except OSError as e:
+            if "did not complete" not in str(e):  # an SSL socket with nothing to read yet
+                raise redis.ConnectionError(f"Error while reading from socket: {e}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                self._socket.settimeout(limit)
+        return self._replies.take()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(Exception):
+            self._opener.drop(self._connection)

@@ -1,0 +1,45 @@
+"""Checks what is assigned to a field of an input or output class."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import attrs
+
+from ..errors import InvalidInput
+from .problems import below
+from .schema import Schema, failure
+from .shapes import dump
+
+
+def check_assignment(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:
+    """Refuse a value that does not fit its field, as a typed actor would.
+
+    For ``on_setattr`` of attrs: the class of an input may be changeable, and
+    attrs itself knows nothing of the types of its fields.
+
+    Examples:
+
+      >>> @attrs.define(on_setattr=check_assignment)
+      ... class ExtractInput:
+      ...     doc_id: str
+      >>> ExtractInput("42").doc_id = 42      # raises InvalidInput
+
+    Raises:
+      InvalidInput: naming the class and the field.
+    """
+    cls: Any = type(instance)
+    field = _schema(cls).fields.get(attribute.alias or attribute.name)
+    if field is None:
+        return value  # not a key on the wire (init=False)
+    try:
+        field.shape.load(dump(value))
+    except Exception as e:
+        raise failure(below(f"{cls.__name__}.{attribute.name}", e), value, InvalidInput) from None
+    return value
+
+
+@functools.cache
+def _schema(cls: Any) -> Schema:
+    return Schema.of(cls)

@@ -1,0 +1,51 @@
+"""Warns of steps whose returned value goes nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dramatiq import Broker
+from dramatiq.logging import get_logger
+from dramatiq.results import Results
+
+_logger = get_logger(__name__)
+
+
+class DroppedOutput:
+    """Says it once for each actor.
+
+    Parameters:
+      broker: Whose Results middleware, if it has one, takes every value.
+      has_memory: Whether mappings are kept.
+    """
+
+    def __init__(self, broker: Broker, has_memory: bool) -> None:
+        self.broker = broker
+        self.has_memory = has_memory
+        self._warned: set[str] = set()
+
+    def warn(self, actor_name: str, value: Any) -> None:
+        """Warn of a step's returned value, if it is dropped."""
+        if value is None or actor_name in self._warned:
+            return
+        is_mapping = isinstance(value, Mapping)
+        if is_mapping and self.has_memory:
+            return
+        self._warned.add(actor_name)
+        if any(isinstance(middleware, Results) for middleware in self.broker.middleware):
+            return
+        if is_mapping:
+            _logger.warning(
+                "%s is a step of a workflow and returns a mapping, which is dropped, since workflows have no memory "
+                "here. To keep it for the steps that follow: WorkflowMiddleware(memory=RedisHashMemory()).",
+                actor_name,
+            )
+        else:
+            _logger.warning(
+                "%s is a step of a workflow and returns a value of type %s, which is dropped: the run's memory keeps "
+                'mappings. Return {"name": value} for the steps that follow, or add Dramatiq\'s Results middleware. '
+                "It is not passed to the next step as an argument.",
+                actor_name,
+                type(value).__name__,
+            )

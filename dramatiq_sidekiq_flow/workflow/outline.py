@@ -1,0 +1,50 @@
+"""A workflow as people read it: a line for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..wire.dialect import NOOP_CLASSES
+from ..wire.nodes import Wire
+
+#: How much of a step's arguments is shown.
+ARGUMENTS = 60
+
+
+def outline(wire: Wire) -> str:
+    """The tree in lines, indented by what is inside of what."""
+    return "\n".join(_lines(wire, ""))
+
+
+def _lines(node: Wire, indent: str) -> Iterator[str]:
+    kind = node["__type__"]
+    if kind == "job":
+        yield indent + _step(node)
+        return
+    if kind == "with_delay":
+        yield f"{indent}after {_time(node['delay'])}"
+        yield from _lines(node["task"], indent + "  ")
+        return
+    yield f"{indent}{kind}{'' if node['children'] else ' (empty)'}"
+    for child in node["children"]:
+        yield from _lines(child, indent + "  ")
+
+
+def _step(job: Wire) -> str:
+    name = job["class"]
+    if name in NOOP_CLASSES:
+        name = job.get("wrapped", name)
+    text = ", ".join(map(_shown, job["args"]))
+    if len(text) > ARGUMENTS:
+        text = text[: ARGUMENTS - 3] + "..."
+    queue = job.get("queue")
+    return f"{name}({text})" + (f" in {queue}" if queue else "")
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[: ARGUMENTS + 1]
+
+
+def _time(delay: float) -> str:
+    return f"{delay / 1000:g} s" if delay >= 1000 else f"{delay:g} ms"

@@ -1,0 +1,170 @@
+"""What is looked at before a run starts: that each step has a class, and a process that takes it.
+
+Registry, actors and the records of live processes know; what is wrong is
+warned of once, with the cure.  Refused is only what would lose a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.logging import get_logger
+
+from ..broker.fleet import Fleet, FleetView
+from ..errors import QueueShared
+from ..store.connection import LOST
+from ..typed import ruby
+from ..typed.registry import Registry
+from ..wire.dialect import NOOP_CLASSES
+from ..wire.near_names import hint
+from ..wire.nodes import Wire, is_ruby_constant, jobs
+from ..wire.payload import DEFAULTS
+
+if TYPE_CHECKING:
+    from .completion import Completion
+
+#: Classes, queues and pairs of them that are remembered as looked at.
+_MOST_SEEN = 10_000
+
+
+class Precheck:
+    """Looks at the trees of one broker's workflows."""
+
+    def __init__(self, completion: Completion) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.completion = completion
+        self.fleet = FleetView(completion.broker.connection)
+        # A copy of its own: in the other one a name that was looked for in vain is not looked for again, though it
+        # is published before its step is due.
+        self._registry = Registry(completion.broker.connection)
+        self._seen: set[Any] = set()
+        self._names: set[str] = set()
+        self._queues: set[Any] = set()
+
+    def check(self, wire: Wire) -> None:
+        """Look at each step of a tree.
+
+        Raises:
+          QueueShared: if a Ruby process consumes the queue of a carrier.
+        """
+        for name, queue, carried in {_facts(job) for job in jobs(wire)}:
+            if carried:
+                self._refuse_shared(name, queue)
+            if (name, queue) in self._seen:
+                continue
+            for seen in (self._seen, self._names, self._queues):
+                if len(seen) >= _MOST_SEEN:
+                    seen.clear()
+            self._seen.add((name, queue))
+            if name not in self._names:
+                self._names.add(name)
+                if name not in self.completion.broker.actors and name not in NOOP_CLASSES:
+                    self._look_for_class(name)
+            self._look_for_queue(name, queue)
+
+    def noop_queue(self, wire: Wire) -> str:
+        """A queue for a job that does nothing: of a Python step, else one that Python alone consumes.
+
+        ``default``, as in the gem, where there is no Python at all.
+
+        Raises:
+          QueueShared: if Ruby consumes all of them.
+        """
+        if not _has_empty(wire):
+            return "default"
+        broker = self.completion.broker
+        fleet = self.fleet.look()
+        names = [(name, queue) for name, queue, carried in map(_facts, jobs(wire)) if carried or name in broker.actors]
+        steps = [queue or {**DEFAULTS, **(self._options(name) or {})}["queue"] for name, queue in names]
+        declared = sorted(broker.get_declared_queues(), key=lambda queue: (queue not in fleet.python, queue))
+        for queue in [*steps, *declared]:
+            if queue not in fleet.ruby:
+                return str(queue)
+        if steps:
+            raise _shared("The job of a delayed empty node", steps[0], fleet)
+        return "default"
+
+    def _refuse_shared(self, name: str, queue: Any) -> None:
+        fleet = self.fleet.look()
+        if queue in fleet.ruby:
+            raise _shared(f"The step {name}", queue, fleet)
+
+    def _look_for_class(self, name: str) -> None:
+        completion = self.completion
+        if self._options(name) is not None:
+            return
+        published = {*completion.registry.names(), *self._registry.names()}
+        here = {*completion.broker.actors, *completion.classes, *ruby.names()} - NOOP_CLASSES
+        nearest = hint(name, {*published, *here})
+        if nearest:
+            self.logger.warning("No class or actor is known by the name %s.%s", name, nearest)
+        elif is_ruby_constant(name) and any(map(is_ruby_constant, published)):
+            self.logger.warning(
+                "No class is known by the name %s: it is not among those that Ruby has published. Where it exists, "
+                "let its process write the registry, or say RubyJob(%r, queue=..., retry=...).",
+                name,
+                name,
+            )
+        elif not is_ruby_constant(name):
+            self.logger.warning(
+                "No actor is named %s on this broker, and no other program has published one. Is it declared on "
+                "another broker, before dramatiq.set_broker(...)?",
+                name,
+            )
+
+    def _options(self, name: str) -> Mapping[str, Any] | None:
+        """As ``Completion.known``; None also where Redis cannot be asked."""
+        said = self.completion.said_here(name)
+        entry = None
+        if said is None or "queue" not in said:
+            with contextlib.suppress(*LOST):
+                entry = self.completion.registry.filed(name) or self._registry.find(name)
+        return said if entry is None else {**entry.options, **(said or {})}
+
+    def _look_for_queue(self, name: str, queue: Any) -> None:
+        completion = self.completion
+        if completion.derives_ids and name in completion.broker.actors:
+            return  # its queue is another broker's
+        queue = queue or {**DEFAULTS, **(self._options(name) or {})}["queue"]
+        if queue in self._queues:
+            return
+        fleet = self.fleet.look()
+        if not fleet.queues:
+            self._seen.discard((name, queue))
+            return  # no worker is up yet
+        self._queues.add(queue)
+        if queue not in fleet.queues:
+            self.logger.warning(
+                "No live process consumes queue %r, where %s goes.%s Consumed are: %s. Start a worker for it, or give "
+                "the step another queue.",
+                queue,
+                name,
+                hint(str(queue), fleet.queues),
+                ", ".join(sorted(fleet.queues)),
+            )
+
+
+def _facts(job: Wire) -> tuple[str, Any, bool]:
+    """Name, queue (None: not said) and whether it is a carrier."""
+    carried = job["class"] in NOOP_CLASSES and type(job.get("wrapped")) is str
+    queue = job.get("queue")
+    return job["wrapped"] if carried else job["class"], queue if type(queue) is str else None, carried
+
+
+def _shared(what: str, queue: str, fleet: Fleet) -> QueueShared:
+    return QueueShared(
+        f"{what} would go to queue {queue!r}, which the Ruby process {fleet.ruby[queue]} consumes: Ruby would take it "
+        "for done without running it. Give each language queues of its own: queue_name= of the actor, and -Q of the "
+        "Python worker.",
+        queue,
+    )
+
+
+def _has_empty(node: Wire) -> bool:
+    if node["__type__"] == "job":
+        return False
+    if "task" in node:
+        return _has_empty(node["task"])
+    return not node["children"] or any(map(_has_empty, node["children"]))

@@ -1,0 +1,123 @@
+"""What remains of a run is started, where a step is done but its run could not go on."""
+
+from __future__ import annotations
+
+import time
+
+import dramatiq
+from dramatiq.errors import ConnectionClosed
+
+from ..errors import FlowError, InvalidOptions, NothingToRelease, WrongType
+from ..store import keys, runs, sets
+from ..store.connection import LOST
+from ..wire import codec
+from ..wire.payload import DEFAULTS, Payload
+from . import own_barriers
+from .completion import Completion
+from .plan import NewBarrier, barrier_ttl
+from .workflow import completion_of
+
+
+def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) -> str:
+    """Take a failed step for done, and go on with its run.
+
+    For a job in ``dead`` (or ``retry``) with the error BarrierExpired: its
+    actor has run, and a retry would only run it again.  Barriers of its
+    callback stack that are gone are made anew, and a job that does nothing
+    takes its place: a Python worker goes on from there as after any step.
+
+    Parameters:
+      jid: Of the job.
+      members: If the job is a member of a group whose barrier is gone: how
+        many of its members, this one included, are still to be done or
+        released.  With too few, what follows the group starts early.
+
+    Returns:
+      The run id.
+
+    Raises:
+      NothingToRelease: if the job is not there, or nothing follows it.
+      InvalidOptions: if members is below 1.
+      ConfigurationError: if the broker has no WorkflowMiddleware.
+      ConnectionClosed: when Redis cannot be reached.
+    """
+    if type(members) is not int or members < 1:
+        raise InvalidOptions(f"members must be 1 or more, not {members!r}.", members)
+    completion = completion_of(broker)
+    name, raw = _find(completion, jid)
+    payload = Payload.decode(raw, completion.retrieve)
+    if not payload.stack or payload.run_id is None:
+        raise NothingToRelease(f"Nothing follows the job {jid}: delete it, or retry it.", jid)
+    ttl = barrier_ttl(None, payload.stack)
+    barriers = _barriers(payload, members)
+    queue = payload.fields.get("queue")
+    queue = queue if type(queue) is str and queue else str(DEFAULTS["queue"])
+    try:
+        if completion.barriers is not None:
+            made = tuple(NewBarrier(barrier, value, -1, ttl) for barrier, value in barriers)
+            own_barriers.create(completion.barriers, made)
+            barriers = []
+        reply = runs.resume(
+            completion.broker.connection,
+            name,
+            raw,
+            queue=queue,
+            payload=codec.encode(_in_its_place(completion, payload, queue)),
+            barriers=barriers,
+            ttl=ttl,
+        )
+    except LOST as e:
+        raise ConnectionClosed(e) from None
+    if reply[0] == b"TYPE":
+        key = reply[1].decode()
+        raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
+    if reply[0] == b"GONE":
+        raise NothingToRelease(f"The job {jid} has just left {name!r}: it was retried, deleted or released.", jid)
+    return payload.run_id
+
+
+def _find(completion: Completion, jid: str) -> tuple[str, bytes]:
+    for name in (keys.DEAD, keys.RETRY):
+        try:
+            found = sets.members(completion.broker.connection, name)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        for member, _ in found:
+            try:
+                if jid.encode() in member and codec.decode(member).get("jid") == jid:
+                    return name, member
+            except FlowError:
+                continue
+    raise NothingToRelease(f"There is no job {jid} in 'dead' or 'retry'.", jid)
+
+
+def _barriers(payload: Payload, members: int) -> list[tuple[str, int]]:
+    """Each barrier of the stack from the top, and its value where it is made anew."""
+    found = []
+    for callback in reversed(payload.stack):
+        of_group = callback.remaining is None
+        found.append((callback.barrier, members if of_group else 1))
+        if of_group:
+            # Only the innermost group is the one that the job is a member of.
+            members = 1
+    return found
+
+
+def _in_its_place(completion: Completion, payload: Payload, queue: str) -> dict[str, object]:
+    """A job that does nothing, with what follows the step, its context and its jid."""
+    dialect, now = payload.dialect, time.time()
+    return {
+        **payload.inherited(completion.broker.inherit),
+        "class": dialect.noop_class,
+        "args": [],
+        "jid": payload.jid,
+        "queue": queue,
+        "retry": True,
+        dialect.run_id_key: payload.run_id,
+        dialect.callbacks_key: payload.fields[dialect.callbacks_key],
+        "created_at": now,
+        "enqueued_at": now,
+    }
+
+
+__all__ = ["restart_remaining"]

@@ -1,0 +1,1 @@
+OPTION_KEY_CALLBACKS = "workflow_completion_callbacks"

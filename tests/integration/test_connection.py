@@ -1,0 +1,245 @@
+"""How many connections a process opens, and what a forked child does with its parent's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+
+from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
+from dramatiq_sidekiq_flow.store import connection as module
+from dramatiq_sidekiq_flow.store import producers as producing
+from dramatiq_sidekiq_flow.store import queues
+from dramatiq_sidekiq_flow.store.connection import Connection, connect
+from dramatiq_sidekiq_flow.store.faults import PoolExhausted, ServerUnavailable
+
+from ..running import eventually, in_flight, working
+
+FORK = multiprocessing.get_context("fork")
+
+
+def run_in_fork(work: Callable[[], None]) -> None:
+    """Run a function in a forked child, as a preforking server does."""
+    child = FORK.Process(target=work)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+
+
+@pytest.fixture
+def few(redis_url: str) -> Iterator[Connection]:
+    connection = connect(redis_url, max_connections=8)
+    yield connection
+    connection.close()
+
+
+def opened(client: redis.Redis) -> int:
+    """Connections to the server, without that of ``client``."""
+    return len(client.client_list()) - 1
+
+
+def test_no_more_connections_than_the_client_may_open(few: Connection, client: redis.Redis) -> None:
+    before = opened(client)
+    most = 0
+    together = threading.Barrier(20)
+
+    def work() -> None:
+        together.wait()
+        for _ in range(20):
+            few.call("PING")
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        most = max(most, opened(client) - before)
+    assert 0 < most <= 8
+
+
+def test_with_none_free_it_says_what_to_raise(few: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SOCKET_TIMEOUT", 0.05)
+    held = [few.exclusive() for _ in range(8)]
+    with pytest.raises(PoolExhausted, match="All 8 connections.*max_connections"):
+        few.call("PING")
+    few.drop(held.pop())
+    assert few.call("PING")
+    for connection in held:
+        few.drop(connection)
+
+
+def test_a_lane_keeps_its_connection(few: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = few.lane()
+    assert lane.call("PING")
+    held = [few.exclusive() for _ in range(7)]
+    monkeypatch.setattr(module, "SOCKET_TIMEOUT", 0.05)
+    with pytest.raises(PoolExhausted):
+        few.call("PING")
+    assert lane.call("PING")
+    for connection in held:
+        few.drop(connection)
+
+
+def test_where_very_few_are_allowed_they_are_shared(redis_url: str) -> None:
+    connection = connect(redis_url, max_connections=2)
+    assert connection.lane() is connection
+    connection.close()
+
+
+def test_a_silent_server_is_given_up(redis_url: str) -> None:
+    connection = connect(redis_url, socket_timeout=0.1)
+    with redis.Redis.from_url(redis_url) as client:
+        client.execute_command("CLIENT", "PAUSE", 2000, "ALL")
+        try:
+            with pytest.raises(redis.TimeoutError):
+                connection.call("PING")
+        finally:
+            client.execute_command("CLIENT", "UNPAUSE")
+    connection.close()
+
+
+def test_a_client_without_a_time_limit_gets_one(redis_url: str) -> None:
+    for limit in (None, 0):
+        connection = connect(redis_url, socket_timeout=limit)
+        assert connection.longest_wait == module.SOCKET_TIMEOUT / 2
+    assert connect(redis_url, socket_timeout=3).longest_wait == 1.5
+
+
+def test_one_refused_command_is_no_reason_to_refuse_the_others(client: redis.Redis, redis_url: str) -> None:
+    client.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-get"])
+    try:
+        connection = connect(redis_url.replace("redis://", "redis://worker:secret@"))
+        replies = connection.send([("SET", "a", 1), ("GET", "a"), ("PING",)])
+        assert isinstance(replies[1], ServerUnavailable)
+        assert str(replies[1]).startswith("NOPERM")
+        assert client.get("a") == b"1"
+        connection.close()
+    finally:
+        client.acl_deluser("worker")
+
+
+# -- forks -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def note(broker: SidekiqBroker) -> Any:
+    @dramatiq.actor(queue_name="python")
+    def note(number: int) -> None: ...
+
+    return note
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_children_push_what_they_send(note: Any, client: redis.Redis, warm: bool) -> None:
+    """Number and name of a push are copied by a fork: siblings took each other's for repetitions."""
+    if warm:
+        note.send(-1)
+
+    def serve() -> None:
+        for number in range(10):
+            note.send(number)
+            note.send_with_options(args=(number,), delay=60_000)
+
+    children = [FORK.Process(target=serve) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+    assert [child.exitcode for child in children] == [0] * 4
+    assert client.llen("queue:python") == 40 + warm
+    assert client.zcard("schedule") == 40
+
+
+def test_a_copy_of_a_running_machine_pushes_what_it_sends(redis_url: str, client: redis.Redis) -> None:
+    connection = connect(redis_url)
+    queues.push(connection, "q", [b"one"])
+    copied = producing.producers._free[-1]
+    twin = producing.Producer()
+    twin.key = copied.key
+    queues.push(connection, "q", [b"two"])
+    producing.producers._free.append(twin)
+    queues.push(connection, "q", [b"three"])
+    assert client.lrange("queue:q", 0, -1) == [b"three", b"two", b"one"]
+    connection.close()
+
+
+def test_keys_do_not_grow_with_the_threads_that_sent(note: Any, client: redis.Redis) -> None:
+    for number in range(50):
+        thread = threading.Thread(target=note.send, args=(number,))
+        thread.start()
+        thread.join()
+    assert client.llen("queue:python") == 50
+    assert len(client.keys("swf:push:*")) == 1
+
+
+def test_a_child_that_closes_its_copy_leaves_the_parents_job_alone(
+    redis_url: str, client: redis.Redis, broker: SidekiqBroker
+) -> None:
+    began, end = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    @dramatiq.actor(queue_name="python")
+    def work() -> None:
+        began.set()
+        end.wait(20)
+        ran.append("done")
+
+    with working(broker):
+        work.send()
+        began.wait(20)
+        run_in_fork(broker.close)
+        assert len(in_flight(client)) == 1
+        assert client.llen("queue:python") == 0
+        assert client.zcard("swf:workers") == 1
+        end.set()
+        eventually(lambda: not in_flight(client))
+    assert ran == ["done"]
+    assert client.llen("queue:python") == 0
+
+
+def test_a_child_works_with_a_broker_that_the_parent_works_with(redis_url: str, client: redis.Redis) -> None:
+    broker = SidekiqBroker(url=redis_url)
+    broker.add_middleware(WorkflowMiddleware())
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def work(by: str) -> None:
+        client.rpush("ran", by)
+
+    def child() -> None:
+        client.connection_pool.reset()
+        with working(broker):
+            work.send("child")
+            broker.join("python", timeout=20_000)
+
+    with working(broker):
+        work.send("parent")
+        eventually(lambda: client.llen("ran") == 1)
+    with working(broker):
+        broker.stop_fetching()
+        run_in_fork(child)
+    assert client.lrange("ran", 0, -1) == [b"parent", b"child"]
+    broker.close()
+
+
+def test_a_server_that_has_forgotten_its_scripts_gets_them_again(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that forgets them again before the second try."""
+    connection = connect(redis_url)
+    client.script_flush()
+    exchange = Connection._exchange
+
+    def forgetful(*arguments: Any) -> Any:
+        replies = exchange(*arguments)
+        client.script_flush()
+        return replies
+
+    monkeypatch.setattr(Connection, "_exchange", staticmethod(forgetful))
+    queues.push(connection, "q", [b"one"])
+    queues.push(connection, "q", [b"two"])
+    assert client.lrange("queue:q", 0, -1) == [b"two", b"one"]
+    connection.close()

@@ -19,6 +19,7 @@ SCRIPTS = (
     "_plan",
     "advance",
     "beat",
+    "begin",
     "extend",
     "fail",
     "fetch",
@@ -28,6 +29,7 @@ SCRIPTS = (
     "requeue",
     "stage",
     "store_callbacks",
+    "trial",
 )
 
 _END = "\n__END__\n"

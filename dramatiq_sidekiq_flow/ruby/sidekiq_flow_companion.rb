@@ -34,9 +34,12 @@
 # With Python's RedisCallbackStorage, what remains of long chains is stored once:
 # say `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` to the gem.
 #
+# It is loaded where workflows are started, too (a web server): barriers then live
+# for as long as the delays ahead, and not for the gem's one day.
+#
 # What it does not do: a workflow is still started by the gem, one command at a
-# time. And an advance that is tried again (an error of the application's own
-# client middleware, say) runs its job again, as any failed job.
+# time. And an error of the application's own client middleware, while it is worked
+# out what follows, is a failure of the job, which runs again.
 
 require "digest/sha1"
 require "digest/sha2"
@@ -44,11 +47,22 @@ require "json"
 require "securerandom"
 require "set"
 require "sidekiq"
+require "sidekiq/client"
 require "sidekiq/job_retry"
 require "sidekiq/job_util"
 require "sidekiq/scheduled"
 
-module SidekiqFlow; end
+module SidekiqFlow
+  # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
+  # retried, and Python may be the one to take it then. (sidekiq_flow_registry.rb
+  # has the same.)
+  class WrongQueue < StandardError
+    def self.for(job, queue)
+      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
+        "One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} from this process.")
+    end
+  end
+end
 
 module SidekiqFlow::Companion
   # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
@@ -64,12 +78,27 @@ module SidekiqFlow::Companion
   MAX_RECOVERIES = 3
   RECOVERY_WINDOW = 72 * 3600
 
-  # Keys of a payload that a finished step hands on to the next: tenant, locale
-  # and trace.
-  INHERITED = /\A(cattr(_.*)?|locale|traceparent|tracestate|baggage)\z/
+  # Keys of a payload that a finished step hands on to the next: tenant, locale,
+  # time zone and trace. A name that ends in * stands for all that begin so.
+  INHERITED = %w[
+    cattr cattr_* locale tz traceparent tracestate baggage
+    apartment acts_as_tenant multi_tenant
+    trace_propagation_headers sentry_user x-datadog-*
+  ].freeze
 
-  # Errors of Redis that pass by themselves.
-  PASSING = /\A(READONLY|LOADING|MASTERDOWN|NOREPLICAS|UNBLOCKED|OOM|BUSY|TRYAGAIN)/
+  # What Sidekiq's rules for failures do sums with, unseen.
+  READ_BY_SIDEKIQ = {
+    "backtrace" => ->(value) { value == true || value == false || value.is_a?(Integer) },
+    "failed_at" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1e14) },
+    # Sidekiq takes one off when a person presses "retry": -1 is common.
+    "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(-1_000_000, 1_000_000) },
+    "retry_for" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1_000_000_000) },
+    "retry_queue" => ->(value) { value.is_a?(String) },
+    "wrapped" => ->(value) { value.is_a?(String) }
+  }.freeze
+
+  # The class of what is no job and was wrapped to be buried.
+  MALFORMED = "MalformedPayload"
 
   UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
   CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
@@ -82,6 +111,8 @@ module SidekiqFlow::Companion
 
   class CallbacksMissing < Refused; end
 
+  class CommandRefused < Refused; end
+
   class InvalidCallbacks < Refused; end
 
   class InvalidNode < Refused; end
@@ -90,9 +121,15 @@ module SidekiqFlow::Companion
 
   class MalformedPayload < InvalidPayload; end
 
+  class OtherDialect < Refused; end
+
   class PoisonPill < Refused; end
 
   class PushStopped < Refused; end
+
+  class StepDiscarded < Refused; end
+
+  class StepSkipped < Refused; end
 
   class WrongType < Refused; end
 
@@ -100,11 +137,25 @@ module SidekiqFlow::Companion
   Memory = Struct.new(:key_prefix, :ttl)
 
   # The gem was renamed sidekiq-sideline after 0.1.0, and its keys with it.
-  Dialect = Struct.new(:gem, :run_id, :callbacks, :memory_prefix) do
+  Dialect = Struct.new(:name, :run_id, :callbacks, :memory_prefix) do
+    def gem
+      Sidekiq.const_get(name.capitalize)
+    end
+
     def noop_class
-      gem::NoopWorker.name
+      "Sidekiq::#{name.capitalize}::NoopWorker"
+    end
+
+    # Whether a job carries this dialect's keys.
+    def of?(job)
+      job.key?(run_id) || job.key?(callbacks)
     end
   end
+
+  DIALECTS = [
+    Dialect.new("workflow", "workflow_run_id", "workflow_completion_callbacks", "swf:mem"),
+    Dialect.new("sideline", "sideline_run_id", "sideline_completion_callbacks", "sl:mem")
+  ].freeze
 
   class << self
     # config             as Sidekiq.configure_server yields it
@@ -113,34 +164,52 @@ module SidekiqFlow::Companion
     #                    in milliseconds)
     # memory             {key_prefix: "swf:mem", ttl: 86_400}, false for none;
     #                    by default the gem's own configuration.memory
+    # inherit            keys of a payload that a finished step hands on to the
+    #                    next, beside INHERITED; "x-*" for all that begin so
     # fetch, promote     false leaves Sidekiq's own in place
-    def configure(config, heartbeat_timeout: 60, memory: nil, fetch: true, promote: true)
+    def configure(config, heartbeat_timeout: 60, memory: nil, inherit: [], fetch: true, promote: true)
       @memory = memory
+      @inherited = inherited_pattern([*INHERITED, *inherit])
       config.server_middleware do |chain|
         chain.insert_after(gem::Middleware, Output)
         chain.remove(gem::Middleware)
         # Outermost: what any other middleware raises is this job's failure.
         chain.prepend(Outcome)
       end
+      require "sidekiq/manager"
+      Sidekiq::Manager.prepend(SignOff)
+      Sidekiq::Processor.prepend(Processing)
+      Sidekiq::Scheduled::Poller.prepend(PatientPoller)
+      configure_client(config)
+      gem.singleton_class.prepend(Prolongation)
       config[:flow_worker] = Worker.new(config, heartbeat_timeout)
       config[:fetch_class] = Fetch if fetch
       config[:scheduled_enq] = Promoter if promote
       config.death_handlers << ->(job, error) { log_death(config, job, error) }
-      config.on(:startup) { check_middleware(config) }
+      config.on(:startup) do
+        check_middleware(config)
+        ActiveJobEvents.subscribe
+      end
 
       # ---- Registry: tells Python of this application's job classes, where
       # ---- sidekiq_flow_registry.rb was required before.
       SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
     end
 
+    # For whatever pushes jobs and starts workflows. Requiring this file does it
+    # in a process that is no server, and +configure+ in one that is.
+    def configure_client(config)
+      config.client_middleware { |chain| chain.prepend(Pushes) }
+    end
+
     # Which of its two names the gem has here.
     def dialect
-      @dialect ||=
-        if defined?(Sidekiq::Sideline)
-          Dialect.new(Sidekiq::Sideline, "sideline_run_id", "sideline_completion_callbacks", "sl:mem")
-        else
-          Dialect.new(Sidekiq::Workflow, "workflow_run_id", "workflow_completion_callbacks", "swf:mem")
-        end
+      @dialect ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
+    end
+
+    # The one that it does not have.
+    def other_dialect
+      DIALECTS.find { |other| other != dialect }
     end
 
     def gem
@@ -149,6 +218,12 @@ module SidekiqFlow::Companion
 
     def run_id(job)
       job[dialect.run_id]
+    end
+
+    # What a finished step hands on to the next.
+    def inherited(job)
+      @inherited ||= inherited_pattern(INHERITED)
+      job.select { |key, _| key.match?(@inherited) }
     end
 
     # Read when it is first needed: the gem may be configured after this file.
@@ -181,17 +256,18 @@ module SidekiqFlow::Companion
       (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
     end
 
-    # Runs the block until Redis answers. Only for what may be sent twice.
+    # Runs the block until the server answers. Only for what may be sent twice.
+    # What the server refuses for good is raised as Refused.
     def patiently(logger)
       pause = 0.1
       begin
         yield
-      rescue RedisClient::ConnectionError, RedisClient::CommandError, ConnectionPool::TimeoutError => error
-        raise if error.is_a?(RedisClient::CommandError) && !error.message.match?(PASSING)
+      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+        raise Trouble.refusal(error) unless Trouble.passes?(error)
 
-        logger.warn("Redis cannot be reached, trying again: #{error.message}")
+        Trouble.say(logger, error)
         sleep(pause)
-        pause = [2 * pause, 5].min
+        pause = [2 * pause, 2].min
         retry
       end
     end
@@ -208,27 +284,55 @@ module SidekiqFlow::Companion
       end
     end
 
-    # What goes to `dead` for a payload that is not to run. One that is no JSON
-    # object is wrapped: `args` shows it, `raw` holds its bytes in base64.
+    # What goes to `dead` for a payload that is not to run. What Sidekiq could not
+    # push again is wrapped: `args` shows it, `raw` holds its bytes in base64.
     def corpse(raw, error, queue)
+      raw = unwrapped(raw)
       job = parse(raw)
-      raise MalformedPayload if job.nil?
+      return wrapped(raw, MalformedPayload.new("The payload is no JSON object."), queue) if job.nil?
+      return wrapped(raw, error, queue, job["jid"]) unless job["class"].is_a?(String) && job["args"].is_a?(Array)
 
+      job["jid"] = fingerprint(raw) unless job["jid"].is_a?(String) && !job["jid"].empty?
       JSON.generate(failed(job, error, queue))
-    rescue InvalidPayload, JSON::JSONError, EncodingError
-      wrapper = {
-        "class" => "MalformedPayload", "args" => [raw.dup.force_encoding("UTF-8").scrub[0, 1000]],
-        "jid" => fingerprint(raw), "queue" => queue, "retry" => 0, "created_at" => stamp, "raw" => [raw].pack("m0")
-      }
-      JSON.generate(failed(wrapper, MalformedPayload.new("The payload is no JSON object."), queue))
+    rescue JSON::JSONError, EncodingError # Infinity, half of a surrogate pair
+      wrapped(raw, error, queue)
     end
 
     # The JSON object of a payload, or nil.
     def parse(raw)
-      job = JSON.parse(raw)
+      text = raw.dup.force_encoding("UTF-8")
+      return nil unless text.valid_encoding?
+
+      job = JSON.parse(text)
       job if job.is_a?(Hash)
     rescue JSON::JSONError, EncodingError
       nil
+    end
+
+    # The error of a payload that Sidekiq must not be given, or nil: what its
+    # Processor cannot read ends a thread, and the job would be taken for ever.
+    def fault(raw)
+      job = parse(raw)
+      return MalformedPayload.new("The payload is no JSON object.") if job.nil?
+      # Ruby reads half of a surrogate pair, and 1e999, and cannot write them.
+      return MalformedPayload.new("The payload holds what is no JSON.") if raw.match?(/\\u[dD]|[eE]\+?\d{3}|\d{300}/) && !writable?(job)
+      return InvalidPayload.new("A job needs a class, not #{job["class"].inspect[0, 200]}.") unless job["class"].is_a?(String) && !job["class"].empty?
+      return InvalidPayload.new("A job needs an array of args, not #{job["args"].inspect[0, 200]}.") unless job["args"].is_a?(Array)
+
+      name, = READ_BY_SIDEKIQ.find { |field, readable| !job[field].nil? && !readable.call(job[field]) }
+      InvalidPayload.new("The job's #{name} cannot be read: #{job[name].inspect[0, 200]}.") if name
+    end
+
+    # The bytes inside of what +corpse+ has wrapped; all others as they are.
+    def unwrapped(raw)
+      return raw unless raw.include?(MALFORMED)
+
+      job = parse(raw)
+      return raw unless job && job["class"] == MALFORMED && job["raw"].is_a?(String)
+
+      unwrapped(job["raw"].unpack1("m0"))
+    rescue ArgumentError # no base64
+      raw
     end
 
     # An id for a payload without one: the same bytes are the same job.
@@ -238,7 +342,7 @@ module SidekiqFlow::Companion
 
     # Tells the application's death handlers, this file's own among them.
     def bury_with_handlers(config, job, error)
-      config.death_handlers.each do |handler|
+      config[:death_handlers].each do |handler|
         handler.call(job, error)
       rescue => handler_error
         config.handle_exception(handler_error, {context: "Error calling death handler", job: job})
@@ -246,6 +350,26 @@ module SidekiqFlow::Companion
     end
 
     private
+
+    def inherited_pattern(names)
+      /\A(?:#{names.map { |name| Regexp.escape(name.to_s).sub(/\\\*\z/, ".*") }.join("|")})\z/m
+    end
+
+    def wrapped(raw, error, queue, jid = nil)
+      wrapper = {
+        "class" => MALFORMED, "args" => [raw.dup.force_encoding("UTF-8").scrub[0, 1000]],
+        "jid" => (jid.is_a?(String) && !jid.empty?) ? jid : fingerprint(raw),
+        "queue" => queue, "retry" => 0, "created_at" => stamp, "raw" => [raw].pack("m0")
+      }
+      JSON.generate(failed(wrapper, error, queue))
+    end
+
+    def writable?(job)
+      JSON.generate(job)
+      true
+    rescue JSON::JSONError, EncodingError
+      false
+    end
 
     def resolve_memory
       return nil if @memory == false
@@ -277,6 +401,45 @@ module SidekiqFlow::Companion
     end
   end
 
+  # What an error of Redis speaks of. Of the server (it cannot be reached, is no
+  # master, is full, is busy, does not know us): then it is waited out, and nothing
+  # is forgotten in between. Of the command: then trying again does not help.
+  module Trouble
+    CODES = "READONLY|LOADING|MASTERDOWN|NOREPLICAS|MISCONF|OOM|BUSY|TRYAGAIN|UNBLOCKED|CLUSTERDOWN|NOAUTH|WRONGPASS|NOPERM"
+
+    # Before Redis 7, what goes wrong in a script stands behind words of its own.
+    SERVER = /\A-?(?:ERR Error running script .*?: -?|EXECABORT .*?: -?)?(?:#{CODES})\b/m
+    OTHERS = /max number of clients|ACL failure in script|user executing the script/
+
+    # Seconds between two lines of the log.
+    EVERY = 1
+
+    module_function
+
+    def passes?(error)
+      case error
+      when RedisClient::ConnectionError, ConnectionPool::TimeoutError then true
+      when RedisClient::CommandError then error.message.match?(SERVER) || error.message.match?(OTHERS)
+      else false
+      end
+    end
+
+    # What the job is refused with, for an error that does not pass.
+    def refusal(error)
+      kind = error.message.match?(/\bWRONGTYPE\b/) ? WrongType : CommandRefused
+      kind.new("Redis refused a command: #{error.message}")
+    end
+
+    # Says so once, however many threads wait.
+    def say(logger, error)
+      now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
+      return if @said && now - @said < EVERY
+
+      @said = now
+      logger.warn("Redis cannot do it now, trying again: #{error.class}: #{error.message}")
+    end
+  end
+
   # The Lua scripts, sent by their SHA as Python sends them.
   module Scripts
     # This very file, behind the line that ends its Ruby.
@@ -304,6 +467,13 @@ module SidekiqFlow::Companion
 
     WORKERS = "swf:workers"
 
+    # The dead that one beat names, and how often it asks for more.
+    PAGE = 16
+    PAGES = 10
+
+    # Seconds after which a suspect that still runs keeps no other back.
+    TRIAL_TIME = 60
+
     def self.in_flight(member)
       "swf:inflight:#{member}"
     end
@@ -318,6 +488,11 @@ module SidekiqFlow::Companion
       @fetchers = Set.new
       @held = Set.new
       @fetches = 0
+      @unanswered = Hash.new { |bases, queue| bases[queue] = [] }
+      @open = Set.new
+      @left = Set.new
+      @suspects = Hash.new { |members, queue| members[queue] = [] }
+      @troubled = Set.new
       @thread = nil
     end
 
@@ -341,22 +516,66 @@ module SidekiqFlow::Companion
     # The last fetcher to leave takes the process off: nothing stays in flight.
     def leave(fetcher)
       members = @lock.synchronize do
-        @fetchers.delete(fetcher)
-        return unless @fetchers.empty?
+        return unless @fetchers.delete?(fetcher) && @fetchers.empty?
 
         @running = false
         @wake.broadcast
         @members.to_a.tap { @members.clear }
       end
       @thread&.join
-      members.each { |member| hand_back(member) }
-    rescue RedisClient::Error => error
-      logger.warn("Jobs in flight are left to be recovered by another worker: #{error.message}")
+      members.each do |member|
+        hand_back(member)
+      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+        logger.warn("Jobs of #{member} in flight are left to be recovered by another worker: #{error.message}")
+      end
     end
 
-    # The base of a new receipt; it names one fetch of this process.
-    def next_base
-      @lock.synchronize { (@fetches += 1).to_s(16) }
+    # Yields the base of a receipt, which names one fetch of this process. One
+    # whose reply did not come is used again, by whichever thread is next: the
+    # script then gives back what it has moved.
+    def with_base(queue)
+      base = @lock.synchronize do
+        (@unanswered[queue].pop || (@fetches += 1).to_s(16)).tap { |found| @open << found }
+      end
+      reply = yield base
+    ensure
+      if base
+        @lock.synchronize do
+          @unanswered[queue] << base if reply.nil?
+          @open.delete(base)
+        end
+      end
+    end
+
+    # Dead workers that hold suspects of this queue: jobs that were at work in more
+    # than one worker that died. Each is tried beside no other.
+    def suspects(queue)
+      @lock.synchronize { @suspects[queue].dup }
+    end
+
+    # Until a beat finds it again.
+    def forget_suspects(queue, dead)
+      @lock.synchronize { @suspects[queue].delete(dead) }
+    end
+
+    # {"TRIAL", payload}, in flight as BASE:1; {"WAIT"}, {"NONE"}.
+    def try_suspect(queue, dead, base)
+      own = member(queue)
+      keys = [WORKERS, Worker.in_flight(dead), Worker.in_flight(own), "swf:trial:#{queue}", "paused"]
+      reply = redis { |conn| Scripts.run(conn, "trial", keys, [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]) }
+      raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply[0] == "TYPE"
+      return reply if reply[0] != "TRIAL"
+
+      # From here on it counts, should this process die.
+      begun = SidekiqFlow::Companion.patiently(logger) do
+        redis { |conn| Scripts.run(conn, "begin", [Worker.in_flight(own)], ["#{base}:1?"]) }
+      end
+      (begun == 1) ? reply : ["NONE"]
+    end
+
+    # Whether a fetch from this queue has moved a job, perhaps, and nobody got it.
+    def unanswered?(queue)
+      @lock.synchronize { @unanswered[queue].any? }
     end
 
     def hold(unit)
@@ -367,13 +586,20 @@ module SidekiqFlow::Companion
       @lock.synchronize { @held.delete(unit) }
     end
 
+    # For one that Redis can take nowhere: it stays in flight until the end.
+    def leave_in_flight(unit)
+      @lock.synchronize { @left << unit.receipt }
+      release(unit)
+    end
+
     def beat
       members = @lock.synchronize { @members.to_a }
       return if members.empty?
 
-      beats = members.flat_map { |member| [member, ""] }
-      stale, _more = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *beats]) }
-      stale.each { |member| recover(member) }
+      held = @lock.synchronize { members.map { |member| @held.count { |unit| unit.member == member } } }
+      stale, more = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *members.zip(held).flatten]) }
+      more.each { |member| reconcile(member) }
+      recover_all(stale)
     end
 
     private
@@ -396,27 +622,92 @@ module SidekiqFlow::Companion
     # settles those) leaves it in flight of a process that lives.
     def put_back_abandoned
       abandoned = @lock.synchronize { @held.reject { |unit| unit.thread.alive? } }
-      abandoned.each(&:requeue)
+      abandoned.each(&:requeue_now)
+    end
+
+    # A beat names so many of the dead; those that stay are passed over.
+    def recover_all(stale)
+      passed = 0
+      @lock.synchronize { @suspects.clear }
+      PAGES.times do
+        passed += stale.count { |member| !recover_in_guard(member) }
+        break if stale.size < PAGE
+
+        stale, = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, passed]) }
+      end
+    end
+
+    # One record at a time: one that cannot be read is in no other's way. True
+    # where nothing of it is left.
+    def recover_in_guard(member)
+      return strike_off(member) unless readable?(member)
+
+      recover(member).tap { @troubled.delete(member) }
+    rescue => error
+      raise if Trouble.passes?(error)
+
+      logger.error("Worker #{member} is dead, and its jobs cannot be put back: #{error.message}") if @troubled.add?(member)
+      false
+    end
+
+    # What is in flight here and in no thread's hands (a fetch that was delivered
+    # late) goes back.
+    def reconcile(member)
+      receipts = redis { |conn| conn.call("HKEYS", Worker.in_flight(member)) }
+      unknown = @lock.synchronize do
+        known = [*@held.map(&:receipt), *@left]
+        bases = [*@open, *@unanswered.each_value.flat_map(&:itself)]
+        (receipts - known).reject { |receipt| suspect?(receipt) || bases.include?(receipt.b[/\A\h+(?=:)/n]) }
+      end
+      return if unknown.empty?
+
+      redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], unknown) }
+      logger.warn("Put back #{unknown.size} jobs of queue #{queue_of(member)} that were in flight here and in no thread's hands.")
+    rescue RedisClient::CommandError => error
+      raise if Trouble.passes?(error)
+
+      logger.error("What is in flight of #{member} cannot be compared: #{error.message}") if @troubled.add?(member)
+    end
+
+    # HOST:PID:NONCE:QUEUE. Nothing can be in flight under another name.
+    def readable?(member)
+      member.valid_encoding? && member.split(":", 4).size == 4
+    end
+
+    def strike_off(member)
+      redis { |conn| conn.call("ZREM", WORKERS, member) }
+      logger.error("Took out of #{WORKERS} what is no worker: #{member.inspect[0, 200]}")
+      true
     end
 
     def recover(member)
       queue = queue_of(member)
       error = PoisonPill.new("The job had begun when its worker died, #{MAX_RECOVERIES} times within " \
         "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
-      slices = in_flight(member).each_slice(100).to_a
+      waiting, jobs = in_flight(member).partition { |receipt, _| suspect?(receipt) }
+      # What is pushed last is taken next.
+      slices = jobs.sort_by { |receipt, _| receipt.b.split(":").map { |part| part.to_i(16) } }.reverse.each_slice(100).to_a
       slices = [[]] if slices.empty? # strikes the member off
-      slices.each do |jobs|
-        orphans = jobs.map { |receipt, raw| [receipt, jid(raw), SidekiqFlow::Companion.corpse(raw, error, queue)] }
+      counts = [0, 0, 0]
+      slices.each do |slice|
+        orphans = slice.map { |receipt, raw| [receipt, jid(raw), SidekiqFlow::Companion.corpse(raw, error, queue)] }
         reply = recover_script(member, orphans, @timeout)
-        next if reply[0] != "DONE" || reply[1] + reply[2] == 0
+        raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply[0] == "TYPE"
+        return false if reply[0] != "DONE"
 
-        keep(jobs.map { |_, raw| raw }) if reply[2] > 0
-        logger.warn("Worker #{member} is dead: #{reply[1]} of its jobs are back in queue #{queue}, #{reply[2]} are dead.")
+        counts = counts.zip(reply[1, 3]).map(&:sum)
+        keep(reply[4].map { |number| slice[number - 1].last })
+        raise WrongType, "The Redis key \"dead\" is no sorted set. Remove it." unless reply[5].empty?
       end
+      alone = waiting.any? || counts[2] > 0
+      @lock.synchronize { @suspects[queue] << member } if alone
+      return !alone if counts.sum.zero?
+
+      logger.warn("Worker #{member} is dead: #{counts[0]} of its jobs are back in queue #{queue}, #{counts[1]} are dead, #{counts[2]} run alone next.")
+      !alone
     end
 
-    # Dead jobs may be retried for as long as `dead` keeps them. Which of these
-    # are dead, the reply does not say; it does the others no harm.
+    # Dead jobs may be retried for as long as `dead` keeps them.
     def keep(payloads)
       payloads.each do |raw|
         keys, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(raw) || {})
@@ -431,6 +722,11 @@ module SidekiqFlow::Companion
       arguments = [member, timeout.to_s, MAX_RECOVERIES, RECOVERY_WINDOW, Time.now.to_f.to_s]
       arguments.concat(orphans.flat_map { |receipt, _, corpse| [receipt, corpse] })
       redis { |conn| Scripts.run(conn, "recover", keys, arguments) }
+    end
+
+    # Marked when this process was taken for dead; it waits for its trial.
+    def suspect?(receipt)
+      receipt.end_with?("!")
     end
 
     def queue_of(member)
@@ -451,7 +747,7 @@ module SidekiqFlow::Companion
     # elsewhere, as after any hard shutdown of Sidekiq.
     def hand_back(member)
       3.times do
-        receipts = in_flight(member).keys.sort_by { |receipt| receipt.to_i(16) }
+        receipts = in_flight(member).keys.reject { |receipt| suspect?(receipt) }.sort_by { |receipt| receipt.to_i(16) }
         unless receipts.empty?
           redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], receipts) }
         end
@@ -471,6 +767,9 @@ module SidekiqFlow::Companion
     TIMEOUT = 2
     BRIEF = 0.2
 
+    # Seconds until a queue that is no list is looked at again.
+    SHUN = 10
+
     attr_reader :worker, :retrier
 
     def initialize(capsule)
@@ -482,34 +781,53 @@ module SidekiqFlow::Companion
       @lock = Mutex.new
       @watched = Set.new
       @left = ConditionVariable.new
+      @shunned = {}
       @joined = false
     end
 
     def retrieve_work
       Unit.fetched = nil
       join unless @joined
-      order = (@strict ? @queues : @queues.shuffle).uniq
-      if order.empty? # all of them paused
+      order = (@strict ? @queues : @queues.shuffle).uniq.reject { |queue| shunned?(queue) }
+      if order.empty? # all of them paused, or no lists
         sleep(TIMEOUT)
         return nil
       end
+      order.each do |queue|
+        unit = shunning(queue) { suspect(queue) }
+        return Unit.fetched = unit if unit
+      end
       candidates = (order.size > 2) ? filled(order) : order
       candidates.each do |queue|
-        unit = fetch(queue)
+        unit = shunning(queue) { fetch(queue) }
         return Unit.fetched = unit if unit
       end
       watch(order) if candidates.size == order.size || candidates.empty?
       nil
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      raise unless Trouble.passes?(error)
+
+      # Sidekiq would write the backtrace of each thread.
+      Trouble.say(logger, error)
+      sleep(1)
+      nil
     end
 
-    # Sidekiq's Manager at the end: the jobs of threads that it will kill, then
-    # an empty list, the last word of each capsule.
+    # Sidekiq's Manager at the end: the jobs of threads that it will kill.
     def bulk_requeue(units)
-      units.each(&:requeue)
-      logger.info("Put #{units.size} jobs back") unless units.empty?
-      worker.leave(self) if units.empty?
+      return if units.empty?
+
+      units.each(&:requeue_now)
+      logger.info("Put #{units.size} jobs back")
     rescue => error
       logger.warn("Could not put #{units.size} jobs back, another worker will: #{error.message}")
+    end
+
+    # When the Manager of this capsule has stopped.
+    def sign_off
+      worker.leave(self)
+    rescue => error
+      logger.warn("Could not sign off, another worker will find out: #{error.message}")
     end
 
     private
@@ -519,32 +837,73 @@ module SidekiqFlow::Companion
       @joined = true
     end
 
-    # One at a time, as Sidekiq's own: a thread holds what it works on. A fetch
-    # that was not answered is sent again with the same base, and the script then
-    # gives back what it has moved.
+    # One at a time, as Sidekiq's own: a thread holds what it works on.
     def fetch(queue)
-      bases = (Thread.current[:flow_bases] ||= {})
-      base = (bases[queue] ||= worker.next_base)
       member = worker.member(queue)
       keys = ["queue:#{queue}", Worker.in_flight(member), Worker::WORKERS]
-      reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
-      if reply.nil?
-        logger.warn("This worker was taken for dead; it goes on under the same name.")
-        worker.beat
-        return nil
+      worker.with_base(queue) do |base|
+        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
+        raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply && reply[0] == "TYPE"
+
+        if reply.nil?
+          logger.warn("This worker was taken for dead; it goes on under the same name.")
+          worker.beat
+          return nil
+        end
+        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
       end
-      raise WrongType, "The Redis key #{reply[1]} holds another type. Remove it." if reply[0] == "TYPE"
+    end
 
-      bases.delete(queue)
-      return nil if reply[0].empty?
+    # A suspect of a dead worker, where one waits and no other is tried.
+    def suspect(queue)
+      trials = "trial of #{queue}"
+      members = worker.suspects(queue)
+      members = [""] if members.empty? && worker.unanswered?(trials)
+      members.each do |dead|
+        unit = worker.with_base(trials) do |base|
+          kind, payload = worker.try_suspect(queue, dead, base)
+          worker.forget_suspects(queue, dead) if kind != "TRIAL"
+          (kind == "TRIAL") ? runnable(Unit.new(self, queue, worker.member(queue), "#{base}:1", payload)) : false
+        end
+        return unit if unit
+      end
+      nil
+    end
 
-      Unit.new(self, queue, member, "#{base}:1", reply[1])
+    # False for one that is not to run: it is in `dead`.
+    def runnable(unit)
+      error = SidekiqFlow::Companion.fault(unit.job)
+      return unit if error.nil?
+
+      unit.bury(error)
+      false
+    end
+
+    # A queue that is no list stops no other queue, and fills no log.
+    def shunning(queue)
+      yield
+    rescue RedisClient::CommandError, WrongType => error
+      raise if Trouble.passes?(error)
+
+      logger.error("Queue #{queue} cannot be read, and is left alone for #{SHUN} seconds: #{error.message}")
+      @lock.synchronize { @shunned[queue] = now + SHUN }
+      nil
+    end
+
+    def shunned?(queue)
+      @lock.synchronize { @shunned[queue]&.then { |until_then| now < until_then } }
+    end
+
+    def now
+      ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
     end
 
     # The queues that hold something, in the same order; one round trip.
     def filled(order)
       lengths = redis { |conn| conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } } }
-      order.zip(lengths).select { |_, length| length > 0 }.map(&:first)
+      order.zip(lengths).select { |queue, length| length > 0 || worker.unanswered?(queue) }.map(&:first)
+    rescue RedisClient::CommandError
+      order # one of them is no list: each is asked for itself
     end
 
     # Blocks until a queue holds something, and leaves it as it was: BLMOVE of a
@@ -563,7 +922,7 @@ module SidekiqFlow::Companion
       end
       seconds = (@watched.size == order.size) ? TIMEOUT : BRIEF
       key = "queue:#{queue}"
-      redis { |conn| conn.blocking_call(seconds, "BLMOVE", key, key, "RIGHT", "RIGHT", seconds) }
+      shunning(queue) { redis { |conn| conn.blocking_call(seconds, "BLMOVE", key, key, "RIGHT", "RIGHT", seconds) } }
     ensure
       if queue
         @lock.synchronize do
@@ -571,6 +930,16 @@ module SidekiqFlow::Companion
           @left.signal
         end
       end
+    end
+  end
+
+  # The end of a capsule. Sidekiq 7 ends with an empty list for the fetcher, and
+  # Sidekiq 8.1.3 and later with nothing at all.
+  module SignOff
+    def stop(*)
+      super
+    ensure
+      capsule.fetcher.sign_off if capsule.fetcher.is_a?(Fetch)
     end
   end
 
@@ -585,6 +954,10 @@ module SidekiqFlow::Companion
       # What the fetcher has given to this thread, until its middleware takes it.
       def fetched=(unit)
         Thread.current[FETCHED] = unit
+      end
+
+      def fetched
+        Thread.current[FETCHED]
       end
 
       def take
@@ -608,17 +981,17 @@ module SidekiqFlow::Companion
 
     # +queue_name+ and +job+ (the payload, as it stood in Redis) are read by
     # Sidekiq's Processor.
-    attr_reader :queue_name, :job, :receipt, :thread
+    attr_reader :queue_name, :job, :receipt, :member, :thread
 
-    # What Output has seen of the job, once it was done: [job, fields].
-    attr_accessor :done
+    # The job's Completion, once it was done.
+    attr_accessor :completion
 
     def initialize(fetcher, queue, member, receipt, payload)
       @fetcher = fetcher
       @queue_name = queue
       @member = member
       @receipt = receipt
-      @job = payload
+      @job = SidekiqFlow::Companion.unwrapped(payload)
       @thread = Thread.current
       @settled = false
       worker.hold(self)
@@ -643,12 +1016,10 @@ module SidekiqFlow::Companion
     # Sidekiq calls this when it has nothing more to do with the job, whatever
     # became of it. Most have left flight by then.
     #
-    # What has not: plain jobs that are done, jobs that are discarded, and jobs
-    # whose failure Sidekiq itself has written, because they failed outside of
-    # the middleware (a class that does not exist, the Rails reloader). Those
-    # are in `retry` first and leave flight second. A crash between the two runs
-    # such a job once more than it was retried, under the same jid, which a
-    # barrier counts once.
+    # What has not: plain jobs that are done, jobs that are discarded, and steps
+    # that were pushed again. Those are in their queue first and leave flight
+    # second: a crash between the two runs such a step twice, under the same jid,
+    # which a barrier counts once.
     def acknowledge
       settle { |conn| conn.call("HDEL", key, receipt) }
     end
@@ -656,6 +1027,22 @@ module SidekiqFlow::Companion
     # To the end of the queue that is taken from next.
     def requeue
       settle { |conn| Scripts.run(conn, "requeue", [key, queue], [receipt]) }
+    end
+
+    # The same, where there is no time to wait for the server.
+    def requeue_now
+      return if @settled
+
+      config.redis { |conn| Scripts.run(conn, "requeue", [key, queue], [receipt]) }
+      settled
+    rescue RedisClient::CommandError => error
+      raise if Trouble.passes?(error)
+
+      leave(error)
+    end
+
+    def settled?
+      @settled
     end
 
     # Runs advance.lua; gives its reply.
@@ -681,14 +1068,16 @@ module SidekiqFlow::Companion
       raise WrongType, "The Redis key #{reply[1].inspect} is no sorted set. Remove it." if reply[0] == "TYPE"
 
       settled
+    rescue Refused => error
+      leave(error)
     end
 
-    # Dead at once, whatever `retry` says.
-    def bury(error)
-      job = SidekiqFlow::Companion.parse(self.job) || {}
-      config.logger.error("Job #{job["jid"]} cannot go on, and is now in 'dead': #{error.message}")
+    # Dead at once, whatever `retry` says; +tell+ the death handlers.
+    def bury(error, tell: true)
+      job = SidekiqFlow::Companion.parse(self.job)
+      config.logger.error("Job #{job && job["jid"]} of queue #{queue_name} cannot go on, and goes to 'dead': #{error.message}")
       self.fail("dead", Time.now.to_f.to_s, SidekiqFlow::Companion.corpse(self.job, error, queue_name))
-      SidekiqFlow::Companion.bury_with_handlers(config, job, error)
+      SidekiqFlow::Companion.bury_with_handlers(config, job, error) if tell && job && !error.is_a?(InvalidPayload)
     end
 
     private
@@ -702,6 +1091,16 @@ module SidekiqFlow::Companion
 
       SidekiqFlow::Companion.patiently(config.logger) { config.redis { |conn| yield conn } }
       settled
+    rescue Refused => error
+      leave(error)
+    end
+
+    # Redis can take the job nowhere. In flight it is not lost: it goes back to its
+    # queue when this process ends.
+    def leave(error)
+      config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
+      @settled = true
+      worker.leave_in_flight(self)
     end
 
     def settled
@@ -720,10 +1119,12 @@ module SidekiqFlow::Companion
       @queue_name = queue_name
       @job = Sidekiq.dump_json(job)
       @key = "swf:borrowed:#{SecureRandom.hex(12)}"
-      config.redis do |conn|
-        conn.multi do |transaction|
-          transaction.call("HSET", @key, "1", @job)
-          transaction.call("EXPIRE", @key, 3600)
+      SidekiqFlow::Companion.patiently(config.logger) do
+        config.redis do |conn|
+          conn.multi do |transaction|
+            transaction.call("HSET", @key, "1", @job)
+            transaction.call("EXPIRE", @key, 3600)
+          end
         end
       end
     end
@@ -735,12 +1136,75 @@ module SidekiqFlow::Companion
 
   # Sidekiq's own rules for what becomes of a job that failed. Only the writing
   # is another's: one script in place of ZADD and a later acknowledge.
+  #
+  # A step of a run is never dropped: what `retry: false`, `dead: false` or a
+  # `:discard` of the application would throw away goes to `dead`, for its run
+  # waits for it.
   class Retry < Sidekiq::JobRetry
+    # The failure of a job that did not come to its middleware: a class that does
+    # not exist, the Rails reloader.
+    def global(payload, queue)
+      super
+    rescue Sidekiq::JobRetry::Handled => handled
+      unit = Unit.fetched
+      unit.bury(handled.cause, tell: false) if unit && handled.cause && !unit.settled? && step?(payload)
+      raise
+    end
+
+    # What Sidekiq raises again is a job without retries, or one whose failure it
+    # could not write down.
+    def local(job_instance, payload, queue)
+      super
+    rescue Sidekiq::JobRetry::Handled, Sidekiq::Shutdown
+      raise
+    rescue Exception => error # as Sidekiq has it
+      unit = Unit.current
+      raise if unit.nil? || unit.settled? || !step?(payload)
+
+      unit.bury(error)
+      raise Sidekiq::JobRetry::Handled
+    end
+
     private
 
+    def process_retry(job_instance, job, queue, error)
+      begin
+        super
+      rescue Sidekiq::JobRetry::Handled, Sidekiq::Shutdown
+        raise
+      rescue => broken
+        raise if unit.nil?
+
+        logger.error("The failure of job #{job["jid"]} cannot be noted as Sidekiq does: #{broken.class}: #{broken.message}")
+        return unit.bury(error)
+      end
+      return if unit.nil? || unit.settled? || SidekiqFlow::Companion.run_id(job).nil?
+
+      logger.error("Job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job)} failed for good and was to be dropped; it is a step, " \
+        "and goes to 'dead': #{error.class}")
+      unit.fail("dead", Time.now.to_f.to_s, Sidekiq.dump_json(job))
+    end
+
+    def step?(payload)
+      job = SidekiqFlow::Companion.parse(payload)
+      job && !SidekiqFlow::Companion.run_id(job).nil?
+    end
+
+    def unit
+      Unit.current || Unit.fetched
+    end
+
     def redis(&block)
-      unit = Unit.current
       unit ? yield(FailureWriter.new(unit, config)) : super
+    end
+  end
+
+  # Sidekiq's Processor with the rules above, also for jobs that fail before their
+  # middleware.
+  module Processing
+    def initialize(capsule, ...)
+      super
+      @retrier = capsule.fetcher.retrier if capsule.fetcher.is_a?(Fetch)
     end
   end
 
@@ -790,16 +1254,25 @@ module SidekiqFlow::Companion
         return yield if unit.nil?
 
         unit.retrier.local(job_instance, unit.job, queue) do
-          refusing(unit) { Callback.stack(job) }
-          result = yield
-          refusing(unit) { Completion.new(unit, *unit.done).advance } if unit.done
-          warn_of_swallowed(job) if unit.done.nil? && SidekiqFlow::Companion.run_id(job)
-          result
+          refusing(unit) do
+            Execution.of(job) do |execution|
+              Callback.stack(job).each { |callback| Plan.check(callback.remaining) if callback.remaining }
+              yield.tap { finish(unit, execution) }
+            end
+          end
         end
       end
     end
 
     private
+
+    def finish(unit, execution)
+      return unit.completion.advance if unit.completion
+      raise execution.refusal if execution.refusal
+      return if execution.pushed_again? || SidekiqFlow::Companion.run_id(execution.job).nil?
+
+      raise StepSkipped, "A middleware did not let the step run, so its run waits for it. Look for which one, then retry it."
+    end
 
     # Whatever else is raised is tried again, by Sidekiq's rules.
     def refusing(unit)
@@ -808,31 +1281,224 @@ module SidekiqFlow::Companion
       unit.bury(error)
       raise Sidekiq::JobRetry::Handled
     end
+  end
 
-    def warn_of_swallowed(job)
-      logger.warn("A middleware did not let job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job)} run; the run waits for it.")
+  # A job that runs on this thread, and what is seen of it meanwhile.
+  class Execution
+    CURRENT = :flow_execution
+
+    # What a job that is pushed again has of its own.
+    OWN = %w[
+      class wrapped args queue at created_at enqueued_at retry_count failed_at retried_at
+      error_message error_class error_backtrace
+    ].freeze
+
+    class << self
+      def current
+        Thread.current[CURRENT]
+      end
+
+      # Yields that of a job; the one that is there already, if it is the job's.
+      def of(job)
+        before = current
+        return yield(before) if before && before.job.equal?(job)
+
+        begin
+          yield(Thread.current[CURRENT] = new(job))
+        ensure
+          Thread.current[CURRENT] = before
+        end
+      end
+    end
+
+    attr_reader :job
+
+    # Why the job is not done, though nothing was raised.
+    attr_accessor :refusal
+
+    def initialize(job)
+      @job = job
+    end
+
+    # The job was pushed once more, under its own id: whoever performs that one
+    # advances the run.
+    def pushed_again!
+      @pushed_again = true
+    end
+
+    def pushed_again?
+      @pushed_again
+    end
+
+    # Whether a job that is being pushed is this one, once more.
+    def same?(item)
+      item["jid"] == @job["jid"] || (!active_job_id.nil? && active_job_id == id_of(item))
+    end
+
+    # ActiveJob's own id, which stays the same when it tries again.
+    def active_job_id
+      id_of(@job)
+    end
+
+    # Makes of a job that is pushed the step that this one is.
+    def continue_in(item)
+      pushed_again!
+      item.merge!(@job.reject { |key, _| OWN.include?(key) }) unless SidekiqFlow::Companion.run_id(@job).nil?
+    end
+
+    private
+
+    def id_of(job)
+      return unless job["wrapped"] && job["args"].is_a?(Array)
+
+      data = job["args"].first
+      data["job_id"] if data.is_a?(Hash)
     end
   end
 
-  # Stands where the gem's middleware stood, and keeps what the job returned.
+  # Client middleware. A step that is pushed again while it runs (ActiveJob's
+  # retry_on is that, and an interrupted iteration) stays the step that it is. And
+  # the barriers above whatever is pushed live until it is through its retries: the
+  # gem makes them for a day, and a first step may be delayed for longer.
+  class Pushes
+    include Sidekiq::ClientMiddleware
+
+    PLANNING = :flow_planning
+    PROLONGED = :flow_prolonged
+
+    # The pushes of a plan: its jobs are new, and its script makes the barriers.
+    def self.planned
+      before = Thread.current[PLANNING]
+      Thread.current[PLANNING] = true
+      yield
+    ensure
+      Thread.current[PLANNING] = before
+    end
+
+    def call(_job_class, job, _queue, redis_pool)
+      return yield if Thread.current[PLANNING]
+
+      execution = Execution.current
+      execution.continue_in(job) if execution&.same?(job)
+      prolong(job, redis_pool)
+      yield
+    end
+
+    private
+
+    # The children of a group have the same barriers: once is enough.
+    def prolong(job, redis_pool)
+      stack = job[SidekiqFlow::Companion.dialect.callbacks]
+      return unless stack.is_a?(Array) && stack.any? && stack.all? { |entry| entry.is_a?(Array) && (entry[1].nil? || entry[1].is_a?(Hash)) }
+
+      callbacks = stack.map { |entry| Callback.new(*entry.first(3)) }
+      wait = job["at"].is_a?(Numeric) ? [0, job["at"] - Time.now.to_f].max.ceil : 0
+      ttl = [Plan.barrier_ttl(nil, callbacks) + wait, MAX_TTL].min
+      top, done = Thread.current[PROLONGED]
+      return if top == callbacks.last.barrier && done >= ttl
+
+      redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
+      Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
+    rescue => error
+      # The push matters more: who pushes may have taken the job out of a set.
+      Sidekiq.logger.warn("The barriers of job #{job["jid"]} could not be prolonged: #{error.class}: #{error.message}")
+    end
+  end
+
+  # What ActiveJob does about an error (retry_on, discard_on) looks to Sidekiq like
+  # a job that is done. It tells its subscribers.
+  module ActiveJobEvents
+    EVENTS = /\A(enqueue_retry|retry_stopped|discard|perform)\.active_job\z/
+
+    module_function
+
+    def subscribe
+      return if @subscribed || !defined?(ActiveSupport::Notifications)
+
+      @subscribed = true
+      ActiveSupport::Notifications.subscribe(EVENTS) { |name, _, _, _, payload| seen(name.delete_suffix(".active_job"), payload) }
+    end
+
+    def seen(event, payload)
+      execution = Execution.current
+      # Another job may be performed inline.
+      return unless execution && payload[:job]&.job_id == execution.active_job_id
+
+      case event
+      when "enqueue_retry" then execution.pushed_again!
+      when "perform"
+        execution.refusal ||= StepSkipped.new("A callback of ActiveJob aborted the step, so its run waits for it. Retry it.") if payload[:aborted]
+      else
+        execution.refusal = StepDiscarded.new("ActiveJob gave the step up (#{event}) after #{payload[:error].class}: " \
+          "#{payload[:error]&.message}. Its run waits for it. Retry it when that is mended.")
+      end
+    end
+  end
+
+  # The gem's extend_ttl!, which sets the barriers of the running job to whatever
+  # it is given. None of them lives shorter for it than before.
+  module Prolongation
+    def extend_ttl!(ttl: nil)
+      execution = Execution.current
+      return super if execution.nil? || SidekiqFlow::Companion.run_id(execution.job).nil?
+
+      ttl = [Integer(ttl || configuration.barrier_ttl), MAX_TTL].min
+      barriers = Callback.stack(execution.job).flat_map(&:keys)
+      memory = SidekiqFlow::Companion.memory_key(execution.job)
+      keys = memory.empty? ? ["", *barriers] : ["swf:keep:#{memory}", *barriers, memory]
+      Sidekiq.redis { |conn| Scripts.run(conn, "extend", keys, [ttl, 1]) } > 0
+    end
+  end
+
+  # Stands where the gem's middleware stood. It keeps what the job returned, and
+  # works out what follows: inside of the application's own middleware, so that a
+  # step is pushed for the tenant, and in the locale, of the one before.
+  #
+  # One case is left. When the last two jobs of a group end at the same time, none
+  # of them can know that it is the last. What follows is then worked out after
+  # the middleware has ended, and has of the context what the payload carries
+  # (INHERITED).
   class Output
     include Sidekiq::ServerMiddleware
 
     def call(job_instance, job, queue)
+      refuse_carrier(job, queue)
+      refuse_other_dialect(job)
       dialect = SidekiqFlow::Companion.dialect
-      return yield if job[dialect.run_id].nil? && job[dialect.callbacks].nil?
+      return yield unless dialect.of?(job)
 
-      result = in_context_of_gem(job_instance, job, queue) { yield }
-      unit = Unit.current
-      if unit
-        unit.done = [job, fields(job, result)]
-      else
-        Completion.new(BorrowedUnit.new(config, queue, job), job, fields(job, result)).advance
+      Execution.of(job) do |execution|
+        result = in_context_of_gem(job_instance, job, queue) { yield }
+        complete(execution, queue, result) unless execution.pushed_again? || execution.refusal
+        result
       end
-      result
     end
 
     private
+
+    def complete(execution, queue, result)
+      unit = Unit.current
+      completion = Completion.new(unit || BorrowedUnit.new(config, queue, execution.job), execution.job, fields(execution.job, result))
+      completion.prepare
+      unit ? unit.completion = completion : completion.advance
+    end
+
+    # Python's steps without a name that Ruby can have travel as the gem's no-op,
+    # which would pass them without their work.
+    def refuse_carrier(job, queue)
+      return unless DIALECTS.any? { |dialect| dialect.noop_class == job["class"] } && job["wrapped"]
+
+      raise SidekiqFlow::WrongQueue.for(job, queue)
+    end
+
+    def refuse_other_dialect(job)
+      dialect, other = SidekiqFlow::Companion.dialect, SidekiqFlow::Companion.other_dialect
+      return unless other.of?(job) && !dialect.of?(job)
+
+      raise OtherDialect, "The job is a step of the gem sidekiq-#{other.name} (#{other.run_id}), and this process has sidekiq-#{dialect.name}: " \
+        "its run would stop here. Use the same gem in all Ruby processes, and in Python WorkflowMiddleware(dialect=#{dialect.name.inspect}); " \
+        "until then, retry the job where its own gem is."
+    end
 
     # The gem's own middleware, left as soon as the job is done: typed jobs and
     # extend_ttl! find what they need, and it does not come to advancing.
@@ -976,7 +1642,7 @@ module SidekiqFlow::Companion
       children = remaining["children"]
       known = find_recent { |chain| chain.reference_to(children) }
       # It may be long since: what is gone is stored again.
-      return known if known && Sidekiq.redis { |conn| conn.call("EXISTS", "swf:callbacks:#{known["chain"]}") } == 1
+      return known if known && redis { |conn| conn.call("EXISTS", "swf:callbacks:#{known["chain"]}") } == 1
 
       json = children.map { |child| JSON.generate(child) }
       return remaining if json.sum { |text| text.bytesize + 1 } + 35 < @min_bytes
@@ -1002,7 +1668,8 @@ module SidekiqFlow::Companion
     end
 
     def whole(reference)
-      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer)
+      delay = reference.fetch("delay", 0)
+      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer) && delay.is_a?(Numeric) && delay.finite?
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
       keep(reference)
@@ -1053,7 +1720,14 @@ module SidekiqFlow::Companion
     end
 
     def run(script, reference, *arguments)
-      Sidekiq.redis { |conn| Scripts.run(conn, script, ["swf:callbacks:#{reference["chain"]}"], arguments) }
+      redis { |conn| Scripts.run(conn, script, ["swf:callbacks:#{reference["chain"]}"], arguments) }
+    end
+
+    # A worker waits for its server; for others, the application decides.
+    def redis(&block)
+      return Sidekiq.redis(&block) if Unit.current.nil?
+
+      SidekiqFlow::Companion.patiently(Sidekiq.logger) { Sidekiq.redis(&block) }
     end
 
     def find_recent
@@ -1081,33 +1755,33 @@ module SidekiqFlow::Companion
   # barriers and pushes what follows, in one step.
   #
   # A chain's continuation always fires, so its plan goes along at once. The
-  # jobs of a group send none; the last one is told which callback fires, and
-  # sends again with that plan.
+  # jobs of a group send none, but for the last one. Which one that is, is for the
+  # script to say: it names the callback that fires, and is sent again with its
+  # plan, where that was not foreseen.
   class Completion
     def initialize(unit, job, fields)
       @unit = unit
       @job = job
       @fields = fields
       @stack = Callback.stack(job)
+      @top_down = @stack.reverse
+      @kinds = @top_down.map(&:kind)
+      @planned = 0
+    end
+
+    # Works out what follows, as far as it can be foreseen, and writes none of it.
+    def prepare
+      plan(firing)
     end
 
     def advance
       return if @stack.empty? && memory_key.empty?
 
-      top_down = @stack.reverse
-      kinds = top_down.map(&:kind)
-      planned = (kinds.first == "f") ? 1 : 0
-      plan = nil
       loop do
-        reply = SidekiqFlow::Companion.patiently(@unit.config.logger) do
-          plan ||= plan_for(top_down[planned - 1], @stack[0...-planned]) if planned > 0
-          send_script(top_down, kinds, planned, plan)
-        end
+        reply = SidekiqFlow::Companion.patiently(@unit.config.logger) { send_script }
         case reply[0]
         when "DONE", "GONE" then return
-        when "PLAN"
-          planned = reply[1]
-          plan = nil
+        when "PLAN" then plan(reply[1])
         when "EXPIRED"
           raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
             "It expired, or somebody removed it."
@@ -1124,16 +1798,59 @@ module SidekiqFlow::Companion
       SidekiqFlow::Companion.run_id(@job)
     end
 
-    def plan_for(callback, stack)
-      Plan.new(callback.remaining, stack, run_id: run_id, finished: @job, queue: @unit.queue_name, config: @unit.config)
+    # For the callback of that number (1 is the top; 0: none).
+    def plan(number)
+      @planned = number
+      @plan = nil
+      return if number.zero?
+
+      @plan = Plan.new(@top_down[number - 1].remaining, @stack[0...-number],
+        run_id: run_id, finished: @job, queue: @unit.queue_name, config: @unit.config)
     end
 
-    def send_script(top_down, kinds, planned, plan)
-      plan_keys, plan_arguments = plan ? plan.writes : [[], [0, 0, 0, 0]]
+    # The number of the callback that fires when this job is done. A look that
+    # writes nothing; what it sees may have changed by the time of the script.
+    def firing
+      return 1 if @kinds.first == "f"
+      return 0 unless @kinds.include?("f")
+
+      counted = unit_id
+      look.each_with_index do |(value, marker, units), index|
+        return 0 if value.nil? || marker.to_i != -1 || units.include?(counted) || value.to_i > 1
+        return index + 1 if @kinds[index] == "f"
+        return 0 if @kinds[index] == "s"
+
+        counted = @top_down[index].barrier
+      end
+      0
+    rescue Refused # a key of another type: the script will say so
+      0
+    end
+
+    # [value, marker, units counted that may be this job's] of each callback.
+    def look
+      units = [unit_id, *@top_down.map(&:barrier)]
+      replies = SidekiqFlow::Companion.patiently(@unit.config.logger) do
+        @unit.config.redis do |conn|
+          conn.pipelined do |pipeline|
+            @top_down.zip(units) do |callback, unit|
+              barrier, ran, set = callback.keys
+              pipeline.call("GET", barrier)
+              pipeline.call("GET", ran)
+              pipeline.call("SISMEMBER", set, unit)
+            end
+          end
+        end
+      end
+      replies.each_slice(3).zip(units).map { |(value, marker, counted), unit| [value, marker, counted.to_i == 1 ? [unit] : []] }
+    end
+
+    def send_script
+      plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
       memory_ttl = SidekiqFlow::Companion.memory&.ttl || 0
-      keys = [memory_key, "queues", "schedule", *top_down.flat_map(&:keys), *plan_keys]
-      arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, kinds.size, *kinds]
-      @unit.advance(keys, [*arguments, planned, *plan_arguments])
+      keys = [memory_key, "queues", "schedule", *@top_down.flat_map(&:keys), *plan_keys]
+      arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
+      @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 
     # It is kept alive with every step, also by those that write nothing there.
@@ -1168,13 +1885,39 @@ module SidekiqFlow::Companion
     MAX_BYTES_INLINE = 1024 * 1024
     STAGE_TTL = 3600
 
+    MAX_DEPTH = 100
+
     class << self
+      # Raises InvalidNode for a tree that could not be started. Better now than
+      # when the work before it is done.
+      def check(node, depth = 0)
+        raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
+
+        case node.is_a?(Hash) && node["__type__"]
+        when "job" then check_job(node)
+        when "with_delay"
+          raise InvalidNode, "This is no delay: #{node["delay"].inspect[0, 200]}" unless node["delay"].is_a?(Numeric) && node["delay"].finite?
+
+          check(node["task"], depth + 1)
+        when "chain", "group" then children(node).each { |child| check(child, depth + 1) }
+        else raise InvalidNode, "This is no part of a workflow tree: #{node.inspect[0, 200]}"
+        end
+      end
+
       def completes_at_once?(node)
         case node["__type__"]
         when "job" then false
         when "with_delay" then node["delay"].zero? && completes_at_once?(node["task"])
         else children(node).all? { |child| completes_at_once?(child) }
         end
+      end
+
+      def check_job(node)
+        raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless node["class"].is_a?(String)
+        raise InvalidNode, "The args of #{node["class"][0, 200]} are no array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
+        return if !node.key?("queue") || (node["queue"].is_a?(String) && !node["queue"].empty?)
+
+        raise InvalidNode, "The queue of #{node["class"][0, 200]} is no name: #{node["queue"].inspect[0, 200]}"
       end
 
       # Seconds that barriers must live: all delays ahead, and a job's retries.
@@ -1193,7 +1936,7 @@ module SidekiqFlow::Companion
       # Milliseconds.
       def total_delay(node)
         case node["__type__"]
-        when "job" then 0
+        when "job" then node["at"].is_a?(Numeric) ? [0, (node["at"] - Time.now.to_f) * 1000].max : 0
         when "reference" then node.fetch("delay", 0)
         when "with_delay" then [0, node["delay"]].max + total_delay(node["task"])
         when "chain" then children(node).sum { |child| total_delay(child) }
@@ -1210,12 +1953,13 @@ module SidekiqFlow::Companion
       @now = Time.now.to_f
       @ttl = Plan.barrier_ttl(node, stack)
       @dialect = SidekiqFlow::Companion.dialect
-      @inherited = finished.select { |key, _| key.match?(INHERITED) }
+      @inherited = SidekiqFlow::Companion.inherited(finished)
       # The tag by which Sidekiq's Web UI finds a run's jobs.
       @tags = Array(finished["tags"]) & ["wf:#{run_id.to_s[0, 8]}"]
       @barriers = {}
       @pushes = Hash.new { |queues, name| queues[name] = [] }
       @scheduled = []
+      @jids = Set.new
       start(node, stack, 0)
     end
 
@@ -1294,9 +2038,13 @@ module SidekiqFlow::Companion
       item[@dialect.run_id] = @run_id
       item[@dialect.callbacks] = stored(stack) unless stack.empty?
       item["at"] = @now + delay / 1000.0 if delay > 0
+      # An id that was given is kept, and no barrier counts the same id twice.
+      item.delete("jid") unless item["jid"].is_a?(String) && @jids.add?(item["jid"])
       item = normalized(item)
       item["tags"] = Array(item["tags"]) | @tags unless @tags.empty?
-      payload = @config.client_middleware.invoke(job_class, item, item["queue"], @config.redis_pool) { item }
+      payload = Pushes.planned do
+        @config.client_middleware.invoke(job_class, item, item["queue"], @config.redis_pool) { item }
+      end
       raise PushStopped, "A client middleware did not let #{node["class"]} be pushed" unless payload.is_a?(Hash)
 
       at = payload.delete("at")
@@ -1367,6 +2115,18 @@ module SidekiqFlow::Companion
     end
   end
 
+  # Sidekiq's poller looks at Redis before its first round. A server that is sick
+  # at that moment ends its thread, and nothing is ever due any more.
+  module PatientPoller
+    private
+
+    def initial_wait
+      super
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      Trouble.say(logger, error)
+    end
+  end
+
   # Moves due jobs from `schedule` and `retry` to their queues, each in one step:
   # Sidekiq's own takes a job out first and pushes it second. What cannot be read
   # goes to `dead`.
@@ -1379,22 +2139,23 @@ module SidekiqFlow::Companion
 
     BATCH = 100
 
-    Promotion = Struct.new(:member, :queue, :payload)
+    # +error+ where it goes to `dead`: then it has no queue.
+    Promotion = Struct.new(:member, :queue, :payload, :error)
 
     def initialize(config)
       @config = config
       @done = false
+      @complained = {}
     end
 
     def enqueue_jobs(sets = %w[retry schedule])
       sets.each do |set|
-        loop do
-          break if @done
+        enqueue_due(set)
+      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+        return Trouble.say(logger, error) if Trouble.passes?(error)
 
-          members = redis { |conn| conn.call("ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", 0, BATCH) }
-          promote(set, members.map { |member| promotion(member) }) unless members.empty?
-          break if members.size < BATCH
-        end
+        # A set of another type is in no other set's way.
+        complain(set, "#{set} cannot be read: #{error.message}")
       end
     end
 
@@ -1404,46 +2165,80 @@ module SidekiqFlow::Companion
 
     private
 
-    def promote(set, promotions)
-      stuck = move(set, promotions).map { |number| promotions[number - 1] }
-      return if stuck.empty?
-
-      move(set, stuck.map { |found|
-        error = WrongType.new("The Redis key queue:#{found.queue} is no list, so the job cannot go there.")
-        Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue))
-      })
+    def enqueue_due(set)
+      stuck = 0
+      until @done
+        members = redis { |conn| conn.call("ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", stuck, BATCH) }
+        stuck += promote(set, members.map { |member| promotion(member) }) unless members.empty?
+        break if members.size < BATCH
+      end
+      complain(set, "#{stuck} due jobs of #{set} can go nowhere, for `dead` is no sorted set: remove it") if stuck > 0
     end
 
-    # The numbers (1 is the first) of those whose queue is no list.
+    # Once a minute for each set.
+    def complain(set, text)
+      now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
+      return if @complained[set] && now - @complained[set] < 60
+
+      @complained[set] = now
+      logger.error(text)
+    end
+
+    # How many stay where they are.
+    def promote(set, promotions)
+      bad = promotions.select(&:error)
+      stuck = move(set, promotions)
+      bad -= stuck
+      stuck.map! { |found| found.error ? found : refused(found) }
+      left = stuck.empty? ? [] : move(set, stuck)
+      bad += stuck - left
+      unless bad.empty?
+        logger.error("#{bad.size} due jobs of #{set} cannot go to a queue and are now in 'dead': " \
+          "#{bad.first.error.message}: #{bad.first.member.inspect[0, 200]}")
+      end
+      left.size
+    end
+
+    def refused(found)
+      error = WrongType.new("The Redis key queue:#{found.queue} is no list, so the job cannot go there.")
+      Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
+    end
+
+    # Those that stay, for what they go to (or the set itself) is of another type.
     def move(set, promotions)
       reply = redis do |conn|
         Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
-          [Time.now.to_f.to_s, *promotions.flat_map(&:to_a)])
+          [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }])
       end
-      reply[1]
+      [*reply[1], *reply[2]].map { |number| promotions[number - 1] }
     end
 
     def promotion(member)
-      item = SidekiqFlow::Companion.parse(member)
-      raise MalformedPayload, "This is no JSON object" if item.nil?
-      raise InvalidPayload, "A job needs a class and an array of args" unless item["class"].is_a?(String) && item["args"].is_a?(Array)
+      raw = SidekiqFlow::Companion.unwrapped(member)
+      error = SidekiqFlow::Companion.fault(raw)
+      raise error if error
 
+      item = SidekiqFlow::Companion.parse(raw)
       item.delete("at")
-      item.delete("queue") if item["queue"].to_s.empty?
-      item["jid"] ||= SidekiqFlow::Companion.fingerprint(member)
+      item.delete("queue") if item["queue"] == "" || item["queue"].nil?
+      raise InvalidPayload, "The job's queue is no name: #{item["queue"].inspect[0, 200]}" unless !item.key?("queue") || item["queue"].is_a?(String)
+
+      item["jid"] = SidekiqFlow::Companion.fingerprint(raw) unless item["jid"].is_a?(String) && !item["jid"].empty?
       item = normalize_item(item)
       item["enqueued_at"] = SidekiqFlow::Companion.stamp
       Promotion.new(member, item["queue"], Sidekiq.dump_json(item))
-    rescue InvalidPayload, ArgumentError, JSON::JSONError, EncodingError => error
-      logger.error("A due job cannot be read and is now in 'dead': #{error.message}: #{member.inspect[0, 200]}")
+    rescue => error
       error = InvalidPayload.new(error.message) unless error.is_a?(InvalidPayload)
-      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"))
+      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"), error)
     end
   end
 end
 
 # As it is configured.
 SidekiqFlow::CallbackStorage = SidekiqFlow::Companion::CallbackStorage
+
+# Runs in a process that is no server, which has nothing else to call.
+Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(config) }
 
 # What follows is Lua, the same text as in the Python package: do not edit it here.
 __END__
@@ -1700,6 +2495,24 @@ local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local dead = string.format('(%.6f', now - timeout)
 return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more}
+-- @file begin.lua
+-- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
+-- Only jobs that had begun count when their worker dies.  Safe to send twice.
+--
+-- KEYS: in-flight hash
+-- ARGV: the receipt, with its '?'
+-- Returns: 1, or 0 where the job is no longer in flight here: recovered by
+--       another worker, it must not run | {'TYPE', key} nothing written
+
+local found = redis.call('TYPE', KEYS[1]).ok
+if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+local begun = string.sub(ARGV[1], 1, -2)
+local payload = redis.call('HGET', KEYS[1], ARGV[1])
+if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
+-- HDEL passes when Redis is out of memory, and after it HSET does, too.
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], begun, payload)
+return 1
 -- @file extend.lua
 -- Barriers and the memory of a run live on, none of them shorter than before.
 --
@@ -2010,3 +2823,62 @@ for first = 2, #ARGV, 1000 do
 end
 redis.call('EXPIRE', key, ttl)
 return 1
+-- @file trial.lua
+-- Take one suspect of a dead worker (BASE:I!, see recover.lua) into flight
+-- here, so that it runs beside no other suspect of its queue.
+--
+-- Call it at each beat for the dead members that hold suspects of a queue that
+-- this process consumes, and again when a trial has ended.  The job is to run
+-- as any other that was fetched ahead: begin.lua marks that it has begun, and
+-- what kills the worker is counted by recover.lua.
+--
+-- KEYS: swf:workers, in-flight hash of the dead member, in-flight hash of the
+--       own member, swf:trial:QUEUE, 'paused'
+-- ARGV: dead member, own member, queue name, seconds without a beat that make a
+--       worker dead, a receipt base of this process that is used for nothing
+--       else, seconds after which a trial that still runs keeps no other back
+-- Returns: {'TRIAL', payload} in flight as BASE:1? | {'WAIT'} another trial
+--       runs, or the queue is paused | {'NONE'} no suspect, the member lives, or
+--       the own one is not registered | {'TYPE', key} nothing written
+--
+-- Sent twice with the same base it answers the same.  swf:trial:QUEUE holds
+-- 'TIME RECEIPT MEMBER' of the last trial: it runs while the job is in flight.
+
+for i, kind in ipairs({'zset', 'hash', 'hash'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+local receipt = ARGV[5] .. ':1'
+local before = redis.call('HGET', KEYS[3], receipt .. '?')
+if before then return {'TRIAL', before} end
+
+local now = redis.call('TIME')
+now = tonumber(now[1]) + tonumber(now[2]) / 1e6
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or now - tonumber(score) < tonumber(ARGV[4]) then return {'NONE'} end
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return {'NONE'} end
+if redis.pcall('SISMEMBER', KEYS[5], ARGV[3]) == 1 then return {'WAIT'} end
+
+local running = redis.pcall('GET', KEYS[4])
+if type(running) == 'string' then
+  local began, of, member = string.match(running, '^(%S+) (%S+) (.*)$')
+  local age = began and tonumber(began) and now - tonumber(began)
+  if age and age >= 0 and age < tonumber(ARGV[6]) then
+    for _, state in ipairs({'', '?'}) do
+      if redis.pcall('HEXISTS', 'swf:inflight:' .. member, of .. state) == 1 then return {'WAIT'} end
+    end
+  end
+end
+
+local suspect
+for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
+  if string.sub(name, -1) == '!' and (not suspect or name < suspect) then suspect = name end
+end
+if not suspect then return {'NONE'} end
+local payload = redis.call('HGET', KEYS[2], suspect)
+
+redis.call('HDEL', KEYS[2], suspect)
+redis.call('HSET', KEYS[3], receipt .. '?', payload)
+redis.call('SET', KEYS[4], string.format('%.6f ', now) .. receipt .. ' ' .. ARGV[2], 'EX', ARGV[6])
+if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return {'TRIAL', payload}

@@ -9,7 +9,9 @@
 #
 # Python then advances a workflow onto a Ruby class with the class's own options.
 # It is one hash, `swf:registry:ruby`, class name -> JSON, which lives three days
-# after the last process has refreshed it. For a file to check in instead:
+# after the last process has refreshed it. And a job of a Python actor that this
+# process takes by mistake fails, by name, where the gem's no-op would pass it
+# without its work. For a file to check in instead of the hash:
 #
 #   bin/rails runner 'SidekiqFlow::Registry.write("config/sidekiq_flow.json")'
 
@@ -17,6 +19,30 @@ require "json"
 require "sidekiq"
 
 module SidekiqFlow
+  # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
+  # retried, and Python may be the one to take it then. (sidekiq_flow_companion.rb
+  # has the same.)
+  class WrongQueue < StandardError
+    def self.for(job, queue)
+      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
+        "One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} from this process.")
+    end
+  end
+
+  # Server middleware: Python's steps without a name that Ruby can have travel as
+  # the gem's no-op, which must not perform them.
+  class Carriers
+    include Sidekiq::ServerMiddleware
+
+    NOOPS = %w[Sidekiq::Workflow::NoopWorker Sidekiq::Sideline::NoopWorker].freeze
+
+    def call(_job_instance, job, queue)
+      raise WrongQueue.for(job, queue) if NOOPS.include?(job["class"]) && job["wrapped"]
+
+      yield
+    end
+  end
+
   module Registry
     KEY = "swf:registry:ruby"
     TTL = 3 * 86_400
@@ -24,7 +50,8 @@ module SidekiqFlow
 
     module_function
 
-    # Publish when the server starts, and again every ten minutes.
+    # Publish when the server starts, and again every ten minutes. And refuse what
+    # is Python's.
     # classes: what to publish; all loaded job classes unless given.
     def publish_with(config, classes: nil)
       due = now
@@ -39,6 +66,7 @@ module SidekiqFlow
       end
       config.on(:startup, &refresh)
       config.on(:beat, &refresh)
+      config.server_middleware { |chain| chain.add Carriers }
     end
 
     # Write the hash now.

@@ -9,6 +9,7 @@
 #
 #   INTEROP_HEARTBEAT  seconds without a beat after which the companion takes a
 #                    worker for dead
+#   INTEROP_RECORD   0 for no record of what ran (where Redis is made to refuse it)
 #   INTEROP_POLL     seconds between two looks at the schedule and retry sets;
 #                    0 for never (api.rb's "poll" then does it, when a test says)
 #   INTEROP_TIMEOUT  seconds that a job has to end when the worker is stopped;
@@ -22,10 +23,11 @@ Sidekiq.configure_server do |config|
   config.server_middleware do |chain|
     chain.add Sidekiq::Workflow::Middleware
     # Inside: an execution is recorded before its workflow advances.
-    chain.add Interop::Recorder
+    chain.add Interop::Recorder unless ENV["INTEROP_RECORD"] == "0"
   end
   if defined?(SidekiqFlow::Companion) && ENV["INTEROP_COMPANION"] != "0"
-    SidekiqFlow::Companion.configure(config, heartbeat_timeout: ENV.fetch("INTEROP_HEARTBEAT", "60").to_f)
+    more = defined?(Interop::COMPANION_OPTIONS) ? Interop::COMPANION_OPTIONS : {}
+    SidekiqFlow::Companion.configure(config, heartbeat_timeout: ENV.fetch("INTEROP_HEARTBEAT", "60").to_f, **more)
   end
   poll = ENV.fetch("INTEROP_POLL", "1").to_f
   if poll.zero?

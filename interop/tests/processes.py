@@ -36,7 +36,7 @@ def ruby_environment(url: str, **more: str) -> dict[str, str]:
     return {**os.environ, "REDIS_URL": url, "INTEROP_QUIET": "1", **steps, **more}
 
 
-def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE) -> str:
+def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE, **more: str) -> str:
     """Run a Ruby program to its end; what it printed."""
     done = subprocess.run(
         [str(RUN), "ruby", *command],
@@ -44,7 +44,7 @@ def ruby(url: str, *command: str, stdin: str = "", timeout: float = DEADLINE) ->
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=ruby_environment(url),
+        env=ruby_environment(url, **more),
     )
     if done.returncode:
         raise AssertionError(f"ruby {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -218,7 +218,8 @@ class Site:
     def report(self) -> str:
         """What there is to see when something did not happen."""
         sets = {name: self.client.zrange(name, 0, 9) for name in ("schedule", "retry", "dead")}
-        queues = {key: self.client.lrange(key, 0, 9) for key in self.client.scan_iter("queue:*")}
+        names = self.client.scan_iter("queue:*", _type="list")
+        queues = {key: self.client.lrange(key, 0, 9) for key in names}
         events = [
             f"{e['language']} {e['class']} {e['args']} {e['outcome']} {e.get('error', '')}" for e in self.events()[-20:]
         ]

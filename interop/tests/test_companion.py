@@ -209,6 +209,30 @@ def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Sit
     assert companion.client.zscore("swf:workers", member) is None
 
 
+def test_a_suspect_is_tried(companion: Site) -> None:
+    """A job that was at work in two workers that died runs again, beside no other of its kind."""
+    client = companion.client
+    again = [job(args=[uuid.uuid4().hex]) for _ in range(3)]
+    for n, payload in enumerate(again):
+        client.set(f"swf:recovered:{payload['jid']}", 1)
+        client.hset("swf:inflight:gone:2:abcdef:ruby", f"{n + 1}:1", json.dumps(payload))
+    client.zadd("swf:workers", {"gone:2:abcdef:ruby": time.time() - 60})
+    ran = [payload["args"] for payload in again]
+    companion.eventually(lambda: all(args in [e["args"] for e in companion.events()] for args in ran), "their runs")
+    companion.eventually(lambda: not in_flight(companion), "an empty flight")
+    assert client.zscore("swf:workers", "gone:2:abcdef:ruby") is None
+    assert [client.get(f"swf:recovered:{payload['jid']}") for payload in again] == [b"2"] * 3
+
+
+def test_what_is_in_no_threads_hands_comes_back(companion: Site) -> None:
+    """A fetch that was delivered late has left it in flight."""
+    client, late = companion.client, job(args=[uuid.uuid4().hex])
+    [member] = [m for m in map(bytes.decode, client.zrange("swf:workers", 0, -1)) if m.endswith(":ruby")]
+    client.hset(f"swf:inflight:{member}", "fffff:1", json.dumps(late))
+    companion.eventually(lambda: late["args"] in [e["args"] for e in companion.events()], "its run")
+    companion.eventually(lambda: not in_flight(companion), "an empty flight")
+
+
 def test_what_cannot_be_promoted_is_dead_and_not_in_the_way(companion: Site) -> None:
     fine, jid = job(args=[uuid.uuid4().hex]), uuid.uuid4().hex[:24]
     garbage = b"{\xfe no JSON"

@@ -28,7 +28,7 @@ from .consumer import SidekiqConsumer
 from .heartbeat import Heartbeat
 from .in_flight import InFlight
 from .lifecycle import Lifecycle, ServerCheck, give_back
-from .log_limit import LogLimit
+from .log_limit import LogBurst, LogLimit
 from .message import SidekiqMessage, actor_options, enqueued_itself, mark_sent, to_fields
 from .order import Order, QueueOrder
 from .poller import Poller
@@ -125,6 +125,8 @@ class SidekiqBroker(dramatiq.Broker):
         self._pid = os.getpid()
         self.availability = Availability()
         self.log_limit = LogLimit()
+        #: For lines about jobs that cannot be read.
+        self.log_burst = LogBurst()
         # What must not wait for each other has connections of its own, where there
         # may be enough of them.
         few = self.connection.most is not None and self.connection.most < ENOUGH

@@ -170,18 +170,19 @@ class SidekiqConsumer(Consumer):
         except LOST:
             raise
         except FlowError as e:
-            self.logger.error("A job of queue %r cannot be run and is now in 'dead': %s", self.queue_name, e)
-            now = time.time()
-            dead = Failure("dead", buried(raw, e, now=now, queue=self.queue_name))
+            dead = Failure("dead", buried(raw, e, now=time.time(), queue=self.queue_name))
             self._bury_unread(receipt, dead, payload)
+            text = "A job of queue %r cannot be run and is now in 'dead': %s"
+            self.broker.log_burst(self.logger.error, text, self.queue_name, e)
             self.broker.events.tell(Buried(self.queue_name, e))
             return None
         except Exception as e:
             # A callback storage of the application's own: this job's failure, tried again later.
-            self.logger.error("The callback stack of a job of queue %r was not found: %s", self.queue_name, e)
             payload = Payload.decode(raw, lambda stored: None)
             actor = self.broker.actors.get(payload.actor_name)
             self._bury_unread(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
+            text = "The callback stack of a job of queue %r was not found: %s"
+            self.broker.log_burst(self.logger.error, text, self.queue_name, e)
             return None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
 

@@ -1,8 +1,10 @@
-"""One line in the log for what happens again and again."""
+"""Few lines in the log for what happens again and again."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 
 #: Names that are remembered at most.
 _MOST = 10_000
@@ -29,3 +31,35 @@ class LogLimit:
             self._last.clear()
         self._last[name] = now
         return True
+
+
+class LogBurst:
+    """Writes so many lines a second, and says how many it left out.
+
+    For lines about single jobs, where a queue may hold thousands of bad ones.
+
+    Parameters:
+      most: Lines in one second.
+    """
+
+    def __init__(self, most: int = 20) -> None:
+        self.most = most
+        self._lock = threading.Lock()
+        self._since = float("-inf")
+        self._written = self._left_out = 0
+
+    def __call__(self, log: Callable[..., None], text: str, *values: object) -> None:
+        """Write a line with one of a logger's methods, unless there were too many."""
+        with self._lock:
+            now = time.monotonic()
+            left_out = 0
+            if now - self._since >= 1.0:
+                left_out, self._left_out = self._left_out, 0
+                self._since, self._written = now, 0
+            if self._written >= self.most:
+                self._left_out += 1
+                return
+            self._written += 1
+        if left_out:
+            log("%d lines of this kind were left out.", left_out)
+        log(text, *values)

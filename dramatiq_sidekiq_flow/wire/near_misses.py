@@ -31,6 +31,9 @@ KNOWN = frozenset(
     )
 )
 
+#: Keys of a job's context that come in any number.
+CONTEXT_PREFIXES = ("cattr_", "x-datadog-")
+
 #: Words of Dramatiq, Celery and this library that mean no option of a job here.
 INSTEAD = {
     "delay": "WithDelay(Job(...), milliseconds)",
@@ -56,7 +59,7 @@ def check_names(options: Mapping[str, Any]) -> None:
       InvalidOptions: naming what is meant.
     """
     for name, value in options.items():
-        if name in KNOWN:
+        if name in KNOWN or name.startswith(CONTEXT_PREFIXES):
             continue
         if name in INSTEAD:
             raise InvalidOptions(f"{name}= is not an option of a job: write {INSTEAD[name]}.", value)

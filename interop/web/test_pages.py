@@ -389,7 +389,10 @@ def test_metrics_of_each_period(scene: Scene, page: Pages, version: Version) -> 
 @pytest.mark.parametrize(("name", "shot"), [("Docs::Extract", "metrics-job"), (NO_CONSTANT, "metrics-carrier")])
 def test_metrics_of_one_job(scene: Scene, page: Pages, version: Version, name: str, shot: str) -> None:
     if version.ascii_only and not name.isascii():
-        pytest.skip("this version of Sidekiq has no such page for a Ruby class of this name, either")
+        # Sidekiq's own fault, for a Ruby class of this name, too. A version that mends it is noticed here.
+        with pytest.raises(AssertionError, match="500 for"):
+            page.metrics.open_class(name)
+        return
     page.metrics.open_class(name)
     page.shot(shot)
     assert name in page.metrics.title()

@@ -140,3 +140,8 @@ def test_a_workflow_prints_as_a_line_for_each_step(broker: SidekiqBroker, step: 
         "      B()",
         "  chain (empty)",
     ]
+
+
+def test_keys_of_a_context_are_not_near_misses() -> None:
+    job = Job("Docs::Load", **{"cattr_1": {"shop": 1}, "x-datadog-trace-id": "5"})
+    assert set(job.options) == {"cattr_1", "x-datadog-trace-id"}

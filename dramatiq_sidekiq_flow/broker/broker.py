@@ -349,6 +349,7 @@ class SidekiqBroker(dramatiq.Broker):
         if window is None or window.member != member:
             window = self.windows[queue_name] = Window(queue_name, member)
             window.tried = self.heartbeat.hurry
+            window.arrived = partial(self.waiter.wake, queue_name)
         window.allow(prefetch)
         return window
 

@@ -14,7 +14,6 @@ more queues than connections for that, the others look from time to time.
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 from collections.abc import Iterable
@@ -118,6 +117,13 @@ class Waiter:
                 watch.called.wait(left)
                 watch.waiting = False
 
+    def wake(self, queue_name: str) -> None:
+        """Let the consumers of a queue look now."""
+        with self._lock:
+            watch = self._watches.get(queue_name)
+            if watch is not None:
+                self._fill([watch])
+
     def release(self) -> None:
         """Let all consumers look at their queues now."""
         with self._lock:
@@ -146,7 +152,7 @@ class Waiter:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return
-                ready, _, _ = select.select([tracking], [], [], left)
+                ready = tracking.wait(left)
                 with self._lock:
                     if tracking is not self._tracking:
                         return

@@ -63,6 +63,9 @@ class Tracking:
         except ResponseError as e:
             raise classified(e) from None
         self._socket: socket.socket = self._connection._sock
+        # Not select(), which knows no file descriptor above 1023.
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         try:
             self._begin(("HELLO", 3))
             self._begin(("CLIENT", "TRACKING", "ON"))
@@ -74,8 +77,7 @@ class Tracking:
         """Send a command of the handshake, and wait for its reply."""
         self._send(command)
         while True:
-            ready, _, _ = select.select([self._socket], [], [], self._opener.longest_wait)
-            if not ready:
+            if not self.wait(self._opener.longest_wait):
                 raise redis.TimeoutError(f"No reply to {command[0]}.")
             for reply in self._receive():
                 if isinstance(reply, ErrorReply):
@@ -83,9 +85,9 @@ class Tracking:
                 if not isinstance(reply, Push):
                     return
 
-    def fileno(self) -> int:
-        """The socket, to be waited on."""
-        return self._socket.fileno()
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is something to read; False if the time passed first."""
+        return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
     def ask(self, keys: Sequence[str]) -> None:
         """Ask for the lengths of lists, and to be told when they change."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -239,3 +241,21 @@ def test_more_queues_than_connections(redis_url: str, client: redis.Redis, limit
         assert len(client.client_list()) - before <= limit
     assert set(ran) == set(range(30))
     broker.close()
+
+
+def test_in_a_process_with_many_open_files(waiter: Waiter, client: redis.Redis) -> None:
+    """select() refuses a file descriptor above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    files: list[int] = []
+    try:
+        while not files or files[-1] < 1100:
+            files.append(os.open(os.devnull, os.O_RDONLY))
+        waiting = Waiting(waiter, "a")
+        eventually(lambda: registered(client))
+        client.lpush("queue:a", "a job")
+        assert waiting.woken.wait(10)
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -31,7 +31,7 @@ def serve(url: str | None) -> Iterator[str]:
 
     Raises:
       NotEmpty: where the given server holds keys.
-      EmbeddedServerError: where there is no server to run.
+      EmbeddedServerError: where there is not a server to run.
     """
     if url is not None:
         with redis.Redis.from_url(url) as client:

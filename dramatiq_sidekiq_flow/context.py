@@ -58,7 +58,7 @@ class RunMemory:
 
         Raises:
           ConfigurationError: where workflows have no memory.
-          InvalidOutput: for keys that are no strings, and values that JSON
+          InvalidOutput: for keys that are not strings, and values that JSON
             cannot carry exactly; nothing is written.
         """
         self._backend().write(self.run_id, namespaced(values, self.namespace))
@@ -105,7 +105,7 @@ class RunMemory:
 
 
 def namespaced(values: Mapping[str, Any], namespace: str) -> Mapping[str, Any]:
-    """Values under their full names.  Keys that are no strings stay, for whoever refuses them."""
+    """Values under their full names.  Keys that are not strings stay, for whoever refuses them."""
     if not namespace:
         return values
     return {f"{namespace}.{key}" if isinstance(key, str) else key: value for key, value in values.items()}

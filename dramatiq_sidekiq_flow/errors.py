@@ -75,7 +75,7 @@ class MalformedPayload(PayloadError):
 
 
 class InvalidPayload(PayloadError):
-    """A JSON object, but no job: no class, or args that are no array."""
+    """A JSON object, but no job: no class, or args that are not an array."""
 
 
 class UnsupportedPayload(PayloadError):
@@ -87,7 +87,7 @@ class InvalidCallbacks(PayloadError):
 
 
 class InvalidNode(PayloadError):
-    """A workflow tree holds something that is no job, chain, group or delay."""
+    """A workflow tree holds something that is not a job, chain, group or delay."""
 
 
 # -- what a caller did wrong -------------------------------------------------
@@ -102,7 +102,7 @@ class InvalidOptions(FlowError):
 
 
 class InvalidWorkflow(FlowError):
-    """A workflow built from something that is no node."""
+    """A workflow built from something that is not a node."""
 
 
 class StepEnqueuedItself(InvalidWorkflow):

@@ -67,14 +67,14 @@ class WorkflowMiddleware(Middleware):
         given, or by reference with ``RedisCallbackStorage()``.
       dialect: ``"sideline"`` where Ruby has the renamed gem sidekiq-sideline.
         Jobs of either gem are read; a run goes on as it began.
-      url, client: Of the Sidekiq Redis, where the broker is no SidekiqBroker:
+      url, client: Of the Sidekiq Redis, where the broker is not a SidekiqBroker:
         barriers, memory and Ruby's queues are there.
       bridge: On such a broker, what Ruby pushes for its actors is brought
         over by each worker process, from the queues that it consumes; False
         leaves that to other processes, and names say which queues.
 
     Raises:
-      ConfigurationError: for an unknown dialect, a file that is no registry, a
+      ConfigurationError: for an unknown dialect, a file that is not a registry, a
         memory (barriers, callback_storage) that is none, and a key that cannot be handed on.
     """
 
@@ -124,7 +124,7 @@ class WorkflowMiddleware(Middleware):
         broker.completion = self._complete(broker, Completion)
 
     def completion_of(self, broker: dramatiq.Broker) -> Relay:
-        """What advances runs on a broker that is no SidekiqBroker; made when it is first asked for.
+        """What advances runs on a broker that is not a SidekiqBroker; made when it is first asked for.
 
         Raises:
           ConfigurationError: for a SidekiqBroker, for a second broker, or where no Sidekiq Redis was named.
@@ -147,7 +147,7 @@ class WorkflowMiddleware(Middleware):
             return self._relay
 
     def bridge_of(self, broker: dramatiq.Broker) -> Bridge:
-        """What brings jobs from Sidekiq's queues onto a broker that is no SidekiqBroker."""
+        """What brings jobs from Sidekiq's queues onto a broker that is not a SidekiqBroker."""
         return self.completion_of(broker).bridge
 
     def _complete(self, broker: _B, kind: Callable[..., _C]) -> _C:

@@ -205,5 +205,7 @@ def _promotion(member: bytes, now: float) -> sets.Promotion:
 
 
 def _misplaced(p: sets.Promotion, now: float) -> sets.Promotion:
-    error = WrongType(f"The Redis key {keys.queue(p.queue or '')!r} is no list, so the job cannot go there.", p.queue)
+    error = WrongType(
+        f"The Redis key {keys.queue(p.queue or '')!r} is not a list, so the job cannot go there.", p.queue
+    )
     return sets.Promotion(p.member, None, buried(p.payload, error, now=now, queue=p.queue or ""))

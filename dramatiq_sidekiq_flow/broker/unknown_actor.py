@@ -12,7 +12,7 @@ from ..wire.near_names import hint
 #: Dramatiq's words, which do not hold here.
 _MOVING = "Moving it to the DLQ"
 
-#: How much of a name that is no actor's is shown.
+#: How much of a name that is not an actor's is shown.
 _SHOWN = 200
 
 

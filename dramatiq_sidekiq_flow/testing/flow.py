@@ -279,7 +279,7 @@ class FlowTest:
                 self.broker.get_actor(name)
             except dramatiq.errors.ActorNotFound:
                 raise ConfigurationError(
-                    f"Nothing stands for {name}: it is no actor of this broker. For a Ruby class: "
+                    f"Nothing stands for {name}: it is not an actor of this broker. For a Ruby class: "
                     f"flow.ruby({name!r}, lambda ...: ...)",
                     name,
                 ) from None

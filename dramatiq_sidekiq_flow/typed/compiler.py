@@ -105,7 +105,9 @@ class Compiler:
     def _listed(self, name: str, members: list[tuple[Any, Any]], path: str) -> Shape:
         for raw, member in members:
             if kind_of(raw) not in (NULL, "boolean", INTEGER, "number", STRING):
-                raise ConfigurationError(f"{path}: the value of {member!r} is no string, number, bool or None.", member)
+                raise ConfigurationError(
+                    f"{path}: the value of {member!r} is not a string, number, bool or None.", member
+                )
         return listed(name, members)
 
     def _mapping(self, args: tuple[Any, ...], path: str) -> Shape:

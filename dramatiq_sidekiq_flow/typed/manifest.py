@@ -24,7 +24,7 @@ def read(path: str | Path) -> Manifest:
     """Read a file.
 
     Raises:
-      ConfigurationError: naming the file, for what is no registry.
+      ConfigurationError: naming the file, for what is not a registry.
     """
     try:
         value = codec.decode(Path(path).read_bytes())

@@ -118,7 +118,7 @@ def check(value: Any, path: str = "args", depth: int = MAX_DEPTH) -> None:
             for key, item in value.items():
                 if type(key) is not str:
                     raise InvalidArguments(
-                        f"{path}: the key {shortened(key)} is no string. JSON has string keys only.", key
+                        f"{path}: the key {shortened(key)} is not a string. JSON has string keys only.", key
                     )
                 if type(item) not in _SCALARS:
                     check(item, f"{path}.{key}", depth - 1)

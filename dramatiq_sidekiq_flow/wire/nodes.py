@@ -52,7 +52,7 @@ def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
             if type(value) is not str or not value:
                 raise InvalidOptions(f"jid must be text, such as a message's id, not {value!r}.", value)
         elif name in RESERVED:
-            raise InvalidOptions(f"{name!r} is no option of a job; it is written by the library.", value)
+            raise InvalidOptions(f"{name!r} is not an option of a job; it is written by the library.", value)
         if name in ("queue", "retry_queue") and (not isinstance(value, str) or not value):
             raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
         if name == "retry" and not isinstance(value, (bool, int)):
@@ -240,7 +240,7 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
-            f"{node!r:.200} is no step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...)."
+            f"{node!r:.200} is not a step of a workflow. Use Job(...), Chain, Group, WithDelay, or actor.message(...)."
             f"{what_it_is(node)}",
             node,
         )
@@ -248,7 +248,7 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
 
 
 def walk(node: Any) -> Iterator[Any]:
-    """The steps of a tree, in the order in which they are written: jobs, messages, and whatever else is no node."""
+    """The steps of a tree, in the order in which they are written: jobs, messages, and whatever else is not a node."""
     if isinstance(node, (Chain, Group)):
         for child in node.children:
             yield from walk(child)
@@ -324,7 +324,7 @@ def validate(wire: Any) -> None:
     try:
         msgspec.convert(wire, Shape)
     except (msgspec.ValidationError, RecursionError) as e:
-        raise InvalidNode(f"This is no workflow tree: {cut(e)}", wire) from None
+        raise InvalidNode(f"Invalid workflow tree: {cut(e)}", wire) from None
     check_depth(wire)
 
 

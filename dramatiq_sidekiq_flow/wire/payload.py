@@ -51,7 +51,7 @@ MAX_ERROR_MESSAGE = 10_000
 #: ``outer.inner`` is inside ``outer``.
 NAMESPACE_KEY = "memory_namespace"
 
-#: The class of what is no job and could not be buried as it was.
+#: The class of what is not a job and could not be buried as it was.
 WRAPPER_CLASS = "MalformedPayload"
 
 #: The context of a job: handed on from a finished step to the next, and to

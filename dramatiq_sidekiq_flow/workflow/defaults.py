@@ -30,7 +30,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except OSError as e:
         raise ConfigurationError(f"The defaults {str(path)!r} cannot be read: {e.strerror}.", path) from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ConfigurationError(f"The defaults {str(path)!r} are no YAML: {e}", path) from None
+        raise ConfigurationError(f"The defaults {str(path)!r} are not valid YAML: {e}", path) from None
     if not isinstance(value, dict):
         raise ConfigurationError(
             f"The defaults {str(path)!r} must be a mapping of names and values, not {value!r:.100}.", value
@@ -57,5 +57,5 @@ def _plain(value: Any) -> Any:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str):
-        raise InvalidArguments(f"the key {key!r} is no string in YAML. Put it in quotes.", key)
+        raise InvalidArguments(f"the key {key!r} is not a string in YAML. Put it in quotes.", key)
     return key

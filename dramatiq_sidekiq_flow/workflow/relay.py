@@ -261,7 +261,7 @@ class Relay(Completion):
             relay.bury(step.corpse, now=now, barriers=[c.barrier for c in payload.stack], also=also, ttl=ttl)
         )
         if reply[0] == b"TYPE":
-            raise StepUnsettled(f"The Redis key {reply[1].decode()!r} is no sorted set. Remove it.", reply[1])
+            raise StepUnsettled(f"The Redis key {reply[1].decode()!r} is not a sorted set. Remove it.", reply[1])
 
     # -- the advance -----------------------------------------------------------------
 

@@ -88,7 +88,7 @@ def _find(completion: Completion, jid: str) -> tuple[str, bytes]:
                     return name, member
             except FlowError:
                 continue
-    raise NothingToRelease(f"There is no job {jid} in 'dead' or 'retry'.", jid)
+    raise NothingToRelease(f"There is not a job {jid} in 'dead' or 'retry'.", jid)
 
 
 def _barriers(payload: Payload, members: int) -> list[tuple[str, int]]:

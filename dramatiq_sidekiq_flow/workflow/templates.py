@@ -227,7 +227,7 @@ class Templates:
         if template is None:
             known = ", ".join(self.names()) or "none"
             raise UnknownTemplate(
-                f"There is no template {name!r}; there are: {known}. Is the module imported that registers it?", name
+                f"There is not a template {name!r}; there are: {known}. Is the module imported that registers it?", name
             )
         return template
 

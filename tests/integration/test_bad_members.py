@@ -41,7 +41,10 @@ BAD = {
     "encrypted": (job(encrypt=True), "UnsupportedPayload"),
     "a stack that is none": (job(workflow_completion_callbacks={"a": 1}), "InvalidCallbacks"),
     "a stack entry of two": (job(workflow_completion_callbacks=[[UUID, None]]), "InvalidCallbacks"),
-    "a barrier id that is no UUID": (job(workflow_completion_callbacks=[["queues", None, True]]), "InvalidCallbacks"),
+    "a barrier id of another form": (
+        job(workflow_completion_callbacks=[["queues", None, True]]),
+        "InvalidCallbacks",
+    ),
     "a stack of 1,001": (job(workflow_completion_callbacks=[[UUID, None, True]] * 1001), "InvalidCallbacks"),
     "a class of 1 MB": (job(**{"class": "x" * 10**6}), "InvalidPayload"),
     "a next job whose queue is null": (before(queue=None), "InvalidNode"),

@@ -22,7 +22,7 @@ HUGE = 10**400
 
 #: Keys that once stopped a thread, filled a process or ran a step early.
 ODD: dict[str, dict[str, Any]] = {
-    "a throws that is no class": {"dramatiq": {"throws": "ValueError"}},
+    "a throws that is not a class": {"dramatiq": {"throws": "ValueError"}},
     "a far eta": {"dramatiq": {"eta": 10**14}},
     "a past eta": {"dramatiq": {"eta": 1}},
     "an eta that is text": {"dramatiq": {"eta": "now"}},

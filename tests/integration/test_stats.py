@@ -133,7 +133,7 @@ def test_a_worker_counts_what_it_did(broker: SidekiqBroker, client: redis.Redis,
         client.rpush("queue:python", '{"class":"Nobody","args":[],"jid":"1","retry":0,"queue":"python"}', "{not json")
         eventually(lambda: client.zcard("dead") == 3)
         broker.join("python", timeout=20_000)
-    # What is no job is no execution, neither here nor in Sidekiq (processor.rb).
+    # What is not a job is no execution, neither here nor in Sidekiq (processor.rb).
     assert (client.get("stat:processed"), client.get("stat:failed")) == (b"8", b"2")
     assert sum(int(client.get(key)) for key in client.keys("stat:processed:*")) == 8
     for pattern in ("j|20[0-9][0-9]????|*", "j|[0-9][0-9]????|*:?", "j|[0-9][0-9]????|*:??"):

@@ -81,7 +81,7 @@ def test_the_registry_of_actors_is_a_file(app: Path) -> None:
     [
         (["stubs", "stub_app:nothing"], "has no 'nothing'"),
         (["stubs", "no_such_module:broker"], "no_such_module"),
-        (["stubs", "stub_app:dramatiq.__version__"], "no SidekiqBroker"),
+        (["stubs", "stub_app:dramatiq.__version__"], "not a SidekiqBroker"),
         (["stubs", "--from-manifest", "none.json"], "none.json"),
         (["stubs", "stub_app:broker", "--output", "no/such/folder.rb"], "no/such/folder.rb"),
         (["stubs", "app_that_raises"], "RuntimeError: no setting"),

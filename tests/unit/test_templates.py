@@ -160,14 +160,14 @@ def test_one_file_may_hold_the_defaults_of_many(registry: Templates, broker: Sid
         ("echo: 1", InvalidInput, "echo: a mapping"),
         ("- echo", ConfigurationError, "must be a mapping"),
         ("", ConfigurationError, "must be a mapping"),
-        ("echo: {", ConfigurationError, "no YAML"),
+        ("echo: {", ConfigurationError, "not valid YAML"),
         ("echo: {on: 1}", ConfigurationError, "quotes"),
         ("echo: {tries: .nan}", ConfigurationError, "echo.tries"),
         ("echo: {model: !!binary aGk=}", ConfigurationError, "bytes"),
-        ("echo: !!python/object/apply:os.getcwd []", ConfigurationError, "no YAML"),
+        ("echo: !!python/object/apply:os.getcwd []", ConfigurationError, "not valid YAML"),
         ("echo: &a {model: *a}", ConfigurationError, "themselves"),
-        ('echo: "\x01"', ConfigurationError, "no YAML"),
-        ("echo: {since: 2024-99-99}", ConfigurationError, "no YAML"),
+        ('echo: "\x01"', ConfigurationError, "not valid YAML"),
+        ("echo: {since: 2024-99-99}", ConfigurationError, "not valid YAML"),
     ],
 )
 def test_bad_defaults_are_named_and_nothing_of_the_file_counts(
@@ -342,8 +342,8 @@ async def not_now(params: Any) -> Any:
 @pytest.mark.parametrize(
     ("builder", "why"),
     [
-        (lambda params: None, "gave no workflow. None is no step"),
-        (lambda params: "Job", "gave no workflow. 'Job' is no step"),
+        (lambda params: None, "gave no workflow. None is not a step"),
+        (lambda params: "Job", "gave no workflow. 'Job' is not a step"),
         (lambda params: Chain(Job("A"), [Job("B")]), "gave no workflow"),
         (lambda params: {}["missing"], "raised KeyError: 'missing'"),
         (lambda params: Job(7), "'junk'"),  # type: ignore[arg-type]

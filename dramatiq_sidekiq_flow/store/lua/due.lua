@@ -5,7 +5,7 @@
 --       the set is read, per set: how many due ones to pass over
 -- Returns: {now in epoch seconds, per set: {'DUE', its due members, the lowest
 --       score first} | {'LATER', score of the next one, '' for none}
---       | {'TYPE', type}: it is no sorted set}
+--       | {'TYPE', type}: it is not a sorted set}
 
 local now = redis.call('TIME')
 now = string.format('%d.%06d', now[1], now[2])

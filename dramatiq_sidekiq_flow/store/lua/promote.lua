@@ -5,7 +5,7 @@
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
 -- Returns: {how many members were moved (those taken by others are not),
---       {number of each job (1 = the first) whose queue is no list},
+--       {number of each job (1 = the first) whose queue is not a list},
 --       {number of each job that 'dead', 'queues' or the set itself, holding
 --       another type, keeps where it is}}; these stay where they are
 

@@ -18,7 +18,7 @@
 -- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
 --       | {'DONE', how many are back in the queue, are dead, wait for a trial,
 --          {number of each job that is dead (1 = the first)},
---          {number of each job that stays, since `dead` is no sorted set}};
+--          {number of each job that stays, since `dead` is not a sorted set}};
 --       the worker is struck off when nothing of it is left
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])

@@ -43,7 +43,7 @@ module Sidekiq
       end
 
       # Gives the barriers above the running job a fresh TTL. Only inside
-      # +perform+: outside there is no job whose barriers could be meant.
+      # +perform+: outside there is not a job whose barriers could be meant.
       def extend_ttl!(ttl: nil)
         Runtime.current!.extend_ttl!(ttl || configuration.barrier_ttl)
       end

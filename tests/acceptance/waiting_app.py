@@ -14,7 +14,10 @@ options = {"max_connections": int(os.environ["CONNECTIONS"])} if "CONNECTIONS" i
 broker = SidekiqBroker(url=os.environ["REDIS_URL"], **options)
 broker.add_middleware(WorkflowMiddleware())
 dramatiq.set_broker(broker)
-client = redis.Redis.from_url(os.environ["REDIS_URL"], client_name="actors")
+# One connection, known by its name, and open before any job runs.
+pool = redis.BlockingConnectionPool.from_url(os.environ["REDIS_URL"], max_connections=1, client_name="actors")
+client = redis.Redis(connection_pool=pool)
+client.ping()
 
 
 def declare(number: int) -> Any:

@@ -11,13 +11,10 @@ import redis
 from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
 
 options = {"max_connections": int(os.environ["CONNECTIONS"])} if "CONNECTIONS" in os.environ else {}
-broker = SidekiqBroker(url=os.environ["REDIS_URL"], **options)
+broker = SidekiqBroker(url=os.environ["REDIS_URL"], client_name="worker", **options)
 broker.add_middleware(WorkflowMiddleware())
 dramatiq.set_broker(broker)
-# One connection, known by its name, and open before any job runs.
-pool = redis.BlockingConnectionPool.from_url(os.environ["REDIS_URL"], max_connections=1, client_name="actors")
-client = redis.Redis(connection_pool=pool)
-client.ping()
+client = redis.Redis.from_url(os.environ["REDIS_URL"])
 
 
 def declare(number: int) -> Any:

@@ -75,7 +75,12 @@ class StepHooks:
         self._messages.append((message, waits))
 
     def after(self) -> None:
-        """What was prepared has been pushed."""
+        """Tell of what was prepared, once.
+
+        Called before an advance pushes it: another thread may run the step at
+        once, and what a middleware notes after that (Django's admin: "enqueued")
+        would take the place of "done".
+        """
         messages, self._messages = self._messages, []
         for message, delay in messages:
             self._run("after", message, delay)

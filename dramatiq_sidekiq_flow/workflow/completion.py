@@ -327,7 +327,6 @@ class Completion:
         walk = [Walk(callback.barrier, kind_of(callback)) for callback in reversed(payload.stack)]
         planned = 1 if walk and walk[0].kind == "f" else 0
         ready: Plan | None = None
-        hooks: StepHooks | None = None
         if b'"reference"' in payload.raw:
             self.keep_chains(payload.stack, ttl)
         while True:
@@ -337,6 +336,8 @@ class Completion:
                 hooks = self.hooks(message)
                 source = self.source(payload.run_id, finished=payload, queue=message.queue_name, hooks=hooks)
                 ready = self.plan(remaining, payload.stack[:-planned], source, delays=delays)
+                if hooks is not None:
+                    hooks.after()
             reply = self.broker.commit.run(
                 runs.advance(
                     message.member,
@@ -354,14 +355,12 @@ class Completion:
             if outcome == b"DONE":
                 if ready is not None and ready.scheduled:
                     self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
-                if hooks is not None:
-                    hooks.after()
                 return
             if outcome == b"GONE":
                 self.logger.debug("Job %s had left flight: sent twice, or recovered elsewhere.", payload.jid)
                 return
             if outcome == b"PLAN":
-                planned, ready, hooks = int(reply[1]), None, None
+                planned, ready = int(reply[1]), None
             elif outcome != b"STAGE":
                 raise refusal(reply)
             # STAGE: the chunks vanished before they were committed; lay them down again.

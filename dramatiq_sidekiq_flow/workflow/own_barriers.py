@@ -39,7 +39,6 @@ def advance(
         fires = count(barriers, payload.stack, payload.jid)
         ready: Plan | None = None
         released = ""
-        hooks = None
         if fires:
             callback = payload.stack[-fires]
             assert callback.remaining is not None
@@ -49,6 +48,8 @@ def advance(
                 payload.run_id, finished=payload, queue=message.queue_name, ids=derived(released), hooks=hooks
             )
             ready = completion.plan(callback.remaining, payload.stack[:-fires], source)
+            if hooks is not None:
+                hooks.after()
         ttl = barrier_ttl(None, payload.stack)
         extend(barriers, payload.stack, ttl)
         completion.keep_chains(payload.stack, ttl)
@@ -74,8 +75,6 @@ def advance(
         raise ConnectionClosed(e) from None
     if ready is not None and ready.scheduled:
         completion.broker.poller.nudge(ready.scheduled[0][0] - time.time())
-    if hooks is not None and reply[0] == b"DONE":
-        hooks.after()
 
 
 def count(barriers: Barrier, stack: tuple[Callback, ...], unit: str) -> int:

@@ -120,6 +120,22 @@ def test_a_hook_that_raises_is_logged_and_the_run_goes_on(
     assert "no trace today" in caplog.text
 
 
+def test_a_step_is_announced_before_it_can_run(broker: SidekiqBroker, trace: Trace, step: Any) -> None:
+    """Another thread may take it at once, and note that it is done."""
+
+    class Slow(dramatiq.Middleware):
+        def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            if message.args == ("b",):
+                trace.log.append(("in queue", broker.connection.call("LLEN", "queue:python")))
+
+    broker.add_middleware(Slow())
+    Workflow(Chain(step.message("a"), step.message("b")), broker).run()
+    with working(broker):
+        eventually(lambda: [entry for entry in trace.log if entry[0] == "in queue"])
+        broker.join("python", timeout=10_000)
+    assert ("in queue", 0) in trace.log
+
+
 def test_a_run_that_was_started_before_announces_nothing_after(broker: SidekiqBroker, trace: Trace, step: Any) -> None:
     workflow = Workflow(step.message("a"), broker)
     workflow.run("r")

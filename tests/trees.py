@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -45,7 +46,7 @@ def build(shape: Shape, job: Callable[[int], Any], unit: int = 1) -> tuple[Any, 
         if shape == "job":
             return job(next(numbers))
         if shape[0] == "delay":
-            return WithDelay(node(shape[2]), delay=shape[1] * unit)
+            return WithDelay(node(shape[2]), timedelta(milliseconds=shape[1] * unit))
         return (Chain if shape[0] == "chain" else Group)(*map(node, shape[1]))
 
     tree = node(shape)

@@ -58,10 +58,20 @@ class Demo:
         # One thread, one job in flight: the two of the group meet both workers.
         command = [sys.executable, "-m", "dramatiq", "demo_app", "--path", str(HERE), "-p", "1", "-t", "1"]
         environment = {**os.environ, "REDIS_URL": self.url, "WORKER": name, "dramatiq_queue_prefetch": "1"}
-        with self.log.open("ab") as log:
-            self.workers[name] = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+        # A Ctrl-C in between would leave a worker that stop() does not know.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with self.log.open("ab") as log:
+                self.workers[name] = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, held),
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def kill_worker(self, name: str) -> None:
         os.killpg(self.workers[name].pid, signal.SIGKILL)

@@ -11,12 +11,13 @@ DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
 CASES ?=
+MODEL ?=
 # Of `make interop` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui model check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -59,6 +60,9 @@ interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a contai
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
+
+model: $(VENV)/.installed ## Explore the protocol's states, and the plain gem's faults (MODEL="--deep": minutes)
+	@$(BIN)/python -m tests.model $(MODEL)
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .

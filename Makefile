@@ -17,7 +17,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui model check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui model state-machine check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -63,6 +63,9 @@ web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a br
 
 model: $(VENV)/.installed ## Explore the protocol's states, and the plain gem's faults (MODEL="--deep": minutes)
 	@$(BIN)/python -m tests.model $(MODEL)
+
+state-machine: $(VENV)/.installed ## Hold the package against the model on a server, on new examples (EXAMPLES=2000)
+	@STATE_MACHINE_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest --numprocesses=0 --timeout=0 tests/properties/test_state_machine.py
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .

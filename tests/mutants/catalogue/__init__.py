@@ -1,0 +1,16 @@
+"""The mutants, by what they break."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..mutant import Mutant
+from .advance import ADVANCE
+from .flight import FLIGHT
+from .foreign import FOREIGN
+
+ALL: list[Mutant] = [*ADVANCE, *FLIGHT, *FOREIGN]
+
+_twice = [name for name, count in Counter(mutant.name for mutant in ALL).items() if count > 1]
+if _twice:
+    raise ValueError(f"Two mutants have the same name: {', '.join(_twice)}")

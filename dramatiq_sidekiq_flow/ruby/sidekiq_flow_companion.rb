@@ -2050,7 +2050,8 @@ module SidekiqFlow::Companion
     # Whether it is too large for one script.
     def fanout?
       jobs = @pushes.sum { |_, pushed| pushed.size } + @scheduled.size
-      [jobs, @barriers.size].max > MAX_INLINE || bytes > MAX_BYTES_INLINE
+      # A single job gains nothing: it is one element in any way.
+      [jobs, @barriers.size].max > MAX_INLINE || (jobs > 1 && bytes > MAX_BYTES_INLINE)
     end
 
     private
@@ -2666,7 +2667,9 @@ local base, wanted = ARGV[2], tonumber(ARGV[3])
 local function reply(payloads, begun, suffix)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
+  -- A single one, which may be large, is not copied.
+  local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
+  return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
 for i, kind in ipairs({'list', 'hash', 'zset'}) do
@@ -2737,7 +2740,9 @@ if not type_is(list, 'list') then return {'TYPE', list} end
 local barriers, parts, scheduled, part = {}, {}, {}, nil
 local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
 while read < most and bytes < most_bytes do
-  local wanted = math.min(20, most - read)
+  -- As many as may fit, by the size of those before; one element may be large.
+  local fit = read > 0 and math.floor((most_bytes - bytes) * read / bytes) or 1
+  local wanted = math.max(1, math.min(100, fit, most - read))
   local elements = redis.call('LRANGE', list, read, read + wanted - 1)
   for _, element in ipairs(elements) do
     local kind = string.byte(element)

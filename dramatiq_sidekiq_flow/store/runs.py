@@ -55,7 +55,9 @@ def writes(
 ) -> Writes:
     """Prepare what a plan writes.  Large ones are staged now."""
     jobs = len(scheduled) + sum(map(len, pushes.values()))
-    if max(jobs, len(barriers)) > MAX_INLINE or _bytes(pushes, scheduled) > MAX_BYTES_INLINE:
+    # A single job gains nothing: it is one element in any way.
+    heavy = jobs > 1 and _bytes(pushes, scheduled) > MAX_BYTES_INLINE
+    if heavy or max(jobs, len(barriers)) > MAX_INLINE:
         staged = fanouts.stage(connection, barriers, pushes, scheduled)
         return Writes(
             (keys.fanout(staged.id), keys.FANOUTS),

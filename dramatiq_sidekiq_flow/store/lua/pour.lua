@@ -21,7 +21,9 @@ if not type_is(list, 'list') then return {'TYPE', list} end
 local barriers, parts, scheduled, part = {}, {}, {}, nil
 local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
 while read < most and bytes < most_bytes do
-  local wanted = math.min(20, most - read)
+  -- As many as may fit, by the size of those before; one element may be large.
+  local fit = read > 0 and math.floor((most_bytes - bytes) * read / bytes) or 1
+  local wanted = math.max(1, math.min(100, fit, most - read))
   local elements = redis.call('LRANGE', list, read, read + wanted - 1)
   for _, element in ipairs(elements) do
     local kind = string.byte(element)

@@ -129,7 +129,8 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
     """What is left to do, all seen at one instant.
 
     Returns:
-      How many jobs a queue holds, waiting or in flight anywhere, and all
+      How many jobs a queue holds, waiting or in flight anywhere, and how many
+      fan-outs are still to be pushed to whatever queues; and all
       members of ``schedule`` and ``retry``, of whatever queue.
     """
     mine: list[str] = []
@@ -141,6 +142,7 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
                 ("ZRANGE", keys.WORKERS, 0, -1),
                 ("ZRANGE", keys.SCHEDULE, 0, -1),
                 ("ZRANGE", keys.RETRY, 0, -1),
+                ("ZCARD", keys.FANOUTS),
                 ("LLEN", keys.queue(queue)),
                 *(("HLEN", keys.in_flight(member)) for member in mine),
                 ("EXEC",),

@@ -120,10 +120,11 @@ class Workflow:
         if not planned.completes:
             memory = (memory[0], max(memory[1], ttl))
         while True:
+            writes = completion.writes(planned)
             reply = runs.start(
                 completion.broker.connection,
                 run_id,
-                completion.writes(planned),
+                writes,
                 ttl=ttl,
                 memory=memory,
                 fields=fields,
@@ -133,6 +134,7 @@ class Workflow:
                 raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
             if reply[0] != b"STAGE":
                 before = reply[0] == b"STARTED"
+                completion.pour(writes)
                 completion.started(run_id, planned, before=before)
                 if hooks is not None and not before:
                     hooks.after()

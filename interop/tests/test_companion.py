@@ -17,6 +17,7 @@ from processes import ROOT, RUN, Site, Worker, ruby_environment
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
+from dramatiq_sidekiq_flow.workflow.completion import Completion
 from interop import chaos
 
 COMPANION = {
@@ -181,8 +182,33 @@ def test_a_large_group_is_staged(companion: Site, broker: SidekiqBroker) -> None
     companion.eventually(lambda: companion.client.llen("queue:many") == 2500, "2500 jobs")
     assert [json.loads(j)["args"][0] for j in companion.client.lrange("queue:many", 0, -1)] == list(range(2499, -1, -1))
     assert companion.client.zcard("schedule") == 1100
-    assert not list(companion.client.scan_iter("swf:stage:*"))
+    assert not list(companion.client.scan_iter("swf:fanout*"))
     companion.client.delete("queue:many", "schedule")
+
+
+def test_many_chains_side_by_side_are_staged_with_their_barriers(companion: Site, broker: SidekiqBroker) -> None:
+    chains = [Chain(Job("Py::Many", n, queue="chains"), Job("Py::Many", queue="chains")) for n in range(1200)]
+    Workflow(Chain(step(), Group(*chains)), broker).run()
+    companion.eventually(lambda: companion.client.llen("queue:chains") == 1200, "1200 jobs")
+    stacks = [json.loads(j)["workflow_completion_callbacks"] for j in companion.client.lrange("queue:chains", 0, -1)]
+    barriers = {stack[-1][0] for stack in stacks}
+    assert companion.client.exists(*barriers) == 1200
+    assert companion.client.get(stacks[0][0][0]) == b"1200"
+    assert min(companion.client.ttl(barrier) for barrier in barriers) > 86_400
+    assert not list(companion.client.scan_iter("swf:fanout*"))
+    companion.client.delete("queue:chains")
+
+
+def test_a_dead_processes_fan_out_is_poured(
+    companion: Site, broker: SidekiqBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process died between its commit and the first part."""
+    monkeypatch.setattr(Completion, "pour", lambda self, writes: None)
+    Workflow(Group(*(Job("Py::Many", n, queue="poured") for n in range(2500))), broker).run()
+    companion.eventually(lambda: companion.client.llen("queue:poured") == 2500, "2500 jobs")
+    assert [json.loads(j)["args"][0] for j in companion.client.lrange("queue:poured", 0, -1)][::-1] == list(range(2500))
+    assert not list(companion.client.scan_iter("swf:fanout*"))
+    companion.client.delete("queue:poured")
 
 
 def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Site) -> None:

@@ -256,5 +256,5 @@ def test_a_large_fan_out_is_staged(broker: SidekiqBroker, barriers: SetBarrier, 
     Workflow(Chain(step.message("a"), Group(*(step.message(str(n)) for n in range(1500))))).run()
     finish(broker, take(broker))
     assert client.llen("queue:python") == 1500
-    assert client.keys("swf:stage:*") == []
+    assert client.keys("swf:fanout*") == []
     assert set(barriers.parties.values()) == {1, 1500}

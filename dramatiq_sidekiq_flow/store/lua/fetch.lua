@@ -20,7 +20,9 @@ local base, wanted = ARGV[2], tonumber(ARGV[3])
 local function reply(payloads, begun, suffix)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
+  -- A single one, which may be large, is not copied.
+  local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
+  return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
 for i, kind in ipairs({'list', 'hash', 'zset'}) do

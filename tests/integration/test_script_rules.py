@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow.store import queues, relay, runs, sets, workers
+from dramatiq_sidekiq_flow.store import queues, relay, runs, scripts, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.runs import Walk
 from dramatiq_sidekiq_flow.store.scripts import Command
@@ -283,3 +283,59 @@ def test_a_full_redis_takes_beats(connection: Connection, client: redis.Redis) -
     finally:
         client.config_set("maxmemory", "0")
     assert client.zscore("swf:workers", ME) == pytest.approx(time.time(), abs=SLACK)
+
+
+# -- plans, fan-outs and sets -------------------------------------------------------
+
+
+def test_a_plan_is_written_whole(connection: Connection, client: redis.Redis) -> None:
+    assert operations.start(connection) == [b"DONE"]
+    assert client.lrange("queue:next", 0, -1) == [b"job"]
+    assert client.smembers("queues") == {b"next"}
+    assert client.zrange("schedule", 0, -1, withscores=True) == [(b"later", 2e9)]
+    assert client.mget(NEW, f"{NEW}_ran") == [b"2", b"-1"]
+
+
+@pytest.mark.parametrize("key", ["list", "swf:fanouts", "queues", "queue:next", "schedule"])
+def test_a_fan_out_is_not_committed_where_a_key_is_of_another_type(
+    connection: Connection, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(runs, "MAX_INLINE", 0)
+    plan = operations.following(connection)
+    key = plan.keys[0] if key == "list" else key
+    client.delete(key)
+    client.set(key, "text")
+    before = set(client.keys())
+    assert runs.start(connection, "run", plan, ttl=DAY) == [b"TYPE", key.encode()]
+    assert set(client.keys()) == before
+
+
+def test_a_barrier_made_anew_has_counted_nobody(connection: Connection, client: redis.Redis) -> None:
+    operations.failed(client)
+    assert operations.resume(connection) == [b"DONE", 3]
+    assert not client.exists(f"{INNER}:u")
+
+
+def test_a_stored_chain_is_prolonged_by_whoever_stores_it(connection: Connection, client: redis.Redis) -> None:
+    operations.store_chain(connection)
+    client.expire(operations.CHAINED, 100)
+    operations.store_chain(connection)
+    assert about(client.ttl(operations.CHAINED), TTL)
+
+
+def test_a_push_that_comes_after_a_later_one_is_not_made_again(connection: Connection, client: redis.Redis) -> None:
+    for number in (1, 2, 1):
+        connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "queue:next"), (number, "next", number)))
+    assert client.lrange("queue:next", 0, -1) == [b"2", b"1"]
+
+
+def test_a_set_that_became_another_type_is_not_promoted_from(connection: Connection, client: redis.Redis) -> None:
+    client.set("schedule", "text")
+    assert operations.promote("schedule")(connection) == sets.Promoted(0, [], [0, 1])
+
+
+def test_a_promoted_job_makes_its_queue_known(connection: Connection, client: redis.Redis) -> None:
+    operations.due("retry")(client)
+    assert operations.promote("retry")(connection) == sets.Promoted(2, [], [])
+    assert client.smembers("queues") == {b"next"}
+    assert client.zrange("dead", 0, -1) == [b"corpse"]

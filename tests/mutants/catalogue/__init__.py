@@ -8,8 +8,10 @@ from ..mutant import Mutant
 from .advance import ADVANCE
 from .flight import FLIGHT
 from .foreign import FOREIGN
+from .queues import QUEUES
+from .runs import RUNS
 
-ALL: list[Mutant] = [*ADVANCE, *FLIGHT, *FOREIGN]
+ALL: list[Mutant] = [*ADVANCE, *FLIGHT, *FOREIGN, *QUEUES, *RUNS]
 
 _twice = [name for name, count in Counter(mutant.name for mutant in ALL).items() if count > 1]
 if _twice:

@@ -16,6 +16,7 @@ PLUGGABLE = "integration/test_pluggable.py::"
 WRONG = "integration/test_wrong_types.py::"
 MEMBERS = "integration/test_bad_members.py::"
 FAILURES = "brokers/test_failures.py::"
+FANOUTS = "integration/test_fanouts.py::"
 
 #: As in test_scripts.
 MINE, ITS = "swf:inflight:host:1:abc:python", "swf:inflight:host:2:def:python"

@@ -334,6 +334,13 @@ def test_a_set_that_became_another_type_is_not_promoted_from(connection: Connect
     assert operations.promote("schedule")(connection) == sets.Promoted(0, [], [0, 1])
 
 
+def test_a_bad_member_stays_while_dead_cannot_take_it(connection: Connection, client: redis.Redis) -> None:
+    operations.due("retry")(client)
+    client.set("dead", "text")
+    assert operations.promote("retry")(connection) == sets.Promoted(1, [], [1])
+    assert client.zrange("retry", 0, -1) == [b"bad"]
+
+
 def test_a_promoted_job_makes_its_queue_known(connection: Connection, client: redis.Redis) -> None:
     operations.due("retry")(client)
     assert operations.promote("retry")(connection) == sets.Promoted(2, [], [])

@@ -89,7 +89,7 @@ QUEUES = [
         "With a dead of another type a bad member leaves its set, and is lost.",
         "    if not can_bury then\n      stuck[#stuck + 1] = i - 3\n    elseif redis",
         "    if redis",
-        MEMBERS + "test_dead_of_another_type_loses_nothing",
+        RULES + "test_a_bad_member_stays_while_dead_cannot_take_it",
     ),
     promote(
         "promote-type-queues",

@@ -288,6 +288,32 @@ def test_a_server_that_has_forgotten_its_scripts_gets_them_again(
     connection.close()
 
 
+def test_a_child_opens_connections_of_its_own(redis_url: str) -> None:
+    """It would read the replies to its parent's commands, and the parent those to its."""
+    connection = connect(redis_url)
+    mine = connection.call("CLIENT", "ID")
+
+    def look() -> None:
+        assert connection.call("CLIENT", "ID") != mine
+        connection.close()
+
+    run_in_fork(look)
+    assert connection.call("CLIENT", "ID") == mine
+    connection.close()
+
+
+def test_a_child_does_not_push_under_its_parents_name(note: Any) -> None:
+    """A push of its own whose reply is lost would be taken for one that its sibling has made."""
+    note.send(-1)
+    known = {producer.key for producer in producing.producers._free}
+    assert known
+
+    def look() -> None:
+        assert producing.producers.take().key not in known
+
+    run_in_fork(look)
+
+
 def test_a_child_has_a_name_of_its_own(broker: SidekiqBroker) -> None:
     mine = broker.heartbeat.identity
 

@@ -257,7 +257,10 @@ def test_what_perhaps_began_is_not_buried(connection: Connection, client: redis.
 def test_a_trial_that_runs_keeps_others_back(connection: Connection, client: redis.Redis) -> None:
     operations.suspected(client)
     assert operations.trial(connection) == b"one"
-    take = lambda: workers.try_suspect(connection, OTHER, ME, "c", timeout=60)  # noqa: E731
+
+    def take() -> Any:
+        return workers.try_suspect(connection, OTHER, ME, "c", timeout=60)
+
     assert take() == "wait"
     assert workers.begin(connection, ME, "b:1?")
     assert take() == "wait"
@@ -265,7 +268,7 @@ def test_a_trial_that_runs_keeps_others_back(connection: Connection, client: red
     assert take() == b"two"
 
 
-def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client: redis.Redis) -> None:
+def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client: Any) -> None:
     """The clock of Redis was set back since."""
     operations.suspected(client)
     assert operations.trial(connection) == b"one"

@@ -31,8 +31,8 @@ PRODUCERS = [
         "connection-shared-by-a-fork",
         "A forked child reads its parent's replies.",
         "        if self._pid != os.getpid():\n            self._forget()\n",
-        "",
-        CONNECTION + "test_children_push_what_they_send[warm]",
+        "        return\n",
+        CONNECTION + "test_a_child_opens_connections_of_its_own",
     ),
     connection(
         "connection-forgotten-scripts",
@@ -67,7 +67,7 @@ PRODUCERS = [
         "The push of a forked child is taken for a repetition of its sibling's, and lost.",
         "        if pid != self._pid:\n            self._free, self._pid = deque(), pid\n",
         "",
-        CONNECTION + "test_children_push_what_they_send[warm]",
+        CONNECTION + "test_a_child_does_not_push_under_its_parents_name",
     ),
     producers(
         "producer-number-stays",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, RECOVERY, STORAGE, TTL, WORKFLOW
+from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
 
 consumer = in_file("broker/consumer.py")
 commit = in_file("broker/commit.py")
@@ -49,10 +49,10 @@ WORKERS = [
     ),
     consumer(
         "ack-of-a-recovered-job",
-        "A job that another worker has is settled here, too.",
+        "A barrier of the application's own counts a step that runs elsewhere: what follows starts early.",
         "        if message.gone:\n            self.window.settle(message.receipt)\n            return\n",
         "",
-        RECOVERY + "test_a_job_that_another_worker_recovered_before_it_began_is_not_run",
+        PLUGGABLE + "test_a_job_that_another_worker_has_is_not_counted",
     ),
     consumer(
         "ack-does-not-advance",
@@ -192,15 +192,6 @@ WORKERS = [
         RECOVERY + "test_one_bad_record_does_not_stop_the_other_recoveries[0.0]",
     ),
     recovery(
-        "recovery-suspects-go-back",
-        "Suspects are recovered with all others: their neighbours are killed with them.",
-        "        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]\n"
-        "        total =",
-        "        total =",
-        RECOVERY + "test_a_suspect_waits_for_its_trial[a:1]",
-        RECOVERY + "test_suspects_are_tried_one_at_a_time[one]",
-    ),
-    recovery(
         "recovery-pills-barriers-expire",
         "The run of a poison pill cannot go on when that is retried.",
         "            if orphan.job is not None:\n                self._keep(orphan.job)\n",
@@ -334,7 +325,7 @@ WORKERS = [
         "What follows a barrier of another kind gets new ids each time: a repetition is another job.",
         '        return hashlib.sha256(f"{name}:job:{next(jids)}".encode()).hexdigest()[:24]\n',
         "        return uuid.uuid4().hex[:24]\n",
-        "integration/test_pluggable.py::test_a_crash_between_counting_and_pushing_pushes_the_same_jobs",
+        "unit/test_plan.py::test_derived_ids_are_the_same_for_the_same_name_only",
     ),
     ttl(
         "dead-jobs-barriers-expire",

@@ -277,6 +277,29 @@ def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client:
     assert workers.try_suspect(connection, OTHER, ME, "c", timeout=60) == b"two"
 
 
+#: What moves a job that Redis has accepted: it takes nothing more than it gives back.
+MOVES = [
+    *("advance", "advance_member", "release", "fail_retry", "fail_dead", "begin", "requeue", "recover", "trial"),
+    *("promote_schedule", "promote_retry", "resume"),
+]
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_full_redis_lets_jobs_move(connection: Connection, client: redis.Redis, name: str) -> None:
+    """Each such script begins with a write that a full Redis takes, and after it the rest passes, too."""
+    client.delete(MINE)
+    operation = operations.NAMED[name]
+    operation.prepare(client)
+    client.config_set("maxmemory", "1mb")
+    try:
+        first = operation.call(connection)
+    finally:
+        client.config_set("maxmemory", "0")
+    client.flushdb()
+    operation.prepare(client)
+    assert first == operation.call(connection)
+
+
 def test_a_full_redis_takes_beats(connection: Connection, client: redis.Redis) -> None:
     """Else every worker would look dead, and all that runs would run again."""
     client.zadd("swf:workers", {ME: 1.0})

@@ -38,7 +38,7 @@ ADVANCE = [
         "redis.call('HDEL', in_flight, receipt)\nif new and n_fields > 0 then",
         "redis.call('SET', 'swf:run:x', 1, 'EX', 1)\nredis.call('HDEL', in_flight, receipt)\n"
         "if new and n_fields > 0 then",
-        RECOVERY + "test_out_of_memory_loses_nothing",
+        RULES + "test_a_full_redis_lets_jobs_move[advance]",
     ),
     # -- types
     mutant(

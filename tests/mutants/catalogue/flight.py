@@ -249,6 +249,20 @@ FLIGHT = [
         "  if left ~= -2 then redis.call",
         RULES + "test_barriers_are_never_shortened[fail]",
     ),
+    fail(
+        "fail-hdel-not-first",
+        "The first write is one that a full Redis refuses: a failed job cannot leave flight.",
+        "redis.call('HDEL', KEYS[1], ARGV[1])\n",
+        "redis.call('SET', 'swf:run:x', 1, 'EX', 1)\nredis.call('HDEL', KEYS[1], ARGV[1])\n",
+        RULES + "test_a_full_redis_lets_jobs_move[fail_retry]",
+    ),
+    recover(
+        "recover-hdel-not-first",
+        "The first write is one that a full Redis refuses: nothing is recovered.",
+        "      redis.call('HDEL', KEYS[2], receipt)\n",
+        "      redis.call('SET', 'swf:run:x', 1, 'EX', 1)\n      redis.call('HDEL', KEYS[2], receipt)\n",
+        RULES + "test_a_full_redis_lets_jobs_move[recover]",
+    ),
     recover(
         "recover-the-living",
         "A worker that lives loses its jobs, and they run twice.",

@@ -201,6 +201,20 @@ def test_a_job_that_comes_twice_pushes_once(
     assert not in_flight(client)
 
 
+def test_a_job_that_another_worker_has_is_not_counted(
+    broker: SidekiqBroker, barriers: SetBarrier, client: redis.Redis, step: Any
+) -> None:
+    """It was recovered before it began: it has not run here, and runs there."""
+    Workflow(Chain(step.message("a"), step.message("b"))).run()
+    message = take(broker)
+    message.gone = True
+    barriers.calls.clear()
+    finish(broker, message)
+    assert barriers.calls == []
+    assert not broker.windows["python"].held
+    assert members(client, "python") == []
+
+
 def test_a_barrier_that_is_gone_is_dead_by_name(
     broker: SidekiqBroker, barriers: SetBarrier, client: redis.Redis, step: Any
 ) -> None:

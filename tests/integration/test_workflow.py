@@ -349,6 +349,24 @@ def test_a_staged_fan_out_that_vanishes_is_staged_again(
     assert client.llen("queue:python") == 1500
 
 
+def test_a_continuation_that_vanishes_is_staged_again(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, lost = runs.writes, []
+
+    def losing(*args: Any) -> Any:
+        prepared = original(*args)
+        if not lost:
+            lost.append(client.delete(*client.keys("swf:fanout*")))
+        return prepared
+
+    Workflow(Chain(step.message("a"), Group(*(Job("R", n, queue="ruby") for n in range(1500))))).run()
+    monkeypatch.setattr(runs, "writes", losing)
+    finish(broker, take(broker))
+    assert lost == [1]
+    assert client.llen("queue:ruby") == 1500
+
+
 def test_waiting_barriers_live_on_while_their_jobs_move(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     Workflow(Group(step.message("a"), step.message("b"), step.message("c"))).run()
     barrier = members(client, "python")[0]["workflow_completion_callbacks"][0][0]

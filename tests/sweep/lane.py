@@ -104,7 +104,7 @@ class Lane:
 
     async def __aenter__(self) -> Lane:
         self.server.start()
-        self.client = redis.Redis.from_url(self.server.url)
+        self.client: Any = redis.Redis.from_url(self.server.url)
         # Each point finds them known: the number of commands is the same.
         for script in scripts.ALL:
             self.client.script_load(script.source)
@@ -180,12 +180,16 @@ class Lane:
         """A worker takes jobs, begins some, and dies."""
         pid = self.zygote.fork(self.task("doomed", scenario, self.server.url))
         deadline = time.monotonic() + 30
-        while self.starts < scenario.threads or self.client.llen("queue:sweep"):
+        # Some are begun, and others fetched ahead.
+        while self.starts < scenario.threads or self._in_flight() <= scenario.threads:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{scenario.name}: no worker took the jobs\n{self.log.read_text()[-4000:]}")
             await asyncio.sleep(LOOK)
         await self.kill(pid)
         self.let_die()
+
+    def _in_flight(self) -> int:
+        return sum(self.client.hlen(name) for name in self.client.keys("swf:inflight:*"))
 
     def _reset(self) -> None:
         self._point += 1

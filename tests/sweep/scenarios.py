@@ -74,7 +74,9 @@ class Scenario:
     Attributes:
       what: For ``--list``.
       hurt: Which process is hurt: ``worker``, or ``producer``.
-      stride: Every so many-th command is a point, behind the first ``dense``.
+      every: Of the first ``dense`` commands, every so many-th is a point of a
+        mode; the modes take turns.
+      stride: The same behind them.
       threads: Of the workers.
       references: Chains are kept by reference.
       doomed: A worker dies with jobs in flight before the sweep begins.
@@ -87,8 +89,9 @@ class Scenario:
     what: str
     runs: tuple[Run, ...]
     hurt: str = "worker"
+    every: int = 2
     dense: int = 400
-    stride: int = 1
+    stride: int = 2
     threads: int = 2
     references: bool = False
     doomed: bool = False
@@ -96,9 +99,10 @@ class Scenario:
     mends: bool = False
     patience: float = 8.0
 
-    def points(self, commands: int) -> list[int]:
-        """The numbers of the commands that are hurt, of so many."""
-        return [k for k in range(1, commands + 1) if k <= self.dense or k % self.stride == 0]
+    def points(self, commands: int, offset: int = 0) -> list[int]:
+        """The numbers of the commands that are hurt in one mode, of so many."""
+        strides = ((k, self.every if k <= self.dense else self.stride) for k in range(1, commands + 1))
+        return [k for k, stride in strides if (k + offset) % stride == 0]
 
 
 def _chain(*children: Shape) -> Shape:
@@ -123,9 +127,9 @@ ALL = (
         "single jobs: three that were sent, and a workflow of one",
         (Run(_group(_J, _J, _J), plain=True), Run(_J)),
     ),
-    Scenario("chain", "a chain of five", (Run(_chain(_J, _J, _J, _J, _J)),)),
+    Scenario("chain", "a chain of five", (Run(_chain(_J, _J, _J, _J, _J)),), every=1),
     Scenario("messages", "a chain and a group of messages with ids of their own", (Run(_TAIL, how="message"),)),
-    Scenario("group", "a group between two steps", (Run(_TAIL),)),
+    Scenario("group", "a group between two steps", (Run(_TAIL),), every=1),
     Scenario("nested", "a group of chains and groups, and a step after it", (Run(_NESTED),)),
     Scenario(
         "delayed",
@@ -168,8 +172,9 @@ ALL = (
         "fanout",
         f"{WIDE} members after a step",
         (Run(_chain(_J, _group(*[_J] * WIDE), _J)),),
-        dense=60,
-        stride=211,
+        every=1,
+        dense=48,
+        stride=397,
         threads=4,
         patience=20.0,
     ),
@@ -178,6 +183,7 @@ ALL = (
         f"{WIDE} members that a producer starts",
         (Run(_chain(_group(*[_J] * WIDE), _J), by="producer"),),
         hurt="producer",
+        every=1,
         threads=4,
         patience=20.0,
     ),
@@ -186,6 +192,7 @@ ALL = (
         "a dead worker's jobs, begun and fetched ahead, are recovered",
         (Run(_chain(_group(*[_J] * 5), _J), {n: {"hangs": True} for n in range(5)}),),
         doomed=True,
+        every=1,
         patience=12.0,
     ),
     Scenario(
@@ -214,6 +221,7 @@ ALL = (
             Run(_chain(_delay(20, _J), _J), {1: {"seed": True}}, by="producer", how="template", seed={"color": "red"}),
         ),
         hurt="producer",
+        every=1,
         references=True,
     ),
     Scenario(

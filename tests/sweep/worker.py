@@ -99,7 +99,8 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), callback_storage=storage))
     dramatiq.set_broker(broker)
 
-    def work(run: int, step: int, options: dict[str, Any]) -> dict[str, str] | None:
+    def work(run: int, step: int, given: dict[str, Any] | None = None) -> dict[str, str] | None:
+        options = scenario.runs[run].options.get(step, {}) if given is None else given
         job = current_job()
         assert job is not None
         reporter.tell("start", run, step, jid=job.jid)
@@ -107,7 +108,7 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
             time.sleep(3600)
         if "ms" in options:
             time.sleep(options["ms"] / 1000)
-        for name, value in SCENARIOS[task.scenario].runs[run].seed.items() if options.get("seed") else ():
+        for name, value in scenario.runs[run].seed.items() if options.get("seed") else ():
             found = current_run().memory.read(name).get(name)
             if found != value:
                 reporter.tell("memory", run, step, found=repr(found)[:100])
@@ -135,21 +136,19 @@ def _declare_typed(scenario: Scenario, work: Callable[..., Any], options: dict[s
     """An actor for each typed step: its output sets a field of its own."""
     for number, run in enumerate(scenario.runs):
         for step in range(run.count if run.how == "typed" else 0):
-
-            def typed(input: Part, number: int = number, step: int = step, run: Run = run) -> Any:
-                found = work(number, step, dict(run.options.get(step, {})))
-                return found or {}
-
-            def one(input: Part, typed: Callable[..., Any] = typed) -> dict[str, str]:
-                return typed(input)  # type: ignore[no-any-return]
-
-            one.__annotations__ = {"input": Part, "return": dict[str, str]}
-            actor(_of_one(one), actor_name=f"Sweep::Typed{number}x{step}", max_retries=RETRIES, **options)
+            declare: Any = actor
+            declare(_of_one(work, number, step), actor_name=typed_name(number, step), max_retries=RETRIES, **options)
 
 
-def _of_one(function: Callable[..., Any]) -> Callable[[Part], dict[str, str]]:
+def typed_name(run: int, step: int) -> str:
+    """The actor of a typed step."""
+    return f"Sweep::Typed{run}x{step}"
+
+
+def _of_one(work: Callable[..., Any], number: int, step: int) -> Callable[[Part], dict[str, str]]:
     def of_one(input: Part) -> dict[str, str]:
-        return function(input)  # type: ignore[no-any-return]
+        found: dict[str, str] = work(number, step)
+        return found
 
     of_one.__annotations__ = {"input": Part, "return": dict[str, str]}
     return of_one
@@ -163,7 +162,7 @@ def _step(scenario: Scenario, number: int, broker: SidekiqBroker) -> Callable[[i
         options = dict(run.options.get(index, {}))
         name = "Sweep::Mended" if options.get("fail") == "mended" else "Sweep::Step"
         if run.how == "typed":
-            return broker.get_actor(f"Sweep::Typed{number}x{index}").message(Part("a"))
+            return broker.get_actor(typed_name(number, index)).message(Part("a"))
         if run.how == "message" or run.plain:
             return broker.get_actor(name).message(number, index, options)
         return Job(name, number, index, options)
@@ -272,6 +271,7 @@ def _zygote(connection: socket.socket, pipe: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     children: set[int] = set()
+    codes: dict[int, int] = {}
     with connection.makefile("rwb") as file:
         for line in file:
             request = json.loads(line)
@@ -279,11 +279,14 @@ def _zygote(connection: socket.socket, pipe: int) -> None:
             if "fork" in request:
                 answer = _fork(Task(**request["fork"]), pipe, connection)
                 children.add(answer)
-            elif request["poll"] in children:
-                pid, status = os.waitpid(request["poll"], os.WNOHANG)
-                if pid:
-                    children.discard(pid)
-                    answer = os.waitstatus_to_exitcode(status)
+                codes.pop(answer, None)
+            else:
+                if request["poll"] in children:
+                    pid, status = os.waitpid(request["poll"], os.WNOHANG)
+                    if pid:
+                        children.discard(pid)
+                        codes[pid] = os.waitstatus_to_exitcode(status)
+                answer = codes.get(request["poll"])
             file.write(json.dumps(answer).encode() + b"\n")
             file.flush()
     for child in children:

@@ -11,12 +11,13 @@ DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
 CASES ?=
+SWEEP ?=
 # Of `make interop` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep interop web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -45,6 +46,9 @@ dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-wor
 # Needs redis-server.
 cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a redis-server of its own (CASES="gevent tenant")
 	@$(BIN)/python -m tests.cases $(CASES)
+
+sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP="--scenario chain --quick")
+	@$(BIN)/python -m tests.sweep $(SWEEP)
 
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.

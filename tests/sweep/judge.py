@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
+
 from ..trees import violations
 from .scenarios import Scenario
 from .worker import run_id
@@ -159,7 +160,7 @@ def _doubled(scenario: Scenario, world: World) -> Iterator[Finding]:
             continue
         step = (event.run, event.step)
         jids[step].add(event.jid)
-        starts[(*step, event.pid)] += 1
+        starts[event.run, event.step, event.pid] += 1
         if step in followed:
             yield Finding("doubled", f"run {event.run}: step {event.step} runs again after a later one has started")
         followed.update((event.run, earlier) for earlier in before.pop(step, ()))

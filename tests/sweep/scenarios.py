@@ -64,7 +64,8 @@ class _Counted:
 
 def output(number: int, options: Options) -> str:
     """What a step returns; as long as its option says."""
-    return (f"{number:06d}" * (options["out"] // 6 + 1))[: max(1, options["out"])]
+    length: int = options["out"]
+    return (f"{number:06d}" * (length // 6 + 1))[:length]
 
 
 @attrs.frozen
@@ -173,8 +174,8 @@ ALL = (
         f"{WIDE} members after a step",
         (Run(_chain(_J, _group(*[_J] * WIDE), _J)),),
         every=1,
-        dense=48,
-        stride=397,
+        dense=44,
+        stride=701,
         threads=4,
         patience=20.0,
     ),

@@ -37,7 +37,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.context import current_job
 
 from ..trees import build
-from .scenarios import SCENARIOS, Run, Scenario, output
+from .scenarios import SCENARIOS, Scenario, output
 
 QUEUE = "sweep"
 
@@ -121,9 +121,10 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
         reporter.tell("end", run, step, jid=job.jid)
         return {f"step{step}": output(step, options)} if "out" in options else None
 
-    backoff = {"min_backoff": 20, "max_backoff": 40, "queue_name": QUEUE, "broker": broker}
-    dramatiq.actor(work, actor_name="Sweep::Step", max_retries=RETRIES, **backoff)
-    dramatiq.actor(work, actor_name="Sweep::Mended", max_retries=1, **backoff)
+    backoff: dict[str, Any] = {"min_backoff": 20, "max_backoff": 40, "queue_name": QUEUE, "broker": broker}
+    declare: Any = dramatiq.actor
+    declare(work, actor_name="Sweep::Step", max_retries=RETRIES, **backoff)
+    declare(work, actor_name="Sweep::Mended", max_retries=1, **backoff)
     _declare_typed(scenario, work, backoff)
     templates.clear()
     for number, run in enumerate(scenario.runs):

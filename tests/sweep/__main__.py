@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -132,7 +133,9 @@ def _sweep(options: argparse.Namespace, lanes: Lanes) -> int:
     hit = sum(bool(o.hit) for o in outcomes)
     print()
     print(report.table(outcomes, commands))
-    print(f"\npoints by mode: {report.by_mode(outcomes)}")
+    print()
+    print(textwrap.fill(f"points by mode: {report.by_mode(outcomes)}", 80, subsequent_indent="  "))
+    print(textwrap.fill(f"by command: {report.by_command(outcomes)}", 80, subsequent_indent="  "))
     print(f"{hit} points hit, {len(outcomes) - hit} not reached, {bad} with findings, in {seconds:.0f} s")
     report.write(options.json, outcomes, commands, seconds=round(seconds, 1), seed=options.seed)
     print(f"all points: {options.json}")

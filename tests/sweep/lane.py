@@ -245,7 +245,7 @@ class _Passage:
         self.pid = 0
         self.clean = False
         self._term_sent = False
-        self.harm = Harm(modes.MODES[point.mode], point.number, kill=self._kill_now)
+        self.harm = Harm(modes.MODES[point.mode], point.number, self._kill_now, scenario.handshakes)
         if lane.verbose:
             self.harm.log = lambda text: print(text, flush=True)
 

@@ -29,6 +29,7 @@ class Harm:
     Attributes:
       number: 1 is the first command; 0 hurts none and only counts.
       kill: Kills the process whose commands these are.
+      handshakes: Whether what opens a connection counts as well.
       seen: Commands so far.
       hit: Name of the command that was hurt; empty while it has not come.
       error: What it was refused with.
@@ -39,6 +40,7 @@ class Harm:
     mode: Mode
     number: int
     kill: Callable[[], None] = lambda: None
+    handshakes: bool = True
     seen: int = 0
     hit: str = ""
     error: str = ""
@@ -213,6 +215,9 @@ class _Session:
 
     async def _command(self, command: bytes, behind: list[bytes]) -> None:
         harm = self.harm
+        if not harm.handshakes and is_handshake(command):
+            self._forward(command)
+            return
         harm.seen += 1
         if harm.log is not None:
             harm.log(f"{harm.seen:5} {describe(command)}")
@@ -267,6 +272,15 @@ _NAMES = {script.sha.encode(): script.name for script in scripts.ALL}
 def is_by_sha(command: bytes) -> bool:
     """Whether a command runs a script by its SHA."""
     return words(command, 1)[0].upper() == b"EVALSHA"
+
+
+#: What redis-py opens a connection with.
+_HANDSHAKE = frozenset(("HELLO", "AUTH", "SELECT", "CLIENT SETNAME", "CLIENT SETINFO", "CLIENT MAINT_NOTIFICATIONS"))
+
+
+def is_handshake(command: bytes) -> bool:
+    """Whether a command only opens a connection."""
+    return len(command) < 500 and name_of(command) in _HANDSHAKE
 
 
 def name_of(command: bytes) -> str:

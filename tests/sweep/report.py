@@ -49,6 +49,12 @@ def by_mode(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(f"{mode} {count}" for mode, count in counts.items())
 
 
+def by_command(outcomes: Iterable[Outcome]) -> str:
+    """How many points hit each script or command, the most frequent ones first."""
+    counts = Counter(outcome.hit for outcome in outcomes if outcome.hit)
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())
+
+
 def reproduction(outcome: Outcome) -> str:
     """The command line of one point."""
     point = outcome.point

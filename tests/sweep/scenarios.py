@@ -75,6 +75,8 @@ class Scenario:
     Attributes:
       what: For ``--list``.
       hurt: Which process is hurt: ``worker``, or ``producer``.
+      handshakes: What opens a connection counts as well; the same everywhere,
+        so two scenarios are enough.
       every: Of the first ``dense`` commands, every so many-th is a point of a
         mode; the modes take turns.
       stride: The same behind them.
@@ -90,9 +92,10 @@ class Scenario:
     what: str
     runs: tuple[Run, ...]
     hurt: str = "worker"
-    every: int = 2
+    handshakes: bool = False
+    every: int = 1
     dense: int = 400
-    stride: int = 2
+    stride: int = 1
     threads: int = 2
     references: bool = False
     doomed: bool = False
@@ -127,10 +130,11 @@ ALL = (
         "job",
         "single jobs: three that were sent, and a workflow of one",
         (Run(_group(_J, _J, _J), plain=True), Run(_J)),
+        handshakes=True,
     ),
-    Scenario("chain", "a chain of five", (Run(_chain(_J, _J, _J, _J, _J)),), every=1),
+    Scenario("chain", "a chain of five", (Run(_chain(_J, _J, _J, _J, _J)),)),
     Scenario("messages", "a chain and a group of messages with ids of their own", (Run(_TAIL, how="message"),)),
-    Scenario("group", "a group between two steps", (Run(_TAIL),), every=1),
+    Scenario("group", "a group between two steps", (Run(_TAIL),)),
     Scenario("nested", "a group of chains and groups, and a step after it", (Run(_NESTED),)),
     Scenario(
         "delayed",
@@ -173,7 +177,6 @@ ALL = (
         "fanout",
         f"{WIDE} members after a step",
         (Run(_chain(_J, _group(*[_J] * WIDE), _J)),),
-        every=1,
         dense=44,
         stride=701,
         threads=4,
@@ -184,7 +187,6 @@ ALL = (
         f"{WIDE} members that a producer starts",
         (Run(_chain(_group(*[_J] * WIDE), _J), by="producer"),),
         hurt="producer",
-        every=1,
         threads=4,
         patience=20.0,
     ),
@@ -193,7 +195,6 @@ ALL = (
         "a dead worker's jobs, begun and fetched ahead, are recovered",
         (Run(_chain(_group(*[_J] * 5), _J), {n: {"hangs": True} for n in range(5)}),),
         doomed=True,
-        every=1,
         patience=12.0,
     ),
     Scenario(
@@ -222,8 +223,8 @@ ALL = (
             Run(_chain(_delay(20, _J), _J), {1: {"seed": True}}, by="producer", how="template", seed={"color": "red"}),
         ),
         hurt="producer",
-        every=1,
         references=True,
+        handshakes=True,
     ),
     Scenario(
         "step-starts",
@@ -258,6 +259,7 @@ ALL = (
         ),
         references=True,
         mends=True,
+        every=2,
         patience=12.0,
     ),
 )

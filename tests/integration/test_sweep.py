@@ -209,14 +209,22 @@ def test_each_fault_is_found(kind: str, changes: dict[str, Any]) -> None:
     assert {finding.kind for finding in judge(CHAIN, attrs.evolve(RIGHT, **changes))} == {kind}
 
 
+def test_a_job_may_run_as_often_as_it_was_sent() -> None:
+    scenario = Scenario("test", "", (Run("job", by="producer", plain=True),))
+    ran = events(("start", 0, "a"), ("end", 0, "a"), ("start", 0, "a"), ("end", 0, "a"))
+    sent = [Event("sent", 0, 0)]
+    assert [finding.kind for finding in judge(scenario, World(events=sent + ran))] == ["doubled"]
+    assert judge(scenario, World(events=sent + sent + ran)) == []
+
+
 def test_what_a_scenario_expects() -> None:
     assert expected(CHAIN) == {(0, 0), (0, 1)}
     wide = SCENARIOS["fanout"]
     assert wide.runs[0].count == 2_502
     assert wide.runs[0].pairs == before(wide.runs[0].shape)
     for scenario in SCENARIOS.values():
-        numbers = {k for offset in range(7) for k in scenario.points(40, offset)}
-        assert numbers == set(range(1, 41)), scenario.name
+        numbers = {k for offset in range(7) for k in scenario.points(20, offset)}
+        assert numbers == set(range(1, 21)), scenario.name
 
 
 # -- the whole ------------------------------------------------------------------

@@ -125,7 +125,7 @@ def judge(scenario: Scenario, world: World) -> list[Finding]:
         *_order(scenario, world),
         *_doubled(scenario, world),
         *_left(world),
-        *_forever(world),
+        *forever(world),
         *_memory(scenario, world),
     ]
 
@@ -155,7 +155,10 @@ def _doubled(scenario: Scenario, world: World) -> Iterator[Finding]:
     for number, run in enumerate(scenario.runs):
         for earlier, later in run.pairs:
             before[number, later].append(earlier)
+    sent: Counter[tuple[int, int]] = Counter()
     for event in world.events:
+        if event.what == "sent":
+            sent[event.run, event.step] += 1
         if event.what != "start":
             continue
         step = (event.run, event.step)
@@ -170,7 +173,8 @@ def _doubled(scenario: Scenario, world: World) -> Iterator[Finding]:
     for (number, index, pid), count in sorted(starts.items()):
         options = scenario.runs[number].options.get(index, {})
         # A step that starts a run fails with the command that is hurt, and is tried again.
-        if count > 1 and not {"fail", "starts", "seed"} & set(options):
+        # A job whose sending failed is sent again, and may then be there twice.
+        if count > max(1, sent[number, index]) and not {"fail", "starts", "seed"} & set(options):
             yield Finding("doubled", f"run {number}: step {index} was run {count} times by process {pid}")
 
 
@@ -182,7 +186,8 @@ def _left(world: World) -> Iterator[Finding]:
             yield Finding("stuck", f"{name} still holds {length} jobs, and they do not move")
 
 
-def _forever(world: World) -> Iterator[Finding]:
+def forever(world: World) -> Iterator[Finding]:
+    """Keys that never expire."""
     for name, ttl in sorted(world.ttls.items()):
         if ttl == -1 and not _PERMANENT.fullmatch(name):
             yield Finding("without_ttl", f"the key {name!r} has no TTL")

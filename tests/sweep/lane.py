@@ -244,6 +244,7 @@ class _Passage:
         self.wanted = judge.expected(scenario)
         self.pid = 0
         self.clean = False
+        self.findings: list[Finding] = []
         self._term_sent = False
         self.harm = Harm(modes.MODES[point.mode], point.number, self._kill_now, scenario.handshakes)
         if lane.verbose:
@@ -262,7 +263,7 @@ class _Passage:
         await lane.proxy.disconnect()
         lane._hear()
         world = judge.look(lane.client, scenario, lane.events)
-        findings = tuple(judge.judge(scenario, world))
+        findings = (*self.findings, *judge.judge(scenario, world))
         return Outcome(
             self.point,
             self.harm.hit,
@@ -279,6 +280,8 @@ class _Passage:
         """What the hurt process has left is finished by a worker that nobody hurts."""
         lane, scenario = self.lane, self.scenario
         self.clean = True
+        # A run that nobody takes up again must not stay for ever either.
+        self.findings += judge.forever(judge.look(lane.client, scenario, ()))
         if lane.verbose:
             print("      the clean worker takes over", flush=True)
         if scenario.hurt == "producer":

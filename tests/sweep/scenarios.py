@@ -140,6 +140,7 @@ ALL = (
         "delayed",
         "delays on a step, a chain, a member and a group",
         (Run(_chain(_J, _delay(40, _J), _delay(30, _chain(_J, _J)), _group(_delay(60, _J), _J), _J)),),
+        every=2,
     ),
     Scenario(
         "empty",
@@ -155,11 +156,13 @@ ALL = (
         "retry",
         "steps of a chain and a group that fail at first",
         (Run(_chain(_J, _J, _group(_J, _J), _J), {1: {"fail": "first"}, 2: {"fail": "first"}}),),
+        every=2,
     ),
     Scenario(
         "dead",
         "steps that fail until they are dead, and are retried by hand",
         (Run(_chain(_J, _J, _group(_J, _J), _J), {1: {"fail": "mended"}, 3: {"fail": "mended"}}),),
+        every=2,
         mends=True,
     ),
     Scenario(
@@ -177,8 +180,8 @@ ALL = (
         "fanout",
         f"{WIDE} members after a step",
         (Run(_chain(_J, _group(*[_J] * WIDE), _J)),),
-        dense=44,
-        stride=701,
+        dense=26,
+        stride=899,
         threads=4,
         patience=20.0,
     ),
@@ -195,6 +198,7 @@ ALL = (
         "a dead worker's jobs, begun and fetched ahead, are recovered",
         (Run(_chain(_group(*[_J] * 5), _J), {n: {"hangs": True} for n in range(5)}),),
         doomed=True,
+        every=2,
         patience=12.0,
     ),
     Scenario(
@@ -216,11 +220,12 @@ ALL = (
     ),
     Scenario(
         "start",
-        "a producer that starts three runs, each again after an error",
+        "a producer that starts three runs and sends two jobs, each again after an error",
         (
             Run(_TAIL, by="producer"),
             Run(_NESTED, by="producer", how="message"),
             Run(_chain(_delay(20, _J), _J), {1: {"seed": True}}, by="producer", how="template", seed={"color": "red"}),
+            Run(_group(_J, _J), by="producer", plain=True),
         ),
         hurt="producer",
         references=True,
@@ -228,8 +233,12 @@ ALL = (
     ),
     Scenario(
         "step-starts",
-        "a step that starts another run, again after an error",
-        (Run(_chain(_J, _J), {0: {"starts": 1}}), Run(_TAIL, by="step")),
+        "a step that starts another run and sends two jobs, again after an error",
+        (
+            Run(_chain(_J, _J), {0: {"starts": [1, 2]}}),
+            Run(_TAIL, by="step"),
+            Run(_group(_J, _J), by="step", plain=True),
+        ),
     ),
     Scenario(
         "everything",
@@ -245,7 +254,7 @@ ALL = (
                     _J,
                 ),
                 {
-                    0: {"starts": 1, "out": 2_000},
+                    0: {"starts": [1], "out": 2_000},
                     2: {"fail": "first", "out": 10},
                     3: {"seed": True},
                     4: {"fail": "mended"},

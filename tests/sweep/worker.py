@@ -113,7 +113,8 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
             if found != value:
                 reporter.tell("memory", run, step, found=repr(found)[:100])
         if "starts" in options:
-            begin(scenario, options["starts"], broker)
+            for number in options["starts"]:
+                begin(scenario, number, broker, reporter)
         if options.get("fail") == "first" and job.fields.get("retry_count") is None:
             raise RuntimeError("fails at first")
         if options.get("fail") == "mended" and not os.path.exists(task.mended):
@@ -175,12 +176,13 @@ def _tree(scenario: Scenario, number: int, broker: SidekiqBroker) -> Any:
     return build(scenario.runs[number].shape, _step(scenario, number, broker))[0]
 
 
-def begin(scenario: Scenario, number: int, broker: SidekiqBroker) -> None:
-    """Start one run of a scenario; again has no effect."""
+def begin(scenario: Scenario, number: int, broker: SidekiqBroker, reporter: Reporter) -> None:
+    """Start one run of a scenario; again has no effect, but for single jobs."""
     run = scenario.runs[number]
     if run.plain:
         step = _step(scenario, number, broker)
         for index in range(run.count):
+            reporter.tell("sent", number, index)
             broker.enqueue(step(index))
     elif run.how == "template":
         templates.run(f"run{number}", dict(run.seed), run_id=run_id(number), broker=broker)
@@ -194,7 +196,7 @@ def start(task: Task, reporter: Reporter) -> None:
     broker = make_broker(task, reporter)
     for number, run in enumerate(scenario.runs):
         if run.by == "starter":
-            begin(scenario, number, broker)
+            begin(scenario, number, broker, reporter)
     broker.close()
 
 
@@ -207,7 +209,7 @@ def produce(task: Task, reporter: Reporter) -> None:
             continue
         for _ in range(50):
             try:
-                begin(scenario, number, broker)
+                begin(scenario, number, broker, reporter)
             except (redis.ConnectionError, redis.TimeoutError, dramatiq.ConnectionClosed) as e:
                 reporter.tell("raised", number, error=f"{type(e).__name__}: {e}"[:200])
                 time.sleep(0.01)

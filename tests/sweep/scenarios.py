@@ -135,6 +135,12 @@ ALL = (
     Scenario("chain", "a chain of five", (Run(_chain(_J, _J, _J, _J, _J)),)),
     Scenario("messages", "a chain and a group of messages with ids of their own", (Run(_TAIL, how="message"),)),
     Scenario("group", "a group between two steps", (Run(_TAIL),)),
+    Scenario(
+        "many",
+        "a group that takes several fetches, each with more behind it",
+        (Run(_chain(_group(*[_J] * 24), _J)),),
+        every=2,
+    ),
     Scenario("nested", "a group of chains and groups, and a step after it", (Run(_NESTED),)),
     Scenario(
         "delayed",

@@ -12,12 +12,13 @@ EXAMPLES ?=
 BENCH ?=
 CASES ?=
 MUTANTS ?=
+SWEEP ?=
 # Of `make interop` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -49,6 +50,9 @@ cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a red
 
 mutants: $(VENV)/.installed ## Break each line that a guarantee rests on, and see a test fail (MUTANTS="--only gate")
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
+
+sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP="--scenario chain --quick")
+	@$(BIN)/python -m tests.sweep $(SWEEP)
 
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.

@@ -227,9 +227,16 @@ class Connection:
         self._give_permit()
 
     def open(self, **settings: Any) -> Any:
-        """Open a connection with the client's settings, and these in place of some of them."""
+        """Open a connection with the client's settings, and these in place of some of them.
+
+        Raises:
+          ServerUnavailable: if the server refuses the handshake for now.
+        """
         connection = self.client.connection_pool.connection_class(**{**self._settings(), **settings})
-        connection.connect()
+        try:
+            connection.connect()
+        except ResponseError as e:
+            raise classified(e) from None
         return connection
 
     def _settings(self) -> dict[str, Any]:

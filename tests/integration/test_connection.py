@@ -61,6 +61,17 @@ def test_no_more_connections_than_the_client_may_open(few: Connection, client: r
     assert 0 < most <= 8
 
 
+def test_a_refused_handshake_is_an_outage_as_a_refused_command_is(redis_url: str, client: redis.Redis) -> None:
+    client.execute_command("ACL", "SETUSER", "unable", "on", "nopass", "~*", "+@all", "-select")
+    unable = connect(redis_url.replace("//", "//unable:any@").removesuffix("/0") + "/1")
+    try:
+        with pytest.raises(ServerUnavailable, match="NOPERM"):
+            unable.call("PING")
+    finally:
+        unable.close()
+        client.execute_command("ACL", "DELUSER", "unable")
+
+
 def test_with_none_free_it_says_what_to_raise(few: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SOCKET_TIMEOUT", 0.05)
     held = [few.exclusive() for _ in range(8)]

@@ -117,6 +117,8 @@ class Heartbeat:
         if in_flight is not None:
             in_flight.reconcile(heard.more)
         self.recovery.recover_all(heard.dead)
+        # A process without a job has nothing else that says so.
+        self.availability.back()
 
     def recover(self, member: str) -> None:
         """Put back what a dead worker had in flight."""

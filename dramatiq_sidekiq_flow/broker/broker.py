@@ -15,7 +15,7 @@ from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
-from ..errors import ConfigurationError, PayloadError, WrongType
+from ..errors import ConfigurationError, FlowError, PayloadError, WrongType
 from ..store import keys, processes, queues, sets, workers
 from ..store.connection import FAULTS, LOST, Connection, connect
 from ..wire import codec
@@ -117,11 +117,16 @@ class SidekiqBroker(dramatiq.Broker):
             self.connection = Connection(client)
         else:
             url = url or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
-            if url.startswith("embedded://"):
-                from .. import embedded  # only demos and tests need it
+            try:
+                if url.startswith("embedded://"):
+                    from .. import embedded  # only demos and tests need it
 
-                url = embedded.resolve_url(url)
-            self.connection = connect(url, **options)
+                    url = embedded.resolve_url(url)
+                self.connection = connect(url, **options)
+            except FlowError:
+                # A log that shows the locals of a traceback is not to show the password in it.
+                url, options = None, {}
+                raise
         self._pid = os.getpid()
         self.availability = Availability()
         self.log_limit = LogLimit()

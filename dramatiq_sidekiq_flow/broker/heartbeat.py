@@ -122,6 +122,8 @@ class Heartbeat:
         self.recovery.recover_all(heard.dead)
         if heard.fanouts:
             self._pour()
+        # A process without a job has nothing else that says so.
+        self.availability.back()
 
     def _pour(self) -> None:
         """Push what fan-outs hold whose process has died, or was cut off from Redis, after their commit."""

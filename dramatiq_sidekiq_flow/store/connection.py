@@ -89,10 +89,15 @@ class Connection:
     @property
     def url(self) -> str:
         """Where it leads, without the password."""
-        options = self.client.connection_pool.connection_kwargs
+        pool = self.client.connection_pool
+        options = pool.connection_kwargs
+        database = options.get("db", 0) or 0
         if "path" in options:
             return f"unix://{options['path']}"
-        return f"redis://{options.get('host', '?')}:{options.get('port', '?')}/{options.get('db', 0) or 0}"
+        if hasattr(pool, "service_name"):
+            return f"sentinel://{pool.service_name}/{database}"
+        scheme = "rediss" if issubclass(pool.connection_class, redis.SSLConnection) else "redis"
+        return f"{scheme}://{options.get('host', '?')}:{options.get('port', '?')}/{database}"
 
     @property
     def longest_wait(self) -> float:
@@ -235,9 +240,21 @@ class Connection:
         connection = self.client.connection_pool.connection_class(**{**self._settings(), **settings})
         try:
             connection.connect()
-        except ResponseError as e:
-            raise classified(e) from None
+        except redis.RedisError as e:
+            error: Exception = self._without_password(e)
+            if isinstance(error, ResponseError):
+                error = classified(error)
+            # Without redis-py's frames, whose locals have the password, and which a log may show.
+            raise error.with_traceback(None) from None
         return connection
+
+    def _without_password(self, error: redis.RedisError) -> redis.RedisError:
+        """The error; a server that does not know AUTH or HELLO repeats their arguments in it."""
+        password = self.client.connection_pool.connection_kwargs.get("password")
+        text = str(error)
+        if not password or str(password) not in text:
+            return error
+        return type(error)(text.replace(str(password), "***"))
 
     def _settings(self) -> dict[str, Any]:
         """The client's settings; a time limit where it has none, and no retries beside ours."""
@@ -303,8 +320,17 @@ class _Lane(Connection):
 
 
 def connect(url: str, **options: Any) -> Connection:
-    """A connection to a URL (``redis://``, ``rediss://``, ``unix://``)."""
-    return Connection(redis.Redis.from_url(url, **options))
+    """A connection to a URL (``redis://``, ``rediss://``, ``unix://``).
+
+    Raises:
+      ConfigurationError: for what is not such a URL; it may hold a password, and is not repeated.
+    """
+    try:
+        client = redis.Redis.from_url(url, **options)
+    except (ValueError, TypeError) as e:
+        url, options = "", {}
+        raise ConfigurationError(f"The URL of the Redis cannot be used: {e}") from None
+    return Connection(client)
 
 
 __all__ = ["FAULTS", "LOST", "Connection", "ServerUnavailable", "connect"]

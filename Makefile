@@ -16,7 +16,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench fuzz clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -72,6 +72,9 @@ format: $(VENV)/.installed ## Format the code, and fix what can be fixed
 
 bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick", about a minute)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
 clean: ## Remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

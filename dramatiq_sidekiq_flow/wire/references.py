@@ -27,7 +27,6 @@ from ..errors import CallbacksMissing, InvalidNode, shortened
 from . import codec
 from .nodes import Wire, completes_at_once, total_delay, validate
 
-
 _SHA = re.compile(rb"[0-9a-f]{64}")
 
 

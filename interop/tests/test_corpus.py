@@ -67,7 +67,7 @@ def test_each_member_is_where_the_corpus_says(empty: Site, place: str) -> None:
 
 
 def test_what_is_mended_goes_on(empty: Site) -> None:
-    """A job whose barrier was wrong is in ``dead``; with the barrier mended it is retried there, and its run goes on."""
+    """A job whose barrier was wrong is in ``dead``: mended and retried there, its run goes on."""
     members = [member for member in MEMBERS if member.cure]
     judge.put(empty.client, "queue", members)
     judge.settle(empty.client, "companion", "queue", members, eventually(empty))

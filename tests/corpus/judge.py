@@ -8,8 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-
 from .loader import NAME_KEY, NEXT, QUEUE, Member, Runner
 
 #: How many good jobs are put beside the bad ones.
@@ -32,7 +30,7 @@ _WRITTEN = {
 }
 
 
-def put(client: redis.Redis, place: str, members: Sequence[Member]) -> None:
+def put(client: Any, place: str, members: Sequence[Member]) -> None:
     """Put members where they are to be found, good jobs before, between and behind them."""
     for member in members:
         for command in member.redis:
@@ -62,13 +60,13 @@ def good(number: int) -> bytes:
     return json.dumps({"class": "Corpus::Job", "args": [name], "jid": jid, "queue": QUEUE, "retry": 0}).encode()
 
 
-def good_done(client: redis.Redis) -> int:
+def good_done(client: Any) -> int:
     """How many of the good jobs are done."""
     ran = {raw.decode() for raw in client.lrange(RAN, 0, -1)}
     return sum(f"good {number}" in ran for number in range(GOOD))
 
 
-def outcomes(client: redis.Redis, place: str, members: Sequence[Member]) -> dict[str, str]:
+def outcomes(client: Any, place: str, members: Sequence[Member]) -> dict[str, str]:
     """Member -> what has become of it so far, in the words of README.md."""
     ran = Counter(raw.decode("utf-8", "replace") for raw in client.lrange(RAN, 0, -1))
     by_raw = {innermost(member.raw): member for member in members} | {member.raw: member for member in members}
@@ -81,7 +79,7 @@ def outcomes(client: redis.Redis, place: str, members: Sequence[Member]) -> dict
     return {member.name: _told(ran[member.name], found[member.name]) for member in members}
 
 
-def differences(client: redis.Redis, runner: Runner, place: str, members: Sequence[Member]) -> list[str]:
+def differences(client: Any, runner: Runner, place: str, members: Sequence[Member]) -> list[str]:
     """A line for each member that is not where the corpus says."""
     now = outcomes(client, place, members)
     expected = {member.name: member.outcome(runner, place) for member in members}
@@ -92,9 +90,7 @@ def differences(client: redis.Redis, runner: Runner, place: str, members: Sequen
     ]
 
 
-def settle(
-    client: redis.Redis, runner: Runner, place: str, members: Sequence[Member], eventually: Callable[..., Any]
-) -> None:
+def settle(client: Any, runner: Runner, place: str, members: Sequence[Member], eventually: Callable[..., Any]) -> None:
     """Wait until the good jobs are done, each member is where the corpus says, and what follows has run.
 
     Parameters:
@@ -129,7 +125,7 @@ def _following(runner: Runner, place: str, members: Sequence[Member]) -> dict[st
     }
 
 
-def cure(client: redis.Redis, members: Sequence[Member]) -> None:
+def cure(client: Any, members: Sequence[Member]) -> None:
     """Mend what the members name, and retry them from ``dead`` as Sidekiq's pages do."""
     for member in members:
         for command in member.cure:
@@ -140,13 +136,13 @@ def cure(client: redis.Redis, members: Sequence[Member]) -> None:
         client.lpush(f"queue:{QUEUE}", json.dumps(job))
 
 
-def followed(client: redis.Redis, members: Sequence[Member]) -> dict[str, int]:
+def followed(client: Any, members: Sequence[Member]) -> dict[str, int]:
     """Member -> how often what follows it has run, or waits in a queue."""
     ran = Counter(raw.decode("utf-8", "replace") for raw in client.lrange(RAN_NEXT, 0, -1))
     return {member.name: ran[member.name] for member in members if ran[member.name]}
 
 
-def _everything(client: redis.Redis) -> list[tuple[str, bytes]]:
+def _everything(client: Any) -> list[tuple[str, bytes]]:
     """Each element of each place."""
     found: list[tuple[str, bytes]] = []
     for key in client.keys("queue:*"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.corpus import judge, loader
 MAX_LINES = 50
 
 MEMBERS = loader.members()
+RUNNER: loader.Runner = "companion 8" if os.environ.get("INTEROP_SIDEKIQ") == "8" else "companion"
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,8 @@ def test_each_member_is_where_the_corpus_says(empty: Site, place: str) -> None:
     if place == "fails":
         client.set(judge.FAIL, 1)
     judge.put(client, place, MEMBERS)
-    judge.settle(client, "companion", place, MEMBERS, eventually(empty))
-    assert judge.differences(client, "companion", place, MEMBERS) == []
+    judge.settle(client, RUNNER, place, MEMBERS, eventually(empty))
+    assert judge.differences(client, RUNNER, place, MEMBERS) == []
     lines = log.read_text(errors="replace").splitlines()[before:]
     # Sidekiq shows each job that fails, with its backtrace.
     assert len(lines) < MAX_LINES * len(MEMBERS), lines[-100:]
@@ -70,7 +72,7 @@ def test_what_is_mended_goes_on(empty: Site) -> None:
     """A job whose barrier was wrong is in ``dead``: mended and retried there, its run goes on."""
     members = [member for member in MEMBERS if member.cure]
     judge.put(empty.client, "queue", members)
-    judge.settle(empty.client, "companion", "queue", members, eventually(empty))
+    judge.settle(empty.client, RUNNER, "queue", members, eventually(empty))
     judge.cure(empty.client, members)
     empty.eventually(
         lambda: judge.followed(empty.client, members) == {member.name: 1 for member in members}, "what follows"

@@ -22,8 +22,7 @@ FAILURE = "Corpus::Failure"
 #: The key that says which member a job is.  It is unknown to all, and kept by all.
 NAME_KEY = "corpus"
 
-Runner = Literal["python", "companion"]
-RUNNERS: tuple[Runner, ...] = ("python", "companion")
+Runner = Literal["python", "companion", "companion 8"]
 
 #: Where a member can lie, and ``fails``: in the queue, of a job that raises an error.
 PLACES = ("queue", "schedule", "retry", "dead", "in flight", "fails")
@@ -44,6 +43,7 @@ class Member:
       raw: The bytes.
       expect: Place -> outcome, of Python.
       companion: Those that differ with the companion.
+      companion_8: Those that differ from these where Sidekiq 8 runs, whose Ruby has a newer JSON.
       redis: Commands before it is put anywhere.
       cure: Commands after which it can be retried from ``dead``.
       follows: How often its continuation has run at the end (after the cure, where there is one).
@@ -54,13 +54,18 @@ class Member:
     raw: bytes
     expect: Mapping[str, str]
     companion: Mapping[str, str]
+    companion_8: Mapping[str, str]
     redis: tuple[Command, ...] = ()
     cure: tuple[Command, ...] = ()
     follows: int = 0
 
     def outcome(self, runner: Runner, place: str) -> str:
         """What becomes of it in a place."""
-        said = {**self.expect, **(self.companion if runner == "companion" else {})}
+        said = dict(self.expect)
+        if runner != "python":
+            said |= self.companion
+        if runner == "companion 8":
+            said |= self.companion_8
         if place == "dead":
             return said.get("dead", "stays")
         if place == "fails":
@@ -114,6 +119,7 @@ def members() -> list[Member]:
                     raw_of(entry),
                     entry["expect"],
                     entry.get("companion", {}),
+                    entry.get("companion 8", {}),
                     _commands(entry.get("redis", ())),
                     _commands(entry.get("cure", ())),
                     entry.get("follows", 0),

@@ -18,7 +18,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep
+.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep fuzz
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -80,6 +80,9 @@ format: $(VENV)/.installed ## Format the code, and fix what can be fixed
 
 bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick", about a minute)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
 clean: ## Remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

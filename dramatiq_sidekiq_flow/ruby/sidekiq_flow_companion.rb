@@ -100,6 +100,9 @@ module SidekiqFlow::Companion
   # The class of what is not a job and was wrapped to be buried.
   MALFORMED = "MalformedPayload"
 
+  # Entries that a callback stack may have.
+  MAX_ENTRIES = 1000
+
   UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
   CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
@@ -1594,13 +1597,16 @@ module SidekiqFlow::Companion
 
       entries = SidekiqFlow::Companion.gem.configuration.callback_storage.retrieve(stored)
       raise InvalidCallbacks, "The callback stack is not an array" unless entries.is_a?(Array)
+      # Each is a barrier that one script looks at while Redis does nothing else.
+      raise InvalidCallbacks, "The callback stack has #{entries.size} entries, more than #{MAX_ENTRIES}" if entries.size > MAX_ENTRIES
 
       # Whatever storage the gem has here: other workers may write references.
       entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
       entries.map do |entry|
         barrier, remaining, propagate = entry
         # Barrier ids become Redis keys, so nothing but a UUID may pass.
-        unless barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash))
+        unless barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash)) &&
+            entry.size == 3 && [true, false].include?(propagate)
           raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}"
         end
         new(barrier, remaining, propagate)
@@ -1734,7 +1740,8 @@ module SidekiqFlow::Companion
 
     def whole(reference)
       delay = reference.fetch("delay", 0)
-      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer) && delay.is_a?(Numeric) && delay.finite?
+      at = reference["at"]
+      unless [reference["chain"], reference["sha"]].all?(SHA) && at.is_a?(Integer) && at.between?(0, 2**53) && Plan.delay?(delay)
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
       keep(reference)
@@ -1752,7 +1759,7 @@ module SidekiqFlow::Companion
         end
         references << following
         sha, text = value.split(":", 2)
-        children << JSON.parse(text)
+        children << stored_child(text, following)
         following = reference(following["chain"], following["at"] + 1, sha, reference.fetch("delay", 0))
       end
       unless following["sha"] == ""
@@ -1761,6 +1768,12 @@ module SidekiqFlow::Companion
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}
+    end
+
+    def stored_child(text, reference)
+      JSON.parse(text.to_s)
+    rescue JSON::JSONError, EncodingError
+      raise InvalidNode, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not JSON: #{text.inspect[0, 200]}"
     end
 
     # Prolongs the life of a chain whose run moves.
@@ -1960,6 +1973,23 @@ module SidekiqFlow::Companion
 
     MAX_DEPTH = 100
 
+    # Milliseconds: 31,000 years. Larger numbers are beyond what Redis counts.
+    MAX_DELAY = 10**15
+
+    NAME = ->(value) { value.is_a?(String) && value.length.between?(1, 255) }
+    SECONDS = ->(value) { value.is_a?(Numeric) && value.abs <= MAX_DELAY / 1000 }
+
+    # What a push reads, or the failure of what was pushed. They may be null.
+    READ_BY_PUSH = {
+      "jid" => NAME,
+      "retry" => ->(value) { value == true || value == false || value.is_a?(Integer) },
+      "retry_queue" => NAME,
+      "retry_for" => SECONDS,
+      "tags" => ->(value) { value.is_a?(Array) },
+      "wrapped" => NAME,
+      "memory_namespace" => ->(value) { value.is_a?(String) }
+    }.freeze
+
     class << self
       # Raises InvalidNode for a tree that could not be started. Better now than
       # when the work before it is done.
@@ -1969,12 +1999,16 @@ module SidekiqFlow::Companion
         case node.is_a?(Hash) && node["__type__"]
         when "job" then check_job(node)
         when "with_delay"
-          raise InvalidNode, "This is not a delay: #{node["delay"].inspect[0, 200]}" unless node["delay"].is_a?(Numeric) && node["delay"].finite?
+          raise InvalidNode, "This is not a delay: #{node["delay"].inspect[0, 200]}" unless delay?(node["delay"])
 
           check(node["task"], depth + 1)
         when "chain", "group" then children(node).each { |child| check(child, depth + 1) }
         else raise InvalidNode, "This is not part of a workflow tree: #{node.inspect[0, 200]}"
         end
+      end
+
+      def delay?(value)
+        value.is_a?(Numeric) && value.abs <= MAX_DELAY
       end
 
       def completes_at_once?(node)
@@ -1986,11 +2020,13 @@ module SidekiqFlow::Companion
       end
 
       def check_job(node)
-        raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless node["class"].is_a?(String)
-        raise InvalidNode, "The args of #{node["class"][0, 200]} are not an array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
-        return if !node.key?("queue") || (node["queue"].is_a?(String) && !node["queue"].empty?)
+        raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless NAME.call(node["class"])
+        raise InvalidNode, "The args of #{node["class"]} are not an array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
+        raise InvalidNode, "The queue of #{node["class"]} is not a name: #{node["queue"].inspect[0, 200]}" unless NAME.call(node.fetch("queue", "-"))
+        raise InvalidNode, "The at of #{node["class"]} is not a time: #{node["at"].inspect[0, 200]}" unless SECONDS.call(node.fetch("at", 0))
 
-        raise InvalidNode, "The queue of #{node["class"][0, 200]} is not a name: #{node["queue"].inspect[0, 200]}"
+        name, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
+        raise InvalidNode, "The #{name} of #{node["class"]} cannot be read: #{node[name].inspect[0, 200]}" if name
       end
 
       # Seconds that barriers must live: all delays ahead, and a job's retries.

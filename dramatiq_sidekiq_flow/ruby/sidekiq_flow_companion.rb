@@ -2420,7 +2420,7 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
         if not type_is('queue:' .. ARGV[i], 'list') then return nil, {'TYPE', 'queue:' .. ARGV[i]} end
       end
     end
-    plan.fanout = {list, fanouts, ARGV[a]}
+    plan.fanout = {list, fanouts, redis.call('TIME')[1], ARGV[a]}
   end
   return plan
 end
@@ -2441,9 +2441,8 @@ local function write_plan(plan)
     redis.call('ZADD', plan.SCHEDULE, unpack(ARGV, first, math.min(first + 999, plan.last_scheduled)))
   end
   if plan.fanout then
-    local now = redis.call('TIME')
     redis.call('PERSIST', plan.fanout[1])
-    redis.call('ZADD', plan.fanout[2], now[1], plan.fanout[3])
+    redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
   end
 end
 -- @file advance.lua

@@ -128,7 +128,7 @@ RUNS = [
     plan(
         "plan-fan-out-unknown",
         "Nobody pours a committed fan-out.",
-        "    redis.call('ZADD', plan.fanout[2], now[1], plan.fanout[3])\n",
+        "    redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])\n",
         "",
         FANOUTS + "test_the_commit_itself_pushes_nothing",
     ),

@@ -111,7 +111,9 @@ class Fleet:
         command = [str(RUN), "sidekiq", "-r", "./soak.rb", "-q", "ruby", "-q", "default", "-c", str(settings.threads)]
         # Docker's containers cannot be killed from outside.
         environment = {"REDIS_URL": self.url, "INTEROP_ENGINE": "chroot", "INTEROP_WORKER": str(slot.number)}
-        environment |= {"INTEROP_POLL": "0.5", "INTEROP_TIMEOUT": "3", "INTEROP_QUIET": "1"}
+        environment |= {"INTEROP_POLL": "0.5", "INTEROP_TIMEOUT": "3"}
+        # Its own record is in Redis, which is made to refuse it.
+        environment |= {"INTEROP_QUIET": "1", "INTEROP_RECORD": "0"}
         if not self.system.companion:
             return command, {**environment, "INTEROP_PYTHON_CLASSES": PYTHON}
         environment["INTEROP_EXTRA"] = str(ROOT / "dramatiq_sidekiq_flow" / "ruby")

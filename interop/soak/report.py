@@ -42,6 +42,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     row("recovery time p50, s", lambda o: percentile(o.verdict.recoveries, 0.5))
     row("recovery time p99, s", lambda o: percentile(o.verdict.recoveries, 0.99))
     row("executed again", lambda o: o.verdict.again)
+    row("  though its worker lived", lambda o: len(o.verdict.unexplained))
     row("LOST", lambda o: len(o.verdict.lost))
     row("DOUBLED", lambda o: len(o.verdict.doubled))
     row("EARLY", lambda o: len(o.verdict.early))
@@ -72,7 +73,6 @@ def remarks(outcome: Outcome) -> str:
     counts |= {f"dead: {error}": count for error, count in outcome.dead.items()}
     counts |= {f"left in {where}": count for where, count in outcome.left.items()}
     counts |= {
-        "executed again while their worker lived": len(outcome.verdict.unexplained),
         "disturbances without a worker that is up": outcome.missed,
         "starts of workflows that raised": outcome.refused,
         "workflows not counted, since their start raised": outcome.dropped,

@@ -11,12 +11,15 @@ DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
 CASES ?=
-# Of `make interop` and `make web-ui`: 7 or 8.
+# Of `make soak`.
+MINUTES ?= 10
+SOAK ?=
+# Of `make interop`, `make soak` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases interop soak web-ui check format bench clean
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -49,11 +52,15 @@ cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a red
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.
 RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
-interop web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+interop soak web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
 
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
+
+# Needs redis-server; the columns other than `companion` take a quarter of the time each.
+soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Redis for MINUTES=10 (SOAK="--quick")
+	@$(BIN)/python -m interop.soak --minutes $(MINUTES) $(SOAK)
 
 # Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)

@@ -21,6 +21,9 @@ from tests.trees import Shape, build
 
 from .settings import RATES, Settings
 
+#: What the peers are given: none of them promises anything for a server that refuses.
+OF_PEERS = ("kill", "term", "pause", "cut", "restart")
+
 Step = Callable[[int, int, dict[str, Any]], dict[str, str]]
 
 #: Names of the steps in either language, and their queues.
@@ -179,6 +182,7 @@ class Gem(_Sidekiq):
 
     name = "gem"
     heading = ("the gem", "alone")
+    kinds = OF_PEERS
     steps = ((RUBY, "ruby"),)
     # Started by this package, a delayed one is a step on a Python queue.
     empty_nodes = False
@@ -192,6 +196,7 @@ class DramatiqWorkflow(System):
 
     name = "dramatiq-workflow"
     heading = ("dramatiq-", "workflow")
+    kinds = OF_PEERS
     repeatable = False
 
     #: Commands in a million after which jobs of dead workers are looked for.

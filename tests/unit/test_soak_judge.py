@@ -86,6 +86,11 @@ def test_early_is_a_step_that_starts_before_all_before_it_have_ended(order: tupl
     assert not verdict.holds
 
 
+def test_early_is_a_step_that_starts_after_a_failure() -> None:
+    verdict = of("start 0", "end 0", "start 1", "fail 1", "start 2", "end 2", "start 3", "start 1", "end 1", "end 3")
+    assert verdict.early == ("run 0: job 3 started before job 1 had ended",)
+
+
 def test_early_counts_first_executions() -> None:
     """Step 1 ends a second time after step 3 has started: its worker died before its acknowledgement was known."""
     verdict = of(*WHOLE[:6], "start 1 worker=2", "start 3", "end 1 worker=2", "end 3")
@@ -124,6 +129,11 @@ def test_term_hits_what_runs_and_recovers_what_did_not_end() -> None:
     assert verdict.recoveries == (1.0,)
 
 
+def test_term_hits_what_ends_while_its_worker_stops() -> None:
+    verdict = of("start 0 at=0", "end 0 at=2", deaths=(Death(1, "term", 1.0, 3.0),))
+    assert (dict(verdict.hits), verdict.recoveries) == ({"term": 1}, ())
+
+
 def test_executed_again_by_a_paused_workers_neighbour_is_explained() -> None:
     lines = ("start 0 at=0", "start 0 worker=2 at=4", "end 0 worker=2 at=5", "end 0 at=6")
     assert of(*lines).unexplained == ("step 0 of run 0, by worker 1 and worker 2",)
@@ -134,6 +144,7 @@ def test_executed_again_by_a_paused_workers_neighbour_is_explained() -> None:
 def test_percentile_is_the_nearest_rank() -> None:
     values = [float(n) for n in range(1, 101)]
     assert (percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0)) == (50.0, 99.0, 100.0)
+    assert percentile([1.0, 2.0, 3.0], 0.5) == 2.0
     assert percentile([7.0], 0.99) == 7.0
     assert percentile([], 0.5) is None
 

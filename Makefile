@@ -14,11 +14,15 @@ CASES ?=
 MUTANTS ?=
 SWEEP ?=
 # Of `make interop` and `make web-ui`: 7 or 8.
+# Of `make soak`.
+MINUTES ?= 10
+SOAK ?=
+# Of `make interop`, `make soak` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep fuzz
+.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep fuzz soak
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -57,11 +61,15 @@ sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP=
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.
 RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
-interop web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+interop soak web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
 
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
+
+# Needs redis-server; the columns other than `companion` take a quarter of the time each.
+soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Redis for MINUTES=10 (SOAK="--quick")
+	@$(BIN)/python -m interop.soak --minutes $(MINUTES) $(SOAK)
 
 # Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)

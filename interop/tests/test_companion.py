@@ -18,7 +18,7 @@ from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, W
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
 from dramatiq_sidekiq_flow.workflow.completion import Completion
-from interop import chaos
+from interop.soak.__main__ import main as soak
 
 COMPANION = {
     "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
@@ -286,6 +286,7 @@ def test_stopped_it_hands_back_what_does_not_end(site: Site) -> None:
 
 @pytest.mark.timeout(250)
 @pytest.mark.parametrize("more", [[], ["--references", "0"]])
-def test_chaos(container: None, tmp_path: Path, more: list[str]) -> None:
-    """Kills of both languages; `python -m interop.chaos` is the same with more of them."""
-    assert chaos.main(["--runs", "80", "--every", "0.5", "--seed", "20261124", "--logs", str(tmp_path), *more]) == 0
+def test_soak(container: None, tmp_path: Path, more: list[str]) -> None:
+    """Kills of both languages and a sick server; `make soak` is the same for longer."""
+    options = ["--minutes", "0.3", "--columns", "companion", "--seed", "20261124"]
+    assert soak([*options, "--logs", str(tmp_path), "--output", str(tmp_path / "soak.json"), *more]) == 0

@@ -12,7 +12,7 @@ import redis
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.store import relay, runs, sets
 
-from ..running import members
+from ..running import in_flight, members
 
 NUMBERS = ["nan", "1.5", "1e400", str(2**70), "text", "", " 1", "+1", "0x10", "01", "-0", "inf", "9" * 16]
 
@@ -23,6 +23,32 @@ def step(broker: SidekiqBroker) -> Any:
     def step(name: str) -> None: ...
 
     return step
+
+
+def barriers(job: dict[str, Any]) -> list[str]:
+    return [barrier for barrier, _, _ in job["workflow_completion_callbacks"]]
+
+
+@pytest.mark.parametrize("suffix", ["", "_ran"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_barrier_that_is_no_whole_number(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, number: str, suffix: str
+) -> None:
+    Workflow(Chain(step.message("a"), step.message("b"))).run()
+    (job,) = members(client, "python")
+    (barrier,) = barriers(job)
+    client.set(barrier + suffix, number)
+    consumer = broker.consume("python", prefetch=1)
+    message = next(consumer)
+    consumer.ack(message)
+    (dead,) = members(client, "dead")
+    assert dead["error_class"] == "WrongType"
+    assert not in_flight(client)
+    # Mended, and retried from there, its run goes on.
+    client.set(barrier + suffix, -1 if suffix else 1)
+    client.lpush("queue:python", client.zpopmin("dead")[0][0])
+    consumer.ack(next(consumer))
+    assert [job["args"] for job in members(client, "python")] == [["b"]]
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -103,6 +103,6 @@ PRODUCERS = [
         "A payload may name `queues` or `dead` as its barrier.",
         "        if not _UUID.fullmatch(barrier):\n",
         "        if False:\n",
-        "integration/test_bad_members.py::test_each_lands_in_dead_while_the_good_ones_are_done",
+        "unit/test_nodes.py::test_a_bad_stack_is_refused[stack4-InvalidCallbacks]",
     ),
 ]

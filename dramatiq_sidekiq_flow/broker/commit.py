@@ -6,6 +6,11 @@ A job without a workflow is *done* without waiting: its acknowledgement is
 handed to whoever has the line, and the thread goes on with the next job.  A
 crash before it is sent means that the job runs again, which is what may
 happen anyway until Redis has answered.  Everything else waits for its reply.
+
+Where replicas are to have the acknowledgements, each round trip waits for them
+once, however many jobs it acknowledges.  With too few of them the worker goes
+on: the jobs are done, and Redis has it.  It then asks without waiting until the
+replicas are back, so that they cost the worker its time once.
 """
 
 from __future__ import annotations
@@ -20,8 +25,11 @@ from dramatiq.logging import get_logger
 
 from ..store import queues
 from ..store.connection import LOST, Connection
+from ..store.replication import NO_WAIT, ReplicaWait
 from ..store.scripts import Command
 from .availability import Availability
+from .events import Events, Unreplicated
+from .log_limit import LogLimit
 
 #: While more jobs are about to finish, this many are acknowledged together,
 #: or as many as have gathered within this time, in seconds.
@@ -40,9 +48,20 @@ class _Entry:
 
 
 class GroupCommit:
-    """Sends commands of many threads together.  Each must be safe to send twice."""
+    """Sends commands of many threads together.  Each must be safe to send twice.
 
-    def __init__(self, connection: Connection, availability: Availability) -> None:
+    Parameters:
+      replicas: Those that are to have what is sent.
+      events: Told when too few of them do.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        availability: Availability,
+        replicas: ReplicaWait = NO_WAIT,
+        events: Events | None = None,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
         self.availability = availability
@@ -54,6 +73,11 @@ class GroupCommit:
         #: Nobody else may come soon to take along what is done.
         self._pressing = False
         self._line = threading.Lock()
+        self._replicas, self._briefly = replicas, ReplicaWait(replicas.wanted, 1)
+        self._events = events or Events()
+        self._log_limit = LogLimit()
+        #: Too few replicas have confirmed the last round trip.
+        self._short = False
 
     def run(self, command: Command) -> Any:
         """Send a command; its reply, or its error raised.
@@ -153,7 +177,7 @@ class GroupCommit:
         commands = [entry.command for entry in entries]
         commands += [queues.done(member, receipts) for member, receipts in finished.items()]
         try:
-            replies = self.connection.send(commands)
+            replies, asked = self._exchange(commands)
         except BaseException as e:
             # Also an interrupt (a time limit that fires late): what others
             # handed over stays, and who waits tries again.
@@ -173,7 +197,34 @@ class GroupCommit:
                 entry.error = reply
             entry.reply = reply
             entry.settled = True
+        if asked and not any(isinstance(reply, LOST) for reply in replies):
+            self._look_at_replicas(asked)
         self._keep_refused(finished, replies[len(entries) :])
+
+    def _exchange(self, commands: list[Command]) -> tuple[list[Any], list[Any]]:
+        """Send commands; their replies, and those of the question to the replicas."""
+        if not self._replicas.wanted:
+            return self.connection.send(commands), []
+        replicas = self._briefly if self._short else self._replicas
+        replies, _ = self.connection.send_counted(commands, replicas.commands)
+        return replies[: len(commands)], replies[len(commands) :]
+
+    def _look_at_replicas(self, asked: list[Any]) -> None:
+        """Say when too few replicas have what was sent, and when they have it again."""
+        shortage = self._replicas.shortage(asked)
+        if shortage is None:
+            if self._short:
+                self._short = False
+                self.logger.info("Acknowledgements are confirmed by enough replicas again.")
+            return
+        self._short = True
+        if self._log_limit.allows("replicas"):
+            self.logger.warning(
+                "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, jobs that are "
+                "done run again. Look at the replicas.",
+                shortage,
+            )
+        self._events.tell(Unreplicated(shortage))
 
     def _keep_refused(self, finished: dict[str, list[str]], replies: list[Any]) -> None:
         """Acknowledge again, later, what the server refused for now."""

@@ -120,6 +120,10 @@ def producer(id: str) -> str:
     return f"swf:push:{id}"
 
 
+#: Written before each question to the replicas (``store/replication.py``).
+REPLICATED = "swf:replicated"
+
+
 def stage(id: str) -> str:
     """One chunk of a large fan-out, waiting for its commit."""
     return f"swf:stage:{id}"

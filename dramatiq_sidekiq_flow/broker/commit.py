@@ -9,8 +9,9 @@ happen anyway until Redis has answered.  Everything else waits for its reply.
 
 Where replicas are to have the acknowledgements, each round trip waits for them
 once, however many jobs it acknowledges.  With too few of them the worker goes
-on: the jobs are done, and Redis has it.  It then asks without waiting until the
-replicas are back, so that they cost the worker its time once.
+on: the jobs are done, and Redis has it.  It then asks again after ten times as
+long as it has waited, so that missing replicas cost a worker a tenth of its time
+at most.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dramatiq.logging import get_logger
 
 from ..store import queues
 from ..store.connection import LOST, Connection
-from ..store.replication import NO_WAIT, ReplicaWait
+from ..store.replication import NO_WAIT, ReplicaWait, Shortage
 from ..store.scripts import Command
 from .availability import Availability
 from .events import Events, Unreplicated
@@ -35,6 +36,10 @@ from .log_limit import LogLimit
 #: or as many as have gathered within this time, in seconds.
 BATCH = 32
 BATCH_TIME = 0.005
+
+#: Where too few replicas have confirmed a round trip, how many times as long as
+#: was waited for them the next ones do not wait.
+PATIENCE = 10
 
 
 class _Entry:
@@ -73,11 +78,12 @@ class GroupCommit:
         #: Nobody else may come soon to take along what is done.
         self._pressing = False
         self._line = threading.Lock()
-        self._replicas, self._briefly = replicas, ReplicaWait(replicas.wanted, 1)
+        self._replicas = replicas
         self._events = events or Events()
         self._log_limit = LogLimit()
-        #: Too few replicas have confirmed the last round trip.
-        self._short = False
+        #: What was wrong when replicas were asked last, and when to ask again.
+        self._shortage: Shortage | None = None
+        self._ask_again = 0.0
 
     def run(self, command: Command) -> Any:
         """Send a command; its reply, or its error raised.
@@ -197,27 +203,31 @@ class GroupCommit:
                 entry.error = reply
             entry.reply = reply
             entry.settled = True
-        if asked and not any(isinstance(reply, LOST) for reply in replies):
+        if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
             self._look_at_replicas(asked)
         self._keep_refused(finished, replies[len(entries) :])
 
     def _exchange(self, commands: list[Command]) -> tuple[list[Any], list[Any]]:
         """Send commands; their replies, and those of the question to the replicas."""
-        if not self._replicas.wanted:
+        if not self._replicas.wanted or (self._shortage is not None and time.monotonic() < self._ask_again):
             return self.connection.send(commands), []
-        replicas = self._briefly if self._short else self._replicas
-        replies, _ = self.connection.send_counted(commands, replicas.commands)
+        replies, _ = self.connection.send_counted(commands, self._replicas.commands)
         return replies[: len(commands)], replies[len(commands) :]
 
     def _look_at_replicas(self, asked: list[Any]) -> None:
-        """Say when too few replicas have what was sent, and when they have it again."""
-        shortage = self._replicas.shortage(asked)
+        """Say when too few replicas have what was sent, and when they have it again.
+
+        Parameters:
+          asked: What they have answered; empty where they were not asked, for now.
+        """
+        before, shortage = self._shortage, self._shortage
+        if asked:
+            shortage = self._shortage = self._replicas.shortage(asked)
+            self._ask_again = time.monotonic() + PATIENCE * self._replicas.timeout / 1000
         if shortage is None:
-            if self._short:
-                self._short = False
+            if before is not None:
                 self.logger.info("Acknowledgements are confirmed by enough replicas again.")
             return
-        self._short = True
         if self._log_limit.allows("replicas"):
             self.logger.warning(
                 "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, jobs that are "

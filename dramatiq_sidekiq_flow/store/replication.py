@@ -15,6 +15,7 @@ import attrs
 
 from ..errors import ConfigurationError, NotReplicated
 from . import keys
+from .faults import ServerUnavailable, is_of_the_connection
 from .scripts import Command
 
 #: Seconds that the mark lives.
@@ -152,7 +153,12 @@ class ReplicaWait:
 
         Raises:
           Unconfirmed: if they do not.
+          ServerUnavailable: if the server is a replica by now, which may lose
+            what it had before.
         """
+        for answer in asked:
+            if isinstance(answer, ServerUnavailable) and is_of_the_connection(answer.reply):
+                raise answer
         shortage = self.shortage(asked)
         if shortage is not None:
             raise Unconfirmed(reply, shortage)

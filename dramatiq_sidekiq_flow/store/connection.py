@@ -23,6 +23,7 @@ from redis.retry import Retry
 from ..errors import ConfigurationError
 from . import scripts
 from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
+from .replication import NO_WAIT, ReplicaWait
 from .scripts import Command
 
 #: Seconds until a silent connection counts as lost, where the client says nothing.
@@ -47,6 +48,9 @@ class Connection:
     Parameters:
       client: Any redis-py client of one server (also ``Sentinel.master_for``).
     """
+
+    #: The replicas that :meth:`write` waits for.
+    replicas: ReplicaWait = NO_WAIT
 
     def __init__(self, client: redis.Redis) -> None:
         if client.get_encoder().decode_responses:
@@ -112,6 +116,19 @@ class Connection:
             raise reply
         return reply
 
+    def write(self, *command: scripts.Argument) -> Any:
+        """As :meth:`call`, for what makes jobs: waits for :attr:`replicas`, in the same round trip.
+
+        Raises:
+          Unconfirmed: if fewer replicas have confirmed it in time.
+        """
+        reply, *asked = self.send_counted((command,), self.replicas.commands)[0]
+        if isinstance(reply, Exception):
+            raise reply
+        if asked:
+            self.replicas.check(reply, asked)
+        return reply
+
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one write.  Errors of single ones are returned in place.
 
@@ -121,22 +138,29 @@ class Connection:
         """
         return self.send_counted(commands)[0]
 
-    def send_counted(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
-        """As :meth:`send`; also how often the commands were sent, 1 or 2."""
+    def send_counted(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> tuple[list[Any], int]:
+        """As :meth:`send`; also how often the commands were sent, 1 or 2.
+
+        Parameters:
+          last: More commands, which are always sent last: again behind each
+            command that is sent again.
+        """
         try:
-            replies = self._send(commands)
+            replies = self._send(commands, last)
         except PoolExhausted:
             raise
         except LOST:
             self._close_all()
-            return self._send(commands), 2
+            return self._send(commands, last), 2
         if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
             # After a failover the old connection leads to what is now a replica.
             self._close_all()
-            return self._send(commands), 2
+            return self._send(commands, last), 2
         return replies, 1
 
-    def _send(self, commands: Sequence[Command]) -> list[Any]:
+    def _send(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
+        if last:
+            commands = [*commands, *last]
         connection = self._take()
         clean = False
         try:
@@ -144,6 +168,8 @@ class Connection:
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if unknown:
                 whole = [scripts.with_source(commands[i]) for i in unknown]
+                whole += last
+                unknown += range(len(commands) - len(last), len(commands))
                 for i, reply in zip(unknown, self._exchange(connection, whole)):
                     replies[i] = reply
             clean = True

@@ -129,6 +129,10 @@ def fanout(id: str) -> str:
     return f"swf:fanout:{id}"
 
 
+#: Written before each question to the replicas (``store/replication.py``).
+REPLICATED = "swf:replicated"
+
+
 #: What follows a receipt ``BASE:INDEX`` while the job is not known to have
 #: begun: fetched ahead; perhaps begun, in a burst; counted, waits for its trial.
 NOT_BEGUN, PERHAPS, SUSPECT = "?", "~", "!"

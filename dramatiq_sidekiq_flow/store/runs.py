@@ -92,9 +92,13 @@ def start(
     memory: tuple[str, int] = ("", 0),
     fields: Mapping[str, bytes] = {},
 ) -> list[Any]:
-    """Start a run: reply of ``start.lua``."""
+    """Start a run: reply of ``start.lua``.
+
+    Raises:
+      Unconfirmed: if it was done, and too few replicas have it.
+    """
     flat = [part for pair in fields.items() for part in pair]
-    reply: list[Any] = connection.call(
+    reply: list[Any] = connection.write(
         *scripts.START.command(
             (keys.run(run_id), memory[0], keys.QUEUES, keys.SCHEDULE, *plan.keys),
             (ttl, memory[1], len(fields), *flat, *plan.arguments),

@@ -13,6 +13,7 @@ BENCH ?=
 CASES ?=
 MUTANTS ?=
 SWEEP ?=
+MODEL ?=
 # Of `make interop` and `make web-ui`: 7 or 8.
 # Of `make soak`.
 MINUTES ?= 10
@@ -22,7 +23,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep fuzz soak
+.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep fuzz soak model state-machine
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -75,6 +76,12 @@ soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Re
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
+
+model: $(VENV)/.installed ## Explore the protocol's states, and the plain gem's faults (MODEL="--deep": minutes)
+	@$(BIN)/python -m tests.model $(MODEL)
+
+state-machine: $(VENV)/.installed ## Hold the package against the model on a server, on new examples (EXAMPLES=2000)
+	@STATE_MACHINE_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest --numprocesses=0 --timeout=0 tests/properties/test_state_machine.py
 
 check: $(VENV)/.installed ## Check style, types, and which module imports which
 	$(BIN)/ruff check .

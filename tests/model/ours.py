@@ -1,0 +1,287 @@
+"""This package's protocol: each script is one step, whatever happens to its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .world import NOBODY, Command, Flow, Move, State, Worker, World, sorted_with, without
+
+#: A process that has nothing to do.
+IDLE: Worker = ("idle", NOBODY, 0, 0)
+
+#: Calls ``Workflow.run()``.
+PRODUCER: Worker = ("start", NOBODY, 0, 0)
+
+#: A receipt that is not in use; the states that are kept have small ones.
+FRESH = 90
+
+#: All kinds of faults: of the network, of processes, and what comes from outside.
+EVERY = frozenset({"late", "crash", "suspect", "raise", "duplicate", "expire", "expire apart", "by hand"})
+
+#: What can be taken away from the protocol, to see that the model misses it.
+BREAKS = {
+    "gate": "no script asks whether the receipt is in flight",
+    "taken out": "advance.lua does not take the job out of flight",
+    "units": "a barrier does not remember what it has counted",
+    "ran": "a released barrier counts on",
+    "barrier check": "a missing barrier is counted down like any other",
+    "read before write": "advance.lua takes the job out of flight before it looks at the barriers",
+    "plan in the same step": "advance.lua counts first, and takes the plan in a second call",
+    "start marker": "start.lua does not look at the marker of the run",
+    "fetch twice": "fetch.lua does not look for what the same receipt base took before",
+    "reconcile": "nobody looks for jobs in flight that no thread knows",
+}
+
+
+class Protocol(World):
+    """Workers of this package.
+
+    Parameters:
+      broken: What to leave out; a name of :data:`BREAKS`.
+      mine: Bits of the steps that these workers take; all unless given.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        faults: int,
+        kinds: frozenset[str] = EVERY,
+        workers: int = 2,
+        broken: str = "",
+        mine: int = -1,
+    ) -> None:
+        super().__init__(flow, kinds, mine)
+        if broken and broken not in BREAKS:
+            raise ValueError(f"Unknown break {broken!r}; there are {sorted(BREAKS)}.")
+        self.faults = faults
+        self.workers = workers
+        self.broken = broken
+
+    def first(self) -> State:
+        return self.initial([PRODUCER, *[IDLE] * self.workers], self.faults)
+
+    def problem(self, state: State) -> str:
+        return self.places(state)
+
+    def moves(self, state: State) -> Iterator[Move]:
+        for at, worker in enumerate(state.workers):
+            if at and worker == state.workers[at - 1] and worker == IDLE:
+                continue  # the same as the one before
+            yield from self.of_worker(state, at, worker)
+        yield from self.recoveries(state)
+        for at, command in enumerate(state.late):
+            if at and command == state.late[at - 1]:
+                continue
+            on_its_way = state._replace(late=without(state.late, command))
+            for reached, reply, _ in self.execute(on_its_way, command):
+                yield (("late: ", self.say(command), " -> ", reply, ", nobody listens"), reached)
+        for step, which in state.retry:
+            yield ((self.flow.names[step], " is due: from retry to its queue"), self.promote(state, step, which))
+        yield from self.outside(state)
+
+    # -- workers ---------------------------------------------------------------------
+
+    def of_worker(self, state: State, at: int, worker: Worker) -> Iterator[Move]:
+        """What one worker can do, and what can happen to it."""
+        what, step, receipt, _ = worker
+        if what.startswith("ruby "):
+            return
+        names = self.flow.names
+        left = state._replace(faults=state.faults - 1)
+        if what == "run":
+            ended = state._replace(ended=state.ended | 1 << step)
+            stack = self.flow.stacks[step]
+            planned = 1 if stack and stack[0].kind == "f" else 0
+            yield ((names[step], " ends"), self.set_worker(ended, at, ("advance", step, receipt, planned)))
+            if state.faults and "raise" in self.kinds:
+                failing = self.set_worker(left, at, ("retry", step, receipt, state.faults))
+                yield ((names[step], " raises"), failing)
+                dying = self.set_worker(left, at, ("dead", step, receipt, state.faults))
+                yield ((names[step], " raises for the last time"), dying)
+        else:
+            command = self.command(worker)
+            executed = list(self.execute(state, command))
+            for reached, reply, taken in executed:
+                heard = self.set_worker(reached, at, self.after(worker, reply, taken))
+                yield ((self.say(command), " -> ", reply), heard)
+            sending = (what, step, command[2], worker[3])
+            if state.faults and "late" in self.kinds:
+                waiting = self.set_worker(left, at, sending)
+                for reached, reply, _ in self.execute(waiting, command):
+                    yield ((self.say(command), " -> ", reply, ", the reply is lost"), reached)
+                delayed = waiting._replace(late=sorted_with(state.late, command))
+                yield ((self.say(command), " is late; its sender repeats it"), delayed)
+            if state.faults and "crash" in self.kinds and what != "start":
+                for reached, reply, _ in executed:
+                    killed = self.set_worker(reached, at, IDLE)._replace(faults=state.faults - 1)
+                    yield ((self.say(command), " -> ", reply, ", the worker is killed before it hears it"), killed)
+        if state.faults and "crash" in self.kinds and what not in ("start", "idle"):
+            doing = f"while {names[step]} runs" if what == "run" else f"before {self.say(self.command(worker))}"
+            yield (("a worker is killed ", doing), self.set_worker(left, at, IDLE))
+
+    def command(self, worker: Worker) -> Command:
+        """What a worker sends."""
+        what, step, receipt, more = worker
+        if what == "idle":
+            return ("fetch", NOBODY, receipt or FRESH, 0)
+        return (what, step, receipt, more)
+
+    def after(self, worker: Worker, reply: str, taken: int) -> Worker:
+        """What a worker does when it has heard a reply."""
+        what, step, receipt, _ = worker
+        if what == "start":
+            return IDLE
+        if what == "idle":
+            return ("run", taken, receipt or FRESH, 0) if taken != NOBODY else IDLE
+        if reply.startswith("PLAN"):
+            return (what, step, receipt, int(reply.split()[1]))
+        if reply.startswith("EXPIRED"):
+            return ("dead", step, receipt, 0)
+        return IDLE
+
+    # -- scripts -----------------------------------------------------------------------
+
+    def execute(self, state: State, command: Command) -> Iterator[tuple[State, str, int]]:
+        """A command reaches Redis: the state after it, the reply, and the step that was fetched."""
+        name, step, receipt, more = command
+        if name == "fetch":
+            yield from self.fetch(state, receipt)
+        elif name == "start":
+            yield (*self.start(state), NOBODY)
+        elif name == "advance":
+            yield (*self.advance(state, step, receipt, more), NOBODY)
+        elif name == "recover":
+            yield (*self.recover(state, step, receipt), NOBODY)
+        else:
+            yield (*self.fail(state, step, receipt, name, more), NOBODY)
+
+    def start(self, state: State) -> tuple[State, str]:
+        if state.started and self.broken != "start marker":
+            return state, "STARTED"
+        return self.write_plan(state._replace(started=True), self.flow.first), "DONE"
+
+    def fetch(self, state: State, receipt: int) -> Iterator[tuple[State, str, int]]:
+        before = dict(state.flight).get(receipt)
+        if before is not None and self.broken != "fetch twice":
+            yield state, f"{self.flow.names[before]}, as before", before
+            return
+        steps = [step for step in sorted(set(state.queue)) if self.mine >> step & 1]
+        if not steps:
+            yield state, "nothing", NOBODY
+        for step in steps:
+            flight = {**dict(state.flight), receipt: step}
+            taken = state._replace(queue=without(state.queue, step), flight=tuple(sorted(flight.items())))
+            yield taken, self.flow.names[step], step
+
+    def advance(self, state: State, step: int, receipt: int, planned: int) -> tuple[State, str]:
+        in_flight = (receipt, step) in state.flight
+        if not in_flight and self.broken != "gate":
+            return state, "GONE"
+        if in_flight and self.broken == "read before write":
+            state = self.take(state, step, receipt)
+        stack = self.flow.stacks[step]
+        # Reads.
+        unit, fire = 1 << step, 0
+        counts: list[tuple[int, int, bool]] = []
+        for number, (barrier, kind) in enumerate(stack, 1):
+            value, ran, units = state.barriers[barrier]
+            if value is None or ran is None:
+                if self.broken != "barrier check":
+                    return state, f"EXPIRED {self.flow.labels[barrier]}"
+                value, ran = value or 0, -1 if ran is None else ran
+            if (ran != -1 and self.broken != "ran") or (units & unit and self.broken != "units"):
+                break
+            released = value - 1 <= 0 if self.broken != "barrier check" else value == 1
+            counts.append((barrier, unit, released))
+            if not released:
+                break
+            if kind == "f":
+                fire = number
+                break
+            unit = self.flow.unit(barrier)
+        if fire and planned != fire and self.broken != "plan in the same step":
+            return state, f"PLAN {fire}"
+        # Writes.
+        if in_flight and self.broken not in ("taken out", "read before write", "plan in the same step"):
+            state = self.take(state, step, receipt)
+        for barrier, unit, released in counts:
+            value, ran, units = state.barriers[barrier]
+            if released:
+                state = self.set_barrier(state, barrier, ((value or 0) - 1, 0, 0))
+            else:
+                state = self.set_barrier(state, barrier, ((value or 0) - 1, -1 if ran is None else ran, units | unit))
+        if self.broken == "plan in the same step":
+            return self.second_call(state, step, receipt, planned, fire)
+        if fire:
+            state = self.write_plan(state, self.flow.plans[stack[fire - 1].barrier])
+        return state, "DONE" if not fire else f"DONE, pushes {self.pushed_by(stack[fire - 1].barrier)}"
+
+    def take(self, state: State, step: int, receipt: int) -> State:
+        """HDEL of the receipt: the step is done."""
+        flight = without(state.flight, (receipt, step))
+        return state._replace(flight=flight, jobs=state.jobs - 1, counted=state.counted | 1 << step)
+
+    def second_call(self, state: State, step: int, receipt: int, planned: int, fire: int) -> tuple[State, str]:
+        """As it would be if the barriers were counted by one call, and the plan written by the next."""
+        if fire and planned != fire + 10:
+            return state, f"PLAN {fire + 10}"
+        if (receipt, step) in state.flight:
+            state = self.take(state, step, receipt)
+        if planned > 10:
+            barrier = self.flow.stacks[step][planned - 11].barrier
+            state = self.write_plan(state, self.flow.plans[barrier])
+        return state, "DONE"
+
+    def fail(self, state: State, step: int, receipt: int, where: str, which: int) -> tuple[State, str]:
+        in_flight = (receipt, step) in state.flight
+        if not in_flight and self.broken != "gate":
+            return state, "GONE"
+        if in_flight:
+            state = state._replace(flight=without(state.flight, (receipt, step)))
+        if where == "retry":
+            # ZADD: the same member is there once.
+            return state._replace(retry=tuple(sorted({*state.retry, (step, which)}))), "DONE, in retry"
+        return state._replace(dead=sorted_with(state.dead, step)), "DONE, in dead"
+
+    def recover(self, state: State, step: int, receipt: int) -> tuple[State, str]:
+        in_flight = (receipt, step) in state.flight
+        if not in_flight and self.broken != "gate":
+            return state, "0 jobs"
+        flight = without(state.flight, (receipt, step)) if in_flight else state.flight
+        return state._replace(flight=flight, queue=sorted_with(state.queue, step)), "back in its queue"
+
+    def promote(self, state: State, step: int, which: int) -> State:
+        return state._replace(retry=without(state.retry, (step, which)), queue=sorted_with(state.queue, step))
+
+    # -- other processes ---------------------------------------------------------------------
+
+    def recoveries(self, state: State) -> Iterator[Move]:
+        """Jobs in flight whose worker is dead, seems to be, or does not know of them."""
+        held = {receipt for _, _, receipt, _ in state.workers}
+        left = state._replace(faults=state.faults - 1)
+        for receipt, step in state.flight:
+            command = ("recover", step, receipt, 0)
+            name = self.flow.names[step]
+            if receipt not in held:
+                if self.broken == "reconcile":
+                    continue
+                yield ((name, " is in flight of nobody: back to its queue"), self.recover(state, step, receipt)[0])
+                if state.faults and "late" in self.kinds:
+                    delayed = left._replace(late=sorted_with(state.late, command))
+                    yield (("the recovery of ", name, " is late, and repeated"), delayed)
+            elif state.faults and "suspect" in self.kinds:
+                suspected = self.recover(left, step, receipt)[0]
+                yield (("the worker that has ", name, " is taken for dead: back to its queue"), suspected)
+
+    # -- words ------------------------------------------------------------------------------------
+
+    def say(self, command: Command) -> str:
+        name, step, _, _ = command
+        if step == NOBODY:
+            return name
+        return f"{name} {self.flow.names[step]}" if name in ("advance", "recover") else f"fail {self.flow.names[step]}"
+
+    def pushed_by(self, barrier: int) -> str:
+        plan = self.flow.plans[barrier]
+        return " and ".join(self.flow.names[step] for step in plan.steps)

@@ -1,0 +1,620 @@
+"""A run on a real server, step by step beside the model: after each step both must say the same.
+
+The model is that of ``tests/model``; here it is held against the package, and the
+package against it.  Workers are driven by hand, as Dramatiq drives them: a
+consumer hands out a message, middleware hears of it, the consumer takes its
+acknowledgement.  Commands that a worker has sent are sent again, at once or much
+later; workers die, or are taken for dead; jobs come twice; barriers expire; a
+plain Ruby worker does its part with single commands.
+
+A longer run, of new examples: ``make state-machine EXAMPLES=2000``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.middleware import SkipMessage
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from dramatiq_sidekiq_flow import Chain, Group, RedisHashMemory, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
+
+from ..model.gem import IDLE as RUBY_IDLE
+from ..model.gem import Gem
+from ..model.ours import Protocol
+from ..model.world import NO_BARRIER, NOBODY, Flow, State, Tree, without
+
+QUEUE = "python"
+EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES") or 0)
+
+#: Keys that may live for ever; all others have a TTL.
+PERMANENT = re.compile(
+    r"queues|queue:.*|schedule|retry|dead|processes|swf:workers|swf:inflight:.*|swf:registry:.*|stat:(processed|failed)"
+)
+
+
+class Hopeless(Exception):
+    """What an actor raises that is not to be tried again."""
+
+
+class RecordingConnection(redis.Connection):
+    """Keeps what was sent, and can lose one command or one reply."""
+
+    #: Every script call, as its arguments.
+    sent: ClassVar[list[tuple[Any, ...]]] = []
+    #: What is lost next: "command", "reply" or "".
+    lose = ""
+    _deaf = False
+
+    def pack_commands(self, commands: Any) -> Any:
+        calls = [tuple(command) for command in commands if command[0] in ("EVALSHA", "EVAL")]
+        type(self).sent += calls
+        if calls and RecordingConnection.lose:
+            lost, RecordingConnection.lose = RecordingConnection.lose, ""
+            if lost == "command":
+                raise redis.ConnectionError("the command is lost")
+            self._deaf = True
+        return super().pack_commands(commands)  # type: ignore[no-untyped-call]
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        reply = super().read_response(*args, **kwargs)
+        if self._deaf:
+            raise redis.ConnectionError("the reply is lost")
+        return reply
+
+
+class Process:
+    """A worker process with one thread, driven by hand.
+
+    Attributes:
+      message: What it has in hand, and whether its actor has begun.
+      receipt: The model's.
+    """
+
+    def __init__(self, url: str) -> None:
+        options = redis.ConnectionPool.from_url(url).connection_kwargs
+        pool = redis.ConnectionPool(connection_class=RecordingConnection, **options)
+        self.broker = SidekiqBroker(client=redis.Redis(connection_pool=pool), heartbeat_timeout=600_000)
+        self.broker.heartbeat.interval = 3600.0
+        self.broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+
+        @dramatiq.actor(queue_name=QUEUE, broker=self.broker, throws=Hopeless)
+        def step(n: int) -> None: ...
+
+        self.step = step
+        self.consumer = self.broker.consume(QUEUE, prefetch=1, timeout=500)
+        self.members = set(self.broker.heartbeat.members)
+        self.message: Any = None
+        self.begun = False
+        self.receipt = 0
+
+    def begin(self) -> bool:
+        """As a worker thread does before it calls the actor; False where the job is not to run."""
+        try:
+            self.broker.emit_before("process_message", self.message)
+        except SkipMessage as e:
+            if self.message.failed:
+                self.message.stuff_exception(e)
+            self.broker.emit_after("skip_message", self.message)
+            self.leave()
+            return False
+        self.begun = True
+        return True
+
+    def end(self, exception: Exception | None = None) -> None:
+        """As a worker thread does when the actor has returned or raised."""
+        if exception is None:
+            self.broker.emit_after("process_message", self.message, result={"n": self.message.args[0]})
+        else:
+            self.message.stuff_exception(exception)
+            self.broker.emit_after("process_message", self.message, exception=exception)
+        self.leave()
+
+    def leave(self) -> None:
+        hook, settle = ("nack", self.consumer.nack) if self.message.failed else ("ack", self.consumer.ack)
+        self.broker.emit_before(hook, self.message)
+        settle(self.message)
+        self.broker.emit_after(hook, self.message)
+        self.free()
+
+    def free(self) -> None:
+        self.message, self.begun, self.receipt = None, False, 0
+
+
+class RubyWorker:
+    """What the gem does with a payload, as the commands that it sends."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.job = json.loads(payload)
+        self.stack = self.job.get("workflow_completion_callbacks", [])[::-1]
+        #: What it still sends of the continuation that it enqueues.
+        self.writes: list[tuple[Any, ...]] = []
+
+    def enqueue(self, number: int) -> list[str]:
+        """Prepare the commands of a callback's continuation; the barriers that it makes, in order."""
+        barriers: list[tuple[str, int]] = []
+        pushes: list[tuple[Any, ...]] = []
+        self._start(self.stack[number][1], self.stack[number + 1 :][::-1], 0, barriers, pushes)
+        for barrier, value in barriers:
+            self.writes += [("SETEX", barrier, 86400, value), ("SETEX", f"{barrier}_ran", 86400, -1)]
+        self.writes += pushes
+        return [barrier for barrier, _ in barriers]
+
+    def _start(self, node: Any, stack: list[Any], delay: float, barriers: Any, pushes: Any) -> None:
+        kind = node["__type__"]
+        if kind == "job":
+            self._push(node, stack, delay, pushes)
+        elif kind == "with_delay":
+            self._start(node["task"], stack, delay + node["delay"], barriers, pushes)
+        elif kind == "chain":
+            first, *rest = node["children"]
+            below = stack
+            if rest:
+                barrier = self._barrier(1, barriers)
+                below = [*stack, [barrier, {"__type__": "chain", "children": rest}, False]]
+            self._start(first, below, delay, barriers, pushes)
+        else:
+            barrier = self._barrier(len(node["children"]), barriers)
+            for child in node["children"]:
+                self._start(child, [*stack, [barrier, None, True]], delay, barriers, pushes)
+
+    def _barrier(self, value: int, barriers: Any) -> str:
+        number = len(barriers)
+        barrier = f"{self.job['jid'][:8]}-0000-4000-8000-{number:012d}"
+        barriers.append((barrier, value))
+        return barrier
+
+    def _push(self, node: Any, stack: list[Any], delay: float, pushes: Any) -> None:
+        job = {key: value for key, value in node.items() if key != "__type__"}
+        job |= {"workflow_run_id": self.job["workflow_run_id"], "created_at": time.time()}
+        if stack:
+            job["workflow_completion_callbacks"] = stack
+        payload = json.dumps(job)
+        if delay:
+            pushes.append(("ZADD", "schedule", time.time() + delay / 1000, payload))
+        else:
+            pushes.append(("LPUSH", f"queue:{QUEUE}", payload))
+
+
+#: Trees that have at least one step in each node; a step may be delayed.
+trees: st.SearchStrategy[Tree] = st.recursive(
+    st.sampled_from(["now", "now", "now", "later"]),
+    lambda inner: st.tuples(st.sampled_from(["chain", "group"]), st.lists(inner, min_size=1, max_size=3)),
+    max_leaves=7,
+)
+
+#: Those that matter most come often.
+shapes = st.one_of(
+    st.sampled_from(
+        [
+            ("chain", [("group", ["now", "now"]), "now"]),
+            ("chain", [("group", [("chain", ["now", "now"]), "now"]), "now"]),
+            ("chain", [("group", [("group", ["now", "now"]), "later"]), "now"]),
+            ("chain", ["now", ("group", ["now", "now", "now"]), "now"]),
+        ]
+    ),
+    trees,
+)
+
+which = st.integers(0, 1000)
+
+
+class Machine(RuleBasedStateMachine):
+    """One run, two Python processes, one plain Ruby worker."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client: Any = redis.Redis.from_url(self.url)
+        self.client.flushall()
+        RecordingConnection.sent, RecordingConnection.lose = [], ""
+        self.processes: list[Process] = []
+        self.wrong = True
+
+    # -- the start ------------------------------------------------------------------
+
+    @initialize(shape=shapes)
+    def start(self, shape: Tree) -> None:
+        self.processes = [Process(self.url), Process(self.url)]
+        names: list[str] = []
+
+        def build(node: Tree) -> tuple[Any, Tree]:
+            """The workflow, and its tree as the model takes it."""
+            if isinstance(node, str):
+                names.append(f"s{len(names)}")
+                message = self.processes[0].step.message(len(names) - 1)
+                return (message if node == "now" else WithDelay(message, 3_600_000)), names[-1]
+            kind, children = node
+            built = [build(child) for child in children]
+            parts = [part for part, _ in built]
+            return (Chain if kind == "chain" else Group)(*parts), (kind, [tree for _, tree in built])
+
+        workflow, tree = build(shape)
+        self.flow = Flow(tree)
+        self.model = Protocol(self.flow, faults=0, kinds=frozenset())
+        self.gem = Gem(self.flow, faults=0, kinds=frozenset())
+        self.state: State = self.model.initial([RUBY_IDLE], 0)
+        self.receipts = 0
+        #: Step -> its payload as it was pushed; jid -> step; the model's barriers -> their ids.
+        self.payloads: dict[int, bytes] = {}
+        self.steps: dict[str, int] = {}
+        self.barriers: dict[int, str] = {}
+        self.expired: set[int] = set()
+        #: In-flight entries of the model whose process is to be taken for dead, or that no thread knows, by member.
+        self.owners: dict[int, str] = {}
+        self.doomed: set[str] = set()
+        self.ruby: RubyWorker | None = None
+        self.ruby_steps = 0
+        self.wrong = False
+        Workflow(workflow, broker=self.processes[0].broker).run()
+        self.state, _ = self.model.start(self.state)
+
+    # -- workers ----------------------------------------------------------------------
+
+    def process(self, number: int, condition: Callable[[Process], bool]) -> Process | None:
+        found = [process for process in self.processes if condition(process)]
+        return found[number % len(found)] if found else None
+
+    @rule(number=which, lose=st.sampled_from(["", "", "", "command", "reply"]))
+    def fetch(self, number: int, lose: str) -> None:
+        process = self.process(number, lambda p: p.message is None)
+        if process is None or not self.client.llen(f"queue:{QUEUE}"):
+            return
+        RecordingConnection.lose = lose
+        process.message = next(process.consumer)
+        RecordingConnection.lose = ""
+        assert process.message is not None, "there are jobs, and none was fetched"
+        process.members = set(process.broker.heartbeat.members)
+        step = process.message.args[0]
+        self.receipts += 1
+        process.receipt = self.receipts
+        self.owners[process.receipt] = process.message.member
+        self.take(step, process.receipt)
+
+    def take(self, step: int, receipt: int) -> None:
+        state = self.state
+        flight = tuple(sorted((*state.flight, (receipt, step))))
+        self.state = state._replace(queue=without(state.queue, step), flight=flight)
+
+    @rule(number=which)
+    def begin(self, number: int) -> None:
+        process = self.process(number, lambda p: p.message is not None and not p.begun)
+        if process is None:
+            return
+        receipt = process.receipt
+        in_flight = receipt in dict(self.state.flight)
+        assert process.begin() == in_flight, "a job begins where, and only where, it is in flight"
+
+    @rule(number=which, lose=st.sampled_from(["", "", "", "command", "reply"]))
+    def finish(self, number: int, lose: str) -> None:
+        process = self.process(number, lambda p: p.begun)
+        if process is None:
+            return
+        step, receipt = process.message.args[0], process.receipt
+        state = self.state._replace(ended=self.state.ended | 1 << step)
+        planned, reply = 0, "PLAN"
+        while reply.startswith("PLAN"):
+            state, reply = self.model.advance(state, step, receipt, planned)
+            planned = int(reply.split()[1]) if reply.startswith("PLAN") else 0
+        if reply.startswith("EXPIRED"):
+            state, _ = self.model.fail(state, step, receipt, "dead", 0)
+        self.state = state
+        RecordingConnection.lose = lose
+        process.end()
+        RecordingConnection.lose = ""
+
+    @rule(number=which, last=st.booleans())
+    def fail(self, number: int, last: bool) -> None:
+        process = self.process(number, lambda p: p.begun)
+        if process is None:
+            return
+        self.receipts += 1
+        where, step = "dead" if last else "retry", process.message.args[0]
+        self.state, _ = self.model.fail(self.state, step, process.receipt, where, self.receipts)
+        process.end(Hopeless("for good") if last else ValueError("not now"))
+
+    @rule(number=which)
+    def requeue(self, number: int) -> None:
+        """A worker that shuts down gives back what it has not run."""
+        process = self.process(number, lambda p: p.message is not None)
+        if process is None:
+            return
+        step = process.message.args[0]
+        self.state, _ = self.model.recover(self.state, step, process.receipt)
+        process.consumer.requeue([process.message])
+        process.free()
+
+    # -- what befalls them --------------------------------------------------------------
+
+    @rule(number=which)
+    def crash(self, number: int) -> None:
+        """A process ends and leaves behind what it has in flight; another starts."""
+        process = self.process(number, lambda p: p.message is not None)
+        if process is None:
+            return
+        self.doomed |= process.members
+        process.broker.heartbeat.stop()
+        process.broker.connection.close()
+        self.processes[self.processes.index(process)] = Process(self.url)
+
+    @rule(number=which)
+    def suspect(self, number: int) -> None:
+        """A process that lives is silent for too long; it goes on as if nothing had happened."""
+        process = self.process(number, lambda p: p.message is not None)
+        if process is not None:
+            self.doomed |= process.members
+            other = next(p for p in self.processes if p is not process)
+            self.recover_with(other)
+
+    @rule(number=which)
+    def recover(self, number: int) -> None:
+        """A process beats: it recovers who is silent, and looks for jobs that none of its threads knows."""
+        self.recover_with(self.processes[number % len(self.processes)])
+
+    def recover_with(self, process: Process) -> None:
+        broker = process.broker
+        for member in sorted(self.doomed):
+            self.client.zadd("swf:workers", {member: time.time() - 3600}, xx=True)
+            broker.heartbeat.beat()
+            # How often a job was recovered has tests of its own.
+            for key in self.client.scan_iter("swf:recovered:*"):
+                self.client.delete(key)
+        broker.heartbeat.beat()
+        held = {p.receipt for p in self.processes}
+        for receipt, step in self.state.flight:
+            of = self.owners[receipt]
+            if of in self.doomed or (of in process.members and receipt not in held):
+                self.state, _ = self.model.recover(self.state, step, receipt)
+        broker.heartbeat.beat()
+        self.doomed = set()
+
+    @rule(number=which)
+    def again(self, number: int) -> None:
+        """The network delivers one of the last commands once more."""
+        self.deliver(RecordingConnection.sent[-1 - number % min(3, len(RecordingConnection.sent))])
+
+    @rule(number=which)
+    def late(self, number: int) -> None:
+        """The network delivers any command that was ever sent once more."""
+        self.deliver(RecordingConnection.sent[number % len(RecordingConnection.sent)])
+
+    def deliver(self, command: Sequence[Any]) -> None:
+        keys = [str(key) for key in command[3 : 3 + int(command[2])]]
+        is_fetch = len(keys) > 2 and keys[0] == f"queue:{QUEUE}" and keys[1].startswith("swf:inflight:")
+        if is_fetch and (next_one := self.client.lindex(f"queue:{QUEUE}", -1)) is not None:
+            # A second copy of a job beside the first in one hash would be a suspect after its recovery.
+            member, step = keys[1].removeprefix("swf:inflight:"), json.loads(next_one)["args"][0]
+            if (member, step) in {(self.owners[r], s) for r, s in self.state.flight}:
+                return
+            before: Any = self.client.hlen(keys[1])
+            self.client.execute_command(*command)
+            if self.client.hlen(keys[1]) > before:
+                # No thread knows of it; a beat finds it.
+                self.receipts += 1
+                self.owners[self.receipts] = member
+                self.take(step, self.receipts)
+            return
+        self.client.execute_command(*command)
+
+    # -- what comes from outside -------------------------------------------------------------
+
+    @rule(number=which)
+    def duplicate(self, number: int) -> None:
+        """A job is delivered twice.  Not one of Ruby's: the plain gem counts it twice."""
+        steps = [step for step in sorted(self.payloads) if not self.ruby_steps >> step & 1]
+        if steps:
+            step = steps[number % len(steps)]
+            self.client.lpush(f"queue:{QUEUE}", self.payloads[step])
+            queue = tuple(sorted((*self.state.queue, step)))
+            self.state = self.state._replace(queue=queue, jobs=self.state.jobs + 1)
+
+    @rule(number=which, whole=st.booleans())
+    def expire(self, number: int, whole: bool) -> None:
+        """A barrier expires, or its second key a moment before it.  Not one that a Ruby worker is about to count."""
+        ruby = self.state.workers[0][1]
+        counted = {callback.barrier for callback in self.flow.stacks[ruby]} if ruby != NOBODY else set()
+        found = [b for b in sorted(self.barriers) if b not in self.expired and b not in counted]
+        if not found or (self.ruby is not None and self.ruby.writes):
+            return
+        barrier = found[number % len(found)]
+        self.expired.add(barrier)
+        name = self.barriers[barrier]
+        if whole:
+            self.client.delete(name, f"{name}_ran", f"{name}:u")
+            self.state = self.model.set_barrier(self.state, barrier, NO_BARRIER)
+        else:
+            self.client.delete(f"{name}_ran")
+            value, _, units = self.state.barriers[barrier]
+            self.state = self.model.set_barrier(self.state, barrier, (value, None, units))
+
+    @rule(number=which)
+    def promote(self, number: int) -> None:
+        """All that waits in schedule and retry is due."""
+        for name in ("schedule", "retry"):
+            for member in self.client.zrange(name, 0, -1):
+                self.client.zadd(name, {member: 1.0})
+        self.processes[number % len(self.processes)].broker.poller.poll()
+        for step, failure in self.state.retry:
+            self.state = self.model.promote(self.state, step, failure)
+
+    @rule(number=which)
+    def retry_by_hand(self, number: int) -> None:
+        """As Sidekiq's Web UI does: out of dead, and pushed."""
+        found: list[Any] = self.client.zrange("dead", 0, -1)
+        if found:
+            member = found[number % len(found)]
+            job = json.loads(member)
+            if "retry_count" in job:
+                job["retry_count"] -= 1
+            self.client.zrem("dead", member)
+            self.client.sadd("queues", QUEUE)
+            self.client.lpush(f"queue:{QUEUE}", json.dumps(job))
+            step = job["args"][0]
+            queue = tuple(sorted((*self.state.queue, step)))
+            self.state = self.state._replace(dead=without(self.state.dead, step), queue=queue)
+
+    # -- plain Ruby --------------------------------------------------------------------------
+
+    @precondition(lambda self: self.ruby is None)
+    @rule(number=which)
+    def ruby_takes(self, number: int) -> None:
+        """A plain Ruby worker takes a job that is nowhere else: the gem does not know what it has counted."""
+        state, found = self.state, []
+        places = [*state.queue, *state.dead, *(s for _, s in state.flight), *(s for s, _ in state.retry)]
+        for payload in self.client.lrange(f"queue:{QUEUE}", 0, -1):
+            step = json.loads(payload)["args"][0]
+            gone = {callback.barrier for callback in self.flow.stacks[step]} & self.expired
+            if places.count(step) == 1 and not state.counted >> step & 1 and not gone:
+                found.append((step, payload))
+        if not found:
+            return
+        step, payload = found[number % len(found)]
+        self.client.lrem(f"queue:{QUEUE}", 1, payload)
+        self.ruby = RubyWorker(payload)
+        self.ruby_steps |= 1 << step
+        taken = state._replace(queue=without(state.queue, step))
+        self.state = self.model.set_worker(taken, 0, ("ruby run", step, 0, 0))
+
+    @precondition(lambda self: self.ruby is not None)
+    @rule()
+    def ruby_goes_on(self) -> None:
+        """The Ruby worker sends its next command."""
+        ruby = self.ruby
+        assert ruby is not None
+        what, _, _, number = self.state.workers[0]
+        ((_, after),) = self.gem.of_worker(self.state, 0, self.state.workers[0])
+        if what == "ruby decr":
+            self.client.decr(ruby.stack[number][0])
+        elif what == "ruby incrby":
+            self.client.incrby(f"{ruby.stack[number][0]}_ran", 1)
+            if after.workers[0][0].startswith("ruby plan"):
+                made = self.flow.plans[int(after.workers[0][0].split()[-1])].barriers
+                names = ruby.enqueue(number)
+                self.barriers.update(zip((barrier for barrier, _ in made), names, strict=True))
+        elif what.startswith("ruby plan"):
+            self.client.execute_command(*ruby.writes.pop(0))
+        self.state = after
+        if after.workers[0] == RUBY_IDLE:
+            assert not ruby.writes
+            self.ruby = None
+
+    # -- what must hold ------------------------------------------------------------------------
+
+    @invariant()
+    def the_server_and_the_model_agree(self) -> None:
+        if not self.processes or self.wrong:
+            return
+        self.wrong = True
+        state = self.state
+        assert state.problem == ""
+        assert self.model.places(state) == ""
+        assert self.places() == {
+            "queue": list(state.queue),
+            "flight": sorted(step for _, step in state.flight),
+            "retry": sorted(step for step, _ in state.retry),
+            "dead": list(state.dead),
+        }
+        for barrier, name in self.barriers.items():
+            assert self.barrier(name) == state.barriers[barrier], self.flow.labels[barrier]
+        for key in self.client.keys():
+            assert PERMANENT.fullmatch(key.decode()) or self.client.ttl(key) > 0, key
+        self.wrong = False
+
+    def places(self) -> dict[str, list[int]]:
+        """The steps in each place, as often as they are there."""
+        found: dict[str, list[bytes]] = {name: list(self.client.zrange(name, 0, -1)) for name in ("retry", "dead")}
+        found["queue"] = [*self.client.lrange(f"queue:{QUEUE}", 0, -1), *self.client.zrange("schedule", 0, -1)]
+        found["flight"] = []
+        for key in self.client.keys("swf:inflight:*"):
+            found["flight"] += self.client.hvals(key)
+        for payloads in found.values():
+            for payload in payloads:
+                self.learn(payload)
+        return {
+            name: sorted(json.loads(payload)["args"][0] for payload in payloads) for name, payloads in found.items()
+        }
+
+    def learn(self, payload: bytes) -> None:
+        job = json.loads(payload)
+        step = job["args"][0]
+        assert self.steps.setdefault(job["jid"], step) == step
+        if step not in self.payloads:
+            self.payloads[step] = payload
+            stack = job.get("workflow_completion_callbacks", [])
+            assert len(stack) == len(self.flow.stacks[step])
+            for callback, (name, _, _) in zip(self.flow.stacks[step], reversed(stack)):
+                assert self.barriers.setdefault(callback.barrier, name) == name
+
+    def barrier(self, name: str) -> tuple[int | None, int | None, int]:
+        value, ran = self.client.mget(name, f"{name}_ran")
+        units = 0
+        ids = {id: barrier for barrier, id in self.barriers.items()}
+        for unit in self.client.smembers(f"{name}:u"):
+            text = unit.decode()
+            units |= 1 << self.steps[text] if text in self.steps else self.flow.unit(ids[text])
+        return (None if value is None else int(value), None if ran is None else int(ran), units)
+
+    def teardown(self) -> None:
+        """Let all workers finish; then each step is done, or one that it waits for is in dead."""
+        try:
+            if self.processes and not self.wrong:
+                self.finish_all()
+        finally:
+            for process in self.processes:
+                process.broker.close()
+            self.client.close()
+
+    def finish_all(self) -> None:
+        for _ in range(1000):
+            while self.ruby is not None:
+                self.ruby_goes_on()
+            self.promote(0)
+            self.recover(0)
+            self.recover(1)
+            if not self.state.queue and not any(p.message for p in self.processes):
+                break
+            for number in range(len(self.processes)):
+                self.fetch(number, "")
+            for _ in self.processes:
+                self.begin(0)
+                self.finish(0, "")
+            self.the_server_and_the_model_agree()
+        self.the_server_and_the_model_agree()
+        assert self.model.ending(self.state) in ("done", "dead")
+
+
+def test_the_package_does_what_the_model_says(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL")
+
+    class OnThisServer(Machine):
+        url = redis_url
+
+    run_state_machine_as_test(
+        OnThisServer,
+        settings=settings(
+            deadline=None,
+            derandomize=not EXAMPLES,
+            max_examples=EXAMPLES or 60,
+            stateful_step_count=50,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )

@@ -14,7 +14,6 @@ CASES ?=
 MUTANTS ?=
 SWEEP ?=
 MODEL ?=
-# Of `make interop` and `make web-ui`: 7 or 8.
 # Of `make soak`.
 MINUTES ?= 10
 SOAK ?=
@@ -23,7 +22,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases mutants interop web-ui check format bench clean sweep fuzz soak model state-machine
+.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz interop soak web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -99,6 +98,15 @@ bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--
 fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
+dist: $(VENV)/.installed-release ## Build the sdist and the wheel, the same bytes for the same commit
+	@$(BIN)/python -m tests.release.build
+
+reproducible: $(VENV)/.installed-release ## Build the sdist and the wheel twice, and compare their bytes
+	@$(BIN)/python -m tests.release.reproducible
+
+audit: $(VENV)/.installed-release ## Ask for known vulnerabilities of what the package needs
+	@$(BIN)/python -m tests.release.audit
+
 clean: ## Remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -128,4 +136,8 @@ $(VENV)/.installed-cases: $(VENV)/.installed
 
 $(VENV)/.installed-web-ui: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web-ui]'
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@

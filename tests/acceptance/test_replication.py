@@ -290,19 +290,23 @@ def test_a_connection_lost_in_the_wait_is_waited_for_again(stopped: Pair) -> Non
     broker.close()
 
 
-def test_a_server_that_becomes_a_replica_in_the_wait(stopped: Pair) -> None:
+def test_a_server_that_becomes_a_replica_in_the_wait(servers: Pair) -> None:
     """UNBLOCKED: the push may be undone, so it is made again, at whatever server is found then."""
-    broker = broker_of(stopped, BOTH)
-    thread, outcome = in_background(lambda: actor_of(broker).send(1))
-    waiting(stopped.primary.client)
-    stopped.primary.client.replicaof("127.0.0.1", 1)
+    broker = broker_of(servers, BOTH)
+    note = actor_of(broker)
+    # It knows the script, which its repetition then passes without a write.
+    note.send(1)
+    servers.replica.signal(signal.SIGSTOP)
+    thread, outcome = in_background(lambda: note.send(2))
+    waiting(servers.primary.client)
+    servers.primary.client.replicaof("127.0.0.1", 1)
     try:
         thread.join(20)
         # The address is fixed here: it is the same server, which now refuses.
         assert isinstance(outcome[0], ConnectionClosed)
         assert "READONLY" in str(outcome[0])
     finally:
-        stopped.primary.client.replicaof("no", "one")
+        servers.primary.client.replicaof("no", "one")
     broker.close()
 
 

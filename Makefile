@@ -11,13 +11,18 @@ DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
 CASES ?=
+MUTANTS ?=
+SWEEP ?=
 MODEL ?=
-# Of `make interop` and `make web-ui`: 7 or 8.
+# Of `make soak`.
+MINUTES ?= 10
+SOAK ?=
+# Of `make interop`, `make soak` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases interop web-ui model state-machine check format bench clean
+.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz interop soak web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -47,14 +52,24 @@ dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-wor
 cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a redis-server of its own (CASES="gevent tenant")
 	@$(BIN)/python -m tests.cases $(CASES)
 
+mutants: $(VENV)/.installed ## Break each line that a guarantee rests on, and see a test fail (MUTANTS="--only gate")
+	@$(BIN)/python -m tests.mutants $(MUTANTS)
+
+sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP="--scenario chain --quick")
+	@$(BIN)/python -m tests.sweep $(SWEEP)
+
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.
 RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
-interop web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+interop soak web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
 
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
+
+# Needs redis-server; the columns other than `companion` take a quarter of the time each.
+soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Redis for MINUTES=10 (SOAK="--quick")
+	@$(BIN)/python -m interop.soak --minutes $(MINUTES) $(SOAK)
 
 # Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
@@ -79,6 +94,18 @@ format: $(VENV)/.installed ## Format the code, and fix what can be fixed
 
 bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick", about a minute)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
+
+dist: $(VENV)/.installed-release ## Build the sdist and the wheel, the same bytes for the same commit
+	@$(BIN)/python -m tests.release.build
+
+reproducible: $(VENV)/.installed-release ## Build the sdist and the wheel twice, and compare their bytes
+	@$(BIN)/python -m tests.release.reproducible
+
+audit: $(VENV)/.installed-release ## Ask for known vulnerabilities of what the package needs
+	@$(BIN)/python -m tests.release.audit
 
 clean: ## Remove all that make has made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -109,4 +136,8 @@ $(VENV)/.installed-cases: $(VENV)/.installed
 
 $(VENV)/.installed-web-ui: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web-ui]'
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@

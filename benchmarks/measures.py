@@ -142,7 +142,7 @@ def group(jobs: int, repeats: int, scene: Scene) -> Figures:
     """From before a group is made until run() has returned: all its jobs are pushed."""
     taken: list[float] = []
     scene.peer.group(scene.peer.messages(2))
-    with scene.server.traffic(jobs * repeats) as traffic:
+    with scene.server.longest() as longest, scene.server.traffic(jobs * repeats) as traffic:
         for _ in range(repeats):
             messages = scene.peer.messages(jobs)
             gc.collect()
@@ -151,7 +151,7 @@ def group(jobs: int, repeats: int, scene: Scene) -> Figures:
             taken.append(time.monotonic() - began)
     if (waiting := scene.server.length(scene.peer.queue)) != jobs * repeats + 2:
         raise AssertionError(f"{waiting:,} jobs wait instead of {jobs * repeats + 2:,}")
-    return {"start": statistics.median(taken) * 1000, **traffic}
+    return {"start": statistics.median(taken) * 1000, **longest, **traffic}
 
 
 def measures(quick: bool) -> list[Measure]:
@@ -163,7 +163,7 @@ def measures(quick: bool) -> list[Measure]:
     throughput_jobs, send_jobs, latency_jobs = (2_000, 500, 15) if quick else (20_000, 5_000, 100)
     rate = {"rate": Figure("rate", "jobs/s", higher_is_better=True)}
     step = {"step": Figure("time a step", "ms")}
-    start = {"start": Figure("time to start", "ms")}
+    start = {"start": Figure("time to start", "ms"), "longest": Figure("longest command", "ms")}
     found = [
         Measure(
             "throughput",
@@ -187,7 +187,7 @@ def measures(quick: bool) -> list[Measure]:
         title = f"chain of {steps:,} no-op steps"
         take = partial(chain, steps, repeats)
         found.append(Measure(f"chain-{steps}", title, step, steps, rounds(full), take, quick=steps < 1000))
-    for jobs, repeats, full in ((1000, 3, 5), (10_000, 1, 3)):
+    for jobs, repeats, full in ((1000, 3, 5), (10_000, 1, 3), (100_000, 1, 1)):
         title = f"group of {jobs:,}, until run() has returned"
         take = partial(group, jobs, repeats)
         found.append(Measure(f"group-{jobs}", title, start, jobs, rounds(full), take, quick=jobs < 10_000))

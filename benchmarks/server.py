@@ -77,6 +77,20 @@ class Server:
         for name, count in self._read().items():
             per_job[name] = (count - before[name] - self._cost[name]) / jobs
 
+    @contextmanager
+    def longest(self) -> Iterator[dict[str, float]]:
+        """The longest command meanwhile, in ms (0 for less than 1), filled in at the end.
+
+        A script counts as one command; nothing else is served while it runs.
+        """
+        found: dict[str, float] = {}
+        self._client.config_set("slowlog-log-slower-than", 1000)
+        self._client.config_set("slowlog-max-len", 10_000)
+        self._client.slowlog_reset()
+        yield found
+        entries: list[dict[str, Any]] = self._client.slowlog_get(10_000)
+        found["longest"] = max((entry["duration"] / 1000 for entry in entries), default=0.0)
+
     def length(self, key: str) -> int:
         """How many elements a list has."""
         return int(self._client.llen(key))

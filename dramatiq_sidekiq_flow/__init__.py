@@ -8,6 +8,7 @@ from .middleware import WorkflowMiddleware
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
 from .store.memory import RedisHashMemory
+from .store.replication import Replication
 from .typed.actor import TypedActor, actor
 from .typed.ruby import RubyJob
 from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
@@ -33,6 +34,7 @@ __all__ = [
     "Prometheus",
     "RedisCallbackStorage",
     "RedisHashMemory",
+    "Replication",
     "RubyJob",
     "SidekiqBroker",
     "Templates",

@@ -128,6 +128,21 @@ class NoCurrentRun(FlowError):
     """This needs the run that the current actor belongs to, and there is none."""
 
 
+class NotReplicated(FlowError):
+    """A job or a run is in Redis, and fewer replicas than wanted have confirmed it in time.
+
+    Do not send it again: it runs.  ``value`` is the jid or the run id.
+
+    Attributes:
+      wanted, got: Numbers of replicas.
+    """
+
+    def __init__(self, message: str, value: Any = None, *, wanted: int = 0, got: int = 0) -> None:
+        super().__init__(message, value)
+        self.wanted = wanted
+        self.got = got
+
+
 # -- what happened to a job ---------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from .errors import ConfigurationError
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage
 from .store.memory import RedisHashMemory
+from .store.replication import Replication
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
@@ -69,6 +70,8 @@ class WorkflowMiddleware(Middleware):
         Jobs of either gem are read; a run goes on as it began.
       url, client: Of the Sidekiq Redis, where the broker is not a SidekiqBroker:
         barriers, memory and Ruby's queues are there.
+      replication: How many of its replicas must have what is written there, as
+        for a SidekiqBroker.
       bridge: On such a broker, what Ruby pushes for its actors is brought
         over by each worker process, from the queues that it consumes; False
         leaves that to other processes, and names say which queues.
@@ -95,6 +98,7 @@ class WorkflowMiddleware(Middleware):
         client: redis.Redis | None = None,
         bridge: bool | Iterable[str] = True,
         inherit: Iterable[str] = (),
+        replication: Replication | None = None,
     ) -> None:
         _check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
         self.memory = memory
@@ -105,7 +109,7 @@ class WorkflowMiddleware(Middleware):
         self.barriers = barriers
         self.callback_storage = callback_storage
         self.inherit = _inherited(inherit)
-        self.url, self.client = url, client
+        self.url, self.client, self.replication = url, client, replication
         self.bridge = bridge if isinstance(bridge, bool) else frozenset(bridge)
         self._relay: Relay | None = None
         self._lock = threading.Lock()
@@ -119,8 +123,10 @@ class WorkflowMiddleware(Middleware):
         if not isinstance(broker, SidekiqBroker):
             self.completion_of(broker)
             return
-        if self.url is not None or self.client is not None:
-            raise ConfigurationError("A SidekiqBroker has its own Redis; leave url and client to it.", broker)
+        if any(given is not None for given in (self.url, self.client, self.replication)):
+            raise ConfigurationError(
+                "A SidekiqBroker has its own Redis; leave url, client and replication to it.", broker
+            )
         broker.completion = self._complete(broker, Completion)
 
     def completion_of(self, broker: dramatiq.Broker) -> Relay:
@@ -141,7 +147,8 @@ class WorkflowMiddleware(Middleware):
                     )
                 if getattr(broker, "confirm_delivery", True) is False:
                     _logger.warning("Without RabbitmqBroker(confirm_delivery=True), steps may be lost on their way.")
-                self._relay = self._complete(Gateway(broker, self.url, client=self.client), Relay)
+                gateway = Gateway(broker, self.url, client=self.client, replication=self.replication)
+                self._relay = self._complete(gateway, Relay)
             if self._relay.local is not broker:
                 raise NotReady("This WorkflowMiddleware serves another broker; each needs one of its own.", broker)
             return self._relay

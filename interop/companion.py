@@ -23,6 +23,7 @@ SCRIPTS = (
     "extend",
     "fail",
     "fetch",
+    "pour",
     "promote",
     "read_callbacks",
     "recover",

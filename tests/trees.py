@@ -35,19 +35,25 @@ def random_shape(rng: random.Random, depth: int) -> Shape:
     return (kind, [random_shape(rng, depth - 1) for _ in range(rng.randrange(0, 4))])
 
 
-def build(shape: Shape, job: Callable[[int], Any], unit: int = 1) -> tuple[Any, int]:
+def build(
+    shape: Shape,
+    job: Callable[[int], Any],
+    unit: int = 1,
+    kinds: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] = (Chain, Group, WithDelay),
+) -> tuple[Any, int]:
     """The workflow of a shape, whose jobs are ``job(0)``, ``job(1)``... in order; and how many there are.
 
-    Its delays are in ``unit`` milliseconds.
+    Its delays are in ``unit`` milliseconds.  ``kinds`` make its chains, groups and delays.
     """
+    chain, group, delayed = kinds
     numbers = itertools.count()
 
     def node(shape: Shape) -> Any:
         if shape == "job":
             return job(next(numbers))
         if shape[0] == "delay":
-            return WithDelay(node(shape[2]), timedelta(milliseconds=shape[1] * unit))
-        return (Chain if shape[0] == "chain" else Group)(*map(node, shape[1]))
+            return delayed(node(shape[2]), timedelta(milliseconds=shape[1] * unit))
+        return (chain if shape[0] == "chain" else group)(*map(node, shape[1]))
 
     tree = node(shape)
     return tree, next(numbers)

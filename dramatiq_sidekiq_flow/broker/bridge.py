@@ -65,7 +65,9 @@ class Bridge:
         if not self._threads:
             self._stop = threading.Event()
             try:
-                for warning in server.inspect(self.gateway.connection):
+                warnings = server.inspect(self.gateway.connection)
+                warnings += server.look_at_replicas(self.gateway.connection, self.gateway.replication)
+                for warning in warnings:
                     self.logger.warning(warning)
             except LOST as e:
                 self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)

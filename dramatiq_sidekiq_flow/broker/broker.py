@@ -15,9 +15,10 @@ from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
-from ..errors import ConfigurationError, PayloadError, WrongType
+from ..errors import ConfigurationError, FlowError, NotReplicated, PayloadError, WrongType
 from ..store import keys, processes, queues, sets, workers
 from ..store.connection import FAULTS, LOST, Connection, connect
+from ..store.replication import OFF, Replication, ReplicaWait, Unconfirmed
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
@@ -89,6 +90,8 @@ class SidekiqBroker(dramatiq.Broker):
       tag, labels: Shown there beside its name.
       metrics: Whose layout of metrics to write: ``7``, ``8``, ``both``,
         ``off``, or ``auto``: that of the Sidekiq processes that run.
+      replication: How many replicas must have what is sent, and what is
+        acknowledged.  None by default: the primary is enough.
       **options: Passed to the redis-py client.
     """
 
@@ -111,17 +114,25 @@ class SidekiqBroker(dramatiq.Broker):
         tag: str = "",
         labels: Iterable[str] = ("python",),
         metrics: str = "auto",
+        replication: Replication | None = None,
         **options: Any,
     ) -> None:
         if client is not None:
             self.connection = Connection(client)
         else:
             url = url or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
-            if url.startswith("embedded://"):
-                from .. import embedded  # only demos and tests need it
+            try:
+                if url.startswith("embedded://"):
+                    from .. import embedded  # only demos and tests need it
 
-                url = embedded.resolve_url(url)
-            self.connection = connect(url, **options)
+                    url = embedded.resolve_url(url)
+                self.connection = connect(url, **options)
+            except FlowError:
+                # A log that shows the locals of a traceback is not to show the password in it.
+                url, options = None, {}
+                raise
+        self.replication = self._checked(replication)
+        self.connection.replicas = ReplicaWait(self.replication.push, self.replication.timeout)
         self._pid = os.getpid()
         self.availability = Availability()
         self.log_limit = LogLimit()
@@ -132,9 +143,9 @@ class SidekiqBroker(dramatiq.Broker):
         few = self.connection.most is not None and self.connection.most < ENOUGH
         self.fetching = self.connection if few else self.connection.lane(FETCHING)
         self.waiter = Waiter(self.connection)
-        self.commit = GroupCommit(self.connection.lane(), self.availability)
         beating = self.connection.lane(1 if few else 2)
         self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000, self.availability)
+        self.commit = self._new_commit()
         self.poller = Poller(beating, poll_interval / 1000, self.availability)
         self.server_check = ServerCheck(self)
         #: Failed jobs in flight that ``retry`` or ``dead`` could not take:
@@ -147,7 +158,7 @@ class SidekiqBroker(dramatiq.Broker):
             self._settle_aside,
         ]
         self.completion: Completion | None = None
-        #: What happens beside single jobs: recoveries, jobs that cannot be read.
+        #: What happens beside single jobs: recoveries, jobs that cannot be read, replicas that are missing.
         self.events = self.poller.events = self.heartbeat.events
         #: Called with the keys of each job that is pushed from here, and why:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
@@ -286,6 +297,7 @@ class SidekiqBroker(dramatiq.Broker):
           EncoderIgnored: if the application has set an encoder of its own.
           StepEnqueuedItself: for the message of the step that this thread works on.
           ConnectionClosed: when Redis cannot be reached.
+          NotReplicated: if the job was pushed, and too few replicas have it.
         """
         self.check_encoder()
         job = current_job()
@@ -297,18 +309,24 @@ class SidekiqBroker(dramatiq.Broker):
         if job is not None:
             fields = {**job.inherited(self.inherit), **fields}
         self.stamp(fields, "send")
+        unconfirmed: NotReplicated | None = None
         try:
             if delay is not None and delay > 0:
                 at = now + delay / 1000
-                queues.schedule(self.connection, at, codec.encode_payload(fields))
                 self.poller.nudge(delay / 1000)
+                queues.schedule(self.connection, at, codec.encode_payload(fields))
             else:
                 fields["enqueued_at"] = now
                 queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
+        except Unconfirmed as e:
+            # Pushed all the same: said when all else is done.
+            unconfirmed = e.of_job(message.message_id)
         except LOST as e:
             raise ConnectionClosed(e) from None
         mark_sent(message)
         self.emit_after("enqueue", message, delay)
+        if unconfirmed is not None:
+            raise unconfirmed
         return message
 
     def stamp(self, fields: dict[str, Any], why: str) -> None:
@@ -411,6 +429,26 @@ class SidekiqBroker(dramatiq.Broker):
                 continue
             self.set_aside.pop(key, None)
 
+    def _checked(self, replication: Replication | None) -> Replication:
+        if replication is None:
+            return OFF
+        if not isinstance(replication, Replication):
+            raise ConfigurationError(
+                f"replication must be a Replication, such as Replication(push=1), not {replication!r}.", replication
+            )
+        longest = int(self.connection.longest_wait * 1000)
+        if replication.timeout > longest:
+            raise ConfigurationError(
+                f"Replication(timeout={replication.timeout}) is longer than half of the socket's time limit, so the "
+                f"connection would count as lost: make it {longest} or less, or pass a longer socket_timeout.",
+                replication.timeout,
+            )
+        return replication
+
+    def _new_commit(self) -> GroupCommit:
+        replicas = ReplicaWait(self.replication.acknowledge, self.replication.timeout)
+        return GroupCommit(self.connection.lane(), self.availability, replicas, self.heartbeat.events)
+
     def _mind_fork(self) -> None:
         """In a forked child: begin with nothing of what the parent holds and runs."""
         if self._pid == os.getpid():
@@ -418,7 +456,7 @@ class SidekiqBroker(dramatiq.Broker):
         self._pid = os.getpid()
         self.windows.clear()
         self.set_aside, self.workers = {}, []
-        self.commit = GroupCommit(self.connection.lane(), self.availability)
+        self.commit = self._new_commit()
         self.tally = Tally()
         for part in (self.heartbeat, self.poller, self.processes):
             part.forget()

@@ -6,6 +6,12 @@ A job without a workflow is *done* without waiting: its acknowledgement is
 handed to whoever has the line, and the thread goes on with the next job.  A
 crash before it is sent means that the job runs again, which is what may
 happen anyway until Redis has answered.  Everything else waits for its reply.
+
+Where replicas are to have the acknowledgements, each round trip waits for them
+once, however many jobs it acknowledges.  With too few of them the worker goes
+on: the jobs are done, and Redis has it.  It then asks again after ten times as
+long as it has waited, so that missing replicas cost a worker a tenth of its time
+at most.
 """
 
 from __future__ import annotations
@@ -20,13 +26,20 @@ from dramatiq.logging import get_logger
 
 from ..store import queues
 from ..store.connection import LOST, Connection
+from ..store.replication import NO_WAIT, ReplicaWait, Shortage
 from ..store.scripts import Command
 from .availability import Availability
+from .events import Events, Unreplicated
+from .log_limit import LogLimit
 
 #: While more jobs are about to finish, this many are acknowledged together,
 #: or as many as have gathered within this time, in seconds.
 BATCH = 32
 BATCH_TIME = 0.005
+
+#: Where too few replicas have confirmed a round trip, how many times as long as
+#: was waited for them the next ones do not wait.
+PATIENCE = 10
 
 
 class _Entry:
@@ -40,9 +53,20 @@ class _Entry:
 
 
 class GroupCommit:
-    """Sends commands of many threads together.  Each must be safe to send twice."""
+    """Sends commands of many threads together.  Each must be safe to send twice.
 
-    def __init__(self, connection: Connection, availability: Availability) -> None:
+    Parameters:
+      replicas: Those that are to have what is sent.
+      events: Told when too few of them do.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        availability: Availability,
+        replicas: ReplicaWait = NO_WAIT,
+        events: Events | None = None,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
         self.availability = availability
@@ -54,6 +78,12 @@ class GroupCommit:
         #: Nobody else may come soon to take along what is done.
         self._pressing = False
         self._line = threading.Lock()
+        self._replicas = replicas
+        self._events = events or Events()
+        self._log_limit = LogLimit()
+        #: What was wrong when replicas were asked last, and when to ask again.
+        self._shortage: Shortage | None = None
+        self._ask_again = 0.0
 
     def run(self, command: Command) -> Any:
         """Send a command; its reply, or its error raised.
@@ -153,7 +183,7 @@ class GroupCommit:
         commands = [entry.command for entry in entries]
         commands += [queues.done(member, receipts) for member, receipts in finished.items()]
         try:
-            replies = self.connection.send(commands)
+            replies, asked = self._exchange(commands)
         except BaseException as e:
             # Also an interrupt (a time limit that fires late): what others
             # handed over stays, and who waits tries again.
@@ -173,7 +203,38 @@ class GroupCommit:
                 entry.error = reply
             entry.reply = reply
             entry.settled = True
+        if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
+            self._look_at_replicas(asked)
         self._keep_refused(finished, replies[len(entries) :])
+
+    def _exchange(self, commands: list[Command]) -> tuple[list[Any], list[Any]]:
+        """Send commands; their replies, and those of the question to the replicas."""
+        if not self._replicas.wanted or (self._shortage is not None and time.monotonic() < self._ask_again):
+            return self.connection.send(commands), []
+        replies, _ = self.connection.send_counted(commands, self._replicas.commands)
+        return replies[: len(commands)], replies[len(commands) :]
+
+    def _look_at_replicas(self, asked: list[Any]) -> None:
+        """Say when too few replicas have what was sent, and when they have it again.
+
+        Parameters:
+          asked: What they have answered; empty where they were not asked, for now.
+        """
+        before, shortage = self._shortage, self._shortage
+        if asked:
+            shortage = self._shortage = self._replicas.shortage(asked)
+            self._ask_again = time.monotonic() + PATIENCE * self._replicas.timeout / 1000
+        if shortage is None:
+            if before is not None:
+                self.logger.info("Acknowledgements are confirmed by enough replicas again.")
+            return
+        if self._log_limit.allows("replicas"):
+            self.logger.warning(
+                "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, jobs that are "
+                "done run again. Look at the replicas.",
+                shortage,
+            )
+        self._events.tell(Unreplicated(shortage))
 
     def _keep_refused(self, finished: dict[str, list[str]], replies: list[Any]) -> None:
         """Acknowledge again, later, what the server refused for now."""

@@ -268,12 +268,14 @@ class SidekiqConsumer(Consumer):
                 raise
             except FlowError as e:
                 what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
-                self.logger.error("Job %s %s, and is now in 'dead': %s", message.message_id, what, e)
+                text = "Job %s %s, and is now in 'dead': %s"
+                self.broker.log_burst(self.logger.error, text, message.message_id, what, e)
                 failure = killed(message.payload, self.queue_name, e)
                 message.stuff_exception(e)
             except Exception as e:
                 # A memory or a barrier of the application's own.
-                self.logger.error("Job %s is done, but could not go on, and is tried again.", message.message_id)
+                text = "Job %s is done, but could not go on, and is tried again: %s"
+                self.broker.log_burst(self.logger.error, text, message.message_id, e)
                 failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
                 message.stuff_exception(e)
         if failure is not None:

@@ -1,7 +1,8 @@
 """What happens beside single jobs, for those who count it.
 
 Dramatiq's hooks tell of each job that a worker runs.  What no hook tells of
-comes through here: jobs that were recovered, and jobs that could not be read.
+comes through here: jobs that were recovered, jobs that could not be read, and
+acknowledgements that too few replicas have.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import attrs
 from dramatiq.logging import get_logger
 
 from ..errors import FlowError
+from ..store.replication import Shortage
 
 
 @attrs.frozen
@@ -42,7 +44,18 @@ class Buried:
     error: FlowError | None = None
 
 
-Event = Recovered | Buried
+@attrs.frozen
+class Unreplicated:
+    """A round trip of acknowledgements that fewer replicas than wanted have confirmed.
+
+    Attributes:
+      shortage: How many have, and how many should.
+    """
+
+    shortage: Shortage
+
+
+Event = Recovered | Buried | Unreplicated
 
 
 class Events:

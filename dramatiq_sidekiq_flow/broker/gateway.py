@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dramatiq
 
+from ..store.replication import Replication
 from ..wire.dialect import NOOP_CLASSES
 from .broker import SidekiqBroker, _noop, _Undeclared
 from .message import actor_options
@@ -24,7 +25,7 @@ class Gateway(SidekiqBroker):
 
     Parameters:
       local: The broker that the actors are declared on.
-      url, client: Of the Sidekiq Redis, as for SidekiqBroker.
+      url, client, replication: Of the Sidekiq Redis, as for SidekiqBroker.
     """
 
     def __init__(
@@ -35,10 +36,16 @@ class Gateway(SidekiqBroker):
         client: redis.Redis | None = None,
         heartbeat_timeout: int = 60_000,
         poll_interval: int = 1_000,
+        replication: Replication | None = None,
     ) -> None:
         self.local = local
         super().__init__(
-            url, client=client, middleware=[], heartbeat_timeout=heartbeat_timeout, poll_interval=poll_interval
+            url,
+            client=client,
+            middleware=[],
+            heartbeat_timeout=heartbeat_timeout,
+            poll_interval=poll_interval,
+            replication=replication,
         )
         # The same mapping: an actor declared later is known here, too.
         self.actors = local.actors

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
-from ..store import keys, workers
+from ..errors import WrongType
+from ..store import fanouts, keys, workers
 from ..store.connection import LOST, Connection
 from ..wire.payload import Payload
 from .availability import Availability
@@ -58,6 +59,8 @@ class Heartbeat:
         #: What the windows of this process hold; None where it has none.
         self.in_flight: InFlight | None = None
         self._members: set[str] = set()
+        #: Fan-outs that cannot be pushed; each is logged once.
+        self._waiting_fanouts: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -117,6 +120,20 @@ class Heartbeat:
         if in_flight is not None:
             in_flight.reconcile(heard.more)
         self.recovery.recover_all(heard.dead)
+        if heard.fanouts:
+            self._pour()
+        # A process without a job has nothing else that says so.
+        self.availability.back()
+
+    def _pour(self) -> None:
+        """Push what fan-outs hold whose process has died, or was cut off from Redis, after their commit."""
+        for fanout_id in fanouts.pending(self.connection):
+            try:
+                fanouts.pour(self.connection, fanout_id)
+            except WrongType as e:
+                if fanout_id not in self._waiting_fanouts:
+                    self._waiting_fanouts.add(fanout_id)
+                    self.logger.error("%s", e)
 
     def recover(self, member: str) -> None:
         """Put back what a dead worker had in flight."""

@@ -42,6 +42,7 @@ class ServerCheck:
         self._done = False
         try:
             warnings = server.inspect(self.broker.connection)
+            warnings += server.look_at_replicas(self.broker.connection, self.broker.replication)
         except LOST as e:
             self.broker.availability.lost(e)
             return

@@ -30,7 +30,9 @@ def resolve_url(url: str) -> str:
     if not url.startswith("embedded://"):
         return url
     if url != "embedded://":
-        raise EmbeddedServerError(f"{url!r}: nothing follows embedded://.", url)
+        # What follows is not repeated, nor left to a log that shows locals: it may be a password.
+        url = ""
+        raise EmbeddedServerError("Write embedded:// alone: nothing follows it.")
     with _lock:
         if given := os.environ.get(URL_VARIABLE):
             return given

@@ -100,6 +100,9 @@ module SidekiqFlow::Companion
   # The class of what is not a job and was wrapped to be buried.
   MALFORMED = "MalformedPayload"
 
+  # Entries that a callback stack may have.
+  MAX_ENTRIES = 1000
+
   UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
   CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
@@ -458,6 +461,70 @@ module SidekiqFlow::Companion
     end
   end
 
+  # Fan-outs that are too large for one script: staged as a list that nobody
+  # knows, made part of the run by the script that advances it, then poured into
+  # the queues a part at a time. After a crash any process pours what is left.
+  module Fanouts
+    FANOUTS = "swf:fanouts"
+
+    # Elements and bytes of one part: what one script stages or pours.
+    PART_ELEMENTS = 1000
+    PART_BYTES = 1024 * 1024
+
+    # Seconds after which a list that nobody commits vanishes.
+    STAGE_TTL = 3600
+
+    # Fan-outs that one call goes on with.
+    AT_ONCE = 16
+
+    class << self
+      def key(id)
+        "swf:fanout:#{id}"
+      end
+
+      # Stages a list of elements (see stage.lua); its ID.
+      def stage(conn, elements)
+        id = SecureRandom.hex(12)
+        length = 0
+        parts(elements).each do |part|
+          Scripts.run(conn, "stage", [key(id), FANOUTS], [STAGE_TTL, id, length, *part])
+          length += part.size
+        end
+        id
+      end
+
+      # Pushes all that is left of the fan-outs that are committed.
+      def pour_all(conn, logger)
+        ids = conn.call("ZRANGE", FANOUTS, 0, AT_ONCE - 1)
+        ids.each { |id| pour(conn, logger, id) }
+      end
+
+      private
+
+      def pour(conn, logger, id)
+        loop do
+          outcome, of = Scripts.run(conn, "pour", [FANOUTS, key(id), "queues", "schedule"], [id, PART_ELEMENTS, PART_BYTES])
+          logger.error("The Redis key #{of.inspect} holds another type, so a fan-out waits. Remove it.") if outcome == "TYPE"
+          return unless outcome == "MORE"
+        end
+      end
+
+      def parts(elements)
+        found = [[]]
+        size = 0
+        elements.each do |element|
+          if found.last.size == PART_ELEMENTS || size >= PART_BYTES
+            found << []
+            size = 0
+          end
+          found.last << element
+          size += element.bytesize
+        end
+        found
+      end
+    end
+  end
+
   # This process, as all other workers see it: the zset swf:workers holds one
   # member HOST:PID:NONCE:QUEUE for each of its queues, with its last beat. The
   # same beat says who has been silent for too long; whoever hears it first puts
@@ -597,9 +664,10 @@ module SidekiqFlow::Companion
       return if members.empty?
 
       held = @lock.synchronize { members.map { |member| @held.count { |unit| unit.member == member } } }
-      stale, more = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *members.zip(held).flatten]) }
+      stale, more, fanouts = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *members.zip(held).flatten]) }
       more.each { |member| reconcile(member) }
       recover_all(stale)
+      redis { |conn| Fanouts.pour_all(conn, logger) } if fanouts == 1
     end
 
     private
@@ -1529,13 +1597,16 @@ module SidekiqFlow::Companion
 
       entries = SidekiqFlow::Companion.gem.configuration.callback_storage.retrieve(stored)
       raise InvalidCallbacks, "The callback stack is not an array" unless entries.is_a?(Array)
+      # Each is a barrier that one script looks at while Redis does nothing else.
+      raise InvalidCallbacks, "The callback stack has #{entries.size} entries, more than #{MAX_ENTRIES}" if entries.size > MAX_ENTRIES
 
       # Whatever storage the gem has here: other workers may write references.
       entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
       entries.map do |entry|
         barrier, remaining, propagate = entry
         # Barrier ids become Redis keys, so nothing but a UUID may pass.
-        unless barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash))
+        unless barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash)) &&
+            entry.size == 3 && [true, false].include?(propagate)
           raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}"
         end
         new(barrier, remaining, propagate)
@@ -1669,7 +1740,8 @@ module SidekiqFlow::Companion
 
     def whole(reference)
       delay = reference.fetch("delay", 0)
-      unless [reference["chain"], reference["sha"]].all?(SHA) && reference["at"].is_a?(Integer) && delay.is_a?(Numeric) && delay.finite?
+      at = reference["at"]
+      unless [reference["chain"], reference["sha"]].all?(SHA) && at.is_a?(Integer) && at.between?(0, 2**53) && Plan.delay?(delay)
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
       keep(reference)
@@ -1687,7 +1759,7 @@ module SidekiqFlow::Companion
         end
         references << following
         sha, text = value.split(":", 2)
-        children << JSON.parse(text)
+        children << stored_child(text, following)
         following = reference(following["chain"], following["at"] + 1, sha, reference.fetch("delay", 0))
       end
       unless following["sha"] == ""
@@ -1696,6 +1768,12 @@ module SidekiqFlow::Companion
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}
+    end
+
+    def stored_child(text, reference)
+      JSON.parse(text.to_s)
+    rescue JSON::JSONError, EncodingError
+      raise InvalidNode, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not JSON: #{text.inspect[0, 200]}"
     end
 
     # Prolongs the life of a chain whose run moves.
@@ -1780,7 +1858,7 @@ module SidekiqFlow::Companion
       loop do
         reply = SidekiqFlow::Companion.patiently(@unit.config.logger) { send_script }
         case reply[0]
-        when "DONE", "GONE" then return
+        when "DONE", "GONE" then return pour
         when "PLAN" then plan(reply[1])
         when "EXPIRED"
           raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
@@ -1788,7 +1866,7 @@ module SidekiqFlow::Companion
         when "TYPE"
           raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
         end
-        # STAGE: chunks vanished before they were committed; they are laid down again.
+        # STAGE: what was staged has vanished; it is staged again.
       end
     end
 
@@ -1796,6 +1874,16 @@ module SidekiqFlow::Companion
 
     def run_id
       SidekiqFlow::Companion.run_id(@job)
+    end
+
+    # The step has left flight: what is left of a fan-out is poured by the next
+    # beat of any process, where Redis is away now.
+    def pour
+      return unless @plan&.fanout?
+
+      @unit.config.redis { |conn| Fanouts.pour_all(conn, @unit.config.logger) }
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      Trouble.say(@unit.config.logger, error)
     end
 
     # For the callback of that number (1 is the top; 0: none).
@@ -1878,14 +1966,29 @@ module SidekiqFlow::Companion
   class Plan
     include Sidekiq::JobUtil
 
-    # A fan-out above these is laid down in chunks, then committed in one step,
-    # so that no single script holds Redis up for long. Chunks that nobody
-    # commits vanish.
-    MAX_JOBS_INLINE = 1000
+    # A plan with more jobs or barriers, or with more bytes, is staged first, so
+    # that no single script holds Redis up for long.
+    MAX_INLINE = 1000
     MAX_BYTES_INLINE = 1024 * 1024
-    STAGE_TTL = 3600
 
     MAX_DEPTH = 100
+
+    # Milliseconds: 31,000 years. Larger numbers are beyond what Redis counts.
+    MAX_DELAY = 10**15
+
+    NAME = ->(value) { value.is_a?(String) && value.length.between?(1, 255) }
+    SECONDS = ->(value) { value.is_a?(Numeric) && value.abs <= MAX_DELAY / 1000 }
+
+    # What a push reads, or the failure of what was pushed. They may be null.
+    READ_BY_PUSH = {
+      "jid" => NAME,
+      "retry" => ->(value) { value == true || value == false || value.is_a?(Integer) },
+      "retry_queue" => NAME,
+      "retry_for" => SECONDS,
+      "tags" => ->(value) { value.is_a?(Array) },
+      "wrapped" => NAME,
+      "memory_namespace" => ->(value) { value.is_a?(String) }
+    }.freeze
 
     class << self
       # Raises InvalidNode for a tree that could not be started. Better now than
@@ -1896,12 +1999,16 @@ module SidekiqFlow::Companion
         case node.is_a?(Hash) && node["__type__"]
         when "job" then check_job(node)
         when "with_delay"
-          raise InvalidNode, "This is not a delay: #{node["delay"].inspect[0, 200]}" unless node["delay"].is_a?(Numeric) && node["delay"].finite?
+          raise InvalidNode, "This is not a delay: #{node["delay"].inspect[0, 200]}" unless delay?(node["delay"])
 
           check(node["task"], depth + 1)
         when "chain", "group" then children(node).each { |child| check(child, depth + 1) }
         else raise InvalidNode, "This is not part of a workflow tree: #{node.inspect[0, 200]}"
         end
+      end
+
+      def delay?(value)
+        value.is_a?(Numeric) && value.abs <= MAX_DELAY
       end
 
       def completes_at_once?(node)
@@ -1913,11 +2020,13 @@ module SidekiqFlow::Companion
       end
 
       def check_job(node)
-        raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless node["class"].is_a?(String)
-        raise InvalidNode, "The args of #{node["class"][0, 200]} are not an array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
-        return if !node.key?("queue") || (node["queue"].is_a?(String) && !node["queue"].empty?)
+        raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless NAME.call(node["class"])
+        raise InvalidNode, "The args of #{node["class"]} are not an array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
+        raise InvalidNode, "The queue of #{node["class"]} is not a name: #{node["queue"].inspect[0, 200]}" unless NAME.call(node.fetch("queue", "-"))
+        raise InvalidNode, "The at of #{node["class"]} is not a time: #{node["at"].inspect[0, 200]}" unless SECONDS.call(node.fetch("at", 0))
 
-        raise InvalidNode, "The queue of #{node["class"][0, 200]} is not a name: #{node["queue"].inspect[0, 200]}"
+        name, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
+        raise InvalidNode, "The #{name} of #{node["class"]} cannot be read: #{node[name].inspect[0, 200]}" if name
       end
 
       # Seconds that barriers must live: all delays ahead, and a job's retries.
@@ -1963,19 +2072,22 @@ module SidekiqFlow::Companion
       start(node, stack, 0)
     end
 
-    # [keys, arguments] as _plan.lua reads them. Large plans are staged now.
+    # [keys, arguments] as _plan.lua reads them. A large plan is staged now.
     def writes
-      pushes, scheduled, chunks = @pushes, @scheduled, []
-      if pushes.sum { |_, jobs| jobs.size } + scheduled.size > MAX_JOBS_INLINE || bytes > MAX_BYTES_INLINE
-        chunks = pushes.flat_map { |queue, jobs| stage(queue, jobs.map { |job| [job] }) } + stage("", scheduled)
-        pushes, scheduled = {}, []
-      end
-      keys = [*@barriers.keys.flat_map { |id| [id, "#{id}_ran"] }, *pushes.keys.map { |queue| "queue:#{queue}" }, *chunks.map(&:last)]
-      arguments = [@barriers.size, *@barriers.values.flat_map { |value, ran| [value.zero? ? RELEASED_TTL : @ttl, value, ran] },
-        pushes.size, *pushes.flat_map { |queue, jobs| [queue, jobs.size, *jobs] },
-        scheduled.size, *scheduled.flatten,
-        chunks.size, *chunks.map(&:first)]
+      return staged if fanout?
+
+      keys = [*@barriers.keys.flat_map { |id| [id, "#{id}_ran"] }, *@pushes.keys.map { |queue| "queue:#{queue}" }]
+      arguments = [@barriers.size, *barriers.flat_map { |_, ttl, value, ran| [ttl, value, ran] },
+        @pushes.size, *@pushes.flat_map { |queue, jobs| [queue, jobs.size, *jobs] },
+        @scheduled.size, *@scheduled.flatten, 0]
       [keys, arguments]
+    end
+
+    # Whether it is too large for one script.
+    def fanout?
+      jobs = @pushes.sum { |_, pushed| pushed.size } + @scheduled.size
+      # A single job gains nothing: it is one element in any way.
+      [jobs, @barriers.size].max > MAX_INLINE || (jobs > 1 && bytes > MAX_BYTES_INLINE)
     end
 
     private
@@ -2095,23 +2207,25 @@ module SidekiqFlow::Companion
       @pushes.sum { |_, jobs| jobs.sum(&:bytesize) } + @scheduled.sum { |_, payload| payload.bytesize }
     end
 
-    # [queue, key] of each chunk. A score and its payload stay together.
-    def stage(queue, jobs)
-      chunks = []
-      size = 0
-      jobs.each do |job|
-        if chunks.empty? || chunks.last.size >= MAX_JOBS_INLINE || size >= MAX_BYTES_INLINE
-          chunks << []
-          size = 0
-        end
-        chunks.last << job
-        size += job.sum(&:bytesize)
-      end
-      chunks.map do |chunk|
-        key = "swf:stage:#{SecureRandom.hex(12)}"
-        @config.redis { |conn| Scripts.run(conn, "stage", [key], [STAGE_TTL, *chunk.flatten]) }
-        [queue, key]
-      end
+    # [id, ttl, value, ran] of each.
+    def barriers
+      @barriers.map { |id, (value, ran)| [id, value.zero? ? RELEASED_TTL : @ttl, value, ran] }
+    end
+
+    def staged
+      elements = elements_to_stage
+      id = @config.redis { |conn| Fanouts.stage(conn, elements) }
+      queues = @scheduled.empty? ? @pushes.keys : [*@pushes.keys, ""]
+      [[Fanouts.key(id), Fanouts::FANOUTS], [0, 0, 0, 1, id, elements.size, queues.size, *queues]]
+    end
+
+    # The list of stage.lua.
+    def elements_to_stage
+      [
+        *barriers.map { |id, ttl, value, ran| "b#{ttl} #{value} #{ran} #{id}" },
+        *@pushes.flat_map { |queue, jobs| ["q#{queue}", *jobs] },
+        *@scheduled.map { |at, payload| "s#{at} #{payload}" }
+      ]
     end
   end
 
@@ -2246,13 +2360,18 @@ __END__
 -- Shared by advance and start: reads a plan's arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
---                      then 1 per staged chunk (a list of payloads)
+--                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
 -- In ARGV, from a on:  number of barriers; per barrier: ttl, value, ran
 --                      number of queues;   per queue: name, n, n payloads
 --                      number of scheduled; per job: score, payload
---                      number of chunks;   per chunk: queue name ('' = the
---                      chunk holds pairs of score, payload for `schedule`)
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
+--
+-- A plan too large for one script was staged as a list (stage.lua).  Here it is
+-- only committed: the list lives from now on, and its ID is in `swf:fanouts`,
+-- so any process can push what it holds (pour.lua).
 --
 -- read_plan  -> plan, or nil and an error reply (nothing is written)
 -- write_plan -> writes it; every type was seen before, so nothing can fail
@@ -2268,7 +2387,7 @@ local function whole(text)
 end
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
-  local plan = {barriers = {}, queues = {}, chunks = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
+  local plan = {barriers = {}, queues = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
   for i = 1, n do
     plan.barriers[i] = {KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2]}
@@ -2287,16 +2406,21 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
   a = a + 2 * n
   n = tonumber(ARGV[a]); a = a + 1
-  for i = 1, n do
-    plan.chunks[i] = {KEYS[k], ARGV[a]}
-    local held = redis.call('TYPE', KEYS[k]).ok
-    if held == 'none' then return nil, {'STAGE', KEYS[k]} end
-    if held ~= 'list' then return nil, {'TYPE', KEYS[k]} end
-    if ARGV[a] ~= '' and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
-    local to, wanted = 'queue:' .. ARGV[a], 'list'
-    if ARGV[a] == '' then to, wanted = SCHEDULE, 'zset' end
-    if not type_is(to, wanted) then return nil, {'TYPE', to} end
-    k = k + 1; a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    local held = redis.call('TYPE', list).ok
+    if held ~= 'none' and held ~= 'list' then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      if ARGV[i] == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is('queue:' .. ARGV[i], 'list') then return nil, {'TYPE', 'queue:' .. ARGV[i]} end
+      end
+    end
+    plan.fanout = {list, fanouts, redis.call('TIME')[1], ARGV[a]}
   end
   return plan
 end
@@ -2316,14 +2440,9 @@ local function write_plan(plan)
   for first = plan.first_scheduled, plan.last_scheduled, 1000 do
     redis.call('ZADD', plan.SCHEDULE, unpack(ARGV, first, math.min(first + 999, plan.last_scheduled)))
   end
-  for _, c in ipairs(plan.chunks) do
-    local payloads = redis.call('LRANGE', c[1], 0, -1)
-    local command, to = 'LPUSH', 'queue:' .. c[2]
-    if c[2] == '' then command, to = 'ZADD', plan.SCHEDULE else redis.call('SADD', plan.QUEUES, c[2]) end
-    for first = 1, #payloads, 1000 do
-      redis.call(command, to, unpack(payloads, first, math.min(first + 999, #payloads)))
-    end
-    redis.call('DEL', c[1])
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout[1])
+    redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
   end
 end
 -- @file advance.lua
@@ -2345,7 +2464,7 @@ end
 --       recovered by another worker | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is no
---       whole number | {'STAGE', key} nothing written
+--       whole number | {'STAGE', key} nothing written: stage the plan again
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
@@ -2468,7 +2587,8 @@ return {'DONE'}
 --       pass over (they are known), per member of this process: its name, and
 --       how many jobs it holds ('' = do not look)
 -- Returns: {members without a beat for that long, 16 at most,
---       members of this process that have more in flight than they hold}
+--       members of this process that have more in flight than they hold,
+--       1 where fan-outs are not pushed to the end (see pour.lua), else 0}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
@@ -2494,7 +2614,7 @@ end
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local dead = string.format('(%.6f', now - timeout)
-return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more}
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('EXISTS', 'swf:fanouts')}
 -- @file begin.lua
 -- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
 -- Only jobs that had begun count when their worker dies.  Safe to send twice.
@@ -2572,7 +2692,8 @@ return {'DONE'}
 --       of many parts costs the client more than the jobs.  The receipts of the
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
---       Where the same base moved some before (sent twice), those.
+--       Where the same base moved some before (sent twice), those; none where
+--       the first of them has left flight since (delivered late).
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
@@ -2582,7 +2703,9 @@ local base, wanted = ARGV[2], tonumber(ARGV[3])
 local function reply(payloads, begun, suffix)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
+  -- A single one, which may be large, is not copied.
+  local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
+  return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
 for i, kind in ipairs({'list', 'hash', 'zset'}) do
@@ -2605,6 +2728,19 @@ for i = 1, wanted do
   before[i] = found
 end
 if before[1] then return reply(before, begun, suffix) end
+-- Sent twice, and delivered when the first of its jobs had left flight: the
+-- names of the others are taken, and their jobs would be overwritten.
+if redis.call('HLEN', KEYS[2]) > 0 then
+  for first = 2, wanted, 500 do
+    local names = {}
+    for i = first, math.min(first + 499, wanted) do
+      for _, state in ipairs({'', '?', '~'}) do names[#names + 1] = base .. ':' .. i .. state end
+    end
+    for _, payload in ipairs(redis.call('HMGET', KEYS[2], unpack(names))) do
+      if payload then return reply({}, 0, suffix) end
+    end
+  end
+end
 
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
 -- A key of another type pauses nothing.
@@ -2629,6 +2765,78 @@ for first = 1, #payloads, 500 do
   redis.call('HSET', KEYS[2], unpack(pairs_))
 end
 return reply(payloads, math.min(begun, #payloads), suffix)
+-- @file pour.lua
+-- Push the next part of a committed fan-out: its barriers come first, then its
+-- jobs in order.  Each call moves elements from the list to where they belong,
+-- so it may be sent twice, and by any number of processes at once.
+--
+-- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
+-- ARGV: ID, elements at most (2 or more), bytes after which no further ones are taken
+-- Returns: {'MORE'} | {'DONE'} nothing is left, or it is not committed
+--       | {'TYPE', key} nothing written
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local fanouts, list, QUEUES, SCHEDULE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+if not type_is(fanouts, 'zset') then return {'TYPE', fanouts} end
+if not redis.call('ZSCORE', fanouts, ARGV[1]) then return {'DONE'} end
+if not type_is(list, 'list') then return {'TYPE', list} end
+
+-- Reads. A part: {queue name, its payloads}.
+local barriers, parts, scheduled, part = {}, {}, {}, nil
+local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
+while read < most and bytes < most_bytes do
+  -- As many as may fit, by the size of those before; one element may be large.
+  local fit = read > 0 and math.floor((most_bytes - bytes) * read / bytes) or 1
+  local wanted = math.max(1, math.min(100, fit, most - read))
+  local elements = redis.call('LRANGE', list, read, read + wanted - 1)
+  for _, element in ipairs(elements) do
+    local kind = string.byte(element)
+    bytes = bytes + #element
+    if kind == 123 then -- {
+      part[2][#part[2] + 1] = element
+    elseif kind == 113 then -- q
+      part = {string.sub(element, 2), {}}
+      parts[#parts + 1] = part
+      if not type_is('queue:' .. part[1], 'list') then return {'TYPE', 'queue:' .. part[1]} end
+    elseif kind == 115 then -- s
+      local score, payload = string.match(element, '^s(%S+) (.*)$')
+      scheduled[#scheduled + 1] = score
+      scheduled[#scheduled + 1] = payload
+    else
+      barriers[#barriers + 1] = {string.match(element, '^b(%S+) (%S+) (%S+) (.*)$')}
+    end
+  end
+  read = read + #elements
+  if #elements < wanted then break end
+end
+if part and not type_is(QUEUES, 'set') then return {'TYPE', QUEUES} end
+if #scheduled > 0 and not type_is(SCHEDULE, 'zset') then return {'TYPE', SCHEDULE} end
+
+-- Writes. LTRIM passes when Redis is out of memory, and after it the rest does, too.
+redis.call('LTRIM', list, read, -1)
+for _, b in ipairs(barriers) do
+  redis.call('SETEX', b[4], b[1], b[2])
+  redis.call('SETEX', b[4] .. '_ran', b[1], b[3])
+end
+for _, found in ipairs(parts) do
+  redis.call('SADD', QUEUES, found[1])
+  for first = 1, #found[2], 1000 do
+    redis.call('LPUSH', 'queue:' .. found[1], unpack(found[2], first, math.min(first + 999, #found[2])))
+  end
+end
+for first = 1, #scheduled, 1000 do
+  redis.call('ZADD', SCHEDULE, unpack(scheduled, first, math.min(first + 999, #scheduled)))
+end
+if redis.call('EXISTS', list) == 1 then
+  if part then redis.call('LPUSH', list, 'q' .. part[1]) end
+  return {'MORE'}
+end
+redis.call('ZREM', fanouts, ARGV[1])
+return {'DONE'}
 -- @file promote.lua
 -- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
 -- goes to `dead`: never lost, never in the way.
@@ -2787,14 +2995,24 @@ for first = 1, #receipts, 1000 do
 end
 return #receipts
 -- @file stage.lua
--- Lay down one chunk of a large fan-out; advance or start commits it.
+-- Stage a part of a fan-out that is too large for one script; advance, start,
+-- count or release commits the whole (see _plan).
 --
--- KEYS: swf:stage:ID
--- ARGV: ttl in seconds, payloads
--- Returns: 1, or 0 where the chunk lies there already (sent twice)
+-- KEYS: swf:fanout:ID, 'swf:fanouts'
+-- ARGV: seconds until a list that is not committed vanishes, ID, how many
+--       elements the list has before this part, elements:
+--         bTTL VALUE RAN ID  a barrier
+--         qNAME              what follows goes to this queue
+--         {...               a payload
+--         sSCORE {...        a payload for `schedule`
+-- Returns: 1, also where the part is there already (sent twice) | 0 the list has
+--       vanished, or is committed (this part comes late)
 
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-for first = 2, #ARGV, 1000 do
+if redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end
+local length, before, parts = redis.call('LLEN', KEYS[1]), tonumber(ARGV[3]), #ARGV - 3
+if length == before + parts then return 1 end
+if length ~= before then return 0 end
+for first = 4, #ARGV, 1000 do
   redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])

@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from ..errors import CallbacksMissing, ConfigurationError
+from redis.exceptions import ResponseError
+
+from ..errors import CallbacksMissing, ConfigurationError, WrongType
 from ..wire import codec
 from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
 from ..wire.payload import RETRY_HORIZON
@@ -195,6 +197,7 @@ class StoredChains:
 
         Raises:
           CallbacksMissing: where it is gone.
+          WrongType: where its key is not a hash.
         """
         sha = reference["sha"]
         with self._lock:
@@ -254,7 +257,13 @@ class StoredChains:
         command = scripts.READ_CALLBACKS.command(
             (keys.callbacks(reference["chain"]),), (ttl + MARGIN, reference["at"], most, size)
         )
-        values: list[bytes] = self.connection.call(*command)
+        try:
+            values: list[bytes] = self.connection.call(*command)
+        except ResponseError as e:
+            if "WRONGTYPE" not in str(e):
+                raise
+            name = keys.callbacks(reference["chain"])
+            raise WrongType(f"The Redis key {name!r} is not a hash. Remove it.", name) from None
         if not values:
             raise _missing(reference)
         self._have_kept((reference["chain"],), now)

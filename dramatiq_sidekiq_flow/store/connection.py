@@ -23,6 +23,7 @@ from redis.retry import Retry
 from ..errors import ConfigurationError
 from . import scripts
 from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
+from .replication import NO_WAIT, ReplicaWait
 from .scripts import Command
 
 #: Seconds until a silent connection counts as lost, where the client says nothing.
@@ -47,6 +48,9 @@ class Connection:
     Parameters:
       client: Any redis-py client of one server (also ``Sentinel.master_for``).
     """
+
+    #: The replicas that :meth:`write` waits for.
+    replicas: ReplicaWait = NO_WAIT
 
     def __init__(self, client: redis.Redis) -> None:
         if client.get_encoder().decode_responses:
@@ -89,10 +93,15 @@ class Connection:
     @property
     def url(self) -> str:
         """Where it leads, without the password."""
-        options = self.client.connection_pool.connection_kwargs
+        pool = self.client.connection_pool
+        options = pool.connection_kwargs
+        database = options.get("db", 0) or 0
         if "path" in options:
             return f"unix://{options['path']}"
-        return f"redis://{options.get('host', '?')}:{options.get('port', '?')}/{options.get('db', 0) or 0}"
+        if hasattr(pool, "service_name"):
+            return f"sentinel://{pool.service_name}/{database}"
+        scheme = "rediss" if issubclass(pool.connection_class, redis.SSLConnection) else "redis"
+        return f"{scheme}://{options.get('host', '?')}:{options.get('port', '?')}/{database}"
 
     @property
     def longest_wait(self) -> float:
@@ -107,6 +116,19 @@ class Connection:
             raise reply
         return reply
 
+    def write(self, *command: scripts.Argument) -> Any:
+        """As :meth:`call`, for what makes jobs: waits for :attr:`replicas`, in the same round trip.
+
+        Raises:
+          Unconfirmed: if fewer replicas have confirmed it in time.
+        """
+        reply, *asked = self.send_counted((command,), self.replicas.commands)[0]
+        if isinstance(reply, Exception):
+            raise reply
+        if asked:
+            self.replicas.check(reply, asked)
+        return reply
+
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one write.  Errors of single ones are returned in place.
 
@@ -116,22 +138,29 @@ class Connection:
         """
         return self.send_counted(commands)[0]
 
-    def send_counted(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
-        """As :meth:`send`; also how often the commands were sent, 1 or 2."""
+    def send_counted(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> tuple[list[Any], int]:
+        """As :meth:`send`; also how often the commands were sent, 1 or 2.
+
+        Parameters:
+          last: More commands, which are always sent last: again behind each
+            command that is sent again.
+        """
         try:
-            replies = self._send(commands)
+            replies = self._send(commands, last)
         except PoolExhausted:
             raise
         except LOST:
             self._close_all()
-            return self._send(commands), 2
+            return self._send(commands, last), 2
         if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
             # After a failover the old connection leads to what is now a replica.
             self._close_all()
-            return self._send(commands), 2
+            return self._send(commands, last), 2
         return replies, 1
 
-    def _send(self, commands: Sequence[Command]) -> list[Any]:
+    def _send(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
+        if last:
+            commands = [*commands, *last]
         connection = self._take()
         clean = False
         try:
@@ -139,6 +168,8 @@ class Connection:
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if unknown:
                 whole = [scripts.with_source(commands[i]) for i in unknown]
+                whole += last
+                unknown += range(len(commands) - len(last), len(commands))
                 for i, reply in zip(unknown, self._exchange(connection, whole)):
                     replies[i] = reply
             clean = True
@@ -227,10 +258,29 @@ class Connection:
         self._give_permit()
 
     def open(self, **settings: Any) -> Any:
-        """Open a connection with the client's settings, and these in place of some of them."""
+        """Open a connection with the client's settings, and these in place of some of them.
+
+        Raises:
+          ServerUnavailable: if the server refuses the handshake for now.
+        """
         connection = self.client.connection_pool.connection_class(**{**self._settings(), **settings})
-        connection.connect()
+        try:
+            connection.connect()
+        except redis.RedisError as e:
+            error: Exception = self._without_password(e)
+            if isinstance(error, ResponseError):
+                error = classified(error)
+            # Without redis-py's frames, whose locals have the password, and which a log may show.
+            raise error.with_traceback(None) from None
         return connection
+
+    def _without_password(self, error: redis.RedisError) -> redis.RedisError:
+        """The error; a server that does not know AUTH or HELLO repeats their arguments in it."""
+        password = self.client.connection_pool.connection_kwargs.get("password")
+        text = str(error)
+        if not password or str(password) not in text:
+            return error
+        return type(error)(text.replace(str(password), "***"))
 
     def _settings(self) -> dict[str, Any]:
         """The client's settings; a time limit where it has none, and no retries beside ours."""
@@ -296,8 +346,17 @@ class _Lane(Connection):
 
 
 def connect(url: str, **options: Any) -> Connection:
-    """A connection to a URL (``redis://``, ``rediss://``, ``unix://``)."""
-    return Connection(redis.Redis.from_url(url, **options))
+    """A connection to a URL (``redis://``, ``rediss://``, ``unix://``).
+
+    Raises:
+      ConfigurationError: for what is not such a URL; it may hold a password, and is not repeated.
+    """
+    try:
+        client = redis.Redis.from_url(url, **options)
+    except (ValueError, TypeError) as e:
+        url, options = "", {}
+        raise ConfigurationError(f"The URL of the Redis cannot be used: {e}") from None
+    return Connection(client)
 
 
 __all__ = ["FAULTS", "LOST", "Connection", "ServerUnavailable", "connect"]

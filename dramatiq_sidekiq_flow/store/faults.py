@@ -70,8 +70,11 @@ def classified(error: redis.ResponseError) -> redis.RedisError:
 
 
 def is_of_the_connection(error: Exception) -> bool:
-    """Whether a new connection may lead to a server that accepts (a failover: READONLY, MASTERDOWN)."""
-    return isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))
+    """Whether a new connection may lead to a server that accepts (a failover: READONLY, MASTERDOWN, UNBLOCKED)."""
+    if isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError)):
+        return True
+    # A blocking command, when its server became a replica.
+    return str(error).startswith("UNBLOCKED")
 
 
 _NAMES = {

@@ -120,9 +120,17 @@ def producer(id: str) -> str:
     return f"swf:push:{id}"
 
 
-def stage(id: str) -> str:
-    """One chunk of a large fan-out, waiting for its commit."""
-    return f"swf:stage:{id}"
+#: Zset ID -> epoch seconds of its commit: fan-outs that are not pushed to the end.
+FANOUTS = "swf:fanouts"
+
+
+def fanout(id: str) -> str:
+    """List of what a large fan-out has still to push; until its commit it has a TTL."""
+    return f"swf:fanout:{id}"
+
+
+#: Written before each question to the replicas (``store/replication.py``).
+REPLICATED = "swf:replicated"
 
 
 #: What follows a receipt ``BASE:INDEX`` while the job is not known to have

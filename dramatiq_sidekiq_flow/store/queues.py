@@ -17,6 +17,7 @@ def push(connection: Connection, queue: str, payloads: Sequence[bytes]) -> None:
 
     Raises:
       redis.ResponseError: if the queue's key, or ``queues``, holds another type.
+      Unconfirmed: if it was done, and too few replicas have it.
     """
     _push(connection, keys.queue(queue), (queue, *payloads))
 
@@ -30,11 +31,13 @@ def _push(connection: Connection, key: str, arguments: Sequence[Argument]) -> No
     while True:
         producer = producers.take()
         command = scripts.PUSH.command((producer.key, keys.QUEUES, key), (producer.next(), *arguments))
-        (reply,), times = connection.send_counted((command,))
+        (reply, *asked), times = connection.send_counted((command,), connection.replicas.commands)
         if isinstance(reply, Exception):
             raise reply
         if reply or times > 1:
             producers.give_back(producer)
+            if asked:
+                connection.replicas.check(reply, asked)
             return
         # Sent once, and taken for a repetition: another process has the same
         # producer (a copy of a running machine). Push as a new one.
@@ -129,7 +132,8 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
     """What is left to do, all seen at one instant.
 
     Returns:
-      How many jobs a queue holds, waiting or in flight anywhere, and all
+      How many jobs a queue holds, waiting or in flight anywhere, and how many
+      fan-outs are still to be pushed to whatever queues; and all
       members of ``schedule`` and ``retry``, of whatever queue.
     """
     mine: list[str] = []
@@ -141,6 +145,7 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
                 ("ZRANGE", keys.WORKERS, 0, -1),
                 ("ZRANGE", keys.SCHEDULE, 0, -1),
                 ("ZRANGE", keys.RETRY, 0, -1),
+                ("ZCARD", keys.FANOUTS),
                 ("LLEN", keys.queue(queue)),
                 *(("HLEN", keys.in_flight(member)) for member in mine),
                 ("EXEC",),

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
-from . import keys, scripts
+from . import fanouts, keys, scripts
 from .connection import Connection
+from .fanouts import NewBarrier
 from .scripts import Argument, Command
 
-#: A fan-out above these is laid down in chunks first, then committed in one
-#: step, so that no single script holds Redis up for long.
-MAX_JOBS_INLINE = 1000
+#: A plan with more jobs or barriers, or with more bytes, is staged first, so
+#: that no single script holds Redis up for long.
+MAX_INLINE = 1000
 MAX_BYTES_INLINE = 1024 * 1024
-
-#: Chunks that nobody commits (a crash in between) vanish after this, in seconds.
-STAGE_TTL = 3600
-
-
-class NewBarrier(Protocol):
-    """See ``workflow.plan.NewBarrier``."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def value(self) -> int: ...
-    @property
-    def ran(self) -> int: ...
-    @property
-    def ttl(self) -> int: ...
 
 
 @attrs.frozen
 class Writes:
-    """A plan as the scripts take it: the keys and arguments of ``_plan.lua``."""
+    """A plan as the scripts take it: the keys and arguments of ``_plan.lua``.
+
+    Attributes:
+      fanout: ID of what :func:`fanouts.pour` pushes after the commit; empty where all is in the arguments.
+    """
 
     keys: tuple[str, ...]
     arguments: tuple[Argument, ...]
+    fanout: str = ""
 
 
-#: No barriers, queues, scheduled jobs or chunks.
+#: No barriers, queues, scheduled jobs or fan-out.
 NOTHING = Writes((), (0, 0, 0, 0))
 
 
@@ -66,14 +55,15 @@ def writes(
 ) -> Writes:
     """Prepare what a plan writes.  Large ones are staged now."""
     jobs = len(scheduled) + sum(map(len, pushes.values()))
-    chunks: list[tuple[str, str]] = []
-    if jobs > MAX_JOBS_INLINE or _bytes(pushes, scheduled) > MAX_BYTES_INLINE:
-        for queue, payloads in pushes.items():
-            chunks += _stage(connection, queue, payloads, MAX_JOBS_INLINE)
-        pairs = [part for at, payload in scheduled for part in (repr(at), payload)]
-        # An even chunk: a score and its payload stay together.
-        chunks += _stage(connection, "", pairs, 2 * MAX_JOBS_INLINE)
-        pushes, scheduled = {}, ()
+    # A single job gains nothing: it is one element in any way.
+    heavy = jobs > 1 and _bytes(pushes, scheduled) > MAX_BYTES_INLINE
+    if heavy or max(jobs, len(barriers)) > MAX_INLINE:
+        staged = fanouts.stage(connection, barriers, pushes, scheduled)
+        return Writes(
+            (keys.fanout(staged.id), keys.FANOUTS),
+            (0, 0, 0, 1, staged.id, staged.length, len(staged.queues), *staged.queues),
+            staged.id,
+        )
     arguments: list[Argument] = [len(barriers)]
     for barrier in barriers:
         arguments += (barrier.ttl, barrier.value, barrier.ran)
@@ -83,29 +73,14 @@ def writes(
     arguments.append(len(scheduled))
     for at, payload in scheduled:
         arguments += (repr(at), payload)
-    arguments += (len(chunks), *(queue for queue, _ in chunks))
+    arguments.append(0)
     names = [name for barrier in barriers for name in keys.barrier(barrier.id)[:2]]
     names += [keys.queue(queue) for queue in pushes]
-    names += [key for _, key in chunks]
     return Writes(tuple(names), tuple(arguments))
 
 
 def _bytes(pushes: Mapping[str, Sequence[bytes]], scheduled: Sequence[tuple[float, bytes]]) -> int:
     return sum(len(p) for ps in pushes.values() for p in ps) + sum(len(p) for _, p in scheduled)
-
-
-def _stage(connection: Connection, queue: str, parts: Sequence[Any], most: int) -> list[tuple[str, str]]:
-    chunks, start = [], 0
-    while start < len(parts):
-        end, size = start, 0
-        while end < len(parts) and end - start < most and (size < MAX_BYTES_INLINE or (end - start) % 2):
-            size += len(parts[end])
-            end += 1
-        key = keys.stage(secrets.token_hex(12))
-        connection.call(*scripts.STAGE.command((key,), (STAGE_TTL, *parts[start:end])))
-        chunks.append((queue, key))
-        start = end
-    return chunks
 
 
 def start(
@@ -117,9 +92,13 @@ def start(
     memory: tuple[str, int] = ("", 0),
     fields: Mapping[str, bytes] = {},
 ) -> list[Any]:
-    """Start a run: reply of ``start.lua``."""
+    """Start a run: reply of ``start.lua``.
+
+    Raises:
+      Unconfirmed: if it was done, and too few replicas have it.
+    """
     flat = [part for pair in fields.items() for part in pair]
-    reply: list[Any] = connection.call(
+    reply: list[Any] = connection.write(
         *scripts.START.command(
             (keys.run(run_id), memory[0], keys.QUEUES, keys.SCHEDULE, *plan.keys),
             (ttl, memory[1], len(fields), *flat, *plan.arguments),

@@ -45,6 +45,7 @@ FAIL = Script("fail")
 FETCH = Script("fetch")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+POUR = Script("pour")
 PROCESS = Script("process")
 PROMOTE = Script("promote")
 PUSH = Script("push")
@@ -71,6 +72,7 @@ ALL = (
     FETCH,
     FIRED,
     FLUSH,
+    POUR,
     PROCESS,
     PROMOTE,
     PUSH,

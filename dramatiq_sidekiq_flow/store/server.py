@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import ConfigurationError
 from .connection import Connection
-from .faults import ServerUnavailable
+from .faults import LOST, ServerUnavailable
+from .replication import Replication, ReplicaWait
 
 #: The oldest Redis with all commands that are sent here (LMOVE, RPOP with a count).
 OLDEST = (6, 2)
@@ -43,6 +44,30 @@ def inspect(connection: Connection) -> list[str]:
     if policy != "noeviction":
         return [f"maxmemory-policy is {policy!r}: Redis may throw jobs away. Set it to noeviction."]
     return []
+
+
+def look_at_replicas(connection: Connection, replication: Replication) -> list[str]:
+    """Try, at start, whether as many replicas as wanted confirm a write.
+
+    Returns:
+      Warnings for the log.
+
+    Raises:
+      redis.ConnectionError, redis.TimeoutError: as :func:`inspect`.
+    """
+    replicas = ReplicaWait(max(replication.push, replication.acknowledge), replication.timeout)
+    if not replicas.wanted:
+        return []
+    replies, _ = connection.send_counted((), replicas.commands)
+    if isinstance(replies[0], LOST):
+        raise replies[0]
+    shortage = replicas.shortage(replies)
+    if shortage is None:
+        return []
+    return [
+        f"A write at start was confirmed by {shortage}: send() and run() raise NotReplicated until that changes, if "
+        "they wait for as many. Look at the replicas (INFO replication); the Redis user needs +wait."
+    ]
 
 
 def _info(connection: Connection) -> dict[str, str]:

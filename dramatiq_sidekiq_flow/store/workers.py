@@ -31,10 +31,12 @@ class Beat:
     Attributes:
       dead: Members without a beat for too long, at most :data:`DEAD_AT_ONCE`.
       more: Members of this process that have more in flight than they hold.
+      fanouts: Committed fan-outs are not pushed to the end (``store.fanouts``).
     """
 
     dead: list[bytes]
     more: list[str]
+    fanouts: bool
 
 
 @attrs.frozen
@@ -72,8 +74,8 @@ def beat(connection: Connection, held: Mapping[str, int | None], timeout: float,
       skip: How many of the dead to pass over.
     """
     flat = [part for member, count in held.items() for part in (member, "" if count is None else count)]
-    dead, more = connection.call(*scripts.BEAT.command((keys.WORKERS,), (repr(timeout), skip, *flat)))
-    return Beat(dead, [member.decode() for member in more])
+    dead, more, fanouts = connection.call(*scripts.BEAT.command((keys.WORKERS,), (repr(timeout), skip, *flat)))
+    return Beat(dead, [member.decode() for member in more], bool(fanouts))
 
 
 def begin(connection: Connection, member: str, receipt: str) -> bool:

@@ -17,7 +17,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
-from ..broker.events import Buried, Recovered
+from ..broker.events import Buried, Recovered, Unreplicated
 from ..errors import BarrierExpired, ConfigurationError
 from ..wire.payload import seconds
 from .observer import JobObserver, Observed
@@ -163,6 +163,8 @@ class Prometheus(JobObserver):
             self._child(event.queue, "").outcomes["dead"].inc(event.dead)
         elif isinstance(event, Buried):
             self._child(event.queue, "").outcomes["dead"].inc()
+        elif isinstance(event, Unreplicated):
+            metrics.unreplicated.inc()
 
     def _child(self, queue: str, actor: str) -> _Children:
         child = self._children.get((queue, actor))
@@ -182,6 +184,7 @@ class _Metrics:
     advances: Any
     expired: Any
     recovered: Any
+    unreplicated: Any
     latency: Any
     duration: Any
     running: Any
@@ -205,6 +208,7 @@ class _Metrics:
             advances=counter("advances", "Steps that were done and went on with their workflow."),
             expired=counter("barrier_expired", "Steps whose workflow could not go on: its barrier was gone."),
             recovered=counter("recovered", "Jobs of dead workers that are in their queue again.", ("queue",)),
+            unreplicated=counter("unreplicated", "Round trips of acknowledgements that too few replicas have.", ()),
             latency=histogram("latency", "From the push to the start of a try."),
             duration=histogram("duration", "From the start of a try to its end."),
             running=prom.Gauge(

@@ -150,7 +150,7 @@ class Payload:
             except PayloadError as e:
                 raise type(e)(e.message, raw) from None
         kwargs: dict[str, Any] = {}
-        if name in NOOP_CLASSES and type(fields.get("wrapped")) is str:
+        if name in NOOP_CLASSES and fields.get("wrapped") is not None:
             name = fields["wrapped"]
             _check_name(name, "wrapped", raw)
         elif name in active_job.WRAPPERS:

@@ -20,11 +20,14 @@ again on the way; and each value that is read can be checked by itself.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
-from ..errors import CallbacksMissing
+from ..errors import CallbacksMissing, InvalidNode, shortened
 from . import codec
 from .nodes import Wire, completes_at_once, total_delay, validate
+
+_SHA = re.compile(rb"[0-9a-f]{64}")
 
 
 def is_reference(node: Wire) -> bool:
@@ -56,13 +59,20 @@ def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:
 
     Raises:
       CallbacksMissing: for a value that is not the one that was stored.
-      InvalidNode: for a stored value that is no tree.
+      InvalidNode: for a stored value that is no tree, or that names no value after it.
+      MalformedPayload: for one that is no JSON.
     """
     if digest(value) != reference["sha"]:
         raise CallbacksMissing(
             f"Step {reference['at']} of the stored chain {reference['chain']} is not what was stored there.", reference
         )
     following, _, child = value.partition(b":")
+    if following and _SHA.fullmatch(following) is None:
+        raise InvalidNode(
+            f"Step {reference['at']} of the stored chain {reference['chain']} does not name the step after it by a "
+            f"SHA256, but says {shortened(following)}.",
+            value,
+        )
     node = codec.decode_value(child)
     validate(node)
     if not following:

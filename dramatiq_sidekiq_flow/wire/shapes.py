@@ -19,6 +19,8 @@ MAX_DELAY = 10**15
 MAX_NAME = 255
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+# Not "$", which a line break may follow.
+_Sha = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _InMilliseconds = msgspec.Meta(ge=-MAX_DELAY, le=MAX_DELAY)
 _InSeconds = msgspec.Meta(ge=-MAX_DELAY // 1000, le=MAX_DELAY // 1000)
 _Milliseconds = Union[Annotated[int, _InMilliseconds], Annotated[float, _InMilliseconds]]
@@ -56,8 +58,8 @@ class _DelayShape(msgspec.Struct, tag_field="__type__", tag="with_delay"):
 
 
 class _ReferenceShape(msgspec.Struct, tag_field="__type__", tag="reference"):
-    chain: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-    sha: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    chain: _Sha
+    sha: _Sha
     at: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     delay: _Milliseconds = 0
 

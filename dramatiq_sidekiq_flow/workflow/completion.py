@@ -24,7 +24,7 @@ from ..broker.message import SidekiqMessage, new_jid
 from ..broker.step_hooks import StepHooks
 from ..context import Memory, current_job, namespaced
 from ..errors import BarrierExpired, FlowError, WrongType
-from ..store import runs
+from ..store import fanouts, runs
 from ..store.barriers import Barrier
 from ..store.callback_storage import (
     CallbackStorage,
@@ -267,6 +267,22 @@ class Completion:
         barriers = planned.barriers if self.barriers is None else ()
         return runs.writes(self.broker.connection, barriers, planned.pushes, planned.scheduled)
 
+    def pour(self, writes: runs.Writes) -> None:
+        """Push what a committed fan-out holds.
+
+        Raises:
+          ServerUnavailable, redis.ConnectionError: the next beat of any worker pushes what is left.
+        """
+        if not writes.fanout:
+            return
+        connection = self.broker.connection
+        # Others, too: where this call is a repetition, an earlier list was committed.
+        for fanout_id in [writes.fanout, *fanouts.pending(connection)]:
+            try:
+                fanouts.pour(connection, fanout_id)
+            except WrongType as e:
+                self.logger.error("%s", e)
+
     def keep(self, stack: tuple[Callback, ...], ttl: int) -> None:
         """Let barriers of the application's own, that a failed job hangs on, live for so many seconds."""
         if self.barriers is not None:
@@ -338,6 +354,7 @@ class Completion:
                 ready = self.plan(remaining, payload.stack[:-planned], source, delays=delays)
                 if hooks is not None:
                     hooks.after()
+            writes = self.writes(ready) if ready is not None else runs.NOTHING
             reply = self.broker.commit.run(
                 runs.advance(
                     message.member,
@@ -348,10 +365,12 @@ class Completion:
                     memory=memory,
                     fields=fields,
                     planned=planned,
-                    plan=self.writes(ready) if ready is not None else runs.NOTHING,
+                    plan=writes,
                 )
             )
             outcome = reply[0]
+            if outcome in (b"DONE", b"GONE"):
+                self.pour_soon(writes)
             if outcome == b"DONE":
                 if ready is not None and ready.scheduled:
                     self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
@@ -363,7 +382,14 @@ class Completion:
                 planned, ready = int(reply[1]), None
             elif outcome != b"STAGE":
                 raise refusal(reply)
-            # STAGE: the chunks vanished before they were committed; lay them down again.
+            # STAGE: what was staged has vanished; stage it again.
+
+    def pour_soon(self, writes: runs.Writes) -> None:
+        """As :meth:`pour`, where the step has left flight: a Redis that is away now is left to the next beat."""
+        try:
+            self.pour(writes)
+        except LOST as e:
+            self.broker.availability.lost(e)
 
     def keep_chains(self, stack: tuple[Callback, ...], ttl: int) -> None:
         """Let the chains that a stack refers to live for so many seconds."""

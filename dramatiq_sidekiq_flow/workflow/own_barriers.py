@@ -56,6 +56,7 @@ def advance(
         if payload.stack:
             memory = (memory[0], max(memory[1], ttl))
         while True:
+            writes = completion.writes(ready) if ready is not None else runs.NOTHING
             reply = completion.broker.commit.run(
                 runs.release(
                     message.member,
@@ -64,12 +65,13 @@ def advance(
                     ttl=RELEASED_TTL,
                     memory=memory,
                     fields=fields,
-                    plan=completion.writes(ready) if ready is not None else runs.NOTHING,
+                    plan=writes,
                 )
             )
             if reply[0] == b"TYPE":
                 raise WrongType(f"The Redis key {reply[1].decode()!r} holds another type than is needed.", reply[1])
             if reply[0] != b"STAGE":
+                completion.pour_soon(writes)
                 break
     except LOST as e:
         raise ConnectionClosed(e) from None

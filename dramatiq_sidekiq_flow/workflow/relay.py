@@ -299,6 +299,9 @@ class Relay(Completion):
                 )
             )
             outcome = reply[0]
+            if outcome in (b"DONE", b"FIRE"):
+                # The barriers must be there before a step is enqueued that counts one down.
+                self.pour(writes)
             if outcome == b"DONE":
                 return
             if outcome == b"FIRE":
@@ -309,7 +312,7 @@ class Relay(Completion):
                 planned = int(reply[1])
             elif outcome != b"STAGE":
                 raise refusal(reply)
-            # STAGE: the chunks vanished before they were committed; lay them down again.
+            # STAGE: what was staged has vanished; stage it again.
 
 
 def _step(message: Any) -> Step | None:

@@ -15,6 +15,7 @@ from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow, WrongType
 from ..store import runs
 from ..store.memory import RedisHashMemory
+from ..store.replication import Unconfirmed
 from ..wire import codec
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS
@@ -84,6 +85,10 @@ class Workflow:
 
         Returns:
           The run id.
+
+        Raises:
+          NotReplicated: if the run has started, and too few replicas have it
+            (``SidekiqBroker(replication=...)``).  Calling again waits again.
         """
         return self.start(run_id, self.seed if self.completion.memory is not None else None)
 
@@ -120,24 +125,33 @@ class Workflow:
         if not planned.completes:
             memory = (memory[0], max(memory[1], ttl))
         while True:
-            reply = runs.start(
-                completion.broker.connection,
-                run_id,
-                completion.writes(planned),
-                ttl=ttl,
-                memory=memory,
-                fields=fields,
-            )
+            writes = completion.writes(planned)
+            unconfirmed: Unconfirmed | None = None
+            try:
+                reply = runs.start(
+                    completion.broker.connection,
+                    run_id,
+                    writes,
+                    ttl=ttl,
+                    memory=memory,
+                    fields=fields,
+                )
+            except Unconfirmed as e:
+                # Started all the same: said when all else is done.
+                reply, unconfirmed = e.reply, e
             if reply[0] == b"TYPE":
                 key = reply[1].decode()
                 raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
             if reply[0] != b"STAGE":
                 before = reply[0] == b"STARTED"
+                completion.pour(writes)
                 completion.started(run_id, planned, before=before)
                 if hooks is not None and not before:
                     hooks.after()
                 for message in self._messages():
                     message.__dict__.setdefault(_RUN, run_id)
+                if unconfirmed is not None:
+                    raise unconfirmed.of_run(run_id)
                 return run_id
 
     def _messages(self) -> Iterator[Any]:

@@ -17,7 +17,8 @@ from processes import ROOT, RUN, Site, Worker, ruby_environment
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
-from interop import chaos
+from dramatiq_sidekiq_flow.workflow.completion import Completion
+from interop.soak.__main__ import main as soak
 
 COMPANION = {
     "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
@@ -181,8 +182,33 @@ def test_a_large_group_is_staged(companion: Site, broker: SidekiqBroker) -> None
     companion.eventually(lambda: companion.client.llen("queue:many") == 2500, "2500 jobs")
     assert [json.loads(j)["args"][0] for j in companion.client.lrange("queue:many", 0, -1)] == list(range(2499, -1, -1))
     assert companion.client.zcard("schedule") == 1100
-    assert not list(companion.client.scan_iter("swf:stage:*"))
+    assert not list(companion.client.scan_iter("swf:fanout*"))
     companion.client.delete("queue:many", "schedule")
+
+
+def test_many_chains_side_by_side_are_staged_with_their_barriers(companion: Site, broker: SidekiqBroker) -> None:
+    chains = [Chain(Job("Py::Many", n, queue="chains"), Job("Py::Many", queue="chains")) for n in range(1200)]
+    Workflow(Chain(step(), Group(*chains)), broker).run()
+    companion.eventually(lambda: companion.client.llen("queue:chains") == 1200, "1200 jobs")
+    stacks = [json.loads(j)["workflow_completion_callbacks"] for j in companion.client.lrange("queue:chains", 0, -1)]
+    barriers = {stack[-1][0] for stack in stacks}
+    assert companion.client.exists(*barriers) == 1200
+    assert companion.client.get(stacks[0][0][0]) == b"1200"
+    assert min(companion.client.ttl(barrier) for barrier in barriers) > 86_400
+    assert not list(companion.client.scan_iter("swf:fanout*"))
+    companion.client.delete("queue:chains")
+
+
+def test_a_dead_processes_fan_out_is_poured(
+    companion: Site, broker: SidekiqBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process died between its commit and the first part."""
+    monkeypatch.setattr(Completion, "pour", lambda self, writes: None)
+    Workflow(Group(*(Job("Py::Many", n, queue="poured") for n in range(2500))), broker).run()
+    companion.eventually(lambda: companion.client.llen("queue:poured") == 2500, "2500 jobs")
+    assert [json.loads(j)["args"][0] for j in companion.client.lrange("queue:poured", 0, -1)][::-1] == list(range(2500))
+    assert not list(companion.client.scan_iter("swf:fanout*"))
+    companion.client.delete("queue:poured")
 
 
 def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Site) -> None:
@@ -260,6 +286,7 @@ def test_stopped_it_hands_back_what_does_not_end(site: Site) -> None:
 
 @pytest.mark.timeout(250)
 @pytest.mark.parametrize("more", [[], ["--references", "0"]])
-def test_chaos(container: None, tmp_path: Path, more: list[str]) -> None:
-    """Kills of both languages; `python -m interop.chaos` is the same with more of them."""
-    assert chaos.main(["--runs", "80", "--every", "0.5", "--seed", "20261124", "--logs", str(tmp_path), *more]) == 0
+def test_soak(container: None, tmp_path: Path, more: list[str]) -> None:
+    """Kills of both languages and a sick server; `make soak` is the same for longer."""
+    options = ["--minutes", "0.3", "--columns", "companion", "--seed", "20261124"]
+    assert soak([*options, "--logs", str(tmp_path), "--output", str(tmp_path / "soak.json"), *more]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import uuid
@@ -17,69 +16,10 @@ from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
 from tests.running import in_flight
 
-UUID = "224a1be4-c469-4117-94af-8540a8358a95"
-
 
 def job(jid: str, /, **changes: Any) -> bytes:
     fields = {"class": "Rb::Step", "args": [], "jid": jid, "queue": "ruby", "retry": True, **changes}
     return json.dumps({k: v for k, v in fields.items() if v is not ...}).encode()
-
-
-def after(jid: str, /, **step: Any) -> bytes:
-    """A step with a continuation that cannot be started."""
-    node = {"__type__": "job", "class": "Rb::Step", "args": [], **step}
-    chain = {"__type__": "chain", "children": [node]}
-    return job(jid, workflow_run_id=UUID, workflow_completion_callbacks=[[UUID, chain, False]])
-
-
-#: Bytes, and the error that they get.  Their jid is the place in this list where they can have one.
-BAD = [
-    (b"no JSON <b>at all</b>", "MalformedPayload"),
-    (b"", "MalformedPayload"),
-    (b"\xff\xfe\x00 no UTF-8", "MalformedPayload"),
-    (b'{"class": "Rb::Step", "args": ["\xff"]}', "MalformedPayload"),
-    (b'{"class": "Rb::Step", "args": ["\\ud800"], "jid": "surrogate"}', "MalformedPayload"),
-    (b'{"class": "Rb::Step", "args": [1e999], "jid": "infinite"}', "MalformedPayload"),
-    (b'["an array"]', "MalformedPayload"),
-    (b"[" * 100_000, "MalformedPayload"),
-    (b'{"class":"Rb::Step","args":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "MalformedPayload"),
-    (b"{}", "InvalidPayload"),
-    (job("no class", **{"class": ...}), "InvalidPayload"),
-    (job("class 7", **{"class": 7}), "InvalidPayload"),
-    (job("no args", args=...), "InvalidPayload"),
-    (job("args", args={"a": 1}), "InvalidPayload"),
-    (job("count", retry_count="x"), "InvalidPayload"),
-    (job("large count", retry_count=10**400), "InvalidPayload"),
-    (job("failed at", failed_at="yesterday", retry_for=5), "InvalidPayload"),
-    (job("large failed at", failed_at=10**400), "InvalidPayload"),
-    (job("wrapped", wrapped=[5]), "InvalidPayload"),
-    (job("backtrace", backtrace=[]), "InvalidPayload"),
-    (job("no constant", retry=0, **{"class": "Rb::Unheard"}), "NameError"),
-    (job("no name", retry=0, **{"class": "no constant"}), "NameError"),
-    (job("no job", retry=0, **{"class": "Kernel"}), "NoMethodError"),
-    (job("junk", workflow_run_id="r", workflow_completion_callbacks="<junk>"), "InvalidCallbacks"),
-    (job("dict", workflow_completion_callbacks={"a": 1}), "InvalidCallbacks"),
-    (job("entry 5", workflow_completion_callbacks=[5]), "InvalidCallbacks"),
-    (job("queues", workflow_completion_callbacks=[["queues", None, True]]), "InvalidCallbacks"),
-    (after("loop", __type__="loop"), "InvalidNode"),
-    (after("queue null", queue=None), "InvalidNode"),
-    (after("queue 5", queue=5), "InvalidNode"),
-    (after("queue dict", queue={}), "InvalidNode"),
-    (after("queue empty", queue=""), "InvalidNode"),
-    (after("args after", args={}), "InvalidNode"),
-    (after("delay", __type__="with_delay", delay="soon", task={}), "InvalidNode"),
-    (job("other", sideline_run_id=UUID, sideline_completion_callbacks=[]), "OtherDialect"),
-]
-
-#: Strange, and run all the same.
-FINE = [
-    job("created", created_at="yesterday", enqueued_at=[]),
-    job("large created", created_at=10**400),
-    job("no jid", jid=...),
-    job("jid 5", jid=5),
-    job("tags", tags="etl"),
-    job("retry 1e400", retry=10**400),
-]
 
 
 @pytest.fixture(scope="module")
@@ -108,46 +48,6 @@ def good(site: Site) -> None:
 
 def done(site: Site, name: str) -> None:
     site.eventually(lambda: any(e["args"] == [name] for e in site.events()), "the good job", 20)
-
-
-def test_in_the_queue(site: Site) -> None:
-    for raw, _ in BAD:
-        site.client.lpush("queue:ruby", raw)
-    site.client.lpush("queue:ruby", *FINE)
-    wanted = sorted(error for _, error in BAD)
-    site.eventually(lambda: len(dead(site)) >= len(wanted), "all bad ones in dead", 20)
-    good(site)
-    found = sorted(job["error_class"] for job in dead(site))
-    assert found == wanted
-    site.eventually(lambda: not in_flight(site.client), "an empty flight", 20)
-    assert len(site.events()) == len(FINE) + 1
-    # Any of Sidekiq's pages can show each, and push it again.
-    assert all(
-        type(j["class"]) is type(j["jid"]) is type(j["queue"]) is str and type(j["args"]) is list for j in dead(site)
-    )
-    raws = {base64.b64decode(j["raw"]) for j in dead(site) if "raw" in j}
-    assert raws >= {raw for raw, name in BAD if name == "MalformedPayload"}
-    # Pressed again, they fail again.
-    again = [j for j in dead(site) if "raw" in j]
-    site.client.delete("dead")
-    for j in again:
-        site.client.lpush("queue:ruby", json.dumps(j))
-    site.eventually(lambda: len(dead(site)) == len(again), "those of them that were wrapped", 20)
-    assert {base64.b64decode(j["raw"]) for j in dead(site)} == raws
-    site.client.delete("dead")
-
-
-@pytest.mark.parametrize("name", ["schedule", "retry"])
-def test_in_a_set(site: Site, name: str) -> None:
-    bad = [(raw, error) for raw, error in BAD if error in ("MalformedPayload", "InvalidPayload")]
-    bad += [(job(f"to {queue!r}", queue=queue), "InvalidPayload") for queue in (5, [], {})]
-    fine = uuid.uuid4().hex
-    site.client.zadd(name, {raw: n for n, (raw, _) in enumerate(bad)} | {job(fine, args=[fine]): 100})
-    done(site, fine)
-    site.eventually(lambda: len(dead(site)) == len(bad), "all bad ones in dead", 20)
-    assert sorted(j["error_class"] for j in dead(site)) == sorted(error for _, error in bad)
-    assert site.client.zcard(name) == 0
-    site.client.delete("dead")
 
 
 def test_a_set_or_queue_of_another_type(site: Site) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
+import pytest
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow
+from dramatiq_sidekiq_flow.store import runs
 
 from ..running import eventually
 from .conftest import App
@@ -44,6 +46,30 @@ def test_groups_chains_delays_and_empty_ones(app: App) -> None:
     # All that a run leaves behind expires (but for the broker's own).
     left = [k for k in app.client.keys() if app.client.ttl(k) < 0 and not k.startswith(b"dramatiq")]
     assert set(left) <= {b"queues", b"swf:workers"}
+
+
+@pytest.mark.parametrize("place", ["start", "advance"])
+def test_a_staged_fan_out_has_its_barriers_before_a_step_is_enqueued(
+    app: App, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(runs, "MAX_INLINE", 5)
+    step = app.step.message
+    missing: list[str] = []
+
+    class Look(dramatiq.Middleware):
+        def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            stack = message.options.get("workflow_completion_callbacks") or []
+            missing.extend(barrier for barrier, *_ in stack if not app.client.exists(barrier))
+
+    app.broker.add_middleware(Look())
+
+    chains = Group(*(Chain(step(n), Job("R", n, queue="ruby"), step("after")) for n in range(8)))
+    Workflow(chains if place == "start" else Chain(step("first"), chains), broker=app.broker).run()
+    with app.working():
+        eventually(lambda: app.client.llen("queue:ruby") == 8, what="8 jobs for Ruby")
+    assert missing == []
+    assert sorted(app.log[-8:]) == list(range(8))
+    assert app.client.keys("swf:fanout*") == []
 
 
 def test_a_delay_is_the_brokers(app: App) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import dramatiq
 import pytest
+import redis
 
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware
+from dramatiq_sidekiq_flow.store.connection import Connection
 
 
 @pytest.fixture
@@ -18,3 +20,11 @@ def broker(redis_url: str) -> Iterator[SidekiqBroker]:
     # Also where a test registered it by hand: its beats would turn up in other tests.
     broker.heartbeat.stop()
     broker.close()
+
+
+@pytest.fixture
+def connection(client: redis.Redis) -> Iterator[Connection]:
+    """The way to the server of ``client``, for calls of the store alone."""
+    connection = Connection(client)
+    yield connection
+    connection.close()

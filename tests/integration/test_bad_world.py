@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ import redis
 
 from dramatiq_sidekiq_flow import Chain, RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
 
+from ..corpus import loader
 from ..running import eventually, working
 
 GOOD = 20
@@ -22,42 +22,8 @@ GOOD = 20
 #: Lines in the log, in any one second.
 MAX_LINES = 50
 
-UUID = "224a1be4-c469-4117-94af-8540a8358a95"
-NODE = {"__type__": "job", "class": "good", "args": [-1]}
-
-VALUES: list[Any] = [
-    None,
-    True,
-    -1,
-    10**400,
-    1.5e300,
-    "",
-    "\ud800",
-    "x" * 2000,
-    [],
-    [[]],
-    {},
-    {"a": {"b": None}},
-]
-FIELDS = (
-    *("class", "args", "jid", "queue", "retry", "created_at", "enqueued_at", "failed_at", "retry_count", "retry_for"),
-    *("retry_queue", "tags", "backtrace", "wrapped", "dramatiq", "at", "workflow_run_id"),
-    "workflow_completion_callbacks",
-)
-
-
-def raw(**changes: Any) -> bytes:
-    job = {"class": "bad", "args": [0], "jid": "b" * 24, "queue": "default", "retry": 0, **changes}
-    return json.dumps(job).encode()
-
-
-def bad_members() -> list[bytes]:
-    """More than 150, each another one."""
-    found = [raw(**{field: value, "n": f"{field} {n}"}) for field in FIELDS for n, value in enumerate(VALUES)]
-    found += [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"text"', b"1e999", b"[" * 20_000, b'{"class": "bad"}', b"{}"]
-    found += [raw(workflow_completion_callbacks=[[UUID, {**NODE, "queue": value}, False]]) for value in ([], 5, {}, "")]
-    assert len({*found}) == len(found) >= 150
-    return found
+#: The corpus without its largest members.
+MEMBERS = [member.raw for member in loader.members() if len(member.raw) < 10_000]
 
 
 class Lines(logging.Handler):
@@ -86,7 +52,7 @@ def lines() -> Iterator[Lines]:
 
 
 class Site:
-    """A broker with one good actor, and one that runs what is bad in form only."""
+    """A broker with one good actor."""
 
     def __init__(self, url: str, client: redis.Redis) -> None:
         self.client = client
@@ -94,15 +60,10 @@ class Site:
         self.broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
         dramatiq.set_broker(self.broker)
         self.done: list[int] = []
-        self.ran: list[Any] = []
 
         @dramatiq.actor(queue_name="default", actor_name="good")
         def good(number: int) -> None:
             self.done.append(number)
-
-        @dramatiq.actor(queue_name="default", actor_name="bad", max_retries=0)
-        def bad(*args: Any) -> None:
-            self.ran.append(args)
 
         self.good = good
 
@@ -116,14 +77,6 @@ class Site:
     def all_done(self) -> bool:
         return set(self.done) >= set(range(GOOD))
 
-    def settled(self) -> int:
-        """How many of the bad ones have ended: run, or in ``dead`` or ``retry`` under a named error."""
-        ended = len(self.ran)
-        for name in ("dead", "retry"):
-            for member in self.client.zrange(name, 0, -1):
-                ended += b'"error_class"' in member
-        return ended
-
 
 @pytest.fixture
 def site(redis_url: str, client: redis.Redis) -> Iterator[Site]:
@@ -133,44 +86,8 @@ def site(redis_url: str, client: redis.Redis) -> Iterator[Site]:
     site.broker.close()
 
 
-def in_queue(client: redis.Redis, members: list[bytes]) -> None:
-    client.lpush("queue:default", *members)
-
-
-def in_schedule(client: redis.Redis, members: list[bytes]) -> None:
-    client.zadd("schedule", dict.fromkeys(members, 1.0))
-
-
-def in_retry(client: redis.Redis, members: list[bytes]) -> None:
-    client.zadd("retry", dict.fromkeys(members, 1.0))
-
-
-def in_flight_of_the_dead(client: redis.Redis, members: list[bytes]) -> None:
-    client.zadd("swf:workers", {"gone:1:abc:default": 1.0})
-    client.hset("swf:inflight:gone:1:abc:default", mapping={f"{n:x}:1?": raw for n, raw in enumerate(members)})
-
-
-@pytest.mark.parametrize("put", [in_queue, in_schedule, in_retry, in_flight_of_the_dead], ids=lambda put: put.__name__)
-def test_bad_members(
-    site: Site, client: redis.Redis, lines: Lines, put: Callable[[redis.Redis, list[bytes]], None]
-) -> None:
-    members = bad_members()
-    put(client, members)
-    site.send_good()
-    with working(site.broker, threads=4):
-        eventually(lambda: site.all_done, what="the good jobs")
-        # What says another queue is there, for whoever consumes it.
-        others = [key for key in client.keys("queue:*") if key != b"queue:default"]
-        eventually(
-            lambda: site.settled() + sum(client.llen(key) for key in others) >= len(members),
-            what="the end of each bad one",
-        )
-    assert lines.most < MAX_LINES, lines.texts[-100:]
-    assert not any("found a bug" in text for text in lines.texts)
-
-
 def test_bad_members_of_dead_and_of_the_registries(site: Site, client: redis.Redis, lines: Lines) -> None:
-    members = bad_members()
+    members = [*{*MEMBERS}]
     now = time.time()
     client.zadd("dead", {raw: now - n for n, raw in enumerate(members)})
     client.zadd("swf:workers", dict.fromkeys(members, 1.0))

@@ -61,6 +61,17 @@ def test_no_more_connections_than_the_client_may_open(few: Connection, client: r
     assert 0 < most <= 8
 
 
+def test_a_refused_handshake_is_an_outage_as_a_refused_command_is(redis_url: str, client: redis.Redis) -> None:
+    client.execute_command("ACL", "SETUSER", "unable", "on", "nopass", "~*", "+@all", "-select")
+    unable = connect(redis_url.replace("//", "//unable:any@").removesuffix("/0") + "/1")
+    try:
+        with pytest.raises(ServerUnavailable, match="NOPERM"):
+            unable.call("PING")
+    finally:
+        unable.close()
+        client.execute_command("ACL", "DELUSER", "unable")
+
+
 def test_with_none_free_it_says_what_to_raise(few: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SOCKET_TIMEOUT", 0.05)
     held = [few.exclusive() for _ in range(8)]
@@ -120,6 +131,49 @@ def test_one_refused_command_is_no_reason_to_refuse_the_others(client: redis.Red
         connection.close()
     finally:
         client.acl_deluser("worker")
+
+
+# -- replies that do not come ------------------------------------------------------
+
+
+def test_a_lost_reply_is_answered_by_sending_again(redis_url: str, client: redis.Redis) -> None:
+    connection = connect(redis_url)
+    connection.call("PING")
+    client.client_kill_filter(_type="normal", skipme=True)
+    assert connection.send_counted([("INCR", "a")]) == ([1], 2)
+    connection.close()
+
+
+def test_an_interrupted_connection_is_not_used_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next command would read the reply of this one."""
+    connection = connect(redis_url)
+
+    def interrupted(opened: Any, commands: Any) -> Any:
+        opened.send_packed_command(opened.pack_commands(commands))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "_exchange", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connection.call("ECHO", "first")
+    assert connection.call("ECHO", "second") == b"second"
+    connection.close()
+
+
+def test_after_a_failover_another_connection_is_opened(redis_url: str, client: redis.Redis) -> None:
+    """What the address leads to now may be the new primary."""
+    connection = connect(redis_url)
+    connection.call("PING")
+    before = {entry["id"] for entry in client.client_list()}
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        (reply,), times = connection.send_counted([("SET", "a", 1)])
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert isinstance(reply, ServerUnavailable)
+    assert times == 2
+    assert {entry["id"] for entry in client.client_list()} - before
+    connection.close()
 
 
 # -- forks -----------------------------------------------------------------------
@@ -243,3 +297,40 @@ def test_a_server_that_has_forgotten_its_scripts_gets_them_again(
     queues.push(connection, "q", [b"two"])
     assert client.lrange("queue:q", 0, -1) == [b"two", b"one"]
     connection.close()
+
+
+def test_a_child_opens_connections_of_its_own(redis_url: str) -> None:
+    """It would read the replies to its parent's commands, and the parent those to its."""
+    connection = connect(redis_url)
+    mine = connection.call("CLIENT", "ID")
+
+    def look() -> None:
+        assert connection.call("CLIENT", "ID") != mine
+        connection.close()
+
+    run_in_fork(look)
+    assert connection.call("CLIENT", "ID") == mine
+    connection.close()
+
+
+def test_a_child_does_not_push_under_its_parents_name(note: Any) -> None:
+    """A push of its own whose reply is lost would be taken for one that its sibling has made."""
+    note.send(-1)
+    known = {producer.key for producer in producing.producers._free}
+    assert known
+
+    def look() -> None:
+        assert producing.producers.take().key not in known
+
+    run_in_fork(look)
+
+
+def test_a_child_has_a_name_of_its_own(broker: SidekiqBroker) -> None:
+    mine = broker.heartbeat.identity
+
+    def look() -> None:
+        assert broker.heartbeat.identity != mine
+        assert broker.heartbeat.identity == broker.heartbeat.identity
+
+    run_in_fork(look)
+    assert broker.heartbeat.identity == mine

@@ -14,60 +14,9 @@ from dramatiq_sidekiq_flow import Chain, Job, SidekiqBroker, Workflow, WorkflowM
 from dramatiq_sidekiq_flow.errors import InvalidArguments
 from dramatiq_sidekiq_flow.wire import codec
 
-from ..running import eventually, in_flight, members, working
+from ..running import eventually, working
 
 UUID = "224a1be4-c469-4117-94af-8540a8358a95"
-
-HUGE = 10**400
-
-#: Keys that once stopped a thread, filled a process or ran a step early.
-ODD: dict[str, dict[str, Any]] = {
-    "a throws that is not a class": {"dramatiq": {"throws": "ValueError"}},
-    "a far eta": {"dramatiq": {"eta": 10**14}},
-    "a past eta": {"dramatiq": {"eta": 1}},
-    "an eta that is text": {"dramatiq": {"eta": "now"}},
-    "a time limit that is text": {"dramatiq": {"time_limit": "5"}},
-    "a time limit without end": {"dramatiq": {"time_limit": HUGE}},
-    "an age that is text": {"dramatiq": {"max_age": "5"}},
-    "a target that is none": {"dramatiq": {"pipe_target": 5}},
-    "callbacks that are none": {"dramatiq": {"on_failure": ["x"], "group_completion_callbacks": "x"}},
-    "options that are a list": {"dramatiq": [1]},
-    "a huge created_at": {"created_at": HUGE},
-    "an infinite created_at": {"created_at": "1.e999"},
-    "a huge failed_at": {"failed_at": HUGE, "retry_for": 5, "retry_count": 1},
-    "a huge retry_for": {"retry_for": HUGE, "failed_at": 1.0, "retry_count": 1},
-    "a negative retry_for": {"retry_for": -HUGE},
-    "a huge retry_count": {"retry_count": HUGE, "retry": HUGE * 10},
-    "a negative retry_count": {"retry_count": -HUGE},
-    "a huge retry": {"retry": HUGE},
-    "a huge backtrace": {"backtrace": HUGE},
-    "a retry_queue that is a dict": {"retry_queue": {"a": 1}},
-    "tags that are a number": {"tags": 7},
-}
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_odd_values_stop_no_worker(broker: SidekiqBroker, client: redis.Redis, fails: bool) -> None:
-    broker.add_middleware(WorkflowMiddleware())
-    ran: list[Any] = []
-
-    @dramatiq.actor(queue_name="python", actor_name="Odd")
-    def odd(name: str) -> None:
-        ran.append(name)
-        if fails and name in ODD:
-            raise ValueError("bad")
-
-    for name, keys in ODD.items():
-        fields = {"class": "Odd", "args": [name], "jid": name.ljust(24), "queue": "python", "retry": True, **keys}
-        client.lpush("queue:python", codec.encode(fields))
-    for number in range(20):
-        odd.send(f"good {number}")
-    with working(broker):
-        eventually(lambda: len(ran) == len(ODD) + 20)
-        eventually(lambda: not in_flight(client))
-    assert sorted(ran) == sorted([*ODD, *(f"good {number}" for number in range(20))])
-    failed = {job["args"][0] for name in ("retry", "dead") for job in members(client, name)}
-    assert failed == (set(ODD) if fails else set())
 
 
 def test_a_past_eta_runs_no_step_early(broker: SidekiqBroker, client: redis.Redis) -> None:

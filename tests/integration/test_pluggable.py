@@ -201,6 +201,20 @@ def test_a_job_that_comes_twice_pushes_once(
     assert not in_flight(client)
 
 
+def test_a_job_that_another_worker_has_is_not_counted(
+    broker: SidekiqBroker, barriers: SetBarrier, client: redis.Redis, step: Any
+) -> None:
+    """It was recovered before it began: it has not run here, and runs there."""
+    Workflow(Chain(step.message("a"), step.message("b"))).run()
+    message = take(broker)
+    message.gone = True
+    barriers.calls.clear()
+    finish(broker, message)
+    assert barriers.calls == []
+    assert not broker.windows["python"].held
+    assert members(client, "python") == []
+
+
 def test_a_barrier_that_is_gone_is_dead_by_name(
     broker: SidekiqBroker, barriers: SetBarrier, client: redis.Redis, step: Any
 ) -> None:
@@ -256,5 +270,5 @@ def test_a_large_fan_out_is_staged(broker: SidekiqBroker, barriers: SetBarrier, 
     Workflow(Chain(step.message("a"), Group(*(step.message(str(n)) for n in range(1500))))).run()
     finish(broker, take(broker))
     assert client.llen("queue:python") == 1500
-    assert client.keys("swf:stage:*") == []
+    assert client.keys("swf:fanout*") == []
     assert set(barriers.parties.values()) == {1, 1500}

@@ -833,3 +833,14 @@ def test_out_of_memory_loses_nothing(broker: SidekiqBroker, client: redis.Redis,
     finally:
         client.config_set("maxmemory", "0")
     assert take(broker).payload.args == ["b"]
+
+
+def test_a_fetch_that_comes_late_overwrites_no_job_in_flight(client: redis.Redis, broker: SidekiqBroker) -> None:
+    connection, member = broker.connection, "host:1:nonce:python"
+    client.lpush("queue:python", *"abcd")
+    workers.beat(connection, {member: None}, 60)
+    assert queues.fetch(connection, member, "python", "1", 2, free=2) == [("1:1", b"a"), ("1:2", b"b")]
+    client.hdel(f"swf:inflight:{member}", "1:1")
+    assert queues.fetch(connection, member, "python", "1", 2, free=2) == []
+    assert in_flight(client) == [b"b"]
+    assert client.lrange("queue:python", 0, -1) == [b"d", b"c"]

@@ -314,9 +314,7 @@ def test_a_broker_that_cannot_run_workflows_is_named(redis_url: str) -> None:
         Workflow(Chain(), broker=StubBroker())
 
 
-def test_a_large_group_is_laid_down_in_chunks_and_started_in_one_step(
-    broker: SidekiqBroker, client: redis.Redis, step: Any
-) -> None:
+def test_a_large_group_is_staged_and_started_in_one_step(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     Workflow(
         Group(*(step.message(str(n)) for n in range(2500)), *(WithDelay(step.message("x"), 60_000) for _ in range(3)))
     ).run()
@@ -324,17 +322,17 @@ def test_a_large_group_is_laid_down_in_chunks_and_started_in_one_step(
         [str(n)] for n in reversed(range(2500))
     ]
     assert client.zcard("schedule") == 3
-    assert client.keys("swf:stage:*") == []
+    assert client.keys("swf:fanout*") == []
 
 
 def test_a_large_continuation_starts_in_one_step(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     Workflow(Chain(step.message("a"), Group(*(Job("R", n, queue="ruby") for n in range(1500))))).run()
     finish(broker, take(broker))
     assert client.llen("queue:ruby") == 1500
-    assert client.keys("swf:stage:*") == []
+    assert client.keys("swf:fanout*") == []
 
 
-def test_chunks_that_vanish_are_laid_down_again(
+def test_a_staged_fan_out_that_vanishes_is_staged_again(
     broker: SidekiqBroker, client: redis.Redis, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, lost = runs.writes, []
@@ -342,13 +340,31 @@ def test_chunks_that_vanish_are_laid_down_again(
     def losing(*args: Any) -> Any:
         prepared = original(*args)
         if not lost:
-            lost.append(client.delete(*client.keys("swf:stage:*")))
+            lost.append(client.delete(*client.keys("swf:fanout*")))
         return prepared
 
     monkeypatch.setattr(runs, "writes", losing)
     Workflow(Group(*(step.message(str(n)) for n in range(1500)))).run()
-    assert lost == [2]
+    assert lost == [1]
     assert client.llen("queue:python") == 1500
+
+
+def test_a_continuation_that_vanishes_is_staged_again(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, lost = runs.writes, []
+
+    def losing(*args: Any) -> Any:
+        prepared = original(*args)
+        if not lost:
+            lost.append(client.delete(*client.keys("swf:fanout*")))
+        return prepared
+
+    Workflow(Chain(step.message("a"), Group(*(Job("R", n, queue="ruby") for n in range(1500))))).run()
+    monkeypatch.setattr(runs, "writes", losing)
+    finish(broker, take(broker))
+    assert lost == [1]
+    assert client.llen("queue:ruby") == 1500
 
 
 def test_waiting_barriers_live_on_while_their_jobs_move(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:

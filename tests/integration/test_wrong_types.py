@@ -77,7 +77,7 @@ def test_what_follows_cannot_be_written(
     broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, step: Any, key: str, staged: bool
 ) -> None:
     if staged:
-        monkeypatch.setattr(runs, "MAX_JOBS_INLINE", 1)
+        monkeypatch.setattr(runs, "MAX_INLINE", 1)
 
     @dramatiq.actor(queue_name="next")
     def following() -> None: ...

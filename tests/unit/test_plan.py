@@ -14,7 +14,7 @@ from dramatiq_sidekiq_flow.store.callback_storage import RedisCallbackStorage
 from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
 from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, dump, dump_job, load
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, RETRY_HORIZON
-from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, barrier_ttl, completes_at_once, plan
+from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, barrier_ttl, completes_at_once, derived, plan
 
 
 def wire(node: Any) -> Any:
@@ -212,3 +212,12 @@ def test_a_class_says_what_the_node_does_not() -> None:
 def test_trace_and_tenant_are_handed_on() -> None:
     (job,) = jobs(planned(Job("A"), inherited={"cattr": {"tenant": 7}}))
     assert job["cattr"] == {"tenant": 7}
+
+
+def test_derived_ids_are_the_same_for_the_same_name_only() -> None:
+    def ids(name: str) -> list[str]:
+        new_jid, new_barrier = derived(name)
+        return [new_jid(), new_barrier(), new_jid(), new_barrier()]
+
+    assert ids("a") == ids("a")
+    assert len({*ids("a"), *ids("b")}) == 8

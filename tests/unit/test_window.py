@@ -110,3 +110,16 @@ def test_receipts(receipt: str, parsed: tuple[str, int, str]) -> None:
 def test_receipts_sort_as_they_were_fetched() -> None:
     ordered = ["odd", "9:1", "9:2?", "9:10~", "a:1", "10:1!"]
     assert sorted(set(ordered), key=keys.fetch_order) == ordered
+
+
+def test_what_a_fetch_has_just_moved_is_not_unknown() -> None:
+    window = Window("python", "member")
+    base = window.next_base()
+    assert window.next_base() == base
+    moved = f"{base}:1".encode()
+    assert window.unknown([moved, b"other:1"], []) == {b"other:1"}
+    window.add([])
+    assert window.unknown([moved], []) == {moved}
+    trial = window.trial_base()
+    assert window.trial_base() == trial
+    assert window.unknown([f"{trial}:1?".encode()], []) == set()

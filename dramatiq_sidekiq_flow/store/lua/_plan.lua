@@ -1,13 +1,18 @@
 -- Shared by advance and start: reads a plan's arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
---                      then 1 per staged chunk (a list of payloads)
+--                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
 -- In ARGV, from a on:  number of barriers; per barrier: ttl, value, ran
 --                      number of queues;   per queue: name, n, n payloads
 --                      number of scheduled; per job: score, payload
---                      number of chunks;   per chunk: queue name ('' = the
---                      chunk holds pairs of score, payload for `schedule`)
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
+--
+-- A plan too large for one script was staged as a list (stage.lua).  Here it is
+-- only committed: the list lives from now on, and its ID is in `swf:fanouts`,
+-- so any process can push what it holds (pour.lua).
 --
 -- read_plan  -> plan, or nil and an error reply (nothing is written)
 -- write_plan -> writes it; every type was seen before, so nothing can fail
@@ -23,7 +28,7 @@ local function whole(text)
 end
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
-  local plan = {barriers = {}, queues = {}, chunks = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
+  local plan = {barriers = {}, queues = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
   for i = 1, n do
     plan.barriers[i] = {KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2]}
@@ -42,16 +47,21 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
   a = a + 2 * n
   n = tonumber(ARGV[a]); a = a + 1
-  for i = 1, n do
-    plan.chunks[i] = {KEYS[k], ARGV[a]}
-    local held = redis.call('TYPE', KEYS[k]).ok
-    if held == 'none' then return nil, {'STAGE', KEYS[k]} end
-    if held ~= 'list' then return nil, {'TYPE', KEYS[k]} end
-    if ARGV[a] ~= '' and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
-    local to, wanted = 'queue:' .. ARGV[a], 'list'
-    if ARGV[a] == '' then to, wanted = SCHEDULE, 'zset' end
-    if not type_is(to, wanted) then return nil, {'TYPE', to} end
-    k = k + 1; a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    local held = redis.call('TYPE', list).ok
+    if held ~= 'none' and held ~= 'list' then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      if ARGV[i] == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is('queue:' .. ARGV[i], 'list') then return nil, {'TYPE', 'queue:' .. ARGV[i]} end
+      end
+    end
+    plan.fanout = {list, fanouts, redis.call('TIME')[1], ARGV[a]}
   end
   return plan
 end
@@ -71,13 +81,8 @@ local function write_plan(plan)
   for first = plan.first_scheduled, plan.last_scheduled, 1000 do
     redis.call('ZADD', plan.SCHEDULE, unpack(ARGV, first, math.min(first + 999, plan.last_scheduled)))
   end
-  for _, c in ipairs(plan.chunks) do
-    local payloads = redis.call('LRANGE', c[1], 0, -1)
-    local command, to = 'LPUSH', 'queue:' .. c[2]
-    if c[2] == '' then command, to = 'ZADD', plan.SCHEDULE else redis.call('SADD', plan.QUEUES, c[2]) end
-    for first = 1, #payloads, 1000 do
-      redis.call(command, to, unpack(payloads, first, math.min(first + 999, #payloads)))
-    end
-    redis.call('DEL', c[1])
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout[1])
+    redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
   end
 end

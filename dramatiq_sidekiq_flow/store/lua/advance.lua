@@ -16,7 +16,7 @@
 --       recovered by another worker | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is no
---       whole number | {'STAGE', key} nothing written
+--       whole number | {'STAGE', key} nothing written: stage the plan again
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes

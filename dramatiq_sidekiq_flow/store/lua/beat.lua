@@ -5,7 +5,8 @@
 --       pass over (they are known), per member of this process: its name, and
 --       how many jobs it holds ('' = do not look)
 -- Returns: {members without a beat for that long, 16 at most,
---       members of this process that have more in flight than they hold}
+--       members of this process that have more in flight than they hold,
+--       1 where fan-outs are not pushed to the end (see pour.lua), else 0}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
@@ -31,4 +32,4 @@ end
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local dead = string.format('(%.6f', now - timeout)
-return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more}
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('EXISTS', 'swf:fanouts')}

@@ -16,7 +16,7 @@
 --       plan, then call `fired` | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is no
---       whole number | {'STAGE', key} nothing written
+--       whole number | {'STAGE', key} nothing written: stage the plan again
 --
 -- BARRIER:u holds the units counted so far (see advance).  BARRIER:f holds the
 -- unit that released the barrier, for as long as its continuation may not have

@@ -10,7 +10,8 @@
 --       of many parts costs the client more than the jobs.  The receipts of the
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
---       Where the same base moved some before (sent twice), those.
+--       Where the same base moved some before (sent twice), those; none where
+--       the first of them has left flight since (delivered late).
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
@@ -20,7 +21,9 @@ local base, wanted = ARGV[2], tonumber(ARGV[3])
 local function reply(payloads, begun, suffix)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  return {table.concat(lengths, ' '), table.concat(payloads), begun, suffix}
+  -- A single one, which may be large, is not copied.
+  local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
+  return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
 for i, kind in ipairs({'list', 'hash', 'zset'}) do
@@ -43,6 +46,19 @@ for i = 1, wanted do
   before[i] = found
 end
 if before[1] then return reply(before, begun, suffix) end
+-- Sent twice, and delivered when the first of its jobs had left flight: the
+-- names of the others are taken, and their jobs would be overwritten.
+if redis.call('HLEN', KEYS[2]) > 0 then
+  for first = 2, wanted, 500 do
+    local names = {}
+    for i = first, math.min(first + 499, wanted) do
+      for _, state in ipairs({'', '?', '~'}) do names[#names + 1] = base .. ':' .. i .. state end
+    end
+    for _, payload in ipairs(redis.call('HMGET', KEYS[2], unpack(names))) do
+      if payload then return reply({}, 0, suffix) end
+    end
+  end
+end
 
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
 -- A key of another type pauses nothing.

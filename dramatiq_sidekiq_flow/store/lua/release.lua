@@ -7,7 +7,7 @@
 -- ARGV: receipt, ttl of that marker in seconds, seconds that the memory lives on,
 --       number of fields, per field: name, JSON, then the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
---       | {'TYPE', key} | {'STAGE', key} nothing written
+--       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
 --
 -- The marker: a job that comes twice is told twice that its barrier released,
 -- and what follows is pushed by the first of them.

@@ -5,7 +5,7 @@
 -- ARGV: ttl of the marker in seconds, ttl of the memory in seconds,
 --       number of fields, per field: name, JSON, then the plan's
 -- Returns: {'DONE'} | {'STARTED'} it was before, nothing written
---       | {'TYPE', key} | {'STAGE', key} nothing written
+--       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
 
 local n_fields = tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'STARTED'} end

@@ -1,0 +1,10 @@
+"""Random workflows on workers of both languages, under disturbances, and a count of what went wrong.
+
+    python -m interop.soak --minutes 10
+    python -m interop.soak --quick
+
+See ``interop/README.md``.  From the bottom up: ``settings`` and ``record`` hold
+values, ``judge`` is pure, ``disturbances`` is the plan of a run; ``server``,
+``fleet``, ``systems``, ``worker`` and ``producer`` are the processes; ``column``
+runs one system, and ``report`` prints all of them.
+"""

@@ -1,0 +1,87 @@
+"""What each role of docs/security.md does, everything once: ``python -m tests.acceptance.acl_roles ROLE``.
+
+REDIS_URL is of the role's user.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any
+
+from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, templates
+from dramatiq_sidekiq_flow.cli.main import main as cli
+from dramatiq_sidekiq_flow.store import processes, sets
+from dramatiq_sidekiq_flow.store.depths import depths
+from dramatiq_sidekiq_flow.wire import codec
+
+#: More than a script pushes at once.
+MANY = 1_050
+
+
+def produce() -> None:
+    """Send jobs, and start runs of every kind."""
+    from . import acl_app as app
+
+    app.step.send("sent")
+    app.step.send_with_options(args=("sent-later",), delay=10)
+    app.sends.send("sends")
+    app.fails_once.send("fails-once")
+    app.fails.send("fails")
+    app.dies.send("dies")
+    waits = app.waits.message("waits")
+    app.broker.enqueue(waits)
+    print(waits.message_id)
+    pair = Group(*(app.step.message(f"pair-{side}") for side in "ab"))
+    nested = Group(Chain(app.step.message("first"), app.step.message("second")), pair)
+    ruby: Any = app.THUMBNAIL(200)
+    Workflow(
+        Chain(
+            nested,
+            WithDelay(app.step.message("delayed"), timedelta(milliseconds=10)),
+            Group(),
+            app.step.message("last"),
+            ruby,
+        )
+    ).run()
+    # By reference: what remains is long.
+    Workflow(Chain(*(app.step.message(f"link-{n}") for n in range(6)))).run()
+    Workflow(Chain(app.fails_once.message("step-fails-once"), app.step.message("after-it"))).run()
+    Workflow(Chain(app.fails.message("step-fails"), app.step.message("released"))).run("of-the-dead")
+    Workflow(Group(*(app.quick.message() for _ in range(MANY)))).run()
+    Workflow(Chain(app.step.message("fans-out"), Group(*(app.quick.message() for _ in range(MANY))))).run()
+    Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
+    Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
+    templates.run("documented", {"doc": "document"})
+
+
+def operate() -> None:
+    """Pause and go on, cancel (JID in the environment), release the dead step's run, clear, wait for all to end."""
+    from . import acl_app as app
+
+    broker = app.broker
+    broker.pause_queue("other")
+    broker.unpause_queue("other")
+    broker.cancel(os.environ["JID"])
+    (dead,) = (job for job, _ in sets.members(broker.connection, "dead") if b"of-the-dead" in job)
+    assert cli(["release", "tests.acceptance.acl_app", codec.decode(dead)["jid"]]) == 0
+    broker.join("python", timeout=20_000)
+    broker.declare_queue("ruby")
+    broker.flush("ruby")
+
+
+def look() -> None:
+    """How much waits where, which processes there are, and what the registry holds."""
+    from . import acl_app as app
+
+    connection = app.broker.connection
+    print(depths(connection))
+    print(processes.fleet(connection))
+    assert cli(["registry", "tests.acceptance.acl_app"]) == 0
+
+
+ROLES = {"producer": produce, "operator": operate, "dashboard": look}
+
+if __name__ == "__main__":
+    ROLES[sys.argv[1]]()

@@ -1,0 +1,104 @@
+"""The corpus of bad input, and a Python worker: twenty good jobs are done, and each member is where the corpus says."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+
+from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware
+
+from ..corpus import judge, loader
+from ..running import eventually, working
+
+#: Lines in the log, in any one second; and characters in any one line.
+MAX_LINES = 50
+MAX_LENGTH = 2000
+
+MEMBERS = loader.members()
+
+
+class Failure(Exception):
+    """What a job raises, under the name that Ruby's has."""
+
+
+Failure.__name__ = "Corpus::Failure"
+
+
+class Lines(logging.Handler):
+    """Counts lines by the second in which they were logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Counter[int] = Counter()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("dramatiq.worker."):  # Dramatiq's own line for each job that fails
+            self.texts.append(record.getMessage())
+            self.seconds[int(record.created)] += record.name.startswith("dramatiq_sidekiq_flow.")
+
+    def check(self) -> None:
+        """See that the log can be read."""
+        assert max(self.seconds.values(), default=0) < MAX_LINES, self.texts[-100:]
+        assert max(map(len, self.texts), default=0) < MAX_LENGTH, max(self.texts, key=len)[:4000]
+        assert not any("found a bug" in text for text in self.texts), self.texts[-100:]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    lines = Lines()
+    logging.getLogger().addHandler(lines)
+    yield lines
+    logging.getLogger().removeHandler(lines)
+
+
+@pytest.fixture
+def broker(redis_url: str, client: Any) -> Iterator[SidekiqBroker]:
+    broker = SidekiqBroker(url=redis_url, poll_interval=100, heartbeat_timeout=1_000)
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
+    dramatiq.set_broker(broker)
+
+    @dramatiq.actor(queue_name=loader.QUEUE, actor_name=loader.CLASS, max_retries=0)
+    def job(*args: Any, **kwargs: Any) -> None:
+        note(judge.RAN, args)
+        if client.exists(judge.FAIL) and not str(args[:1]).startswith("('good "):
+            raise Failure("as it was told")
+
+    @dramatiq.actor(queue_name=loader.QUEUE, actor_name=loader.NEXT, max_retries=0)
+    def following(*args: Any) -> None:
+        note(judge.RAN_NEXT, args)
+
+    def note(key: str, args: Any) -> None:
+        client.rpush(key, args[0] if args and isinstance(args[0], str) else "")
+
+    yield broker
+    broker.heartbeat.stop()
+    broker.close()
+
+
+@pytest.mark.parametrize("place", loader.PLACES)
+def test_each_member_is_where_the_corpus_says(broker: SidekiqBroker, client: Any, lines: Lines, place: str) -> None:
+    if place == "fails":
+        client.set(judge.FAIL, 1)
+    judge.put(client, place, MEMBERS)
+    with working(broker, threads=4):
+        judge.settle(client, "python", place, MEMBERS, eventually)
+    # Nothing has moved or come a second time while the worker stopped.
+    assert judge.differences(client, "python", place, MEMBERS) == []
+    lines.check()
+
+
+def test_what_is_mended_goes_on(broker: SidekiqBroker, client: Any) -> None:
+    """A job whose barrier was wrong is in ``dead``: mended and retried there, its run goes on."""
+    members = [member for member in MEMBERS if member.cure]
+    judge.put(client, "queue", members)
+    with working(broker, threads=4):
+        judge.settle(client, "python", "queue", members, eventually)
+        judge.cure(client, members)
+        eventually(lambda: judge.followed(client, members) == {member.name: 1 for member in members})
+    assert not client.zcard("dead")

@@ -1,0 +1,374 @@
+"""Rules of single scripts that no scenario shows: who is counted once, what lives on, who is kept back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from dramatiq_sidekiq_flow.store import queues, relay, runs, scripts, sets, workers
+from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.store.runs import Walk
+from dramatiq_sidekiq_flow.store.scripts import Command
+
+from .. import operations
+from ..operations import CHAIN, DAY, INNER, ITS, ME, MINE, NEW, OTHER, OUTER, TTL
+
+#: A slow machine may need that long between a write and a look, in seconds.
+SLACK = 120
+
+
+@pytest.fixture(autouse=True)
+def _job(client: redis.Redis) -> None:
+    client.hset(MINE, "a:1", "job")
+
+
+def advance(unit: str, walk: list[Walk], **options: Any) -> Command:
+    """A step is done here."""
+    return runs.advance(ME, "a:1", unit, walk, ttl=TTL, **options)
+
+
+def count(unit: str, walk: list[Walk], **options: Any) -> Command:
+    """A step is done on another broker."""
+    return relay.count(unit, walk, ttl=TTL, **options)
+
+
+def fail(unit: str, walk: list[Walk]) -> Command:
+    """A step has failed here."""
+    barriers = [entry.barrier for entry in walk]
+    return sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", barriers=barriers, ttl=TTL)
+
+
+def bury(unit: str, walk: list[Walk]) -> Command:
+    """A step has failed on another broker."""
+    return relay.bury(b"it", now=time.time(), barriers=[entry.barrier for entry in walk], ttl=TTL)
+
+
+Done = Callable[..., Command]
+both = pytest.mark.parametrize("done", [advance, count], ids=lambda done: done.__name__)
+
+
+def about(ttl: int, expected: int) -> bool:
+    return expected - SLACK <= ttl <= expected
+
+
+# -- counting ------------------------------------------------------------------
+
+
+@both
+def test_a_finished_inner_group_is_counted_once(connection: Connection, client: redis.Redis, done: Done) -> None:
+    """Its barrier expired and was made anew for a member that came late: the outer one has counted it."""
+    operations.barriers(client, INNER)
+    operations.barriers(client, OUTER, value=2)
+    assert connection.call(*done("late", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
+    assert client.smembers(f"{OUTER}:u") == {INNER.encode()}
+    client.delete(INNER, f"{INNER}_ran")
+    operations.barriers(client, INNER)
+    client.hset(MINE, "a:1", "job")
+    assert connection.call(*done("later", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
+    assert client.get(OUTER) == b"1"
+
+
+@both
+@pytest.mark.parametrize("value", [0, -3])
+def test_a_barrier_below_one_releases(connection: Connection, client: redis.Redis, done: Done, value: int) -> None:
+    """Plain Ruby counts a member that comes twice twice."""
+    operations.barriers(client, INNER, value=value)
+    assert connection.call(*done("jid", [Walk(INNER, "f")])) == [b"PLAN", 1]
+
+
+@both
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_does_not_propagate_stops_there(
+    connection: Connection, client: redis.Redis, done: Done, times: int
+) -> None:
+    operations.barriers(client, INNER, OUTER)
+    for _ in range(times):
+        client.hset(MINE, "a:1", "job")
+        assert connection.call(*done("jid", [Walk(INNER, "s"), Walk(OUTER, "n")])) == [b"DONE"]
+    assert (client.get(INNER), client.get(OUTER)) == (b"0", b"1")
+
+
+def test_a_unit_that_released_on_another_broker_is_known_again(connection: Connection, client: redis.Redis) -> None:
+    """Asked again, it walks the way that it went before, and stops where it stopped."""
+    for name, unit in ((INNER, "jid"), (OUTER, INNER)):
+        operations.barriers(client, name)
+        client.set(f"{name}:f", unit, ex=TTL)
+    assert connection.call(*count("jid", [Walk(INNER, "s"), Walk(OUTER, "f")])) == [b"DONE"]
+    assert connection.call(*count("jid", [Walk(INNER, "n"), Walk(OUTER, "f")])) == [b"PLAN", 2]
+    assert connection.call(*count("another", [Walk(INNER, "n"), Walk(OUTER, "f")])) == [b"DONE"]
+
+
+def test_a_unit_is_counted_once_on_another_broker(connection: Connection, client: redis.Redis) -> None:
+    """The releaser is told to enqueue until it says that it did; others never are."""
+    operations.barriers(client, INNER, value=2)
+    plan = operations.following(connection)
+    field = {"memory": ("swf:mem:run", DAY)}
+
+    def step(unit: str, value: bytes, planned: int = 1) -> Any:
+        command = count(
+            unit, [Walk(INNER, "f")], planned=planned, elsewhere=True, plan=plan, fields={"field": value}, **field
+        )
+        return connection.call(*command)
+
+    assert step("a", b"a") == [b"DONE"]
+    assert step("b", b"b", planned=0) == [b"PLAN", 1]
+    assert step("b", b"b") == [b"FIRE"]
+    assert (client.get(INNER), client.get(NEW), client.llen("queue:next")) == (b"0", b"2", 1)
+    assert step("b", b"again") == [b"FIRE"]
+    assert step("a", b"again") == [b"DONE"]
+    assert connection.call(*relay.fired([Walk(INNER, "f")])) == 1
+    assert [step(unit, b"late") for unit in "ab"] == [[b"DONE"], [b"DONE"]]
+    assert client.llen("queue:next") == 1
+    assert client.hget("swf:mem:run", "field") == b"b"
+    client.delete(f"{INNER}:f")
+    assert step("c", b"late") == [b"DONE"]
+    assert client.hget("swf:mem:run", "field") == b"b"
+
+
+@pytest.mark.parametrize("suffix", ["", "_ran"])
+def test_a_missing_barrier_is_not_counted_on_another_broker(
+    connection: Connection, client: redis.Redis, suffix: str
+) -> None:
+    operations.barriers(client, INNER)
+    client.delete(INNER + suffix)
+    assert connection.call(*count("jid", [Walk(INNER, "s")])) == [b"EXPIRED", INNER.encode()]
+    assert not client.exists(INNER + suffix, f"{INNER}:u")
+
+
+def test_a_marker_that_is_not_a_number_on_another_broker(connection: Connection, client: redis.Redis) -> None:
+    operations.barriers(client, INNER)
+    client.set(f"{INNER}_ran", "text")
+    assert connection.call(*count("jid", [Walk(INNER, "s")])) == [b"TYPE", f"{INNER}_ran".encode()]
+    assert client.get(INNER) == b"1"
+
+
+def test_a_barrier_that_is_gone_is_not_marked(connection: Connection, client: redis.Redis) -> None:
+    assert connection.call(*relay.fired([Walk(INNER, "f")])) == 0
+    assert not client.exists(f"{INNER}:f")
+
+
+# -- what lives how long ---------------------------------------------------------
+
+
+@both
+def test_a_released_barrier_is_kept_for_a_day(connection: Connection, client: redis.Redis, done: Done) -> None:
+    operations.barriers(client, INNER)
+    client.sadd(f"{INNER}:u", "sibling")
+    connection.call(*done("jid", [Walk(INNER, "n")]))
+    assert all(about(client.ttl(key), DAY) for key in (INNER, f"{INNER}_ran"))
+    assert client.get(f"{INNER}_ran") == b"0"
+    # The marker says enough: no member needs to be known by its name any more.
+    assert not client.exists(f"{INNER}:u")
+
+
+def test_what_is_still_to_be_enqueued_lives_as_long_as_what_waits(connection: Connection, client: redis.Redis) -> None:
+    operations.barriers(client, INNER)
+    assert connection.call(*count("jid", [Walk(INNER, "f")], planned=1, elsewhere=True)) == [b"FIRE"]
+    assert all(about(client.ttl(key), TTL) for key in (INNER, f"{INNER}_ran", f"{INNER}:f"))
+    connection.call(*relay.fired([Walk(INNER, "f")]))
+    assert all(about(client.ttl(key), DAY) for key in (INNER, f"{INNER}_ran", f"{INNER}:f"))
+
+
+def waiting(client: redis.Redis, ttl: int) -> list[str]:
+    """Barriers that wait for two, and have counted one; their keys."""
+    operations.barriers(client, INNER, OUTER, CHAIN, value=2)
+    names = [name + suffix for name in (INNER, OUTER, CHAIN) for suffix in ("", "_ran", ":u")]
+    for name in names[2::3]:
+        client.sadd(name, "another")
+    for name in names:
+        client.expire(name, ttl)
+    return names
+
+
+WALK = [Walk(INNER, "n"), Walk(OUTER, "n"), Walk(CHAIN, "f")]
+
+
+@pytest.mark.parametrize("done", [advance, count, fail, bury], ids=lambda done: done.__name__)
+def test_waiting_barriers_live_on(connection: Connection, client: redis.Redis, done: Done) -> None:
+    names = waiting(client, 100)
+    assert connection.call(*done("jid", WALK)) == [b"DONE"]
+    assert {name: client.ttl(name) for name in names if not about(client.ttl(name), TTL)} == {}
+
+
+@pytest.mark.parametrize("done", [advance, count, fail, bury], ids=lambda done: done.__name__)
+def test_barriers_are_never_shortened(connection: Connection, client: redis.Redis, done: Done) -> None:
+    names = waiting(client, 2 * TTL)
+    assert connection.call(*done("jid", WALK)) == [b"DONE"]
+    assert {name: client.ttl(name) for name in names if not about(client.ttl(name), 2 * TTL)} == {}
+
+
+def test_a_failure_trims_nothing_but_dead(connection: Connection, client: redis.Redis) -> None:
+    client.zadd("retry", {"due long ago": 1.0, "due": 2.0})
+    connection.call(*sets.fail(ME, "a:1", "retry", now=time.time(), at=3.0, payload=b"it"))
+    assert client.zcard("retry") == 3
+
+
+@pytest.mark.parametrize("done", [fail, bury], ids=lambda done: done.__name__)
+def test_old_jobs_leave_dead(connection: Connection, client: redis.Redis, done: Done) -> None:
+    client.zadd("dead", {"old": time.time() - 181 * DAY, "new": time.time() - 179 * DAY})
+    connection.call(*done("jid", []))
+    assert client.zrange("dead", 0, -1) == [b"new", b"it"]
+
+
+# -- who may fetch, and what is recovered -----------------------------------------
+
+
+def test_a_worker_that_is_not_registered_fetches_nothing(connection: Connection, client: redis.Redis) -> None:
+    client.lpush("queue:python", "job")
+    assert queues.fetch(connection, ME, "python", "b", 1) is None
+    assert client.llen("queue:python") == 1
+
+
+def test_a_paused_queue_is_not_fetched_from(connection: Connection, client: redis.Redis) -> None:
+    operations.queued(client)
+    queues.pause(connection, "python")
+    assert queues.fetch(connection, ME, "python", "b", 1) == queues.PAUSED
+    assert client.llen("queue:python") == 3
+
+
+def orphan(receipt: str, jid: int) -> workers.Orphan:
+    return workers.Orphan(receipt.encode(), str(jid), b"corpse")
+
+
+def recover(connection: Connection, *orphans: workers.Orphan) -> workers.Recovery | None:
+    return workers.recover(connection, OTHER, orphans, timeout=60, now=time.time())
+
+
+def test_a_suspect_stays_for_its_trial(connection: Connection, client: redis.Redis) -> None:
+    operations.suspected(client)
+    assert recover(connection, orphan("a:1!", 1)) == workers.Recovery()
+    assert client.hkeys(ITS) == [b"a:1!", b"a:2!"]
+    assert client.zscore("swf:workers", OTHER)
+
+
+def test_what_perhaps_began_is_not_buried(connection: Connection, client: redis.Redis) -> None:
+    client.zadd("swf:workers", {OTHER: 1.0})
+    client.hset(ITS, "a:1~", "job")
+    client.set("swf:recovered:1", 7)
+    assert recover(connection, orphan("a:1~", 1)) == workers.Recovery(waiting=1)
+    assert client.hgetall(ITS) == {b"a:1!": b"job"}
+    assert client.get("swf:recovered:1") == b"7"
+
+
+def test_a_trial_that_runs_keeps_others_back(connection: Connection, client: redis.Redis) -> None:
+    operations.suspected(client)
+    assert operations.trial(connection) == b"one"
+
+    def take() -> Any:
+        return workers.try_suspect(connection, OTHER, ME, "c", timeout=60)
+
+    assert take() == "wait"
+    assert workers.begin(connection, ME, "b:1?")
+    assert take() == "wait"
+    client.hdel(MINE, "b:1")
+    assert take() == b"two"
+
+
+def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client: Any) -> None:
+    """The clock of Redis was set back since."""
+    operations.suspected(client)
+    assert operations.trial(connection) == b"one"
+    began, rest = client.get("swf:trial:python").decode().split(" ", 1)
+    client.set("swf:trial:python", f"{float(began) + DAY} {rest}")
+    assert workers.try_suspect(connection, OTHER, ME, "c", timeout=60) == b"two"
+
+
+#: What moves a job that Redis has accepted: it takes nothing more than it gives back.
+MOVES = [
+    *("advance", "advance_member", "release", "fail_retry", "fail_dead", "begin", "requeue", "recover", "trial"),
+    *("promote_schedule", "promote_retry", "resume"),
+]
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_full_redis_lets_jobs_move(connection: Connection, client: redis.Redis, name: str) -> None:
+    """Each such script begins with a write that a full Redis takes, and after it the rest passes, too."""
+    client.delete(MINE)
+    operation = operations.NAMED[name]
+    operation.prepare(client)
+    client.config_set("maxmemory", "1mb")
+    try:
+        first = operation.call(connection)
+    finally:
+        client.config_set("maxmemory", "0")
+    client.flushdb()
+    operation.prepare(client)
+    assert first == operation.call(connection)
+
+
+def test_a_full_redis_takes_beats(connection: Connection, client: redis.Redis) -> None:
+    """Else every worker would look dead, and all that runs would run again."""
+    client.zadd("swf:workers", {ME: 1.0})
+    client.config_set("maxmemory", "1mb")
+    try:
+        assert workers.beat(connection, {ME: None}, 60).dead == []
+    finally:
+        client.config_set("maxmemory", "0")
+    assert client.zscore("swf:workers", ME) == pytest.approx(time.time(), abs=SLACK)
+
+
+# -- plans, fan-outs and sets -------------------------------------------------------
+
+
+def test_a_plan_is_written_whole(connection: Connection, client: redis.Redis) -> None:
+    assert operations.start(connection) == [b"DONE"]
+    assert client.lrange("queue:next", 0, -1) == [b"job"]
+    assert client.smembers("queues") == {b"next"}
+    assert client.zrange("schedule", 0, -1, withscores=True) == [(b"later", 2e9)]
+    assert client.mget(NEW, f"{NEW}_ran") == [b"2", b"-1"]
+
+
+@pytest.mark.parametrize("key", ["list", "swf:fanouts", "queues", "queue:next", "schedule"])
+def test_a_fan_out_is_not_committed_where_a_key_is_of_another_type(
+    connection: Connection, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(runs, "MAX_INLINE", 0)
+    plan = operations.following(connection)
+    key = plan.keys[0] if key == "list" else key
+    client.delete(key)
+    client.set(key, "text")
+    before = set(client.keys())
+    assert runs.start(connection, "run", plan, ttl=DAY) == [b"TYPE", key.encode()]
+    assert set(client.keys()) == before
+
+
+def test_a_barrier_made_anew_has_counted_nobody(connection: Connection, client: redis.Redis) -> None:
+    operations.failed(client)
+    assert operations.resume(connection) == [b"DONE", 3]
+    assert not client.exists(f"{INNER}:u")
+
+
+def test_a_stored_chain_is_prolonged_by_whoever_stores_it(connection: Connection, client: redis.Redis) -> None:
+    operations.store_chain(connection)
+    client.expire(operations.CHAINED, 100)
+    operations.store_chain(connection)
+    assert about(client.ttl(operations.CHAINED), TTL)
+
+
+def test_a_push_that_comes_after_a_later_one_is_not_made_again(connection: Connection, client: redis.Redis) -> None:
+    for number in (1, 2, 1):
+        connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "queue:next"), (number, "next", number)))
+    assert client.lrange("queue:next", 0, -1) == [b"2", b"1"]
+
+
+def test_a_set_that_became_another_type_is_not_promoted_from(connection: Connection, client: redis.Redis) -> None:
+    client.set("schedule", "text")
+    assert operations.promote("schedule")(connection) == sets.Promoted(0, [], [0, 1])
+
+
+def test_a_bad_member_stays_while_dead_cannot_take_it(connection: Connection, client: redis.Redis) -> None:
+    operations.due("retry")(client)
+    client.set("dead", "text")
+    assert operations.promote("retry")(connection) == sets.Promoted(1, [], [1])
+    assert client.zrange("retry", 0, -1) == [b"bad"]
+
+
+def test_a_promoted_job_makes_its_queue_known(connection: Connection, client: redis.Redis) -> None:
+    operations.due("retry")(client)
+    assert operations.promote("retry")(connection) == sets.Promoted(2, [], [])
+    assert client.smembers("queues") == {b"next"}
+    assert client.zrange("dead", 0, -1) == [b"corpse"]

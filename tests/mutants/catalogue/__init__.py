@@ -1,0 +1,20 @@
+"""The mutants, by what they break."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..mutant import Mutant
+from .advance import ADVANCE
+from .flight import FLIGHT
+from .foreign import FOREIGN
+from .producers import PRODUCERS
+from .queues import QUEUES
+from .runs import RUNS
+from .workers import WORKERS
+
+ALL: list[Mutant] = [*ADVANCE, *FLIGHT, *FOREIGN, *QUEUES, *RUNS, *WORKERS, *PRODUCERS]
+
+_twice = [name for name, count in Counter(mutant.name for mutant in ALL).items() if count > 1]
+if _twice:
+    raise ValueError(f"Two mutants have the same name: {', '.join(_twice)}")

@@ -1,0 +1,365 @@
+"""Python: the acknowledgement, failures, recovery, and what a process holds."""
+
+from __future__ import annotations
+
+from ..mutant import in_file
+from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
+
+consumer = in_file("broker/consumer.py")
+commit = in_file("broker/commit.py")
+retries = in_file("broker/retries.py")
+recovery = in_file("broker/recovery.py")
+window = in_file("broker/window.py")
+begin = in_file("broker/begin.py")
+in_flight = in_file("broker/in_flight.py")
+lifecycle = in_file("broker/lifecycle.py")
+broker = in_file("broker/broker.py")
+heartbeat = in_file("broker/heartbeat.py")
+completion = in_file("workflow/completion.py")
+plan = in_file("workflow/plan.py")
+ttl = in_file("workflow/ttl.py")
+relay = in_file("workflow/relay.py")
+
+MIDDLEWARE = "integration/test_dramatiq_middleware.py::"
+LATE = RECOVERY + "test_an_advance_that_found_no_server_is_tried_again"
+COMMIT = "integration/test_commit.py::"
+
+WORKERS = [
+    consumer(
+        "ack-failed-is-done",
+        "Without the Retries middleware a failed step counts as done, and its run goes on.",
+        "        if failure is None and message.exception is not None:\n",
+        "        if False:\n",
+        BROKER + "test_without_retries_a_failure_is_still_a_failure",
+    ),
+    consumer(
+        "ack-retried-is-done",
+        "A step that is to be retried counts as done: what follows starts early.",
+        "        self._leave(message, failure)\n\n    def _nack(",
+        "        self._leave(message, None)\n\n    def _nack(",
+        WORKFLOW + "test_a_dead_step_is_retried_and_the_run_goes_on",
+        BROKER + "test_a_failure_goes_to_retry_as_sidekiq_writes_it",
+    ),
+    consumer(
+        "ack-skipped-is-done",
+        "A step that a middleware skipped counts as done.",
+        "        elif failure is None and message.skipped and message.payload.stack:\n",
+        "        elif False:\n",
+        MIDDLEWARE + "test_a_skipped_step_is_dead_by_name_and_goes_on_when_it_is_retried",
+    ),
+    consumer(
+        "ack-of-a-recovered-job",
+        "A barrier of the application's own counts a step that runs elsewhere: what follows starts early.",
+        "        if message.gone:\n            self.window.settle(message.receipt)\n            return\n",
+        "",
+        PLUGGABLE + "test_a_job_that_another_worker_has_is_not_counted",
+    ),
+    consumer(
+        "ack-does-not-advance",
+        "A step is taken out of flight without what follows it.",
+        "            self.broker.completion.advance(message)\n",
+        "            self.broker.commit.done(message.member, message.receipt)\n",
+        WORKFLOW + "test_a_job_acknowledged_twice_advances_once",
+    ),
+    consumer(
+        "ack-gives-up",
+        "Redis is away while a job ends: it stays in flight until the process ends, and runs again.",
+        "                time.sleep(pause)\n",
+        "                return\n",
+        LATE,
+    ),
+    consumer(
+        "ack-lost-is-a-failure",
+        "Redis is away during an advance: the step is buried though it is done.",
+        "            except (ConnectionClosed, *LOST):\n                raise\n            except FlowError as e:",
+        "            except FlowError as e:",
+        LATE,
+    ),
+    consumer(
+        "ack-refused-is-done",
+        "A step whose run cannot go on leaves no trace.",
+        "                failure = killed(message.payload, self.queue_name, e)\n                message.stuff_exception(e)\n"
+        "            except Exception as e:\n                # A memory",
+        "                message.stuff_exception(e)\n            except Exception as e:\n                # A memory",
+        WORKFLOW + "test_with_a_missing_barrier_the_job_is_dead_by_name[]",
+    ),
+    consumer(
+        "ack-mark-not-confirmed",
+        "A job whose mark got no reply leaves flight under the wrong receipt: it stays, and runs again.",
+        "        confirm(self.broker, message)\n",
+        "",
+        RECOVERY + "test_the_mark_of_a_beginning_may_be_lost",
+    ),
+    consumer(
+        "step-without-middleware-runs",
+        "A step runs in a process that cannot go on after it: its run stops.",
+        "            if payload.stack and completion is None:\n",
+        "            if False:\n",
+        WORKFLOW + "test_a_step_without_the_middleware_is_dead_by_name",
+    ),
+    consumer(
+        "read-lost-is-a-failure",
+        "A storage that cannot be reached for a moment costs the job a retry.",
+        "        except LOST:\n            raise\n        except FlowError as e:\n            dead =",
+        "        except FlowError as e:\n            dead =",
+        STORAGE + "test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was",
+    ),
+    consumer(
+        "read-forgets-what-it-took",
+        "Redis is away while a bad job is buried: nobody holds it until the process ends.",
+        "                    window.put_back(*fetched)\n",
+        "                    pass\n",
+        RECOVERY + "test_a_bad_job_that_found_no_server_is_buried_later",
+    ),
+    consumer(
+        "fail-without-barriers",
+        "What a failed step's run needs expires before the retry.",
+        "            barriers = [callback.barrier for callback in payload.stack]\n",
+        "            barriers = []\n",
+        TTL + "test_a_failed_step_keeps_all_for_the_delays_that_follow_it",
+    ),
+    consumer(
+        "fail-dead-for-three-weeks",
+        "A dead step's run cannot go on when it is retried after three weeks.",
+        '            waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now\n',
+        "            waits = failure.at - now\n",
+        TTL + "test_a_step_that_met_no_middleware_keeps_its_barriers",
+        STORAGE + "test_it_lives_as_long_as_a_dead_job_can_be_retried",
+    ),
+    consumer(
+        "fail-without-memory",
+        "The memory of a failed step's run expires before the retry.",
+        "                also += [memory] if memory else []\n",
+        "",
+        TTL + "test_a_failed_step_keeps_the_memory_until_it_is_tried_again",
+    ),
+    consumer(
+        "fail-without-chains",
+        "The stored chain of a dead step expires before the retry.",
+        "            also += stored_keys(callback.remaining for callback in payload.stack)\n",
+        "",
+        STORAGE + "test_it_lives_as_long_as_a_dead_job_can_be_retried",
+    ),
+    commit(
+        "commit-forgets-on-an-error",
+        "Acknowledgements that found no server are forgotten: the jobs stay in flight.",
+        "            self._done.extendleft(reversed(done))\n",
+        "",
+        RECOVERY + "test_acknowledgements_wait_until_the_server_is_back",
+    ),
+    commit(
+        "commit-forgets-what-is-refused",
+        "Acknowledgements that the server refuses for now are forgotten.",
+        "                self._done.extend((member, receipt) for receipt in receipts)\n",
+        "",
+        COMMIT + "test_what_the_server_refuses_for_now_is_sent_again",
+    ),
+    commit(
+        "commit-error-is-a-reply",
+        "A refusal of the server is taken for an answer: the step counts as settled.",
+        "            if isinstance(reply, LOST):\n                entry.error = ConnectionClosed(reply)\n            elif",
+        "            if isinstance(reply, LOST):\n                pass\n            elif",
+        COMMIT + "test_a_refusal_is_not_an_answer",
+    ),
+    commit(
+        "commit-leaves-what-came-meanwhile",
+        "An acknowledgement that came during a round trip is sent with the next job, if one comes.",
+        "        # What was handed over while this thread had the line.\n        self._send_due()\n",
+        "",
+        COMMIT + "test_one_that_comes_during_a_round_trip_is_sent_after_it",
+    ),
+    retries(
+        "discard-a-step",
+        "A step with retry: false disappears, and its run waits for ever.",
+        '    if job.run_id is None and not job.stack:\n        return Failure("discard", b"")\n',
+        '    return Failure("discard", b"")\n',
+        TTL + "test_a_step_that_a_plain_job_would_not_survive_is_dead_and_keeps_all[{'retry': False}]",
+    ),
+    retries(
+        "shutdown-is-a-failure",
+        "A deploy costs each interrupted job a retry.",
+        '    if stopping and isinstance(exception, Shutdown):\n        return Failure("requeue", b"")\n',
+        "",
+        MIDDLEWARE + "test_a_shutdown_puts_a_job_back_uncounted",
+    ),
+    recovery(
+        "recovery-one-bad-record",
+        "One bad record keeps all other dead workers from being recovered.",
+        "                except LOST:\n                    raise\n                except Exception as e:\n"
+        "                    self._again[raw] = now + AGAIN\n",
+        "                except LOST:\n                    raise\n                except ZeroDivisionError as e:\n"
+        "                    self._again[raw] = now + AGAIN\n",
+        RECOVERY + "test_one_bad_record_does_not_stop_the_other_recoveries[0.0]",
+    ),
+    recovery(
+        "recovery-pills-barriers-expire",
+        "The run of a poison pill cannot go on when that is retried.",
+        "            if orphan.job is not None:\n                self._keep(orphan.job)\n",
+        "            pass\n",
+        TTL + "test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead",
+    ),
+    window(
+        "fetch-with-a-new-base",
+        "A fetch whose reply was lost is repeated under another base: its jobs lie in flight unknown.",
+        '        if self._base is None:\n            self._base = format(next(_fetches), "x")\n        return self._base\n',
+        '        self._base = format(next(_fetches), "x")\n        return self._base\n',
+        RECOVERY + "test_a_fetch_whose_reply_was_lost_twice",
+    ),
+    window(
+        "window-expects-nothing",
+        "What a fetch has just moved is taken for unknown, and put back while it runs.",
+        "((base, index) not in known and base not in expected)",
+        "((base, index) not in known)",
+        RECOVERY + "test_a_fetch_whose_reply_was_lost_twice",
+        "unit/test_window.py::test_what_a_fetch_has_just_moved_is_not_unknown",
+    ),
+    in_flight(
+        "unknown-once",
+        "What one look finds unknown is put back at once, though it may just be on its way.",
+        "            lost = unknown & before.get(member, set())\n",
+        "            lost = unknown\n",
+        RECOVERY + "test_what_no_thread_has_goes_back",
+    ),
+    in_flight(
+        "unknown-waits-for-its-ack",
+        "A finished job whose acknowledgement waits is put back, and runs again.",
+        "        return [*self.broker.commit.waiting(), *list(self.broker.set_aside)]\n",
+        "        return []\n",
+        RECOVERY + "test_what_waits_to_be_acknowledged_is_known",
+    ),
+    begin(
+        "begin-runs-what-is-gone",
+        "A job that was recovered before it began runs here, too.",
+        "    if receipt is None:\n        message.gone = True\n",
+        "    if receipt is None:\n        return\n    if not receipt:\n        message.gone = True\n",
+        RECOVERY + "test_a_job_that_another_worker_recovered_before_it_began_is_not_run",
+    ),
+    lifecycle(
+        "shutdown-keeps-what-waits",
+        "Jobs that wait in a stopping worker are left to recovery.",
+        "        give_back(worker)\n\n    def after_worker_shutdown",
+        "\n    def after_worker_shutdown",
+        RECOVERY + "test_a_shutdown_hands_back_at_its_start_what_has_not_begun",
+    ),
+    broker(
+        "shutdown-hands-suspects-back",
+        "A suspect goes back into the queue beside its neighbours.",
+        "        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]\n",
+        "",
+        RECOVERY + "test_a_shutdown_leaves_suspects_and_hands_back_all_else",
+    ),
+    broker(
+        "shutdown-hands-nothing-back",
+        "What still runs at a hard shutdown waits for another worker to notice.",
+        "            self._attempt(partial(self._hand_back, window))\n",
+        "            pass\n",
+        RECOVERY + "test_a_hard_shutdown_puts_back_what_still_runs",
+    ),
+    broker(
+        "fork-shares-the-broker",
+        "A forked child hands back what its parent holds.",
+        "        if self._pid == os.getpid():\n            return\n        self._pid = os.getpid()\n        self.windows",
+        "        return\n        self.windows",
+        "integration/test_connection.py::test_a_child_that_closes_its_copy_leaves_the_parents_job_alone",
+    ),
+    heartbeat(
+        "beat-recovers-nobody",
+        "Jobs of workers that were killed are never run again.",
+        "        self.recovery.recover_all(heard.dead)\n",
+        "",
+        RECOVERY + "test_a_dead_workers_jobs_go_back",
+    ),
+    heartbeat(
+        "beat-pours-nothing",
+        "The fan-out of a process that died after its commit stays where it is.",
+        "            self._pour()\n",
+        "            pass\n",
+        FANOUTS + "test_a_dead_processes_fan_out_is_poured_by_any_other[start]",
+    ),
+    heartbeat(
+        "fork-shares-the-identity",
+        "A forked child beats under its parent's name.",
+        "        if self._identity is None or self._pid != os.getpid():\n",
+        "        if self._identity is None:\n",
+        "integration/test_connection.py::test_a_child_works_with_a_broker_that_the_parent_works_with",
+        CONNECTION + "test_a_child_has_a_name_of_its_own",
+    ),
+    completion(
+        "plan-not-answered",
+        "The last member of a group ends without its continuation.",
+        '            if outcome == b"PLAN":\n                planned, ready = int(reply[1]), None\n            elif',
+        '            if outcome == b"PLAN":\n                return\n            elif',
+        WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
+    ),
+    completion(
+        "stage-not-answered",
+        "A fan-out that vanished before its commit is lost.",
+        '            elif outcome != b"STAGE":\n                raise refusal(reply)\n',
+        '            elif outcome == b"STAGE":\n                return\n            else:\n'
+        "                raise refusal(reply)\n",
+        WORKFLOW + "test_a_continuation_that_vanishes_is_staged_again",
+    ),
+    completion(
+        "expired-is-done",
+        "A step whose barrier is gone is done, and its run stops without an error.",
+        '            elif outcome != b"STAGE":\n                raise refusal(reply)\n',
+        '            elif outcome != b"STAGE":\n                return\n',
+        WORKFLOW + "test_with_a_missing_barrier_the_job_is_dead_by_name[]",
+    ),
+    completion(
+        "chain-of-the-run-expires",
+        "A stored chain expires while its run moves.",
+        "            self.keep_chains(payload.stack, ttl)\n",
+        "            pass\n",
+        STORAGE + "test_it_lives_on_while_the_run_moves",
+    ),
+    plan(
+        "barriers-without-delays",
+        "Barriers expire before the delays ahead of them have passed.",
+        "    return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))\n",
+        "    return int(min(RETRY_HORIZON + 1, MAX_TTL))\n",
+        "unit/test_plan.py::test_barriers_outlive_the_delays_ahead",
+    ),
+    plan(
+        "derived-ids-differ",
+        "What follows a barrier of another kind gets new ids each time: a repetition is another job.",
+        '        return hashlib.sha256(f"{name}:job:{next(jids)}".encode()).hexdigest()[:24]\n',
+        "        return uuid.uuid4().hex[:24]\n",
+        "unit/test_plan.py::test_derived_ids_are_the_same_for_the_same_name_only",
+    ),
+    ttl(
+        "dead-jobs-barriers-expire",
+        "The run of a job that was killed by hand cannot go on when that is retried.",
+        "        ttl = min(barrier_ttl(None, payload.stack) + sets.DEAD_TIMEOUT, MAX_TTL)\n",
+        "        ttl = barrier_ttl(None, payload.stack)\n",
+        TTL + "test_a_job_that_was_killed_by_hand_may_be_retried_for_as_long_as_it_is_dead",
+    ),
+    relay(
+        "foreign-failed-is-done",
+        "A step that fails for good on another broker counts as done.",
+        "                self._bury(message, step.exception)\n            elif step.skipped:",
+        "                self._advance(message, step, payload)\n            elif step.skipped:",
+        FAILURES + "test_without_retries_a_failure_is_dead_and_not_done[redis]",
+    ),
+    relay(
+        "foreign-skipped-is-done",
+        "A step that a middleware skipped on another broker counts as done.",
+        "            elif step.skipped:\n",
+        "            elif False:\n",
+        FAILURES + "test_a_step_that_is_skipped_does_not_advance[redis]",
+    ),
+    relay(
+        "foreign-enqueues-nothing",
+        "What follows a step on another broker is counted, and not enqueued.",
+        '            if outcome == b"FIRE":\n                self._enqueue(steps)\n',
+        '            if outcome == b"FIRE":\n',
+        "brokers/test_scenarios.py::test_a_chain[redis]",
+    ),
+    relay(
+        "foreign-says-so-first",
+        "Killed between saying that it enqueued and enqueueing, the continuation is lost.",
+        "                self._enqueue(steps)\n                self.broker.commit.run(relay.fired(walk[:planned]))\n",
+        "                self.broker.commit.run(relay.fired(walk[:planned]))\n                self._enqueue(steps)\n",
+        FAILURES + "test_a_broker_that_is_away_gets_the_continuation_later[error0]",
+    ),
+]

@@ -1,0 +1,255 @@
+"""Each script of the store, called as the package calls it, with what it finds in Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import redis
+
+from dramatiq_sidekiq_flow.store import processes, queues, relay, runs, scripts, sets, workers
+from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.store.runs import Walk
+from dramatiq_sidekiq_flow.workflow.plan import NewBarrier
+
+ME, OTHER = "host:1:abc:python", "host:2:def:python"
+MINE, ITS = f"swf:inflight:{ME}", f"swf:inflight:{OTHER}"
+#: The barriers of a group inside a group inside a chain, and of what a plan makes.
+INNER, OUTER, CHAIN, NEW = (f"{n * 8}-0000-0000-0000-000000000000" for n in "1234")
+STACK = (Walk(INNER, "n"), Walk(OUTER, "n"), Walk(CHAIN, "f"))
+DAY = 86_400
+TTL = 21 * DAY
+
+
+@attrs.frozen
+class Operation:
+    """One script, called as the package calls it.
+
+    Attributes:
+      prepare: Makes what it finds.
+      call: Calls it; the reply.
+      types: Key -> the type that it must have.
+      repeated: The reply when it is sent again; the same as before unless given.
+    """
+
+    name: str
+    prepare: Callable[[redis.Redis], Any]
+    call: Callable[[Connection], Any]
+    types: dict[str, str]
+    repeated: Any = None
+
+
+def barriers(client: redis.Redis, *names: str, value: int = 1) -> None:
+    for name in names:
+        client.set(name, value, ex=TTL)
+        client.set(f"{name}_ran", -1, ex=TTL)
+
+
+def stacked(*suffixes: str) -> dict[str, str]:
+    """The keys of all three barriers, and their types."""
+    kinds = {"": "string", "_ran": "string", ":u": "set", ":f": "string"}
+    return {name + suffix: kinds[suffix] for name in (INNER, OUTER, CHAIN) for suffix in suffixes}
+
+
+def following(connection: Connection) -> runs.Writes:
+    """What a continuation writes: a barrier, a job, and one for later."""
+    return runs.writes(connection, [NewBarrier(NEW, 2, -1, TTL)], {"next": [b"job"]}, [(2e9, b"later")])
+
+
+PLANNED = {"queues": "set", "queue:next": "list", "schedule": "zset"}
+MEMORY: dict[str, Any] = {"memory": ("swf:mem:run", DAY), "fields": {"field": b"1"}}
+
+
+def in_flight(client: redis.Redis) -> None:
+    client.hset(MINE, mapping={"a:1": "job", "a:2": "another"})
+    barriers(client, INNER, OUTER, CHAIN)
+
+
+def advance(connection: Connection) -> Any:
+    plan = following(connection)
+    return connection.call(*runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, **MEMORY))
+
+
+def advance_member(connection: Connection) -> Any:
+    """A member of a group that still waits for others."""
+    return connection.call(*runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, **MEMORY))
+
+
+def waiting(client: redis.Redis) -> None:
+    client.hset(MINE, "a:1", "job")
+    barriers(client, INNER, OUTER, CHAIN, value=2)
+
+
+def start(connection: Connection) -> Any:
+    return runs.start(connection, "run", following(connection), ttl=DAY, **MEMORY)
+
+
+def release(connection: Connection) -> Any:
+    plan = following(connection)
+    return connection.call(*runs.release(ME, "a:1", released=INNER, ttl=DAY, plan=plan, **MEMORY))
+
+
+def count(connection: Connection) -> Any:
+    plan = following(connection)
+    return connection.call(*relay.count("jid", STACK, ttl=TTL, planned=3, elsewhere=True, plan=plan, **MEMORY))
+
+
+def count_member(connection: Connection) -> Any:
+    return connection.call(*relay.count("jid", STACK, ttl=TTL, **MEMORY))
+
+
+def fail(action: str) -> Callable[[Connection], Any]:
+    def call(connection: Connection) -> Any:
+        return connection.call(*sets.fail(ME, "a:1", action, now=time.time(), at=2e9, payload=b"it", barriers=[INNER]))
+
+    return call
+
+
+def bury(connection: Connection) -> Any:
+    return connection.call(*relay.bury(b"it", now=1e9, barriers=[INNER], ttl=TTL))
+
+
+def queued(client: redis.Redis) -> None:
+    client.lpush("queue:python", "a", "b", "c")
+    client.zadd("swf:workers", {ME: time.time()})
+
+
+def fetch(connection: Connection) -> Any:
+    return queues.fetch(connection, ME, "python", "a", 2, free=1)
+
+
+def fetched_ahead(client: redis.Redis) -> None:
+    client.hset(MINE, "a:1?", "job")
+
+
+def begin(connection: Connection) -> Any:
+    return workers.begin(connection, ME, "a:1?")
+
+
+def requeue(connection: Connection) -> Any:
+    return queues.requeue(connection, ME, "python", ["a:1", "a:2"])
+
+
+def died(client: redis.Redis) -> None:
+    client.zadd("swf:workers", {OTHER: 1.0, ME: time.time()})
+    client.hset(ITS, mapping={"a:1": "pill", "a:2?": "ahead", "a:3": "new", "a:4": "suspect"})
+    client.set("swf:recovered:1", 2, ex=DAY)
+    client.set("swf:recovered:4", 1, ex=DAY)
+
+
+def recover(connection: Connection) -> Any:
+    orphans = [workers.Orphan(b"a:%d%s" % (n, b"?" if n == 2 else b""), str(n), b"corpse") for n in (4, 3, 2, 1)]
+    return workers.recover(connection, OTHER, orphans, timeout=60, now=time.time())
+
+
+def suspected(client: redis.Redis) -> None:
+    client.zadd("swf:workers", {OTHER: 1.0, ME: time.time()})
+    client.hset(ITS, mapping={"a:1!": "one", "a:2!": "two"})
+
+
+def trial(connection: Connection) -> Any:
+    return workers.try_suspect(connection, OTHER, ME, "b", timeout=60)
+
+
+def due(name: str) -> Callable[[redis.Redis], Any]:
+    def prepare(client: redis.Redis) -> None:
+        client.zadd(name, {"good": 1.0, "bad": 2.0})
+
+    return prepare
+
+
+def promote(name: str) -> Callable[[Connection], Any]:
+    def call(connection: Connection) -> Any:
+        promotions = [sets.Promotion(b"good", "next", b"job"), sets.Promotion(b"bad", None, b"corpse")]
+        return sets.promote(connection, name, time.time(), promotions)
+
+    return call
+
+
+def push(connection: Connection) -> Any:
+    return connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "queue:next"), (1, "next", b"a", b"b")))
+
+
+def schedule(connection: Connection) -> Any:
+    return connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "schedule"), (1, "", 2e9, b"later")))
+
+
+def failed(client: redis.Redis) -> None:
+    client.zadd("dead", {"step": time.time()})
+    client.sadd(f"{INNER}:u", "jid")
+
+
+def resume(connection: Connection) -> Any:
+    stack = [(INNER, 2), (OUTER, 1), (CHAIN, 1)]
+    return runs.resume(connection, "dead", b"step", queue="next", payload=b"job", barriers=stack, ttl=TTL)
+
+
+def show(connection: Connection) -> Any:
+    return processes.beat(connection, "host:1:abc", {"info": "{}"}, {"thread": b"{}"}, ttl=60)
+
+
+CHAINED = f"swf:callbacks:{'c' * 64}"
+
+
+def store_chain(connection: Connection) -> Any:
+    return connection.call(*scripts.STORE_CALLBACKS.command((CHAINED,), (TTL, ":1", ":2")))
+
+
+def remember(connection: Connection) -> Any:
+    return connection.call(*scripts.REMEMBER.command(("swf:mem:run",), (TTL, "field", "1")))
+
+
+def releasing(client: redis.Redis) -> None:
+    """The unit has released its barrier; what follows is enqueued elsewhere."""
+    barriers(client, INNER)
+    client.set(f"{INNER}:f", "jid", ex=TTL)
+
+
+def fired(connection: Connection) -> Any:
+    return connection.call(*relay.fired([Walk(INNER, "f")]))
+
+
+OPERATIONS = [
+    Operation(
+        "advance",
+        in_flight,
+        advance,
+        {MINE: "hash", "swf:mem:run": "hash", **stacked("", "_ran", ":u"), **PLANNED},
+        [b"GONE"],
+    ),
+    Operation("advance_member", waiting, advance_member, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
+    Operation("start", lambda client: None, start, {"swf:mem:run": "hash", **PLANNED}, [b"STARTED"]),
+    Operation("release", in_flight, release, {MINE: "hash", "swf:mem:run": "hash", **PLANNED}, [b"GONE"]),
+    Operation("count", in_flight, count, {"swf:mem:run": "hash", **stacked("", "_ran", ":u", ":f"), **PLANNED}),
+    Operation("count_member", waiting, count_member, {"swf:mem:run": "hash"}),
+    Operation("fail_retry", in_flight, fail("retry"), {MINE: "hash", "retry": "zset"}, [b"GONE"]),
+    Operation("fail_dead", in_flight, fail("dead"), {MINE: "hash", "dead": "zset"}, [b"GONE"]),
+    Operation("fail_discard", in_flight, fail("discard"), {MINE: "hash"}, [b"GONE"]),
+    Operation("bury", in_flight, bury, {"dead": "zset"}),
+    Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
+    Operation("begin", fetched_ahead, begin, {MINE: "hash"}),
+    Operation("requeue", in_flight, requeue, {MINE: "hash", "queue:python": "list"}, 0),
+    Operation("recover", died, recover, {ITS: "hash", "queue:python": "list"}, workers.Recovery()),
+    Operation("trial", suspected, trial, {"swf:workers": "zset", MINE: "hash", ITS: "hash"}),
+    Operation("push", lambda client: None, push, {"queues": "set", "queue:next": "list"}, 0),
+    Operation("schedule", lambda client: None, schedule, {"schedule": "zset"}, 0),
+    Operation(
+        "resume",
+        failed,
+        resume,
+        {"dead": "zset", "queues": "set", "queue:next": "list", **stacked("", "_ran", ":u")},
+        [b"GONE"],
+    ),
+    Operation(
+        "show", lambda client: None, show, {"processes": "set", "host:1:abc": "hash", "host:1:abc-signals": "list"}
+    ),
+    Operation("store_chain", lambda client: None, store_chain, {}, 0),
+    Operation("remember", lambda client: None, remember, {}),
+    Operation("fired", releasing, fired, {}, 0),
+    Operation("promote_schedule", due("schedule"), promote("schedule"), {}, sets.Promoted(0, [], [])),
+    Operation("promote_retry", due("retry"), promote("retry"), {}, sets.Promoted(0, [], [])),
+]
+
+NAMED = {operation.name: operation for operation in OPERATIONS}

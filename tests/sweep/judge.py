@@ -1,0 +1,204 @@
+"""What is wrong with the world after a point."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..trees import violations
+from .scenarios import Scenario
+from .worker import run_id
+
+#: The kinds of fault, as the table has them.
+KINDS = ("lost", "doubled", "early", "stuck", "without_ttl")
+
+#: Keys that live for ever, and why.  All others must expire.
+PERMANENT = (
+    (r"queues", "Sidekiq: the names of all queues"),
+    (r"processes", "Sidekiq: the processes; their records expire"),
+    (r"stat:(processed|failed)", "Sidekiq: counters of all time"),
+    (r"queue:[^:]+", "Sidekiq: jobs that wait"),
+    (r"schedule|retry|dead", "Sidekiq: jobs that wait for a time, or for a person"),
+    (r"paused", "Sidekiq Pro: queues that a person has paused"),
+    (r"swf:workers", "who holds jobs in flight"),
+    (r"swf:inflight:.+", "jobs in flight: judged as stuck"),
+    (r"swf:registry:(python|ruby)", "what each language tells the other; a process prolongs it"),
+    (r"swf:upkeep:dead", "how far `dead` was looked through"),
+)
+_PERMANENT = re.compile("|".join(f"(?:{pattern})" for pattern, _ in PERMANENT))
+
+
+@attrs.frozen
+class Event:
+    """What a process has told."""
+
+    what: str
+    run: int = -1
+    step: int = -1
+    pid: int = 0
+    point: int = 0
+    jid: str = ""
+    error: str = ""
+    found: str = ""
+
+    @classmethod
+    def read(cls, line: bytes) -> Event:
+        """Of a line of the pipe."""
+        return cls(**json.loads(line))
+
+
+@attrs.frozen
+class World:
+    """All that a point has left behind.
+
+    Attributes:
+      ttls: Key -> seconds; -1 lives for ever.
+      lengths: Key -> number of elements, of queues, sets and what is in flight.
+      memory: Run -> what its memory holds.
+      dead: Payloads in ``dead``.
+    """
+
+    events: Sequence[Event] = ()
+    ttls: Mapping[str, int] = attrs.field(factory=dict)
+    lengths: Mapping[str, int] = attrs.field(factory=dict)
+    memory: Mapping[int, Mapping[str, Any]] = attrs.field(factory=dict)
+    dead: Sequence[Mapping[str, Any]] = ()
+
+
+@attrs.frozen
+class Finding:
+    """One fault; ``kind`` is one of :data:`KINDS`."""
+
+    kind: str
+    text: str
+
+
+#: Reads in one step whether anything waits or is in flight.
+_AT_REST = """
+local count = redis.call('ZCARD', 'schedule') + redis.call('ZCARD', 'retry')
+for _, name in ipairs(redis.call('SMEMBERS', 'queues')) do count = count + redis.call('LLEN', 'queue:' .. name) end
+return count + #redis.call('KEYS', 'swf:inflight:*')
+"""
+
+
+def at_rest(client: Any) -> bool:
+    """Whether nothing waits and nothing is in flight."""
+    return bool(client.eval(_AT_REST, 0) == 0)
+
+
+def look(client: Any, scenario: Scenario, events: Sequence[Event]) -> World:
+    """Read the world, while nothing works in it."""
+    names = [raw.decode("utf-8", "replace") for raw in client.keys("*")]
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.ttl(name)
+        ttls = dict(zip(names, pipe.execute()))
+    lengths = {name: client.llen(name) for name in names if name.startswith("queue:")}
+    lengths |= {name: client.zcard(name) for name in ("schedule", "retry")}
+    lengths |= {name: client.hlen(name) for name in names if name.startswith("swf:inflight:")}
+    memory: dict[int, dict[str, Any]] = {}
+    for number, run in enumerate(scenario.runs):
+        fields = [] if run.plain else client.hgetall(f"swf:mem:{run_id(number)}").items()
+        memory[number] = {name.decode(): json.loads(value) for name, value in fields}
+    dead = [json.loads(member) for member in client.zrange("dead", 0, -1)]
+    return World(events, ttls, lengths, memory, dead)
+
+
+def ended(events: Sequence[Event]) -> set[tuple[int, int]]:
+    """The steps that have ended."""
+    return {(event.run, event.step) for event in events if event.what == "end"}
+
+
+def expected(scenario: Scenario) -> set[tuple[int, int]]:
+    """The steps that must end."""
+    return {(number, step) for number, run in enumerate(scenario.runs) for step in range(run.count)}
+
+
+def judge(scenario: Scenario, world: World) -> list[Finding]:
+    """All that is wrong."""
+    return [
+        *_order(scenario, world),
+        *_doubled(scenario, world),
+        *_left(world),
+        *forever(world),
+        *_memory(scenario, world),
+    ]
+
+
+def _order(scenario: Scenario, world: World) -> Iterator[Finding]:
+    steps: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for event in world.events:
+        if event.what in ("start", "end"):
+            steps[event.run].append((event.what, event.step))
+    for number, run in enumerate(scenario.runs):
+        for text in violations(run.shape, run.count, steps[number]):
+            yield Finding("early" if "before" in text else "lost", f"run {number}: {text}")
+    for job in world.dead:
+        args = str(job.get("args"))
+        error = f"{job.get('error_class')}: {job.get('error_message')}"
+        yield Finding("lost", f"job {job.get('class')} {args[:60]} is dead: {error[:200]}")
+    for event in world.events:
+        if event.what == "error":
+            yield Finding("lost", f"run {event.run} could not be started: {event.error}")
+
+
+def _doubled(scenario: Scenario, world: World) -> Iterator[Finding]:
+    jids: dict[tuple[int, int], set[str]] = defaultdict(set)
+    starts: Counter[tuple[int, int, int]] = Counter()
+    followed: set[tuple[int, int]] = set()
+    before: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, run in enumerate(scenario.runs):
+        for earlier, later in run.pairs:
+            before[number, later].append(earlier)
+    sent: Counter[tuple[int, int]] = Counter()
+    for event in world.events:
+        if event.what == "sent":
+            sent[event.run, event.step] += 1
+        if event.what != "start":
+            continue
+        step = (event.run, event.step)
+        jids[step].add(event.jid)
+        starts[event.run, event.step, event.pid] += 1
+        if step in followed:
+            yield Finding("doubled", f"run {event.run}: step {event.step} runs again after a later one has started")
+        followed.update((event.run, earlier) for earlier in before.pop(step, ()))
+    for (number, index), found in sorted(jids.items()):
+        if len(found) > 1 and not scenario.runs[number].plain:
+            yield Finding("doubled", f"run {number}: step {index} is {len(found)} jobs: {', '.join(sorted(found))}")
+    for (number, index, pid), count in sorted(starts.items()):
+        options = scenario.runs[number].options.get(index, {})
+        # A step that starts a run fails with the command that is hurt, and is tried again.
+        # A job whose sending failed is sent again, and may then be there twice.
+        if count > max(1, sent[number, index]) and not {"fail", "starts", "seed"} & set(options):
+            yield Finding("doubled", f"run {number}: step {index} was run {count} times by process {pid}")
+
+
+def _left(world: World) -> Iterator[Finding]:
+    for name, length in world.lengths.items():
+        if length and name.startswith("swf:inflight:"):
+            yield Finding("stuck", f"{name} holds {length} jobs")
+        elif length:
+            yield Finding("stuck", f"{name} still holds {length} jobs, and they do not move")
+
+
+def forever(world: World) -> Iterator[Finding]:
+    """Keys that never expire."""
+    for name, ttl in sorted(world.ttls.items()):
+        if ttl == -1 and not _PERMANENT.fullmatch(name):
+            yield Finding("without_ttl", f"the key {name!r} has no TTL")
+
+
+def _memory(scenario: Scenario, world: World) -> Iterator[Finding]:
+    for event in world.events:
+        if event.what == "memory":
+            yield Finding("lost", f"run {event.run}: step {event.step} read {event.found} from the memory")
+    for number, run in enumerate(scenario.runs):
+        for name, value in run.memory().items():
+            found = world.memory.get(number, {}).get(name)
+            if found != value:
+                yield Finding("lost", f"run {number}: {name!r} in the memory is {str(found)[:60]!r}")

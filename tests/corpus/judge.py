@@ -122,6 +122,14 @@ def times_done(client: Any) -> list[int]:
     return [ran[f"good {number}"] for number in range(GOOD)]
 
 
+def due_are_there(client: Any, wrong: WrongKey) -> bool:
+    """Whether the good jobs that have become due beside a wrong key are where it says."""
+    if wrong.due == "runs":
+        return True
+    place, error = wrong.due.split()
+    return [json.loads(raw)["error_class"] for raw in client.zrange(place, 0, -1)] == [error] * (GOOD // 2)
+
+
 #: :attr:`WrongKey.works` -> how often each of the good jobs is done beside the wrong key.
 BESIDE = {"all": [1] * GOOD, "queue": [1] * (GOOD // 2) + [0] * (GOOD // 2), "none": [0] * GOOD}
 

@@ -142,6 +142,7 @@ class WrongKey:
       works: Which good jobs are done beside it: ``all``, those in the ``queue``, or ``none`` before its removal.
       logs: What a line of the log must contain: its name where the log has it.
       effect: ``kept``: nothing overwrites it. ``replaced``: its owner writes it anew.
+      due: ``runs``, or where the jobs that become due beside it are, as in an outcome.
       redis: Commands before it is made.
     """
 
@@ -150,6 +151,7 @@ class WrongKey:
     works: str
     logs: str
     effect: str
+    due: str
     redis: tuple[Command, ...] = ()
 
     @property
@@ -162,7 +164,7 @@ def wrong_keys(runner: Runner) -> list[WrongKey]:
     """The keys for a runner: those of a Python worker alone are not for the companion."""
     found = []
     for entry in json.loads((HERE / "keys.json").read_text("utf-8"))["keys"]:
-        said = {"logs": "", "effect": "kept", **entry}
+        said = {"logs": "", "effect": "kept", "due": "runs", **entry}
         if runner != "python":
             if entry.get("companion") == "none":
                 continue
@@ -170,6 +172,14 @@ def wrong_keys(runner: Runner) -> list[WrongKey]:
         for made in entry["made"]:
             own = {**said, **said.get(f"as {made}", {})}
             found.append(
-                WrongKey(own["key"], made, own["works"], own["logs"], own["effect"], _commands(entry.get("redis", ())))
+                WrongKey(
+                    own["key"],
+                    made,
+                    own["works"],
+                    own["logs"],
+                    own["effect"],
+                    own["due"],
+                    _commands(entry.get("redis", ())),
+                )
             )
     return found

@@ -117,6 +117,7 @@ def test_a_key_of_another_type(broker: SidekiqBroker, client: Any, lines: Lines,
     judge.send_good(client, without=name)
     with working(broker, threads=4):
         eventually(lambda: judge.times_done(client) == judge.BESIDE[wrong.works], what=f"{wrong.works} beside it")
+        eventually(lambda: judge.due_are_there(client, wrong), what=wrong.due)
         logs = wrong.logs.replace("OWN", own)
         eventually(lambda: not logs or any(logs in text for text in lines.texts), what=f"a line with {logs!r}")
         # It is met again and again: when a worker beats, and when it looks for what is due.
@@ -125,6 +126,8 @@ def test_a_key_of_another_type(broker: SidekiqBroker, client: Any, lines: Lines,
         assert judge.is_kept(client, wrong, name) == (wrong.effect == "kept")
         client.delete(name)
         judge.send_good(client, only=name)
+        if wrong.due != "runs":
+            judge.cure(client, ())
         eventually(lambda: judge.times_done(client) == [1] * judge.GOOD, what="all of them once it is removed")
         client.delete(judge.RAN)
         judge.send_good(client)

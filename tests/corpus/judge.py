@@ -60,6 +60,42 @@ def good(number: int) -> bytes:
     return json.dumps({"class": "Corpus::Job", "args": [name], "jid": jid, "queue": QUEUE, "retry": 0}).encode()
 
 
+#: Characters of an error's message in ``dead``: pages show it whole.
+MAX_MESSAGE = 10_000
+
+
+def wrapped(client: Any) -> dict[bytes, bytes]:
+    """Bytes of each member that is wrapped in ``dead`` -> the dead job."""
+    jobs = {raw: _unwrapped(_object(raw)) for raw in client.zrange("dead", 0, -1)}
+    return {inner: raw for raw, inner in jobs.items() if inner is not None}
+
+
+def unreadable(client: Any) -> list[str]:
+    """The wrapped jobs of ``dead`` that Sidekiq's pages cannot show or push again, and why."""
+    found = []
+    for inner, raw in wrapped(client).items():
+        fields = _object(raw)
+        wrong = [name for name in ("class", "jid", "queue", "error_message") if type(fields.get(name)) is not str]
+        if type(fields.get("args")) is not list:
+            wrong.append("args")
+        if len(str(fields.get("error_message"))) > MAX_MESSAGE:
+            wrong.append("length of error_message")
+        if wrong:
+            found.append(f"{inner[:60]!r}: {', '.join(wrong)}")
+    return found
+
+
+def press_wrapped(client: Any) -> set[bytes]:
+    """Retry all wrapped jobs of ``dead`` as they are, as a person does; the bytes in them."""
+    found = wrapped(client)
+    for raw in found.values():
+        with client.pipeline(transaction=True) as pipe:
+            pipe.zrem("dead", raw)
+            pipe.lpush(f"queue:{QUEUE}", raw)
+            pipe.execute()
+    return set(found)
+
+
 #: Type -> the command that makes a key of it, and the rest of that command.
 _MAKE: dict[str, tuple[str, tuple[str, ...]]] = {
     "string": ("SET", ("text",)),

@@ -166,7 +166,7 @@ def wrong_keys(runner: Runner) -> list[WrongKey]:
     for entry in json.loads((HERE / "keys.json").read_text("utf-8"))["keys"]:
         said = {"logs": "", "effect": "kept", "due": "runs", **entry}
         if runner != "python":
-            if entry.get("companion") == "none":
+            if entry.get("only") == "python":
                 continue
             said |= entry.get("companion", {})
         for made in entry["made"]:

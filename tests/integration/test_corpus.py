@@ -106,6 +106,19 @@ def test_what_is_mended_goes_on(broker: SidekiqBroker, client: Any) -> None:
     assert not client.zcard("dead")
 
 
+def test_what_is_wrapped_can_be_pressed_again(broker: SidekiqBroker, client: Any) -> None:
+    """The pages show it; retried, it is in ``dead`` again, with the same bytes in it."""
+    judge.put(client, "queue", MEMBERS)
+    with working(broker, threads=4):
+        judge.settle(client, "python", "queue", MEMBERS, eventually)
+        assert judge.unreadable(client) == []
+        for _ in range(2):
+            pressed = judge.press_wrapped(client)
+            assert len(pressed) > 5
+            eventually(lambda: set(judge.wrapped(client)) == pressed, what="the wrapped jobs, in dead again")  # noqa: B023
+        assert judge.unreadable(client) == []
+
+
 def test_there_are_enough_wrong_keys() -> None:
     assert len(KEYS) >= 30
 

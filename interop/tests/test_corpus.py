@@ -18,6 +18,7 @@ MAX_LINES = 50
 
 MEMBERS = loader.members()
 RUNNER: loader.Runner = "companion 8" if os.environ.get("INTEROP_SIDEKIQ") == "8" else "companion"
+KEYS = loader.wrong_keys(RUNNER)
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,38 @@ def test_what_is_mended_goes_on(empty: Site) -> None:
         lambda: judge.followed(empty.client, members) == {member.name: 1 for member in members}, "what follows"
     )
     assert not empty.client.zcard("dead")
+
+
+def test_what_is_wrapped_can_be_pressed_again(empty: Site) -> None:
+    """The pages show it; retried, it is in ``dead`` again, with the same bytes in it."""
+    client = empty.client
+    judge.put(client, "queue", MEMBERS)
+    judge.settle(client, RUNNER, "queue", MEMBERS, eventually(empty))
+    assert judge.unreadable(client) == []
+    for _ in range(2):
+        pressed = judge.press_wrapped(client)
+        assert len(pressed) > 5
+        empty.eventually(lambda: set(judge.wrapped(client)) == pressed, "the wrapped jobs, in dead again")  # noqa: B023
+    assert judge.unreadable(client) == []
+
+
+@pytest.mark.parametrize("wrong", KEYS, ids=lambda wrong: wrong.name)
+def test_a_key_of_another_type(empty: Site, wrong: loader.WrongKey) -> None:
+    client, log = empty.client, empty.workers[0].log
+    name = judge.make(client, wrong)
+    judge.send_good(client, without=name)
+    try:
+        empty.eventually(lambda: judge.times_done(client) == judge.BESIDE[wrong.works], f"{wrong.works} beside it", 20)
+        empty.eventually(lambda: judge.due_are_there(client, wrong), wrong.due, 20)
+        # It says so once in a minute: also where the test before made the key another type.
+        empty.eventually(lambda: wrong.logs in log.read_text(errors="replace"), f"a line with {wrong.logs!r}", 10)
+        assert judge.is_kept(client, wrong, name) == (wrong.effect == "kept")
+    finally:
+        client.delete(name)
+    judge.send_good(client, only=name)
+    if wrong.due != "runs":
+        judge.cure(client, ())
+    empty.eventually(lambda: judge.times_done(client) == [1] * judge.GOOD, "all of them once it is removed", 20)
+    client.delete(judge.RAN)
+    judge.send_good(client)
+    empty.eventually(lambda: judge.times_done(client) == [1] * judge.GOOD, "twenty more", 20)

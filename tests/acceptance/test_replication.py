@@ -129,16 +129,17 @@ def test_a_run_is_on_the_replica_when_it_is_started(servers: Pair) -> None:
     broker.close()
 
 
-def test_a_fan_out_in_chunks_is_on_the_replica_when_it_is_started(servers: Pair) -> None:
+def test_a_large_fan_out_is_on_the_replica_when_it_is_started(servers: Pair) -> None:
     broker = broker_of(servers, BOTH)
     note = actor_of(broker)
     run_id = Workflow(Group(*(note.message(number) for number in range(1_500))), broker).run()
     replica = servers.replica.client
     assert replica.exists(f"swf:run:{run_id}") == 1
-    # Queued, or still laid down for whoever takes it from there.
-    laid_down = [*replica.keys("swf:stage*"), *replica.keys("swf:staged*")]
-    waiting = {key: replica.llen(key) for key in {b"queue:python", *laid_down} if replica.type(key) == b"list"}
-    assert sum(waiting.values()) == 1_500
+    # Queued, or still to be poured by any worker.
+    staged = [element for key in replica.keys("swf:fanout:*") for element in replica.lrange(key, 0, -1)]
+    waiting = sum(element.startswith(b"{") for element in staged)
+    assert waiting == 0 or replica.zcard("swf:fanouts") == 1
+    assert waiting + replica.llen("queue:python") == 1_500
     broker.close()
 
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .loader import NAME_KEY, NEXT, QUEUE, Member, Runner
+from .loader import NAME_KEY, NEXT, QUEUE, Member, Runner, WrongKey
 
 #: How many good jobs are put beside the bad ones.
 GOOD = 20
@@ -58,6 +58,116 @@ def good(number: int) -> bytes:
     name = f"good {number}"
     jid = f"900d{number:020x}"
     return json.dumps({"class": "Corpus::Job", "args": [name], "jid": jid, "queue": QUEUE, "retry": 0}).encode()
+
+
+#: Characters of an error's message in ``dead``: pages show it whole.
+MAX_MESSAGE = 10_000
+
+
+def wrapped(client: Any) -> dict[bytes, bytes]:
+    """Bytes of each member that is wrapped in ``dead`` -> the dead job."""
+    jobs = {raw: _unwrapped(_object(raw)) for raw in client.zrange("dead", 0, -1)}
+    return {inner: raw for raw, inner in jobs.items() if inner is not None}
+
+
+def unreadable(client: Any) -> list[str]:
+    """The wrapped jobs of ``dead`` that Sidekiq's pages cannot show or push again, and why."""
+    found = []
+    for inner, raw in wrapped(client).items():
+        fields = _object(raw)
+        wrong = [name for name in ("class", "jid", "queue", "error_message") if type(fields.get(name)) is not str]
+        if type(fields.get("args")) is not list:
+            wrong.append("args")
+        if len(str(fields.get("error_message"))) > MAX_MESSAGE:
+            wrong.append("length of error_message")
+        if wrong:
+            found.append(f"{inner[:60]!r}: {', '.join(wrong)}")
+    return found
+
+
+def press_wrapped(client: Any) -> set[bytes]:
+    """Retry all wrapped jobs of ``dead`` as they are, as a person does; the bytes in them."""
+    found = wrapped(client)
+    for raw in found.values():
+        with client.pipeline(transaction=True) as pipe:
+            pipe.zrem("dead", raw)
+            pipe.lpush(f"queue:{QUEUE}", raw)
+            pipe.execute()
+    return set(found)
+
+
+#: Type -> the command that makes a key of it, and the rest of that command.
+_MAKE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "string": ("SET", ("text",)),
+    "hash": ("HSET", ("a", "b")),
+    "list": ("LPUSH", ("a",)),
+    "set": ("SADD", ("a",)),
+    "zset": ("ZADD", ("1", "a")),
+}
+
+
+def make(client: Any, wrong: WrongKey, own: str = "") -> str:
+    """Make a key of the wrong type; its name.
+
+    Parameters:
+      own: The identity of the worker.
+    """
+    name = wrong.key.replace("OWN", own)
+    for command in wrong.redis:
+        client.execute_command(*command)
+    command, rest = _MAKE[wrong.made]
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(name)
+        pipe.execute_command(command, name, *rest)
+        pipe.execute()
+    return name
+
+
+def is_kept(client: Any, wrong: WrongKey, name: str) -> bool:
+    """Whether a key is as :func:`make` made it."""
+    if client.type(name).decode() != wrong.made:
+        return False
+    return bool(
+        {
+            "string": lambda: client.get(name) == b"text",
+            "hash": lambda: client.hgetall(name) == {b"a": b"b"},
+            "list": lambda: client.lrange(name, 0, -1) == [b"a"],
+            "set": lambda: client.smembers(name) == {b"a"},
+            "zset": lambda: client.zrange(name, 0, -1) == [b"a"],
+        }[wrong.made]()
+    )
+
+
+def send_good(client: Any, without: str = "", only: str = "") -> None:
+    """Twenty good jobs: half of them are in the queue, half are due in ``schedule``.
+
+    Parameters:
+      without: A key to leave alone, for it holds another type.
+      only: The one key to write to.
+    """
+    queue = f"queue:{QUEUE}"
+    if without != queue and only in ("", queue):
+        client.lpush(queue, *map(good, range(GOOD // 2)))
+    if without != "schedule" and only in ("", "schedule"):
+        client.zadd("schedule", {good(number): 1.0 + number for number in range(GOOD // 2, GOOD)})
+
+
+def times_done(client: Any) -> list[int]:
+    """How often each of the good jobs was done."""
+    ran = Counter(raw.decode() for raw in client.lrange(RAN, 0, -1))
+    return [ran[f"good {number}"] for number in range(GOOD)]
+
+
+def due_are_there(client: Any, wrong: WrongKey) -> bool:
+    """Whether the good jobs that have become due beside a wrong key are where it says."""
+    if wrong.due == "runs":
+        return True
+    place, error = wrong.due.split()
+    return [json.loads(raw)["error_class"] for raw in client.zrange(place, 0, -1)] == [error] * (GOOD // 2)
+
+
+#: :attr:`WrongKey.works` -> how often each of the good jobs is done beside the wrong key.
+BESIDE = {"all": [1] * GOOD, "queue": [1] * (GOOD // 2) + [0] * (GOOD // 2), "none": [0] * GOOD}
 
 
 def good_done(client: Any) -> int:

@@ -130,3 +130,56 @@ def members() -> list[Member]:
 
 def _commands(commands: Iterable[Any]) -> tuple[Command, ...]:
     return tuple(tuple(command) for command in commands)
+
+
+@attrs.frozen
+class WrongKey:
+    """A key of Redis that holds another type than it should.
+
+    Attributes:
+      key: Its name; ``OWN`` stands for the identity of the worker.
+      made: The type that it is made.
+      works: Which good jobs are done beside it: ``all``, those in the ``queue``, or ``none`` before its removal.
+      logs: What a line of the log must contain: its name where the log has it.
+      effect: ``kept``: nothing overwrites it. ``replaced``: its owner writes it anew.
+      due: ``runs``, or where the jobs that become due beside it are, as in an outcome.
+      redis: Commands before it is made.
+    """
+
+    key: str
+    made: str
+    works: str
+    logs: str
+    effect: str
+    due: str
+    redis: tuple[Command, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of its test."""
+        return f"{self.key} as {self.made}"
+
+
+def wrong_keys(runner: Runner) -> list[WrongKey]:
+    """The keys for a runner: those of a Python worker alone are not for the companion."""
+    found = []
+    for entry in json.loads((HERE / "keys.json").read_text("utf-8"))["keys"]:
+        said = {"logs": "", "effect": "kept", "due": "runs", **entry}
+        if runner != "python":
+            if entry.get("only") == "python":
+                continue
+            said |= entry.get("companion", {})
+        for made in entry["made"]:
+            own = {**said, **said.get(f"as {made}", {})}
+            found.append(
+                WrongKey(
+                    own["key"],
+                    made,
+                    own["works"],
+                    own["logs"],
+                    own["effect"],
+                    own["due"],
+                    _commands(entry.get("redis", ())),
+                )
+            )
+    return found

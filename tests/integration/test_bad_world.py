@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import dramatiq
 import pytest
@@ -106,52 +105,3 @@ def test_bad_members_of_dead_and_of_the_registries(site: Site, client: redis.Red
         eventually(lambda: 101 in site.done)
     assert client.zcard("dead") == len(members)
     assert lines.most < MAX_LINES, lines.texts[-100:]
-
-
-KEYS = (
-    *("queue:default", "queue:other", "queues", "schedule", "retry", "dead", "processes", "paused", "process_cleanup"),
-    *("swf:workers", "swf:registry:ruby", "swf:registry:python", "stat:processed", "stat:failed", "swf:inflight:OWN"),
-    *("swf:inflight:gone:1:abc:default", "OWN", "OWN:work", "OWN-signals", "swf:flushed:OWN"),
-)
-TYPES: dict[str, Callable[[redis.Redis, str], Any]] = {
-    "string": lambda client, key: client.set(key, "text"),
-    "hash": lambda client, key: client.hset(key, "a", "b"),
-    "list": lambda client, key: client.lpush(key, "a"),
-    "set": lambda client, key: client.sadd(key, "a"),
-    "zset": lambda client, key: client.zadd(key, {"a": 1.0}),
-}
-#: Without these nothing good can be done: the jobs' own queue, and the worker's own record in Redis.
-NEEDED = {"queue:default", "queues", "schedule", "swf:workers", "swf:inflight:OWN"}
-RIGHT = {
-    "queue:default": "list", "queue:other": "list", "queues": "set", "schedule": "zset", "retry": "zset",
-    "dead": "zset", "processes": "set", "paused": "set", "process_cleanup": "string", "swf:workers": "zset",
-    "swf:registry:ruby": "hash", "swf:registry:python": "hash", "stat:processed": "string", "stat:failed": "string",
-    "swf:inflight:OWN": "hash", "swf:inflight:gone:1:abc:default": "hash", "OWN": "hash", "OWN:work": "hash",
-    "OWN-signals": "list", "swf:flushed:OWN": "string",
-}  # fmt: skip
-WRONG = [(key, kind) for key in KEYS for kind in ("string", "hash") if kind != RIGHT[key]]
-
-
-def test_there_are_enough_wrong_keys() -> None:
-    assert len(WRONG) >= 30
-
-
-@pytest.mark.parametrize(("key", "kind"), WRONG, ids=[f"{key} as {kind}" for key, kind in WRONG])
-def test_a_shared_key_of_another_type(site: Site, client: redis.Redis, lines: Lines, key: str, kind: str) -> None:
-    name = key.replace("OWN", site.broker.heartbeat.identity)
-    if key == "swf:inflight:OWN":
-        name += ":default"
-    if key == "swf:inflight:gone:1:abc:default":
-        client.zadd("swf:workers", {"gone:1:abc:default": 1.0})
-    if key not in NEEDED:
-        site.send_good()
-    TYPES[kind](client, name)
-    with working(site.broker, threads=4):
-        if key in NEEDED:
-            time.sleep(0.5)  # it meets the key, again and again
-            assert client.type(name) == kind.encode()
-            client.delete(name)
-            site.send_good()
-        eventually(lambda: site.all_done, what="the good jobs")
-    assert lines.most < MAX_LINES, lines.texts[-100:]
-    assert not any("found a bug" in text for text in lines.texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ MAX_LINES = 50
 MAX_LENGTH = 2000
 
 MEMBERS = loader.members()
+KEYS = loader.wrong_keys("python")
 
 
 class Failure(Exception):
@@ -102,3 +104,45 @@ def test_what_is_mended_goes_on(broker: SidekiqBroker, client: Any) -> None:
         judge.cure(client, members)
         eventually(lambda: judge.followed(client, members) == {member.name: 1 for member in members})
     assert not client.zcard("dead")
+
+
+def test_what_is_wrapped_can_be_pressed_again(broker: SidekiqBroker, client: Any) -> None:
+    """The pages show it; retried, it is in ``dead`` again, with the same bytes in it."""
+    judge.put(client, "queue", MEMBERS)
+    with working(broker, threads=4):
+        judge.settle(client, "python", "queue", MEMBERS, eventually)
+        assert judge.unreadable(client) == []
+        for _ in range(2):
+            pressed = judge.press_wrapped(client)
+            assert len(pressed) > 5
+            eventually(lambda: set(judge.wrapped(client)) == pressed, what="the wrapped jobs, in dead again")  # noqa: B023
+        assert judge.unreadable(client) == []
+
+
+def test_there_are_enough_wrong_keys() -> None:
+    assert len(KEYS) >= 30
+
+
+@pytest.mark.parametrize("wrong", KEYS, ids=lambda wrong: wrong.name)
+def test_a_key_of_another_type(broker: SidekiqBroker, client: Any, lines: Lines, wrong: loader.WrongKey) -> None:
+    own = broker.heartbeat.identity
+    name = judge.make(client, wrong, own)
+    judge.send_good(client, without=name)
+    with working(broker, threads=4):
+        eventually(lambda: judge.times_done(client) == judge.BESIDE[wrong.works], what=f"{wrong.works} beside it")
+        eventually(lambda: judge.due_are_there(client, wrong), what=wrong.due)
+        logs = wrong.logs.replace("OWN", own)
+        eventually(lambda: not logs or any(logs in text for text in lines.texts), what=f"a line with {logs!r}")
+        # It is met again and again: when a worker beats, and when it looks for what is due.
+        time.sleep(2 * broker.heartbeat.interval)
+        assert judge.times_done(client) == judge.BESIDE[wrong.works]
+        assert judge.is_kept(client, wrong, name) == (wrong.effect == "kept")
+        client.delete(name)
+        judge.send_good(client, only=name)
+        if wrong.due != "runs":
+            judge.cure(client, ())
+        eventually(lambda: judge.times_done(client) == [1] * judge.GOOD, what="all of them once it is removed")
+        client.delete(judge.RAN)
+        judge.send_good(client)
+        eventually(lambda: judge.times_done(client) == [1] * judge.GOOD, what="twenty more")
+    lines.check()

@@ -214,8 +214,13 @@ def test_params_are_in_the_memory_before_the_first_job_is(
     broker: SidekiqBroker, client: redis.Redis, registry: Templates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
-    original = broker.connection.send
-    monkeypatch.setattr(broker.connection, "send", lambda commands: sent.append(commands) or original(commands))
+    original = broker.connection.send_counted
+
+    def seen(commands: Any, last: Any = ()) -> Any:
+        sent.append(commands)
+        return original(commands, last)
+
+    monkeypatch.setattr(broker.connection, "send_counted", seen)
     run_id = registry.run("translate", {"text": "a"})
     # In the same script: there is no moment between.
     written = [command for commands in sent for command in commands if command[0] == "EVALSHA"]

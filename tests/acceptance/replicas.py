@@ -82,9 +82,7 @@ class Line:
                 data = b""
             late.put((time.monotonic() + self.delay, data))
 
-    def _deliver(
-        self, late: queue.Queue[tuple[float, bytes]], replica: socket.socket, primary: socket.socket
-    ) -> None:
+    def _deliver(self, late: queue.Queue[tuple[float, bytes]], replica: socket.socket, primary: socket.socket) -> None:
         while True:
             at, data = late.get()
             time.sleep(max(0.0, at - time.monotonic()))
@@ -132,7 +130,7 @@ class Pair:
 
         def has_all() -> bool:
             client.set("padding", "1", ex=60)
-            return bool(client.execute_command("WAIT", 1, 1000) >= 1)
+            return bool(client.wait(1, 1_000))
 
         eventually(has_all, what="a replica in step")
 

@@ -26,6 +26,9 @@ from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, 
 from .replication import NO_WAIT, ReplicaWait, question_in
 from .scripts import Command
 
+#: How a connection ends, in OpenSSL's words and the system's, when the other side wants no more of it.
+_CLOSED_BY_TLS = ("EOF occurred", "CERTIFICATE_REQUIRED", "reset by peer", "closed by server", "Broken pipe")
+
 #: Seconds until a silent connection counts as lost, where the client says nothing.
 SOCKET_TIMEOUT = 5.0
 
@@ -262,12 +265,21 @@ class Connection:
         try:
             connection.connect()
         except redis.RedisError as e:
-            error: Exception = self._without_password(e)
+            error: Exception = self._with_cure(self._without_password(e))
             if isinstance(error, ResponseError):
                 error = classified(error)
             # Without redis-py's frames, whose locals have the password, and which a log may show.
             raise error.with_traceback(None) from None
         return connection
+
+    def _with_cure(self, error: redis.RedisError) -> redis.RedisError:
+        """The error; with TLS 1.3 a server that misses a certificate closes the connection without a reason."""
+        pool, text = self.client.connection_pool, str(error)
+        if not issubclass(pool.connection_class, redis.SSLConnection) or pool.connection_kwargs.get("ssl_certfile"):
+            return error
+        if not isinstance(error, redis.ConnectionError) or not any(sign in text for sign in _CLOSED_BY_TLS):
+            return error
+        return type(error)(f"{text} If the server asks for a client's certificate, set ssl_certfile and ssl_keyfile.")
 
     def _without_password(self, error: redis.RedisError) -> redis.RedisError:
         """The error; a server that does not know AUTH or HELLO repeats their arguments in it."""

@@ -2698,7 +2698,12 @@ return {'DONE'}
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
 
+-- Threads of one process that may fetch from a queue at once; the base of a fetch
+-- that is older than so many others is used up.
+local REMEMBERED = 64
+
 local base, wanted = ARGV[2], tonumber(ARGV[3])
+local fetched = 'swf:fetched:' .. ARGV[1]
 
 local function reply(payloads, begun, suffix)
   local lengths = {}
@@ -2712,6 +2717,9 @@ for i, kind in ipairs({'list', 'hash', 'zset'}) do
   local found = redis.call('TYPE', KEYS[i]).ok
   if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
 end
+
+local found = redis.call('TYPE', fetched).ok
+if found ~= 'none' and found ~= 'zset' then return {'TYPE', fetched} end
 
 -- Sent twice: the names are those of the first time.
 local before, begun, suffix = {}, 0, '?'
@@ -2728,18 +2736,14 @@ for i = 1, wanted do
   before[i] = found
 end
 if before[1] then return reply(before, begun, suffix) end
--- Sent twice, and delivered when the first of its jobs had left flight: the
--- names of the others are taken, and their jobs would be overwritten.
-if redis.call('HLEN', KEYS[2]) > 0 then
-  for first = 2, wanted, 500 do
-    local names = {}
-    for i = first, math.min(first + 499, wanted) do
-      for _, state in ipairs({'', '?', '~'}) do names[#names + 1] = base .. ':' .. i .. state end
-    end
-    for _, payload in ipairs(redis.call('HMGET', KEYS[2], unpack(names))) do
-      if payload then return reply({}, 0, suffix) end
-    end
-  end
+-- Delivered late, when the first of its jobs had left flight: those names are
+-- used up. A job under one of them would leave flight with the next command that
+-- is repeated for the job before it.
+local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
+if number and redis.call('ZCARD', fetched) > 0 then
+  if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
+  local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
+  if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
 end
 
 if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
@@ -2763,6 +2767,11 @@ for first = 1, #payloads, 500 do
     pairs_[#pairs_ + 1] = payloads[i]
   end
   redis.call('HSET', KEYS[2], unpack(pairs_))
+end
+if number and #payloads > 0 then
+  redis.call('ZADD', fetched, number, base)
+  redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)
+  redis.call('EXPIRE', fetched, 3600)
 end
 return reply(payloads, math.min(begun, #payloads), suffix)
 -- @file pour.lua

@@ -90,5 +90,6 @@ BROKEN = [
     _broken("plan in the same step", CHAIN, 1, "lost"),
     _broken("start marker", CHAIN, 1, "doubled"),
     _broken("fetch twice", GROUP, 1, "lost"),
+    _broken("late fetch", CHAIN, 2, "lost"),
     _broken("reconcile", CHAIN, 1, "lost"),
 ]

@@ -29,6 +29,7 @@ BREAKS = {
     "plan in the same step": "advance.lua counts first, and takes the plan in a second call",
     "start marker": "start.lua does not look at the marker of the run",
     "fetch twice": "fetch.lua does not look for what the same receipt base took before",
+    "late fetch": "fetch.lua does not remember which receipt bases are used up",
     "reconcile": "nobody looks for jobs in flight that no thread knows",
 }
 
@@ -124,7 +125,7 @@ class Protocol(World):
         """What a worker sends."""
         what, step, receipt, more = worker
         if what == "idle":
-            return ("fetch", NOBODY, receipt or FRESH, 0)
+            return ("fetch", NOBODY, receipt or FRESH, more)
         return (what, step, receipt, more)
 
     def after(self, worker: Worker, reply: str, taken: int) -> Worker:
@@ -146,7 +147,7 @@ class Protocol(World):
         """A command reaches Redis: the state after it, the reply, and the step that was fetched."""
         name, step, receipt, more = command
         if name == "fetch":
-            yield from self.fetch(state, receipt)
+            yield from self.fetch(state, receipt, more)
         elif name == "start":
             yield (*self.start(state), NOBODY)
         elif name == "advance":
@@ -161,10 +162,13 @@ class Protocol(World):
             return state, "STARTED"
         return self.write_plan(state._replace(started=True), self.flow.first), "DONE"
 
-    def fetch(self, state: State, receipt: int) -> Iterator[tuple[State, str, int]]:
+    def fetch(self, state: State, receipt: int, used_up: int) -> Iterator[tuple[State, str, int]]:
         before = dict(state.flight).get(receipt)
         if before is not None and self.broken != "fetch twice":
             yield state, f"{self.flow.names[before]}, as before", before
+            return
+        if used_up and self.broken not in ("late fetch", "fetch twice"):
+            yield state, "nothing, its receipt is used up", NOBODY
             return
         steps = [step for step in sorted(set(state.queue)) if self.mine >> step & 1]
         if not steps:
@@ -172,10 +176,16 @@ class Protocol(World):
         for step in steps:
             flight = {**dict(state.flight), receipt: step}
             taken = state._replace(queue=without(state.queue, step), flight=tuple(sorted(flight.items())))
-            yield taken, self.flow.names[step], step
+            yield self.use_up(taken, receipt), self.flow.names[step], step
+
+    def use_up(self, state: State, receipt: int) -> State:
+        """A fetch has taken a job: what is under way of it takes no other."""
+        workers = [(w[0], w[1], w[2], 1) if w[0] == "idle" and w[2] == receipt else w for w in state.workers]
+        late = [(*c[:3], 1) if c[0] == "fetch" and c[2] == receipt else c for c in state.late]
+        return state._replace(workers=tuple(workers), late=tuple(sorted(late)))
 
     def advance(self, state: State, step: int, receipt: int, planned: int) -> tuple[State, str]:
-        in_flight = (receipt, step) in state.flight
+        in_flight = receipt in dict(state.flight)
         if not in_flight and self.broken != "gate":
             return state, "GONE"
         if in_flight and self.broken == "read before write":
@@ -219,14 +229,14 @@ class Protocol(World):
 
     def take(self, state: State, step: int, receipt: int) -> State:
         """HDEL of the receipt: the step is done."""
-        flight = without(state.flight, (receipt, step))
+        flight = without(state.flight, (receipt, dict(state.flight)[receipt]))
         return state._replace(flight=flight, jobs=state.jobs - 1, counted=state.counted | 1 << step)
 
     def second_call(self, state: State, step: int, receipt: int, planned: int, fire: int) -> tuple[State, str]:
         """As it would be if the barriers were counted by one call, and the plan written by the next."""
         if fire and planned != fire + 10:
             return state, f"PLAN {fire + 10}"
-        if (receipt, step) in state.flight:
+        if receipt in dict(state.flight):
             state = self.take(state, step, receipt)
         if planned > 10:
             barrier = self.flow.stacks[step][planned - 11].barrier
@@ -234,22 +244,23 @@ class Protocol(World):
         return state, "DONE"
 
     def fail(self, state: State, step: int, receipt: int, where: str, which: int) -> tuple[State, str]:
-        in_flight = (receipt, step) in state.flight
-        if not in_flight and self.broken != "gate":
+        found = dict(state.flight).get(receipt)
+        if found is None and self.broken != "gate":
             return state, "GONE"
-        if in_flight:
-            state = state._replace(flight=without(state.flight, (receipt, step)))
+        if found is not None:
+            state = state._replace(flight=without(state.flight, (receipt, found)))
         if where == "retry":
             # ZADD: the same member is there once.
             return state._replace(retry=tuple(sorted({*state.retry, (step, which)}))), "DONE, in retry"
         return state._replace(dead=sorted_with(state.dead, step)), "DONE, in dead"
 
     def recover(self, state: State, step: int, receipt: int) -> tuple[State, str]:
-        in_flight = (receipt, step) in state.flight
-        if not in_flight and self.broken != "gate":
+        found = dict(state.flight).get(receipt)
+        if found is None and self.broken != "gate":
             return state, "0 jobs"
-        flight = without(state.flight, (receipt, step)) if in_flight else state.flight
-        return state._replace(flight=flight, queue=sorted_with(state.queue, step)), "back in its queue"
+        flight = state.flight if found is None else without(state.flight, (receipt, found))
+        back = step if found is None else found
+        return state._replace(flight=flight, queue=sorted_with(state.queue, back)), "back in its queue"
 
     def promote(self, state: State, step: int, which: int) -> State:
         return state._replace(retry=without(state.retry, (step, which)), queue=sorted_with(state.queue, step))

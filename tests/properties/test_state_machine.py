@@ -23,7 +23,7 @@ import dramatiq
 import pytest
 import redis
 from dramatiq.middleware import SkipMessage
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -214,6 +214,28 @@ shapes = st.one_of(
 )
 
 which = st.integers(0, 1000)
+losses = st.sampled_from(["", "", "", "command", "reply"])
+
+
+def pick(number: int, found: Sequence[Any]) -> Any:
+    return found[number % len(found)]
+
+
+def is_free(process: Process) -> bool:
+    return process.message is None
+
+
+def is_busy(process: Process) -> bool:
+    return process.message is not None
+
+
+def is_waiting(process: Process) -> bool:
+    """It has a job whose actor has not begun."""
+    return process.message is not None and not process.begun
+
+
+def has_begun(process: Process) -> bool:
+    return process.begun
 
 
 class Machine(RuleBasedStateMachine):
@@ -228,6 +250,18 @@ class Machine(RuleBasedStateMachine):
         RecordingConnection.sent, RecordingConnection.lose = [], ""
         self.processes: list[Process] = []
         self.wrong = True
+        self.receipts = 0
+        #: Step -> its payload as it was pushed; jid -> step; the model's barriers -> their ids.
+        self.payloads: dict[int, bytes] = {}
+        self.steps: dict[str, int] = {}
+        self.barriers: dict[int, str] = {}
+        self.expired: set[int] = set()
+        #: Receipt -> the member that has it in flight; members that are dead, or taken for dead next.
+        self.owners: dict[int, str] = {}
+        self.doomed: set[str] = set()
+        self.ruby: RubyWorker | None = None
+        #: Bits of the steps that Ruby took.
+        self.ruby_steps = 0
 
     # -- the start ------------------------------------------------------------------
 
@@ -252,32 +286,22 @@ class Machine(RuleBasedStateMachine):
         self.model = Protocol(self.flow, faults=0, kinds=frozenset())
         self.gem = Gem(self.flow, faults=0, kinds=frozenset())
         self.state: State = self.model.initial([RUBY_IDLE], 0)
-        self.receipts = 0
-        #: Step -> its payload as it was pushed; jid -> step; the model's barriers -> their ids.
-        self.payloads: dict[int, bytes] = {}
-        self.steps: dict[str, int] = {}
-        self.barriers: dict[int, str] = {}
-        self.expired: set[int] = set()
-        #: In-flight entries of the model whose process is to be taken for dead, or that no thread knows, by member.
-        self.owners: dict[int, str] = {}
-        self.doomed: set[str] = set()
-        self.ruby: RubyWorker | None = None
-        self.ruby_steps = 0
         self.wrong = False
         Workflow(workflow, broker=self.processes[0].broker).run()
         self.state, _ = self.model.start(self.state)
 
     # -- workers ----------------------------------------------------------------------
 
-    def process(self, number: int, condition: Callable[[Process], bool]) -> Process | None:
-        found = [process for process in self.processes if condition(process)]
-        return found[number % len(found)] if found else None
+    def those(self, condition: Callable[[Process], Any]) -> list[Process]:
+        return [process for process in self.processes if condition(process)]
 
-    @rule(number=which, lose=st.sampled_from(["", "", "", "command", "reply"]))
-    def fetch(self, number: int, lose: str) -> None:
-        process = self.process(number, lambda p: p.message is None)
-        if process is None or not self.client.llen(f"queue:{QUEUE}"):
-            return
+    def can_fetch(self) -> bool:
+        return bool(self.those(is_free)) and self.client.llen(f"queue:{QUEUE}") > 0
+
+    @precondition(can_fetch)
+    @rule(number=which, lose=losses, begins=st.booleans())
+    def fetch(self, number: int, lose: str, begins: bool) -> None:
+        process = pick(number, self.those(is_free))
         RecordingConnection.lose = lose
         process.message = next(process.consumer)
         RecordingConnection.lose = ""
@@ -288,26 +312,33 @@ class Machine(RuleBasedStateMachine):
         process.receipt = self.receipts
         self.owners[process.receipt] = process.message.member
         self.take(step, process.receipt)
+        if begins:
+            assert process.begin()
+
+    @precondition(can_fetch)
+    @rule(number=which)
+    def work(self, number: int) -> None:
+        """A job runs, and nothing befalls it."""
+        process = pick(number, self.those(is_free))
+        self.fetch(self.those(is_free).index(process), "", True)
+        self.finish(self.those(has_begun).index(process), "")
 
     def take(self, step: int, receipt: int) -> None:
         state = self.state
         flight = tuple(sorted((*state.flight, (receipt, step))))
         self.state = state._replace(queue=without(state.queue, step), flight=flight)
 
+    @precondition(lambda self: self.those(is_waiting))
     @rule(number=which)
     def begin(self, number: int) -> None:
-        process = self.process(number, lambda p: p.message is not None and not p.begun)
-        if process is None:
-            return
-        receipt = process.receipt
-        in_flight = receipt in dict(self.state.flight)
+        process = pick(number, self.those(is_waiting))
+        in_flight = process.receipt in dict(self.state.flight)
         assert process.begin() == in_flight, "a job begins where, and only where, it is in flight"
 
-    @rule(number=which, lose=st.sampled_from(["", "", "", "command", "reply"]))
+    @precondition(lambda self: self.those(has_begun))
+    @rule(number=which, lose=losses)
     def finish(self, number: int, lose: str) -> None:
-        process = self.process(number, lambda p: p.begun)
-        if process is None:
-            return
+        process = pick(number, self.those(has_begun))
         step, receipt = process.message.args[0], process.receipt
         state = self.state._replace(ended=self.state.ended | 1 << step)
         planned, reply = 0, "PLAN"
@@ -321,22 +352,20 @@ class Machine(RuleBasedStateMachine):
         process.end()
         RecordingConnection.lose = ""
 
+    @precondition(lambda self: self.those(has_begun))
     @rule(number=which, last=st.booleans())
     def fail(self, number: int, last: bool) -> None:
-        process = self.process(number, lambda p: p.begun)
-        if process is None:
-            return
+        process = pick(number, self.those(has_begun))
         self.receipts += 1
         where, step = "dead" if last else "retry", process.message.args[0]
         self.state, _ = self.model.fail(self.state, step, process.receipt, where, self.receipts)
         process.end(Hopeless("for good") if last else ValueError("not now"))
 
+    @precondition(lambda self: self.those(is_busy))
     @rule(number=which)
     def requeue(self, number: int) -> None:
         """A worker that shuts down gives back what it has not run."""
-        process = self.process(number, lambda p: p.message is not None)
-        if process is None:
-            return
+        process = pick(number, self.those(is_busy))
         step = process.message.args[0]
         self.state, _ = self.model.recover(self.state, step, process.receipt)
         process.consumer.requeue([process.message])
@@ -344,25 +373,25 @@ class Machine(RuleBasedStateMachine):
 
     # -- what befalls them --------------------------------------------------------------
 
+    @precondition(lambda self: self.those(is_busy))
     @rule(number=which)
     def crash(self, number: int) -> None:
         """A process ends and leaves behind what it has in flight; another starts."""
-        process = self.process(number, lambda p: p.message is not None)
-        if process is None:
-            return
+        process = pick(number, self.those(is_busy))
         self.doomed |= process.members
         process.broker.heartbeat.stop()
         process.broker.connection.close()
         self.processes[self.processes.index(process)] = Process(self.url)
 
-    @rule(number=which)
-    def suspect(self, number: int) -> None:
+    @precondition(lambda self: self.those(is_busy))
+    @rule(number=which, ends=st.booleans())
+    def suspect(self, number: int, ends: bool) -> None:
         """A process that lives is silent for too long; it goes on as if nothing had happened."""
-        process = self.process(number, lambda p: p.message is not None)
-        if process is not None:
-            self.doomed |= process.members
-            other = next(p for p in self.processes if p is not process)
-            self.recover_with(other)
+        process = pick(number, self.those(is_busy))
+        self.doomed |= process.members
+        self.recover_with(next(p for p in self.processes if p is not process))
+        if ends and process.begun:
+            self.finish(self.those(has_begun).index(process), "")
 
     @rule(number=which)
     def recover(self, number: int) -> None:
@@ -416,25 +445,33 @@ class Machine(RuleBasedStateMachine):
 
     # -- what comes from outside -------------------------------------------------------------
 
-    @rule(number=which)
-    def duplicate(self, number: int) -> None:
-        """A job is delivered twice.  Not one of Ruby's: the plain gem counts it twice."""
-        steps = [step for step in sorted(self.payloads) if not self.ruby_steps >> step & 1]
-        if steps:
-            step = steps[number % len(steps)]
-            self.client.lpush(f"queue:{QUEUE}", self.payloads[step])
-            queue = tuple(sorted((*self.state.queue, step)))
-            self.state = self.state._replace(queue=queue, jobs=self.state.jobs + 1)
+    def pythons(self) -> list[int]:
+        """The steps that Ruby has not taken."""
+        return [step for step in sorted(self.payloads) if not self.ruby_steps >> step & 1]
 
-    @rule(number=which, whole=st.booleans())
-    def expire(self, number: int, whole: bool) -> None:
-        """A barrier expires, or its second key a moment before it.  Not one that a Ruby worker is about to count."""
+    @precondition(lambda self: self.pythons())
+    @rule(number=which, next_one=st.booleans())
+    def duplicate(self, number: int, next_one: bool) -> None:
+        """A job is delivered twice.  Not one of Ruby's: the plain gem counts it twice."""
+        step = pick(number, self.pythons())
+        push = self.client.rpush if next_one else self.client.lpush
+        push(f"queue:{QUEUE}", self.payloads[step])
+        queue = tuple(sorted((*self.state.queue, step)))
+        self.state = self.state._replace(queue=queue, jobs=self.state.jobs + 1)
+
+    def can_expire(self) -> list[int]:
+        """Barriers.  Not those that a Ruby worker is about to count; one a run, or little else is seen."""
+        if self.expired or (self.ruby is not None and self.ruby.writes):
+            return []
         ruby = self.state.workers[0][1]
         counted = {callback.barrier for callback in self.flow.stacks[ruby]} if ruby != NOBODY else set()
-        found = [b for b in sorted(self.barriers) if b not in self.expired and b not in counted]
-        if not found or (self.ruby is not None and self.ruby.writes):
-            return
-        barrier = found[number % len(found)]
+        return sorted(set(self.barriers) - counted)
+
+    @precondition(lambda self: self.can_expire())
+    @rule(number=which, whole=st.booleans())
+    def expire(self, number: int, whole: bool) -> None:
+        """A barrier expires, or its second key a moment before it."""
+        barrier = pick(number, self.can_expire())
         self.expired.add(barrier)
         name = self.barriers[barrier]
         if whole:
@@ -445,6 +482,7 @@ class Machine(RuleBasedStateMachine):
             value, _, units = self.state.barriers[barrier]
             self.state = self.model.set_barrier(self.state, barrier, (value, None, units))
 
+    @precondition(lambda self: self.client.zcard("schedule") + self.client.zcard("retry"))
     @rule(number=which)
     def promote(self, number: int) -> None:
         """All that waits in schedule and retry is due."""
@@ -455,28 +493,27 @@ class Machine(RuleBasedStateMachine):
         for step, failure in self.state.retry:
             self.state = self.model.promote(self.state, step, failure)
 
+    @precondition(lambda self: self.client.zcard("dead"))
     @rule(number=which)
     def retry_by_hand(self, number: int) -> None:
         """As Sidekiq's Web UI does: out of dead, and pushed."""
-        found: list[Any] = self.client.zrange("dead", 0, -1)
-        if found:
-            member = found[number % len(found)]
-            job = json.loads(member)
-            if "retry_count" in job:
-                job["retry_count"] -= 1
-            self.client.zrem("dead", member)
-            self.client.sadd("queues", QUEUE)
-            self.client.lpush(f"queue:{QUEUE}", json.dumps(job))
-            step = job["args"][0]
-            queue = tuple(sorted((*self.state.queue, step)))
-            self.state = self.state._replace(dead=without(self.state.dead, step), queue=queue)
+        member = pick(number, self.client.zrange("dead", 0, -1))
+        job = json.loads(member)
+        if "retry_count" in job:
+            job["retry_count"] -= 1
+        self.client.zrem("dead", member)
+        self.client.sadd("queues", QUEUE)
+        self.client.lpush(f"queue:{QUEUE}", json.dumps(job))
+        step = job["args"][0]
+        queue = tuple(sorted((*self.state.queue, step)))
+        self.state = self.state._replace(dead=without(self.state.dead, step), queue=queue)
 
     # -- plain Ruby --------------------------------------------------------------------------
 
-    @precondition(lambda self: self.ruby is None)
-    @rule(number=which)
-    def ruby_takes(self, number: int) -> None:
-        """A plain Ruby worker takes a job that is nowhere else: the gem does not know what it has counted."""
+    def for_ruby(self) -> list[tuple[int, bytes]]:
+        """Jobs that are nowhere else, since the gem does not know what it has counted, with all their barriers."""
+        if self.ruby is not None:
+            return []
         state, found = self.state, []
         places = [*state.queue, *state.dead, *(s for _, s in state.flight), *(s for s, _ in state.retry)]
         for payload in self.client.lrange(f"queue:{QUEUE}", 0, -1):
@@ -484,13 +521,17 @@ class Machine(RuleBasedStateMachine):
             gone = {callback.barrier for callback in self.flow.stacks[step]} & self.expired
             if places.count(step) == 1 and not state.counted >> step & 1 and not gone:
                 found.append((step, payload))
-        if not found:
-            return
-        step, payload = found[number % len(found)]
+        return found
+
+    @precondition(lambda self: self.for_ruby())
+    @rule(number=which)
+    def ruby_takes(self, number: int) -> None:
+        """A plain Ruby worker takes a job."""
+        step, payload = pick(number, self.for_ruby())
         self.client.lrem(f"queue:{QUEUE}", 1, payload)
         self.ruby = RubyWorker(payload)
         self.ruby_steps |= 1 << step
-        taken = state._replace(queue=without(state.queue, step))
+        taken = self.state._replace(queue=without(self.state.queue, step))
         self.state = self.model.set_worker(taken, 0, ("ruby run", step, 0, 0))
 
     @precondition(lambda self: self.ruby is not None)
@@ -591,10 +632,11 @@ class Machine(RuleBasedStateMachine):
             self.recover(1)
             if not self.state.queue and not any(p.message for p in self.processes):
                 break
-            for number in range(len(self.processes)):
-                self.fetch(number, "")
-            for _ in self.processes:
+            while self.can_fetch():
+                self.fetch(0, "", True)
+            while self.those(is_waiting):
                 self.begin(0)
+            while self.those(has_begun):
                 self.finish(0, "")
             self.the_server_and_the_model_agree()
         self.the_server_and_the_model_agree()
@@ -612,7 +654,11 @@ def test_the_package_does_what_the_model_says(redis_url: str, caplog: pytest.Log
         settings=settings(
             deadline=None,
             derandomize=not EXAMPLES,
-            max_examples=EXAMPLES or 60,
+            max_examples=EXAMPLES or 100,
+            # What fails here fails fast; a longer run has the time to make it small.
+            phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
+            report_multiple_bugs=False,
+            database=None,
             stateful_step_count=50,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

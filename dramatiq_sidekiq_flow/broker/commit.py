@@ -211,7 +211,7 @@ class GroupCommit:
         """Send commands; their replies, and those of the question to the replicas."""
         if not self._replicas.wanted or (self._shortage is not None and time.monotonic() < self._ask_again):
             return self.connection.send(commands), []
-        replies, _ = self.connection.send_counted(commands, self._replicas.commands)
+        replies = self.connection.send([*commands, *self._replicas.commands])
         return replies[: len(commands)], replies[len(commands) :]
 
     def _look_at_replicas(self, asked: list[Any]) -> None:

@@ -391,7 +391,7 @@ module SidekiqFlow::Companion
       run_id = run_id(job)
       return if run_id.nil?
 
-      config.logger.error("Job #{job["jid"]} (#{job["display_class"] || job["class"]}) of run #{run_id} is dead: #{error.class}. " \
+      config.logger.error("Job #{job["jid"]} (#{(job["display_class"] || job["class"]).to_s[0, 255]}) of run #{run_id.to_s[0, 255]} is dead: #{error.class}. " \
         "The run waits; retrying the job resumes it.")
     end
 
@@ -1248,7 +1248,7 @@ module SidekiqFlow::Companion
       end
       return if unit.nil? || unit.settled? || SidekiqFlow::Companion.run_id(job).nil?
 
-      logger.error("Job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job)} failed for good and was to be dropped; it is a step, " \
+      logger.error("Job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job).to_s[0, 255]} failed for good and was to be dropped; it is a step, " \
         "and goes to 'dead': #{error.class}")
       unit.fail("dead", Time.now.to_f.to_s, Sidekiq.dump_json(job))
     end

@@ -19,7 +19,7 @@ from ..errors import CallbacksMissing, ConfigurationError, WrongType
 from ..wire import codec
 from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
 from ..wire.payload import RETRY_HORIZON
-from ..wire.references import follow, is_reference, refer
+from ..wire.references import digest, follow, is_reference, refer
 from . import keys, scripts
 from .connection import Connection
 from .scripts import Command
@@ -241,13 +241,17 @@ class StoredChains:
             self._have_kept(due, now)
 
     def _remember(self, sha: str, values: Iterable[bytes]) -> None:
-        """Keep values of a chain that follow each other, the first of which has this name."""
+        """Keep values of a chain that follow each other, the first of which has this name.
+
+        Other chains share the values: one that has not its name, and what follows it, is not kept.
+        """
         with self._lock:
             for value in values:
+                if digest(value) != sha:
+                    break
                 if sha not in self._cache:
                     self._cache[sha] = value
                     self._cached += len(value)
-                # What is wrong is found when it is followed, by this very name.
                 sha = value.partition(b":")[0].decode("ascii", "replace")
             while self._cached > CACHE_BYTES:
                 self._cached -= len(self._cache.popitem(last=False)[1])

@@ -23,8 +23,11 @@ from redis.retry import Retry
 from ..errors import ConfigurationError
 from . import scripts
 from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
-from .replication import NO_WAIT, ReplicaWait
+from .replication import NO_WAIT, ReplicaWait, question_in
 from .scripts import Command
+
+#: How a connection ends, in OpenSSL's words and the system's, when the other side wants no more of it.
+_CLOSED_BY_TLS = ("EOF occurred", "CERTIFICATE_REQUIRED", "reset by peer", "closed by server", "Broken pipe")
 
 #: Seconds until a silent connection counts as lost, where the client says nothing.
 SOCKET_TIMEOUT = 5.0
@@ -122,7 +125,7 @@ class Connection:
         Raises:
           Unconfirmed: if fewer replicas have confirmed it in time.
         """
-        reply, *asked = self.send_counted((command,), self.replicas.commands)[0]
+        reply, *asked = self.send((command, *self.replicas.commands))
         if isinstance(reply, Exception):
             raise reply
         if asked:
@@ -138,29 +141,22 @@ class Connection:
         """
         return self.send_counted(commands)[0]
 
-    def send_counted(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> tuple[list[Any], int]:
-        """As :meth:`send`; also how often the commands were sent, 1 or 2.
-
-        Parameters:
-          last: More commands, which are always sent last: again behind each
-            command that is sent again.
-        """
+    def send_counted(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
+        """As :meth:`send`; also how often the commands were sent, 1 or 2."""
         try:
-            replies = self._send(commands, last)
+            replies = self._send(commands)
         except PoolExhausted:
             raise
         except LOST:
             self._close_all()
-            return self._send(commands, last), 2
+            return self._send(commands), 2
         if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
             # After a failover the old connection leads to what is now a replica.
             self._close_all()
-            return self._send(commands, last), 2
+            return self._send(commands), 2
         return replies, 1
 
-    def _send(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
-        if last:
-            commands = [*commands, *last]
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
         connection = self._take()
         clean = False
         try:
@@ -168,8 +164,10 @@ class Connection:
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if unknown:
                 whole = [scripts.with_source(commands[i]) for i in unknown]
-                whole += last
-                unknown += range(len(commands) - len(last), len(commands))
+                # What the replicas were asked was not about these scripts.
+                question = question_in(commands)
+                whole += [commands[i] for i in question]
+                unknown += question
                 for i, reply in zip(unknown, self._exchange(connection, whole)):
                     replies[i] = reply
             clean = True
@@ -267,12 +265,21 @@ class Connection:
         try:
             connection.connect()
         except redis.RedisError as e:
-            error: Exception = self._without_password(e)
+            error: Exception = self._with_cure(self._without_password(e))
             if isinstance(error, ResponseError):
                 error = classified(error)
             # Without redis-py's frames, whose locals have the password, and which a log may show.
             raise error.with_traceback(None) from None
         return connection
+
+    def _with_cure(self, error: redis.RedisError) -> redis.RedisError:
+        """The error; with TLS 1.3 a server that misses a certificate closes the connection without a reason."""
+        pool, text = self.client.connection_pool, str(error)
+        if not issubclass(pool.connection_class, redis.SSLConnection) or pool.connection_kwargs.get("ssl_certfile"):
+            return error
+        if not isinstance(error, redis.ConnectionError) or not any(sign in text for sign in _CLOSED_BY_TLS):
+            return error
+        return type(error)(f"{text} If the server asks for a client's certificate, set ssl_certfile and ssl_keyfile.")
 
     def _without_password(self, error: redis.RedisError) -> redis.RedisError:
         """The error; a server that does not know AUTH or HELLO repeats their arguments in it."""

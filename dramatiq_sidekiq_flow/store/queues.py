@@ -31,7 +31,7 @@ def _push(connection: Connection, key: str, arguments: Sequence[Argument]) -> No
     while True:
         producer = producers.take()
         command = scripts.PUSH.command((producer.key, keys.QUEUES, key), (producer.next(), *arguments))
-        (reply, *asked), times = connection.send_counted((command,), connection.replicas.commands)
+        (reply, *asked), times = connection.send_counted((command, *connection.replicas.commands))
         if isinstance(reply, Exception):
             raise reply
         if reply or times > 1:

@@ -164,5 +164,11 @@ class ReplicaWait:
             raise Unconfirmed(reply, shortage)
 
 
+def question_in(commands: Sequence[Command]) -> range:
+    """Where the :attr:`ReplicaWait.commands` stand among others, at their end; empty where there are none."""
+    count = len(commands)
+    return range(count - 2, count) if commands[-1][0] == "WAIT" else range(0)
+
+
 #: Asks nothing.
 NO_WAIT = ReplicaWait(0, 0)

@@ -58,7 +58,7 @@ def look_at_replicas(connection: Connection, replication: Replication) -> list[s
     replicas = ReplicaWait(max(replication.push, replication.acknowledge), replication.timeout)
     if not replicas.wanted:
         return []
-    replies, _ = connection.send_counted((), replicas.commands)
+    replies = connection.send(replicas.commands)
     if isinstance(replies[0], LOST):
         raise replies[0]
     shortage = replicas.shortage(replies)

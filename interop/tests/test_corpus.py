@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,12 @@ from tests.corpus import judge, loader
 
 #: Lines in the log for each member: its backtrace, once.
 MAX_LINES = 50
+
+#: Characters of a line.
+MAX_LENGTH = 2000
+
+#: The two lines in which Sidekiq's error handler shows a whole job, and the message of its error.
+SHOWS_ALL = re.compile(r'\{"context"|"jobstr"|WARN: [\w:]+: ')
 
 MEMBERS = loader.members()
 RUNNER: loader.Runner = "companion 8" if os.environ.get("INTEROP_SIDEKIQ") == "8" else "companion"
@@ -67,6 +74,9 @@ def test_each_member_is_where_the_corpus_says(empty: Site, place: str) -> None:
     lines = log.read_text(errors="replace").splitlines()[before:]
     # Sidekiq shows each job that fails, with its backtrace.
     assert len(lines) < MAX_LINES * len(MEMBERS), lines[-100:]
+    # Without the class that Sidekiq puts before each line of a job.
+    ours = [re.sub(r"class=\S+", "", line) for line in lines if not SHOWS_ALL.search(line)]
+    assert max(map(len, ours), default=0) < MAX_LENGTH, max(ours, key=len)[:4000]
 
 
 def test_what_is_mended_goes_on(empty: Site) -> None:

@@ -130,7 +130,7 @@ class Pair:
 
         def has_all() -> bool:
             client.set("padding", "1", ex=60)
-            return bool(client.execute_command("WAIT", 1, 1000) >= 1)
+            return bool(client.wait(1, 1_000))
 
         eventually(has_all, what="a replica in step")
 

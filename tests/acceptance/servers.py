@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import redis
 
+from dramatiq_sidekiq_flow.embedded.server import find_binary
+
 from ..running import eventually
 
-BINARY = os.environ.get("DSF_TEST_REDIS_SERVER") or "redis-server"
+#: A redis-server; where there is none, the embedded server's program.
+BINARY = os.environ.get("DSF_TEST_REDIS_SERVER") or shutil.which("redis-server") or str(find_binary())
 
 
 class Server:

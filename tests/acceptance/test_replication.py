@@ -232,8 +232,9 @@ def test_a_run_that_no_replica_has_in_time_goes_on_and_may_be_started_again(stop
 
 
 def test_a_user_who_may_not_wait_is_told_so(servers: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    rights = {"enabled": True, "passwords": ["+secret"], "keys": ["*"]}
-    servers.primary.client.acl_setuser("hasty", commands=["+@all", "-wait"], **rights)
+    servers.primary.client.acl_setuser(
+        "hasty", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-wait"]
+    )
     url = servers.primary.url().replace("redis://", "redis://hasty:secret@")
     broker = SidekiqBroker(url=url, replication=BOTH)
     broker.add_middleware(WorkflowMiddleware())

@@ -115,10 +115,10 @@ def make(client: Any, wrong: WrongKey, own: str = "") -> str:
     name = wrong.key.replace("OWN", own)
     for command in wrong.redis:
         client.execute_command(*command)
-    command, rest = _MAKE[wrong.made]
+    make_it, rest = _MAKE[wrong.made]
     with client.pipeline(transaction=True) as pipe:
         pipe.delete(name)
-        pipe.execute_command(command, name, *rest)
+        pipe.execute_command(make_it, name, *rest)
         pipe.execute()
     return name
 

@@ -25,6 +25,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.errors import CallbacksMissing, ConfigurationError
 from dramatiq_sidekiq_flow.store.callback_storage import StoredChains
 from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
+from dramatiq_sidekiq_flow.wire.references import refer
 from dramatiq_sidekiq_flow.workflow import inline
 
 from ..running import eventually, in_flight, members, working
@@ -297,6 +298,26 @@ def test_other_processes_read_what_this_one_has_in_its_cache(
         advance(other)
     assert client.llen("queue:python") == client.zcard("dead") == 0
     other.close()
+
+
+def test_a_damaged_chain_does_not_make_a_sound_one_look_missing(broker: SidekiqBroker, client: redis.Redis) -> None:
+    chains = StoredChains(broker.connection)
+    steps = [{"__type__": "job", "class": "step", "args": [n]} for n in range(4)]
+    damaged, values = refer([steps[0], *steps[2:]])
+    sound, others = refer([steps[1], *steps[2:]])
+    chains.write({damaged["chain"]: (values, 0), sound["chain"]: (others, 0)})
+    client.hset(f"swf:callbacks:{damaged['chain']}", "1", b":not what was stored")
+    _, lost = chains.read(damaged, 100)
+    assert lost is not None
+    with pytest.raises(CallbacksMissing):
+        chains.read(lost, 100)
+    node, following = chains.read(sound, 100)
+    assert following is not None
+    assert [node["args"], chains.read(following, 100)[0]["args"]] == [[1], [2]]
+    # Mended, it is read again.
+    client.hset(f"swf:callbacks:{damaged['chain']}", "1", values[1])
+    assert StoredChains(broker.connection).read(lost, 100)[0]["args"] == [2]
+    assert chains.read(lost, 100)[0]["args"] == [2]
 
 
 def test_a_storage_without_a_broker_says_so() -> None:

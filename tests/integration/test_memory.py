@@ -216,9 +216,9 @@ def test_params_are_in_the_memory_before_the_first_job_is(
     sent: list[Any] = []
     original = broker.connection.send_counted
 
-    def seen(commands: Any, last: Any = ()) -> Any:
+    def seen(commands: Any) -> Any:
         sent.append(commands)
-        return original(commands, last)
+        return original(commands)
 
     monkeypatch.setattr(broker.connection, "send_counted", seen)
     run_id = registry.run("translate", {"text": "a"})

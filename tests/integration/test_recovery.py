@@ -584,9 +584,9 @@ def test_what_outlives_a_shutdown_acknowledges_nothing_of_the_next_worker(
 class Twice(Connection):
     """A connection whose first reply always gets lost: everything is sent twice."""
 
-    def send_counted(self, commands: Any, last: Any = ()) -> tuple[list[Any], int]:
-        super().send_counted(commands, last)
-        return super().send_counted(commands, last)[0], 2
+    def send_counted(self, commands: Any) -> tuple[list[Any], int]:
+        super().send_counted(commands)
+        return super().send_counted(commands)[0], 2
 
 
 @pytest.fixture
@@ -735,10 +735,10 @@ class Flaky(Connection):
     cut = False
     deaf = False
 
-    def _send(self, commands: Any, last: Any = ()) -> list[Any]:
+    def _send(self, commands: Any) -> list[Any]:
         if self.cut:
             raise redis.ConnectionError("cut")
-        replies = super()._send(commands, last)
+        replies = super()._send(commands)
         if self.deaf:
             raise redis.ConnectionError("the reply is lost")
         return replies

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from dramatiq_sidekiq_flow.errors import WrongType
 from dramatiq_sidekiq_flow.store import queues, relay, runs, scripts, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.runs import Walk
@@ -220,6 +221,16 @@ def test_old_jobs_leave_dead(connection: Connection, client: redis.Redis, done: 
 def test_a_worker_that_is_not_registered_fetches_nothing(connection: Connection, client: redis.Redis) -> None:
     client.lpush("queue:python", "job")
     assert queues.fetch(connection, ME, "python", "b", 1) is None
+    assert client.llen("queue:python") == 1
+
+
+def test_the_last_fetches_are_of_another_type(connection: Connection, client: redis.Redis) -> None:
+    member = "host:1:abc:python"
+    workers.beat(connection, {member: None}, 60)
+    client.lpush("queue:python", "{}")
+    client.set(f"swf:fetched:{member}", "text")
+    with pytest.raises(WrongType, match="swf:fetched"):
+        queues.fetch(connection, member, "python", "1", 1)
     assert client.llen("queue:python") == 1
 
 

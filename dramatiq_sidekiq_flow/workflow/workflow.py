@@ -69,6 +69,8 @@ class Workflow:
         self.broker = broker or global_broker()
         self.completion = completion_of(self.broker)
         self.wire = self._dump(node)
+        #: The run that a call has perhaps started, since it raised.
+        self._raised: str | None = None
 
     def walk(self) -> Iterator[Any]:
         """The steps, jobs and messages, in the order in which they are written."""
@@ -78,7 +80,8 @@ class Workflow:
         """Start the workflow.
 
         Calling it again with the same run id, also after a crash in between,
-        starts it once.
+        starts it once.  A call that raised may have started the run: the next one
+        without a run id has the id of that one.
 
         Parameters:
           run_id: Any name for the run; a new UUID unless given.
@@ -94,11 +97,20 @@ class Workflow:
 
     def start(self, run_id: str | None = None, seed: Mapping[str, Any] | None = None) -> str:
         """As :meth:`run`, with values in the run's memory before the first job exists."""
+        if run_id is not None:
+            return self._start(run_id, seed, named=True)
+        run_id, self._raised = self._raised or str(uuid.uuid4()), None
+        try:
+            return self._start(run_id, seed, named=False)
+        except BaseException:
+            self._raised = run_id
+            raise
+
+    def _start(self, run_id: str, seed: Mapping[str, Any] | None, *, named: bool) -> str:
         completion = self.completion
         completion.broker.check_encoder()
         wire = self.wire
-        if run_id is None:
-            run_id = str(uuid.uuid4())
+        if not named:
             wire = self._of_run(wire, run_id)
         elif completion.derives_ids:
             wire = _without(wire, self._message_ids())

@@ -160,6 +160,30 @@ def test_run_again_after_an_error_pours_what_the_first_call_committed(
     assert not client.exists("swf:fanouts")
 
 
+def test_run_again_without_an_id_is_the_run_that_the_call_that_raised_has_started(
+    client: redis.Redis, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply of the start was lost, twice."""
+    workflow = Workflow(Chain(step.message("a"), step.message("b")))
+    original = runs.start
+
+    def deaf(*arguments: Any, **options: Any) -> Any:
+        original(*arguments, **options)
+        raise redis.ConnectionError("the reply is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "start", deaf)
+        for _ in range(2):
+            with pytest.raises(redis.ConnectionError):
+                workflow.run()
+    (job,) = members(client, "python")
+    assert workflow.run() == job["workflow_run_id"]
+    assert client.llen("queue:python") == 1
+    # It has returned: the next one is another run.
+    assert workflow.run() != job["workflow_run_id"]
+    assert client.llen("queue:python") == 2
+
+
 def test_what_is_not_committed_expires_and_is_never_poured(broker: SidekiqBroker, client: redis.Redis) -> None:
     jobs = [json.dumps({"n": n}).encode() for n in range(1500)]
     staged = runs.writes(broker.connection, (), {"ruby": jobs}, ())

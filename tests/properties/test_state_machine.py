@@ -309,6 +309,7 @@ class Machine(RuleBasedStateMachine):
         assert process.message is not None, "there are jobs, and none was fetched"
         process.members = set(process.broker.heartbeat.members)
         step = process.message.args[0]
+        self.learn(process.message.payload.raw)
         self.receipts += 1
         process.receipt = self.receipts
         self.owners[process.receipt] = process.message.member

@@ -223,6 +223,8 @@ def test_signals_are_heard_in_their_order_and_once(
         for name in ("TSTP", "TTIN", "TERM"):
             client.lpush(f"{identity(client)}-signals", name)
         broker.processes.beat()
+        # The heartbeat's thread may have taken them, and be about to obey.
+        eventually(lambda: len(heard) >= 3, what=f"three signals; waiting: {client.keys('*-signals')}")
         broker.processes.beat()
     assert heard == ["TSTP", "TTIN", "TERM"]
 

@@ -127,21 +127,6 @@ FLIGHT = [
         "while #payloads < wanted do",
         RECOVERY + "test_a_fetch_stops_after_a_mebibyte",
     ),
-    fetch(
-        "fetch-late-takes-more",
-        "A fetch that comes late puts another job under a receipt that a repeated command takes out: it is lost.",
-        "  if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end\n",
-        "",
-        RECOVERY + "test_a_fetch_that_comes_late_takes_nothing",
-        "properties/test_state_machine.py::test_the_package_does_what_the_model_says",
-    ),
-    fetch(
-        "fetch-very-late-takes-more",
-        "As fetch-late-takes-more, where the worker has fetched often since.",
-        "  if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end\n",
-        "",
-        RECOVERY + "test_a_fetch_that_comes_late_takes_nothing",
-    ),
     begin(
         "begin-type",
         "An in-flight key of another type ends in an error of Lua.",

@@ -2286,7 +2286,7 @@ module SidekiqFlow::Companion
         stuck += promote(set, members.map { |member| promotion(member) }) unless members.empty?
         break if members.size < BATCH
       end
-      complain(set, "#{stuck} due jobs of #{set} can go nowhere, for `dead` is not a sorted set: remove it") if stuck > 0
+      complain(set, "#{stuck} due jobs of #{set} can go nowhere: `dead` or `queues` is of another type. Remove it") if stuck > 0
     end
 
     # Once a minute for each set.
@@ -2300,17 +2300,15 @@ module SidekiqFlow::Companion
 
     # How many stay where they are.
     def promote(set, promotions)
-      bad = promotions.select(&:error)
-      stuck = move(set, promotions)
-      bad -= stuck
-      stuck.map! { |found| found.error ? found : refused(found) }
-      left = stuck.empty? ? [] : move(set, stuck)
-      bad += stuck - left
+      misplaced, stuck = move(set, promotions)
+      misplaced.map! { |found| refused(found) }
+      stuck += misplaced.empty? ? [] : move(set, misplaced).flatten(1)
+      bad = [*promotions.select(&:error), *misplaced] - stuck
       unless bad.empty?
         logger.error("#{bad.size} due jobs of #{set} cannot go to a queue and are now in 'dead': " \
           "#{bad.first.error.message}: #{bad.first.member.inspect[0, 200]}")
       end
-      left.size
+      stuck.size
     end
 
     def refused(found)
@@ -2318,13 +2316,14 @@ module SidekiqFlow::Companion
       Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
     end
 
-    # Those that stay, for what they go to (or the set itself) is of another type.
+    # Those whose queue is of another type, and those that `dead`, `queues` or the
+    # set itself, of another type, keeps where they are.
     def move(set, promotions)
       reply = redis do |conn|
         Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
           [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }])
       end
-      [*reply[1], *reply[2]].map { |number| promotions[number - 1] }
+      reply[1, 2].map { |numbers| numbers.map { |number| promotions[number - 1] } }
     end
 
     def promotion(member)

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
-from ..errors import WrongType
 from ..store import fanouts, keys, workers
 from ..store.connection import LOST, Connection
 from ..wire.payload import Payload
@@ -127,13 +126,10 @@ class Heartbeat:
 
     def _pour(self) -> None:
         """Push what fan-outs hold whose process has died, or was cut off from Redis, after their commit."""
-        for fanout_id in fanouts.pending(self.connection):
-            try:
-                fanouts.pour(self.connection, fanout_id)
-            except WrongType as e:
-                if fanout_id not in self._waiting_fanouts:
-                    self._waiting_fanouts.add(fanout_id)
-                    self.logger.error("%s", e)
+        waiting = fanouts.pour_all(self.connection)
+        for fanout_id in waiting.keys() - self._waiting_fanouts:
+            self.logger.error("%s", waiting[fanout_id])
+        self._waiting_fanouts = set(waiting)
 
     def recover(self, member: str) -> None:
         """Put back what a dead worker had in flight."""

@@ -461,9 +461,9 @@ module SidekiqFlow::Companion
     end
   end
 
-  # Fan-outs that are too large for one script: staged as a list that nobody
-  # knows, made part of the run by the script that advances it, then poured into
-  # the queues a part at a time. After a crash any process pours what is left.
+  # Fan-outs that are too large for one script: staged as a list to which no run
+  # refers yet, made part of the run by the script that advances it, then poured
+  # into the queues a part at a time. After a crash any process pours what is left.
   module Fanouts
     FANOUTS = "swf:fanouts"
 
@@ -471,11 +471,11 @@ module SidekiqFlow::Companion
     PART_ELEMENTS = 1000
     PART_BYTES = 1024 * 1024
 
-    # Seconds after which a list that nobody commits vanishes.
+    # Seconds after which a list that is not committed expires.
     STAGE_TTL = 3600
 
-    # Fan-outs that one call goes on with.
-    AT_ONCE = 16
+    # Those that wait, since a key is of another type; each is logged once.
+    WAITING = Set.new
 
     class << self
       def key(id)
@@ -495,7 +495,7 @@ module SidekiqFlow::Companion
 
       # Pushes all that is left of the fan-outs that are committed.
       def pour_all(conn, logger)
-        ids = conn.call("ZRANGE", FANOUTS, 0, AT_ONCE - 1)
+        ids = conn.call("ZRANGE", FANOUTS, 0, -1)
         ids.each { |id| pour(conn, logger, id) }
       end
 
@@ -504,8 +504,11 @@ module SidekiqFlow::Companion
       def pour(conn, logger, id)
         loop do
           outcome, of = Scripts.run(conn, "pour", [FANOUTS, key(id), "queues", "schedule"], [id, PART_ELEMENTS, PART_BYTES])
-          logger.error("The Redis key #{of.inspect} holds another type, so a fan-out waits. Remove it.") if outcome == "TYPE"
-          return unless outcome == "MORE"
+          next if outcome == "MORE"
+          return WAITING.delete(id) if outcome == "DONE"
+
+          logger.error("The Redis key #{of.inspect} holds another type, so a fan-out waits. Remove it.") if WAITING.add?(id)
+          return
         end
       end
 
@@ -2613,7 +2616,7 @@ end
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local dead = string.format('(%.6f', now - timeout)
-return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('EXISTS', 'swf:fanouts')}
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('TYPE', 'swf:fanouts').ok == 'zset' and 1 or 0}
 -- @file begin.lua
 -- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
 -- Only jobs that had begun count when their worker dies.  Safe to send twice.
@@ -2696,6 +2699,9 @@ return {'DONE'}
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
+--
+-- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
+-- moved something.
 
 -- Threads of one process that may fetch from a queue at once; the base of a fetch
 -- that is older than so many others is used up.
@@ -2739,7 +2745,7 @@ if before[1] then return reply(before, begun, suffix) end
 -- used up. A job under one of them would leave flight with the next command that
 -- is repeated for the job before it.
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
-if number and redis.call('ZCARD', fetched) > 0 then
+if number then
   if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
   local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
   if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end

@@ -1,8 +1,8 @@
 """Fan-outs that are too large for one script: staged, committed, poured.
 
-Staged: a list with a TTL, which nobody knows.  Committed: one write of the script
-that starts a run or advances it makes the list part of the run, however long it
-is.  Poured: its barriers and jobs move to where they belong, a part at a time.
+Staged: a list with a TTL, to which no run refers yet.  Committed: one write of the
+script that starts a run or advances it makes the list part of the run, however long
+it is.  Poured: its barriers and jobs move to where they belong, a part at a time.
 A crash before the commit leaves a list that expires; after it, the next beat of
 any worker process goes on.
 """
@@ -27,11 +27,8 @@ PART_BYTES = 1024 * 1024
 #: Parts sent in one round trip.
 PARTS_AT_ONCE = 4
 
-#: Seconds after which a list that nobody commits vanishes.
+#: Seconds after which a list that is not committed expires.
 STAGE_TTL = 3600
-
-#: Fan-outs that one beat goes on with.
-AT_ONCE = 16
 
 
 class NewBarrier(Protocol):
@@ -136,8 +133,37 @@ def pour(connection: Connection, fanout_id: str) -> None:
 
 
 def pending(connection: Connection) -> list[str]:
-    """The fan-outs that are committed and not pushed to the end, at most :data:`AT_ONCE`, the oldest first."""
-    return keys.readable(connection.call("ZRANGE", keys.FANOUTS, 0, AT_ONCE - 1))
+    """The fan-outs that are committed and not pushed to the end, the oldest first."""
+    return keys.readable(connection.call("ZRANGE", keys.FANOUTS, 0, -1))
+
+
+def pour_all(connection: Connection, first: str = "") -> dict[str, WrongType]:
+    """Push all that is left of the committed fan-outs.
+
+    Parameters:
+      first: ID of the one to begin with; empty for none.
+
+    Returns:
+      ID -> error of each that waits, since a key is of another type.
+
+    Raises:
+      ServerUnavailable, redis.ConnectionError: as :func:`pour`.
+    """
+    waiting: dict[str, WrongType] = {}
+    if first:
+        waiting |= _tried(connection, first)
+    for fanout_id in pending(connection):
+        if fanout_id not in waiting:
+            waiting |= _tried(connection, fanout_id)
+    return waiting
+
+
+def _tried(connection: Connection, fanout_id: str) -> dict[str, WrongType]:
+    try:
+        pour(connection, fanout_id)
+    except WrongType as e:
+        return {fanout_id: e}
+    return {}
 
 
 def _send(connection: Connection, commands: Sequence[Command]) -> list[list[bytes]]:
@@ -148,4 +174,4 @@ def _send(connection: Connection, commands: Sequence[Command]) -> list[list[byte
     return replies
 
 
-__all__ = ["AT_ONCE", "Fanout", "NewBarrier", "pending", "pour", "stage"]
+__all__ = ["Fanout", "NewBarrier", "pending", "pour", "pour_all", "stage"]

@@ -59,8 +59,8 @@ def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:
 
     Raises:
       CallbacksMissing: for a value that is not the one that was stored.
-      InvalidNode: for a stored value that is no tree, or that names no value after it.
-      MalformedPayload: for one that is no JSON.
+      InvalidNode: if a stored value is not a tree, or does not name the value after it.
+      MalformedPayload: if it is not JSON.
     """
     if digest(value) != reference["sha"]:
         raise CallbacksMissing(

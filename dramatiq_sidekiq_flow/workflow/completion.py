@@ -275,13 +275,9 @@ class Completion:
         """
         if not writes.fanout:
             return
-        connection = self.broker.connection
         # Others, too: where this call is a repetition, an earlier list was committed.
-        for fanout_id in [writes.fanout, *fanouts.pending(connection)]:
-            try:
-                fanouts.pour(connection, fanout_id)
-            except WrongType as e:
-                self.logger.error("%s", e)
+        for error in fanouts.pour_all(self.broker.connection, writes.fanout).values():
+            self.logger.error("%s", error)
 
     def keep(self, stack: tuple[Callback, ...], ttl: int) -> None:
         """Let barriers of the application's own, that a failed job hangs on, live for so many seconds."""

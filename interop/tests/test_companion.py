@@ -211,6 +211,26 @@ def test_a_dead_processes_fan_out_is_poured(
     companion.client.delete("queue:poured")
 
 
+def test_a_fan_out_that_waits_is_logged_once_and_keeps_no_other_back(companion: Site) -> None:
+    client = companion.client
+    client.set("queue:stuck", "text")
+    for number in range(20):
+        client.rpush(f"swf:fanout:{number}", "qstuck", "{}")
+        client.zadd("swf:fanouts", {str(number): number})
+    client.rpush("swf:fanout:good", "qpoured", "{}")
+    client.zadd("swf:fanouts", {"good": 100})
+    companion.eventually(lambda: client.llen("queue:poured") == 1, "the job of the last fan-out")
+    client.rpush("swf:fanout:later", "qpoured", "{}")
+    client.zadd("swf:fanouts", {"later": 101})
+    companion.eventually(lambda: client.llen("queue:poured") == 2, "another beat")
+    log = companion.workers[0].log.read_text(errors="replace")
+    assert log.count('"queue:stuck" holds another type, so a fan-out waits') == 20
+    client.delete("queue:stuck")
+    companion.eventually(lambda: client.llen("queue:stuck") == 20, "what has waited")
+    assert not client.exists("swf:fanouts")
+    client.delete("queue:stuck", "queue:poured")
+
+
 def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Site) -> None:
     barrier = str(uuid.uuid4())
     remaining = {"__type__": "chain", "children": [{"__type__": "job", "class": "Rb::Step", "args": []}]}

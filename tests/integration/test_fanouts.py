@@ -259,6 +259,32 @@ def test_a_queue_that_became_another_type_keeps_the_rest(
     assert arguments(client) == list(range(1500))
 
 
+def test_fan_outs_that_wait_keep_no_other_back(
+    broker: SidekiqBroker, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        client.rpush(f"swf:fanout:{number}", "qstuck", "{}")
+        client.zadd("swf:fanouts", {str(number): number})
+    client.rpush("swf:fanout:good", "qruby", "{}")
+    client.zadd("swf:fanouts", {"good": 100})
+    client.set("queue:stuck", "text")
+    broker.heartbeat.register("python")
+    for _ in range(2):
+        broker.heartbeat.beat()
+    assert client.llen("queue:ruby") == 1
+    assert client.zcard("swf:fanouts") == 20
+    assert sum("fan-out waits" in record.getMessage() for record in caplog.records) == 20
+
+
+def test_a_beat_goes_on_where_the_key_of_fan_outs_is_of_another_type(
+    broker: SidekiqBroker, client: redis.Redis
+) -> None:
+    client.set("swf:fanouts", "text")
+    broker.heartbeat.register("python")
+    broker.heartbeat.beat()
+    assert client.get("swf:fanouts") == b"text"
+
+
 @pytest.mark.parametrize("key", ["queues", "schedule", "swf:fanouts", "swf:fanout:x", "queue:ruby"])
 def test_nothing_is_written_where_a_key_is_of_another_type(
     broker: SidekiqBroker, client: redis.Redis, key: str

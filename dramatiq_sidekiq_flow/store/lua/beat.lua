@@ -32,4 +32,4 @@ end
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local dead = string.format('(%.6f', now - timeout)
-return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('EXISTS', 'swf:fanouts')}
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('TYPE', 'swf:fanouts').ok == 'zset' and 1 or 0}

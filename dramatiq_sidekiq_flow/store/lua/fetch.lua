@@ -15,6 +15,9 @@
 --       False where the worker is not registered (it was declared dead): beat
 --       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
+--
+-- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
+-- moved something.
 
 -- Threads of one process that may fetch from a queue at once; the base of a fetch
 -- that is older than so many others is used up.
@@ -58,7 +61,7 @@ if before[1] then return reply(before, begun, suffix) end
 -- used up. A job under one of them would leave flight with the next command that
 -- is repeated for the job before it.
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
-if number and redis.call('ZCARD', fetched) > 0 then
+if number then
   if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
   local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
   if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end

@@ -94,7 +94,7 @@ def throughput(jobs: int, scene: Scene) -> Figures:
 
 
 def send(jobs: int, scene: Scene) -> Figures:
-    """Jobs sent one by one, nobody consuming."""
+    """Jobs sent one by one, without a consumer."""
     step = scene.peer.step
     for index in range(20):
         step.send(index)

@@ -61,7 +61,7 @@ class Fleet:
         self.deaths: list[Death] = []
         self.pauses: list[Pause] = []
         self.done: Counter[str] = Counter()
-        #: Lines for whoever reads the output.
+        #: Lines for the output.
         self.notes: list[str] = []
         self._started = 0
 

@@ -1,4 +1,4 @@
-"""Keys of another type, and barriers that are no whole numbers: a named error, and nothing is written."""
+"""Keys of another type, and barriers that are not whole numbers: a named error, and nothing is written."""
 
 from __future__ import annotations
 

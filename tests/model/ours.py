@@ -30,7 +30,7 @@ BREAKS = {
     "start marker": "start.lua does not look at the marker of the run",
     "fetch twice": "fetch.lua does not look for what the same receipt base took before",
     "late fetch": "fetch.lua does not remember which receipt bases are used up",
-    "reconcile": "nobody looks for jobs in flight that no thread knows",
+    "reconcile": "jobs in flight that no thread knows are not looked for",
 }
 
 
@@ -76,7 +76,7 @@ class Protocol(World):
                 continue
             on_its_way = state._replace(late=without(state.late, command))
             for reached, reply, _ in self.execute(on_its_way, command):
-                yield (("late: ", self.say(command), " -> ", reply, ", nobody listens"), reached)
+                yield (("late: ", self.say(command), " -> ", reply, ", unheard"), reached)
         for step, which in state.retry:
             yield ((self.flow.names[step], " is due: from retry to its queue"), self.promote(state, step, which))
         yield from self.outside(state)
@@ -277,7 +277,10 @@ class Protocol(World):
             if receipt not in held:
                 if self.broken == "reconcile":
                     continue
-                yield ((name, " is in flight of nobody: back to its queue"), self.recover(state, step, receipt)[0])
+                yield (
+                    (name, " is in flight, and no thread knows it: back to its queue"),
+                    self.recover(state, step, receipt)[0],
+                )
                 if state.faults and "late" in self.kinds:
                     delayed = left._replace(late=sorted_with(state.late, command))
                     yield (("the recovery of ", name, " is late, and repeated"), delayed)

@@ -1,7 +1,7 @@
 """Build the sdist and the wheel into ``dist``: ``make dist``.
 
 Only files that git knows go in.  The time of each member is that of the last
-commit, so whoever builds the same commit gets the same bytes.
+commit, so each build of the same commit gives the same bytes.
 """
 
 from __future__ import annotations

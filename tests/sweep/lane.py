@@ -161,7 +161,7 @@ class Lane:
             await self.ended(pid)
 
     def let_die(self) -> None:
-        """Make the last beat of each worker an old one: nobody waits until they are missed."""
+        """Make the last beat of each worker an old one, so that they are missed at once."""
         for member in self.client.zrange("swf:workers", 0, -1):
             self.client.zadd("swf:workers", {member: time.time() - 3600}, xx=True)
 
@@ -277,10 +277,10 @@ class _Passage:
         )
 
     async def _clean_up(self) -> None:
-        """What the hurt process has left is finished by a worker that nobody hurts."""
+        """A worker that is not hurt finishes what the hurt process has left."""
         lane, scenario = self.lane, self.scenario
         self.clean = True
-        # A run that nobody takes up again must not stay for ever either.
+        # A run that does not go on must expire, too.
         self.findings += judge.forever(judge.look(lane.client, scenario, ()))
         if lane.verbose:
             print("      the clean worker takes over", flush=True)

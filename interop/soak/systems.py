@@ -90,6 +90,18 @@ class System(ABC):
         return Counter()
 
 
+def _declare(broker: dramatiq.Broker, step: Step) -> None:
+    """Declare the one actor, which knows its message."""
+    broker.add_middleware(dramatiq.middleware.CurrentMessage())
+    dramatiq.actor(actor_name=PYTHON, queue_name="python", min_backoff=500, max_backoff=1000, broker=broker)(step)
+
+
+def _current_message() -> Any:
+    message = dramatiq.middleware.CurrentMessage.get_current_message()
+    assert message is not None
+    return message
+
+
 def options_of(rng: random.Random, settings: Settings) -> dict[str, Any]:
     """What a step is told."""
     return {"ms": rng.randrange(settings.longest + 1), "fail": settings.fail}
@@ -107,17 +119,11 @@ class _Sidekiq(System):
         broker = SidekiqBroker(url=url, heartbeat_timeout=int(heartbeat * 1000), poll_interval=100)
         storage = None if references is None else RedisCallbackStorage(min_bytes=references)
         broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), callback_storage=storage))
-        broker.add_middleware(dramatiq.middleware.CurrentMessage())
-        declare = dramatiq.actor(
-            actor_name=PYTHON, queue_name="python", min_backoff=500, max_backoff=1000, broker=broker
-        )
-        declare(step)
+        _declare(broker, step)
         return broker
 
     def origin(self) -> str:
-        message = dramatiq.middleware.CurrentMessage.get_current_message()
-        assert message is not None
-        return str(message.message_id)
+        return str(_current_message().message_id)
 
     def workflow(self, broker: dramatiq.Broker, shape: Shape, run: int, rng: random.Random, settings: Settings) -> Any:
         from dramatiq_sidekiq_flow import Job, Workflow
@@ -223,18 +229,12 @@ class DramatiqWorkflow(System):
         ).WorkflowMiddleware  # declares an actor on the global broker
 
         broker.add_middleware(WorkflowMiddleware(RedisBackend(client=broker.client)))
-        broker.add_middleware(dramatiq.middleware.CurrentMessage())
         broker.add_middleware(Origins())
-        declare = dramatiq.actor(
-            actor_name=PYTHON, queue_name="python", min_backoff=500, max_backoff=1000, broker=broker
-        )
-        declare(step)
+        _declare(broker, step)
         return broker
 
     def origin(self) -> str:
-        message = dramatiq.middleware.CurrentMessage.get_current_message()
-        assert message is not None
-        return str(message.options[Origins.OPTION])
+        return str(_current_message().options[Origins.OPTION])
 
     def workflow(self, broker: dramatiq.Broker, shape: Shape, run: int, rng: random.Random, settings: Settings) -> Any:
         theirs = importlib.import_module("dramatiq_workflow")

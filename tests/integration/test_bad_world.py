@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 import dramatiq
@@ -15,6 +13,7 @@ from dramatiq_sidekiq_flow import Chain, RedisHashMemory, SidekiqBroker, Workflo
 
 from ..corpus import loader
 from ..running import eventually, working
+from .log_lines import Lines, logged
 
 GOOD = 20
 
@@ -25,29 +24,10 @@ MAX_LINES = 50
 MEMBERS = [member.raw for member in loader.members() if len(member.raw) < 10_000]
 
 
-class Lines(logging.Handler):
-    """Counts lines by the second in which they were logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: Counter[int] = Counter()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.seconds[int(record.created)] += 1
-        self.texts.append(record.getMessage())
-
-    @property
-    def most(self) -> int:
-        return max(self.seconds.values(), default=0)
-
-
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    lines = Lines()
-    logging.getLogger().addHandler(lines)
-    yield lines
-    logging.getLogger().removeHandler(lines)
+    with logged() as lines:
+        yield lines
 
 
 class Site:

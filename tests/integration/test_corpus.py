@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddle
 
 from ..corpus import judge, loader
 from ..running import eventually, working
+from .log_lines import Lines, logged
 
 #: Lines in the log, in any one second; and characters in any one line.
 MAX_LINES = 50
@@ -31,32 +31,26 @@ class Failure(Exception):
 Failure.__name__ = "Corpus::Failure"
 
 
-class Lines(logging.Handler):
-    """Counts lines by the second in which they were logged."""
+def is_kept(record: logging.LogRecord) -> bool:
+    """Without Dramatiq's own line for each job that fails."""
+    return not record.name.startswith("dramatiq.worker.")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: Counter[int] = Counter()
-        self.texts: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("dramatiq.worker."):  # Dramatiq's own line for each job that fails
-            self.texts.append(record.getMessage())
-            self.seconds[int(record.created)] += record.name.startswith("dramatiq_sidekiq_flow.")
-
-    def check(self) -> None:
-        """See that the log can be read."""
-        assert max(self.seconds.values(), default=0) < MAX_LINES, self.texts[-100:]
-        assert max(map(len, self.texts), default=0) < MAX_LENGTH, max(self.texts, key=len)[:4000]
-        assert not any("found a bug" in text for text in self.texts), self.texts[-100:]
+def is_ours(record: logging.LogRecord) -> bool:
+    return record.name.startswith("dramatiq_sidekiq_flow.")
 
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    lines = Lines()
-    logging.getLogger().addHandler(lines)
-    yield lines
-    logging.getLogger().removeHandler(lines)
+    with logged(is_kept, is_ours) as lines:
+        yield lines
+
+
+def check(lines: Lines) -> None:
+    """See that the log can be read."""
+    assert lines.most < MAX_LINES, lines.texts[-100:]
+    assert max(map(len, lines.texts), default=0) < MAX_LENGTH, max(lines.texts, key=len)[:4000]
+    assert not any("found a bug" in text for text in lines.texts), lines.texts[-100:]
 
 
 @pytest.fixture
@@ -92,7 +86,7 @@ def test_each_member_is_where_the_corpus_says(broker: SidekiqBroker, client: Any
         judge.settle(client, "python", place, MEMBERS, eventually)
     # Nothing has moved or come a second time while the worker stopped.
     assert judge.differences(client, "python", place, MEMBERS) == []
-    lines.check()
+    check(lines)
 
 
 def test_what_is_mended_goes_on(broker: SidekiqBroker, client: Any) -> None:
@@ -145,4 +139,4 @@ def test_a_key_of_another_type(broker: SidekiqBroker, client: Any, lines: Lines,
         client.delete(judge.RAN)
         judge.send_good(client)
         eventually(lambda: judge.times_done(client) == [1] * judge.GOOD, what="twenty more")
-    lines.check()
+    check(lines)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
@@ -332,36 +332,40 @@ def test_a_large_continuation_starts_in_one_step(broker: SidekiqBroker, client: 
     assert client.keys("swf:fanout*") == []
 
 
+@pytest.fixture
+def lose_the_first(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
+    """From its call on, the first fan-out that is staged vanishes; how many keys that were."""
+
+    def begin() -> list[int]:
+        original = runs.writes
+        lost: list[int] = []
+
+        def losing(*args: Any) -> Any:
+            prepared = original(*args)
+            if not lost:
+                lost.append(client.delete(*client.keys("swf:fanout*")))
+            return prepared
+
+        monkeypatch.setattr(runs, "writes", losing)
+        return lost
+
+    return begin
+
+
 def test_a_staged_fan_out_that_vanishes_is_staged_again(
-    broker: SidekiqBroker, client: redis.Redis, step: Any, monkeypatch: pytest.MonkeyPatch
+    broker: SidekiqBroker, client: redis.Redis, step: Any, lose_the_first: Callable[[], list[int]]
 ) -> None:
-    original, lost = runs.writes, []
-
-    def losing(*args: Any) -> Any:
-        prepared = original(*args)
-        if not lost:
-            lost.append(client.delete(*client.keys("swf:fanout*")))
-        return prepared
-
-    monkeypatch.setattr(runs, "writes", losing)
+    lost = lose_the_first()
     Workflow(Group(*(step.message(str(n)) for n in range(1500)))).run()
     assert lost == [1]
     assert client.llen("queue:python") == 1500
 
 
 def test_a_continuation_that_vanishes_is_staged_again(
-    broker: SidekiqBroker, client: redis.Redis, step: Any, monkeypatch: pytest.MonkeyPatch
+    broker: SidekiqBroker, client: redis.Redis, step: Any, lose_the_first: Callable[[], list[int]]
 ) -> None:
-    original, lost = runs.writes, []
-
-    def losing(*args: Any) -> Any:
-        prepared = original(*args)
-        if not lost:
-            lost.append(client.delete(*client.keys("swf:fanout*")))
-        return prepared
-
     Workflow(Chain(step.message("a"), Group(*(Job("R", n, queue="ruby") for n in range(1500))))).run()
-    monkeypatch.setattr(runs, "writes", losing)
+    lost = lose_the_first()
     finish(broker, take(broker))
     assert lost == [1]
     assert client.llen("queue:ruby") == 1500

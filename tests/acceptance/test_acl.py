@@ -97,7 +97,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     try:
         do_everything(server, folder, log, port)
         entries: Any = server.client.acl_log()
-        denied = [entry for entry in entries if entry["username"].startswith(b"flow-")]
+        # Text or bytes, as the server's version has it.
+        denied = [entry for entry in entries if "flow-" in str(entry["username"])]
         yield World(server, folder, listener.stop(), denied, log.read_text("utf-8", "replace"))
     finally:
         server.kill()
@@ -148,7 +149,8 @@ def lose_barriers(client: redis.Redis) -> None:
 
 
 def test_everything_works_under_the_rules_of_the_page(world: World) -> None:
-    assert world.denied == []
+    # redis-py ignores its refusal, and the page says so. Redis 7.0 does not have it.
+    assert [entry for entry in world.denied if "client|setinfo" not in str(entry["object"])] == []
     assert set(world.sent) >= {role.user for role in ROLES.values()}
     assert "CLIENT TRACKING" not in world.log
     assert "NOPERM" not in world.log

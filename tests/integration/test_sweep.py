@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.sweep import modes
-from tests.sweep.judge import KINDS, Event, World, expected, judge
+from tests.sweep.judge import KINDS, Event, World, expected, forever, judge
 from tests.sweep.lane import Lane, Outcome, Point
 from tests.sweep.modes import Mode
 from tests.sweep.proxy import Harm, Proxy, name_of, repetition_of
@@ -200,6 +200,8 @@ def test_nothing_is_found_where_all_is_right() -> None:
         ("early", {"events": [RIGHT.events[0], *RIGHT.events[2:], RIGHT.events[1]]}),
         ("stuck", {"lengths": {"swf:inflight:host:1:n:sweep": 1}}),
         ("stuck", {"lengths": {"queue:sweep": 1}}),
+        ("stuck", {"ttls": {"swf:fanouts": -1, "swf:fanout:1": -1}, "committed": frozenset({"swf:fanout:1"})}),
+        ("without_ttl", {"ttls": {"swf:fanout:1": -1}}),
         ("without_ttl", {"ttls": {"BARRIER_ran": -1}}),
         ("without_ttl", {"ttls": {"swf:mem:1": -1}}),
     ],
@@ -207,6 +209,11 @@ def test_nothing_is_found_where_all_is_right() -> None:
 def test_each_fault_is_found(kind: str, changes: dict[str, Any]) -> None:
     assert kind in KINDS
     assert {finding.kind for finding in judge(CHAIN, attrs.evolve(RIGHT, **changes))} == {kind}
+
+
+def test_a_committed_fan_out_waits_for_a_beat_and_does_not_expire() -> None:
+    world = World(ttls={"swf:fanout:1": -1, "swf:fanout:2": -1}, committed=frozenset({"swf:fanout:1"}))
+    assert [finding.text for finding in forever(world)] == ["the key 'swf:fanout:2' has no TTL"]
 
 
 def test_a_job_may_run_as_often_as_it_was_sent() -> None:

@@ -27,6 +27,7 @@ PERMANENT = (
     (r"paused", "Sidekiq Pro: queues that a person has paused"),
     (r"swf:workers", "who holds jobs in flight"),
     (r"swf:inflight:.+", "jobs in flight: judged as stuck"),
+    (r"swf:fanouts", "fan-outs that are committed and not poured: judged as stuck"),
     (r"swf:registry:(python|ruby)", "what each language tells the other; a process prolongs it"),
     (r"swf:upkeep:dead", "how far `dead` was looked through"),
 )
@@ -59,6 +60,8 @@ class World:
     Attributes:
       ttls: Key -> seconds; -1 lives for ever.
       lengths: Key -> number of elements, of queues, sets and what is in flight.
+      committed: Keys of the fan-outs that are committed and not poured: any
+        worker's next beat goes on with them, so they live as long as it takes.
       memory: Run -> what its memory holds.
       dead: Payloads in ``dead``.
     """
@@ -66,6 +69,7 @@ class World:
     events: Sequence[Event] = ()
     ttls: Mapping[str, int] = attrs.field(factory=dict)
     lengths: Mapping[str, int] = attrs.field(factory=dict)
+    committed: frozenset[str] = frozenset()
     memory: Mapping[int, Mapping[str, Any]] = attrs.field(factory=dict)
     dead: Sequence[Mapping[str, Any]] = ()
 
@@ -101,12 +105,14 @@ def look(client: Any, scenario: Scenario, events: Sequence[Event]) -> World:
     lengths = {name: client.llen(name) for name in names if name.startswith("queue:")}
     lengths |= {name: client.zcard(name) for name in ("schedule", "retry")}
     lengths |= {name: client.hlen(name) for name in names if name.startswith("swf:inflight:")}
+    fanouts = [raw.decode() for raw in client.zrange("swf:fanouts", 0, -1)]
+    committed = frozenset(f"swf:fanout:{fanout}" for fanout in fanouts)
     memory: dict[int, dict[str, Any]] = {}
     for number, run in enumerate(scenario.runs):
         fields = [] if run.plain else client.hgetall(f"swf:mem:{run_id(number)}").items()
         memory[number] = {name.decode(): json.loads(value) for name, value in fields}
     dead = [json.loads(member) for member in client.zrange("dead", 0, -1)]
-    return World(events, ttls, lengths, memory, dead)
+    return World(events, ttls, lengths, committed, memory, dead)
 
 
 def ended(events: Sequence[Event]) -> set[tuple[int, int]]:
@@ -184,12 +190,14 @@ def _left(world: World) -> Iterator[Finding]:
             yield Finding("stuck", f"{name} holds {length} jobs")
         elif length:
             yield Finding("stuck", f"{name} still holds {length} jobs, and they do not move")
+    for name in sorted(world.committed):
+        yield Finding("stuck", f"the fan-out {name} is committed, and was not poured to its end")
 
 
 def forever(world: World) -> Iterator[Finding]:
     """Keys that never expire."""
     for name, ttl in sorted(world.ttls.items()):
-        if ttl == -1 and not _PERMANENT.fullmatch(name):
+        if ttl == -1 and name not in world.committed and not _PERMANENT.fullmatch(name):
             yield Finding("without_ttl", f"the key {name!r} has no TTL")
 
 

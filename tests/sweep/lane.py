@@ -285,7 +285,7 @@ class _Passage:
         if lane.verbose:
             print("      the clean worker takes over", flush=True)
         if scenario.hurt == "producer":
-            # Who does not know what became of a call repeats it.
+            # A producer that does not know whether its call took effect repeats it.
             producer = lane.zygote.fork(lane.task("producer", scenario, lane.server.url))
             await lane.ended(producer, 60.0)
         lane.let_die()

@@ -83,7 +83,6 @@ class Lifecycle(Middleware):
         if broker.order.kept:
             # Its threads are started after this.
             worker.work_queue = WorkQueue(broker.order)
-        broker.poller.start()
         try:
             broker.server_check.run()
         except UnusableServer as e:
@@ -95,6 +94,8 @@ class Lifecycle(Middleware):
             raise SystemExit(1) from None
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
+        # Not before: what they find is told to middleware, which begins before_worker_boot.
+        broker.poller.start()
         broker.processes.start()
         broker.heartbeat.start()
 

@@ -193,6 +193,21 @@ def test_recovered_and_unreadable_jobs(broker: SidekiqBroker, client: redis.Redi
     assert found["dead_jobs", "", ""] == 3
 
 
+def test_no_thread_of_the_broker_runs_before_all_middleware_is_ready(broker: SidekiqBroker) -> None:
+    """What one finds then would be counted nowhere."""
+    before: set[threading.Thread] = set()
+    begun: list[threading.Thread] = []
+
+    class Last(dramatiq.Middleware):
+        def before_worker_boot(self, broker: Any, worker: Any) -> None:
+            begun.extend(set(threading.enumerate()) - before)
+
+    broker.add_middleware(Last())
+    before.update(threading.enumerate())
+    with working(broker):
+        assert begun == []
+
+
 def test_names_from_outside_are_no_labels(broker: SidekiqBroker, client: redis.Redis, metrics: Prometheus) -> None:
     broker.declare_queue("python")
     for number in range(3):

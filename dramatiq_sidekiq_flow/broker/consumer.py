@@ -19,7 +19,7 @@ from dramatiq.middleware import SkipMessage
 
 from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
-from ..store.callback_storage import stored_keys
+from ..store.chains import stored_keys
 from ..store.connection import FAULTS, LOST
 from ..wire.callbacks import delay_ahead
 from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried

@@ -26,13 +26,8 @@ from ..context import Memory, current_job, namespaced
 from ..errors import BarrierExpired, FlowError, WrongType
 from ..store import fanouts, runs
 from ..store.barriers import Barrier
-from ..store.callback_storage import (
-    CallbackStorage,
-    InlineCallbackStorage,
-    Pending,
-    RedisCallbackStorage,
-    StoredChains,
-)
+from ..store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
+from ..store.chains import Pending, StoredChains
 from ..store.connection import LOST
 from ..store.memory import RedisHashMemory
 from ..store.runs import Walk

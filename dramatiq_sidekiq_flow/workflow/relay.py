@@ -25,7 +25,7 @@ from ..broker.message import SidekiqMessage
 from ..broker.step_hooks import StepHooks
 from ..errors import ConfigurationError, FlowError, StepRejected, StepSkipped
 from ..store import relay, runs, sets
-from ..store.callback_storage import stored_keys
+from ..store.chains import stored_keys
 from ..store.runs import Walk
 from ..wire.payload import DEFAULTS, Payload, failed
 from .completion import Completion, kind_of, refusal

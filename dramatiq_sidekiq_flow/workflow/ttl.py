@@ -15,7 +15,7 @@ from dramatiq.errors import ConnectionClosed
 from ..context import find_current_run
 from ..errors import InvalidOptions
 from ..store import runs, sets
-from ..store.callback_storage import stored_keys
+from ..store.chains import stored_keys
 from ..store.connection import LOST
 from ..wire.payload import MAX_TTL, Payload
 from .plan import barrier_ttl

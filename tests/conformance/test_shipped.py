@@ -14,7 +14,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.errors import BarrierExpired
 from dramatiq_sidekiq_flow.store import keys, runs
-from dramatiq_sidekiq_flow.store.callback_storage import StoredChains
+from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.store.connection import Connection, connect
 from dramatiq_sidekiq_flow.store.runs import Walk
 from dramatiq_sidekiq_flow.testing import BarrierConformance, CallbackStorageConformance, MemoryConformance

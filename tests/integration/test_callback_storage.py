@@ -23,7 +23,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.errors import CallbacksMissing, ConfigurationError
-from dramatiq_sidekiq_flow.store.callback_storage import StoredChains
+from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
 from dramatiq_sidekiq_flow.wire.references import refer
 from dramatiq_sidekiq_flow.workflow import inline

@@ -21,7 +21,7 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
 )
-from dramatiq_sidekiq_flow.store.callback_storage import StoredChains
+from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.testing import FlowTest, Run
 

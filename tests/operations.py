@@ -197,6 +197,19 @@ def store_chain(connection: Connection) -> Any:
     return connection.call(*scripts.STORE_CALLBACKS.command((CHAINED,), (TTL, ":1", ":2")))
 
 
+def own_chain(connection: Connection) -> Any:
+    return connection.call(*scripts.OWN_CALLBACKS.command((CHAINED,), (TTL, INNER)))
+
+
+def owned(client: redis.Redis) -> None:
+    client.hset(CHAINED, mapping={"barrier": INNER, "0": ":1"})
+    client.expire(CHAINED, TTL)
+
+
+def release_chain(connection: Connection) -> Any:
+    return connection.call(*scripts.RELEASE_CALLBACKS.command((CHAINED,), (100,)))
+
+
 def remember(connection: Connection) -> Any:
     return connection.call(*scripts.REMEMBER.command(("swf:mem:run",), (TTL, "field", "1")))
 
@@ -246,6 +259,8 @@ OPERATIONS = [
         "show", lambda client: None, show, {"processes": "set", "host:1:abc": "hash", "host:1:abc-signals": "list"}
     ),
     Operation("store_chain", lambda client: None, store_chain, {}, 0),
+    Operation("own_chain", lambda client: None, own_chain, {}, 1),
+    Operation("release_chain", owned, release_chain, {}, 0),
     Operation("remember", lambda client: None, remember, {}),
     Operation("fired", releasing, fired, {}, 0),
     Operation("promote_schedule", due("schedule"), promote("schedule"), {}, sets.Promoted(0, [], [])),

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
-from ..wire import codec
-from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
-from ..wire.references import is_reference, refer
-from .chains import Pending, StoredChains
+from ..wire.nodes import Wire, total_delay
+from ..wire.references import is_reference, may_refer, refer
+from .chains import NewChain, Pending, StoredChains
 
 #: One entry of a stack as it is stored: ``[barrier id, tree or None, propagate]``.
 Entry = list[Any]
@@ -117,11 +116,8 @@ class RedisCallbackStorage:
 
         What the reference needs in Redis is added to ``pending``.
         """
-        if remaining["__type__"] != "chain" or completes_at_once(remaining) or latest_start(remaining):
-            return remaining  # also where a job says when it starts: a reference does not
-        children = remaining["children"]
-        if len(codec.encode(remaining)) < self.min_bytes:
+        if not may_refer(remaining, self.min_bytes):
             return remaining
-        reference, values = refer(children)
-        pending[reference["chain"]] = (values, total_delay(reference))
+        reference, values = refer(remaining["children"])
+        pending[reference["chain"]] = NewChain(values, total_delay(reference))
         return reference

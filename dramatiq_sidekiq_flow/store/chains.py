@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import attrs
 from redis.exceptions import ResponseError
 
 from ..errors import CallbacksMissing, WrongType
@@ -35,8 +36,30 @@ KEEP_EVERY = 3600
 #: Bytes of stored steps that are sent in one round trip.
 SEND_BYTES = 1024 * 1024
 
-#: SHA256 of a chain -> its values, and what its delays add up to in milliseconds.
-Pending = dict[str, tuple[list[bytes], float]]
+#: Bytes of a step from which it is read by a plain command: a script takes four times as long for it.
+LARGE_STEP = 256 * 1024
+
+#: Seconds for which the chain of one run is kept after its last step was started, as released barriers are.
+RELEASED_TTL = 86_400
+
+
+@attrs.frozen
+class NewChain:
+    """A chain to store.
+
+    Attributes:
+      values: One a step, linked (``wire.references``).
+      delay: What its delays add up to, in milliseconds.
+      barrier: Of the run that it belongs to; empty where equal chains share it.
+    """
+
+    values: list[bytes]
+    delay: float
+    barrier: str = ""
+
+
+#: SHA256 of a chain -> what to store there.
+Pending = dict[str, NewChain]
 
 
 class StoredChains:
@@ -61,14 +84,34 @@ class StoredChains:
         """
         commands: list[Command] = []
         size = 0
-        for sha, (values, delay) in pending.items():
-            life = max(ttl, _ttl(delay)) + MARGIN
-            commands.append(scripts.STORE_CALLBACKS.command((keys.callbacks(sha),), (life, *values)))
-            size += sum(map(len, values))
+        for sha, chain in pending.items():
+            life = max(ttl, _ttl(chain.delay)) + MARGIN
+            if chain.barrier:
+                self._write_own(keys.callbacks(sha), chain, life)
+                continue
+            commands.append(scripts.STORE_CALLBACKS.command((keys.callbacks(sha),), (life, *chain.values)))
+            size += sum(map(len, chain.values))
             if size > SEND_BYTES:
                 self._send(commands)
                 commands, size = [], 0
         self._send(commands)
+
+    def release(self, shas: Sequence[str]) -> None:
+        """The last steps of these chains were started: those that belong to one run expire in a day."""
+        self._send([scripts.RELEASE_CALLBACKS.command((keys.callbacks(sha),), (RELEASED_TTL,)) for sha in shas])
+
+    def _write_own(self, key: str, chain: NewChain, life: int) -> None:
+        # Before the values, and answered: a hash without a ttl would stay for ever.
+        self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier)))
+        part: list[scripts.Argument] = []
+        size = 0
+        for index, value in enumerate(chain.values):
+            part += (index, value)
+            size += len(value)
+            if size > SEND_BYTES:
+                self._send([("HSET", key, *part)])
+                part, size = [], 0
+        self._send([("HSET", key, *part)] if part else [])
 
     def read(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
         """The step that a reference points at, and the reference to what comes after it.
@@ -87,7 +130,7 @@ class StoredChains:
             if value is not None:
                 self._cache.move_to_end(sha)
         if value is None:
-            value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES)
+            value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES, LARGE_STEP)
             self._remember(sha, (value, *ahead))
         return follow(reference, value)
 
@@ -129,7 +172,7 @@ class StoredChains:
         """
         with self._lock:
             for value in values:
-                if digest(value) != sha:
+                if len(value) >= LARGE_STEP or digest(value) != sha:
                     break
                 if sha not in self._cache:
                     self._cache[sha] = value
@@ -138,17 +181,18 @@ class StoredChains:
             while self._cached > CACHE_BYTES:
                 self._cached -= len(self._cache.popitem(last=False)[1])
 
-    def _values(self, reference: Wire, ttl: int, most: int, size: int) -> list[bytes]:
+    def _values(self, reference: Wire, ttl: int, most: int, size: int, large: int = 1 << 40) -> list[bytes]:
         now = time.monotonic()
-        command = scripts.READ_CALLBACKS.command(
-            (keys.callbacks(reference["chain"]),), (ttl + MARGIN, reference["at"], most, size)
-        )
+        name = keys.callbacks(reference["chain"])
+        command = scripts.READ_CALLBACKS.command((name,), (ttl + MARGIN, reference["at"], most, size, large))
         try:
             values: list[bytes] = self.connection.call(*command)
+            if values == [None]:
+                value = self.connection.call("HGET", name, reference["at"])
+                values = [] if value is None else [value]
         except ResponseError as e:
             if "WRONGTYPE" not in str(e):
                 raise
-            name = keys.callbacks(reference["chain"])
             raise WrongType(f"The Redis key {name!r} is not a hash. Remove it.", name) from None
         if not values:
             raise _missing(reference)

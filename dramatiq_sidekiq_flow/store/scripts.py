@@ -45,6 +45,7 @@ FAIL = Script("fail")
 FETCH = Script("fetch")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+OWN_CALLBACKS = Script("own_callbacks")
 POUR = Script("pour")
 PROCESS = Script("process")
 PROMOTE = Script("promote")
@@ -52,6 +53,7 @@ PUSH = Script("push")
 READ_CALLBACKS = Script("read_callbacks")
 RECOVER = Script("recover")
 RELEASE = Script("release")
+RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
@@ -72,6 +74,7 @@ ALL = (
     FETCH,
     FIRED,
     FLUSH,
+    OWN_CALLBACKS,
     POUR,
     PROCESS,
     PROMOTE,
@@ -79,6 +82,7 @@ ALL = (
     READ_CALLBACKS,
     RECOVER,
     RELEASE,
+    RELEASE_CALLBACKS,
     REMEMBER,
     REQUEUE,
     RESUME,

@@ -14,7 +14,8 @@ and the payload holds, in place of the tree::
 The step after it is the same chain at the next index, so nothing is stored
 again on the way; and each value that is read can be checked by itself.
 ``delay`` is what the delays of the whole chain add up to, left out where it is
-0: barriers must outlive it.  The Ruby companion writes the same.
+0: barriers must outlive it.  The Ruby companion writes the same.  A chain that
+belongs to one run is stored under another SHA256, which takes its barrier in.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Sequence
 
 from ..errors import CallbacksMissing, InvalidNode, shortened
 from . import codec
-from .nodes import Wire, completes_at_once, total_delay, validate
+from .nodes import Wire, completes_at_once, latest_start, total_delay, validate
 
 _SHA = re.compile(rb"[0-9a-f]{64}")
 
@@ -35,11 +36,26 @@ def is_reference(node: Wire) -> bool:
     return bool(node["__type__"] == "reference")
 
 
-def refer(children: Sequence[Wire], delay: float | None = None) -> tuple[Wire, list[bytes]]:
+def may_refer(tree: Wire, min_bytes: int) -> bool:
+    """Whether a reference may take the place of a tree: a chain of so many bytes, as JSON, that has something to run.
+
+    A reference does not say when a job starts, so none of its jobs may have an ``at``.
+    """
+    if tree["__type__"] != "chain" or completes_at_once(tree) or latest_start(tree):
+        return False
+    return len(codec.encode(tree)) >= min_bytes
+
+
+def refer(children: Sequence[Wire], delay: float | None = None, *, owner: str = "") -> tuple[Wire, list[bytes]]:
     """A reference to a chain of these steps, and the values to store under it.
 
     Steps at the end that have nothing to run are left out, so that a reference
     always stands for something to run.  There must be one.
+
+    Parameters:
+      delay: What the delays of the chain add up to, in milliseconds, if known.
+      owner: The id of the barrier that the chain follows: it is then stored
+        apart from equal chains.
     """
     values: list[bytes] = []
     sha = ""
@@ -51,7 +67,8 @@ def refer(children: Sequence[Wire], delay: float | None = None) -> tuple[Wire, l
     values.reverse()
     if delay is None:
         delay = sum(map(total_delay, children))
-    return _reference(sha, 0, sha, delay), values
+    chain = digest(f"{owner}:{sha}".encode()) if owner else sha
+    return _reference(chain, 0, sha, delay), values
 
 
 def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:

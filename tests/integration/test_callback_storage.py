@@ -23,7 +23,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.errors import CallbacksMissing, ConfigurationError
-from dramatiq_sidekiq_flow.store.chains import StoredChains
+from dramatiq_sidekiq_flow.store.chains import NewChain, StoredChains
 from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
 from dramatiq_sidekiq_flow.wire.references import refer
 from dramatiq_sidekiq_flow.workflow import inline
@@ -305,7 +305,7 @@ def test_a_damaged_chain_does_not_make_a_sound_one_look_missing(broker: SidekiqB
     steps = [{"__type__": "job", "class": "step", "args": [n]} for n in range(4)]
     damaged, values = refer([steps[0], *steps[2:]])
     sound, others = refer([steps[1], *steps[2:]])
-    chains.write({damaged["chain"]: (values, 0), sound["chain"]: (others, 0)})
+    chains.write({damaged["chain"]: NewChain(values, 0), sound["chain"]: NewChain(others, 0)})
     client.hset(f"swf:callbacks:{damaged['chain']}", "1", b":not what was stored")
     _, lost = chains.read(damaged, 100)
     assert lost is not None

@@ -360,6 +360,31 @@ def test_a_stored_chain_is_prolonged_by_whoever_stores_it(connection: Connection
     assert about(client.ttl(operations.CHAINED), TTL)
 
 
+def test_the_chain_of_a_run_is_prolonged_and_not_shortened(connection: Connection, client: redis.Redis) -> None:
+    for before, after in ((100, TTL), (2 * TTL, 2 * TTL)):
+        operations.own_chain(connection)
+        client.expire(operations.CHAINED, before)
+        operations.own_chain(connection)
+        assert about(client.ttl(operations.CHAINED), after)
+
+
+def test_a_chain_that_is_released_expires_where_it_belongs_to_one_run(
+    connection: Connection, client: redis.Redis
+) -> None:
+    operations.owned(client)
+    assert operations.release_chain(connection) == 1
+    assert about(client.ttl(operations.CHAINED), 100)
+    client.expire(operations.CHAINED, 50)
+    assert operations.release_chain(connection) == 0
+    assert about(client.ttl(operations.CHAINED), 50)
+    client.delete(operations.CHAINED)
+    operations.store_chain(connection)
+    assert operations.release_chain(connection) == 0
+    assert about(client.ttl(operations.CHAINED), TTL)
+    client.set(operations.CHAINED, "text")
+    assert operations.release_chain(connection) == 0
+
+
 def test_a_push_that_comes_after_a_later_one_is_not_made_again(connection: Connection, client: redis.Redis) -> None:
     for number in (1, 2, 1):
         connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "queue:next"), (number, "next", number)))

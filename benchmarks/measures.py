@@ -154,6 +154,19 @@ def group(jobs: int, repeats: int, scene: Scene) -> Figures:
     return {"start": statistics.median(taken) * 1000, **longest, **traffic}
 
 
+def fan_out(jobs: int, scene: Scene) -> Figures:
+    """A step and a group of no-op jobs behind it: from before run() to the start of the last job."""
+    with scene.worker() as worker:
+        messages = scene.peer.messages(jobs)
+        worker.expect(jobs)
+        gc.collect()
+        with scene.server.longest() as longest, scene.server.traffic(jobs) as traffic:
+            began = time.monotonic()
+            scene.peer.fan_out(messages[0], messages[1:])
+            report = worker.wait()
+    return {"job": (report["last_start"] - began) / jobs * 1e6, **longest, **traffic}
+
+
 def measures(quick: bool) -> list[Measure]:
     """All measures, at their full or quick sizes."""
 
@@ -191,4 +204,8 @@ def measures(quick: bool) -> list[Measure]:
         title = f"group of {jobs:,}, until run() has returned"
         take = partial(group, jobs, repeats)
         found.append(Measure(f"group-{jobs}", title, start, jobs, rounds(full), take, quick=jobs < 10_000))
+    member = {"job": Figure("time a job", "us"), "longest": Figure("longest command", "ms")}
+    for jobs, full in ((10_000, 3), (100_000, 1)):
+        title = f"a step, then a group of {jobs:,}, until the last job has started"
+        found.append(Measure(f"fanout-{jobs}", title, member, jobs, rounds(full), partial(fan_out, jobs), quick=False))
     return found

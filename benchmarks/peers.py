@@ -64,6 +64,10 @@ class Peer(ABC):
         """Make a group of these and start it."""
 
     @abstractmethod
+    def fan_out(self, first: Message, messages: Sequence[Message]) -> None:
+        """Make a workflow of one step, and a group of these behind it, and start it."""
+
+    @abstractmethod
     def close(self) -> None:
         """Drop the connections."""
 
@@ -91,6 +95,11 @@ class SidekiqFlow(Peer):
         from dramatiq_sidekiq_flow import Group, Workflow
 
         Workflow(Group(*messages), broker=self.broker).run()
+
+    def fan_out(self, first: Message, messages: Sequence[Message]) -> None:
+        from dramatiq_sidekiq_flow import Chain, Group, Workflow
+
+        Workflow(Chain(first, Group(*messages)), broker=self.broker).run()
 
     def close(self) -> None:
         self.broker.close()
@@ -128,6 +137,9 @@ class DramatiqRedis(_OnRedisBroker):
     def group(self, messages: Sequence[Message]) -> None:
         dramatiq.group(messages, broker=self.broker).run()
 
+    def fan_out(self, first: Message, messages: Sequence[Message]) -> None:
+        raise NotImplementedError("dramatiq.pipeline takes no group")
+
 
 class DramatiqWorkflow(_OnRedisBroker):
     name = "dramatiq-workflow"
@@ -152,6 +164,11 @@ class DramatiqWorkflow(_OnRedisBroker):
         from dramatiq_workflow import Group, Workflow
 
         Workflow(Group(*messages), broker=self.broker).run()
+
+    def fan_out(self, first: Message, messages: Sequence[Message]) -> None:
+        from dramatiq_workflow import Chain, Group, Workflow
+
+        Workflow(Chain(first, Group(*messages)), broker=self.broker).run()
 
 
 #: Ours first: the others are what it is divided by.

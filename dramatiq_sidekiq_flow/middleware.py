@@ -65,7 +65,8 @@ class WorkflowMiddleware(Middleware):
       barriers: Barriers of your own, instead of those that count in the very
         step that pushes what follows (see Barrier for what that gives up).
       callback_storage: Where callback stacks are kept: in the payload unless
-        given, or by reference with ``RedisCallbackStorage()``.
+        given, but from 256 kB by reference where only Python steps carry it;
+        always by reference with ``RedisCallbackStorage()``.
       dialect: ``"sideline"`` where Ruby has the renamed gem sidekiq-sideline.
         Jobs of either gem are read; a run goes on as it began.
       url, client: Of the Sidekiq Redis, where the broker is not a SidekiqBroker:

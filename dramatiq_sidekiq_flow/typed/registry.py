@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -119,9 +119,10 @@ def published(connection: Connection) -> dict[str, dict[str, Entry]]:
 class _Copy:
     """The registry as it stood once.  It is replaced whole, never changed."""
 
-    def __init__(self, at: float, raw: Mapping[str, bytes]) -> None:
+    def __init__(self, at: float, raw: Mapping[str, bytes], python: Collection[str] = ()) -> None:
         self.at = at
         self.raw = raw
+        self.python = python
         self._entries: dict[str, Entry | None] = {}
 
     def find(self, name: str) -> Entry | None:
@@ -151,6 +152,7 @@ class Registry:
         self._file: dict[str, Entry] = {}
         for language in reversed(LANGUAGES):
             self._file.update((file or {}).get(language, {}))
+        self._filed_python = frozenset((file or {}).get("python", {}))
         self._copy = _Copy(float("-inf"), {})
         self._missed: set[str] = set()
         self._asked = False
@@ -184,6 +186,16 @@ class Registry:
                 self._missed.add(name)
         return self._copy.find(name)
 
+    def is_python(self, name: str) -> bool:
+        """Whether a name is that of a Python actor.
+
+        Raises:
+          redis.ConnectionError, redis.TimeoutError: as :meth:`find`.
+        """
+        if name in self._file:
+            return name in self._filed_python
+        return self.find(name) is not None and name in self._copy.python
+
     def filed(self, name: str) -> Entry | None:
         """The entry of a class in the file."""
         return self._file.get(name)
@@ -210,13 +222,15 @@ class Registry:
                 return
             at = time.monotonic()
             raw: dict[str, bytes] = {}
+            python: Collection[str] = ()
             for language, entries in reversed([*zip(LANGUAGES, store.read(self.connection, LANGUAGES))]):
                 if not isinstance(entries, Exception):
                     raw.update(entries)
+                    python = entries if language == "python" else python
                 elif language not in self._refused:
                     self._refused.add(language)
                     self.logger.warning("The registry of %s's classes cannot be read: %s", language, entries)
-            self._copy = _Copy(at, raw)
+            self._copy = _Copy(at, raw, python)
         finally:
             self._lock.release()
 

@@ -9,13 +9,11 @@ told which callback fires, builds that plan and sends again.
 
 from __future__ import annotations
 
-import functools
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
@@ -27,7 +25,7 @@ from ..errors import BarrierExpired, FlowError, WrongType
 from ..store import fanouts, runs
 from ..store.barriers import Barrier
 from ..store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
-from ..store.chains import Pending, StoredChains
+from ..store.chains import StoredChains
 from ..store.connection import LOST
 from ..store.memory import RedisHashMemory
 from ..store.runs import Walk
@@ -37,12 +35,12 @@ from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
 from ..wire.nodes import Wire
 from ..wire.payload import DEFAULTS, RETRY_HORIZON, Payload
-from ..wire.references import is_reference
 from . import own_barriers
 from .collisions import Collision, collisions
 from .dropped_output import DroppedOutput
 from .plan import Ids, Plan, Source, barrier_ttl, completes_at_once, plan
 from .precheck import Precheck
+from .references import LargeReferences, References, StorageReferences
 
 
 class Completion:
@@ -55,7 +53,8 @@ class Completion:
       registry: What is known of classes that nothing here says anything of.
       dialect: Of the runs that start here; each job goes on in its own.
       barriers: The application's own, instead of those inside ``advance.lua``.
-      callback_storage: Where callback stacks are kept; None: in the payload.
+      callback_storage: Where callback stacks are kept; None: in the payload,
+        but large ones of Python's steps by reference.
     """
 
     #: Whether a run that is started again under its id must make the same jobs, whatever their messages' ids.
@@ -82,17 +81,18 @@ class Completion:
         self.barriers = barriers
         #: References are read whatever storage is used: another process may write them.
         self.chains = StoredChains(broker.connection)
-        self.references: RedisCallbackStorage | None = None
+        self.storage: RedisCallbackStorage | None = None
         #: Of a storage of the application's own: the stack for what a payload holds, and back.
         self.retrieve: Callable[[Any], Any] | None = None
         self._store: Callable[[list[list[Any]]], Any] | None = None
         if isinstance(callback_storage, RedisCallbackStorage):
             callback_storage.bind(self.chains)
-            self.references = callback_storage
+            self.storage = callback_storage
         elif callback_storage is not None and not isinstance(callback_storage, InlineCallbackStorage):
             self.retrieve, self._store = callback_storage.retrieve, callback_storage.store
-        #: Callback stacks travel whole.
-        self.inline = self.references is None and self.retrieve is None
+        #: Callback stacks travel whole; where no storage was chosen, large ones by reference where all is Python.
+        self.inline = self.storage is None and self.retrieve is None
+        self.refers = callback_storage is None
         self.dropped = DroppedOutput(getattr(broker, "local", broker), memory is not None)
         self._warned: set[str] = set()
         self._precheck = Precheck(self)
@@ -219,7 +219,13 @@ class Completion:
             dialect=finished.dialect if finished else self.dialect,
             store=self._store,
             prepare=None if hooks is None else hooks.before,
+            references=self._references(),
         )
+
+    def _references(self) -> References:
+        if self.storage is not None:
+            return StorageReferences(self.chains, self.storage)
+        return LargeReferences(self.chains, self._precheck.is_python) if self.refers else References(self.chains)
 
     def hooks(self, message: SidekiqMessage | None = None) -> StepHooks | None:
         """Hooks of other middleware for what is pushed now; None where no middleware has any.
@@ -238,19 +244,10 @@ class Completion:
         Raises:
           CallbacksMissing: where the node is a reference to what is gone.
         """
-        ttl = barrier_ttl(node, stack) if delays else RETRY_HORIZON
-        pending: Pending = {}
-        references = self.references
-        if references is not None or is_reference(node):
-            source = attrs.evolve(
-                source,
-                resolve=lambda reference: self.chains.read(reference, ttl),
-                shorten=None if references is None else functools.partial(references.shorten, pending=pending),
-            )
         try:
             ready = plan(node, stack, source, delays=delays)
-            if pending:
-                self.chains.write(pending, ttl)
+            if source.references is not None:
+                source.references.write(ready.ttl)
             if self.barriers is not None:
                 own_barriers.create(self.barriers, ready.barriers)
         except LOST as e:
@@ -363,6 +360,8 @@ class Completion:
             if outcome in (b"DONE", b"GONE"):
                 self.pour_soon(writes)
             if outcome == b"DONE":
+                if ready is not None:
+                    self.release_chains(ready)
                 if ready is not None and ready.scheduled:
                     self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
                 return
@@ -381,6 +380,15 @@ class Completion:
             self.pour(writes)
         except LOST as e:
             self.broker.availability.lost(e)
+
+    def release_chains(self, planned: Plan) -> None:
+        """Let stored chains of this run, whose last steps were pushed, expire in a day."""
+        if planned.consumed and self.refers:
+            try:
+                self.chains.release(planned.consumed)
+            except LOST as e:
+                # They expire later.
+                self.broker.availability.lost(e)
 
     def keep_chains(self, stack: tuple[Callback, ...], ttl: int) -> None:
         """Let the chains that a stack refers to live for so many seconds."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 from dramatiq.logging import get_logger
 
 from ..wire import codec
 from ..wire.nodes import Wire
+from .references import LARGE, IsPython
 
 #: A workflow of fewer jobs is not weighed.
 FEWEST_JOBS = 100
@@ -17,45 +19,69 @@ _logger = get_logger(__name__)
 _warned: set[tuple[int, int]] = set()
 
 
-def warn_of_weight(wire: Wire, jobs: int) -> None:
-    """Warn, once for workflows of a size, of one whose payloads carry much that is still to come."""
+def warn_of_weight(wire: Wire, jobs: int, is_python: IsPython | None = None) -> None:
+    """Warn, once for workflows of a size, of one whose payloads carry much that is still to come.
+
+    Parameters:
+      is_python: As :func:`weight`.
+    """
     if jobs < FEWEST_JOBS:
         return
-    _, _, carried = _weigh(wire)
+    carried = weight(wire, is_python)
     size = (jobs, carried.bit_length())
     if carried >= HEAVY and size not in _warned:
         _warned.add(size)
         _logger.warning(
-            "Each of the %d jobs of this workflow carries what follows it: %s together, %s a job on average, each "
-            "time that one is pushed or fetched. With WorkflowMiddleware(callback_storage=RedisCallbackStorage()) it "
-            "is stored once, and a job carries a reference.",
+            "The %d jobs of this workflow carry what follows them: %s together, %s a job on average, each time that "
+            "one is pushed or fetched. With WorkflowMiddleware(callback_storage=RedisCallbackStorage()) it is stored "
+            "once, and a job carries a reference.",
             jobs,
             _readable(carried),
             _readable(carried // jobs),
         )
 
 
-def weight(wire: Wire) -> int:
-    """How many bytes of what is still to come the payloads of a workflow carry together."""
-    return _weigh(wire)[2]
+def weight(wire: Wire, is_python: IsPython | None = None) -> int:
+    """How many bytes of what is still to come the payloads of a workflow carry together.
+
+    Parameters:
+      is_python: Where large trees go by reference: whether Python takes a job.
+    """
+    return _weigh(wire, is_python or (lambda job: False)).carried
 
 
-def _weigh(node: Wire) -> tuple[int, int, int]:
-    """Jobs in a tree, its bytes, and the bytes that its jobs carry of what follows them inside it."""
+@attrs.frozen
+class _Weight:
+    """Of a tree: its jobs, its bytes, the bytes that its jobs carry of what follows them in it, if all are Python's."""
+
+    jobs: int
+    size: int
+    carried: int
+    python: bool
+
+
+def _weigh(node: Wire, is_python: IsPython) -> _Weight:
     kind = node["__type__"]
     if kind == "job":
-        return 1, len(codec.encode(node)), 0
+        return _Weight(1, len(codec.encode(node)), 0, is_python(node))
     if kind == "with_delay":
-        jobs, size, carried = _weigh(node["task"])
-        return jobs, size + 50, carried
-    jobs = size = carried = 0
+        task = _weigh(node["task"], is_python)
+        return attrs.evolve(task, size=task.size + 50)
+    jobs = size = carried = after = 0
+    python = linked = True
     # From the end: in a chain each step carries all that come after it.
-    for child in reversed(node["children"]):
-        its_jobs, its_size, its_carried = _weigh(child)
-        carried += its_carried + (its_jobs * size if kind == "chain" else 0)
-        jobs += its_jobs
-        size += its_size + 1
-    return jobs, size + 35, carried
+    for child in (_weigh(child, is_python) for child in reversed(node["children"])):
+        carried += child.carried
+        if kind == "chain":
+            if child.python and linked and size >= LARGE:
+                after = 0  # by reference from here to its end
+            else:
+                after += child.jobs * size
+            linked = linked if child.python else 3 * child.size >= size
+        jobs += child.jobs
+        size += child.size + 1
+        python = python and child.python
+    return _Weight(jobs, size + 35, carried + after, python)
 
 
 def _readable(size: int) -> str:

@@ -75,6 +75,8 @@ def advance(
                 break
     except LOST as e:
         raise ConnectionClosed(e) from None
+    if ready is not None:
+        completion.release_chains(ready)
     if ready is not None and ready.scheduled:
         completion.broker.poller.nudge(ready.scheduled[0][0] - time.time())
 

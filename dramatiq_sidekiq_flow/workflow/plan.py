@@ -24,7 +24,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import msgspec
@@ -62,17 +62,34 @@ class Plan:
       pushes: Payloads by queue, in order.
       scheduled: ``(epoch seconds, payload)`` for the ``schedule`` set.
       completes: The node had nothing to run: its callbacks are due now.
+      consumed: SHA256 of each stored chain whose last step starts.
+      ttl: Seconds that what waits for it must live.
     """
 
     barriers: tuple[NewBarrier, ...]
     pushes: Mapping[str, tuple[bytes, ...]]
     scheduled: tuple[tuple[float, bytes], ...]
     completes: bool
+    consumed: tuple[str, ...] = ()
+    ttl: int = RETRY_HORIZON
 
     @property
     def size(self) -> int:
         """How many jobs there are."""
         return len(self.scheduled) + sum(map(len, self.pushes.values()))
+
+
+class References(Protocol):
+    """Callbacks that payloads hold by reference; see ``workflow.references``."""
+
+    def hold(self, stack: tuple[Callback, ...], whole: bytes, job: Mapping[str, Any]) -> bytes:
+        """What a job's payload holds of its stack, as JSON; ``whole`` is all of it."""
+
+    def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
+        """The step that a reference points at, and the reference to what comes after it, if anything does."""
+
+    def write(self, ttl: int) -> None:
+        """Store what the payloads refer to, for so many seconds at least."""
 
 
 @attrs.frozen
@@ -92,10 +109,7 @@ class Source:
       prepare: Called with the keys of each job that is pushed, and its delay
         in milliseconds, before it is encoded; it may add some.
       store: What is written into a payload in place of a callback stack.
-      shorten: A reference in place of what remains of a chain, where that is
-        worth it.
-      resolve: The step that a reference points at, and the reference to what
-        comes after it, if anything does.
+      references: Where trees are references; None where there are none.
     """
 
     run_id: str | None
@@ -109,8 +123,7 @@ class Source:
     dialect: Dialect = WORKFLOW
     prepare: Callable[[dict[str, Any], float], None] | None = None
     store: Callable[[list[list[Any]]], Any] | None = None
-    shorten: Callable[[Wire], Wire] | None = None
-    resolve: Callable[[Wire], tuple[Wire, Wire | None]] | None = None
+    references: References | None = None
 
 
 def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
@@ -130,6 +143,8 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: boo
         {queue: tuple(payloads) for queue, payloads in build.pushes.items()},
         tuple(build.scheduled),
         completes,
+        tuple(build.consumed),
+        build.ttl,
     )
 
 
@@ -166,9 +181,10 @@ class _Build:
         self.barriers: dict[str, tuple[int, int]] = {}
         self.pushes: dict[str, list[bytes]] = {}
         self.scheduled: list[tuple[float, bytes]] = []
+        self.consumed: list[str] = []
         # Each child of a group carries the same stack: it is written once.
         self.stack: tuple[Callback, ...] = ()
-        self.stack_json = msgspec.Raw(b"")
+        self.stack_json = b""
 
     def start(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
         """Start a node; true when it completes at once."""
@@ -181,8 +197,10 @@ class _Build:
                 self.push(node, stack, delay)
                 return False
             elif kind == "reference":
-                assert self.source.resolve is not None
-                child, following = self.source.resolve(node)
+                assert self.source.references is not None
+                child, following = self.source.references.resolve(node, self.ttl)
+                if following is None:
+                    self.consumed.append(node["chain"])
                 node = {"__type__": "chain", "children": [child] if following is None else [child, following]}
             elif not node["children"]:
                 if not delay:
@@ -211,10 +229,7 @@ class _Build:
             return [] if self.start(first, stack, delay) else None
         barrier = self.source.new_barrier()
         self.barriers[barrier] = (1, -1)
-        left = _rest(rest)
-        if self.source.shorten is not None and not completes_at_once(first):
-            left = self.source.shorten(left)
-        remaining = Callback(barrier, left, False)
+        remaining = Callback(barrier, _rest(rest), False)
         if not self.start(first, (*stack, remaining), delay):
             return None
         self.barriers[barrier] = (0, 0)
@@ -245,8 +260,11 @@ class _Build:
                 stored = dump_stack(stack)
                 if source.store is not None:
                     stored = source.store(stored)
-                self.stack, self.stack_json = stack, msgspec.Raw(codec.encode(stored))
-            fields[source.dialect.callbacks_key] = self.stack_json
+                self.stack, self.stack_json = stack, codec.encode(stored)
+            held = self.stack_json
+            if source.references is not None:
+                held = source.references.hold(stack, held, fields)
+            fields[source.dialect.callbacks_key] = msgspec.Raw(held)
         # A step made from a message has that message's id, whoever pushes it.
         if type(fields.get("jid")) is not str or not fields["jid"]:
             fields["jid"] = source.new_jid()

@@ -86,6 +86,22 @@ class Precheck:
             raise _shared("The job of a delayed empty node", steps[0], fleet)
         return "default"
 
+    def is_python(self, job: Mapping[str, Any]) -> bool:
+        """Whether a job, in wire form or as it is pushed, is known to be taken by Python, and by no Ruby process.
+
+        Raises:
+          redis.ConnectionError, redis.TimeoutError: where the registry is needed and Redis cannot be asked.
+        """
+        completion = self.completion
+        name, queue, _ = _facts(job)
+        queue = queue or completion.options(name)["queue"]
+        fleet = self.fleet.look()
+        if queue in fleet.ruby:
+            return False
+        if name in NOOP_CLASSES:
+            return queue in fleet.python or queue in completion.broker.get_declared_queues()
+        return name in completion.broker.actors or completion.registry.is_python(name)
+
     def _refuse_shared(self, name: str, queue: Any) -> None:
         fleet = self.fleet.look()
         if queue in fleet.ruby:
@@ -146,7 +162,7 @@ class Precheck:
             )
 
 
-def _facts(job: Wire) -> tuple[str, Any, bool]:
+def _facts(job: Mapping[str, Any]) -> tuple[str, Any, bool]:
     """Name, queue (None: not said) and whether it is a carrier."""
     carried = job["class"] in NOOP_CLASSES and type(job.get("wrapped")) is str
     queue = job.get("queue")

@@ -277,6 +277,7 @@ class Relay(Completion):
         planned = 1 if walk and walk[0].kind == "f" else 0
         while True:
             writes = runs.NOTHING
+            ready: Plan | None = None
             steps: list[tuple[float | None, Payload]] = []
             if planned:
                 callback = payload.stack[-planned]
@@ -302,11 +303,12 @@ class Relay(Completion):
             if outcome in (b"DONE", b"FIRE"):
                 # The barriers must be there before a step is enqueued that counts one down.
                 self.pour(writes)
-            if outcome == b"DONE":
-                return
             if outcome == b"FIRE":
                 self._enqueue(steps)
                 self.broker.commit.run(relay.fired(walk[:planned]))
+            if outcome in (b"DONE", b"FIRE"):
+                if ready is not None:
+                    self.release_chains(ready)
                 return
             if outcome == b"PLAN":
                 planned = int(reply[1])

@@ -209,7 +209,7 @@ class Workflow:
         self._give_own_ids(wire)
         self.completion.warn_of_collisions(wire)
         if self.completion.inline:
-            warn_of_weight(wire, len(named) + len(unknown))
+            warn_of_weight(wire, len(named) + len(unknown), self._is_python if self.completion.refers else None)
         if unknown:
             # Ruby takes part, and looks up each class that it advances onto.
             for step in named:
@@ -219,6 +219,10 @@ class Workflow:
                     step.clear()
                     step.update(carried)
         return wire
+
+    def _is_python(self, job: Mapping[str, Any]) -> bool:
+        """Whether an actor of this broker takes a job."""
+        return job["class"] in self.completion.broker.actors
 
     def _give_own_ids(self, wire: Wire) -> None:
         """A job that stands in the tree twice is two jobs: the second one gets an id when it is pushed."""

@@ -180,3 +180,36 @@ def test_the_companion_reads_references_whatever_storage_the_gem_has(
     finally:
         broker.close()
         site.close()
+
+
+@pytest.mark.parametrize("companion", [False, True], ids=["plain gem", "companion"])
+def test_large_trees_go_by_reference_to_python_alone(
+    server: EmbeddedServer, container: None, tmp_path: Path, companion: bool
+) -> None:
+    """Where no storage was chosen, in either language."""
+    site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/5", tmp_path, ())
+    environment = ruby_with(companion)
+    del environment["INTEROP_REFERENCES"]
+    broker = build(site.url)
+    large = "x" * 300_000
+    try:
+        # The steps of Python wait: no worker of it is up.
+        inner = Group(rb(large, {}), py("b"), Chain(rb("c"), py("d"), rb("e")))
+        tree = Chain(Chain(py("a"), py("a2")), inner, rb("f"), Chain(py("g"), py(large, {})), py("h"))
+        run_id = start(site, broker, "python", tree)
+        (raw,) = site.client.lrange("queue:python", 0, -1)
+        assert len(raw) < 2000
+        assert b'"reference"' in raw
+        command = [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", "ruby", "-c", "3"]
+        site._start("ruby", command, ruby_environment(site.url, **environment))
+        site.python_worker()
+        events = finished(site, run_id, 11)
+        assert [event["args"][0] for event in events if event["args"][0] in ("a", "a2", "f", "g", "h")] == [
+            *("a", "a2", "f", "g", "h")
+        ]
+        assert all(0 < site.client.ttl(chain) <= 86_400 for chain in chains(site))
+        assert not site.client.zcard("dead")
+        site.stop()
+    finally:
+        broker.close()
+        site.close()

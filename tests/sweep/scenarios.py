@@ -122,6 +122,9 @@ def _delay(milliseconds: int, child: Shape) -> Shape:
 
 
 _J = "job"
+
+#: An argument that makes a step large.
+_PAD = "x" * 300_000
 _TAIL = _chain(_J, _group(_J, _J, _J), _J)
 _NESTED = _chain(_group(_chain(_J, _J), _group(_J, _group(_J, _J))), _J)
 
@@ -176,6 +179,12 @@ ALL = (
         "a chain and the chains of a group, kept by reference",
         (Run(_chain(_J, _J, _group(_chain(_J, _J, _J), _J), _J, _J)),),
         references=True,
+    ),
+    Scenario(
+        "large",
+        "large trees, by reference though no storage was chosen",
+        (Run(_chain(_J, _group(_chain(_J, _J), _J), _J, _J), {2: {"pad": _PAD}, 5: {"pad": _PAD}}),),
+        every=2,
     ),
     Scenario(
         "template",

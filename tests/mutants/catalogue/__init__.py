@@ -6,6 +6,7 @@ from collections import Counter
 
 from ..mutant import Mutant
 from .advance import ADVANCE
+from .chains import CHAINS
 from .flight import FLIGHT
 from .foreign import FOREIGN
 from .producers import PRODUCERS
@@ -13,7 +14,7 @@ from .queues import QUEUES
 from .runs import RUNS
 from .workers import WORKERS
 
-ALL: list[Mutant] = [*ADVANCE, *FLIGHT, *FOREIGN, *QUEUES, *RUNS, *WORKERS, *PRODUCERS]
+ALL: list[Mutant] = [*ADVANCE, *CHAINS, *FLIGHT, *FOREIGN, *QUEUES, *RUNS, *WORKERS, *PRODUCERS]
 
 _twice = [name for name, count in Counter(mutant.name for mutant in ALL).items() if count > 1]
 if _twice:

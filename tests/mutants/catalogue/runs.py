@@ -1,9 +1,9 @@
-"""Runs: ``_plan``, ``start``, ``stage``, ``pour``, ``resume``, ``extend``, and what is kept beside payloads."""
+"""Runs: ``_plan``, ``start``, ``stage``, ``pour``, ``resume``, ``extend``, and the memory."""
 
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import FANOUTS, INNER, RELEASE, RULES, STORAGE, TTL, WORKFLOW, expires, refuses, twice
+from .tests import FANOUTS, INNER, RELEASE, RULES, TTL, WORKFLOW, expires, refuses, twice
 
 plan = in_file("store/lua/_plan.lua")
 start = in_file("store/lua/start.lua")
@@ -12,8 +12,6 @@ pour = in_file("store/lua/pour.lua")
 resume = in_file("store/lua/resume.lua")
 extend = in_file("store/lua/extend.lua")
 remember = in_file("store/lua/remember.lua")
-store = in_file("store/lua/store_callbacks.lua")
-read = in_file("store/lua/read_callbacks.lua")
 
 POURED = FANOUTS + "test_each_script_moves_a_part"
 NOT_WRITTEN = FANOUTS + "test_nothing_is_written_where_a_key_is_of_another_type"
@@ -378,27 +376,5 @@ RUNS = [
         "if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call",
         "if true then redis.call",
         TTL + "test_a_write_from_outside_never_makes_it_shorter",
-    ),
-    store(
-        "store-without-ttl",
-        "Each stored chain stays for ever.",
-        "redis.call('EXPIRE', key, ttl)\nreturn 1",
-        "return 1",
-        expires("store_chain"),
-    ),
-    store(
-        "store-does-not-prolong",
-        "A chain that a second run refers to expires with the first.",
-        "  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end\n",
-        "",
-        STORAGE + "test_what_is_stored_already_lives_no_shorter",
-        RULES + "test_a_stored_chain_is_prolonged_by_whoever_stores_it",
-    ),
-    read(
-        "read-does-not-prolong",
-        "A stored chain expires while its run moves.",
-        "  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end\n",
-        "",
-        STORAGE + "test_it_lives_on_while_the_run_moves",
     ),
 ]

@@ -1,0 +1,151 @@
+"""Stored chains: which jobs refer to them, and how long they live."""
+
+from __future__ import annotations
+
+from ..mutant import in_file
+from .tests import LARGE, REFERENCES, RULES, STORAGE, expires
+
+store = in_file("store/lua/store_callbacks.lua")
+read = in_file("store/lua/read_callbacks.lua")
+own = in_file("store/lua/own_callbacks.lua")
+release = in_file("store/lua/release_callbacks.lua")
+references = in_file("workflow/references.py")
+stored = in_file("store/chains.py")
+linked = in_file("wire/references.py")
+precheck = in_file("workflow/precheck.py")
+completion = in_file("workflow/completion.py")
+
+TO_RUBY = REFERENCES + "test_ruby_meets_whole_trees_and_the_same_jobs_run"
+RELEASED = RULES + "test_a_chain_that_is_released_expires_where_it_belongs_to_one_run"
+
+CHAINS = [
+    store(
+        "store-without-ttl",
+        "Each stored chain stays for ever.",
+        "redis.call('EXPIRE', key, ttl)\nreturn 1",
+        "return 1",
+        expires("store_chain"),
+    ),
+    store(
+        "store-does-not-prolong",
+        "A chain that a second run refers to expires with the first.",
+        "  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end\n",
+        "",
+        STORAGE + "test_what_is_stored_already_lives_no_shorter",
+        RULES + "test_a_stored_chain_is_prolonged_by_whoever_stores_it",
+    ),
+    read(
+        "read-does-not-prolong",
+        "A stored chain expires while its run moves.",
+        "  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end\n",
+        "",
+        STORAGE + "test_it_lives_on_while_the_run_moves",
+    ),
+    read(
+        "read-large-by-script",
+        "A step of megabytes is read by the script: Redis stands still meanwhile.",
+        "    if #found == 0 then return {false} end\n    break\n",
+        "",
+        LARGE + "test_a_large_step_is_not_read_by_a_script",
+    ),
+    own(
+        "own-without-ttl",
+        "The chain of each large workflow stays for ever.",
+        "if redis.call('TTL', key) < ttl then redis.call('EXPIRE', key, ttl) end\n",
+        "",
+        expires("own_chain"),
+    ),
+    own(
+        "own-shortens",
+        "A chain that is written late expires before its run is over.",
+        "if redis.call('TTL', key) < ttl then redis.call",
+        "if true then redis.call",
+        RULES + "test_the_chain_of_a_run_is_prolonged_and_not_shortened",
+    ),
+    release(
+        "release-shared-chain",
+        "The end of one run lets a chain expire that others refer to.",
+        "if redis.call('HEXISTS', key, 'barrier') == 0 then return 0 end\n",
+        "",
+        RELEASED,
+    ),
+    release(
+        "release-type",
+        "A key of another type ends in an error after the step was acknowledged.",
+        "if redis.call('TYPE', key).ok ~= 'hash' then return 0 end\n",
+        "",
+        RELEASED,
+    ),
+    release(
+        "release-prolongs",
+        "Each duplicate keeps the chain for another day.",
+        "if left ~= -1 and left <= ttl then return 0 end\n",
+        "",
+        RELEASED,
+    ),
+    references(
+        "reference-to-ruby",
+        "A Ruby step gets a reference, which the gem does not know: its run ends there.",
+        "return len(whole) >= LARGE and self.is_python(job)",
+        "return len(whole) >= LARGE",
+        TO_RUBY,
+    ),
+    references(
+        "reference-below-ruby",
+        "A Ruby step further up carries the reference on.",
+        "                python = not is_reference(remaining) and self._all_python(remaining)\n",
+        "",
+        LARGE + "test_a_reference_never_comes_to_ruby",
+        TO_RUBY,
+    ),
+    references(
+        "reference-after-ruby",
+        "A Ruby step in the middle of a stored chain carries the reference to its rest.",
+        "            if not self._all_python(child):\n",
+        "            if False:\n",
+        LARGE + "test_a_reference_never_comes_to_ruby",
+        TO_RUBY,
+    ),
+    references(
+        "reference-again-and-again",
+        "Where the languages alternate, a long rest is stored after each Ruby step.",
+        " if 4 * _size(child) >= _size(rest) else None",
+        "",
+        REFERENCES + "test_what_is_stored_for_a_run_stays_near_the_size_of_its_tree",
+    ),
+    references(
+        "reference-is-not-written",
+        "Payloads refer to what is not stored.",
+        "            self.chains.write(self.pending, ttl)\n",
+        "            pass\n",
+        LARGE + "test_a_group_that_follows_a_step_is_not_in_its_payload",
+    ),
+    linked(
+        "reference-of-two-runs",
+        "Two runs share a chain that the first one lets expire.",
+        'digest(f"{owner}:{sha}".encode()) if owner else sha',
+        "sha",
+        LARGE + "test_each_run_has_chains_of_its_own",
+    ),
+    precheck(
+        "reference-where-ruby-consumes",
+        "A Ruby process takes a job with a reference from a shared queue.",
+        "        if queue in fleet.ruby:\n            return False\n",
+        "",
+        LARGE + "test_where_ruby_takes_from_the_queue",
+    ),
+    completion(
+        "chain-is-not-released",
+        "The tree of each large workflow stays for weeks after its run.",
+        "if planned.consumed and self.refers:",
+        "if False:",
+        LARGE + "test_it_expires_a_day_after_its_last_step_was_started",
+    ),
+    stored(
+        "own-values-before-their-ttl",
+        "A crash while a large chain is written leaves it for ever.",
+        "        self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier)))\n",
+        "",
+        TO_RUBY,
+    ),
+]

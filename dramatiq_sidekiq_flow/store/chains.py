@@ -96,9 +96,14 @@ class StoredChains:
                 commands, size = [], 0
         self._send(commands)
 
-    def release(self, shas: Sequence[str]) -> None:
-        """The last steps of these chains were started: those that belong to one run expire in a day."""
-        self._send([scripts.RELEASE_CALLBACKS.command((keys.callbacks(sha),), (RELEASED_TTL,)) for sha in shas])
+    def release(self, shas: Sequence[str]) -> list[Exception]:
+        """Let chains expire in a day whose last steps were started, where they belong to one run.
+
+        Returns:
+          Error replies.  These chains expire later.
+        """
+        commands = [scripts.RELEASE_CALLBACKS.command((keys.callbacks(sha),), (RELEASED_TTL,)) for sha in shas]
+        return [reply for reply in self.connection.send(commands) if isinstance(reply, Exception)]
 
     def _write_own(self, key: str, chain: NewChain, life: int) -> None:
         # Before the values, and answered: a hash without a ttl would stay for ever.

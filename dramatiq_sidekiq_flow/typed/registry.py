@@ -226,7 +226,8 @@ class Registry:
             for language, entries in reversed([*zip(LANGUAGES, store.read(self.connection, LANGUAGES))]):
                 if not isinstance(entries, Exception):
                     raw.update(entries)
-                    python = entries if language == "python" else python
+                    if language == "python":
+                        python = entries
                 elif language not in self._refused:
                     self._refused.add(language)
                     self.logger.warning("The registry of %s's classes cannot be read: %s", language, entries)

@@ -54,7 +54,7 @@ class Completion:
       dialect: Of the runs that start here; each job goes on in its own.
       barriers: The application's own, instead of those inside ``advance.lua``.
       callback_storage: Where callback stacks are kept; None: in the payload,
-        but large ones of Python's steps by reference.
+        but large ones of Python steps by reference.
     """
 
     #: Whether a run that is started again under its id must make the same jobs, whatever their messages' ids.
@@ -90,8 +90,9 @@ class Completion:
             self.storage = callback_storage
         elif callback_storage is not None and not isinstance(callback_storage, InlineCallbackStorage):
             self.retrieve, self._store = callback_storage.retrieve, callback_storage.store
-        #: Callback stacks travel whole; where no storage was chosen, large ones by reference where all is Python.
+        #: Payloads hold whole callback stacks.
         self.inline = self.storage is None and self.retrieve is None
+        #: But those of Python steps refer to what is large.
         self.refers = callback_storage is None
         self.dropped = DroppedOutput(getattr(broker, "local", broker), memory is not None)
         self._warned: set[str] = set()
@@ -382,12 +383,12 @@ class Completion:
             self.broker.availability.lost(e)
 
     def release_chains(self, planned: Plan) -> None:
-        """Let stored chains of this run, whose last steps were pushed, expire in a day."""
+        """Let stored chains of this run, whose last steps were pushed, expire in a day; what fails expires later."""
         if planned.consumed and self.refers:
             try:
-                self.chains.release(planned.consumed)
+                for error in self.chains.release(planned.consumed):
+                    self.logger.warning("A stored chain of a finished run is kept for weeks: %s", error)
             except LOST as e:
-                # They expire later.
                 self.broker.availability.lost(e)
 
     def keep_chains(self, stack: tuple[Callback, ...], ttl: int) -> None:

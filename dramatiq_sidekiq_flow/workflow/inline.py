@@ -52,7 +52,14 @@ def weight(wire: Wire, is_python: IsPython | None = None) -> int:
 
 @attrs.frozen
 class _Weight:
-    """Of a tree: its jobs, its bytes, the bytes that its jobs carry of what follows them in it, if all are Python's."""
+    """What a tree weighs.
+
+    Attributes:
+      jobs: How many it has.
+      size: Its bytes.
+      carried: Bytes that its jobs carry of what follows them in it.
+      python: Whether all of them are Python's.
+    """
 
     jobs: int
     size: int

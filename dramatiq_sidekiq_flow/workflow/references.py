@@ -123,7 +123,7 @@ class LargeReferences(References):
         for callback in reversed(stack):
             remaining = callback.remaining
             if python and remaining is not None:
-                # What a reference stands for is not read here.
+                # The tree behind a reference is not read here.
                 python = not is_reference(remaining) and self._all_python(remaining)
                 callback = _with(callback, self._refer(remaining, callback.barrier))
             held.append(callback)

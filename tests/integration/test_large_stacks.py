@@ -144,6 +144,26 @@ def test_it_expires_a_day_after_its_last_step_was_started(
     assert not members(client, "python")
 
 
+def test_a_chain_that_cannot_be_released_does_not_fail_its_step(
+    broker: SidekiqBroker,
+    client: redis.Redis,
+    step: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The step is done by then."""
+    Workflow(Chain(step.message(1), step.message(2, BIG))).run()
+    refused = scripts.Script("release_callbacks")
+    monkeypatch.setattr(refused, "command", lambda names, arguments: ("EVAL", "return redis.error_reply('no')", 0))
+    monkeypatch.setattr(scripts, "RELEASE_CALLBACKS", refused)
+    with caplog.at_level(logging.WARNING, "dramatiq_sidekiq_flow"), working(broker):
+        eventually(lambda: not members(client, "python") and not in_flight(client))
+    assert [record.getMessage() for record in caplog.records] == [
+        "A stored chain of a finished run is kept for weeks: no"
+    ]
+    assert client.zcard("dead") == client.zcard("retry") == 0
+
+
 def test_each_run_has_chains_of_its_own(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     """Equal ones, too: a run that is over lets its own expire."""
     tree = Chain(Job("step", 1), Job("step", 2, BIG))

@@ -80,10 +80,16 @@ class Plan:
 
 
 class References(Protocol):
-    """Callbacks that payloads hold by reference; see ``workflow.references``."""
+    """Callbacks that payloads hold by reference; see ``workflow.references``.
 
-    def hold(self, stack: tuple[Callback, ...], whole: bytes, job: Mapping[str, Any]) -> bytes:
-        """What a job's payload holds of its stack, as JSON; ``whole`` is all of it."""
+    Attributes:
+      least: Bytes of a stack from which :meth:`hold` is asked.
+    """
+
+    least: int
+
+    def hold(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> tuple[Callback, ...]:
+        """The stack as a job's payload holds it; the same object for the same stack."""
 
     def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
         """The step that a reference points at, and the reference to what comes after it, if anything does."""
@@ -182,9 +188,13 @@ class _Build:
         self.pushes: dict[str, list[bytes]] = {}
         self.scheduled: list[tuple[float, bytes]] = []
         self.consumed: list[str] = []
-        # Each child of a group carries the same stack: it is written once.
+        # Each child of a group carries the same stack: it is written once, as
+        # is what the stacks of a group's chains have in common.
         self.stack: tuple[Callback, ...] = ()
-        self.stack_json = b""
+        self.large = False
+        self.held: dict[int, msgspec.Raw] = {}
+        #: By the callback's id(), with the callback, which keeps that id.
+        self.shared: dict[int, tuple[Callback, bytes]] = {}
 
     def start(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
         """Start a node; true when it completes at once."""
@@ -256,15 +266,7 @@ class _Build:
             said = fields.get("tags") or ()
             fields["tags"] = [*said, *(tag for tag in source.tags if tag not in said)]
         if stack:
-            if stack is not self.stack:
-                stored = dump_stack(stack)
-                if source.store is not None:
-                    stored = source.store(stored)
-                self.stack, self.stack_json = stack, codec.encode(stored)
-            held = self.stack_json
-            if source.references is not None:
-                held = source.references.hold(stack, held, fields)
-            fields[source.dialect.callbacks_key] = msgspec.Raw(held)
+            fields[source.dialect.callbacks_key] = self.callbacks(stack, fields)
         # A step made from a message has that message's id, whoever pushes it.
         if type(fields.get("jid")) is not str or not fields["jid"]:
             fields["jid"] = source.new_jid()
@@ -278,6 +280,32 @@ class _Build:
         else:
             fields["enqueued_at"] = source.now
             self.pushes.setdefault(fields["queue"], []).append(codec.encode_payload(fields))
+
+    def callbacks(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> msgspec.Raw:
+        """The JSON of a stack, as the payload of a job holds it."""
+        references = self.source.references
+        if stack is not self.stack:
+            self.stack, self.held = stack, {}
+            if self.source.store is not None:
+                self.held[id(stack)] = msgspec.Raw(codec.encode(self.source.store(dump_stack(stack))))
+            else:
+                parts = [*map(self.below, stack[:-1]), codec.encode(stack[-1].dump())]
+                self.large = references is not None and sum(map(len, parts)) >= references.least
+                if not self.large:
+                    self.held[id(stack)] = msgspec.Raw(b"[" + b",".join(parts) + b"]")
+        if self.large and references is not None:
+            stack = references.hold(stack, job)
+        found = self.held.get(id(stack))
+        if found is None:
+            found = self.held[id(stack)] = msgspec.Raw(codec.encode(dump_stack(stack)))
+        return found
+
+    def below(self, callback: Callback) -> bytes:
+        """The JSON of a callback that other stacks have, too: encoded once."""
+        found = self.shared.get(id(callback))
+        if found is None:
+            found = self.shared[id(callback)] = (callback, codec.encode(callback.dump()))
+        return found[1]
 
 
 def _rest(children: list[Wire]) -> Wire:

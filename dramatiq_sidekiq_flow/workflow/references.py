@@ -7,13 +7,14 @@ carry it are all Python's.  A Ruby step carries whole trees, as in the gem.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..store.callback_storage import RedisCallbackStorage
 from ..store.chains import NewChain, Pending, StoredChains
 from ..wire import codec
-from ..wire.callbacks import Callback, dump_stack
+from ..wire.callbacks import Callback
 from ..wire.nodes import Wire, jobs
 from ..wire.references import is_reference, may_refer, refer
 
@@ -27,33 +28,41 @@ MIN_BYTES = 2048
 #: Whether a job, in wire form or as it is pushed, is taken by Python.
 IsPython = Callable[[Mapping[str, Any]], bool]
 
+Stack = tuple[Callback, ...]
+
 
 class References:
     """The references of one plan, which makes none: payloads hold whole trees.
 
     Parameters:
       chains: Where references are read from, and stored.
+
+    Attributes:
+      least: Bytes of a stack from which :meth:`hold` is asked.
     """
+
+    least = sys.maxsize
 
     def __init__(self, chains: StoredChains) -> None:
         self.chains = chains
         self.pending: Pending = {}
-        #: By the barrier at the top, which each stack has for itself.
-        self._held: dict[str, bytes] = {}
+        #: By the stack's id(), with the stack, which keeps that id.
+        self._held: dict[int, tuple[Stack, Stack]] = {}
+        #: The same of callbacks: one lies in many stacks.
+        self._short: dict[int, tuple[Callback, Callback]] = {}
 
-    def hold(self, stack: tuple[Callback, ...], whole: bytes, job: Mapping[str, Any]) -> bytes:
-        """What a job's payload holds of its stack, as JSON.
+    def hold(self, stack: Stack, job: Mapping[str, Any]) -> Stack:
+        """The stack as a job's payload holds it; the same object for the same stack.
 
         Parameters:
-          whole: The JSON of the stack as it is.
           job: The keys that the job is pushed with.
         """
-        if not self._wanted(whole, job):
-            return whole
-        top = stack[-1].barrier
-        if top not in self._held:
-            self._held[top] = codec.encode(dump_stack(self._shorten(stack)))
-        return self._held[top]
+        if not self._reads(job):
+            return stack
+        found = self._held.get(id(stack))
+        if found is None:
+            found = self._held[id(stack)] = (stack, self._shorten(stack))
+        return found[1]
 
     def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
         """The step that a reference points at, and the reference to what comes after it.
@@ -72,11 +81,24 @@ class References:
         if self.pending:
             self.chains.write(self.pending, ttl)
 
-    def _wanted(self, whole: bytes, job: Mapping[str, Any]) -> bool:
-        return False
+    def _reads(self, job: Mapping[str, Any]) -> bool:
+        """Whether each process that may take the job reads references."""
+        return True
 
-    def _shorten(self, stack: tuple[Callback, ...]) -> tuple[Callback, ...]:
-        return stack
+    def _shorten(self, stack: Stack) -> Stack:
+        return tuple(map(self._short_one, stack))
+
+    def _short_one(self, callback: Callback) -> Callback:
+        found = self._short.get(id(callback))
+        if found is None:
+            remaining = None if callback.remaining is None else self._refer(callback.remaining, callback.barrier)
+            found = (callback, Callback(callback.barrier, remaining, callback.propagate))
+            self._short[id(callback)] = found
+        return found[1]
+
+    def _refer(self, remaining: Wire, barrier: str) -> Wire:
+        """A reference to a tree, and what to store for it into ``pending``; or the tree."""
+        return remaining
 
 
 class StorageReferences(References):
@@ -85,17 +107,10 @@ class StorageReferences(References):
     def __init__(self, chains: StoredChains, storage: RedisCallbackStorage) -> None:
         super().__init__(chains)
         self.storage = storage
+        self.least = storage.min_bytes
 
-    def _wanted(self, whole: bytes, job: Mapping[str, Any]) -> bool:
-        return len(whole) >= self.storage.min_bytes
-
-    def _shorten(self, stack: tuple[Callback, ...]) -> tuple[Callback, ...]:
-        return tuple(
-            callback
-            if callback.remaining is None
-            else _with(callback, self.storage.shorten(callback.remaining, self.pending))
-            for callback in stack
-        )
+    def _refer(self, remaining: Wire, barrier: str) -> Wire:
+        return self.storage.shorten(remaining, self.pending)
 
 
 class LargeReferences(References):
@@ -103,31 +118,37 @@ class LargeReferences(References):
 
     def __init__(self, chains: StoredChains, is_python: IsPython) -> None:
         super().__init__(chains)
+        self.least = LARGE
         self._is_python = is_python
         self._known: dict[tuple[Any, Any, Any], bool] = {}
+        self._carriers: dict[int, tuple[Callback, bool]] = {}
 
-    def _wanted(self, whole: bytes, job: Mapping[str, Any]) -> bool:
-        return len(whole) >= LARGE and self.is_python(job)
-
-    def is_python(self, job: Mapping[str, Any]) -> bool:
-        """Whether a job is taken by Python.  Asked once for all jobs of a class."""
+    def _reads(self, job: Mapping[str, Any]) -> bool:
+        # Asked once for all jobs of a class.
         key = (job["class"], str(job.get("wrapped")), str(job.get("queue")))
         if key not in self._known:
             self._known[key] = self._is_python(job)
         return self._known[key]
 
-    def _shorten(self, stack: tuple[Callback, ...]) -> tuple[Callback, ...]:
+    def _shorten(self, stack: Stack) -> Stack:
         held: list[Callback] = []
         python = True
         # The jobs of what lies above carry what lies below.
         for callback in reversed(stack):
-            remaining = callback.remaining
-            if python and remaining is not None:
-                # The tree behind a reference is not read here.
-                python = not is_reference(remaining) and self._all_python(remaining)
-                callback = _with(callback, self._refer(remaining, callback.barrier))
-            held.append(callback)
+            held.append(self._short_one(callback) if python else callback)
+            python = python and self._python_carries(callback)
         return tuple(reversed(held))
+
+    def _python_carries(self, callback: Callback) -> bool:
+        """Whether all jobs of what remains are Python's.  The tree behind a reference is not read here."""
+        remaining = callback.remaining
+        if remaining is None:
+            return True
+        found = self._carriers.get(id(callback))
+        if found is None:
+            found = (callback, not is_reference(remaining) and self._all_python(remaining))
+            self._carriers[id(callback)] = found
+        return found[1]
 
     def _refer(self, remaining: Wire, barrier: str) -> Wire:
         steps = self._linked(remaining["children"]) if may_refer(remaining, MIN_BYTES) else None
@@ -151,11 +172,7 @@ class LargeReferences(References):
         return children
 
     def _all_python(self, node: Wire) -> bool:
-        return all(map(self.is_python, jobs(node)))
-
-
-def _with(callback: Callback, remaining: Wire) -> Callback:
-    return callback if remaining is callback.remaining else Callback(callback.barrier, remaining, callback.propagate)
+        return all(map(self._reads, jobs(node)))
 
 
 def _size(node: Wire) -> int:

@@ -86,14 +86,14 @@ CHAINS = [
     references(
         "reference-to-ruby",
         "A Ruby step gets a reference, which the gem does not know: its run ends there.",
-        "return len(whole) >= LARGE and self.is_python(job)",
-        "return len(whole) >= LARGE",
+        "return self._known[key]",
+        "return True",
         TO_RUBY,
     ),
     references(
         "reference-below-ruby",
         "A Ruby step further up carries the reference on.",
-        "                python = not is_reference(remaining) and self._all_python(remaining)\n",
+        "            python = python and self._python_carries(callback)\n",
         "",
         LARGE + "test_a_reference_never_comes_to_ruby",
         TO_RUBY,

@@ -387,7 +387,7 @@ class Completion:
         if planned.consumed and self.refers:
             try:
                 for error in self.chains.release(planned.consumed):
-                    self.logger.warning("A stored chain of a finished run is kept for weeks: %s", error)
+                    self.logger.warning("A stored chain is not needed any longer, but expires late: %s", error)
             except LOST as e:
                 self.broker.availability.lost(e)
 

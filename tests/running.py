@@ -49,3 +49,17 @@ def members(client: redis.Redis, name: str) -> list[dict[str, Any]]:
 def in_flight(client: redis.Redis) -> list[bytes]:
     """All payloads in flight, of any worker."""
     return [payload for key in client.keys("swf:inflight:*") for payload in client.hvals(key)]
+
+
+def advance(broker: SidekiqBroker, count: int = 1) -> None:
+    """Finish the next jobs of the queue ``python``, one after another, without running them."""
+    consumer = broker.consume("python", prefetch=1, timeout=2000)
+    for _ in range(count):
+        message = next(consumer)
+        assert message is not None
+        consumer.ack(message)
+
+
+def chains(client: redis.Redis) -> list[Any]:
+    """The keys of all stored chains."""
+    return sorted(client.keys("swf:callbacks:*"))

@@ -1767,7 +1767,7 @@ module SidekiqFlow::Companion
       end
       unless following["sha"] == ""
         raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step #{following["at"]}, so the run " \
-          "cannot go on from here. It expired, or somebody removed it."
+          "cannot go on from here. It expired, or it was deleted."
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}
@@ -1865,7 +1865,7 @@ module SidekiqFlow::Companion
         when "PLAN" then plan(reply[1])
         when "EXPIRED"
           raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
-            "It expired, or somebody removed it."
+            "It expired, or it was deleted."
         when "TYPE"
           raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
         end

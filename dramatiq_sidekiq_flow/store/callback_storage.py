@@ -10,12 +10,16 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
-from ..wire.nodes import Wire, total_delay
-from ..wire.references import is_reference, may_refer, refer
-from .chains import NewChain, Pending, StoredChains
+from ..wire.nodes import Wire
+from ..wire.references import is_reference, may_refer
+from .chains import Pending, StoredChains, put
 
 #: One entry of a stack as it is stored: ``[barrier id, tree or None, propagate]``.
 Entry = list[Any]
+
+
+#: Bytes of JSON from which a reference takes the place of a tree.
+MIN_BYTES = 2048
 
 
 class CallbackStorage(Protocol):
@@ -69,7 +73,7 @@ class RedisCallbackStorage:
       ConfigurationError: for a ``min_bytes`` below 0.
     """
 
-    def __init__(self, min_bytes: int = 2048) -> None:
+    def __init__(self, min_bytes: int = MIN_BYTES) -> None:
         if min_bytes < 0:
             raise ConfigurationError(f"min_bytes must be 0 or more, not {min_bytes!r}.", min_bytes)
         self.min_bytes = min_bytes
@@ -116,8 +120,4 @@ class RedisCallbackStorage:
 
         What the reference needs in Redis is added to ``pending``.
         """
-        if not may_refer(remaining, self.min_bytes):
-            return remaining
-        reference, values = refer(remaining["children"])
-        pending[reference["chain"]] = NewChain(values, total_delay(reference))
-        return reference
+        return put(pending, remaining["children"]) if may_refer(remaining, self.min_bytes) else remaining

@@ -12,9 +12,9 @@ import attrs
 from redis.exceptions import ResponseError
 
 from ..errors import CallbacksMissing, WrongType
-from ..wire.nodes import Wire
-from ..wire.payload import RETRY_HORIZON
-from ..wire.references import digest, follow, is_reference
+from ..wire.nodes import Wire, total_delay
+from ..wire.payload import RELEASED_TTL, RETRY_HORIZON
+from ..wire.references import digest, follow, is_reference, refer
 from . import keys, scripts
 from .connection import Connection
 from .scripts import Command
@@ -39,9 +39,6 @@ SEND_BYTES = 1024 * 1024
 #: Bytes of a step from which it is read by a plain command: a script takes four times as long for it.
 LARGE_STEP = 256 * 1024
 
-#: Seconds for which the chain of one run is kept after its last step was started, as released barriers are.
-RELEASED_TTL = 86_400
-
 
 @attrs.frozen
 class NewChain:
@@ -60,6 +57,17 @@ class NewChain:
 
 #: SHA256 of a chain -> what to store there.
 Pending = dict[str, NewChain]
+
+
+def put(pending: Pending, steps: Sequence[Wire], barrier: str = "") -> Wire:
+    """Add a chain of these steps to what is to be stored; the reference to it.
+
+    Parameters:
+      barrier: Of the run that it belongs to; empty where equal chains share it.
+    """
+    reference, values = refer(steps, barrier)
+    pending[reference["chain"]] = NewChain(values, total_delay(reference), barrier)
+    return reference
 
 
 class StoredChains:
@@ -243,6 +251,6 @@ def _missing(reference: Wire) -> CallbacksMissing:
     name = keys.callbacks(reference["chain"])
     return CallbacksMissing(
         f"The Redis key {name!r} has no step {reference['at']}, so the run cannot go on from here. "
-        "It expired, or somebody removed it.",
+        "It expired, or it was deleted.",
         reference,
     )

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..wire.payload import RELEASED_TTL
 from . import keys, scripts
 from .connection import Connection
 from .runs import NOTHING, Walk, Writes
 from .scripts import Command
 from .sets import DEAD_MAX_JOBS, DEAD_TIMEOUT
-
-#: A barrier whose continuation was enqueued is kept for a day.
-RELEASED_TTL = 86_400
 
 #: What the marker of a run holds once its first steps were enqueued.
 ENQUEUED = b"enqueued"

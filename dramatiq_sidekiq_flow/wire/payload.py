@@ -30,6 +30,9 @@ DEFAULT_RETRIES = 25
 #: Those 25 retries take about 21 days, in seconds: a barrier outlives them.
 RETRY_HORIZON = 21 * 86_400
 
+#: Seconds that what has released is kept, as the gem keeps a barrier: for a duplicate that comes late.
+RELEASED_TTL = 86_400
+
 #: Redis refuses a ttl whose end it cannot count, and nobody waits for a
 #: thousand years.  In seconds.
 MAX_TTL = 1000 * 365 * 86_400

@@ -46,14 +46,13 @@ def may_refer(tree: Wire, min_bytes: int) -> bool:
     return len(codec.encode(tree)) >= min_bytes
 
 
-def refer(children: Sequence[Wire], delay: float | None = None, *, owner: str = "") -> tuple[Wire, list[bytes]]:
+def refer(children: Sequence[Wire], owner: str = "") -> tuple[Wire, list[bytes]]:
     """A reference to a chain of these steps, and the values to store under it.
 
     Steps at the end that have nothing to run are left out, so that a reference
     always stands for something to run.  There must be one.
 
     Parameters:
-      delay: What the delays of the chain add up to, in milliseconds, if known.
       owner: The id of the barrier that the chain follows: it is then stored
         apart from equal chains.
     """
@@ -65,10 +64,8 @@ def refer(children: Sequence[Wire], delay: float | None = None, *, owner: str = 
             values.append(value)
             sha = digest(value)
     values.reverse()
-    if delay is None:
-        delay = sum(map(total_delay, children))
     chain = digest(f"{owner}:{sha}".encode()) if owner else sha
-    return _reference(chain, 0, sha, delay), values
+    return _reference(chain, 0, sha, sum(map(total_delay, children))), values
 
 
 def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:

@@ -361,8 +361,7 @@ class Completion:
             if outcome in (b"DONE", b"GONE"):
                 self.pour_soon(writes)
             if outcome == b"DONE":
-                if ready is not None:
-                    self.release_chains(ready)
+                self.release_chains(ready)
                 if ready is not None and ready.scheduled:
                     self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
                 return
@@ -382,9 +381,9 @@ class Completion:
         except LOST as e:
             self.broker.availability.lost(e)
 
-    def release_chains(self, planned: Plan) -> None:
+    def release_chains(self, planned: Plan | None) -> None:
         """Let stored chains of this run, whose last steps were pushed, expire in a day; what fails expires later."""
-        if planned.consumed and self.refers:
+        if planned is not None and planned.consumed and self.refers:
             try:
                 for error in self.chains.release(planned.consumed):
                     self.logger.warning("A stored chain is not needed any longer, but expires late: %s", error)
@@ -404,7 +403,7 @@ def refusal(reply: list[Any]) -> FlowError:
     key = reply[1].decode()
     if reply[0] == b"EXPIRED":
         return BarrierExpired(
-            f"The barrier {key} is gone, so the run cannot go on from here: it expired, or somebody removed it. The "
+            f"The barrier {key} is gone, so the run cannot go on from here: it expired, or it was deleted. The "
             "step itself is done; a retry runs it again, and ends here again. To start what remains of the run "
             "without it: python -m dramatiq_sidekiq_flow release app:broker JID, or restart_remaining(broker, jid).",
             key,

@@ -20,7 +20,8 @@ from ..store import runs
 from ..store.barriers import Barrier
 from ..store.connection import LOST
 from ..wire.callbacks import Callback
-from .plan import RELEASED_TTL, NewBarrier, Plan, barrier_ttl, completes_at_once, derived
+from ..wire.payload import RELEASED_TTL
+from .plan import NewBarrier, Plan, barrier_ttl, completes_at_once, derived
 
 if TYPE_CHECKING:
     from .completion import Completion
@@ -75,8 +76,7 @@ def advance(
                 break
     except LOST as e:
         raise ConnectionClosed(e) from None
-    if ready is not None:
-        completion.release_chains(ready)
+    completion.release_chains(ready)
     if ready is not None and ready.scheduled:
         completion.broker.poller.nudge(ready.scheduled[0][0] - time.time())
 

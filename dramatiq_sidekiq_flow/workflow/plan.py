@@ -33,11 +33,7 @@ from ..wire import codec
 from ..wire.callbacks import Callback, delay_ahead, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
-from ..wire.payload import MAX_TTL, RETRY_HORIZON
-
-#: A barrier that has released is kept for a day, as the gem keeps it.
-RELEASED_TTL = 86_400
-
+from ..wire.payload import MAX_TTL, RELEASED_TTL, RETRY_HORIZON
 
 #: Makers of jids and of barrier ids.
 Ids = tuple[Callable[[], str], Callable[[], str]]

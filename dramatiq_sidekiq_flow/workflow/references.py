@@ -11,19 +11,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..store.callback_storage import RedisCallbackStorage
-from ..store.chains import NewChain, Pending, StoredChains
+from ..store.callback_storage import MIN_BYTES, RedisCallbackStorage
+from ..store.chains import Pending, StoredChains, put
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.nodes import Wire, jobs
-from ..wire.references import is_reference, may_refer, refer
+from ..wire.references import is_reference, may_refer
 
 #: Bytes of a callback stack from which a Python step carries it by reference.
 #: A fetch takes 5 ms for each MB of a job; other clients wait.
 LARGE = 256 * 1024
-
-#: Bytes of a tree from which a reference is worth it.
-MIN_BYTES = 2048
 
 #: Whether a job, in wire form or as it is pushed, is taken by Python.
 IsPython = Callable[[Mapping[str, Any]], bool]
@@ -152,11 +149,7 @@ class LargeReferences(References):
 
     def _refer(self, remaining: Wire, barrier: str) -> Wire:
         steps = self._linked(remaining["children"]) if may_refer(remaining, MIN_BYTES) else None
-        if steps is None:
-            return remaining
-        reference, values = refer(steps, owner=barrier)
-        self.pending[reference["chain"]] = NewChain(values, reference.get("delay", 0), barrier)
-        return reference
+        return remaining if steps is None else put(self.pending, steps, barrier)
 
     def _linked(self, children: Sequence[Wire]) -> Sequence[Wire] | None:
         """The steps of a stored chain; None where it is better carried whole.

@@ -307,8 +307,7 @@ class Relay(Completion):
                 self._enqueue(steps)
                 self.broker.commit.run(relay.fired(walk[:planned]))
             if outcome in (b"DONE", b"FIRE"):
-                if ready is not None:
-                    self.release_chains(ready)
+                self.release_chains(ready)
                 return
             if outcome == b"PLAN":
                 planned = int(reply[1])

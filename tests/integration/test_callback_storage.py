@@ -28,7 +28,7 @@ from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
 from dramatiq_sidekiq_flow.wire.references import refer
 from dramatiq_sidekiq_flow.workflow import inline
 
-from ..running import eventually, in_flight, members, working
+from ..running import advance, chains, eventually, in_flight, members, working
 
 DAY = 86_400
 
@@ -68,19 +68,6 @@ def declare(broker: SidekiqBroker, log: list[Any], **options: Any) -> Any:
 @pytest.fixture
 def step(broker: SidekiqBroker, log: list[Any]) -> Any:
     return declare(broker, log)
-
-
-def advance(broker: SidekiqBroker, count: int = 1) -> None:
-    """Finish the next jobs of the queue, one after another."""
-    consumer = broker.consume("python", prefetch=1, timeout=2000)
-    for _ in range(count):
-        message = next(consumer)
-        assert message is not None
-        consumer.ack(message)
-
-
-def chains(client: redis.Redis) -> list[bytes]:
-    return sorted(client.keys("swf:callbacks:*"))
 
 
 def traffic(client: redis.Redis) -> int:

@@ -12,7 +12,6 @@ import redis
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_sidekiq_flow import (
-    Barrier,
     Chain,
     Group,
     InlineCallbackStorage,
@@ -25,14 +24,15 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.store import scripts
-from dramatiq_sidekiq_flow.store.chains import LARGE_STEP, RELEASED_TTL
+from dramatiq_sidekiq_flow.store.chains import LARGE_STEP
 from dramatiq_sidekiq_flow.typed import registry
 from dramatiq_sidekiq_flow.wire import codec
-from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
+from dramatiq_sidekiq_flow.wire.payload import RELEASED_TTL, RETRY_HORIZON
 from dramatiq_sidekiq_flow.workflow import inline
 from dramatiq_sidekiq_flow.workflow.references import LARGE
 
-from ..running import eventually, in_flight, members, working
+from ..running import advance, chains, eventually, in_flight, members, working
+from .test_pluggable import SetBarrier
 
 DAY = 86_400
 KEY = "workflow_completion_callbacks"
@@ -71,19 +71,6 @@ def declare(broker: dramatiq.Broker, log: list[Any]) -> Any:
         return {str(n): len(text)}
 
     return dramatiq.actor(step, queue_name="python", broker=broker)
-
-
-def advance(broker: SidekiqBroker, count: int = 1) -> None:
-    """Finish the next jobs of the queue, one after another."""
-    consumer = broker.consume("python", prefetch=1, timeout=2000)
-    for _ in range(count):
-        message = next(consumer)
-        assert message is not None
-        consumer.ack(message)
-
-
-def chains(client: redis.Redis) -> list[Any]:
-    return sorted(client.keys("swf:callbacks:*"))
 
 
 def remaining(job: Any) -> list[str]:
@@ -297,26 +284,8 @@ def test_what_goes_by_reference_is_not_warned_of(
     inline._warned.clear()
 
 
-class Counters(Barrier):
-    """Barriers in a dictionary: enough for one process."""
-
-    def __init__(self) -> None:
-        self.counted: dict[str, set[str]] = {}
-        self.size: dict[str, int] = {}
-
-    def create(self, id: str, count: int, ttl: int) -> None:
-        self.size[id] = count
-
-    def wait(self, id: str, unit: str) -> bool:
-        counted = self.counted.setdefault(id, set())
-        counted.add(unit)
-        return len(counted) == self.size[id]
-
-    def extend(self, id: str, ttl: int) -> None: ...
-
-
 def test_with_barriers_of_the_applications_own(redis_url: str, client: redis.Redis, log: list[Any]) -> None:
-    broker = make(redis_url, barriers=Counters())
+    broker = make(redis_url, barriers=SetBarrier())
     step = declare(broker, log)
     Workflow(Chain(step.message(1), step.message(2, BIG)), broker).run()
     (chain,) = chains(client)

@@ -353,7 +353,7 @@ def test_a_barrier_made_anew_has_counted_nobody(connection: Connection, client: 
     assert not client.exists(f"{INNER}:u")
 
 
-def test_a_stored_chain_is_prolonged_by_whoever_stores_it(connection: Connection, client: redis.Redis) -> None:
+def test_a_stored_chain_is_prolonged_when_it_is_stored_again(connection: Connection, client: redis.Redis) -> None:
     operations.store_chain(connection)
     client.expire(operations.CHAINED, 100)
     operations.store_chain(connection)

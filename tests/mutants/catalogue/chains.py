@@ -32,7 +32,7 @@ CHAINS = [
         "  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end\n",
         "",
         STORAGE + "test_what_is_stored_already_lives_no_shorter",
-        RULES + "test_a_stored_chain_is_prolonged_by_whoever_stores_it",
+        RULES + "test_a_stored_chain_is_prolonged_when_it_is_stored_again",
     ),
     read(
         "read-does-not-prolong",
@@ -137,7 +137,7 @@ CHAINS = [
     completion(
         "chain-is-not-released",
         "The tree of each large workflow stays for weeks after its run.",
-        "if planned.consumed and self.refers:",
+        "if planned is not None and planned.consumed and self.refers:",
         "if False:",
         LARGE + "test_it_expires_a_day_after_its_last_step_was_started",
     ),

@@ -195,7 +195,7 @@ def test_large_trees_go_by_reference_to_python_alone(
     broker = build(site.url)
     large = "x" * 300_000
     try:
-        # The steps of Python wait: no worker of it is up.
+        # No Python worker runs yet, so the first payload is still in its queue.
         inner = Group(rb(large, {}), py("b"), Chain(rb("c"), py("d"), rb("e")))
         tree = Chain(Chain(py("a"), py("a2")), inner, rb("f"), Chain(py("g"), py(large, {})), py("h"))
         run_id = start(site, broker, "python", tree)
@@ -206,9 +206,8 @@ def test_large_trees_go_by_reference_to_python_alone(
         site._start("ruby", command, ruby_environment(site.url, **environment))
         site.python_worker()
         events = finished(site, run_id, 11)
-        assert [event["args"][0] for event in events if event["args"][0] in ("a", "a2", "f", "g", "h")] == [
-            *("a", "a2", "f", "g", "h")
-        ]
+        order = ["a", "a2", "f", "g", "h"]
+        assert [event["args"][0] for event in events if event["args"][0] in order] == order
         ttls = {chain: site.client.ttl(chain) for chain in chains(site)}
         assert all(0 < ttl <= 86_400 for ttl in ttls.values()), ttls
         assert not site.client.zcard("dead")

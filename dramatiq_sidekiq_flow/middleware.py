@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.logging import get_logger
+from dramatiq.middleware import MiddlewareError
 
 from .broker import SidekiqBroker
-from .broker.bridge import Bridge
-from .broker.gateway import Gateway
 from .context import CurrentRun, Memory, RunMemory, set_current_run
 from .errors import ConfigurationError
+from .foreign.bridge import Bridge
+from .foreign.foreign_broker import ForeignSidekiqBroker
+from .foreign.foreign_hooks import ForeignHooks
+from .foreign.foreign_transport import ForeignTransport
 from .store.barriers import Barrier
-from .store.callback_storage import CallbackStorage
+from .store.callback_storage import CallbackStorage, is_custom
 from .store.memory import RedisHashMemory
 from .store.replication import Replication
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
 from .wire.nodes import RESERVED
-from .wire.payload import NAMESPACE_KEY
-from .workflow import Completion
-from .workflow.relay import NotReady, Relay
-from .workflow.ttl import keep, keep_dead
+from .wire.payload import NAMESPACE_KEY, Payload
+from .workflow import Completion, Engine, Settings, ttl
+from .workflow.custom_barriers import CustomBarrierTransport
+from .workflow.dropped_output import quieten_dramatiq
+from .workflow.hooks import SidekiqHooks, WorkflowHooks
+from .workflow.transport import AtomicTransport, Transport
 
 if TYPE_CHECKING:
     import redis
 
-_B = TypeVar("_B", bound=SidekiqBroker)
-_C = TypeVar("_C", bound=Completion)
-
 _logger = get_logger(__name__)
+
+
+class NotReady(ConfigurationError, MiddlewareError):
+    """A ConfigurationError that also stops a worker from starting."""
 
 
 class WorkflowMiddleware(Middleware):
@@ -103,176 +106,158 @@ class WorkflowMiddleware(Middleware):
     ) -> None:
         _check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
         self.memory = memory
-        self.classes = classes
-        self.tag_runs = tag_runs
+        self.settings = Settings(
+            memory=memory,
+            classes=dict(classes or {}),
+            tag_runs=tag_runs,
+            dialect=dialects.named(dialect),
+            barriers=barriers,
+            callback_storage=callback_storage,
+        )
         self.registry = None if registry is None else manifest.read(registry)
-        self.dialect = dialects.named(dialect)
-        self.barriers = barriers
-        self.callback_storage = callback_storage
         self.inherit = _inherited(inherit)
         self.url, self.client, self.replication = url, client, replication
         self.bridge = bridge if isinstance(bridge, bool) else frozenset(bridge)
-        self._relay: Relay | None = None
+        self._hooks: WorkflowHooks = SidekiqHooks()
         self._lock = threading.Lock()
 
     @property
     def actor_options(self) -> set[str]:
         return {NAMESPACE_KEY}
 
+    # -- the broker that it serves ------------------------------------------------
+
     def attach(self, broker: dramatiq.Broker) -> None:
         """Called by the broker that this middleware was added to."""
         if not isinstance(broker, SidekiqBroker):
-            self.completion_of(broker)
+            self._foreign_hooks(broker)
             return
         if any(given is not None for given in (self.url, self.client, self.replication)):
             raise ConfigurationError(
                 "A SidekiqBroker has its own Redis; leave url, client and replication to it.", broker
             )
-        broker.completion = self._complete(broker, Completion)
+        transport: Transport = AtomicTransport(broker)
+        if self.settings.barriers is not None:
+            transport = CustomBarrierTransport(broker, self.settings.barriers)
+        self._equip(broker, broker, transport)
 
-    def completion_of(self, broker: dramatiq.Broker) -> Relay:
-        """What advances runs on a broker that is not a SidekiqBroker; made when it is first asked for.
+    def engine_of(self, broker: dramatiq.Broker) -> Engine:
+        """The engine of workflows on a broker that is not a SidekiqBroker; made at the first call.
 
         Raises:
-          ConfigurationError: for a SidekiqBroker, for a second broker, or where no Sidekiq Redis was named.
+          ConfigurationError: if it is a SidekiqBroker, or a second broker, or no Sidekiq Redis was named.
         """
+        return self._foreign_hooks(broker).engine(broker)
+
+    def bridge_of(self, broker: dramatiq.Broker) -> Bridge:
+        """The bridge from Sidekiq's queues to a broker that is not a SidekiqBroker.
+
+        Raises:
+          ConfigurationError: as :meth:`engine_of`.
+        """
+        return self._foreign_hooks(broker).bridge
+
+    def close(self) -> None:
+        """Close what was opened for a broker that is not a SidekiqBroker."""
+        self._hooks.close()
+
+    def _foreign_hooks(self, broker: dramatiq.Broker) -> ForeignHooks:
         if isinstance(broker, SidekiqBroker):
             raise NotReady("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
         with self._lock:
-            if self._relay is None:
-                if self.url is None and self.client is None:
-                    raise NotReady(
-                        f"On a {type(broker).__name__} a WorkflowMiddleware needs to know the Sidekiq Redis: "
-                        'WorkflowMiddleware(url="redis://..."). On a SidekiqBroker it does not.',
-                        broker,
-                    )
-                if getattr(broker, "confirm_delivery", True) is False:
-                    _logger.warning("Without RabbitmqBroker(confirm_delivery=True), steps may be lost on their way.")
-                gateway = Gateway(broker, self.url, client=self.client, replication=self.replication)
-                self._relay = self._complete(gateway, Relay)
-            if self._relay.local is not broker:
-                raise NotReady("This WorkflowMiddleware serves another broker; each needs one of its own.", broker)
-            return self._relay
+            hooks = self._hooks
+            if not isinstance(hooks, ForeignHooks):
+                hooks = self._hooks = self._serve(broker)
+        if hooks.local is not broker:
+            raise NotReady("This WorkflowMiddleware serves another broker; each needs one of its own.", broker)
+        return hooks
 
-    def bridge_of(self, broker: dramatiq.Broker) -> Bridge:
-        """What brings jobs from Sidekiq's queues onto a broker that is not a SidekiqBroker."""
-        return self.completion_of(broker).bridge
+    def _serve(self, local: dramatiq.Broker) -> ForeignHooks:
+        """Hooks for a broker that is not a SidekiqBroker."""
+        if self.url is None and self.client is None:
+            raise NotReady(
+                f"On a {type(local).__name__} a WorkflowMiddleware needs to know the Sidekiq Redis: "
+                'WorkflowMiddleware(url="redis://..."). On a SidekiqBroker it does not.',
+                local,
+            )
+        if self.settings.barriers is not None or is_custom(self.settings.callback_storage):
+            raise NotReady(
+                "Barriers and callback storages of your own need a SidekiqBroker: on another broker, what is counted "
+                "and what follows are not written in one place.",
+                local,
+            )
+        if getattr(local, "confirm_delivery", True) is False:
+            _logger.warning("Without RabbitmqBroker(confirm_delivery=True), steps may be lost on their way.")
+        broker = ForeignSidekiqBroker(local, self.url, client=self.client, replication=self.replication)
+        engine = self._equip(broker, local, ForeignTransport(broker))
+        return ForeignHooks(broker, engine, self.bridge)
 
-    def _complete(self, broker: _B, kind: Callable[..., _C]) -> _C:
+    def _equip(self, broker: SidekiqBroker, actors_on: dramatiq.Broker, transport: Transport) -> Engine:
+        """Let a SidekiqBroker run workflows."""
         if isinstance(self.memory, RedisHashMemory):
-            self.memory.bind(broker.connection, self.dialect)
+            self.memory.bind(broker.connection, self.settings.dialect)
         broker.inherit = self.inherit
         registry = Registry(broker.connection, self.registry)
-        completion = kind(
-            broker,
-            self.memory,
-            self.classes,
-            self.tag_runs,
-            registry,
-            self.dialect,
-            self.barriers,
-            self.callback_storage,
+        engine = Engine(
+            broker=broker, actors_on=actors_on, settings=self.settings, registry=registry, transport=transport
         )
+        broker.completion = Completion(engine)
         broker.heartbeat.tasks.append(lambda: registry.beat(broker))
-        broker.heartbeat.keep = partial(keep_dead, completion)
-        for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
-            _quieten(name)
-        return completion
+        broker.heartbeat.keep = partial(ttl.extend_dead, engine)
+        quieten_dramatiq()
+        return engine
+
+    # -- hooks ---------------------------------------------------------------------
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         if not isinstance(broker, SidekiqBroker):
-            self.completion_of(broker)
+            self._foreign_hooks(broker)
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
-        if self._relay is not None:
-            if self.bridge is not False:
-                self._relay.bridge.start(worker.consumer_whitelist if self.bridge is True else self.bridge)
-            broker = self._relay.broker
+        self._hooks.after_worker_boot(worker)
+        engine = self._hooks.engine(broker)
         try:
-            (self._relay or broker.completion).registry.beat(broker)
+            engine.registry.beat(engine.broker)
         except Exception as e:
             # The heartbeat tries again; a worker must start without it, too.
             _logger.warning("The registry could not be written: %s", e)
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        if self._relay is not None:
-            self._relay.bridge.stop()
+        self._hooks.before_worker_shutdown()
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        completion = broker.completion if self._relay is None else self._relay
-        payload = message.payload if self._relay is None else self._relay.begin(message)
+        payload = self._hooks.started(message)
         if payload is not None and payload.run_id is not None:
-            spoken = self.memory
-            if isinstance(spoken, RedisHashMemory):
-                spoken = spoken.running(payload.dialect)
-            memory = RunMemory(spoken, payload.run_id, payload.namespace)
-            keeper = partial(keep, completion, payload)
-            context = partial(payload.inherited, self.inherit)
-            set_current_run(CurrentRun(payload.run_id, payload.jid, len(payload.stack), memory, keeper, context))
-            completion.note_dialect(payload)
+            self._enter_run(self._hooks.engine(broker), payload, payload.run_id)
+
+    def _enter_run(self, engine: Engine, payload: Payload, run_id: str) -> None:
+        backend = self.memory
+        if isinstance(backend, RedisHashMemory):
+            backend = backend.running(payload.dialect)
+        memory = RunMemory(backend, run_id, payload.namespace)
+        keeper = partial(ttl.extend, engine, payload)
+        context = partial(payload.inherited, self.inherit)
+        set_current_run(CurrentRun(run_id, payload.jid, len(payload.stack), memory, keeper, context))
+        engine.note_dialect(payload)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        if self._relay is not None:
-            self._relay.end(message, result, exception)
-            set_current_run(None)
-        elif message.payload.run_id is not None:
-            message.output = result
-            if broker.has_enqueue_hooks:
-                message.context = copy_context()
-            set_current_run(None)
+        self._hooks.finished(broker, message, result, exception)
+        set_current_run(None)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         set_current_run(None)
-        if self._relay is not None:
-            self._relay.end(message, None, None, skipped=True)
-
-    # What a SidekiqBroker's consumer does in one step, other brokers leave to these.
+        self._hooks.skipped(message)
 
     def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
-        if self._relay is not None:
-            self._relay.enqueued(message)
+        self._hooks.enqueued(message)
 
     def before_ack(self, broker: Any, message: Any) -> None:
-        if self._relay is not None:
-            self._relay.settle(message)
+        self._hooks.before_ack(message)
 
     def before_nack(self, broker: Any, message: Any) -> None:
-        if self._relay is not None:
-            self._relay.reject(message)
-
-
-class _KeptOutput(logging.Filter):
-    """Drops Dramatiq's warning that a returned value was discarded, where it was kept, and where we say it.
-
-    Dramatiq warns for each job that returns something without the Results
-    middleware.  The record does not hold the value, so it is looked up in the
-    frame that logs.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if "returned a value that is not None" not in str(record.msg):
-            return True
-        frame = sys._getframe()
-        while frame is not None:
-            if frame.f_code.co_name in ("process_message", "after_process_message"):
-                value = frame.f_locals.get("res", frame.f_locals.get("result"))
-                payload = getattr(frame.f_locals.get("message"), "payload", None)
-                if record.name.endswith("WorkerThread") and payload is not None and payload.run_id is not None:
-                    return False  # said once, with what to do: workflow.dropped_output
-                if value is not None:
-                    return not isinstance(value, Mapping)
-            if frame.f_back is None:
-                return True
-            frame = frame.f_back
-        return True
-
-
-def _quieten(name: str) -> None:
-    logger = logging.getLogger(name)
-    if not any(isinstance(f, _KeptOutput) for f in logger.filters):
-        logger.addFilter(_KeptOutput())
+        self._hooks.before_nack(message)
 
 
 def _inherited(names: Iterable[str]) -> frozenset[str]:

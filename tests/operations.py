@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import redis
 
-from dramatiq_sidekiq_flow.store import processes, queues, relay, runs, scripts, sets, workers
+from dramatiq_sidekiq_flow.store import foreign_runs, keys, processes, queues, runs, scripts, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
-from dramatiq_sidekiq_flow.store.runs import Walk
-from dramatiq_sidekiq_flow.workflow.plan import NewBarrier
+from dramatiq_sidekiq_flow.store.needs import Needs
+from dramatiq_sidekiq_flow.store.outcomes import Operation as StoreOperation
+from dramatiq_sidekiq_flow.store.runs import LostBarrier, MemoryKey, Output, Walk
+from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 ME, OTHER = "host:1:abc:python", "host:2:def:python"
 MINE, ITS = f"swf:inflight:{ME}", f"swf:inflight:{OTHER}"
@@ -59,7 +61,17 @@ def following(connection: Connection) -> runs.Writes:
 
 
 PLANNED = {"queues": "set", "queue:next": "list", "schedule": "zset"}
-MEMORY: dict[str, Any] = {"memory": ("swf:mem:run", DAY), "fields": {"field": b"1"}}
+OUTPUT = Output(MemoryKey("swf:mem:run", DAY), {"field": b"1"})
+
+
+def needs_of(*barriers: str, ttl: int = TTL) -> Needs:
+    """What a failed job needs that hangs on these barriers."""
+    return Needs(tuple(key for barrier in barriers for key in keys.barrier(barrier)), ttl)
+
+
+def reply_to(connection: Connection, operation: StoreOperation[Any]) -> Any:
+    """What the server replies to an operation."""
+    return connection.call(*operation.command)
 
 
 def in_flight(client: redis.Redis) -> None:
@@ -69,12 +81,12 @@ def in_flight(client: redis.Redis) -> None:
 
 def advance(connection: Connection) -> Any:
     plan = following(connection)
-    return connection.call(*runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, **MEMORY))
+    return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, output=OUTPUT))
 
 
 def advance_member(connection: Connection) -> Any:
     """A member of a group that still waits for others."""
-    return connection.call(*runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, **MEMORY))
+    return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, output=OUTPUT))
 
 
 def waiting(client: redis.Redis) -> None:
@@ -83,32 +95,36 @@ def waiting(client: redis.Redis) -> None:
 
 
 def start(connection: Connection) -> Any:
-    return runs.start(connection, "run", following(connection), ttl=DAY, **MEMORY)
+    return reply_to(connection, runs.start("run", following(connection), ttl=DAY, output=OUTPUT))
 
 
 def release(connection: Connection) -> Any:
     plan = following(connection)
-    return connection.call(*runs.release(ME, "a:1", released=INNER, ttl=DAY, plan=plan, **MEMORY))
+    return reply_to(connection, runs.release(ME, "a:1", released=INNER, ttl=DAY, plan=plan, output=OUTPUT))
 
 
 def count(connection: Connection) -> Any:
     plan = following(connection)
-    return connection.call(*relay.count("jid", STACK, ttl=TTL, planned=3, elsewhere=True, plan=plan, **MEMORY))
+    return reply_to(
+        connection, foreign_runs.count("jid", STACK, ttl=TTL, planned=3, elsewhere=True, plan=plan, output=OUTPUT)
+    )
 
 
 def count_member(connection: Connection) -> Any:
-    return connection.call(*relay.count("jid", STACK, ttl=TTL, **MEMORY))
+    return reply_to(connection, foreign_runs.count("jid", STACK, ttl=TTL, output=OUTPUT))
 
 
-def fail(action: str) -> Callable[[Connection], Any]:
+def fail(action: Literal["retry", "dead", "discard"]) -> Callable[[Connection], Any]:
     def call(connection: Connection) -> Any:
-        return connection.call(*sets.fail(ME, "a:1", action, now=time.time(), at=2e9, payload=b"it", barriers=[INNER]))
+        return reply_to(
+            connection, sets.fail(ME, "a:1", action, now=time.time(), at=2e9, payload=b"it", needs=needs_of(INNER))
+        )
 
     return call
 
 
 def bury(connection: Connection) -> Any:
-    return connection.call(*relay.bury(b"it", now=1e9, barriers=[INNER], ttl=TTL))
+    return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=needs_of(INNER)))
 
 
 def queued(client: redis.Redis) -> None:
@@ -182,8 +198,9 @@ def failed(client: redis.Redis) -> None:
 
 
 def resume(connection: Connection) -> Any:
-    stack = [(INNER, 2), (OUTER, 1), (CHAIN, 1)]
-    return runs.resume(connection, "dead", b"step", queue="next", payload=b"job", barriers=stack, ttl=TTL)
+    stack = [LostBarrier(INNER, 2), LostBarrier(OUTER, 1), LostBarrier(CHAIN, 1)]
+    resumed = runs.resume("dead", b"step", queue="next", payload=b"job", barriers=stack, ttl=TTL)
+    return reply_to(connection, resumed)
 
 
 def show(connection: Connection) -> Any:
@@ -221,7 +238,7 @@ def releasing(client: redis.Redis) -> None:
 
 
 def fired(connection: Connection) -> Any:
-    return connection.call(*relay.fired([Walk(INNER, "f")]))
+    return reply_to(connection, foreign_runs.fired([Walk(INNER, "f")]))
 
 
 OPERATIONS = [

@@ -18,9 +18,9 @@ from ..context import current_job
 from ..errors import ConfigurationError, FlowError, NotReplicated, PayloadError, WrongType
 from ..store import keys, processes, queues, sets, workers
 from ..store.connection import FAULTS, LOST, Connection, connect
+from ..store.needs import Needs
 from ..store.replication import OFF, Replication, ReplicaWait, Unconfirmed
 from ..wire import codec
-from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS, Payload
 from .availability import Availability
@@ -55,13 +55,10 @@ ENOUGH = 10
 class Completion(Protocol):
     """What follows a finished job of a workflow; see ``workflow.completion``."""
 
-    #: Gives the callback stack for what a payload holds in its place; None where it holds the stack.
-    retrieve: Callable[[Any], Any] | None
-
+    @property
+    def retrieve(self) -> Callable[[Any], Any] | None: ...
     def advance(self, message: SidekiqMessage) -> None: ...
-    def memory_of(self, payload: Payload) -> tuple[str, int]: ...
-
-    def keep(self, stack: tuple[Callback, ...], ttl: int) -> None: ...
+    def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
 
 
 class SidekiqBroker(dramatiq.Broker):

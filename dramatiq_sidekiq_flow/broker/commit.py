@@ -19,13 +19,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..store import queues
 from ..store.connection import LOST, Connection
+from ..store.outcomes import Operation
 from ..store.replication import NO_WAIT, ReplicaWait, Shortage
 from ..store.scripts import Command
 from .availability import Availability
@@ -40,6 +41,9 @@ BATCH_TIME = 0.005
 #: Where too few replicas have confirmed a round trip, how many times as long as
 #: was waited for them the next ones do not wait.
 PATIENCE = 10
+
+
+T = TypeVar("T")
 
 
 class _Entry:
@@ -85,14 +89,15 @@ class GroupCommit:
         self._shortage: Shortage | None = None
         self._ask_again = 0.0
 
-    def run(self, command: Command) -> Any:
-        """Send a command; its reply, or its error raised.
+    def run(self, operation: Operation[T]) -> T:
+        """Run an operation, and wait for its outcome.
 
         Raises:
-          ConnectionClosed: when Redis cannot be reached; Dramatiq then tries
+          ConnectionClosed: if Redis cannot be reached; Dramatiq then tries
             again without running the actor again.
+          FlowError: if the operation is refused; see its ``read``.
         """
-        entry = _Entry(command)
+        entry = _Entry(operation.command)
         self._waiting.append(entry)
         with self._line:
             if not entry.settled:
@@ -109,7 +114,7 @@ class GroupCommit:
         if not entry.settled:
             # Whoever took this entry along was interrupted before sending it.
             raise ConnectionClosed(ConnectionResetError("the round trip was interrupted"))
-        return entry.reply
+        return operation.read(entry.reply)
 
     def waiting(self) -> list[tuple[str, str]]:
         """Member and receipt of finished jobs whose acknowledgement waits, or is being sent."""

@@ -19,10 +19,10 @@ from dramatiq.middleware import SkipMessage
 
 from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing, WrongType
 from ..store import queues, sets
-from ..store.chains import stored_keys
 from ..store.connection import FAULTS, LOST
-from ..wire.callbacks import delay_ahead
-from ..wire.payload import MAX_TTL, RETRY_HORIZON, Payload, buried
+from ..store.needs import NO_NEEDS, Needs, needs
+from ..wire.lifetimes import DEAD_TIMEOUT
+from ..wire.payload import Payload, buried
 from .begin import confirm
 from .events import Buried
 from .message import SidekiqMessage, to_message
@@ -309,21 +309,8 @@ class SidekiqConsumer(Consumer):
         self.broker.set_aside[self.window.member, receipt] = write
 
     def _write_failure(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> None:
-        barriers: list[str] = []
-        also: list[str] = []
-        ttl = 0
-        if payload is not None and failure.action != "discard":
-            barriers = [callback.barrier for callback in payload.stack]
-            also += stored_keys(callback.remaining for callback in payload.stack)
-            # A dead job may be retried for as long as `dead` keeps it.
-            waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
-            ttl = int(min(RETRY_HORIZON + waits + delay_ahead(payload.stack, now) / 1000 + 1, MAX_TTL))
-            if self.broker.completion is not None:
-                memory, least = self.broker.completion.memory_of(payload)
-                ttl = max(ttl, least)
-                also += [memory] if memory else []
-                self.broker.completion.keep(payload.stack, ttl)
-        reply = self.broker.commit.run(
+        assert failure.action != "requeue"
+        self.broker.commit.run(
             sets.fail(
                 self.window.member,
                 receipt,
@@ -331,15 +318,22 @@ class SidekiqConsumer(Consumer):
                 now=now,
                 at=failure.at,
                 payload=failure.payload,
-                barriers=barriers,
-                also=also,
-                ttl=ttl,
+                needs=self._needs(failure, payload, now),
             )
         )
-        if reply[0] == b"TYPE":
-            raise WrongType(f"The Redis key {reply[1].decode()!r} is not a sorted set. Remove it.", reply[1])
         if failure.action == "retry":
             self.broker.poller.nudge(failure.at - now)
+
+    def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:
+        """What the failed job's run needs until the job runs again."""
+        if payload is None or failure.action == "discard":
+            return NO_NEEDS
+        # A dead job may be retried for as long as `dead` keeps it.
+        waits = DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
+        completion = self.broker.completion
+        if completion is None:
+            return needs(payload, waits=waits)
+        return completion.prepare_wait(payload, waits=waits)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.broker.actors.get(message.actor_name)

@@ -35,7 +35,7 @@ SIDEKIQ_OPTIONS = frozenset(("retry", "dead", "backtrace", "tags", "retry_for", 
 DRAMATIQ_KEY = "dramatiq"
 
 #: Message options that say how often it was tried: derived, never written.
-_DERIVED = frozenset(("retries", "eta", "traceback", "requeue_timestamp"))
+DERIVED = frozenset(("retries", "eta", "traceback", "requeue_timestamp"))
 
 
 def new_jid() -> str:
@@ -182,7 +182,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     Raises:
       InvalidArguments, InvalidOptions: naming the option.
     """
-    own = {name: value for name, value in options.items() if name not in _DERIVED}
+    own = {name: value for name, value in options.items() if name not in DERIVED}
     if own.get("max_retries") is not None:
         own["retry"] = own["max_retries"]
     own.pop("max_retries", None)

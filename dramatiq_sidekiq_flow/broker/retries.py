@@ -12,7 +12,7 @@ import random
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import dramatiq
@@ -23,7 +23,8 @@ from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload
-from ..wire.payload import DEFAULT_RETRIES, MAX_TTL, Payload, seconds
+from ..wire.lifetimes import MAX_TTL
+from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
 
 _logger = get_logger(__name__)
 
@@ -40,7 +41,7 @@ class Failure:
       at: When to try again, epoch seconds.
     """
 
-    action: str
+    action: Literal["retry", "dead", "discard", "requeue"]
     payload: bytes
     at: float = 0.0
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..broker import SidekiqBroker
-from ..broker.bridge import Bridge
-from ..broker.gateway import Gateway
 from ..errors import ConfigurationError
+from ..foreign.bridge import Bridge
+from ..foreign.foreign_broker import ForeignSidekiqBroker
 
 
 def run(broker: SidekiqBroker, queues: Iterable[str] | None = None) -> None:
@@ -20,7 +20,7 @@ def run(broker: SidekiqBroker, queues: Iterable[str] | None = None) -> None:
     Raises:
       ConfigurationError: for a SidekiqBroker, whose workers take from Sidekiq's queues themselves.
     """
-    if not isinstance(broker, Gateway):
+    if not isinstance(broker, ForeignSidekiqBroker):
         raise ConfigurationError("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(levelname)s] %(message)s")
     ended = threading.Event()

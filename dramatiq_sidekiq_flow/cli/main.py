@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, FlowError
 from ..store.registry import UNREADABLE
 from ..typed import manifest, registry
 from ..typed.registry import Entry
-from ..workflow import completion_of, restart_remaining
+from ..workflow import engine_of, restart_remaining
 from . import bridge, stubs
 
 
@@ -153,7 +153,7 @@ def find_broker(name: str) -> SidekiqBroker:
         # Whatever the application raises when it is imported.
         raise ConfigurationError(f"{name} cannot be loaded: {type(e).__name__}: {e}", name) from e
     if isinstance(found, dramatiq.Broker) and not isinstance(found, SidekiqBroker):
-        found = completion_of(found).broker
+        found = engine_of(found).broker
     if not isinstance(found, SidekiqBroker):
         raise ConfigurationError(f"{name} is not a SidekiqBroker, but a {type(found).__name__}.", name)
     return found

@@ -121,3 +121,8 @@ class RedisCallbackStorage:
         What the reference needs in Redis is added to ``pending``.
         """
         return put(pending, remaining["children"]) if may_refer(remaining, self.min_bytes) else remaining
+
+
+def is_custom(storage: CallbackStorage | None) -> bool:
+    """Whether a storage is the application's own, neither inline nor in this Redis."""
+    return storage is not None and not isinstance(storage, (InlineCallbackStorage, RedisCallbackStorage))

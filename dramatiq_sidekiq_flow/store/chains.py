@@ -12,8 +12,8 @@ import attrs
 from redis.exceptions import ResponseError
 
 from ..errors import CallbacksMissing, WrongType
+from ..wire.lifetimes import RELEASED_TTL, chain_ttl
 from ..wire.nodes import Wire, total_delay
-from ..wire.payload import RELEASED_TTL, RETRY_HORIZON
 from ..wire.references import digest, follow, is_reference, refer
 from . import keys, scripts
 from .connection import Connection
@@ -93,7 +93,7 @@ class StoredChains:
         commands: list[Command] = []
         size = 0
         for sha, chain in pending.items():
-            life = max(ttl, _ttl(chain.delay)) + MARGIN
+            life = max(ttl, chain_ttl(chain.delay)) + MARGIN
             if chain.barrier:
                 self._write_own(keys.callbacks(sha), chain, life)
                 continue
@@ -153,7 +153,7 @@ class StoredChains:
         Raises:
           CallbacksMissing: where it is gone, or not all there.
         """
-        values = iter(self._values(reference, _ttl(reference.get("delay", 0)), 1_000_000_000, 1 << 40))
+        values = iter(self._values(reference, chain_ttl(reference.get("delay", 0)), 1_000_000_000, 1 << 40))
         children: list[Wire] = []
         following: Wire | None = reference
         while following is not None:
@@ -241,10 +241,6 @@ def stored_keys(trees: Iterable[Wire | None]) -> Iterator[str]:
     for tree in trees:
         if tree is not None and is_reference(tree):
             yield keys.callbacks(tree["chain"])
-
-
-def _ttl(delay: float) -> int:
-    return RETRY_HORIZON + int(delay / 1000) + 1
 
 
 def _missing(reference: Wire) -> CallbacksMissing:

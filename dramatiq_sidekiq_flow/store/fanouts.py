@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import attrs
 
 from ..errors import WrongType
+from ..wire.barrier import NewBarrier
 from . import keys, scripts
 from .connection import Connection
 from .scripts import Command
@@ -29,19 +29,6 @@ PARTS_AT_ONCE = 4
 
 #: Seconds after which a list that is not committed expires.
 STAGE_TTL = 3600
-
-
-class NewBarrier(Protocol):
-    """See ``workflow.plan.NewBarrier``."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def value(self) -> int: ...
-    @property
-    def ran(self) -> int: ...
-    @property
-    def ttl(self) -> int: ...
 
 
 @attrs.frozen
@@ -172,6 +159,3 @@ def _send(connection: Connection, commands: Sequence[Command]) -> list[list[byte
         if isinstance(reply, Exception):
             raise reply
     return replies
-
-
-__all__ = ["Fanout", "NewBarrier", "pending", "pour", "pour_all", "stage"]

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ConfigurationError, InvalidArguments, InvalidOutput, cut, shortened
 from ..wire import codec
 from ..wire.dialect import WORKFLOW, Dialect
-from ..wire.payload import RETRY_HORIZON
+from ..wire.lifetimes import RETRY_HORIZON
 from . import scripts
 from .connection import Connection
 from .keys import keep

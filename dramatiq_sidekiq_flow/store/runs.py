@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import attrs
 
+from ..wire.barrier import NewBarrier
 from . import fanouts, keys, scripts
 from .connection import Connection
-from .fanouts import NewBarrier
-from .scripts import Argument, Command
+from .outcomes import Done, Operation, Outcome, read_outcome
+from .scripts import Argument
 
 #: A plan with more jobs or barriers, or with more bytes, is staged first, so
 #: that no single script holds Redis up for long.
@@ -37,14 +38,46 @@ NOTHING = Writes((), (0, 0, 0, 0))
 
 @attrs.frozen
 class Walk:
-    """One entry of a callback stack, as the advance sees it.
+    """One entry of a callback stack, as the scripts walk it.
 
-    ``kind`` is ``f`` (fires a continuation), ``n`` (has none, and goes on with
-    the next) or ``s`` (has none, and stops).
+    Attributes:
+      kind: ``f`` fires a continuation, ``n`` has none and goes on with the
+        next entry, ``s`` has none and stops.
     """
 
     barrier: str
-    kind: str
+    kind: Literal["f", "n", "s"]
+
+
+@attrs.frozen
+class MemoryKey:
+    """The hash that holds a run's memory; an empty key for none.
+
+    Attributes:
+      ttl: Seconds that it outlives the run.
+    """
+
+    key: str = ""
+    ttl: int = 0
+
+
+NO_MEMORY = MemoryKey()
+
+
+@attrs.frozen
+class Output:
+    """Fields that a script sets in the memory of a run: name -> JSON."""
+
+    memory: MemoryKey = NO_MEMORY
+    fields: Mapping[str, bytes] = {}
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """The number of fields, then name and JSON of each."""
+        flat = (part for pair in self.fields.items() for part in pair)
+        return (len(self.fields), *flat)
+
+
+NO_OUTPUT = Output()
 
 
 def writes(
@@ -80,31 +113,25 @@ def writes(
 
 
 def _bytes(pushes: Mapping[str, Sequence[bytes]], scheduled: Sequence[tuple[float, bytes]]) -> int:
-    return sum(len(p) for ps in pushes.values() for p in ps) + sum(len(p) for _, p in scheduled)
+    pushed = sum(sum(map(len, payloads)) for payloads in pushes.values())
+    return pushed + sum(len(payload) for _, payload in scheduled)
 
 
-def start(
-    connection: Connection,
-    run_id: str,
-    plan: Writes,
-    *,
-    ttl: int,
-    memory: tuple[str, int] = ("", 0),
-    fields: Mapping[str, bytes] = {},
-) -> list[Any]:
-    """Start a run: reply of ``start.lua``.
+def start(run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT) -> Operation[Outcome]:
+    """Start a run (``start.lua``): Done, AlreadyStarted or StageLost.
 
-    Raises:
-      Unconfirmed: if it was done, and too few replicas have it.
+    Parameters:
+      ttl: Seconds that its start is remembered.
+      output: Values to seed its memory with; ``memory.ttl`` is that of the memory.
+
+    Raises, when its reply is read:
+      WrongType: if a key that it needs holds another type.
     """
-    flat = [part for pair in fields.items() for part in pair]
-    reply: list[Any] = connection.write(
-        *scripts.START.command(
-            (keys.run(run_id), memory[0], keys.QUEUES, keys.SCHEDULE, *plan.keys),
-            (ttl, memory[1], len(fields), *flat, *plan.arguments),
-        )
+    command = scripts.START.command(
+        (keys.run(run_id), output.memory.key, keys.QUEUES, keys.SCHEDULE, *plan.keys),
+        (ttl, output.memory.ttl, *output.arguments(), *plan.arguments),
     )
-    return reply
+    return Operation(command, read_outcome)
 
 
 def advance(
@@ -114,112 +141,85 @@ def advance(
     walk: Sequence[Walk],
     *,
     ttl: int,
-    memory: tuple[str, int] = ("", 0),
-    fields: Mapping[str, bytes] = {},
+    output: Output = NO_OUTPUT,
     planned: int = 0,
     plan: Writes = NOTHING,
-) -> Command:
-    """The command that advances a run past a finished job; reply of ``advance.lua``.
+) -> Operation[Outcome]:
+    """Advance a run past a finished job (``advance.lua``): Done, Gone, NeedsPlan or StageLost.
 
     Parameters:
       unit: The jid.
       walk: The callback stack, from the top.
       ttl: Seconds that waiting barriers live on.
-      memory: The memory's key, and how many seconds it outlives its run.
-      fields: Output to keep there.
       planned: Number of the callback that ``plan`` is for (1 = the top), 0 = none.
+
+    Raises, when its reply is read:
+      BarrierExpired, WrongType: see :func:`outcomes.read_outcome`.
     """
     triples = [key for entry in walk for key in keys.barrier(entry.barrier)]
-    flat = [part for pair in fields.items() for part in pair]
-    return scripts.ADVANCE.command(
-        (keys.in_flight(member), memory[0], keys.QUEUES, keys.SCHEDULE, *triples, *plan.keys),
-        (
-            receipt,
-            unit,
-            ttl,
-            memory[1],
-            len(fields),
-            *flat,
-            len(walk),
-            *(entry.kind for entry in walk),
-            planned,
-            *plan.arguments,
-        ),
+    kinds = [entry.kind for entry in walk]
+    memory = output.memory
+    command = scripts.ADVANCE.command(
+        (keys.in_flight(member), memory.key, keys.QUEUES, keys.SCHEDULE, *triples, *plan.keys),
+        (receipt, unit, ttl, memory.ttl, *output.arguments(), len(walk), *kinds, planned, *plan.arguments),
     )
+    return Operation(command, read_outcome)
 
 
-def extend(
-    connection: Connection,
-    barriers: Iterable[str],
-    memory: str = "",
-    *,
-    also: Iterable[str] = (),
-    ttl: int,
-    outlive: bool = False,
-) -> None:
-    """Let barriers and a memory live ``ttl`` seconds from now; none of them shorter than before.
+def extend(connection: Connection, needs: Iterable[str], memory: str = "", *, ttl: int, outlive: bool = False) -> None:
+    """Let keys live ``ttl`` seconds from now; none of them shorter than before.
 
     Parameters:
-      memory: The memory's key; empty for none.
-      also: Other keys: of stored chains.
+      needs: Of barriers, stored chains, and of the memory.
+      memory: The memory's key, where it is to outlive its run.
       outlive: The memory is to live that long even when its run is over before.
     """
-    alive = [key for barrier in barriers for key in keys.barrier(barrier)]
-    alive += also
-    marker = ""
-    if memory:
-        alive.append(memory)
-        marker = keys.keep(memory)
-    connection.call(*scripts.EXTEND.command((marker, *alive), (ttl, int(outlive))))
+    marker = keys.keep(memory) if memory else ""
+    connection.call(*scripts.EXTEND.command((marker, *needs), (ttl, int(outlive))))
 
 
 def release(
-    member: str,
-    receipt: str,
-    *,
-    released: str,
-    ttl: int,
-    memory: tuple[str, int] = ("", 0),
-    fields: Mapping[str, bytes] = {},
-    plan: Writes = NOTHING,
-) -> Command:
-    """The command that takes a finished job out of flight which other barriers have counted; reply of ``release.lua``.
+    member: str, receipt: str, *, released: str, ttl: int, output: Output = NO_OUTPUT, plan: Writes = NOTHING
+) -> Operation[Outcome]:
+    """Take a finished job out of flight that other barriers have counted (``release.lua``): Done, Gone or StageLost.
 
     Parameters:
       released: The barrier whose continuation ``plan`` is; empty where nothing follows.
       ttl: Seconds for which it is remembered that it was pushed.
-      memory, fields: As for :func:`advance`.
     """
-    flat = [part for pair in fields.items() for part in pair]
     marker = keys.released(released) if released else ""
-    return scripts.RELEASE.command(
-        (keys.in_flight(member), memory[0], keys.QUEUES, keys.SCHEDULE, marker, *plan.keys),
-        (receipt, ttl, memory[1], len(fields), *flat, *plan.arguments),
+    memory = output.memory
+    command = scripts.RELEASE.command(
+        (keys.in_flight(member), memory.key, keys.QUEUES, keys.SCHEDULE, marker, *plan.keys),
+        (receipt, ttl, memory.ttl, *output.arguments(), *plan.arguments),
     )
+    return Operation(command, read_outcome)
+
+
+@attrs.frozen
+class LostBarrier:
+    """A barrier of a callback stack, and its value where it is gone and made anew."""
+
+    barrier: str
+    value: int
 
 
 def resume(
-    connection: Connection,
-    name: str,
-    member: bytes,
-    *,
-    queue: str,
-    payload: bytes,
-    barriers: Sequence[tuple[str, int]],
-    ttl: int,
-) -> list[Any]:
-    """Put a job that does nothing in the place of a failed step; reply of ``resume.lua``.
+    name: str, member: bytes, *, queue: str, payload: bytes, barriers: Sequence[LostBarrier], ttl: int
+) -> Operation[bool]:
+    """Put a job that does nothing in the place of a failed step (``resume.lua``); False if the step is gone.
 
     Parameters:
       name: The set that the step is in, ``dead`` or ``retry``.
-      barriers: Of its callback stack, and their value where they are gone.
+      barriers: Of its callback stack, from the top.
       ttl: Seconds that new barriers live.
+
+    Raises, when its reply is read:
+      WrongType: if a key that it needs holds another type.
     """
-    stack = [key for barrier, _ in barriers for key in keys.barrier(barrier)]
-    reply: list[Any] = connection.call(
-        *scripts.RESUME.command(
-            (name, keys.QUEUES, keys.queue(queue), *stack),
-            (member, queue, payload, ttl, *(value for _, value in barriers)),
-        )
+    stack = [key for entry in barriers for key in keys.barrier(entry.barrier)]
+    values = [entry.value for entry in barriers]
+    command = scripts.RESUME.command(
+        (name, keys.QUEUES, keys.queue(queue), *stack), (member, queue, payload, ttl, *values)
     )
-    return reply
+    return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))

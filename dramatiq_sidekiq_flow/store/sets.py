@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
 
+from ..wire.lifetimes import DEAD_TIMEOUT
 from . import keys, scripts
 from .connection import Connection
-from .scripts import Command
+from .needs import NO_NEEDS, Needs
+from .outcomes import Operation, read_written
 
-#: ``dead`` keeps that many jobs, for that long (Sidekiq's ``config.rb``).
+#: ``dead`` keeps that many jobs (Sidekiq's ``config.rb``), for DEAD_TIMEOUT.
 DEAD_MAX_JOBS = 10_000
-DEAD_TIMEOUT = 180 * 86_400
 
 #: Whose members become due.
 WAITING = (keys.SCHEDULE, keys.RETRY)
@@ -35,30 +36,29 @@ class Promotion:
 def fail(
     member: str,
     receipt: str,
-    action: str,
+    action: Literal["retry", "dead", "discard"],
     *,
     now: float,
     at: float = 0.0,
     payload: bytes = b"",
-    barriers: Iterable[str] = (),
-    also: Iterable[str] = (),
-    ttl: int = 0,
-) -> Command:
-    """The command that moves a failed job out of flight.
+    needs: Needs = NO_NEEDS,
+) -> Operation[None]:
+    """Move a failed job out of flight (``fail.lua``).
 
     Parameters:
-      action: ``retry`` (due at epoch seconds ``at``), ``dead`` or ``discard``.
-      barriers: Of the job's stack: kept alive for ``ttl`` seconds.
-      also: Other keys to keep alive as long: of the run's memory, of stored chains.
+      action: ``retry`` is due at epoch seconds ``at``; ``discard`` drops the job.
+      needs: Kept alive with it.
+
+    Raises, when its reply is read:
+      WrongType: if ``retry`` or ``dead`` is not a sorted set.
     """
     destination = keys.RETRY if action == "retry" else keys.DEAD
-    alive = [key for barrier in barriers for key in keys.barrier(barrier)]
-    alive += also
     score = repr(at if action == "retry" else now)
-    return scripts.FAIL.command(
-        (keys.in_flight(member), destination, *alive),
-        (receipt, action, score, payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, ttl),
+    command = scripts.FAIL.command(
+        (keys.in_flight(member), destination, *needs.keys),
+        (receipt, action, score, payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl),
     )
+    return Operation(command, read_written)
 
 
 @attrs.frozen

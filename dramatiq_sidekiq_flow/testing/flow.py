@@ -30,7 +30,7 @@ from ..store.connection import connect
 from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
-from ..workflow import Workflow
+from ..workflow import Completion, Workflow
 from .execution import execute
 from .run import Enqueued, Run, Step, disorder, mark
 
@@ -298,7 +298,8 @@ class FlowTest:
 
     def _result(self, run_id: str, before: set[str]) -> Run:
         broker = self.broker
-        memory = getattr(broker.completion, "memory", None)
+        completion = broker.completion
+        memory = completion.engine.memory if isinstance(completion, Completion) else None
         dead = [codec.decode(member) for member, _ in sets.members(broker.connection, keys.DEAD)]
         return Run(
             run_id,

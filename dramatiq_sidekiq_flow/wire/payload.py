@@ -27,16 +27,6 @@ DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
 #: ``retry: true`` (``job_retry.rb``, ``DEFAULT_MAX_RETRY_ATTEMPTS``).
 DEFAULT_RETRIES = 25
 
-#: Those 25 retries take about 21 days, in seconds: a barrier outlives them.
-RETRY_HORIZON = 21 * 86_400
-
-#: Seconds that what has released is kept, as the gem keeps a barrier: for a duplicate that comes late.
-RELEASED_TTL = 86_400
-
-#: Redis refuses a ttl whose end it cannot count, and nobody waits for a
-#: thousand years.  In seconds.
-MAX_TTL = 1000 * 365 * 86_400
-
 #: The last second of the year 9999.  A stamp after it, or before 1970, is damaged.
 MAX_STAMP = 253_402_300_799
 
@@ -106,6 +96,7 @@ class Payload:
       stack: The callback stack, top last.
       dialect: In which its workflow's keys are named.
       namespace: Where in the run's memory it writes; empty for everybody's.
+      retrieved: The stack came from a callback storage, and is not in ``raw``.
     """
 
     raw: bytes
@@ -117,6 +108,7 @@ class Payload:
     dialect: Dialect = WORKFLOW
     namespace: str = ""
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    retrieved: bool = False
 
     @classmethod
     def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
@@ -166,13 +158,23 @@ class Payload:
         if type(namespace) is not str:
             raise InvalidPayload(f"The job's {NAMESPACE_KEY} must be a name, not {shortened(namespace)}.", raw)
         jid: str = fields["jid"]
-        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs)
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None)
 
     @property
     def run_id(self) -> str | None:
         """``workflow_run_id``, the same for each job of a run."""
         run_id = self.fields.get(self.dialect.run_id_key)
         return run_id if type(run_id) is str and run_id else None
+
+    @property
+    def may_delay(self) -> bool:
+        """Whether the trees of the stack may hold a delay or an ``at``; where not, they need not be walked."""
+        return self.retrieved or not self.raw or b'"delay"' in self.raw or b'"at"' in self.raw
+
+    @property
+    def may_refer(self) -> bool:
+        """Whether the stack may hold references (``wire.references``)."""
+        return self.retrieved or not self.raw or b'"reference"' in self.raw
 
     @property
     def retries(self) -> int:

@@ -1,8 +1,10 @@
-"""Completion in, payloads out: what makes jobs a workflow."""
+"""Workflows: trees of steps, started under a run id and advanced when their jobs end."""
 
 from .completion import Completion
+from .engine import Engine, Settings
+from .engine_lookup import engine_of
 from .resume import restart_remaining
 from .ttl import extend_ttl
-from .workflow import Workflow, completion_of
+from .workflow import Workflow
 
-__all__ = ["Completion", "Workflow", "completion_of", "extend_ttl", "restart_remaining"]
+__all__ = ["Completion", "Engine", "Settings", "Workflow", "engine_of", "extend_ttl", "restart_remaining"]

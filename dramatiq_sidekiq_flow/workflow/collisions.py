@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from ..wire.nodes import Wire
+from .engine import Engine
 
 
 @attrs.frozen
@@ -29,6 +30,17 @@ class Collision:
             f"{steps} side by side and write the same to the run's memory: {', '.join(self.fields)}. The last wins. "
             'To keep both, give each branch a name: Group(Namespace("left", ...), Namespace("right", ...)).'
         )
+
+
+def warn_of_collisions(engine: Engine, wire: Wire) -> None:
+    """Warn, once, of steps that run side by side and are known to write the same fields."""
+    declared = {name: getattr(actor, "output_fields", None) for name, actor in engine.broker.actors.items()}
+    if engine.memory is None or not any(declared.values()):
+        return
+    for found in collisions(wire, lambda name: declared.get(name) or ()):
+        if found not in engine.warned:
+            engine.warned.add(found)
+            engine.logger.warning("%s", found)
 
 
 def collisions(wire: Wire, fields_of: Callable[[str], Iterable[str]]) -> list[Collision]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,3 +51,37 @@ class DroppedOutput:
                 actor_name,
                 type(value).__name__,
             )
+
+
+class _KeptOutput(logging.Filter):
+    """Drops Dramatiq's warning that a returned value was discarded, where it was kept, and where we say it.
+
+    Dramatiq warns for each job that returns something without the Results
+    middleware.  The record does not hold the value, so it is looked up in the
+    frame that logs.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "returned a value that is not None" not in str(record.msg):
+            return True
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_name in ("process_message", "after_process_message"):
+                value = frame.f_locals.get("res", frame.f_locals.get("result"))
+                payload = getattr(frame.f_locals.get("message"), "payload", None)
+                if record.name.endswith("WorkerThread") and payload is not None and payload.run_id is not None:
+                    return False  # said once, with what to do: workflow.dropped_output
+                if value is not None:
+                    return not isinstance(value, Mapping)
+            if frame.f_back is None:
+                return True
+            frame = frame.f_back
+        return True
+
+
+def quieten_dramatiq() -> None:
+    """Drop Dramatiq's own warning of a discarded value, where it is wrong or said here."""
+    for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, _KeptOutput) for f in logger.filters):
+            logger.addFilter(_KeptOutput())

@@ -1,9 +1,9 @@
 """What follows when a node starts: barriers to make, jobs to push.
 
-Pure: no Redis, no Dramatiq (a callback storage is asked through :class:`Source`,
-which also says the time).  A plan is the outcome of running a
-node with a callback stack, worked out to the end, so that one script can
-write it in one step.  It mirrors what the gem does one command at a time:
+Imports neither redis nor dramatiq: time, ids, storages and references come
+through :class:`Source`.  A plan is the outcome of running a node with a callback
+stack, worked out to the end, so that one script can write it in one step.  It
+mirrors what the gem does one command at a time:
 
 * a job is pushed, with the stack (and to ``schedule`` when delayed, or when its
   option ``at`` lies ahead; a delay goes before ``at``);
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -30,23 +29,18 @@ import attrs
 import msgspec
 
 from ..wire import codec
-from ..wire.callbacks import Callback, delay_ahead, dump_stack, wait_until
+from ..wire.barrier import NewBarrier
+from ..wire.callbacks import Callback, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
-from ..wire.nodes import Wire, completes_at_once, latest_start, total_delay
-from ..wire.payload import MAX_TTL, RELEASED_TTL, RETRY_HORIZON
-
-#: Makers of jids and of barrier ids.
-Ids = tuple[Callable[[], str], Callable[[], str]]
+from ..wire.lifetimes import RELEASED_TTL
+from ..wire.nodes import Wire
 
 
-@attrs.frozen
-class NewBarrier:
-    """A barrier to make: ``SETEX id ttl value`` and ``SETEX id_ran ttl ran``."""
+class Ids(Protocol):
+    """Makers of ids.  They are called once a plan, so that a plan sent twice carries the same bytes."""
 
-    id: str
-    value: int
-    ran: int
-    ttl: int
+    def new_jid(self) -> str: ...
+    def new_barrier(self) -> str: ...
 
 
 @attrs.frozen
@@ -59,20 +53,15 @@ class Plan:
       scheduled: ``(epoch seconds, payload)`` for the ``schedule`` set.
       completes: The node had nothing to run: its callbacks are due now.
       consumed: SHA256 of each stored chain whose last step starts.
-      ttl: Seconds that what waits for it must live.
+      ttl: Seconds that its barriers, and the chains that it refers to, must live.
     """
 
     barriers: tuple[NewBarrier, ...]
     pushes: Mapping[str, tuple[bytes, ...]]
     scheduled: tuple[tuple[float, bytes], ...]
     completes: bool
-    consumed: tuple[str, ...] = ()
-    ttl: int = RETRY_HORIZON
-
-    @property
-    def size(self) -> int:
-        """How many jobs there are."""
-        return len(self.scheduled) + sum(map(len, self.pushes.values()))
+    consumed: tuple[str, ...]
+    ttl: int
 
 
 class References(Protocol):
@@ -102,8 +91,7 @@ class Source:
       run_id: Of the jobs.
       now: Epoch seconds.
       options: A job in wire form -> the options that its class has of itself.
-      new_jid, new_barrier: Fresh ids.  They are made once, so that a plan
-        sent twice carries the same bytes.
+      ids: Makers of ids.
       noop_queue: Where a NoopWorker goes.
       inherited: Keys handed on by the step before (trace, tenant).
       tags: Added to each job's ``tags``.
@@ -117,8 +105,7 @@ class Source:
     run_id: str | None
     now: float
     options: Callable[[Wire], Mapping[str, Any]]
-    new_jid: Callable[[], str]
-    new_barrier: Callable[[], str]
+    ids: Ids
     noop_queue: str = "default"
     inherited: Mapping[str, Any] = {}
     tags: tuple[str, ...] = ()
@@ -128,16 +115,15 @@ class Source:
     references: References | None = None
 
 
-def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: bool = True) -> Plan:
+def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
     """Work out what starting ``node`` writes.
 
     Parameters:
       node: The tree in wire form (checked by ``wire.nodes.validate``).
       stack: The callbacks that are due when the node completes.
-      delays: False where the caller knows that no tree here holds a delay or
-        an ``at``, which saves looking for them.
+      ttl: Seconds that barriers must live (``wire.lifetimes``).
     """
-    build = _Build(source, barrier_ttl(node, stack, source.now) if delays else RETRY_HORIZON)
+    build = _Build(source, ttl)
     completes = build.start(node, stack, 0.0)
     made = build.barriers.items()
     return Plan(
@@ -150,30 +136,24 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, *, delays: boo
     )
 
 
-def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | None = None) -> int:
-    """How many seconds barriers must live: all delays ahead, and the retries of a job.
+@attrs.define
+class _DerivedIds:
+    """Makers of ids that are the same each time for the same name."""
 
-    Parameters:
-      now: Epoch seconds; the clock's unless given.
-    """
-    now = time.time() if now is None else now
-    ahead = delay_ahead(stack, now)
-    if node is not None:
-        ahead += total_delay(node) + wait_until(latest_start(node), now)
-    return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))
+    name: str
+    _jids: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
+    _barriers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
+
+    def new_jid(self) -> str:
+        return hashlib.sha256(f"{self.name}:job:{next(self._jids)}".encode()).hexdigest()[:24]
+
+    def new_barrier(self) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name}:barrier:{next(self._barriers)}"))
 
 
 def derived(name: str) -> Ids:
-    """Makers of jids and barrier ids, the same each time for the same name."""
-    jids, ids = itertools.count(), itertools.count()
-
-    def new_jid() -> str:
-        return hashlib.sha256(f"{name}:job:{next(jids)}".encode()).hexdigest()[:24]
-
-    def new_barrier() -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}:barrier:{next(ids)}"))
-
-    return new_jid, new_barrier
+    """Makers of ids, the same each time for the same name."""
+    return _DerivedIds(name)
 
 
 class _Build:
@@ -233,7 +213,7 @@ class _Build:
         first, rest = children[0], children[1:]
         if not rest:
             return [] if self.start(first, stack, delay) else None
-        barrier = self.source.new_barrier()
+        barrier = self.source.ids.new_barrier()
         self.barriers[barrier] = (1, -1)
         remaining = Callback(barrier, _rest(rest), False)
         if not self.start(first, (*stack, remaining), delay):
@@ -242,7 +222,7 @@ class _Build:
         return rest
 
     def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
-        barrier = self.source.new_barrier()
+        barrier = self.source.ids.new_barrier()
         self.barriers[barrier] = (len(children), -1)
         below = (*stack, Callback(barrier, None, True))
         left = sum(not self.start(child, below, delay) for child in children)
@@ -265,7 +245,7 @@ class _Build:
             fields[source.dialect.callbacks_key] = self.callbacks(stack, fields)
         # A step made from a message has that message's id, whoever pushes it.
         if type(fields.get("jid")) is not str or not fields["jid"]:
-            fields["jid"] = source.new_jid()
+            fields["jid"] = source.ids.new_jid()
         fields["created_at"] = source.now
         if delay:
             at = source.now + delay / 1000
@@ -308,6 +288,3 @@ def _rest(children: list[Wire]) -> Wire:
     if len(children) == 1 and children[0]["__type__"] == "reference":
         return children[0]
     return {"__type__": "chain", "children": children}
-
-
-__all__ = ["NewBarrier", "Plan", "Source", "barrier_ttl", "completes_at_once", "plan"]

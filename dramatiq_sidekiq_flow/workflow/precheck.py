@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dramatiq.logging import get_logger
 
+from ..broker import SidekiqBroker
 from ..broker.fleet import Fleet, FleetView
 from ..errors import QueueShared
 from ..store.connection import LOST
@@ -21,24 +22,31 @@ from ..wire.dialect import NOOP_CLASSES
 from ..wire.near_names import hint
 from ..wire.nodes import Wire, is_ruby_constant, jobs
 from ..wire.payload import DEFAULTS
-
-if TYPE_CHECKING:
-    from .completion import Completion
+from .job_options import JobOptions
 
 #: Classes, queues and pairs of them that are remembered as looked at.
 _MOST_SEEN = 10_000
 
 
 class Precheck:
-    """Looks at the trees of one broker's workflows."""
+    """Checks the trees of one broker's workflows before they start.
 
-    def __init__(self, completion: Completion) -> None:
+    Parameters:
+      derives_ids: Steps of this broker's actors travel on another broker.
+    """
+
+    def __init__(
+        self, *, broker: SidekiqBroker, job_options: JobOptions, registry: Registry, derives_ids: bool
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.completion = completion
-        self.fleet = FleetView(completion.broker.connection)
-        # A copy of its own: in the other one a name that was looked for in vain is not looked for again, though it
-        # is published before its step is due.
-        self._registry = Registry(completion.broker.connection)
+        self.broker = broker
+        self.job_options = job_options
+        self.registry = registry
+        self.derives_ids = derives_ids
+        self.fleet = FleetView(broker.connection)
+        # A copy of its own: the other one remembers a name that it did not find, though it may be published
+        # before its step is due.
+        self._registry = Registry(broker.connection)
         self._seen: set[Any] = set()
         self._names: set[str] = set()
         self._queues: set[Any] = set()
@@ -60,7 +68,7 @@ class Precheck:
             self._seen.add((name, queue))
             if name not in self._names:
                 self._names.add(name)
-                if name not in self.completion.broker.actors and name not in NOOP_CLASSES:
+                if name not in self.broker.actors and name not in NOOP_CLASSES:
                     self._look_for_class(name)
             self._look_for_queue(name, queue)
 
@@ -74,7 +82,7 @@ class Precheck:
         """
         if not _has_empty(wire):
             return "default"
-        broker = self.completion.broker
+        broker = self.broker
         fleet = self.fleet.look()
         names = [(name, queue) for name, queue, carried in map(_facts, jobs(wire)) if carried or name in broker.actors]
         steps = [queue or {**DEFAULTS, **(self._options(name) or {})}["queue"] for name, queue in names]
@@ -92,15 +100,14 @@ class Precheck:
         Raises:
           redis.ConnectionError, redis.TimeoutError: where the registry is needed and Redis cannot be asked.
         """
-        completion = self.completion
         name, queue, _ = _facts(job)
-        queue = queue or completion.options(name)["queue"]
+        queue = queue or self.job_options.with_defaults(name)["queue"]
         fleet = self.fleet.look()
         if queue in fleet.ruby:
             return False
         if name in NOOP_CLASSES:
-            return queue in fleet.python or queue in completion.broker.get_declared_queues()
-        return name in completion.broker.actors or completion.registry.is_python(name)
+            return queue in fleet.python or queue in self.broker.get_declared_queues()
+        return name in self.broker.actors or self.registry.is_python(name)
 
     def _refuse_shared(self, name: str, queue: Any) -> None:
         fleet = self.fleet.look()
@@ -108,11 +115,10 @@ class Precheck:
             raise _shared(f"The step {name}", queue, fleet)
 
     def _look_for_class(self, name: str) -> None:
-        completion = self.completion
         if self._options(name) is not None:
             return
-        published = {*completion.registry.names(), *self._registry.names()}
-        here = {*completion.broker.actors, *completion.classes, *ruby.names()} - NOOP_CLASSES
+        published = {*self.registry.names(), *self._registry.names()}
+        here = {*self.broker.actors, *self.job_options.classes, *ruby.names()} - NOOP_CLASSES
         nearest = hint(name, {*published, *here})
         if nearest:
             self.logger.warning("No class or actor is known by the name %s.%s", name, nearest)
@@ -131,17 +137,16 @@ class Precheck:
             )
 
     def _options(self, name: str) -> Mapping[str, Any] | None:
-        """As ``Completion.known``; None also where Redis cannot be asked."""
-        said = self.completion.said_here(name)
+        """As ``JobOptions.find``; None also if Redis cannot be asked."""
+        declared = self.job_options.declared_here(name)
         entry = None
-        if said is None or "queue" not in said:
+        if declared is None or "queue" not in declared:
             with contextlib.suppress(*LOST):
-                entry = self.completion.registry.filed(name) or self._registry.find(name)
-        return said if entry is None else {**entry.options, **(said or {})}
+                entry = self.registry.filed(name) or self._registry.find(name)
+        return declared if entry is None else {**entry.options, **(declared or {})}
 
     def _look_for_queue(self, name: str, queue: Any) -> None:
-        completion = self.completion
-        if completion.derives_ids and name in completion.broker.actors:
+        if self.derives_ids and name in self.broker.actors:
             return  # its queue is another broker's
         queue = queue or {**DEFAULTS, **(self._options(name) or {})}["queue"]
         if queue in self._queues:

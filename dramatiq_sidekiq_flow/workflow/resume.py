@@ -7,15 +7,17 @@ import time
 import dramatiq
 from dramatiq.errors import ConnectionClosed
 
-from ..errors import FlowError, InvalidOptions, NothingToRelease, WrongType
+from ..errors import FlowError, InvalidOptions, NothingToRelease
 from ..store import keys, runs, sets
 from ..store.connection import LOST
+from ..store.runs import LostBarrier
 from ..wire import codec
+from ..wire.barrier import NewBarrier
+from ..wire.lifetimes import stack_ttl
 from ..wire.payload import DEFAULTS, Payload
-from . import own_barriers
-from .completion import Completion
-from .plan import NewBarrier, barrier_ttl
-from .workflow import completion_of
+from . import custom_barriers
+from .engine import Engine
+from .engine_lookup import engine_of
 
 
 def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) -> str:
@@ -43,43 +45,40 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
     """
     if type(members) is not int or members < 1:
         raise InvalidOptions(f"members must be 1 or more, not {members!r}.", members)
-    completion = completion_of(broker)
-    name, raw = _find(completion, jid)
-    payload = Payload.decode(raw, completion.retrieve)
+    engine = engine_of(broker)
+    name, raw = _find(engine, jid)
+    payload = Payload.decode(raw, engine.stacks.retrieve)
     if not payload.stack or payload.run_id is None:
         raise NothingToRelease(f"Nothing follows the job {jid}: delete it, or retry it.", jid)
-    ttl = barrier_ttl(None, payload.stack)
+    ttl = stack_ttl(payload)
     barriers = _barriers(payload, members)
     queue = payload.fields.get("queue")
     queue = queue if type(queue) is str and queue else str(DEFAULTS["queue"])
     try:
-        if completion.barriers is not None:
-            made = tuple(NewBarrier(barrier, value, -1, ttl) for barrier, value in barriers)
-            own_barriers.create(completion.barriers, made)
+        if engine.settings.barriers is not None:
+            made = tuple(NewBarrier(entry.barrier, entry.value, -1, ttl) for entry in barriers)
+            custom_barriers.create(engine.settings.barriers, made)
             barriers = []
-        reply = runs.resume(
-            completion.broker.connection,
+        replace = runs.resume(
             name,
             raw,
             queue=queue,
-            payload=codec.encode(_in_its_place(completion, payload, queue)),
+            payload=codec.encode(_in_its_place(engine, payload, queue)),
             barriers=barriers,
             ttl=ttl,
         )
+        was_there = replace.run(engine.broker.connection)
     except LOST as e:
         raise ConnectionClosed(e) from None
-    if reply[0] == b"TYPE":
-        key = reply[1].decode()
-        raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
-    if reply[0] == b"GONE":
+    if not was_there:
         raise NothingToRelease(f"The job {jid} has just left {name!r}: it was retried, deleted or released.", jid)
     return payload.run_id
 
 
-def _find(completion: Completion, jid: str) -> tuple[str, bytes]:
+def _find(engine: Engine, jid: str) -> tuple[str, bytes]:
     for name in (keys.DEAD, keys.RETRY):
         try:
-            found = sets.members(completion.broker.connection, name)
+            found = sets.members(engine.broker.connection, name)
         except LOST as e:
             raise ConnectionClosed(e) from None
         for member, _ in found:
@@ -91,23 +90,23 @@ def _find(completion: Completion, jid: str) -> tuple[str, bytes]:
     raise NothingToRelease(f"There is not a job {jid} in 'dead' or 'retry'.", jid)
 
 
-def _barriers(payload: Payload, members: int) -> list[tuple[str, int]]:
+def _barriers(payload: Payload, members: int) -> list[LostBarrier]:
     """Each barrier of the stack from the top, and its value where it is made anew."""
     found = []
     for callback in reversed(payload.stack):
         of_group = callback.remaining is None
-        found.append((callback.barrier, members if of_group else 1))
+        found.append(LostBarrier(callback.barrier, members if of_group else 1))
         if of_group:
             # Only the innermost group is the one that the job is a member of.
             members = 1
     return found
 
 
-def _in_its_place(completion: Completion, payload: Payload, queue: str) -> dict[str, object]:
+def _in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, object]:
     """A job that does nothing, with what follows the step, its context and its jid."""
     dialect, now = payload.dialect, time.time()
     return {
-        **payload.inherited(completion.broker.inherit),
+        **payload.inherited(engine.broker.inherit),
         "class": dialect.noop_class,
         "args": [],
         "jid": payload.jid,
@@ -118,6 +117,3 @@ def _in_its_place(completion: Completion, payload: Payload, queue: str) -> dict[
         "created_at": now,
         "enqueued_at": now,
     }
-
-
-__all__ = ["restart_remaining"]

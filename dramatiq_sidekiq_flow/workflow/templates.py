@@ -22,7 +22,7 @@ import dramatiq
 from ..errors import FlowError, InvalidInput, InvalidTemplate, InvalidWorkflow, UnknownTemplate
 from ..typed.schema import Schema
 from ..wire import codec
-from . import defaults as files
+from . import template_defaults as files
 from .workflow import Workflow
 
 #: Gives a node, a Dramatiq message or a Workflow.  Its one parameter, which it

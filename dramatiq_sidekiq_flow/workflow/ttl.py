@@ -1,27 +1,25 @@
-"""How long what a run needs in Redis lives on: its barriers, and its memory.
+"""Extends the lifetimes of a run's barriers and memory.
 
-Each transition of a run keeps both alive by itself, for all delays ahead and
-Sidekiq's retry horizon.  :func:`extend_ttl` is for who knows that more is
-needed: a job that runs for weeks, a memory that is read long after the end.
+Each transition of a run does so by itself, for all delays ahead and Sidekiq's
+retry horizon.  :func:`extend_ttl` is for runs that need more: a job that runs
+for weeks, a memory that is read long after the end.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+import attrs
 from dramatiq.errors import ConnectionClosed
 
 from ..context import find_current_run
 from ..errors import InvalidOptions
-from ..store import runs, sets
-from ..store.chains import stored_keys
+from ..store import runs
 from ..store.connection import LOST
-from ..wire.payload import MAX_TTL, Payload
-from .plan import barrier_ttl
-
-if TYPE_CHECKING:
-    from .completion import Completion
+from ..store.needs import Needs
+from ..wire.lifetimes import DEAD_TIMEOUT, MAX_TTL
+from ..wire.payload import Payload
+from .engine import Engine
 
 
 def extend_ttl(ttl: int | timedelta | None = None) -> bool:
@@ -63,36 +61,29 @@ def extend_ttl(ttl: int | timedelta | None = None) -> bool:
     return True
 
 
-def keep(completion: Completion, payload: Payload, seconds: int | None) -> None:
+def extend(engine: Engine, payload: Payload, seconds: int | None) -> None:
     """Extend what a job's run needs, by ``seconds`` or the rule."""
-    _, least = completion.memory_of(payload)
-    ttl = max(barrier_ttl(None, payload.stack), least) if seconds is None else seconds
-    _extend(completion, payload, ttl, outlive=seconds is not None)
+    needs = engine.needs(payload)
+    if seconds is not None:
+        needs = attrs.evolve(needs, ttl=seconds)
+    _extend(engine, payload, needs, outlive=seconds is not None)
 
 
-def keep_dead(completion: Completion, job: Payload) -> None:
+def extend_dead(engine: Engine, job: Payload) -> None:
     """Extend what a dead job's run needs: it may be retried for as long as ``dead`` keeps it.
 
     Parameters:
       job: As it was read without its callback stack.
     """
-    payload = Payload.decode(job.raw, completion.retrieve)
+    payload = Payload.decode(job.raw, engine.stacks.retrieve)
     if payload.stack:
-        _, least = completion.memory_of(payload)
-        ttl = min(barrier_ttl(None, payload.stack) + sets.DEAD_TIMEOUT, MAX_TTL)
-        _extend(completion, payload, max(ttl, least))
+        _extend(engine, payload, engine.needs(payload, waits=DEAD_TIMEOUT))
 
 
-def _extend(completion: Completion, payload: Payload, ttl: int, *, outlive: bool = False) -> None:
-    completion.keep(payload.stack, ttl)
+def _extend(engine: Engine, payload: Payload, needs: Needs, *, outlive: bool = False) -> None:
+    engine.extend_custom_barriers(payload, needs.ttl)
+    memory = engine.outputs.memory_key(payload).key
     try:
-        runs.extend(
-            completion.broker.connection,
-            [callback.barrier for callback in payload.stack],
-            completion.memory_of(payload)[0],
-            also=stored_keys(callback.remaining for callback in payload.stack),
-            ttl=ttl,
-            outlive=outlive,
-        )
+        runs.extend(engine.broker.connection, needs.keys, memory, ttl=needs.ttl, outlive=outlive)
     except LOST as e:
         raise ConnectionClosed(e) from None

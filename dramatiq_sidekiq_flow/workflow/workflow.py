@@ -9,20 +9,17 @@ from typing import Any
 
 import dramatiq
 
-from ..broker import SidekiqBroker
 from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
-from ..errors import ConfigurationError, InvalidWorkflow, WrongType
-from ..store import runs
-from ..store.memory import RedisHashMemory
-from ..store.replication import Unconfirmed
+from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS
-from .completion import Completion
-from .inline import warn_of_weight
+from .collisions import warn_of_collisions
+from .engine_lookup import engine_of
 from .outline import outline
-from .plan import barrier_ttl, derived
+from .payload_size import warn_of_size
+from .start import start
 
 #: Attribute of a message: the run that its id is known to.
 _RUN = "sidekiq_run"
@@ -67,7 +64,7 @@ class Workflow:
         self.node = node
         self.seed = seed
         self.broker = broker or global_broker()
-        self.completion = completion_of(self.broker)
+        self.engine = engine_of(self.broker)
         self.wire = self._dump(node)
         #: The run that a call has perhaps started, since it raised.
         self._raised: str | None = None
@@ -93,7 +90,7 @@ class Workflow:
           NotReplicated: if the run has started, and too few replicas have it
             (``SidekiqBroker(replication=...)``).  Calling again waits again.
         """
-        return self.start(run_id, self.seed if self.completion.memory is not None else None)
+        return self.start(run_id, self.seed if self.engine.memory is not None else None)
 
     def start(self, run_id: str | None = None, seed: Mapping[str, Any] | None = None) -> str:
         """As :meth:`run`, with values in the run's memory before the first job exists."""
@@ -107,64 +104,18 @@ class Workflow:
             raise
 
     def _start(self, run_id: str, seed: Mapping[str, Any] | None, *, named: bool) -> str:
-        completion = self.completion
-        completion.broker.check_encoder()
-        wire = self.wire
-        if not named:
-            wire = self._of_run(wire, run_id)
-        elif completion.derives_ids:
-            wire = _without(wire, self._message_ids())
+        engine = self.engine
+        engine.broker.check_encoder()
+        if named and engine.transport.derives_ids:
+            wire = _without(self.wire, self._message_ids())
         else:
-            wire = self._of_run(wire, run_id)
-        completion.check_queues(wire)
-        fields: dict[str, bytes] = {}
-        memory = ("", 0)
-        if seed:
-            if completion.memory is None:
-                raise ConfigurationError("There is no memory to seed: use WorkflowMiddleware(memory=...).", seed)
-            if isinstance(completion.memory, RedisHashMemory):
-                fields = completion.memory.encode(seed)
-                memory = (completion.memory.key(run_id), completion.memory.ttl_seconds)
-            else:
-                completion.memory.write(run_id, seed)
-        # Barriers of the application's own are not made in the same step: made
-        # again for the same run, they must be the same ones.
-        ids = None if completion.barriers is None else derived(run_id)
-        hooks = completion.hooks()
-        queue = completion.noop_queue(wire)
-        planned = completion.plan(wire, (), completion.source(run_id, ids=ids, queue=queue, hooks=hooks))
-        ttl = barrier_ttl(wire, ())
-        if not planned.completes:
-            memory = (memory[0], max(memory[1], ttl))
-        while True:
-            writes = completion.writes(planned)
-            unconfirmed: Unconfirmed | None = None
-            try:
-                reply = runs.start(
-                    completion.broker.connection,
-                    run_id,
-                    writes,
-                    ttl=ttl,
-                    memory=memory,
-                    fields=fields,
-                )
-            except Unconfirmed as e:
-                # Started all the same: said when all else is done.
-                reply, unconfirmed = e.reply, e
-            if reply[0] == b"TYPE":
-                key = reply[1].decode()
-                raise WrongType(f"The Redis key {key!r} holds another type than a workflow needs there.", key)
-            if reply[0] != b"STAGE":
-                before = reply[0] == b"STARTED"
-                completion.pour(writes)
-                completion.started(run_id, planned, before=before)
-                if hooks is not None and not before:
-                    hooks.after()
-                for message in self._messages():
-                    message.__dict__.setdefault(_RUN, run_id)
-                if unconfirmed is not None:
-                    raise unconfirmed.of_run(run_id)
-                return run_id
+            wire = self._of_run(self.wire, run_id)
+        unconfirmed = start(engine, run_id, wire, seed)
+        for message in self._messages():
+            message.__dict__.setdefault(_RUN, run_id)
+        if unconfirmed is not None:
+            raise unconfirmed
+        return run_id
 
     def _messages(self) -> Iterator[Any]:
         return (step for step in self.walk() if isinstance(step, dramatiq.Message))
@@ -192,7 +143,7 @@ class Workflow:
             if isinstance(value, Job):
                 wire = dump_job(value)
                 # Without a Ruby name it is another Python program's actor.
-                here = self.completion.broker.options_of(value.job_class) is not None
+                here = self.engine.broker.options_of(value.job_class) is not None
                 if is_ruby_constant(value.job_class) and not here:
                     unknown.append(value)
                 else:
@@ -207,22 +158,23 @@ class Workflow:
         wire = dump(node, leaf)
         validate(wire)
         self._give_own_ids(wire)
-        self.completion.warn_of_collisions(wire)
-        if self.completion.inline:
-            warn_of_weight(wire, len(named) + len(unknown), self._is_python if self.completion.refers else None)
+        warn_of_collisions(self.engine, wire)
+        if self.engine.stacks.inline:
+            python = self._is_python if self.engine.stacks.refers_large else None
+            warn_of_size(wire, len(named) + len(unknown), python)
         if unknown:
             # Ruby takes part, and looks up each class that it advances onto.
             for step in named:
                 if not is_ruby_constant(step["class"]):
-                    options = self.completion.options(step["class"])
-                    carried = carry({**options, **step}, self.completion.dialect.noop_class)
+                    options = self.engine.job_options.with_defaults(step["class"])
+                    carried = carry({**options, **step}, self.engine.settings.dialect.noop_class)
                     step.clear()
                     step.update(carried)
         return wire
 
     def _is_python(self, job: Mapping[str, Any]) -> bool:
         """Whether an actor of this broker takes a job."""
-        return job["class"] in self.completion.broker.actors
+        return job["class"] in self.engine.broker.actors
 
     def _give_own_ids(self, wire: Wire) -> None:
         """A job that stands in the tree twice is two jobs: the second one gets an id when it is pushed."""
@@ -231,7 +183,7 @@ class Workflow:
             jid = job.get("jid")
             if jid in seen:
                 del job["jid"]
-                self.completion.logger.warning(
+                self.engine.logger.warning(
                     "%s stands in this workflow twice, as the same message %s: the second one gets a new id, which "
                     "nobody knows for results, abort and cancel. Call .message(...) for each step.",
                     job["class"],
@@ -251,7 +203,7 @@ class Workflow:
         if job is not None and job.jid == message.message_id:
             raise enqueued_itself(message)
         codec.check(message.args, "args")
-        of_actor = self.completion.broker.options_of(message.actor_name) or DEFAULTS
+        of_actor = self.engine.broker.options_of(message.actor_name) or DEFAULTS
         return {
             "__type__": "job",
             "class": message.actor_name,
@@ -289,33 +241,3 @@ def global_broker() -> dramatiq.Broker:
             "or pass Workflow(..., broker=broker)."
         )
     return dramatiq.get_broker()
-
-
-def completion_of(broker: dramatiq.Broker) -> Completion:
-    """What advances the runs of a broker.
-
-    Raises:
-      ConfigurationError: for a broker that has no WorkflowMiddleware, or one that lacks the Sidekiq Redis.
-    """
-    if isinstance(broker, SidekiqBroker):
-        if isinstance(broker.completion, Completion):
-            return broker.completion
-    else:
-        for middleware in broker.middleware:
-            # Its WorkflowMiddleware, which stands above this module.
-            serve = getattr(middleware, "completion_of", None)
-            if serve is not None:
-                completion: Completion = serve(broker)
-                return completion
-    if isinstance(broker, SidekiqBroker):
-        cure = "broker.add_middleware(WorkflowMiddleware())."
-    else:
-        cure = (
-            "if it was made by Dramatiq, dramatiq.set_broker(broker) with a SidekiqBroker was not called before the "
-            "actors were declared. To run workflows on it: "
-            'broker.add_middleware(WorkflowMiddleware(url="redis://...")), with the url of the Sidekiq Redis.'
-        )
-    raise ConfigurationError(f"The {type(broker).__name__} has no WorkflowMiddleware: {cure}", broker)
-
-
-__all__ = ["InvalidWorkflow", "Workflow", "completion_of"]

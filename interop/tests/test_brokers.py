@@ -20,7 +20,7 @@ def local(site: Site) -> Iterator[RedisBroker]:
     middleware = WorkflowMiddleware(memory=RedisHashMemory(), url=site.url)
     broker.add_middleware(middleware)
     yield broker
-    middleware.completion_of(broker).broker.close()
+    middleware.close()
 
 
 def test_a_workflow_goes_from_sidekiq_to_redis_broker_and_back(site: Site, local: RedisBroker) -> None:

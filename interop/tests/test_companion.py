@@ -17,7 +17,6 @@ from processes import ROOT, RUN, Site, Worker, ruby_environment
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
-from dramatiq_sidekiq_flow.workflow.completion import Completion
 from interop.soak.__main__ import main as soak
 
 COMPANION = {
@@ -203,7 +202,7 @@ def test_a_dead_processes_fan_out_is_poured(
     companion: Site, broker: SidekiqBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process died between its commit and the first part."""
-    monkeypatch.setattr(Completion, "pour", lambda self, writes: None)
+    monkeypatch.setattr("dramatiq_sidekiq_flow.workflow.start.pour", lambda connection, writes: None)
     Workflow(Group(*(Job("Py::Many", n, queue="poured") for n in range(2500))), broker).run()
     companion.eventually(lambda: companion.client.llen("queue:poured") == 2500, "2500 jobs")
     assert [json.loads(j)["args"][0] for j in companion.client.lrange("queue:poured", 0, -1)][::-1] == list(range(2500))

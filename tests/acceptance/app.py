@@ -21,6 +21,7 @@ import redis
 
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.store import scripts
+from dramatiq_sidekiq_flow.store.outcomes import Done, Operation
 
 URL = os.environ["REDIS_URL"]
 KILL_AT = os.environ.get("KILL_AT")
@@ -49,16 +50,16 @@ dramatiq.set_broker(broker)
 run = broker.commit.run
 
 
-def run_and_die(command: Any) -> Any:
+def run_and_die(operation: Operation[Any]) -> Any:
     """The group commit, with an end before or after the advance."""
-    advances = command[1] == scripts.ADVANCE.sha
+    advances = operation.command[1] == scripts.ADVANCE.sha
     if advances:
         die("before_advance", getattr(doing, "step", None))
-    reply = run(command)
-    # The last of a group is first told PLAN: nothing is written by then.
-    if advances and reply[0] == b"DONE":
+    outcome = run(operation)
+    # The last of a group is first told to send its plan: nothing is written by then.
+    if advances and isinstance(outcome, Done):
         die("after_advance", getattr(doing, "step", None))
-    return reply
+    return outcome
 
 
 broker.commit.run = run_and_die  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq_sidekiq_flow import Chain, Group, Job, Replication, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker.events import Event, Unreplicated
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow, NotReplicated
-from dramatiq_sidekiq_flow.workflow.workflow import completion_of
+from dramatiq_sidekiq_flow.workflow import engine_of
 
 from ..running import eventually, in_flight, members, working
 from .replicas import Pair, pair
@@ -225,7 +225,7 @@ def test_a_run_that_no_replica_has_in_time_goes_on_and_may_be_started_again(stop
     broker.close()
     broker = broker_of(stopped, BOTH)
     actor_of(broker)
-    workflow.completion = completion_of(broker)
+    workflow.engine = engine_of(broker)
     assert workflow.run("mine") == "mine"
     assert len(members(stopped.replica.client, "python")) == 1
     broker.close()

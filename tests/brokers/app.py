@@ -20,6 +20,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from dramatiq_sidekiq_flow import RedisHashMemory, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.store import scripts
+from dramatiq_sidekiq_flow.store.outcomes import Done, Fires, Operation
 
 URL = os.environ["REDIS_URL"]
 client = redis.Redis.from_url(URL)
@@ -58,19 +59,19 @@ broker.add_middleware(middleware)
 broker.add_middleware(Places())
 dramatiq.set_broker(broker)
 
-commit = middleware.completion_of(broker).broker.commit
+commit = middleware.engine_of(broker).broker.commit
 run = commit.run
 
 
-def run_and_die(command: Any) -> Any:
-    counts = command[1] == scripts.COUNT.sha
+def run_and_die(operation: Operation[Any]) -> Any:
+    counts = operation.command[1] == scripts.COUNT.sha
     if counts:
         die("before_count")
-    reply = run(command)
-    # The last of a group is first told PLAN: nothing is written by then.
-    if counts and reply[0] in (b"FIRE", b"DONE"):
+    outcome = run(operation)
+    # The last of a group is first told to send its plan: nothing is written by then.
+    if counts and isinstance(outcome, (Done, Fires)):
         die("after_count")
-    return reply
+    return outcome
 
 
 commit.run = run_and_die  # type: ignore[method-assign]

@@ -82,8 +82,7 @@ class App:
             self.client.lpush(f"queue:{job['queue']}", json.dumps(job))
 
     def close(self) -> None:
-        if self.middleware._relay is not None:
-            self.middleware._relay.broker.close()
+        self.middleware.close()
         self.broker.close()
         self.client.close()
 

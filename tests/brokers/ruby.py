@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-import uuid
 from typing import Any
 
 import redis
 
-from dramatiq_sidekiq_flow.broker.message import new_jid
+from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, Payload
+from dramatiq_sidekiq_flow.workflow.engine import RANDOM_IDS
 from dramatiq_sidekiq_flow.workflow.plan import Source, plan
 
 
@@ -72,10 +72,9 @@ class FakeRuby:
             run_id=run_id,
             now=time.time(),
             options=lambda wire: {**DEFAULTS, **self.classes.get(wire["class"], {})},
-            new_jid=new_jid,
-            new_barrier=lambda: str(uuid.uuid4()),
+            ids=RANDOM_IDS,
         )
-        planned = plan(node, stack, source)
+        planned = plan(node, stack, source, barrier_ttl(node, stack))
         for barrier in planned.barriers:
             self.client.set(barrier.id, barrier.value, ex=barrier.ttl)
             self.client.set(f"{barrier.id}_ran", barrier.ran, ex=barrier.ttl)

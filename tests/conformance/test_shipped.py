@@ -12,13 +12,13 @@ from dramatiq_sidekiq_flow import (
     RedisCallbackStorage,
     RedisHashMemory,
 )
-from dramatiq_sidekiq_flow.errors import BarrierExpired
 from dramatiq_sidekiq_flow.store import keys, runs
 from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.store.connection import Connection, connect
+from dramatiq_sidekiq_flow.store.outcomes import Done, NeedsPlan
 from dramatiq_sidekiq_flow.store.runs import Walk
 from dramatiq_sidekiq_flow.testing import BarrierConformance, CallbackStorageConformance, MemoryConformance
-from dramatiq_sidekiq_flow.workflow.plan import NewBarrier
+from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 
 class OnRedis:
@@ -47,23 +47,21 @@ class AtomicBarrier:
     def create(self, barrier_id: str, parties: int, ttl: int) -> None:
         # A run is started once, and its marker holds its barriers back with all the rest.
         made = runs.writes(self.connection, (NewBarrier(barrier_id, parties, -1, ttl // 1000),), {}, ())
-        runs.start(self.connection, barrier_id, made, ttl=ttl // 1000)
+        runs.start(barrier_id, made, ttl=ttl // 1000).run(self.connection)
 
     def wait(self, barrier_id: str, unit: str) -> bool:
         member, receipt = "host:1:nonce:python", secrets.token_hex(8)
         self.connection.call("HSET", keys.in_flight(member), receipt, b"a job")
         walk = [Walk(barrier_id, "f")]
-        reply = self.connection.call(*runs.advance(member, receipt, unit, walk, ttl=60))
-        if reply[0] == b"EXPIRED":
-            raise BarrierExpired("It is not there.", barrier_id)
-        if reply[0] == b"DONE":
+        outcome = runs.advance(member, receipt, unit, walk, ttl=60).run(self.connection)
+        if outcome == Done():
             return False
-        assert reply == [b"PLAN", 1]
+        assert outcome == NeedsPlan(1)
         # Told which callback fires, it sends that plan. Another one may have come first.
         following = f"{barrier_id} {receipt}".encode()
         plan = runs.writes(self.connection, (), {"following": (following,)}, ())
-        command = runs.advance(member, receipt, unit, walk, ttl=60, planned=1, plan=plan)
-        assert self.connection.call(*command) == [b"DONE"]
+        advance = runs.advance(member, receipt, unit, walk, ttl=60, planned=1, plan=plan)
+        assert advance.run(self.connection) == Done()
         return following in self.connection.call("LRANGE", keys.queue("following"), 0, -1)
 
     def extend(self, barrier_id: str, ttl: int) -> None:

@@ -24,9 +24,9 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.errors import CallbacksMissing, ConfigurationError
 from dramatiq_sidekiq_flow.store.chains import NewChain, StoredChains
-from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
+from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON
 from dramatiq_sidekiq_flow.wire.references import refer
-from dramatiq_sidekiq_flow.workflow import inline
+from dramatiq_sidekiq_flow.workflow import payload_size
 
 from ..running import advance, chains, eventually, in_flight, members, working
 
@@ -407,7 +407,7 @@ def test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was(
 def test_a_long_chain_in_the_payloads_is_warned_of(
     redis_url: str, log: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    inline._warned.clear()
+    payload_size._warned.clear()
     broker = make(redis_url)
     step = declare(broker, log)
     with caplog.at_level(logging.WARNING, "dramatiq_sidekiq_flow"):
@@ -419,7 +419,7 @@ def test_a_long_chain_in_the_payloads_is_warned_of(
     (record,) = caplog.records
     assert "callback_storage=RedisCallbackStorage()" in record.getMessage()
     caplog.clear()
-    inline._warned.clear()
+    payload_size._warned.clear()
     broker.close()
     other = make(redis_url, RedisCallbackStorage())
     other_step = declare(other, log)
@@ -441,6 +441,6 @@ def test_the_warning_says_what_the_payloads_really_carry(broker: SidekiqBroker, 
         stack = json.loads(jobs[0]).get("workflow_completion_callbacks", [])
         carried += sum(len(json.dumps(tree, separators=(",", ":"))) for _, tree, _ in stack if tree)
         advance(plain)
-    assert 0.9 < inline.weight(workflow.wire) / carried < 1.1
+    assert 0.9 < payload_size.weight(workflow.wire) / carried < 1.1
     client.close()
     plain.close()

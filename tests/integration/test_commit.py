@@ -15,6 +15,9 @@ from dramatiq_sidekiq_flow.broker.commit import GroupCommit
 from dramatiq_sidekiq_flow.store import keys
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.faults import ServerUnavailable
+from dramatiq_sidekiq_flow.store.outcomes import Operation
+
+PING: Operation[Any] = Operation(("PING",), lambda reply: reply)
 
 
 def test_one_that_comes_during_a_round_trip_is_sent_after_it(client: redis.Redis) -> None:
@@ -33,7 +36,7 @@ def test_one_that_comes_during_a_round_trip_is_sent_after_it(client: redis.Redis
         return replies
 
     connection.send = slow  # type: ignore[method-assign]
-    assert commit.run(("PING",)) in (b"PONG", "PONG", True)
+    assert commit.run(PING) in (b"PONG", "PONG", True)
     assert client.hlen(keys.in_flight("me")) == 0
     connection.close()
 
@@ -67,6 +70,6 @@ def test_what_the_server_refuses_for_now_is_sent_again(client: redis.Redis, refu
 
 def test_a_refusal_is_not_an_answer(refusing: Any) -> None:
     with pytest.raises(ConnectionClosed, match="BUSY"):
-        refusing.run(("PING",))
+        refusing.run(PING)
     refusing.refused = False
-    assert refusing.run(("PING",)) in (b"PONG", "PONG", True)
+    assert refusing.run(PING) in (b"PONG", "PONG", True)

@@ -250,7 +250,7 @@ def test_async_actors_are_steps(broker: SidekiqBroker) -> None:
     with working(broker):
         eventually(lambda: log == ["a", "b"])
         broker.join("python", timeout=10_000)
-    memory = broker.completion.memory  # type: ignore[union-attr]
+    memory = broker.completion.engine.memory  # type: ignore[union-attr]
     assert memory.read(run_id) == {"a": "a", "b": "b"}
 
 

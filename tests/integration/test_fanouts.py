@@ -12,8 +12,9 @@ import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.store import fanouts, keys, runs, scripts, workers
-from dramatiq_sidekiq_flow.workflow.completion import Completion
-from dramatiq_sidekiq_flow.workflow.plan import NewBarrier
+from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.store.outcomes import Done
+from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 from ..running import eventually, members, working
 
@@ -60,7 +61,7 @@ def committed(broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.Mo
 
     def start(tree: Any) -> str:
         with monkeypatch.context() as patched:
-            patched.setattr(Completion, "pour", lambda self, writes: None)
+            patched.setattr("dramatiq_sidekiq_flow.workflow.start.pour", lambda connection, writes: None)
             Workflow(tree).run()
         ((fanout_id, _),) = client.zrange("swf:fanouts", 0, -1, withscores=True)
         return str(fanout_id.decode())
@@ -165,14 +166,14 @@ def test_run_again_without_an_id_is_the_run_that_the_call_that_raised_has_starte
 ) -> None:
     """The reply of the start was lost, twice."""
     workflow = Workflow(Chain(step.message("a"), step.message("b")))
-    original = runs.start
+    original = Connection.write
 
-    def deaf(*arguments: Any, **options: Any) -> Any:
-        original(*arguments, **options)
+    def deaf(self: Connection, *command: Any) -> Any:
+        original(self, *command)
         raise redis.ConnectionError("the reply is lost")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "start", deaf)
+        patched.setattr(Connection, "write", deaf)
         for _ in range(2):
             with pytest.raises(redis.ConnectionError):
                 workflow.run()
@@ -331,7 +332,7 @@ def test_a_full_redis_still_pours(broker: SidekiqBroker, client: redis.Redis, co
 def test_barriers_of_a_plan_are_staged_as_they_are(broker: SidekiqBroker, client: redis.Redis) -> None:
     made = [NewBarrier(f"b{n}", n, -1 if n else 0, 100 + n) for n in range(1001)]
     staged = runs.writes(broker.connection, made, {}, ())
-    assert runs.start(broker.connection, "r", staged, ttl=60) == [b"DONE"]
+    assert runs.start("r", staged, ttl=60).run(broker.connection) == Done()
     fanouts.pour(broker.connection, staged.fanout)
     assert client.mget("b0", "b0_ran", "b1000", "b1000_ran") == [b"0", b"0", b"1000", b"-1"]
     assert client.ttl("b1000") in (1099, 1100)

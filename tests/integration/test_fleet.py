@@ -171,7 +171,7 @@ def test_a_queue_that_no_process_consumes_is_warned_of(
     assert warnings_of(caplog) == []  # nothing is up yet
     process(client, "app-1:1:abc", "default")
     process(client, "app-2:1:abc", "python", language="python")
-    broker.completion._precheck.fleet.look(max_age=0)  # type: ignore[union-attr]
+    broker.completion.engine.precheck.fleet.look(max_age=0)  # type: ignore[union-attr]
     for _ in range(2):
         Workflow(step.message(), broker).run()
     (warning,) = warnings_of(caplog)

@@ -27,9 +27,9 @@ from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.chains import LARGE_STEP
 from dramatiq_sidekiq_flow.typed import registry
 from dramatiq_sidekiq_flow.wire import codec
-from dramatiq_sidekiq_flow.wire.payload import RELEASED_TTL, RETRY_HORIZON
-from dramatiq_sidekiq_flow.workflow import inline
-from dramatiq_sidekiq_flow.workflow.references import LARGE
+from dramatiq_sidekiq_flow.wire.lifetimes import RELEASED_TTL, RETRY_HORIZON
+from dramatiq_sidekiq_flow.workflow import payload_size
+from dramatiq_sidekiq_flow.workflow.stack_references import LARGE
 
 from ..running import advance, chains, eventually, in_flight, members, working
 from .test_pluggable import SetBarrier
@@ -146,7 +146,7 @@ def test_a_chain_that_cannot_be_released_does_not_fail_its_step(
     with caplog.at_level(logging.WARNING, "dramatiq_sidekiq_flow"), working(broker):
         eventually(lambda: not members(client, "python") and not in_flight(client))
     assert [record.getMessage() for record in caplog.records] == [
-        "A stored chain is not needed any longer, but expires late: no"
+        "A stored chain is no longer needed, but expires late: no"
     ]
     assert client.zcard("dead") == client.zcard("retry") == 0
 
@@ -274,14 +274,14 @@ def test_a_large_step_that_is_gone(broker: SidekiqBroker, client: redis.Redis, s
 def test_what_goes_by_reference_is_not_warned_of(
     broker: SidekiqBroker, step: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    inline._warned.clear()
+    payload_size._warned.clear()
     with caplog.at_level(logging.WARNING, "dramatiq_sidekiq_flow"):
         Workflow(Chain(step.message(0), Group(*map(step.message, range(20_000)))))
         Workflow(Chain(*map(step.message, range(20_000))))
         assert not caplog.records
         Workflow(Chain(*(ruby()(n) for n in range(110)), Group(*map(step.message, range(1000)))))
     assert "RedisCallbackStorage" in caplog.text
-    inline._warned.clear()
+    payload_size._warned.clear()
 
 
 def test_with_barriers_of_the_applications_own(redis_url: str, client: redis.Redis, log: list[Any]) -> None:

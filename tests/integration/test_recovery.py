@@ -637,10 +637,10 @@ def test_a_failure_sent_twice_is_one_failure(
 ) -> None:
     step.send("a")
     message = take(broker)
-    command = sets.fail(message.member, message.receipt, action, now=1e9, at=2e9, payload=b"{}")
-    assert broker.connection.call(*command) == [b"DONE"]
+    fail = sets.fail(message.member, message.receipt, action, now=1e9, at=2e9, payload=b"{}")
+    assert broker.connection.call(*fail.command) == [b"DONE"]
     client.delete(action)
-    assert broker.connection.call(*command) == [b"GONE"]
+    assert broker.connection.call(*fail.command) == [b"GONE"]
     assert not client.exists(action)
 
 

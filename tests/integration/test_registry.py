@@ -91,7 +91,7 @@ def test_a_class_known_nowhere_is_warned_of_once(
     with caplog.at_level(logging.WARNING):
         run_onto_ruby(broker)
         Workflow(Chain(Job("Reg::Thumbnail", 8)), broker=broker).run()
-    assert caplog.text.count("Nothing is known of Reg::Thumbnail") == 1
+    assert caplog.text.count("The class Reg::Thumbnail is unknown here") == 1
     assert len(members(client, "default")) == 2
 
 

@@ -10,13 +10,13 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow.errors import WrongType
-from dramatiq_sidekiq_flow.store import queues, relay, runs, scripts, sets, workers
+from dramatiq_sidekiq_flow.store import foreign_runs, queues, runs, scripts, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
-from dramatiq_sidekiq_flow.store.runs import Walk
-from dramatiq_sidekiq_flow.store.scripts import Command
+from dramatiq_sidekiq_flow.store.outcomes import Operation
+from dramatiq_sidekiq_flow.store.runs import MemoryKey, Output, Walk
 
 from .. import operations
-from ..operations import CHAIN, DAY, INNER, ITS, ME, MINE, NEW, OTHER, OUTER, TTL
+from ..operations import CHAIN, DAY, INNER, ITS, ME, MINE, NEW, OTHER, OUTER, TTL, reply_to
 
 #: A slow machine may need that long between a write and a look, in seconds.
 SLACK = 120
@@ -27,28 +27,28 @@ def _job(client: redis.Redis) -> None:
     client.hset(MINE, "a:1", "job")
 
 
-def advance(unit: str, walk: list[Walk], **options: Any) -> Command:
+def advance(unit: str, walk: list[Walk], **options: Any) -> Operation[Any]:
     """A step is done here."""
     return runs.advance(ME, "a:1", unit, walk, ttl=TTL, **options)
 
 
-def count(unit: str, walk: list[Walk], **options: Any) -> Command:
+def count(unit: str, walk: list[Walk], **options: Any) -> Operation[Any]:
     """A step is done on another broker."""
-    return relay.count(unit, walk, ttl=TTL, **options)
+    return foreign_runs.count(unit, walk, ttl=TTL, **options)
 
 
-def fail(unit: str, walk: list[Walk]) -> Command:
+def fail(unit: str, walk: list[Walk]) -> Operation[Any]:
     """A step has failed here."""
     barriers = [entry.barrier for entry in walk]
-    return sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", barriers=barriers, ttl=TTL)
+    return sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", needs=operations.needs_of(*barriers))
 
 
-def bury(unit: str, walk: list[Walk]) -> Command:
+def bury(unit: str, walk: list[Walk]) -> Operation[Any]:
     """A step has failed on another broker."""
-    return relay.bury(b"it", now=time.time(), barriers=[entry.barrier for entry in walk], ttl=TTL)
+    return foreign_runs.bury(b"it", now=time.time(), needs=operations.needs_of(*(entry.barrier for entry in walk)))
 
 
-Done = Callable[..., Command]
+Done = Callable[..., Operation[Any]]
 both = pytest.mark.parametrize("done", [advance, count], ids=lambda done: done.__name__)
 
 
@@ -64,12 +64,12 @@ def test_a_finished_inner_group_is_counted_once(connection: Connection, client: 
     """Its barrier expired and was made anew for a member that came late: the outer one has counted it."""
     operations.barriers(client, INNER)
     operations.barriers(client, OUTER, value=2)
-    assert connection.call(*done("late", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
+    assert reply_to(connection, done("late", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
     assert client.smembers(f"{OUTER}:u") == {INNER.encode()}
     client.delete(INNER, f"{INNER}_ran")
     operations.barriers(client, INNER)
     client.hset(MINE, "a:1", "job")
-    assert connection.call(*done("later", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
+    assert reply_to(connection, done("later", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
     assert client.get(OUTER) == b"1"
 
 
@@ -78,7 +78,7 @@ def test_a_finished_inner_group_is_counted_once(connection: Connection, client: 
 def test_a_barrier_below_one_releases(connection: Connection, client: redis.Redis, done: Done, value: int) -> None:
     """Plain Ruby counts a member that comes twice twice."""
     operations.barriers(client, INNER, value=value)
-    assert connection.call(*done("jid", [Walk(INNER, "f")])) == [b"PLAN", 1]
+    assert reply_to(connection, done("jid", [Walk(INNER, "f")])) == [b"PLAN", 1]
 
 
 @both
@@ -89,7 +89,7 @@ def test_what_does_not_propagate_stops_there(
     operations.barriers(client, INNER, OUTER)
     for _ in range(times):
         client.hset(MINE, "a:1", "job")
-        assert connection.call(*done("jid", [Walk(INNER, "s"), Walk(OUTER, "n")])) == [b"DONE"]
+        assert reply_to(connection, done("jid", [Walk(INNER, "s"), Walk(OUTER, "n")])) == [b"DONE"]
     assert (client.get(INNER), client.get(OUTER)) == (b"0", b"1")
 
 
@@ -98,22 +98,20 @@ def test_a_unit_that_released_on_another_broker_is_known_again(connection: Conne
     for name, unit in ((INNER, "jid"), (OUTER, INNER)):
         operations.barriers(client, name)
         client.set(f"{name}:f", unit, ex=TTL)
-    assert connection.call(*count("jid", [Walk(INNER, "s"), Walk(OUTER, "f")])) == [b"DONE"]
-    assert connection.call(*count("jid", [Walk(INNER, "n"), Walk(OUTER, "f")])) == [b"PLAN", 2]
-    assert connection.call(*count("another", [Walk(INNER, "n"), Walk(OUTER, "f")])) == [b"DONE"]
+    assert reply_to(connection, count("jid", [Walk(INNER, "s"), Walk(OUTER, "f")])) == [b"DONE"]
+    assert reply_to(connection, count("jid", [Walk(INNER, "n"), Walk(OUTER, "f")])) == [b"PLAN", 2]
+    assert reply_to(connection, count("another", [Walk(INNER, "n"), Walk(OUTER, "f")])) == [b"DONE"]
 
 
 def test_a_unit_is_counted_once_on_another_broker(connection: Connection, client: redis.Redis) -> None:
     """The releaser is told to enqueue until it says that it did; others never are."""
     operations.barriers(client, INNER, value=2)
     plan = operations.following(connection)
-    field = {"memory": ("swf:mem:run", DAY)}
 
     def step(unit: str, value: bytes, planned: int = 1) -> Any:
-        command = count(
-            unit, [Walk(INNER, "f")], planned=planned, elsewhere=True, plan=plan, fields={"field": value}, **field
-        )
-        return connection.call(*command)
+        output = Output(MemoryKey("swf:mem:run", DAY), {"field": value})
+        done = count(unit, [Walk(INNER, "f")], planned=planned, elsewhere=True, plan=plan, output=output)
+        return reply_to(connection, done)
 
     assert step("a", b"a") == [b"DONE"]
     assert step("b", b"b", planned=0) == [b"PLAN", 1]
@@ -121,7 +119,7 @@ def test_a_unit_is_counted_once_on_another_broker(connection: Connection, client
     assert (client.get(INNER), client.get(NEW), client.llen("queue:next")) == (b"0", b"2", 1)
     assert step("b", b"again") == [b"FIRE"]
     assert step("a", b"again") == [b"DONE"]
-    assert connection.call(*relay.fired([Walk(INNER, "f")])) == 1
+    assert reply_to(connection, foreign_runs.fired([Walk(INNER, "f")])) == 1
     assert [step(unit, b"late") for unit in "ab"] == [[b"DONE"], [b"DONE"]]
     assert client.llen("queue:next") == 1
     assert client.hget("swf:mem:run", "field") == b"b"
@@ -136,19 +134,19 @@ def test_a_missing_barrier_is_not_counted_on_another_broker(
 ) -> None:
     operations.barriers(client, INNER)
     client.delete(INNER + suffix)
-    assert connection.call(*count("jid", [Walk(INNER, "s")])) == [b"EXPIRED", INNER.encode()]
+    assert reply_to(connection, count("jid", [Walk(INNER, "s")])) == [b"EXPIRED", INNER.encode()]
     assert not client.exists(INNER + suffix, f"{INNER}:u")
 
 
 def test_a_marker_that_is_not_a_number_on_another_broker(connection: Connection, client: redis.Redis) -> None:
     operations.barriers(client, INNER)
     client.set(f"{INNER}_ran", "text")
-    assert connection.call(*count("jid", [Walk(INNER, "s")])) == [b"TYPE", f"{INNER}_ran".encode()]
+    assert reply_to(connection, count("jid", [Walk(INNER, "s")])) == [b"TYPE", f"{INNER}_ran".encode()]
     assert client.get(INNER) == b"1"
 
 
 def test_a_barrier_that_is_gone_is_not_marked(connection: Connection, client: redis.Redis) -> None:
-    assert connection.call(*relay.fired([Walk(INNER, "f")])) == 0
+    assert reply_to(connection, foreign_runs.fired([Walk(INNER, "f")])) == 0
     assert not client.exists(f"{INNER}:f")
 
 
@@ -159,7 +157,7 @@ def test_a_barrier_that_is_gone_is_not_marked(connection: Connection, client: re
 def test_a_released_barrier_is_kept_for_a_day(connection: Connection, client: redis.Redis, done: Done) -> None:
     operations.barriers(client, INNER)
     client.sadd(f"{INNER}:u", "sibling")
-    connection.call(*done("jid", [Walk(INNER, "n")]))
+    reply_to(connection, done("jid", [Walk(INNER, "n")]))
     assert all(about(client.ttl(key), DAY) for key in (INNER, f"{INNER}_ran"))
     assert client.get(f"{INNER}_ran") == b"0"
     # The marker says enough: no member needs to be known by its name any more.
@@ -168,9 +166,9 @@ def test_a_released_barrier_is_kept_for_a_day(connection: Connection, client: re
 
 def test_what_is_still_to_be_enqueued_lives_as_long_as_what_waits(connection: Connection, client: redis.Redis) -> None:
     operations.barriers(client, INNER)
-    assert connection.call(*count("jid", [Walk(INNER, "f")], planned=1, elsewhere=True)) == [b"FIRE"]
+    assert reply_to(connection, count("jid", [Walk(INNER, "f")], planned=1, elsewhere=True)) == [b"FIRE"]
     assert all(about(client.ttl(key), TTL) for key in (INNER, f"{INNER}_ran", f"{INNER}:f"))
-    connection.call(*relay.fired([Walk(INNER, "f")]))
+    reply_to(connection, foreign_runs.fired([Walk(INNER, "f")]))
     assert all(about(client.ttl(key), DAY) for key in (INNER, f"{INNER}_ran", f"{INNER}:f"))
 
 
@@ -191,27 +189,27 @@ WALK = [Walk(INNER, "n"), Walk(OUTER, "n"), Walk(CHAIN, "f")]
 @pytest.mark.parametrize("done", [advance, count, fail, bury], ids=lambda done: done.__name__)
 def test_waiting_barriers_live_on(connection: Connection, client: redis.Redis, done: Done) -> None:
     names = waiting(client, 100)
-    assert connection.call(*done("jid", WALK)) == [b"DONE"]
+    assert reply_to(connection, done("jid", WALK)) == [b"DONE"]
     assert {name: client.ttl(name) for name in names if not about(client.ttl(name), TTL)} == {}
 
 
 @pytest.mark.parametrize("done", [advance, count, fail, bury], ids=lambda done: done.__name__)
 def test_barriers_are_never_shortened(connection: Connection, client: redis.Redis, done: Done) -> None:
     names = waiting(client, 2 * TTL)
-    assert connection.call(*done("jid", WALK)) == [b"DONE"]
+    assert reply_to(connection, done("jid", WALK)) == [b"DONE"]
     assert {name: client.ttl(name) for name in names if not about(client.ttl(name), 2 * TTL)} == {}
 
 
 def test_a_failure_trims_nothing_but_dead(connection: Connection, client: redis.Redis) -> None:
     client.zadd("retry", {"due long ago": 1.0, "due": 2.0})
-    connection.call(*sets.fail(ME, "a:1", "retry", now=time.time(), at=3.0, payload=b"it"))
+    reply_to(connection, sets.fail(ME, "a:1", "retry", now=time.time(), at=3.0, payload=b"it"))
     assert client.zcard("retry") == 3
 
 
 @pytest.mark.parametrize("done", [fail, bury], ids=lambda done: done.__name__)
 def test_old_jobs_leave_dead(connection: Connection, client: redis.Redis, done: Done) -> None:
     client.zadd("dead", {"old": time.time() - 181 * DAY, "new": time.time() - 179 * DAY})
-    connection.call(*done("jid", []))
+    reply_to(connection, done("jid", []))
     assert client.zrange("dead", 0, -1) == [b"new", b"it"]
 
 
@@ -343,7 +341,7 @@ def test_a_fan_out_is_not_committed_where_a_key_is_of_another_type(
     client.delete(key)
     client.set(key, "text")
     before = set(client.keys())
-    assert runs.start(connection, "run", plan, ttl=DAY) == [b"TYPE", key.encode()]
+    assert reply_to(connection, runs.start("run", plan, ttl=DAY)) == [b"TYPE", key.encode()]
     assert set(client.keys()) == before
 
 

@@ -216,7 +216,7 @@ def test_a_run_goes_on_when_its_memory_was_mended(
     run_id = Workflow(Chain(extract.message(), extract.message(doc_id="2"))).run()
     with working(broker):
         eventually(lambda: client.zcard("dead") == 1)
-        broker.completion.memory.write(run_id, {"doc_id": "1"})  # type: ignore[union-attr]
+        broker.completion.engine.memory.write(run_id, {"doc_id": "1"})  # type: ignore[union-attr]
         (member,) = client.zrange("dead", 0, -1)
         client.zrem("dead", member)
         client.lpush("queue:python", member)

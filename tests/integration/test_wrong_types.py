@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow
-from dramatiq_sidekiq_flow.store import relay, runs, sets
+from dramatiq_sidekiq_flow.store import foreign_runs, runs, sets
 
 from ..running import in_flight, members
 
@@ -57,8 +57,8 @@ def test_a_barrier_that_is_no_whole_number_on_another_broker(
 ) -> None:
     client.set("barrier", number)
     client.set("barrier_ran", -1)
-    command = relay.count("unit", [runs.Walk("barrier", "s")], ttl=100)
-    assert broker.connection.call(*command) == [b"TYPE", b"barrier"]
+    count = foreign_runs.count("unit", [runs.Walk("barrier", "s")], ttl=100)
+    assert broker.connection.call(*count.command) == [b"TYPE", b"barrier"]
     assert client.get("barrier") == number.encode()
 
 
@@ -66,8 +66,8 @@ def test_a_barrier_that_is_no_whole_number_on_another_broker(
 def test_whole_numbers_are_counted(broker: SidekiqBroker, client: redis.Redis, value: int) -> None:
     client.set("barrier", value)
     client.set("barrier_ran", -1)
-    command = relay.count("unit", [runs.Walk("barrier", "s")], ttl=100)
-    assert broker.connection.call(*command) == [b"DONE"]
+    count = foreign_runs.count("unit", [runs.Walk("barrier", "s")], ttl=100)
+    assert broker.connection.call(*count.command) == [b"DONE"]
     assert client.get("barrier") == str(value - 1).encode()
 
 
@@ -99,6 +99,6 @@ def test_what_follows_cannot_be_written(
 
 def test_a_failure_whose_in_flight_hash_is_none(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.set("swf:inflight:m", "text")
-    command = sets.fail("m", "1:1", "dead", now=time.time(), payload=b"{}")
-    assert broker.connection.call(*command) == [b"TYPE", b"swf:inflight:m"]
+    fail = sets.fail("m", "1:1", "dead", now=time.time(), payload=b"{}")
+    assert broker.connection.call(*fail.command) == [b"TYPE", b"swf:inflight:m"]
     assert not client.exists("dead")

@@ -26,8 +26,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow.broker import message_options
-from dramatiq_sidekiq_flow.broker.local import to_local
 from dramatiq_sidekiq_flow.broker.message import SidekiqMessage, to_message
+from dramatiq_sidekiq_flow.foreign.foreign_messages import to_foreign
 from dramatiq_sidekiq_flow.wire.payload import Payload
 
 DERIVED = {"throws", "eta", "retries", "traceback", "requeue_timestamp", "retry_when", "max_retries"}
@@ -82,7 +82,7 @@ def hooks(options: Any) -> None:
     payload = Payload.decode(raw)
     read = SidekiqMessage(to_message(payload, "q"), payload, "m", "r")
     assert not read.options.keys() & DERIVED
-    to_local(payload, "q").encode()
+    to_foreign(payload, "q").encode()
     limits = TimeLimit()
     limits.manager.start = lambda: None  # type: ignore[method-assign]
     middleware = [

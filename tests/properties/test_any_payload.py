@@ -14,8 +14,9 @@ from dramatiq_sidekiq_flow.broker.retries import Retries, decide, killed
 from dramatiq_sidekiq_flow.errors import InvalidCallbacks, InvalidNode, PayloadError
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.callbacks import delay_ahead
+from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
 from dramatiq_sidekiq_flow.wire.payload import Payload, buried, expiry, failed, seconds
-from dramatiq_sidekiq_flow.workflow.plan import barrier_ttl, plan
+from dramatiq_sidekiq_flow.workflow.plan import plan
 
 from ..unit.test_plan import source
 
@@ -133,7 +134,7 @@ def test_any_continuation_is_refused_or_can_be_pushed(node: Any) -> None:
     remaining = payload.stack[0].remaining
     assert remaining is not None
     assert 0 <= delay_ahead(payload.stack, 1000.0) < 1e20
-    planned = plan(remaining, (), source(tags=("wf:run",)))
+    planned = plan(remaining, (), source(tags=("wf:run",)), barrier_ttl(remaining, (), 1000.0))
     assert all(1000.0 < at < 1e16 for at, _ in planned.scheduled)
     assert all(type(queue) is str and queue for queue in planned.pushes)
     pushed = [raw for raws in planned.pushes.values() for raw in raws] + [raw for _, raw in planned.scheduled]

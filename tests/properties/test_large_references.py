@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,12 +15,14 @@ from dramatiq_sidekiq_flow import Job
 from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
-from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, Wire, dump, dump_job
+from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, Wire, completes_at_once, dump, dump_job
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS
-from dramatiq_sidekiq_flow.workflow import references
-from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, completes_at_once, plan
-from dramatiq_sidekiq_flow.workflow.references import LargeReferences
+from dramatiq_sidekiq_flow.workflow import stack_references
+from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
+from dramatiq_sidekiq_flow.workflow.stack_references import LargeReferences
 
+from ..ids import Numbered
 from ..trees import Shape, build, shapes
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -29,8 +30,8 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 @pytest.fixture
 def chains(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredChains]:
-    monkeypatch.setattr(references, "LARGE", 0)
-    monkeypatch.setattr(references, "MIN_BYTES", 0)
+    monkeypatch.setattr(stack_references, "LARGE", 0)
+    monkeypatch.setattr(stack_references, "MIN_BYTES", 0)
     connection = connect(redis_url)
     yield StoredChains(connection)
     connection.close()
@@ -67,17 +68,15 @@ class Fleet:
     def start(self, node: Wire, stack: Any, *, python: bool) -> None:
         # The gem knows no references, and sends what does nothing to `default`.
         made = LargeReferences(self.chains, is_python) if python and self.chains is not None else None
-        numbers = itertools.count()
         source = Source(
             run_id="run",
             now=1000.0,
             options=lambda job: DEFAULTS,
-            new_jid=lambda: f"jid{next(numbers)}",
-            new_barrier=lambda: str(uuid.uuid4()),
+            ids=Numbered("jid{}", uuids=True),
             noop_queue="python" if python else "default",
             references=made,
         )
-        ready: Plan = plan(node, stack, source)
+        ready: Plan = plan(node, stack, source, barrier_ttl(node, stack, 1000.0))
         if made is not None:
             made.write(ready.ttl)
         self.consumed += ready.consumed

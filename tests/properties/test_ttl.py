@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker.retries import Failure
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
-from dramatiq_sidekiq_flow.wire.payload import RETRY_HORIZON
-from dramatiq_sidekiq_flow.workflow.plan import barrier_ttl
+from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
 
 from ..trees import Shape, build, shapes
 

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.local import to_local, to_payload
 from dramatiq_sidekiq_flow.broker.message import SidekiqMessage, to_message
 from dramatiq_sidekiq_flow.errors import InvalidPayload, UnsupportedPayload
+from dramatiq_sidekiq_flow.foreign.foreign_messages import from_foreign, to_foreign
 from dramatiq_sidekiq_flow.wire import active_job as decoder
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.active_job import Range, decode_context
@@ -228,10 +228,10 @@ def test_callbacks_and_other_brokers_get_json() -> None:
     codec.check(sent)
     assert list(sent["args"]) == [42, {"language": "de", "at": "2026-11-25"}, "1.5"]
     assert sent["kwargs"] == {"language": "de", "at": "2026-11-25"}
-    local = to_local(payload, "q")
+    local = to_foreign(payload, "q")
     codec.check(local.asdict())
     assert (local.args, local.kwargs) == (tuple(sent["args"]), sent["kwargs"])
-    assert to_payload(local, {"retry": True}).fields["args"] == json.loads(raw)["args"]
+    assert from_foreign(local, {"retry": True}).fields["args"] == json.loads(raw)["args"]
 
 
 def test_current_attributes_are_decoded_for_an_actor() -> None:

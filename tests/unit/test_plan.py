@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
@@ -12,9 +11,12 @@ from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow
 from dramatiq_sidekiq_flow.store.callback_storage import RedisCallbackStorage
 from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
-from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, dump, dump_job, load
-from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, RETRY_HORIZON
-from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, barrier_ttl, completes_at_once, derived, plan
+from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, completes_at_once, dump, dump_job, load
+from dramatiq_sidekiq_flow.wire.payload import DEFAULTS
+from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, derived, plan
+
+from ..ids import Numbered
 
 
 def wire(node: Any) -> Any:
@@ -22,19 +24,21 @@ def wire(node: Any) -> Any:
 
 
 def source(**changes: Any) -> Source:
-    jids, barriers = (map(str, itertools.count()) for _ in range(2))
     defaults: dict[str, Any] = {
         "run_id": "run",
         "now": 1000.0,
         "options": lambda name: DEFAULTS,
-        "new_jid": lambda: "j" + next(jids),
-        "new_barrier": lambda: "b" + next(barriers),
+        "ids": Numbered(),
     }
     return Source(**{**defaults, **changes})
 
 
 def planned(node: Any, stack: tuple[Callback, ...] = (), **changes: Any) -> Plan:
-    return plan(wire(node), stack, source(**changes))
+    return started(wire(node), stack, source(**changes))
+
+
+def started(tree: Any, stack: tuple[Callback, ...], where: Source) -> Plan:
+    return plan(tree, stack, where, barrier_ttl(tree, stack, where.now))
 
 
 def values(p: Plan) -> list[tuple[str, int, int]]:
@@ -91,7 +95,8 @@ def test_a_group_counts_only_children_that_run() -> None:
 def test_nothing_to_run_completes_at_once(node: Any) -> None:
     p = planned(node)
     assert p.completes
-    assert p.size == 0
+    assert not p.pushes
+    assert not p.scheduled
     assert all((b.value, b.ran) == (0, 0) for b in p.barriers)
     assert completes_at_once(wire(node))
 
@@ -126,21 +131,21 @@ def at(moment: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("moment", [1500.5, 2000])
 def test_a_job_of_ruby_that_says_at_is_scheduled(moment: float) -> None:
-    ((score, raw),) = plan(at(moment), (), source()).scheduled
+    ((score, raw),) = started(at(moment), (), source()).scheduled
     assert score == moment
     assert json.loads(raw).keys().isdisjoint(("at", "enqueued_at"))
 
 
 def test_hooks_are_told_of_an_at_as_of_a_delay() -> None:
     told: list[float] = []
-    plan(at(1500.5), (), source(prepare=lambda fields, delay: told.append(delay)))
-    plan(at(1.0), (), source(prepare=lambda fields, delay: told.append(delay)))
+    started(at(1500.5), (), source(prepare=lambda fields, delay: told.append(delay)))
+    started(at(1.0), (), source(prepare=lambda fields, delay: told.append(delay)))
     assert told == [500_500.0, 0.0]
 
 
 @pytest.mark.parametrize("moment", [1000.0, 999, 0, -5.5])
 def test_a_job_whose_at_has_passed_is_pushed(moment: float) -> None:
-    (job,) = jobs(plan(at(moment), (), source()))
+    (job,) = jobs(started(at(moment), (), source()))
     assert "at" not in job
     assert job["enqueued_at"] == 1000.0
 
@@ -148,14 +153,14 @@ def test_a_job_whose_at_has_passed_is_pushed(moment: float) -> None:
 @pytest.mark.parametrize("moment", [1.0, 1001.0, 9000.0])
 def test_a_delay_goes_before_at_as_in_the_gem(moment: float) -> None:
     delayed = {"__type__": "with_delay", "delay": 2500, "task": at(moment)}
-    ((score, _),) = plan(delayed, (), source()).scheduled
+    ((score, _),) = started(delayed, (), source()).scheduled
     assert score == 1002.5
 
 
 def test_barriers_outlive_an_at_that_lies_ahead() -> None:
     month = 30 * 86_400
     tree = {"__type__": "chain", "children": [wire(Job("A")), wire(Job("B")), at(1000 + month)]}
-    p = plan(tree, (), source())
+    p = started(tree, (), source())
     assert p.barriers[0].ttl >= RETRY_HORIZON + month
     (job,) = jobs(p)
     stack = load_stack([["224a1be4-c469-4117-94af-8540a8358a95", *job["workflow_completion_callbacks"][0][1:]]])
@@ -216,8 +221,8 @@ def test_trace_and_tenant_are_handed_on() -> None:
 
 def test_derived_ids_are_the_same_for_the_same_name_only() -> None:
     def ids(name: str) -> list[str]:
-        new_jid, new_barrier = derived(name)
-        return [new_jid(), new_barrier(), new_jid(), new_barrier()]
+        of = derived(name)
+        return [of.new_jid(), of.new_barrier(), of.new_jid(), of.new_barrier()]
 
     assert ids("a") == ids("a")
     assert len({*ids("a"), *ids("b")}) == 8

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-import uuid
 from typing import Any
 
 import dramatiq
@@ -13,7 +11,9 @@ import dramatiq.brokers.stub
 
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.wire.dialect import NOOP_CLASSES
+from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
 from dramatiq_sidekiq_flow.wire.nodes import dump, validate
+from dramatiq_sidekiq_flow.workflow.engine import RANDOM_IDS
 from dramatiq_sidekiq_flow.workflow.plan import Source, plan
 
 from ._constants import OPTION_KEY_CALLBACKS
@@ -40,11 +40,11 @@ class Workflow:
 
         wire = dump(self.workflow, leaf)
         validate(wire)
-        numbers = itertools.count()
         planned = plan(
             wire,
             (),
-            Source(None, 0.0, lambda node: {}, lambda: f"{next(numbers):024x}", lambda: str(uuid.uuid4())),
+            Source(None, 0.0, lambda node: {}, RANDOM_IDS),
+            barrier_ttl(wire, (), 0.0),
         )
         middleware = next(iter(self.broker.middleware), None)
         if middleware is None:

@@ -1,9 +1,9 @@
-"""From Sidekiq's queues onto another Dramatiq broker.
+"""Moves jobs from Sidekiq's queues onto another Dramatiq broker.
 
-Ruby advances a run by pushing a job into a Sidekiq queue.  Where that queue's
-actors are on another broker, the bridge takes the job into flight, enqueues
-it there, and only then takes it out of flight: a crash in between enqueues it
-again under the same id, which a workflow counts once.
+Ruby advances a run by pushing a job into a Sidekiq queue.  If that queue's
+actors are on another broker, the bridge fetches the job, enqueues it there, and
+only then acknowledges it: a crash in between enqueues it again under the same
+id, which a workflow counts once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
+from ..broker.consumer import SidekiqConsumer
+from ..broker.message import SidekiqMessage
+from ..broker.unknown_actor import unknown_actor
 from ..store import server
 from ..store.connection import FAULTS, LOST
-from .consumer import SidekiqConsumer
-from .gateway import Gateway
-from .local import to_local
-from .message import SidekiqMessage
-from .unknown_actor import unknown_actor
+from .foreign_broker import ForeignSidekiqBroker
+from .foreign_messages import to_foreign
 
 #: How many jobs one queue's thread holds in flight.
 PREFETCH = 16
@@ -43,9 +43,9 @@ class Bridge:
         bridge.stop()
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, broker: ForeignSidekiqBroker) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.gateway = gateway
+        self.broker = broker
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._queues: set[str] = set()
@@ -61,18 +61,18 @@ class Bridge:
         Raises:
           ConfigurationError: for a Redis that cannot be used.
         """
-        wanted = self.gateway.get_declared_queues() if queues is None else set(queues)
+        wanted = self.broker.get_declared_queues() if queues is None else set(queues)
         if not self._threads:
             self._stop = threading.Event()
             try:
-                warnings = server.inspect(self.gateway.connection)
-                warnings += server.look_at_replicas(self.gateway.connection, self.gateway.replication)
+                warnings = server.inspect(self.broker.connection)
+                warnings += server.look_at_replicas(self.broker.connection, self.broker.replication)
                 for warning in warnings:
                     self.logger.warning(warning)
             except LOST as e:
                 self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)
-            self.gateway.quiet = False
-            self.gateway.poller.start()
+            self.broker.quiet = False
+            self.broker.poller.start()
         for queue in sorted(wanted - self._queues):
             self._queues.add(queue)
             thread = threading.Thread(target=self._run, args=(queue, self._stop), name=f"bridge-{queue}", daemon=True)
@@ -81,16 +81,16 @@ class Bridge:
 
     def stop(self) -> None:
         """Stop, and put back what was not handed over."""
-        self.gateway.quiet = True
+        self.broker.quiet = True
         self._stop.set()
         threads, self._threads, self._queues = self._threads, [], set()
         if not threads:
             return
         for thread in threads:
             thread.join()
-        self.gateway.poller.stop()
+        self.broker.poller.stop()
         try:
-            self.gateway.hand_back()
+            self.broker.hand_back()
         except (BrokerConnectionError, *LOST) as e:
             # Others recover them, once this process has been silent for long enough.
             self.logger.warning("Jobs in flight could not be put back: %s", e)
@@ -98,7 +98,7 @@ class Bridge:
     def _run(self, queue: str, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
-                consumer = SidekiqConsumer(self.gateway, queue, PREFETCH, WAIT)
+                consumer = SidekiqConsumer(self.broker, queue, PREFETCH, WAIT)
                 while not stop.is_set():
                     message = next(consumer)
                     if message is not None and not self.hand_over(consumer, message):
@@ -113,15 +113,15 @@ class Bridge:
         Returns:
           False where it went back to its queue, because that broker is away.
         """
-        if message.actor_name not in self.gateway.actors:
+        if message.actor_name not in self.broker.actors:
             # As Sidekiq treats an unknown class: a deploy may be on its way.
-            error = unknown_actor(message.actor_name, self.gateway.actors, consumer.queue_name)
+            error = unknown_actor(message.actor_name, self.broker.actors, consumer.queue_name)
             message.stuff_exception(error)
             self.logger.error("%s", error)
             consumer.nack(message)
             return True
         try:
-            self.gateway.local.enqueue(to_local(message.payload, consumer.queue_name))
+            self.broker.local.enqueue(to_foreign(message.payload, consumer.queue_name))
         except Exception as e:
             if is_away(e):
                 self.logger.warning("The broker is away; job %s waits in Sidekiq's queue: %s", message.message_id, e)
@@ -131,7 +131,7 @@ class Bridge:
             message.stuff_exception(e)
             consumer.nack(message)
             return True
-        self.gateway.commit.done(message.member, message.receipt)
+        self.broker.commit.done(message.member, message.receipt)
         consumer.window.settle(message.receipt)
         return True
 
@@ -139,6 +139,3 @@ class Bridge:
 def is_away(error: BaseException) -> bool:
     """Whether an error says that a broker cannot be reached, or refuses, for now: trying again helps."""
     return isinstance(error, (BrokerConnectionError, *FAULTS))
-
-
-__all__ = ["Bridge", "is_away"]

@@ -15,18 +15,18 @@ import dramatiq
 import msgspec
 from dramatiq.common import q_name
 
+from ..broker import message_options
+from ..broker.message import DERIVED, DRAMATIQ_KEY
 from ..wire import codec
 from ..wire.callbacks import load_stack
 from ..wire.dialect import KEYS, spoken
 from ..wire.payload import Payload
-from . import message_options
-from .message import _DERIVED, DRAMATIQ_KEY
 
 #: The message option with the rest of a Sidekiq job.
 SIDEKIQ_KEY = "sidekiq"
 
 #: Written by the broker itself, or anew where the step goes next.
-_TRANSIENT = _DERIVED | {"redis_message_id"}
+_TRANSIENT = DERIVED | {"redis_message_id"}
 
 #: Keys of a payload that a message says in its own way, or that end with the
 #: job's stay in a queue or set.
@@ -39,7 +39,7 @@ def is_step(message: Any) -> bool:
     return SIDEKIQ_KEY in options or any(key in options for key in KEYS)
 
 
-def to_local(payload: Payload, queue: str) -> dramatiq.Message[Any]:
+def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     """The message of a payload.
 
     Parameters:
@@ -72,7 +72,7 @@ def to_local(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     )
 
 
-def to_payload(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True) -> Payload:
+def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True) -> Payload:
     """The job of a message, as Sidekiq would hold it; its ``raw`` is empty.
 
     Parameters:
@@ -106,5 +106,5 @@ def to_payload(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True
 
 
 def encode(payload: Payload) -> bytes:
-    """The bytes of a payload that :func:`to_payload` made."""
+    """The bytes of a payload that :func:`from_foreign` made."""
     return codec.encode(payload.fields)

@@ -1,4 +1,4 @@
-"""What callback stacks weigh when they travel in the payloads, as they do in the gem."""
+"""Warns of workflows whose callback stacks make their payloads large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dramatiq.logging import get_logger
 
 from ..wire import codec
 from ..wire.nodes import Wire
-from .references import LARGE, IsPython
+from .stack_references import LARGE, IsPython
 
 #: A workflow of fewer jobs is not weighed.
 FEWEST_JOBS = 100
@@ -19,7 +19,7 @@ _logger = get_logger(__name__)
 _warned: set[tuple[int, int]] = set()
 
 
-def warn_of_weight(wire: Wire, jobs: int, is_python: IsPython | None = None) -> None:
+def warn_of_size(wire: Wire, jobs: int, is_python: IsPython | None = None) -> None:
     """Warn, once for workflows of a size, of one whose payloads carry much that is still to come.
 
     Parameters:

@@ -9,7 +9,7 @@ import pytest
 from dramatiq import Message
 from dramatiq.common import dq_name
 
-from dramatiq_sidekiq_flow.broker.local import encode, is_step, to_local, to_payload
+from dramatiq_sidekiq_flow.foreign.foreign_messages import encode, from_foreign, is_step, to_foreign
 from dramatiq_sidekiq_flow.wire.payload import Payload
 
 BARRIER = "0a5edf69-a7ad-4b4b-bb00-30951d52d845"
@@ -44,20 +44,20 @@ JOB: dict[str, Any] = {
 def test_a_job_comes_back_as_it_was(changes: dict[str, Any]) -> None:
     job = {key: value for key, value in {**JOB, **changes}.items() if value is not None}
     payload = Payload.decode(json.dumps(job).encode())
-    message = to_local(payload, "python")
+    message = to_foreign(payload, "python")
     assert is_step(message)
     assert (message.actor_name, message.message_id) == (payload.actor_name, payload.jid)
     # As a broker's own delay queue and retries leave it.
     moved = Message.decode(message.encode()).copy(
         queue_name=dq_name("python"), options={"eta": 1, "redis_message_id": "m", "retries": 2, "traceback": "t"}
     )
-    back = to_payload(moved, {"retry": True, "queue": "elsewhere"})
+    back = from_foreign(moved, {"retry": True, "queue": "elsewhere"})
     assert json.loads(encode(back)) == job
     assert (back.stack, back.dialect, back.run_id) == (payload.stack, payload.dialect, payload.run_id)
 
 
 def test_options_that_only_dramatiq_knows_are_the_messages() -> None:
-    message = to_local(Payload.decode(json.dumps(JOB).encode()), "python")
+    message = to_foreign(Payload.decode(json.dumps(JOB).encode()), "python")
     assert {key: message.options[key] for key in ("time_limit", "on_success", "max_retries")} == {
         "time_limit": 5,
         "on_success": "other",

@@ -1,4 +1,4 @@
-"""The Sidekiq Redis, seen from a process whose actors are on another broker."""
+"""The Sidekiq Redis of a process whose actors are on another broker."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import dramatiq
 
+from ..broker.broker import SidekiqBroker, _noop, _Undeclared
+from ..broker.message import actor_options
+from ..broker.unknown_actor import unknown_actor
 from ..store.replication import Replication
 from ..wire.dialect import NOOP_CLASSES
-from .broker import SidekiqBroker, _noop, _Undeclared
-from .message import actor_options
-from .unknown_actor import unknown_actor
 
 if TYPE_CHECKING:
     import redis
 
 
-class Gateway(SidekiqBroker):
+class ForeignSidekiqBroker(SidekiqBroker):
     """A SidekiqBroker that knows the actors and queues of another broker.
 
     No Dramatiq worker runs on it: steps leave through it, and the bridge

@@ -1,0 +1,1 @@
+"""Workflows whose actors are on another Dramatiq broker: RedisBroker, RabbitmqBroker, StubBroker."""

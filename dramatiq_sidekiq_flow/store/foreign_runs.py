@@ -1,0 +1,80 @@
+"""Runs whose steps travel on another broker: what Redis keeps of them.
+
+The barriers are the same as any run's.  In addition, ``BARRIER:f`` holds the
+unit that released a barrier whose continuation may not have been enqueued yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..wire.lifetimes import DEAD_TIMEOUT, RELEASED_TTL
+from . import keys, scripts
+from .connection import Connection
+from .needs import Needs
+from .outcomes import Operation, Outcome, read_nothing, read_outcome, read_written
+from .runs import NO_OUTPUT, NOTHING, Output, Walk, Writes
+from .sets import DEAD_MAX_JOBS
+
+#: What the marker of a run holds once its first steps were enqueued.
+ENQUEUED = b"enqueued"
+
+
+def count(
+    unit: str,
+    walk: Sequence[Walk],
+    *,
+    ttl: int,
+    output: Output = NO_OUTPUT,
+    planned: int = 0,
+    elsewhere: bool = False,
+    plan: Writes = NOTHING,
+) -> Operation[Outcome]:
+    """Count a finished step (``count.lua``): Done, Fires, NeedsPlan or StageLost.
+
+    Parameters:
+      unit: The message id.
+      walk, ttl, planned: As for :func:`runs.advance`.
+      output: ``memory.ttl`` is how many seconds the memory lives on.
+      elsewhere: Something of the plan goes to the other broker.
+      plan: What goes to Sidekiq's queues, and the barriers.
+    """
+    names = [key for entry in walk for key in (*keys.barrier(entry.barrier), keys.fired(entry.barrier))]
+    kinds = [entry.kind for entry in walk]
+    memory = output.memory
+    command = scripts.COUNT.command(
+        (memory.key, keys.QUEUES, keys.SCHEDULE, *names, *plan.keys),
+        (unit, ttl, memory.ttl, *output.arguments(), len(walk), *kinds, planned, int(elsewhere), *plan.arguments),
+    )
+    return Operation(command, read_outcome)
+
+
+def fired(walk: Sequence[Walk]) -> Operation[None]:
+    """Note that the continuation of the last of ``walk`` is enqueued (``fired.lua``)."""
+    names = [key for entry in walk for key in (*keys.barrier(entry.barrier)[:2], keys.fired(entry.barrier))]
+    return Operation(scripts.FIRED.command(names, (RELEASED_TTL,)), read_nothing)
+
+
+def bury(payload: bytes, *, now: float, needs: Needs) -> Operation[None]:
+    """Put a step that failed for good into ``dead`` (``bury.lua``).
+
+    Parameters:
+      needs: Kept alive with it.
+
+    Raises, when its reply is read:
+      WrongType: if ``dead`` is not a sorted set.
+    """
+    command = scripts.BURY.command(
+        (keys.DEAD, *needs.keys), (repr(now), payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl)
+    )
+    return Operation(command, read_written)
+
+
+def is_enqueued(connection: Connection, run_id: str) -> bool:
+    """Whether the first steps of a run were enqueued."""
+    return bool(connection.call("GET", keys.run(run_id)) == ENQUEUED)
+
+
+def enqueued(connection: Connection, run_id: str) -> None:
+    """Note that the first steps of a run were enqueued."""
+    connection.call("SET", keys.run(run_id), ENQUEUED, "XX", "KEEPTTL")

@@ -1,0 +1,87 @@
+"""Job options of classes and actors: queue, retries, tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
+
+from ..broker import SidekiqBroker
+from ..store.connection import LOST
+from ..typed import ruby
+from ..typed.registry import Registry
+from ..wire.dialect import NOOP_CLASSES
+from ..wire.nodes import Wire
+from ..wire.payload import DEFAULTS
+
+Options = Mapping[str, Any]
+
+
+class JobOptions:
+    """Looks up the options that a class or actor has of itself.
+
+    The most specific source comes first: the actor of this process,
+    ``WorkflowMiddleware(classes=...)``, RubyJob, and for what these leave open
+    the registry.
+
+    Parameters:
+      classes: Class name -> options, as given to the middleware.
+    """
+
+    def __init__(self, broker: SidekiqBroker, classes: Mapping[str, Options], registry: Registry) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.broker = broker
+        self.classes = dict(classes)
+        self.registry = registry
+        self._warned: set[str] = set()
+
+    def find(self, name: str) -> Options | None:
+        """The options of a class or actor; None if it is unknown.
+
+        Raises:
+          ConnectionClosed: if the registry is needed and cannot be reached: a
+            guess would send the step to a queue that may have no consumer.
+        """
+        declared = self.declared_here(name)
+        if name in NOOP_CLASSES or (declared is not None and "queue" in declared and "retry" in declared):
+            return declared
+        try:
+            entry = self.registry.find(name)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        if entry is None:
+            return declared
+        return {**entry.options, **(declared or {})}
+
+    def declared_here(self, name: str) -> Options | None:
+        """The options that this process declares, without the registry; None if it declares none."""
+        own = self.broker.options_of(name)
+        if own is not None:
+            return own
+        of_class, declared = self.classes.get(name), ruby.declared(name)
+        if of_class is None and declared is None:
+            return None
+        return {**(declared or {}), **(of_class or {})}
+
+    def with_defaults(self, name: str) -> Options:
+        """The options of a class or actor, over Sidekiq's defaults."""
+        return {**DEFAULTS, **(self.find(name) or {})}
+
+    def of_step(self, node: Wire) -> Options:
+        """The options of a step's class, over Sidekiq's defaults; warns if its queue is a guess."""
+        name = node["class"]
+        found = self.find(name)
+        if found is not None:
+            return {**DEFAULTS, **found}
+        if "queue" not in node and name not in self._warned:
+            self._warned.add(name)
+            self.logger.warning(
+                "The class %s is unknown here, so its jobs go to queue %r with Sidekiq's retries. If its "
+                "sidekiq_options differ, declare them: RubyJob(%r, queue=..., retry=...).",
+                name,
+                DEFAULTS["queue"],
+                name,
+            )
+        return DEFAULTS

@@ -1,0 +1,98 @@
+"""The start of a run: its marker, its seeded memory, its barriers and first jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from ..errors import ConfigurationError, NotReplicated
+from ..store import runs
+from ..store.memory import RedisHashMemory
+from ..store.outcomes import AlreadyStarted, StageLost
+from ..store.replication import Unconfirmed
+from ..store.runs import NO_OUTPUT, MemoryKey, Output
+from ..wire.lifetimes import barrier_ttl
+from ..wire.nodes import Wire
+from .engine import Engine
+from .plan import Plan
+from .transport import pour
+
+
+def start(engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | None) -> NotReplicated | None:
+    """Start a run, once for its id.  Calling it again is safe.
+
+    Parameters:
+      wire: A valid tree.
+      seed: Values that are in the run's memory before its first job exists.
+
+    Returns:
+      The error to raise when all else is done: the run has started, but too
+      few replicas have it.
+
+    Raises:
+      ConfigurationError: if there is a seed, and no memory.
+      QueueShared: if Ruby would take a step of Python's.
+      ConnectionClosed, redis.ConnectionError: if Redis cannot be reached.
+    """
+    engine.precheck.check(wire)
+    output = _seeded(engine, run_id, seed)
+    ttl = barrier_ttl(wire, ())
+    hooks = engine.transport.hooks(None)
+    source = engine.source(
+        run_id, ids=engine.transport.start_ids(run_id), queue=engine.precheck.noop_queue(wire), hooks=hooks
+    )
+    plan = engine.plan(wire, (), source, ttl)
+    if not plan.completes:
+        memory = attrs.evolve(output.memory, ttl=max(output.memory.ttl, ttl))
+        output = attrs.evolve(output, memory=memory)
+    started = _write(engine, run_id, plan, ttl, output)
+    pour(engine.broker.connection, started.writes)
+    engine.transport.started(run_id, plan, before=started.before)
+    if hooks is not None and not started.before:
+        hooks.after()
+    return started.unconfirmed
+
+
+@attrs.frozen
+class _Started:
+    """A run that is started.
+
+    Attributes:
+      writes: What was written.
+      before: An earlier call started it; nothing was written.
+      unconfirmed: Too few replicas have it.
+    """
+
+    writes: runs.Writes
+    before: bool
+    unconfirmed: NotReplicated | None
+
+
+def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output) -> _Started:
+    while True:
+        writes = engine.transport.writes(plan)
+        operation = runs.start(run_id, writes, ttl=ttl, output=output)
+        unconfirmed: NotReplicated | None = None
+        try:
+            reply = engine.broker.connection.write(*operation.command)
+        except Unconfirmed as e:
+            # Started all the same: raised when all else is done.
+            reply, unconfirmed = e.reply, e.of_run(run_id)
+        outcome = operation.read(reply)
+        if not isinstance(outcome, StageLost):
+            return _Started(writes, isinstance(outcome, AlreadyStarted), unconfirmed)
+
+
+def _seeded(engine: Engine, run_id: str, seed: Mapping[str, Any] | None) -> Output:
+    """What the start of a run writes into its memory; another memory is written to here."""
+    if not seed:
+        return NO_OUTPUT
+    memory = engine.memory
+    if memory is None:
+        raise ConfigurationError("There is no memory to seed: use WorkflowMiddleware(memory=...).", seed)
+    if not isinstance(memory, RedisHashMemory):
+        memory.write(run_id, seed)
+        return NO_OUTPUT
+    return Output(MemoryKey(memory.key(run_id), memory.ttl_seconds), memory.encode(seed))

@@ -21,20 +21,19 @@ MAX_TTL = 1000 * 365 * 86_400
 DEAD_TIMEOUT = 180 * 86_400
 
 
-def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | None = None, *, waits: float = 0.0) -> int:
+def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | None = None) -> int:
     """How long barriers must live: all delays ahead, and the retries of one job.
 
     Parameters:
       node: A tree that is about to start.
       stack: The callbacks that are due after it.
       now: Epoch seconds; the clock's unless given.
-      waits: Seconds until the job runs.
     """
     now = time.time() if now is None else now
     ahead = delay_ahead(stack, now)
     if node is not None:
         ahead += total_delay(node) + wait_until(latest_start(node), now)
-    return int(min(RETRY_HORIZON + waits + ahead / 1000 + 1, MAX_TTL))
+    return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))
 
 
 def stack_ttl(payload: Payload) -> int:

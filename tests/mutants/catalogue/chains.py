@@ -9,11 +9,11 @@ store = in_file("store/lua/store_callbacks.lua")
 read = in_file("store/lua/read_callbacks.lua")
 own = in_file("store/lua/own_callbacks.lua")
 release = in_file("store/lua/release_callbacks.lua")
-references = in_file("workflow/references.py")
+references = in_file("workflow/stack_references.py")
 stored = in_file("store/chains.py")
 linked = in_file("wire/references.py")
 precheck = in_file("workflow/precheck.py")
-completion = in_file("workflow/completion.py")
+stacks = in_file("workflow/stacks.py")
 
 TO_RUBY = REFERENCES + "test_ruby_meets_whole_trees_and_the_same_jobs_run"
 RELEASED = RULES + "test_a_chain_that_is_released_expires_where_it_belongs_to_one_run"
@@ -134,10 +134,10 @@ CHAINS = [
         "",
         LARGE + "test_where_ruby_takes_from_the_queue",
     ),
-    completion(
+    stacks(
         "chain-is-not-released",
         "The tree of each large workflow stays for weeks after its run.",
-        "if planned is not None and planned.consumed and self.refers:",
+        "if plan.consumed and self.refers_large:",
         "if False:",
         LARGE + "test_it_expires_a_day_after_its_last_step_was_started",
     ),

@@ -15,10 +15,14 @@ in_flight = in_file("broker/in_flight.py")
 lifecycle = in_file("broker/lifecycle.py")
 broker = in_file("broker/broker.py")
 heartbeat = in_file("broker/heartbeat.py")
-completion = in_file("workflow/completion.py")
+advance = in_file("workflow/advance.py")
+outcomes = in_file("store/outcomes.py")
+needs = in_file("store/needs.py")
+lifetimes = in_file("wire/lifetimes.py")
 plan = in_file("workflow/plan.py")
 ttl = in_file("workflow/ttl.py")
-relay = in_file("workflow/relay.py")
+foreign = in_file("foreign/foreign_steps.py")
+foreign_transport = in_file("foreign/foreign_transport.py")
 
 MIDDLEWARE = "integration/test_dramatiq_middleware.py::"
 LATE = RECOVERY + "test_an_advance_that_found_no_server_is_tried_again"
@@ -111,33 +115,33 @@ WORKERS = [
         "                    pass\n",
         RECOVERY + "test_a_bad_job_that_found_no_server_is_buried_later",
     ),
-    consumer(
+    needs(
         "fail-without-barriers",
         "What a failed step's run needs expires before the retry.",
-        "            barriers = [callback.barrier for callback in payload.stack]\n",
-        "            barriers = []\n",
+        "    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))\n",
+        "    return Needs((*chains, *memories), max(ttl, memory.ttl))\n",
         TTL + "test_a_failed_step_keeps_all_for_the_delays_that_follow_it",
     ),
     consumer(
         "fail-dead-for-three-weeks",
         "A dead step's run cannot go on when it is retried after three weeks.",
-        '            waits = sets.DEAD_TIMEOUT if failure.action == "dead" else failure.at - now\n',
-        "            waits = failure.at - now\n",
+        '        waits = DEAD_TIMEOUT if failure.action == "dead" else failure.at - now\n',
+        "        waits = failure.at - now\n",
         TTL + "test_a_step_that_met_no_middleware_keeps_its_barriers",
         STORAGE + "test_it_lives_as_long_as_a_dead_job_can_be_retried",
     ),
-    consumer(
+    needs(
         "fail-without-memory",
         "The memory of a failed step's run expires before the retry.",
-        "                also += [memory] if memory else []\n",
-        "",
+        "    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *chains), max(ttl, memory.ttl))\n",
         TTL + "test_a_failed_step_keeps_the_memory_until_it_is_tried_again",
     ),
-    consumer(
+    needs(
         "fail-without-chains",
         "The stored chain of a dead step expires before the retry.",
-        "            also += stored_keys(callback.remaining for callback in payload.stack)\n",
-        "",
+        "    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *memories), max(ttl, memory.ttl))\n",
         STORAGE + "test_it_lives_as_long_as_a_dead_job_can_be_retried",
     ),
     commit(
@@ -284,36 +288,35 @@ WORKERS = [
         "integration/test_connection.py::test_a_child_works_with_a_broker_that_the_parent_works_with",
         CONNECTION + "test_a_child_has_a_name_of_its_own",
     ),
-    completion(
+    advance(
         "plan-not-answered",
         "The last member of a group ends without its continuation.",
-        '            if outcome == b"PLAN":\n                planned, ready = int(reply[1]), None\n            elif',
-        '            if outcome == b"PLAN":\n                return\n            elif',
+        "                due, plan = index, None\n",
+        "                return\n",
         WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
     ),
-    completion(
+    advance(
         "stage-not-answered",
         "A fan-out that vanished before its commit is lost.",
-        '            elif outcome != b"STAGE":\n                raise refusal(reply)\n',
-        '            elif outcome == b"STAGE":\n                return\n            else:\n'
-        "                raise refusal(reply)\n",
+        "                # The transport stages the same plan again.\n                continue\n",
+        "                return\n",
         WORKFLOW + "test_a_continuation_that_vanishes_is_staged_again",
     ),
-    completion(
+    outcomes(
         "expired-is-done",
         "A step whose barrier is gone is done, and its run stops without an error.",
-        '            elif outcome != b"STAGE":\n                raise refusal(reply)\n',
-        '            elif outcome != b"STAGE":\n                return\n',
+        "        raise barrier_expired(reply[1].decode())\n",
+        "        return DONE\n",
         WORKFLOW + "test_with_a_missing_barrier_the_job_is_dead_by_name[]",
     ),
-    completion(
+    advance(
         "chain-of-the-run-expires",
         "A stored chain expires while its run moves.",
-        "            self.keep_chains(payload.stack, ttl)\n",
-        "            pass\n",
+        "    engine.stacks.extend(job.payload, job.ttl)\n",
+        "",
         STORAGE + "test_it_lives_on_while_the_run_moves",
     ),
-    plan(
+    lifetimes(
         "barriers-without-delays",
         "Barriers expire before the delays ahead of them have passed.",
         "    return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))\n",
@@ -323,43 +326,43 @@ WORKERS = [
     plan(
         "derived-ids-differ",
         "What follows a barrier of another kind gets new ids each time: a repetition is another job.",
-        '        return hashlib.sha256(f"{name}:job:{next(jids)}".encode()).hexdigest()[:24]\n',
+        '        return hashlib.sha256(f"{self.name}:job:{next(self._jids)}".encode()).hexdigest()[:24]\n',
         "        return uuid.uuid4().hex[:24]\n",
         "unit/test_plan.py::test_derived_ids_are_the_same_for_the_same_name_only",
     ),
     ttl(
         "dead-jobs-barriers-expire",
         "The run of a job that was killed by hand cannot go on when that is retried.",
-        "        ttl = min(barrier_ttl(None, payload.stack) + sets.DEAD_TIMEOUT, MAX_TTL)\n",
-        "        ttl = barrier_ttl(None, payload.stack)\n",
+        "        _extend(engine, payload, engine.needs(payload, waits=DEAD_TIMEOUT))\n",
+        "        _extend(engine, payload, engine.needs(payload))\n",
         TTL + "test_a_job_that_was_killed_by_hand_may_be_retried_for_as_long_as_it_is_dead",
     ),
-    relay(
+    foreign(
         "foreign-failed-is-done",
         "A step that fails for good on another broker counts as done.",
         "                self._bury(message, step.exception)\n            elif step.skipped:",
-        "                self._advance(message, step, payload)\n            elif step.skipped:",
+        "                self._advance(step, payload)\n            elif step.skipped:",
         FAILURES + "test_without_retries_a_failure_is_dead_and_not_done[redis]",
     ),
-    relay(
+    foreign(
         "foreign-skipped-is-done",
         "A step that a middleware skipped on another broker counts as done.",
         "            elif step.skipped:\n",
         "            elif False:\n",
         FAILURES + "test_a_step_that_is_skipped_does_not_advance[redis]",
     ),
-    relay(
+    foreign_transport(
         "foreign-enqueues-nothing",
         "What follows a step on another broker is counted, and not enqueued.",
-        '            if outcome == b"FIRE":\n                self._enqueue(steps)\n',
-        '            if outcome == b"FIRE":\n',
+        "        self._enqueue(steps)\n        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n",
+        "        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n",
         "brokers/test_scenarios.py::test_a_chain[redis]",
     ),
-    relay(
+    foreign_transport(
         "foreign-says-so-first",
         "Killed between saying that it enqueued and enqueueing, the continuation is lost.",
-        "                self._enqueue(steps)\n                self.broker.commit.run(relay.fired(walk[:planned]))\n",
-        "                self.broker.commit.run(relay.fired(walk[:planned]))\n                self._enqueue(steps)\n",
+        "        self._enqueue(steps)\n        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n",
+        "        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n        self._enqueue(steps)\n",
         FAILURES + "test_a_broker_that_is_away_gets_the_continuation_later[error0]",
     ),
 ]

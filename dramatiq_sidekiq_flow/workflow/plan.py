@@ -173,80 +173,82 @@ class _Build:
         self.shared: dict[int, tuple[Callback, bytes]] = {}
 
     def start(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
-        """Start a node; true when it completes at once."""
+        """Start a node; true if it completes at once.
+
+        Parameters:
+          delay: Milliseconds that its first jobs wait.
+        """
         while True:
             kind = node["__type__"]
             if kind == "with_delay":
-                delay += node["delay"]
-                node = node["task"]
-            elif kind == "job":
+                node, delay = node["task"], delay + node["delay"]
+                continue
+            if kind == "job":
                 self.push(node, stack, delay)
                 return False
-            elif kind == "reference":
-                assert self.source.references is not None
-                child, following = self.source.references.resolve(node, self.ttl)
-                if following is None:
-                    self.consumed.append(node["chain"])
-                node = {"__type__": "chain", "children": [child] if following is None else [child, following]}
-            elif not node["children"]:
-                if not delay:
-                    return True
-                noop = {
-                    "class": self.source.dialect.noop_class,
-                    "args": [],
-                    "retry": 0,
-                    "queue": self.source.noop_queue,
-                }
-                self.push(noop, stack, delay)
-                return False
-            elif kind == "group":
-                return self.start_group(node["children"], stack, delay)
+            if kind == "reference":
+                children = self.resolved(node)
             else:
-                rest = self.start_chain(node["children"], stack, delay)
-                if rest is None:
-                    return False
-                # The first child completed at once: what remains starts now,
-                # and without the delay, which was the first child's.
-                node, delay = _rest(rest), 0.0
+                children = node["children"]
+            if not children:
+                return self.start_empty(stack, delay)
+            if kind == "group":
+                return self.start_group(children, stack, delay)
+            rest = self.start_chain(children, stack, delay)
+            if rest is None:
+                return False
+            # The first child completed at once: what remains starts now, and
+            # without the delay, which was the first child's.
+            node, delay = _chain(rest), 0.0
+
+    def resolved(self, reference: Wire) -> list[Wire]:
+        """The step that a reference points at, and the reference to what follows it, if anything does."""
+        assert self.source.references is not None
+        child, following = self.source.references.resolve(reference, self.ttl)
+        if following is None:
+            self.consumed.append(reference["chain"])
+            return [child]
+        return [child, following]
+
+    def start_empty(self, stack: tuple[Callback, ...], delay: float) -> bool:
+        """Start a chain or group without children; a delayed one becomes a job that does nothing."""
+        if not delay:
+            return True
+        source = self.source
+        noop = {"class": source.dialect.noop_class, "args": [], "retry": 0, "queue": source.noop_queue}
+        self.push(noop, stack, delay)
+        return False
 
     def start_chain(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> list[Wire] | None:
+        """Start the first of a chain's children; the others if it completes at once, else None."""
         first, rest = children[0], children[1:]
         if not rest:
             return [] if self.start(first, stack, delay) else None
         barrier = self.source.ids.new_barrier()
         self.barriers[barrier] = (1, -1)
-        remaining = Callback(barrier, _rest(rest), False)
+        remaining = Callback(barrier, _chain(rest), False)
         if not self.start(first, (*stack, remaining), delay):
             return None
         self.barriers[barrier] = (0, 0)
         return rest
 
     def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
+        """Start all children of a group; true if all complete at once."""
         barrier = self.source.ids.new_barrier()
         self.barriers[barrier] = (len(children), -1)
-        below = (*stack, Callback(barrier, None, True))
-        left = sum(not self.start(child, below, delay) for child in children)
-        self.barriers[barrier] = (left, -1) if left else (0, 0)
-        return not left
+        members_stack = (*stack, Callback(barrier, None, True))
+        waiting = 0
+        for child in children:
+            if not self.start(child, members_stack, delay):
+                waiting += 1
+        self.barriers[barrier] = (waiting, -1) if waiting else (0, 0)
+        return not waiting
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
+        """Write the payload of a job, for its queue or for ``schedule``."""
         source = self.source
-        # What was said of this very job comes last, as in Ruby's own client
-        # middleware: a tenant given to the step is not overwritten.
-        fields = {**source.inherited, **source.options(node), **node}
-        fields.pop("__type__", None)
+        fields = self.fields(node, stack)
         at = fields.pop("at", 0.0)
-        if source.run_id is not None:
-            fields[source.dialect.run_id_key] = source.run_id
-        if source.tags:
-            said = fields.get("tags") or ()
-            fields["tags"] = [*said, *(tag for tag in source.tags if tag not in said)]
-        if stack:
-            fields[source.dialect.callbacks_key] = self.callbacks(stack, fields)
-        # A step made from a message has that message's id, whoever pushes it.
-        if type(fields.get("jid")) is not str or not fields["jid"]:
-            fields["jid"] = source.ids.new_jid()
-        fields["created_at"] = source.now
         if delay:
             at = source.now + delay / 1000
         if source.prepare is not None:
@@ -256,6 +258,25 @@ class _Build:
         else:
             fields["enqueued_at"] = source.now
             self.pushes.setdefault(fields["queue"], []).append(codec.encode_payload(fields))
+
+    def fields(self, node: Wire, stack: tuple[Callback, ...]) -> dict[str, Any]:
+        """The keys of a job's payload."""
+        source = self.source
+        # The options of this very job come last, as in Ruby's own client
+        # middleware: a tenant given to the step is not overwritten.
+        fields = {**source.inherited, **source.options(node), **node}
+        fields.pop("__type__", None)
+        if source.run_id is not None:
+            fields[source.dialect.run_id_key] = source.run_id
+        if source.tags:
+            fields["tags"] = _with_tags(fields.get("tags"), source.tags)
+        if stack:
+            fields[source.dialect.callbacks_key] = self.callbacks(stack, fields)
+        # A step made from a message has that message's id.
+        if type(fields.get("jid")) is not str or not fields["jid"]:
+            fields["jid"] = source.ids.new_jid()
+        fields["created_at"] = source.now
+        return fields
 
     def callbacks(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> msgspec.Raw:
         """The JSON of a stack, as the payload of a job holds it."""
@@ -284,7 +305,13 @@ class _Build:
         return found[1]
 
 
-def _rest(children: list[Wire]) -> Wire:
+def _chain(children: list[Wire]) -> Wire:
+    """The chain of these; a reference stands for a chain already."""
     if len(children) == 1 and children[0]["__type__"] == "reference":
         return children[0]
     return {"__type__": "chain", "children": children}
+
+
+def _with_tags(explicit: Any, tags: tuple[str, ...]) -> list[Any]:
+    explicit = explicit or ()
+    return [*explicit, *(tag for tag in tags if tag not in explicit)]

@@ -24,7 +24,7 @@ from ..wire import codec
 from ..wire.active_job import WRAPPERS
 from ..wire.nodes import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited, seconds
-from ..wire.shapes import MAX_NAME
+from ..wire.tree_schema import MAX_NAME
 from . import message_options
 from .retries import Failure
 

@@ -19,7 +19,7 @@ from ..store.registry import UNREADABLE
 from ..typed import manifest, registry
 from ..typed.registry import Entry
 from ..workflow import completion_of, restart_remaining
-from . import bridge, stubs
+from . import bridge_command, stubs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         if options.command == "bridge":
-            bridge.run(find_broker(options.broker), options.queues)
+            bridge_command.run(find_broker(options.broker), options.queues)
             return 0
         if options.command == "release":
             run_id = restart_remaining(find_broker(options.broker), options.jid, members=options.members)

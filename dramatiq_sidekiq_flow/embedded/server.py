@@ -26,7 +26,7 @@ BINARY_VARIABLE = "DSF_EMBEDDED_SERVER"
 
 HOST = "127.0.0.1"
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER = Path(__file__).with_name("supervisor.py")
 _PORT_TRIES = 20
 # Set by us: another value would make the server unreachable, or reachable from elsewhere.
 _RESERVED = frozenset(("bind", "daemonize", "dir", "include", "logfile", "pidfile", "port", "requirepass"))

@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from ..errors import ConfigurationError
 from ..store.connection import Connection
-from ..store.depths import depths
+from ..store.queue_stats import depths
 
 #: Where prometheus_client's multiprocess mode keeps its files.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode, cut, shortened
 from .nodes import Wire, check_depth, latest_start, total_delay
-from .shapes import Remaining
+from .tree_schema import Remaining
 
 #: Barrier ids become Redis keys, so nothing but a UUID may pass: whoever can
 #: write a payload must not be able to name ``queues`` or ``dead`` as a barrier.

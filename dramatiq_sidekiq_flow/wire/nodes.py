@@ -21,7 +21,7 @@ from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow, cut
 from . import codec
 from .dialect import KEYS, WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
-from .shapes import MAX_DELAY, Shape
+from .tree_schema import MAX_DELAY, Shape
 
 #: A node in its wire form.
 Wire = dict[str, Any]

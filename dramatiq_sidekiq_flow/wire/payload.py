@@ -19,7 +19,7 @@ from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload
 from . import active_job, codec
 from .callbacks import Callback, load_stack
 from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, spoken
-from .shapes import MAX_NAME
+from .tree_schema import MAX_NAME
 
 #: What Sidekiq writes for a class that says nothing (``default_job_options``).
 DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}

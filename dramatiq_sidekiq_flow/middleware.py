@@ -106,7 +106,7 @@ class WorkflowMiddleware(Middleware):
         self.classes = classes
         self.tag_runs = tag_runs
         self.registry = None if registry is None else manifest.read(registry)
-        self.dialect = dialects.named(dialect)
+        self.dialect = dialects.get(dialect)
         self.barriers = barriers
         self.callback_storage = callback_storage
         self.inherit = _inherited(inherit)
@@ -204,7 +204,7 @@ class WorkflowMiddleware(Middleware):
         if payload is not None and payload.run_id is not None:
             spoken = self.memory
             if isinstance(spoken, RedisHashMemory):
-                spoken = spoken.running(payload.dialect)
+                spoken = spoken.for_running_step(payload.dialect)
             memory = RunMemory(spoken, payload.run_id, payload.namespace)
             keeper = partial(keep, completion, payload)
             context = partial(payload.inherited, self.inherit)

@@ -17,7 +17,7 @@ from dramatiq.common import q_name
 
 from ..wire import codec
 from ..wire.callbacks import load_stack
-from ..wire.dialect import KEYS, spoken
+from ..wire.dialect import KEYS, detect
 from ..wire.payload import Payload
 from . import message_options
 from .message import _DERIVED, DRAMATIQ_KEY
@@ -100,7 +100,7 @@ def to_payload(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True
         fields["retry"] = retry
     if options:
         fields[DRAMATIQ_KEY] = options
-    dialect = spoken(fields)
+    dialect = detect(fields)
     stack = load_stack(fields.get(dialect.callbacks_key)) if strict else ()
     return Payload(b"", fields, message.actor_name, list(message.args), message.message_id, stack, dialect)
 

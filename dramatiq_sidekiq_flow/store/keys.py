@@ -93,7 +93,7 @@ def run(run_id: str) -> str:
     return f"swf:run:{run_id}"
 
 
-def keep(memory: str) -> str:
+def memory_lease(memory: str) -> str:
     """Lives as long as a run's memory is to live at least (``extend_ttl``); ``advance.lua`` looks at it."""
     return f"swf:keep:{memory}"
 

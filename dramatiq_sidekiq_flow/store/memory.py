@@ -18,7 +18,7 @@ from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.payload import RETRY_HORIZON
 from . import scripts
 from .connection import Connection
-from .keys import keep
+from .keys import memory_lease
 
 
 class RedisHashMemory:
@@ -42,7 +42,7 @@ class RedisHashMemory:
         self._given = key_prefix is not None
         self._connection: Connection | None = None
         self._least = self.ttl_seconds
-        self._running: dict[str, RedisHashMemory] = {}
+        self._for_steps: dict[str, RedisHashMemory] = {}
 
     def bind(self, connection: Connection, dialect: Dialect = WORKFLOW) -> None:
         """Use this Redis, and this dialect's prefix unless one was given.  Called by the middleware."""
@@ -50,22 +50,22 @@ class RedisHashMemory:
         if not self._given:
             self.key_prefix = dialect.memory_prefix
 
-    def speaking(self, dialect: Dialect) -> RedisHashMemory:
+    def for_dialect(self, dialect: Dialect) -> RedisHashMemory:
         """This memory for a run that began in a dialect."""
         if self._given or self.key_prefix == dialect.memory_prefix:
             return self
         other = copy.copy(self)
         other.key_prefix = dialect.memory_prefix
-        other._running = {}
+        other._for_steps = {}
         return other
 
-    def running(self, dialect: Dialect) -> RedisHashMemory:
+    def for_running_step(self, dialect: Dialect) -> RedisHashMemory:
         """This memory for a step at work: what it writes lives at least as long as the step may be retried."""
-        memory = self._running.get(dialect.name)
+        memory = self._for_steps.get(dialect.name)
         if memory is None or memory._connection is not self._connection:
-            memory = copy.copy(self.speaking(dialect))
+            memory = copy.copy(self.for_dialect(dialect))
             memory._least = max(memory.ttl_seconds, RETRY_HORIZON)
-            self._running[dialect.name] = memory
+            self._for_steps[dialect.name] = memory
         return memory
 
     @property
@@ -143,7 +143,7 @@ class RedisHashMemory:
 
     def clear(self, run_id: str) -> None:
         """Forget a run."""
-        self.connection.call("UNLINK", self.key(run_id), keep(self.key(run_id)))
+        self.connection.call("UNLINK", self.key(run_id), memory_lease(self.key(run_id)))
 
 
 def _text(name: bytes) -> str:

@@ -169,7 +169,7 @@ def extend(
     marker = ""
     if memory:
         alive.append(memory)
-        marker = keys.keep(memory)
+        marker = keys.memory_lease(memory)
     connection.call(*scripts.EXTEND.command((marker, *alive), (ttl, int(outlive))))
 
 

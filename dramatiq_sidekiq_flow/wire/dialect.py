@@ -56,7 +56,7 @@ NOOP_CLASSES = frozenset(dialect.noop_class for dialect in DIALECTS)
 KEYS = frozenset(key for dialect in DIALECTS for key in (dialect.run_id_key, dialect.callbacks_key))
 
 
-def named(name: str) -> Dialect:
+def get(name: str) -> Dialect:
     """The dialect of a name.
 
     Raises:
@@ -69,7 +69,7 @@ def named(name: str) -> Dialect:
     raise ConfigurationError(f"dialect must be {known}, not {name!r}.", name)
 
 
-def spoken(fields: Mapping[str, Any]) -> Dialect:
+def detect(fields: Mapping[str, Any]) -> Dialect:
     """The dialect of a payload; the first where none can be told."""
     for dialect in DIALECTS:
         if dialect.callbacks_key in fields or dialect.run_id_key in fields:

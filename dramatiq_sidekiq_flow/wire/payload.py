@@ -18,7 +18,7 @@ import attrs
 from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from . import active_job, codec
 from .callbacks import Callback, load_stack
-from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, spoken
+from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
 from .tree_schema import MAX_NAME
 
 #: What Sidekiq writes for a class that says nothing (``default_job_options``).
@@ -143,7 +143,7 @@ class Payload:
         if "_f" in fields:
             raise UnsupportedPayload(f"The job is in the unknown format _f={shortened(fields['_f'])}.", raw)
         stack: tuple[Callback, ...] = ()
-        dialect = spoken(fields)
+        dialect = detect(fields)
         callbacks = fields.get(dialect.callbacks_key)
         if callbacks is not None:
             if retrieve is not None:

@@ -302,7 +302,7 @@ class Completion:
         """The key of the memory of a job's run, and how many seconds it outlives the run; ``("", 0)`` for none."""
         if not isinstance(self.memory, RedisHashMemory) or payload.run_id is None:
             return ("", 0)
-        return (self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
+        return (self.memory.for_dialect(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
 
     def started(self, run_id: str, planned: Plan, *, before: bool) -> None:
         """A run was started, or had been before; its jobs are where they belong."""

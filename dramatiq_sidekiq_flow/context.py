@@ -12,7 +12,7 @@ import attrs
 
 from .errors import ConfigurationError, NoCurrentRun
 from .wire.active_job import decode_context
-from .wire.nodes import check_namespace
+from .wire.option_rules import check_namespace
 from .wire.payload import Payload
 
 

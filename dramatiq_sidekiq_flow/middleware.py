@@ -27,7 +27,7 @@ from .store.replication import Replication
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
-from .wire.nodes import RESERVED
+from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY
 from .workflow import Completion
 from .workflow.relay import NotReady, Relay

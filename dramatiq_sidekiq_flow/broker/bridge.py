@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.logging import get_logger
 
-from ..store import server
+from ..store import server_check
 from ..store.connection import FAULTS, LOST
 from .consumer import SidekiqConsumer
 from .gateway import Gateway
@@ -65,8 +65,8 @@ class Bridge:
         if not self._threads:
             self._stop = threading.Event()
             try:
-                warnings = server.inspect(self.gateway.connection)
-                warnings += server.look_at_replicas(self.gateway.connection, self.gateway.replication)
+                warnings = server_check.inspect(self.gateway.connection)
+                warnings += server_check.look_at_replicas(self.gateway.connection, self.gateway.replication)
                 for warning in warnings:
                     self.logger.warning(warning)
             except LOST as e:

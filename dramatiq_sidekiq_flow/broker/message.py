@@ -23,7 +23,8 @@ from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
 from ..wire.active_job import WRAPPERS
 from ..wire.option_rules import check_options
-from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited, seconds
+from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
+from ..wire.payload_fields import seconds
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
 from .retries import Failure

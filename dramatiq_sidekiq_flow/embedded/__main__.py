@@ -59,12 +59,13 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     except OSError as e:
         print(f"{command[0]}: {e.strerror}", file=sys.stderr)
         return 127
-    while (code := process.poll()) is None:
+    while process.poll() is None:
         number, by_terminal = _next_signal(watched)
         # Ctrl-C reaches the command without us. Forwarded, it would arrive twice, and
         # at the second one dramatiq's workers abandon their jobs.
         if number != signal.SIGCHLD and not by_terminal:
             process.send_signal(number)
+    code = process.returncode
     return code if code >= 0 else 128 - code
 
 

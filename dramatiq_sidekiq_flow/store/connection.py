@@ -165,9 +165,9 @@ class Connection:
         """Send scripts that the server does not know again, with their source, and put in their replies."""
         # WAIT is sent again, too: its first answer did not cover these scripts.
         question = question_in(commands)
-        again = [scripts.with_source(commands[i]) for i in unknown]
-        again += [commands[i] for i in question]
-        for i, reply in zip([*unknown, *question], self._exchange(connection, again)):
+        repeated = [scripts.with_source(commands[i]) for i in unknown]
+        repeated += [commands[i] for i in question]
+        for i, reply in zip([*unknown, *question], self._exchange(connection, repeated)):
             replies[i] = reply
 
     @staticmethod

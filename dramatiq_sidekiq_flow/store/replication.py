@@ -104,7 +104,7 @@ class Unconfirmed(Exception):
     def of_run(self, run_id: str) -> NotReplicated:
         """Make the error for the caller who started a run."""
         cure = (
-            "It goes on: do not start it as a new run. run() with this run id waits again, and starts it where it is "
+            "It goes on: do not start it as a new run. run() with this run id waits again, and starts it if it is "
             "missing."
         )
         return self._error(f"The run {run_id}", cure, run_id)

@@ -19,7 +19,7 @@ from dramatiq.logging import get_logger
 from ..broker import SidekiqBroker
 from ..broker.events import Buried, Recovered, Unreplicated
 from ..errors import BarrierExpired, ConfigurationError
-from ..wire.payload import seconds
+from ..wire.payload_fields import seconds
 from .observer import JobExecution, JobObserver
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import random
 import threading
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -303,14 +304,20 @@ class FlowTest:
         broker = self.broker
         memory = getattr(broker.completion, "memory", None)
         dead = [codec.decode(member) for member, _ in sets.members(broker.connection, keys.DEAD)]
+        steps = [step for step in self._steps if step.run_id == run_id]
+        enqueued = [job for jid, job in self._enqueued.items() if jid not in before]
         return Run(
             run_id,
-            tuple(step for step in self._steps if step.run_id == run_id),
+            tuple(steps),
             {} if memory is None else memory.read(run_id),
-            tuple(job for jid, job in self._enqueued.items() if jid not in before),
-            tuple(job for job in dead if run_id in (job.get("workflow_run_id"), job.get("sideline_run_id"))),
+            tuple(enqueued),
+            tuple(filter(partial(_is_of, run_id), dead)),
             self._trees.get(run_id),
         )
+
+
+def _is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
+    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
 
 
 def _empty_server() -> str:

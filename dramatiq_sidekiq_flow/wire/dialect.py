@@ -2,7 +2,7 @@
 
 ``sidekiq-workflow`` became ``sidekiq-sideline`` after 0.1.0, and so did its
 keys; nothing else differs.  Payloads of either dialect are read.  A step
-continues in its payload's dialect, whatever the setting: its run began in
+continues in its payload's dialect, regardless of the setting: its run began in
 that dialect, and the worker of the next step must understand it.
 """
 
@@ -53,7 +53,9 @@ DIALECTS = (WORKFLOW, SIDELINE)
 
 #: The names of both dialects.
 NOOP_CLASSES = frozenset(dialect.noop_class for dialect in DIALECTS)
-KEYS = frozenset(key for dialect in DIALECTS for key in (dialect.run_id_key, dialect.callbacks_key))
+_RUN_ID_KEYS = frozenset(dialect.run_id_key for dialect in DIALECTS)
+_CALLBACKS_KEYS = frozenset(dialect.callbacks_key for dialect in DIALECTS)
+KEYS = _RUN_ID_KEYS | _CALLBACKS_KEYS
 
 
 def get(name: str) -> Dialect:

@@ -13,12 +13,10 @@ import attrs
 from ..errors import InvalidOptions
 from . import codec
 from .dialect import KEYS
+from .payload_fields import MAX_RETRY_FOR
 
 #: Written by the library or at the push; never an option of a class.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
-
-#: Sidekiq refuses a larger ``retry_for``.  In seconds.
-_MAX_RETRY_FOR = 1e9
 
 
 @attrs.frozen
@@ -51,7 +49,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_retry_for(value: Any) -> bool:
-    return type(value) is not bool and isinstance(value, (int, float)) and not value > _MAX_RETRY_FOR
+    return type(value) is not bool and isinstance(value, (int, float)) and not value > MAX_RETRY_FOR
 
 
 _RULES: Mapping[str, _Rule] = {

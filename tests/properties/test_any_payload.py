@@ -14,7 +14,8 @@ from dramatiq_sidekiq_flow.broker.retries import Retries, decide, killed
 from dramatiq_sidekiq_flow.errors import InvalidCallbacks, InvalidNode, PayloadError
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.callbacks import delay_ahead
-from dramatiq_sidekiq_flow.wire.payload import Payload, buried, expiry, failed, seconds
+from dramatiq_sidekiq_flow.wire.payload import Payload, buried, failed
+from dramatiq_sidekiq_flow.wire.payload_fields import expiry, seconds
 from dramatiq_sidekiq_flow.workflow.plan import barrier_ttl, plan
 
 from ..unit.test_plan import source

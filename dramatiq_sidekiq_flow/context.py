@@ -1,4 +1,4 @@
-"""The run that the current actor belongs to."""
+"""Run of the current actor: its ids, memory and context."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import attrs
 
 from .errors import ConfigurationError, NoCurrentRun
 from .wire.active_job import decode_context
-from .wire.nodes import check_namespace
+from .wire.option_rules import check_namespace
 from .wire.payload import Payload
 
 
 class Memory(Protocol):
-    """Values that the steps of a run share: what a backend must do.
+    """Protocol of a memory backend: values that the steps of a run share.
 
-    ``run_id`` names the run; keys are strings, values what JSON can carry.
+    Keys are strings; values are JSON values.
     """
 
     def write(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Set values; others stay."""
+        """Set values; other keys stay."""
 
     def read(self, run_id: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """The values of ``keys`` that are there, or all."""
+        """Read the values of those of ``keys`` that exist, or of all."""
 
     def clear(self, run_id: str) -> None:
-        """Forget the run."""
+        """Delete the values of the run."""
 
 
 @attrs.frozen
 class RunMemory:
-    """The memory of one run, as one of its steps sees it.
+    """Memory of one run, as one of its steps sees it.
 
     Attributes:
-      namespace: Where the step writes (``left`` or ``outer.inner``); empty for
-        everybody's.  It reads its own first, then that of each namespace
-        around it, then everybody's.
+      namespace: The namespace that the step writes to (``left`` or
+        ``outer.inner``); "" is the shared one.  Reads look there first, then
+        in each namespace around it, then in the shared one.
     """
 
     backend: Memory | None
@@ -54,80 +54,99 @@ class RunMemory:
         return self.backend
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Set values, in this namespace; others stay.
+        """Set values in this namespace; other keys stay.
 
         Raises:
-          ConfigurationError: where workflows have no memory.
-          InvalidOutput: for keys that are not strings, and values that JSON
-            cannot carry exactly; nothing is written.
+          ConfigurationError: if workflows have no memory.
+          InvalidOutput: if a key is not a string, or JSON cannot carry a value
+            exactly; nothing is written.
         """
         self._backend().write(self.run_id, namespaced(values, self.namespace))
 
     def read(self, *keys: str) -> dict[str, Any]:
-        """The values of ``keys`` that are there; without keys, all.
+        """Read the values of those of ``keys`` that exist; without keys, all.
 
-        In a namespace, what is there under its name and without it is found
-        without it, and the nearest counts.  All of the others' is there, too,
-        under its full name (``right.size``).
+        In a namespace, a name without a prefix is looked up in that namespace
+        first.  Without keys, the result also has the values of all other
+        namespaces, under their full names (``right.size``).
         """
         backend = self._backend()
         if not self.namespace:
             return backend.read(self.run_id, keys or None)
         prefixes = _prefixes(self.namespace)
         if keys:
-            found = backend.read(self.run_id, [prefix + key for key in keys for prefix in prefixes])
-            names = ((key, prefix + key) for key in keys for prefix in reversed(prefixes))
-            return {key: found[name] for key, name in names if name in found}
-        everything = backend.read(self.run_id)
-        seen = dict(everything)
-        for prefix in reversed(prefixes[:-1]):
-            own = {name[len(prefix) :]: value for name, value in everything.items() if name.startswith(prefix)}
-            seen.update(own)
-        return seen
+            return _read_keys(backend, self.run_id, keys, prefixes)
+        return _read_all(backend, self.run_id, prefixes)
 
     def within(self, namespace: str) -> RunMemory:
-        """The same memory, as a step of that namespace sees it; ``""`` for everybody's.
+        """View the same memory as a step of another namespace; ``""`` is the shared one.
 
         Examples:
 
           >>> current_run().memory.within("left").read("size")
 
         Raises:
-          InvalidOptions: for a name that is none.
+          InvalidOptions: if the name is invalid.
         """
         if namespace:
             check_namespace(namespace)
         return attrs.evolve(self, namespace=namespace)
 
     def clear(self) -> None:
-        """Forget all values of the run, of every namespace."""
+        """Delete all values of the run, of every namespace."""
         self._backend().clear(self.run_id)
 
 
 def namespaced(values: Mapping[str, Any], namespace: str) -> Mapping[str, Any]:
-    """Values under their full names.  Keys that are not strings stay, for whoever refuses them."""
+    """Put values under their full names.  Non-string keys are passed through; the memory backend rejects them."""
     if not namespace:
         return values
     return {f"{namespace}.{key}" if isinstance(key, str) else key: value for key, value in values.items()}
 
 
 def _prefixes(namespace: str) -> list[str]:
-    """What a name may stand under, nearest first: ``outer.inner.``, ``outer.``, and nothing."""
+    """Prefixes of a name, nearest first: ``outer.inner.``, ``outer.``, and nothing."""
     parts = namespace.split(".")
-    return [".".join(parts[:n]) + "." for n in range(len(parts), 0, -1)] + [""]
+    names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return [*(f"{name}." for name in names), ""]
+
+
+def _read_keys(backend: Memory, run_id: str, keys: Iterable[str], prefixes: list[str]) -> dict[str, Any]:
+    """Read keys under each of the prefixes; the first prefix that has a value wins."""
+    names = [prefix + key for key in keys for prefix in prefixes]
+    stored = backend.read(run_id, names)
+    visible: dict[str, Any] = {}
+    for key in keys:
+        for prefix in prefixes:
+            if prefix + key in stored:
+                visible[key] = stored[prefix + key]
+                break
+    return visible
+
+
+def _read_all(backend: Memory, run_id: str, prefixes: list[str]) -> dict[str, Any]:
+    """Read all values; those under the prefixes are added without them, the nearest last."""
+    stored = backend.read(run_id)
+    visible = dict(stored)
+    # Not the last prefix, which is empty: its names are there already.
+    for prefix in reversed(prefixes[:-1]):
+        for name, value in stored.items():
+            if name.startswith(prefix):
+                visible[name.removeprefix(prefix)] = value
+    return visible
 
 
 @attrs.frozen
 class CurrentRun:
-    """Where the current actor stands.
+    """Run and job of the current actor.
 
     Attributes:
       run_id: ``workflow_run_id``.
       jid: The job's id.
-      depth: How many callbacks are on the stack.
+      depth: Number of callbacks on the stack.
       memory: The run's memory.
-      keeper: Lets the run live on; see ``extend_ttl``.
-      reader: Gives the context.
+      keeper: Extends the lifetime of the run; see ``extend_ttl``.
+      reader: Reads the context.
     """
 
     run_id: str
@@ -139,22 +158,24 @@ class CurrentRun:
 
     @property
     def context(self) -> Mapping[str, Any]:
-        """What the job hands on to the jobs that follow it and that it sends: tenant, locale, trace.
+        """Tenant, locale and trace, which the next steps and jobs that this one sends inherit; read-only.
 
-        Keys are those of the payload (``cattr``, ``locale``, ``apartment`` ...),
-        and so are values, but for the attributes in ``cattr``, which are a dict
-        of values as an ActiveJob's arguments; read-only.
+        Keys and values are those of the payload (``cattr``, ``locale``,
+        ``apartment`` ...).  Only the attributes in ``cattr`` are decoded, to a
+        dict of values as an ActiveJob's arguments.
         ``WorkflowMiddleware(inherit=[...])`` adds keys.
         """
-        return MappingProxyType({} if self.reader is None else decode_context(self.reader()))
+        if self.reader is None:
+            return MappingProxyType({})
+        return MappingProxyType(decode_context(self.reader()))
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[CurrentRun]:
-        """Make this the current run of another thread or task, for as long as the block.
+        """Make this the current run of another thread or task inside a ``with`` block.
 
-        A coroutine, and what it starts with ``asyncio.create_task`` or
-        ``asyncio.to_thread``, has its actor's run without it.  A thread does
-        not; it also decorates what a thread is to do::
+        A coroutine, and the tasks that it starts with ``asyncio.create_task``
+        or ``asyncio.to_thread``, have the run already.  A thread does not.  Also
+        a decorator for the function that a thread calls::
 
             run = current_run()
             pool.map(run.enter()(work), items)
@@ -169,40 +190,41 @@ class CurrentRun:
 _current: ContextVar[CurrentRun | None] = ContextVar("dramatiq_sidekiq_flow_run", default=None)
 
 
-#: The job that this thread or task works on, in a workflow or not.
+#: The current job of this thread or task, in a workflow or not.
 _job: ContextVar[Payload | None] = ContextVar("dramatiq_sidekiq_flow_job", default=None)
 
 
 def current_run() -> CurrentRun:
-    """The run of the job that this thread or task works on.
+    """Get the run of the current job of this thread or task.
 
     Raises:
-      NoCurrentRun: if there is none; :func:`find_current_run` gives None then.
+      NoCurrentRun: if there is none; :func:`find_current_run` returns None instead.
     """
     run = _current.get()
     if run is None:
         raise NoCurrentRun(
-            "There is no current run: this is not a step of a workflow, or a thread that an actor started. In such a "
-            "thread use `with run.enter():`, with the run that the actor found. find_current_run() gives None instead."
+            "There is no current run: this is not a step of a workflow, or it is a thread that an actor started. In "
+            "such a thread use `with run.enter():`, with the actor's current_run(). find_current_run() returns None "
+            "instead."
         )
     return run
 
 
 def find_current_run() -> CurrentRun | None:
-    """The run of the job that this thread or task works on; None outside of one."""
+    """Get the run of the current job of this thread or task; None outside of a workflow."""
     return _current.get()
 
 
 def set_current_run(run: CurrentRun | None) -> None:
-    """Enter or leave a run.  Called by the middleware."""
+    """Set or clear the current run.  Called by the middleware."""
     _current.set(run)
 
 
 def current_job() -> Payload | None:
-    """The job that this thread or task works on, in a workflow or not."""
+    """Get the current job of this thread or task, in a workflow or not."""
     return _job.get()
 
 
 def set_current_job(job: Payload | None) -> None:
-    """Begin or end a job.  Called by the broker's own middleware."""
+    """Set or clear the current job.  Called by the broker's own middleware."""
     _job.set(job)

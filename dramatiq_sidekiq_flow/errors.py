@@ -1,8 +1,9 @@
 """Every error of the package.
 
-One root, :class:`FlowError`.  A message says what to do, and ``value`` keeps
-what was wrong.  The class name is what lands in ``error_class`` of a job in
-the ``retry`` or ``dead`` set, so it is part of what operators see.
+All derive from :class:`FlowError`.  A message names the problem and the cure;
+``value`` holds the offending value.  The name of the class is written as
+``error_class`` into jobs of the ``retry`` and ``dead`` sets: operators see it,
+so it does not change, and does not need the suffix Error.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ _repr.maxlevel = 3
 
 
 def shortened(value: Any) -> str:
-    """The repr of a value for a message: of a large one its beginning and its end.
+    """Shorten the repr of a value for a message to its beginning and its end.
 
-    Whoever can write to Redis decides how large a value is; a message goes
-    into a log line, and into ``error_message``.
+    A value from Redis may be of any size; a message goes into a log line, and
+    into ``error_message``.
     """
     try:
         return _repr.repr(value)
@@ -29,7 +30,7 @@ def shortened(value: Any) -> str:
 
 
 def cut(text: object, limit: int = 500) -> str:
-    """A text for a message, cut where it is longer than ``limit`` characters."""
+    """Cut a text for a message after ``limit`` characters."""
     text = str(text)
     return text if len(text) <= limit else f"{text[:limit]}..."
 
@@ -38,7 +39,7 @@ class FlowError(Exception):
     """Root of all errors of this package.
 
     Parameters:
-      message: What is wrong and what to do about it.
+      message: The problem and the cure.
       value: The offending value, untouched (bytes stay bytes).
     """
 
@@ -53,7 +54,7 @@ class ConfigurationError(FlowError):
 
 
 class QueueShared(ConfigurationError):
-    """A step would go to a queue that a Ruby process consumes, which would pass it without its work.
+    """A step would go to a queue that a Ruby process consumes, which would skip its work.
 
     ``value`` is the queue.
     """
@@ -63,7 +64,7 @@ class EmbeddedServerError(FlowError):
     """The embedded server could not be started."""
 
 
-# -- what is wrong with bytes that were read --------------------------------
+# -- bytes that were read -----------------------------------------------------
 
 
 class PayloadError(FlowError):
@@ -71,11 +72,11 @@ class PayloadError(FlowError):
 
 
 class MalformedPayload(PayloadError):
-    """Not JSON, not UTF-8, nested too deeply, too large, or no JSON object."""
+    """Not JSON, not UTF-8, nested too deeply, too large, or not a JSON object."""
 
 
 class InvalidPayload(PayloadError):
-    """A JSON object, but no job: no class, or args that are not an array."""
+    """A JSON object that is not a job: without a class, or with args that are not an array."""
 
 
 class UnsupportedPayload(PayloadError):
@@ -90,7 +91,7 @@ class InvalidNode(PayloadError):
     """A workflow tree holds something that is not a job, chain, group or delay."""
 
 
-# -- what a caller did wrong -------------------------------------------------
+# -- mistakes of callers ------------------------------------------------------
 
 
 class InvalidArguments(FlowError):
@@ -110,14 +111,14 @@ class StepEnqueuedItself(InvalidWorkflow):
 
 
 class InvalidInput(FlowError):
-    """What a typed actor was given does not fit its input class; the message names each path.
+    """The input of a typed actor does not fit its input class; the message names each path.
 
-    ``value`` is what was given, with what the run's memory added.
+    ``value`` is the input, including the fields from the run's memory.
     """
 
 
 class InvalidTemplate(FlowError):
-    """A template that cannot be registered, or whose builder gave no workflow."""
+    """A template that cannot be registered, or whose builder did not return a workflow."""
 
 
 class UnknownTemplate(FlowError):
@@ -125,11 +126,11 @@ class UnknownTemplate(FlowError):
 
 
 class NoCurrentRun(FlowError):
-    """This needs the run that the current actor belongs to, and there is none."""
+    """The call needs the run of the current actor, and the actor is not a step of a run."""
 
 
 class NotReplicated(FlowError):
-    """A job or a run is in Redis, and fewer replicas than wanted have confirmed it in time.
+    """A job or a run is in Redis, but too few replicas confirmed it in time.
 
     Do not send it again: it runs.  ``value`` is the jid or the run id.
 
@@ -143,7 +144,7 @@ class NotReplicated(FlowError):
         self.got = got
 
 
-# -- what happened to a job ---------------------------------------------------
+# -- jobs -----------------------------------------------------------------------
 
 
 class BarrierExpired(FlowError):
@@ -161,37 +162,37 @@ class NothingToRelease(FlowError):
 
 
 class CallbacksMissing(FlowError):
-    """What a job's callback stack refers to is gone, or is not what was stored.
+    """The stored chain of a job's callback stack is gone, or has other contents.
 
     ``value`` is the reference.
     """
 
 
 class WrongType(FlowError):
-    """A Redis key that the job needs holds another type.  ``value`` is the key."""
+    """A Redis key that the job needs has another type.  ``value`` is the key."""
 
 
 class InvalidOutput(FlowError):
-    """What an actor returned cannot be kept in the run's memory, or does not fit its output class."""
+    """The output of an actor cannot be stored in the run's memory, or does not fit its output class."""
 
 
 class WorkflowMiddlewareMissing(FlowError):
-    """A job of a workflow reached a broker that has no WorkflowMiddleware."""
+    """A job of a workflow reached a broker without a WorkflowMiddleware."""
 
 
 class PoisonPill(FlowError):
-    """The job was in flight each time that its worker died, three times over."""
+    """Three workers died while the job was in flight."""
 
 
 class JobExpired(FlowError):
-    """A step was taken after its ``expiry``, so it did not run and what follows it waits.
+    """A step was fetched after its ``expiry``, so it did not run, and the next steps wait.
 
     ``value`` is the expiry, in epoch seconds.
     """
 
 
 class StepSkipped(FlowError):
-    """A middleware skipped a step, so what follows it waits.  ``value`` is the message id."""
+    """A middleware skipped a step, so the next steps wait.  ``value`` is the message id."""
 
 
 class StepRejected(FlowError):

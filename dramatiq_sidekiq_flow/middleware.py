@@ -27,7 +27,7 @@ from .store.replication import Replication
 from .typed import manifest
 from .typed.registry import Registry
 from .wire import dialect as dialects
-from .wire.nodes import RESERVED
+from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
 from .workflow import Completion, Engine, Settings, ttl
 from .workflow.custom_barriers import CustomBarrierTransport
@@ -110,7 +110,7 @@ class WorkflowMiddleware(Middleware):
             memory=memory,
             classes=dict(classes or {}),
             tag_runs=tag_runs,
-            dialect=dialects.named(dialect),
+            dialect=dialects.get(dialect),
             barriers=barriers,
             callback_storage=callback_storage,
         )
@@ -233,7 +233,7 @@ class WorkflowMiddleware(Middleware):
     def _enter_run(self, engine: Engine, payload: Payload, run_id: str) -> None:
         backend = self.memory
         if isinstance(backend, RedisHashMemory):
-            backend = backend.running(payload.dialect)
+            backend = backend.for_running_step(payload.dialect)
         memory = RunMemory(backend, run_id, payload.namespace)
         keeper = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)

@@ -6,8 +6,10 @@ two snapshots are compared after renaming ids in the order of appearance.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,9 @@ def comparable(state: Snapshot) -> dict[str, Any]:
 def seconds(stamp: float) -> float:
     """7.x writes float seconds, 8.x integer milliseconds."""
     return stamp / 1000 if isinstance(stamp, int) else stamp
+
+
+def expand_backtrace(text: str) -> list[str]:
+    """The lines of an ``error_backtrace``."""
+    lines: list[str] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return lines

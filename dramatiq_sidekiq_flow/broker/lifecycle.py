@@ -12,7 +12,7 @@ from dramatiq.middleware import MiddlewareError, SkipMessage
 
 from ..context import set_current_job
 from ..errors import ConfigurationError
-from ..store import server
+from ..store import server_check
 from ..store.connection import LOST
 from . import cancellation, ruby_features, signals
 from .begin import begin
@@ -41,8 +41,8 @@ class ServerCheck:
         """
         self._done = False
         try:
-            warnings = server.inspect(self.broker.connection)
-            warnings += server.look_at_replicas(self.broker.connection, self.broker.replication)
+            warnings = server_check.inspect(self.broker.connection)
+            warnings += server_check.look_at_replicas(self.broker.connection, self.broker.replication)
         except LOST as e:
             self.broker.availability.lost(e)
             return

@@ -22,9 +22,10 @@ from dramatiq.broker import MessageProxy
 from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
 from ..wire.active_job import WRAPPERS
-from ..wire.nodes import check_options
-from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited, seconds
-from ..wire.shapes import MAX_NAME
+from ..wire.option_rules import check_options
+from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
+from ..wire.payload_fields import seconds
+from ..wire.tree_schema import MAX_NAME
 from . import message_options
 from .retries import Failure
 

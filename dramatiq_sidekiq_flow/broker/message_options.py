@@ -15,7 +15,7 @@ from typing import Any
 
 from dramatiq.logging import get_logger
 
-from ..wire.shapes import MAX_DELAY, MAX_NAME
+from ..wire.tree_schema import MAX_DELAY, MAX_NAME
 
 _logger = get_logger(__name__)
 

@@ -22,9 +22,10 @@ from dramatiq.middleware import Shutdown
 from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
-from ..wire import codec, payload
+from ..wire import codec, payload, payload_fields
 from ..wire.lifetimes import MAX_TTL
-from ..wire.payload import DEFAULT_RETRIES, Payload, seconds
+from ..wire.payload import DEFAULT_RETRIES, Payload
+from ..wire.payload_fields import seconds
 
 _logger = get_logger(__name__)
 
@@ -175,7 +176,7 @@ def decide(
         again = _asked(options.get("retry_when", settings.retry_when), count, exception)
         if again is None:
             again = count < (DEFAULT_RETRIES if tries is True else tries)
-    retry_for = payload.retry_for(job.fields)
+    retry_for = payload_fields.retry_for(job.fields)
     if again and retry_for is not None:
         again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
     if not again:

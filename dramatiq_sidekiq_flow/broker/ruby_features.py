@@ -17,7 +17,8 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
 from ..errors import JobExpired, shortened
-from ..wire.payload import Payload, expiry
+from ..wire.payload import Payload
+from ..wire.payload_fields import expiry
 from .retries import killed
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The commands: what either language needs to know of the other, as files."""
+"""Command line: stubs, registry file, bridge, release."""

@@ -19,14 +19,17 @@ from ..store.registry import UNREADABLE
 from ..typed import manifest, registry
 from ..typed.registry import Entry
 from ..workflow import engine_of, restart_remaining
-from . import bridge, stubs
+from . import bridge_command, stubs
+
+_BROKER_HELP = "module, and the name of the broker in it"
+_OUTPUT_HELP = "file to write; by default standard output"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-      0; 2 for an error, which is one line on standard error.
+      Exit code: 0, or 2 after an error, which is printed as one line on standard error.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -34,18 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        if options.command == "bridge":
-            bridge.run(find_broker(options.broker), options.queues)
-            return 0
-        if options.command == "release":
-            run_id = restart_remaining(find_broker(options.broker), options.jid, members=options.members)
-            print(f"Job {options.jid} counts as done; run {run_id} goes on.")
-            return 0
-        _write(_text(options), options.output)
+        _run(options)
     except (FlowError, OSError) as e:
-        _say(str(e))
+        _print_error(str(e))
         return 2
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "bridge":
+        bridge_command.run(find_broker(options.broker), options.queues)
+    elif options.command == "release":
+        run_id = restart_remaining(find_broker(options.broker), options.jid, members=options.members)
+        print(f"Job {options.jid} counts as done; run {run_id} goes on.")
+    else:
+        _write(_text(options), options.output)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,53 +59,65 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     print(f"python -m dramatiq_sidekiq_flow: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m dramatiq_sidekiq_flow",
-        description="What either language needs to know of the other's jobs, as files to check in.",
+        description="Files that tell each language of the other's jobs, and commands for running workflows.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    stub = commands.add_parser(
+    for add in (_add_stubs, _add_registry, _add_bridge, _add_release):
+        add(commands)
+    return parser
+
+
+def _add_stubs(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
         "stubs",
         help="write Ruby classes for Python's actors, so that Ruby can advance onto them; or the other way round",
     )
-    source = stub.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "broker", nargs="?", metavar="app:broker", help="module, and the broker in it where it is named"
-    )
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("broker", nargs="?", metavar="app:broker", help=_BROKER_HELP)
     source.add_argument(
         "--from-manifest", metavar="FILE", help="a registry file: write Python helpers for its Ruby classes"
     )
-    written = commands.add_parser(
+    command.add_argument("--output", metavar="FILE", help=_OUTPUT_HELP)
+
+
+def _add_registry(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
         "registry", help="write Python's actors, and Ruby's classes from Redis, as a registry file"
     )
-    written.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
-    bridging = commands.add_parser(
-        "bridge", help="bring jobs from Sidekiq's queues onto the broker of the app, where that is not a SidekiqBroker"
+    command.add_argument("broker", metavar="app:broker", help=_BROKER_HELP)
+    command.add_argument("--output", metavar="FILE", help=_OUTPUT_HELP)
+
+
+def _add_bridge(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "bridge", help="move jobs from Sidekiq's queues to the broker of the app, if that is not a SidekiqBroker"
     )
-    bridging.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
-    bridging.add_argument(
-        "--queues", "-Q", nargs="*", metavar="QUEUE", help="bridge these, not all that the broker declares"
+    command.add_argument("broker", metavar="app:broker", help=_BROKER_HELP)
+    command.add_argument(
+        "--queues", "-Q", nargs="*", metavar="QUEUE", help="only these queues; by default all that the broker declares"
     )
-    releasing = commands.add_parser(
-        "release", help="go on with a run whose step is done, but died because a barrier was gone (BarrierExpired)"
+
+
+def _add_release(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "release", help="continue a run whose step is done, but died because a barrier was gone (BarrierExpired)"
     )
-    releasing.add_argument("broker", metavar="app:broker", help="module, and the broker in it where it is named")
-    releasing.add_argument("jid", metavar="JID", help="of the job in dead or retry; it counts as done")
-    releasing.add_argument(
+    command.add_argument("broker", metavar="app:broker", help=_BROKER_HELP)
+    command.add_argument("jid", metavar="JID", help="id of the job in dead or retry; it counts as done")
+    command.add_argument(
         "--members",
         type=int,
         default=1,
         metavar="N",
-        help="where it is a member of a group: how many, with this one, are still to be done or released (1)",
+        help="if it is a member of a group: how many members, with this one, are still to be done or released (1)",
     )
-    for command in (stub, written):
-        command.add_argument("--output", metavar="FILE", help="write there, not to standard output")
-    return parser
 
 
 def _text(options: argparse.Namespace) -> str:
@@ -112,17 +130,21 @@ def _text(options: argparse.Namespace) -> str:
 
 
 def _registry(broker: SidekiqBroker, path: str | None) -> str:
-    """Python's part anew; Ruby's from Redis, or where Redis has none, as the file has it."""
-    found = dict(manifest.read(path)) if path is not None and Path(path).exists() else {}
-    found["python"] = registry.actors(broker)
+    """Make the registry file: Python's part from the broker, Ruby's from Redis, or from the old file without Redis."""
+    content: dict[str, Any] = {}
+    if path is not None and Path(path).exists():
+        content.update(manifest.read(path))
+    content["python"] = registry.actors(broker)
     try:
         published = registry.published(broker.connection)
     except UNREADABLE as e:
-        _say(f"Ruby's classes stay as they were, {broker.connection.url} cannot be read: {e}")
-        return manifest.dump(found)
-    # Ruby publishes its stubs of Python's actors, too.
-    ruby = _without(published["ruby"], {**published["python"], **found["python"]})
-    return manifest.dump({**found, "ruby": ruby} if ruby else found)
+        _print_error(f"Ruby's classes were not updated: {broker.connection.url} cannot be read: {e}")
+        return manifest.dump(content)
+    # Ruby also publishes its stubs of Python's actors.
+    ruby = _without(published["ruby"], {**published["python"], **content["python"]})
+    if ruby:
+        content["ruby"] = ruby
+    return manifest.dump(content)
 
 
 def _without(classes: Mapping[str, Entry], others: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -130,12 +152,12 @@ def _without(classes: Mapping[str, Entry], others: Mapping[str, Entry]) -> dict[
 
 
 def find_broker(name: str) -> SidekiqBroker:
-    """A broker by name, looked up as the ``dramatiq`` command does.
+    """Find a broker by name, as the ``dramatiq`` command does.
 
-    For one that is not a SidekiqBroker, the gateway of its WorkflowMiddleware.
+    For another broker, finds the SidekiqBroker of its WorkflowMiddleware.
 
     Raises:
-      ConfigurationError: where there is none.
+      ConfigurationError: if there is none.
     """
     sys.path.insert(0, os.getcwd())
     module_name, _, attribute = name.partition(":")
@@ -150,12 +172,12 @@ def find_broker(name: str) -> SidekiqBroker:
     except FlowError:
         raise
     except Exception as e:
-        # Whatever the application raises when it is imported.
+        # Any error of the application's import.
         raise ConfigurationError(f"{name} cannot be loaded: {type(e).__name__}: {e}", name) from e
     if isinstance(found, dramatiq.Broker) and not isinstance(found, SidekiqBroker):
         found = engine_of(found).broker
     if not isinstance(found, SidekiqBroker):
-        raise ConfigurationError(f"{name} is not a SidekiqBroker, but a {type(found).__name__}.", name)
+        raise ConfigurationError(f"{name} is a {type(found).__name__}, not a SidekiqBroker.", name)
     return found
 
 

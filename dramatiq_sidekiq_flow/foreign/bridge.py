@@ -17,7 +17,7 @@ from dramatiq.logging import get_logger
 from ..broker.consumer import SidekiqConsumer
 from ..broker.message import SidekiqMessage
 from ..broker.unknown_actor import unknown_actor
-from ..store import server
+from ..store import server_check
 from ..store.connection import FAULTS, LOST
 from .foreign_broker import ForeignSidekiqBroker
 from .foreign_messages import to_foreign
@@ -65,8 +65,8 @@ class Bridge:
         if not self._threads:
             self._stop = threading.Event()
             try:
-                warnings = server.inspect(self.broker.connection)
-                warnings += server.look_at_replicas(self.broker.connection, self.broker.replication)
+                warnings = server_check.inspect(self.broker.connection)
+                warnings += server_check.look_at_replicas(self.broker.connection, self.broker.replication)
                 for warning in warnings:
                     self.logger.warning(warning)
             except LOST as e:

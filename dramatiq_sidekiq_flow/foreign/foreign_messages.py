@@ -19,7 +19,7 @@ from ..broker import message_options
 from ..broker.message import DERIVED, DRAMATIQ_KEY
 from ..wire import codec
 from ..wire.callbacks import load_stack
-from ..wire.dialect import KEYS, spoken
+from ..wire.dialect import KEYS, detect
 from ..wire.payload import Payload
 
 #: The message option with the rest of a Sidekiq job.
@@ -100,7 +100,7 @@ def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = Tr
         fields["retry"] = retry
     if options:
         fields[DRAMATIQ_KEY] = options
-    dialect = spoken(fields)
+    dialect = detect(fields)
     stack = load_stack(fields.get(dialect.callbacks_key)) if strict else ()
     return Payload(b"", fields, message.actor_name, list(message.args), message.message_id, stack, dialect)
 

@@ -1,9 +1,8 @@
-"""One way to Redis: commands out in one write, replies back in one read.
+"""Connection to Redis: sends commands in one write, reads their replies in one read.
 
-Everything sent here is safe to send twice, so a lost reply is answered by
-sending again, once.  A connection whose replies were not all read (an interrupt
-in the middle) is dropped, never reused.  What an error means is decided in
-``store/faults.py``.
+All commands are safe to send twice, so after a lost reply they are sent
+again, once.  A connection with unread replies (after an interrupt) is dropped,
+never reused.  ``store/faults.py`` decides what an error means.
 """
 
 from __future__ import annotations
@@ -16,37 +15,33 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
-from redis.retry import Retry
 
 from ..errors import ConfigurationError
 from . import scripts
 from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
+from .handshake import open_connection, settings_of, url_of
 from .replication import NO_WAIT, ReplicaWait, question_in
 from .scripts import Command
 
-#: How a connection ends, in OpenSSL's words and the system's, when the other side wants no more of it.
-_CLOSED_BY_TLS = ("EOF occurred", "CERTIFICATE_REQUIRED", "reset by peer", "closed by server", "Broken pipe")
+#: Seconds to wait for a free connection.
+POOL_TIMEOUT = 5.0
 
-#: Seconds until a silent connection counts as lost, where the client says nothing.
-SOCKET_TIMEOUT = 5.0
-
-#: A client that may open no more connections than this shares them among all parts of a worker.
+#: If the client may open at most so many connections, all parts of a worker share them.
 FEW = 5
 
-#: Seconds between two looks for a free connection.
+#: Seconds between two checks for a free connection.
 _PAUSE = 0.002
 
 
 class Connection:
     """Sends commands to the server of a redis-py client.
 
-    Safe to share between threads and to inherit by a fork: each call has a
-    connection of its own.  Connections are opened with the client's settings and
-    kept here, not in the client's pool, which would poll a socket before each use.
-    The client's ``max_connections`` holds for this process as a whole; with none
-    free, a call waits for one.
+    Threads may share it, and a forked child may go on using it: each call takes
+    a connection that no other call uses.  Connections are opened with the
+    client's settings, but kept here: the client's pool would poll a socket
+    before each use.  The client's ``max_connections`` is the limit of this
+    process as a whole; if none is free, a call waits for one.
 
     Parameters:
       client: Any redis-py client of one server (also ``Sentinel.master_for``).
@@ -67,15 +62,15 @@ class Connection:
 
     @property
     def most(self) -> int | None:
-        """How many connections this process may open; None: any number."""
+        """Number of connections that this process may open; None if unlimited."""
         most: int = self.client.connection_pool.max_connections
-        return None if most >= 1 << 16 else most
+        return most if most < 1 << 16 else None
 
     def lane(self, limit: int = 1) -> Connection:
-        """A Connection to the same server that keeps ``limit`` connections to itself.
+        """Make a Connection to the same server that reserves ``limit`` connections.
 
-        What must not wait for others (the acknowledgements, the heartbeat) has its
-        own.  Where the client may open very few, this very Connection.
+        For acknowledgements and the heartbeat, which must not wait for other
+        calls.  Returns this Connection itself if the client may open very few.
         """
         if self.most is not None and self.most <= FEW:
             return self
@@ -84,46 +79,38 @@ class Connection:
         return lane
 
     def _forget(self) -> None:
-        """Begin without connections.  Those of a parent process are its own, and not shut down."""
+        """Begin without connections.  Those of a parent process stay open, since it uses them."""
         self._pid = os.getpid()
         self._idle: deque[Any] = deque()
-        # A permit for each connection that may still be opened. No deque needs a
-        # lock, which a fork or a green thread could find held.
+        # A permit for each connection that may still be opened. A deque, since a
+        # fork or a green thread could find a lock held.
         self._permits: deque[None] | None = None
         if self.most is not None:
             self._permits = deque([None] * self.most)
 
     @property
     def url(self) -> str:
-        """Where it leads, without the password."""
-        pool = self.client.connection_pool
-        options = pool.connection_kwargs
-        database = options.get("db", 0) or 0
-        if "path" in options:
-            return f"unix://{options['path']}"
-        if hasattr(pool, "service_name"):
-            return f"sentinel://{pool.service_name}/{database}"
-        scheme = "rediss" if issubclass(pool.connection_class, redis.SSLConnection) else "redis"
-        return f"{scheme}://{options.get('host', '?')}:{options.get('port', '?')}/{database}"
+        """URL of the server, without the password."""
+        return url_of(self.client)
 
     @property
     def longest_wait(self) -> float:
-        """How many seconds a command may block before the socket gives up."""
-        timeout: float = self._settings()["socket_timeout"]
+        """Most seconds that a command may block, so that the socket does not time out."""
+        timeout: float = settings_of(self.client)["socket_timeout"]
         return timeout / 2
 
     def call(self, *command: scripts.Argument) -> Any:
-        """Send one command; its error is raised."""
+        """Send one command and return its reply; raises its error."""
         reply = self.send((command,))[0]
         if isinstance(reply, Exception):
             raise reply
         return reply
 
     def write(self, *command: scripts.Argument) -> Any:
-        """As :meth:`call`, for what makes jobs: waits for :attr:`replicas`, in the same round trip.
+        """As :meth:`call`, for commands that create jobs: also waits for :attr:`replicas`, in the same round trip.
 
         Raises:
-          Unconfirmed: if fewer replicas have confirmed it in time.
+          Unconfirmed: if too few replicas confirm it in time.
         """
         reply, *asked = self.send((command, *self.replicas.commands))
         if isinstance(reply, Exception):
@@ -133,7 +120,7 @@ class Connection:
         return reply
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands in one write.  Errors of single ones are returned in place.
+        """Send commands in one write.  The error of a command is returned in place of its reply.
 
         Raises:
           redis.ConnectionError, redis.TimeoutError: if the server cannot be
@@ -142,7 +129,7 @@ class Connection:
         return self.send_counted(commands)[0]
 
     def send_counted(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
-        """As :meth:`send`; also how often the commands were sent, 1 or 2."""
+        """As :meth:`send`; also returns how often the commands were sent, 1 or 2."""
         try:
             replies = self._send(commands)
         except PoolExhausted:
@@ -151,7 +138,7 @@ class Connection:
             self._close_all()
             return self._send(commands), 2
         if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
-            # After a failover the old connection leads to what is now a replica.
+            # After a failover the server of the old connection may be a replica.
             self._close_all()
             return self._send(commands), 2
         return replies, 1
@@ -163,13 +150,7 @@ class Connection:
             replies = self._exchange(connection, commands)
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if unknown:
-                whole = [scripts.with_source(commands[i]) for i in unknown]
-                # What the replicas were asked was not about these scripts.
-                question = question_in(commands)
-                whole += [commands[i] for i in question]
-                unknown += question
-                for i, reply in zip(unknown, self._exchange(connection, whole)):
-                    replies[i] = reply
+                self._send_sources(connection, commands, unknown, replies)
             clean = True
         finally:
             if clean:
@@ -177,6 +158,17 @@ class Connection:
             else:
                 self.drop(connection)
         return [classified(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+
+    def _send_sources(
+        self, connection: Any, commands: Sequence[Command], unknown: Sequence[int], replies: list[Any]
+    ) -> None:
+        """Send scripts that the server does not know again, with their source, and put in their replies."""
+        # WAIT is sent again, too: its first answer did not cover these scripts.
+        question = question_in(commands)
+        repeated = [scripts.with_source(commands[i]) for i in unknown]
+        repeated += [commands[i] for i in question]
+        for i, reply in zip([*unknown, *question], self._exchange(connection, repeated)):
+            replies[i] = reply
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
@@ -194,9 +186,13 @@ class Connection:
     # -- connections ----------------------------------------------------------
 
     def _take(self) -> Any:
-        """An open connection that no other thread uses; waits for one where all are in use."""
+        """Take an open connection out of the pool; waits if all are in use.
+
+        Raises:
+          PoolExhausted: if none becomes free in time.
+        """
         self._mind_fork()
-        deadline = time.monotonic() + SOCKET_TIMEOUT
+        deadline = time.monotonic() + POOL_TIMEOUT
         while True:
             with contextlib.suppress(IndexError):
                 return self._idle.pop()
@@ -229,7 +225,7 @@ class Connection:
             self._permits.append(None)
 
     def _close_all(self) -> None:
-        """Drop what is idle: a server that is lost to one connection is lost to all."""
+        """Close the idle connections: if one has lost the server, so have the others."""
         self.close()
 
     def _mind_fork(self) -> None:
@@ -237,12 +233,12 @@ class Connection:
             self._forget()
 
     def exclusive(self, **settings: Any) -> Any:
-        """Open a connection that is the caller's own, until it is given to :meth:`drop`.
+        """Open a connection for the caller alone, who ends it with :meth:`drop`.
 
         Parameters:
-          **settings: Of redis-py's connection, in place of the client's.
+          **settings: Settings of redis-py's connection that replace the client's.
         """
-        # The place of another one, so that no more are open than are allowed.
+        # It takes the place of another one, to keep within the limit.
         self._take().disconnect()
         try:
             return self.open(**settings)
@@ -251,56 +247,16 @@ class Connection:
             raise
 
     def drop(self, connection: Any) -> None:
-        """Close a connection; another one may take its place."""
+        """Close a connection; another one may be opened in its place."""
         connection.disconnect()
         self._give_permit()
 
     def open(self, **settings: Any) -> Any:
-        """Open a connection with the client's settings, and these in place of some of them.
-
-        Raises:
-          ServerUnavailable: if the server refuses the handshake for now.
-        """
-        connection = self.client.connection_pool.connection_class(**{**self._settings(), **settings})
-        try:
-            connection.connect()
-        except redis.RedisError as e:
-            error: Exception = self._with_cure(self._without_password(e))
-            if isinstance(error, ResponseError):
-                error = classified(error)
-            # Without redis-py's frames, whose locals have the password, and which a log may show.
-            raise error.with_traceback(None) from None
-        return connection
-
-    def _with_cure(self, error: redis.RedisError) -> redis.RedisError:
-        """The error; with TLS 1.3 a server that misses a certificate closes the connection without a reason."""
-        pool, text = self.client.connection_pool, str(error)
-        if not issubclass(pool.connection_class, redis.SSLConnection) or pool.connection_kwargs.get("ssl_certfile"):
-            return error
-        if not isinstance(error, redis.ConnectionError) or not any(sign in text for sign in _CLOSED_BY_TLS):
-            return error
-        return type(error)(f"{text} If the server asks for a client's certificate, set ssl_certfile and ssl_keyfile.")
-
-    def _without_password(self, error: redis.RedisError) -> redis.RedisError:
-        """The error; a server that does not know AUTH or HELLO repeats their arguments in it."""
-        password = self.client.connection_pool.connection_kwargs.get("password")
-        text = str(error)
-        if not password or str(password) not in text:
-            return error
-        return type(error)(text.replace(str(password), "***"))
-
-    def _settings(self) -> dict[str, Any]:
-        """The client's settings; a time limit where it has none, and no retries beside ours."""
-        settings = dict(self.client.connection_pool.connection_kwargs)
-        settings["retry"] = Retry(NoBackoff(), 0)
-        if not settings.get("socket_timeout"):
-            settings["socket_timeout"] = SOCKET_TIMEOUT
-        if "path" not in settings:
-            settings.setdefault("socket_keepalive", True)
-        return settings
+        """Open a connection; see :func:`open_connection`."""
+        return open_connection(self.client, **settings)
 
     def close(self) -> None:
-        """Drop the connections that are not in use now."""
+        """Close the connections that are not in use."""
         for lane in self._lanes:
             lane.close()
         self._mind_fork()
@@ -313,7 +269,7 @@ class Connection:
 
     @contextlib.contextmanager
     def redirected(self, url: str) -> Iterator[None]:
-        """Lead to another server for as long as the block.  For tests, while nothing else uses it."""
+        """Connect to another server inside a ``with`` block.  For tests, while nothing else uses this Connection."""
         before = self.client
         client = redis.Redis.from_url(url)
         self.close()
@@ -329,7 +285,7 @@ class Connection:
 
 
 class _Lane(Connection):
-    """Keeps connections of another Connection to itself."""
+    """Reserves some connections of another Connection."""
 
     def __init__(self, parent: Connection, limit: int) -> None:
         self._parent = parent
@@ -353,10 +309,10 @@ class _Lane(Connection):
 
 
 def connect(url: str, **options: Any) -> Connection:
-    """A connection to a URL (``redis://``, ``rediss://``, ``unix://``).
+    """Connect to a URL (``redis://``, ``rediss://``, ``unix://``).
 
     Raises:
-      ConfigurationError: for what is not such a URL; it may hold a password, and is not repeated.
+      ConfigurationError: if it is not such a URL; the error does not repeat it, since it may hold a password.
     """
     try:
         client = redis.Redis.from_url(url, **options)

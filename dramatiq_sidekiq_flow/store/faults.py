@@ -1,17 +1,17 @@
-"""What an error of Redis means, decided once for every caller.
+"""Kinds of Redis errors, and what callers do about each.
 
 ========== ============================================ ============================
-kind       examples                                     what follows
+kind       examples                                     reaction
 ========== ============================================ ============================
 lost       connection refused, reset, timeout           workers wait and send again,
                                                         producers raise
 server     BUSY, LOADING, READONLY, OOM, NOPERM ...     the same: the server refuses
-                                                        now, and may accept later
+                                                        for now
 command    WRONGTYPE, ERR ...                           a named error: the same
                                                         command fails again
 ========== ============================================ ============================
 
-The first two are what ``except LOST`` catches.
+``except LOST`` catches the first two.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import re
 import redis
 from redis import exceptions
 
-#: The server is away, or refuses commands of any kind for now: wait and try again.
+#: The server is unreachable, or refuses all commands for now: wait and try again.
 LOST = (redis.ConnectionError, redis.TimeoutError)
 
-#: Every error of a Redis or of the way to it.
+#: All errors of Redis and of the network.
 FAULTS = (redis.RedisError, OSError)
 
-#: Errors that redis-py has classes for, and whose code it cuts off.
+#: Errors that have a class in redis-py, which removes their code.
 _CLASSES = (
     exceptions.NoPermissionError,
     exceptions.NoScriptError,
@@ -37,7 +37,7 @@ _CLASSES = (
     exceptions.ClusterDownError,
 )
 
-#: The others begin with their code. Redis 6 puts "-CODE" into the middle of a
+#: All others begin with their code.  Redis 6 puts "-CODE" into the middle of a
 #: script's error.
 _CODES = re.compile(
     r"(?:^|[ :]-)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOMASTERLINK|NOPERM|NOREPLICAS|OOM|READONLY|"
@@ -47,10 +47,10 @@ _CODES = re.compile(
 
 
 class ServerUnavailable(redis.ConnectionError):
-    """The server answered, and refuses for now: wait and try again.
+    """The server answered that it refuses for now: wait and try again.
 
     Attributes:
-      reply: The error as redis-py gave it.
+      reply: The error of redis-py.
     """
 
     def __init__(self, reply: Exception) -> None:
@@ -63,17 +63,17 @@ class PoolExhausted(redis.ConnectionError):
 
 
 def classified(error: redis.ResponseError) -> redis.RedisError:
-    """The error itself where it speaks of its command, else a :class:`ServerUnavailable`."""
+    """Classify an error: a :class:`ServerUnavailable`, or the error itself if its cause is the command."""
     if isinstance(error, _CLASSES) or _CODES.search(str(error)):
         return ServerUnavailable(error)
     return error
 
 
 def is_of_the_connection(error: Exception) -> bool:
-    """Whether a new connection may lead to a server that accepts (a failover: READONLY, MASTERDOWN, UNBLOCKED)."""
+    """Whether a new connection may reach a server that accepts (after a failover: READONLY, MASTERDOWN, UNBLOCKED)."""
     if isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError)):
         return True
-    # A blocking command, when its server became a replica.
+    # The reply to a blocking command whose server became a replica.
     return str(error).startswith("UNBLOCKED")
 
 
@@ -89,7 +89,7 @@ _NAMES = {
 
 
 def _text(reply: Exception) -> str:
-    """The error with its code, which redis-py cuts off."""
+    """Text of an error with its code, which redis-py removes."""
     text = str(reply)
     code = _NAMES.get(type(reply), "")
     return text if text.startswith(code) else f"{code} {text}"

@@ -1,7 +1,7 @@
-"""The name of each Redis key, once.
+"""Names of all Redis keys.
 
-Sidekiq's and the gem's own come first; the rest begins with ``swf:`` (no
-Ruby program knows them) or is ``BARRIER:u``.
+Those of Sidekiq and the gem come first; the others begin with ``swf:`` (no
+Ruby program knows them) or are ``BARRIER:u``.
 """
 
 from __future__ import annotations
@@ -17,44 +17,45 @@ DEAD = "dead"
 #: Set of the identities of worker processes (``launcher.rb``).
 PROCESSES = "processes"
 
-#: Set of the names of queues that nobody fetches from (Sidekiq Pro's).
+#: Set of the names of paused queues (Sidekiq Pro's): workers do not fetch from them.
 PAUSED = "paused"
 
-#: Who holds it looks for processes that are gone (``api.rb``, ``ProcessSet``).
+#: Lock of the process that removes records of dead processes (``api.rb``, ``ProcessSet``).
 PROCESS_CLEANUP = "process_cleanup"
 
-#: Zset ``HOST:PID:NONCE:QUEUE`` -> last beat in epoch seconds of Redis: who
-#: holds jobs in flight.  No beat, no fetch.
+#: Zset ``HOST:PID:NONCE:QUEUE`` -> last heartbeat in epoch seconds of Redis, of
+#: the workers that may hold jobs in flight.  A worker without a heartbeat does
+#: not fetch.
 WORKERS = "swf:workers"
 
 
 def work(identity: str) -> str:
-    """Hash thread -> JSON of the job it works on, of one process (``launcher.rb``)."""
+    """Hash thread -> JSON of its current job, of one process (``launcher.rb``)."""
     return f"{identity}:work"
 
 
 def signals(identity: str) -> str:
-    """List of the signals that a person sent to a process (``api.rb``, ``Process#signal``)."""
+    """List of the signals that an operator sent to a process (``api.rb``, ``Process#signal``)."""
     return f"{identity}-signals"
 
 
 def stat(name: str, day: str = "") -> str:
-    """Counter ``processed`` or ``failed``, in all or of one day, ``YYYY-MM-DD``."""
+    """Counter ``processed`` or ``failed``, total or of one day, ``YYYY-MM-DD``."""
     return f"stat:{name}:{day}" if day else f"stat:{name}"
 
 
 def iteration(jid: str) -> str:
-    """Hash of a job that can be cancelled (``job/iterable.rb``)."""
+    """Hash of the state of a job that can be cancelled (``job/iterable.rb``)."""
     return f"it-{jid}"
 
 
 def registry(language: str) -> str:
-    """Hash class name -> JSON of its options: what one language tells the other."""
+    """Hash class name -> JSON of its options, published by one language for the other."""
     return f"swf:registry:{language}"
 
 
 def queue(name: str) -> str:
-    """List of a queue: pushed left, taken right."""
+    """List of a queue: pushed left, popped right."""
     return f"queue:{name}"
 
 
@@ -64,7 +65,7 @@ def in_flight(member: str) -> str:
 
 
 def flushed(identity: str) -> str:
-    """Number of the last counts that a process has written."""
+    """Number of the last counts that a process wrote."""
     return f"swf:flushed:{identity}"
 
 
@@ -74,72 +75,72 @@ def barrier(id: str) -> tuple[str, str, str]:
 
 
 def callbacks(sha: str) -> str:
-    """Hash index -> step of a chain, where payloads refer to it (``wire.references``)."""
+    """Hash index -> step of a stored chain (``wire.references``)."""
     return f"swf:callbacks:{sha}"
 
 
 def released(barrier_id: str) -> str:
-    """Marker: what follows a barrier of the application's own was pushed."""
+    """Marker: the steps after a custom barrier were pushed."""
     return f"swf:released:{barrier_id}"
 
 
 def fired(barrier_id: str) -> str:
-    """Which unit released a barrier whose continuation goes to another broker; empty once it is there."""
+    """The unit that released a barrier whose continuation goes to another broker; empty once it was enqueued."""
     return f"{barrier_id}:f"
 
 
 def run(run_id: str) -> str:
-    """Marker of a started run: ``Workflow.run`` twice starts it once."""
+    """Marker of a started run: a second ``Workflow.run`` does not start it again."""
     return f"swf:run:{run_id}"
 
 
-def keep(memory: str) -> str:
-    """Lives as long as a run's memory is to live at least (``extend_ttl``); ``advance.lua`` looks at it."""
+def memory_lease(memory: str) -> str:
+    """Lease: the run's memory must not expire before this key does (``extend_ttl``, ``advance.lua``)."""
     return f"swf:keep:{memory}"
 
 
 def recovered(jid: str) -> str:
-    """How often a job's worker died on it, within 72 hours."""
+    """Counter of the workers that died with a job in flight, within 72 hours."""
     return f"swf:recovered:{jid}"
 
 
-#: Who holds it looks through ``dead`` for jobs whose runs must be kept alive.
+#: Lock of the process that extends the lifetimes of the runs of jobs in ``dead``.
 UPKEEP = "swf:upkeep"
 
-#: The score in ``dead`` from which it looks next.
+#: The score in ``dead`` from which it continues.
 UPKEEP_DEAD = "swf:upkeep:dead"
 
 
 def trial(queue_name: str) -> str:
-    """Which suspect of a queue runs alone now: the last one that a worker took for its trial."""
+    """The suspect of a queue that runs alone: the last one that a worker fetched for its trial."""
     return f"swf:trial:{queue_name}"
 
 
 def producer(id: str) -> str:
-    """The last push of one thread: a push sent twice is pushed once."""
+    """Number of the last push of one producer: a push that is sent twice is made once."""
     return f"swf:push:{id}"
 
 
-#: Zset ID -> epoch seconds of its commit: fan-outs that are not pushed to the end.
+#: Zset ID -> epoch seconds of its commit: fan-outs that are not pushed completely.
 FANOUTS = "swf:fanouts"
 
 
 def fanout(id: str) -> str:
-    """List of what a large fan-out has still to push; until its commit it has a TTL."""
+    """List of the payloads that a large fan-out has still to push; has a TTL until its commit."""
     return f"swf:fanout:{id}"
 
 
-#: Written before each question to the replicas (``store/replication.py``).
+#: Mark that is written before each ``WAIT`` (``store/replication.py``).
 REPLICATED = "swf:replicated"
 
 
-#: What follows a receipt ``BASE:INDEX`` while the job is not known to have
-#: begun: fetched ahead; perhaps begun, in a burst; counted, waits for its trial.
+#: Suffixes of a receipt ``BASE:INDEX`` while the job is not known to have begun:
+#: prefetched; possibly begun, in a burst; suspect, counted and due for a trial.
 NOT_BEGUN, PERHAPS, SUSPECT = "?", "~", "!"
 
 
 def parse_receipt(receipt: str) -> tuple[str, int, str]:
-    """Base, index and state of a receipt; ``(receipt, 0, "")`` for another form."""
+    """Parse a receipt into base, index and state; ``(receipt, 0, "")`` if it has another form."""
     state = receipt[-1:] if receipt[-1:] in (NOT_BEGUN, PERHAPS, SUSPECT) else ""
     base, colon, index = receipt.removesuffix(state).rpartition(":")
     if not colon or not (index.isascii() and index.isdigit() and len(index) < 10):
@@ -148,9 +149,10 @@ def parse_receipt(receipt: str) -> tuple[str, int, str]:
 
 
 def fetch_order(receipt: str | bytes) -> tuple[int, int]:
-    """Sorts receipts as their jobs were fetched; those of another form come first."""
-    text = receipt.decode("utf-8", "replace") if isinstance(receipt, bytes) else receipt
-    base, index, _ = parse_receipt(text)
+    """Sort key of receipts, in the order in which their jobs were fetched; those of another form come first."""
+    if isinstance(receipt, bytes):
+        receipt = receipt.decode("utf-8", "replace")
+    base, index, _ = parse_receipt(receipt)
     try:
         return int(base, 16), index
     except ValueError:
@@ -158,17 +160,17 @@ def fetch_order(receipt: str | bytes) -> tuple[int, int]:
 
 
 def worker_member(identity: str, queue_name: str) -> str:
-    """The member of :data:`WORKERS` of a worker process and queue."""
+    """Member of :data:`WORKERS` for a worker process and queue."""
     return f"{identity}:{queue_name}"
 
 
 def readable(names: Iterable[bytes]) -> list[str]:
-    """Names that are UTF-8; others, which nothing here has written, are left out."""
-    found = []
+    """Decode names; leaves out those that are not UTF-8, which this library did not write."""
+    decoded = []
     for name in names:
         with contextlib.suppress(UnicodeDecodeError):
-            found.append(name.decode())
-    return found
+            decoded.append(name.decode())
+    return decoded
 
 
 def is_member(name: str) -> bool:
@@ -177,10 +179,10 @@ def is_member(name: str) -> bool:
 
 
 def queue_of(member: str) -> str:
-    """The queue of a member: what follows ``HOST:PID:NONCE:``."""
+    """Queue of a member: the part after ``HOST:PID:NONCE:``."""
     return member.split(":", 3)[3]
 
 
 def identity_of(member: str) -> str:
-    """The ``HOST:PID:NONCE`` of a member."""
+    """``HOST:PID:NONCE`` of a member."""
     return ":".join(member.split(":", 3)[:3])

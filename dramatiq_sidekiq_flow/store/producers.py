@@ -1,10 +1,10 @@
-"""Identities of pushes, so that a push that was sent twice is made once.
+"""Identities of pushes, so that a push that is sent twice is made once.
 
 A push carries the name of its producer and a number that only grows; ``push.lua``
-keeps the last number of each producer.  A producer is lent to one push at a time,
-together with its repetitions, so there are as many as pushes at the same time,
-however many threads ever sent.  No two processes share one: a forked child begins
-with none.
+stores the last number of each producer.  One push at a time uses a producer,
+and also its repetitions, so there are only as many producers as parallel
+pushes, however many threads send.  Processes do not share producers: a forked
+child begins without any.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Producer:
         self.number = 0
 
     def next(self) -> int:
-        """The number of one more push."""
+        """Get the number of the next push."""
         self.number += 1
         return self.number
 
 
 class Producers:
-    """The producers of this process that no push uses now.
+    """Pool of the producers of this process that are not in use.
 
-    Without a lock, which a forked child or a green thread could find held: taking
-    from a deque and adding to it are atomic.
+    It has no lock, which a forked child or a green thread could find held: pops
+    from a deque and appends to it are atomic.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Producers:
         self._pid = os.getpid()
 
     def take(self) -> Producer:
-        """A producer for one push."""
+        """Take a producer for one push."""
         pid = os.getpid()
         if pid != self._pid:
             self._free, self._pid = deque(), pid
@@ -53,13 +53,13 @@ class Producers:
             return Producer()
 
     def give_back(self, producer: Producer) -> None:
-        """Let the next push use a producer.
+        """Return a producer to the pool.
 
-        Not after an error: a push whose fate is not known may still arrive, and
-        its number must stay the last one of its producer.
+        Not after an error: the push may still arrive, and its number must stay
+        the last one of its producer.
         """
         self._free.append(producer)
 
 
-#: Those of this process.
+#: The producers of this process.
 producers = Producers()

@@ -1,9 +1,9 @@
-"""How many replicas must have what was written: ``WAIT``, behind what makes or ends jobs.
+"""Replication: ``WAIT`` for replicas after commands that push or acknowledge jobs.
 
-``WAIT`` speaks of the last write of its own connection.  A command that is
-repeated after a lost reply may find all done and write nothing, so a mark is
+``WAIT`` refers to the last write of its own connection.  A command that is
+repeated after a lost reply may have nothing left to write, so a mark is
 written right before each ``WAIT``: replicas apply writes in order, and one that
-has the mark has all that came before it, from whatever connection.
+has the mark has all earlier writes, of any connection.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from . import keys
 from .faults import ServerUnavailable, is_of_the_connection
 from .scripts import Command
 
-#: Seconds that the mark lives.
+#: TTL of the mark, in seconds.
 _MARK_TTL = 86_400
 
-#: The mark.  Any write will do, as long as it is one each time.
+#: The mark: any command that writes each time.
 _MARK: Command = ("SET", keys.REPLICATED, "1", "EX", _MARK_TTL)
 
 
@@ -37,21 +37,22 @@ def _checked(least: int) -> Any:
 
 @attrs.frozen
 class Replication:
-    """How many replicas must have a write before it counts as made.
+    """Numbers of replicas that must confirm a write.
 
     Examples:
 
       >>> SidekiqBroker(url="redis://localhost:6379/0", replication=Replication(push=1))
 
     Parameters:
-      push: Replicas that must have a job or a run before ``send()`` or ``run()``
-        returns; 0 does not wait.  With fewer, they raise NotReplicated.
-      acknowledge: Replicas that must have the acknowledgement of a job, and what
-        follows it; 0 does not wait.  With fewer, a worker says so and goes on.
+      push: Replicas that must confirm a job or a run before ``send()`` or
+        ``run()`` returns; 0 does not wait.  With fewer, they raise NotReplicated.
+      acknowledge: Replicas that must confirm the acknowledgement of a job and
+        the next steps; 0 does not wait.  With fewer, a worker logs a warning
+        and goes on.
       timeout: Milliseconds to wait for them.
 
     Raises:
-      ConfigurationError: for a negative number, or no time at all (Redis would wait for ever).
+      ConfigurationError: if a number is negative, or the timeout is 0 (Redis would wait for ever).
     """
 
     push: int = attrs.field(default=1, validator=_checked(0))
@@ -59,18 +60,18 @@ class Replication:
     timeout: int = attrs.field(default=1_000, validator=_checked(1))
 
 
-#: No waiting.
+#: Does not wait for replicas.
 OFF = Replication(push=0, acknowledge=0)
 
 
 @attrs.frozen
 class Shortage:
-    """Fewer replicas than wanted have confirmed a write.
+    """Too few replicas confirmed a write.
 
     Attributes:
       wanted, got: Numbers of replicas.
-      timeout: Milliseconds that were waited.
-      reason: What Redis said, where it did not count them.
+      timeout: Milliseconds that Redis waited.
+      reason: The error of Redis, if it did not count them.
     """
 
     wanted: int
@@ -84,11 +85,11 @@ class Shortage:
 
 
 class Unconfirmed(Exception):
-    """A command was carried out, and too few replicas have confirmed it.
+    """A command was executed, but too few replicas confirmed it.
 
     Attributes:
-      reply: The command's.
-      shortage: How many have, and how many should.
+      reply: The reply to the command.
+      shortage: The numbers of replicas.
     """
 
     def __init__(self, reply: Any, shortage: Shortage) -> None:
@@ -97,20 +98,20 @@ class Unconfirmed(Exception):
         self.shortage = shortage
 
     def of_job(self, jid: str) -> NotReplicated:
-        """The error for who sent a job."""
+        """Make the error for the sender of a job."""
         return self._error(f"The job {jid}", "It will run: do not send it again, or it runs twice.", jid)
 
     def of_run(self, run_id: str) -> NotReplicated:
-        """The error for who started a run."""
+        """Make the error for the caller who started a run."""
         cure = (
-            "It goes on: do not start it as a new run. run() with this run id waits again, and starts it where it is "
+            "It goes on: do not start it as a new run. run() with this run id waits again, and starts it if it is "
             "missing."
         )
         return self._error(f"The run {run_id}", cure, run_id)
 
-    def _error(self, what: str, cure: str, value: str) -> NotReplicated:
+    def _error(self, subject: str, cure: str, value: str) -> NotReplicated:
         return NotReplicated(
-            f"{what} is in Redis, but confirmed by {self.shortage}. {cure} Until a replica has it, a failover loses "
+            f"{subject} is in Redis, but confirmed by {self.shortage}. {cure} Until a replica has it, a failover loses "
             "it: see INFO replication for the state of the replicas.",
             value,
             wanted=self.shortage.wanted,
@@ -120,16 +121,16 @@ class Unconfirmed(Exception):
 
 @attrs.frozen
 class ReplicaWait:
-    """Asks, behind other commands, how many replicas have what they wrote.
+    """Asks after other commands how many replicas have their writes.
 
     Parameters:
-      wanted: How many should; 0 does not ask.
+      wanted: Number of replicas to wait for; 0 does not ask.
       timeout: Milliseconds to wait for them.
     """
 
     wanted: int
     timeout: int
-    #: To be sent behind the others, in the same write; none where nothing is asked.
+    #: Commands to append to the others, in the same write; none if ``wanted`` is 0.
     commands: tuple[Command, ...] = attrs.field(init=False)
 
     @commands.default
@@ -137,7 +138,7 @@ class ReplicaWait:
         return (_MARK, ("WAIT", self.wanted, self.timeout)) if self.wanted else ()
 
     def shortage(self, replies: Sequence[Any]) -> Shortage | None:
-        """What the replies to :attr:`commands` say; None where enough replicas have all."""
+        """Read the replies to :attr:`commands`; None if enough replicas confirmed."""
         for reply in replies:
             if isinstance(reply, Exception):
                 return Shortage(self.wanted, 0, self.timeout, str(reply))
@@ -145,16 +146,16 @@ class ReplicaWait:
         return None if got >= self.wanted else Shortage(self.wanted, got, self.timeout)
 
     def check(self, reply: Any, asked: Sequence[Any]) -> None:
-        """See that enough replicas have what a command wrote.
+        """Check that enough replicas confirmed a command.
 
         Parameters:
-          reply: The command's.
+          reply: The reply to the command.
           asked: The replies to :attr:`commands`.
 
         Raises:
-          Unconfirmed: if they do not.
-          ServerUnavailable: if the server is a replica by now, which may lose
-            what it had before.
+          Unconfirmed: if too few did.
+          ServerUnavailable: if the server has become a replica, which may lose
+            its latest writes.
         """
         for answer in asked:
             if isinstance(answer, ServerUnavailable) and is_of_the_connection(answer.reply):
@@ -165,10 +166,12 @@ class ReplicaWait:
 
 
 def question_in(commands: Sequence[Command]) -> range:
-    """Where the :attr:`ReplicaWait.commands` stand among others, at their end; empty where there are none."""
+    """Indexes of the :attr:`ReplicaWait.commands` at the end of a list of commands; empty if there are none."""
     count = len(commands)
-    return range(count - 2, count) if commands[-1][0] == "WAIT" else range(0)
+    if commands[-1][0] != "WAIT":
+        return range(0)
+    return range(count - 2, count)
 
 
-#: Asks nothing.
+#: Does not ask.
 NO_WAIT = ReplicaWait(0, 0)

@@ -1,8 +1,8 @@
-"""Reads what a server sends unasked, in RESP3.
+"""RESP3 parser for the connection that receives invalidation messages.
 
-redis-py and hiredis hand such messages on in ways that differ between their
-versions.  This reader knows the types that the tracking connection gets; it is
-not for anything large.  The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
+redis-py and hiredis pass such messages on in ways that differ between their
+versions.  This parser knows the types that the tracking connection receives,
+and is meant for short replies.  The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class _Incomplete(Exception):
 
 
 class Replies:
-    """Takes bytes as they arrive, and gives complete replies."""
+    """Parses received bytes into complete replies."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._at = 0
 
     def feed(self, data: bytes) -> None:
-        """Add bytes that were received."""
+        """Add received bytes."""
         self._buffer += data
 
     def take(self) -> list[Any]:
-        """All replies that are complete."""
-        found = []
+        """Take all complete replies."""
+        replies = []
         while True:
             self._at = 0
             try:
-                found.append(self._value())
+                replies.append(self._value())
             except _Incomplete:
-                return found
+                return replies
             self._buffer = self._buffer[self._at :]
 
     def _value(self) -> Any:

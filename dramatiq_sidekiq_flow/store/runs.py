@@ -174,7 +174,7 @@ def extend(connection: Connection, needs: Iterable[str], memory: str = "", *, tt
       memory: The memory's key, where it is to outlive its run.
       outlive: The memory is to live that long even when its run is over before.
     """
-    marker = keys.keep(memory) if memory else ""
+    marker = keys.memory_lease(memory) if memory else ""
     connection.call(*scripts.EXTEND.command((marker, *needs), (ttl, int(outlive))))
 
 

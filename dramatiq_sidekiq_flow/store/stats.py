@@ -1,6 +1,6 @@
-"""Stats and metrics: what worker processes have done, as Sidekiq counts it.
+"""Stats and metrics of worker processes, counted as Sidekiq does.
 
-``stat:processed`` and ``stat:failed``, in all and by day, are the dashboard's
+``stat:processed`` and ``stat:failed``, total and by day, are the dashboard's
 (``launcher.rb``).  Metrics are counts by job class and minute, and histograms
 of execution times (``metrics/tracking.rb``, ``metrics/shared.rb``).  Sidekiq 7
 and 8 name the keys of metrics differently:
@@ -13,6 +13,7 @@ where the second of 8 is ten minutes, and its minute the first digit of two.
 
 from __future__ import annotations
 
+import itertools
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
@@ -23,13 +24,13 @@ from . import keys, scripts
 from .connection import Connection
 from .scripts import Argument, Command
 
-#: Upper bounds of a histogram's buckets, in milliseconds; one more holds the rest.
+#: Upper bounds of a histogram's buckets, in milliseconds; one more bucket holds the rest.
 BOUNDS = (
     20, 30, 45, 65, 100, 150, 225, 335, 500, 750, 1100, 1700, 2500, 3800, 5750, 8500, 13000, 20000, 30000, 45000,
     65000, 100000, 150000, 225000, 335000,
 )  # fmt: skip
 
-#: How long they are kept, in seconds.
+#: TTLs of the stats by day, and of the metrics, in seconds.
 DAY_TTL = 5 * 365 * 86_400
 MINUTE_TTL = 8 * 3600
 TEN_MINUTES_TTL = 3 * 86_400
@@ -37,12 +38,13 @@ TEN_MINUTES_TTL = 3 * 86_400
 #: The versions of Sidekiq whose layouts are known.
 LAYOUTS = ("7", "8")
 
-_WIDEST = 65_535
+#: Largest number in a bucket, a counter of 16 bits.
+_MAX_COUNT = 65_535
 
 
 @attrs.define
 class Executions:
-    """Of one job class: how many ran and failed, and how long those took that did not."""
+    """Executions of one job class: numbers of all and of failures, and durations of the others."""
 
     processed: int = 0
     failed: int = 0
@@ -50,7 +52,7 @@ class Executions:
     buckets: list[int] = attrs.Factory(lambda: [0] * (len(BOUNDS) + 1))
 
     def add(self, ms: int, failed: bool) -> None:
-        """One more.  A failure's time says nothing, and is not kept (``metrics/tracking.rb``)."""
+        """Count one execution.  Like Sidekiq, record no duration for failures (``metrics/tracking.rb``)."""
         self.processed += 1
         if failed:
             self.failed += 1
@@ -61,11 +63,11 @@ class Executions:
 
 @attrs.frozen
 class Counts:
-    """What one process has counted within some seconds.
+    """Counts of one process since its last flush.
 
     Attributes:
-      number: Tells these counts from the process's earlier ones.
-      at: When, in epoch seconds.
+      number: Serial number, by which a repeated flush is detected.
+      at: Epoch seconds.
     """
 
     number: int
@@ -79,31 +81,22 @@ def flush(connection: Connection, identity: str, counts: Counts, layouts: Collec
     """Add counts to Redis.  Safe to repeat with the same counts.
 
     Returns:
-      Keys of another type, to which nothing could be added.
+      Keys that have another type; their counts were not added.
     """
-    refused: list[bytes] = connection.call(*_flush(identity, counts, layouts))
+    refused: list[bytes] = connection.call(*_command(identity, counts, layouts))
     return [key.decode() for key in refused]
 
 
-def _flush(identity: str, counts: Counts, layouts: Collection[str]) -> Command:
+def _command(identity: str, counts: Counts, layouts: Collection[str]) -> Command:
     moment = time.gmtime(counts.at)
     day = time.strftime("%Y-%m-%d", moment)
-    fields: list[Argument] = []
-    for name, done in counts.classes.items():
-        if done.processed > done.failed:
-            fields += (f"{name}|ms", done.ms)
-        fields += (f"{name}|p", done.processed)
-        if done.failed:
-            fields += (f"{name}|f", done.failed)
-    hashes = {key: ttl for layout in layouts for key, ttl in minutes(layout, moment).items()} if fields else {}
-    histograms: list[str] = []
-    buckets: list[Argument] = []
-    for layout in layouts:
-        for name, done in counts.classes.items():
-            filled = [(i, min(n, _WIDEST)) for i, n in enumerate(done.buckets) if n]
-            if filled:
-                histograms.append(histogram(layout, name, moment))
-                buckets += (MINUTE_TTL, len(filled), *(part for pair in filled for part in pair))
+    fields = _fields(counts.classes)
+    hashes: dict[str, int] = {}
+    if fields:
+        for layout in layouts:
+            hashes.update(minutes(layout, moment))
+    histograms = _histograms(counts.classes, layouts, moment)
+    buckets = itertools.chain.from_iterable(part.arguments for part in histograms)
     return scripts.FLUSH.command(
         (
             keys.flushed(identity),
@@ -112,7 +105,7 @@ def _flush(identity: str, counts: Counts, layouts: Collection[str]) -> Command:
             keys.stat("failed"),
             keys.stat("failed", day),
             *hashes,
-            *histograms,
+            *(part.key for part in histograms),
         ),
         (
             counts.number,
@@ -128,8 +121,47 @@ def _flush(identity: str, counts: Counts, layouts: Collection[str]) -> Command:
     )
 
 
+def _fields(classes: Mapping[str, Executions]) -> list[Argument]:
+    """Fields of the hashes of metrics, each followed by its increment."""
+    fields: list[Argument] = []
+    for name, done in classes.items():
+        if done.processed > done.failed:
+            fields += (f"{name}|ms", done.ms)
+        fields += (f"{name}|p", done.processed)
+        if done.failed:
+            fields += (f"{name}|f", done.failed)
+    return fields
+
+
+@attrs.frozen
+class _Histogram:
+    """Increments of one histogram.
+
+    Attributes:
+      arguments: TTL, number of filled buckets, and index and increment of each.
+    """
+
+    key: str
+    arguments: list[Argument]
+
+
+def _histograms(
+    classes: Mapping[str, Executions], layouts: Collection[str], moment: time.struct_time
+) -> list[_Histogram]:
+    """Increments of the histograms of all classes that have durations."""
+    histograms: list[_Histogram] = []
+    for layout in layouts:
+        for name, done in classes.items():
+            filled = [(index, min(count, _MAX_COUNT)) for index, count in enumerate(done.buckets) if count]
+            if filled:
+                increments = itertools.chain.from_iterable(filled)
+                key = histogram(layout, name, moment)
+                histograms.append(_Histogram(key, [MINUTE_TTL, len(filled), *increments]))
+    return histograms
+
+
 def minutes(layout: str, moment: time.struct_time) -> dict[str, int]:
-    """The hashes that hold a moment's metrics, and for how many seconds each is kept."""
+    """Keys of the hashes of metrics at a moment, and their TTLs in seconds."""
     hour, minute = moment.tm_hour, moment.tm_min
     if layout == "7":
         return {f"j|{time.strftime('%Y%m%d', moment)}|{hour}:{minute}": MINUTE_TTL}
@@ -138,7 +170,7 @@ def minutes(layout: str, moment: time.struct_time) -> dict[str, int]:
 
 
 def histogram(layout: str, name: str, moment: time.struct_time) -> str:
-    """The key of a class's histogram: 26 counters of 16 bits, for one minute."""
+    """Key of a class's histogram for one minute: 26 counters of 16 bits."""
     if layout == "7":
         return f"{name}-{time.strftime('%d-%H', moment)}:{moment.tm_min}"
     return f"h|{name}-{moment.tm_mday}-{moment.tm_hour}:{moment.tm_min}"

@@ -1,9 +1,8 @@
-"""Learn over one connection which lists are filled, without taking from them.
+"""Client tracking: watches many lists over one connection, without popping from them.
 
-Redis remembers for a connection with ``CLIENT TRACKING ON`` which keys it has
-read, and sends one ``invalidate`` when such a key changes, whoever changes it.
-Reading the length of a list registers it, also from inside a script.  Nothing is
-sent while nothing happens.
+Redis remembers which keys a connection with ``CLIENT TRACKING ON`` has read, and
+sends one ``invalidate`` when any client changes such a key.  Reading the length
+of a list registers it, also inside a script.  Idle lists cause no traffic.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from .connection import Connection
 from .faults import ServerUnavailable, classified
 from .resp3 import ErrorReply, Push, Replies
 
-#: Reads, and so registers, any number of lists in one command. A key of another
-#: type counts as empty.
+#: Reads the lengths of any number of lists in one command, and so registers them.
+#: A key of another type counts as empty.
 _LENGTHS = """
 local lengths = {}
 for i, key in ipairs(KEYS) do
@@ -41,16 +40,16 @@ class TrackingRefused(Exception):
 
 
 class TrackingLost(redis.ConnectionError):
-    """The connection that tracks is gone, or silent."""
+    """The tracking connection is lost, or does not answer."""
 
 
 class Tracking:
-    """A connection of its own, in RESP3, that tracks lists.  For one thread.
+    """Separate RESP3 connection that tracks lists.  For one thread.
 
-    redis-py opens it (address, TLS, password, database); what arrives is read here.
+    redis-py opens it (address, TLS, password, database); this class reads the replies.
 
     Raises:
-      TrackingRefused: if the server refuses to track.
+      TrackingRefused: if the server refuses tracking.
       redis.ConnectionError, redis.TimeoutError: if it cannot be reached.
     """
 
@@ -63,7 +62,7 @@ class Tracking:
         except ResponseError as e:
             raise classified(e) from None
         self._socket: socket.socket = self._connection._sock
-        # Not select(), which knows no file descriptor above 1023.
+        # Not select(), which does not take file descriptors above 1023.
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         try:
@@ -74,7 +73,7 @@ class Tracking:
             raise
 
     def _begin(self, command: Sequence[Any]) -> None:
-        """Send a command of the handshake, and wait for its reply."""
+        """Send a command of the handshake and wait for its reply."""
         self._send(command)
         while True:
             if not self.wait(self._opener.longest_wait):
@@ -86,25 +85,25 @@ class Tracking:
                     return
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to read; False if the time passed first."""
+        """Wait until data arrives; returns False after ``seconds``."""
         return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
     def ask(self, keys: Sequence[str]) -> None:
-        """Ask for the lengths of lists, and to be told when they change."""
+        """Ask for the lengths of lists, and register them for notices of changes."""
         self._send(("EVAL", _LENGTHS, len(keys), *keys))
         self._asked.append(keys)
 
     @property
     def waiting(self) -> bool:
-        """Whether an answer is due."""
+        """Whether a reply to :meth:`ask` is still due."""
         return bool(self._asked)
 
     def read(self) -> tuple[list[str], list[str] | None]:
-        """Read what has arrived; does not wait.
+        """Read the replies and notices that have arrived; does not wait.
 
         Returns:
-          Keys whose list holds something, and keys that are no longer tracked
-          because they changed; None for all of them.
+          Keys of lists that are not empty, and keys that changed and so are no
+          longer tracked; None for all of them.
 
         Raises:
           redis.ConnectionError, redis.TimeoutError: if the connection is lost,
@@ -118,20 +117,15 @@ class Tracking:
             if not isinstance(reply, Push):
                 keys = self._asked.popleft()
                 filled += [key for key, length in zip(keys, reply) if length]
-            elif reply.parts[0] != b"invalidate":
-                continue
-            elif reply.parts[1] is None:
-                # FLUSHDB
-                changed = None
-            elif changed is not None:
-                changed += [key.decode("utf-8", "replace") for key in reply.parts[1]]
+            elif reply.parts[0] == b"invalidate":
+                changed = _with_invalidated(changed, reply.parts[1])
         return filled, changed
 
     def _send(self, command: Sequence[Any]) -> None:
         self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
 
     def _receive(self) -> list[Any]:
-        """The replies that have arrived."""
+        """Receive and parse all data that has arrived."""
         limit = self._socket.gettimeout()
         self._socket.settimeout(0)
         try:
@@ -154,3 +148,11 @@ class Tracking:
         """Close the connection."""
         with contextlib.suppress(Exception):
             self._opener.drop(self._connection)
+
+
+def _with_invalidated(changed: list[str] | None, keys: list[bytes] | None) -> list[str] | None:
+    """Add the keys of a notice; None stands for all keys, which FLUSHDB and FLUSHALL send."""
+    if changed is None or keys is None:
+        return None
+    changed += [key.decode("utf-8", "replace") for key in keys]
+    return changed

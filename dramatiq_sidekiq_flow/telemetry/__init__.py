@@ -1,4 +1,4 @@
-"""What is seen of jobs from outside: log, metrics, traces."""
+"""Telemetry of jobs: logs, metrics, traces."""
 
 from .logging import JobLogging
 from .opentelemetry import OpenTelemetry

@@ -1,9 +1,9 @@
-"""Where Prometheus asks: the counts of all worker processes, and how much waits in Redis.
+"""Serves Prometheus metrics: the counts of all worker processes, and sizes of queues and sets.
 
-Dramatiq's own middleware serves from a process of its own, which knows no
-broker.  Here one of the worker processes does: it can ask Redis at each
-scrape, and where it ends another one takes over.  A lock in the folder that
-they share says which one it is.
+Dramatiq's own middleware serves from a separate process, which has no broker.
+Here one of the worker processes serves: it can ask Redis at each scrape, and
+when it ends another one takes over.  A lock in their shared folder decides
+which one it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +29,25 @@ from prometheus_client.registry import Collector
 
 from ..errors import ConfigurationError
 from ..store.connection import Connection
-from ..store.depths import depths
+from ..store.queue_stats import depths
 
-#: Where prometheus_client's multiprocess mode keeps its files.
+#: Environment variable for the folder of prometheus_client's multiprocess mode.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-#: How often files that are just being made are read again.
+#: Most reads of files that a starting process is still creating.
 READS = 20
 
 
 class Exposition:
-    """Serves metrics from this process.
+    """HTTP server for the metrics.
 
     Parameters:
-      folder: Of the counts, where there are several processes.
-      several: This process is one of several of the same command.
+      folder: Folder of the counts, if there are several processes.
+      several: Whether this process is one of several of the same command.
 
     Attributes:
-      own: The registry that metrics of this process are made in.
-      all: What is served.
+      own: Registry of this process's metrics.
+      all: Registry of the metrics that are served.
     """
 
     def __init__(self, connection: Connection, host: str, port: int, folder: str | None, *, several: bool) -> None:
@@ -58,36 +58,39 @@ class Exposition:
         self.folder: Path | None = None
         self._lock: Any = None
         self._server: Any = None
-        self._told = False
+        self._warned = False
         if several:
             self.folder = _shared_folder(folder)
             self.all = prom.CollectorRegistry()
             self.all.register(_Processes(self.folder))
         else:
             self.all = self.own
-        self.all.register(_Waiting(connection))
+        self.all.register(_Sizes(connection))
 
     def text(self) -> str:
-        """What a scrape would answer now."""
+        """Metrics as text, as a scrape gets them.  For tests."""
         return prom.generate_latest(self.all).decode()
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port, where this process is the one that serves."""
-        return None if self._server is None else self._server.server_address[:2]
+        """Host and port, if this process serves.  For tests."""
+        if self._server is None:
+            return None
+        host, port = self._server.server_address[:2]
+        return host, port
 
     def serve(self) -> None:
-        """Serve from this process, unless it does or another one does."""
+        """Serve from this process, unless it or another one already does."""
         if self._server is not None or not self._acquire():
             return
         try:
             self._server, _ = prom.start_http_server(self.port, self.host, self.all)
         except OSError as e:
             self._release()
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 self.logger.warning(
-                    "Metrics cannot be served on %s:%d: %s. Another program may have the port; choose one by "
+                    "Metrics cannot be served on %s:%d: %s. Another program may use the port; choose another one with "
                     "Prometheus(port=...) or the environment variable dramatiq_prom_port.",
                     self.host,
                     self.port,
@@ -97,7 +100,7 @@ class Exposition:
         self.logger.info("Metrics are served on http://%s:%d/metrics.", *self._server.server_address[:2])
 
     def close(self) -> None:
-        """Stop serving; what this process counted stays, but for what it had under way."""
+        """Stop serving.  Counts of this process stay, except its number of running jobs."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -124,7 +127,7 @@ class Exposition:
 
 
 class _Processes(Collector):
-    """The sum of what the processes counted."""
+    """Collects the sum of the counts of all processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -132,8 +135,8 @@ class _Processes(Collector):
     def collect(self) -> Iterator[Any]:
         for file in self.folder.glob("gauge_live*_*.db"):
             pid = int(file.stem.rpartition("_")[2])
-            # Killed: what it had under way is not under way any more.
-            if not _lives(pid):
+            # A killed process has no running jobs any more.
+            if not _is_alive(pid):
                 mark_process_dead(pid, str(self.folder))
         yield from self._sum()
 
@@ -143,13 +146,13 @@ class _Processes(Collector):
             try:
                 return collector.collect()
             except struct.error:
-                # A process that starts has made its file and not yet filled it.
+                # A starting process has created its file but not yet filled it.
                 time.sleep(0.01)
         return collector.collect()
 
 
-class _Waiting(Collector):
-    """What waits in Redis, asked at the time of the scrape."""
+class _Sizes(Collector):
+    """Collects the sizes of queues and sets from Redis, at each scrape."""
 
     def __init__(self, connection: Connection) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -158,33 +161,37 @@ class _Waiting(Collector):
     def collect(self) -> Iterator[Any]:
         up = GaugeMetricFamily("sidekiq_flow_redis_up", "Whether Redis answered this scrape.")
         try:
-            found = depths(self.connection)
+            sizes = depths(self.connection)
         except Exception as e:
-            # The counts of the processes are worth having all the same.
-            self.logger.warning("Redis could not be asked for what waits: %s", e)
+            # The counts of the processes are useful without Redis.
+            self.logger.warning("Redis did not answer; this scrape has no sizes of queues and sets: %s", e)
             up.add_metric((), 0)
             yield up
             return
         up.add_metric((), 1)
         yield up
-        for name, text, counts in (
-            ("queue_depth", "Jobs that wait in a queue.", found.waiting),
-            ("in_flight", "Jobs that Python workers have taken from a queue and not finished.", found.in_flight),
-        ):
-            gauge = GaugeMetricFamily(f"sidekiq_flow_{name}", text, labels=("queue",))
-            for queue, count in counts.items():
-                gauge.add_metric((queue,), count)
-            yield gauge
-        for name, text, count in (
-            ("scheduled_jobs", "Jobs in the schedule set.", found.scheduled),
-            ("retry_jobs", "Jobs in the retry set.", found.retries),
-            ("dead_jobs", "Jobs in the dead set.", found.dead),
-        ):
-            yield GaugeMetricFamily(f"sidekiq_flow_{name}", text, value=count)
+        yield _by_queue("queue_depth", "Jobs that wait in a queue.", sizes.waiting)
+        yield _by_queue(
+            "in_flight", "Jobs that Python workers have taken from a queue and not finished.", sizes.in_flight
+        )
+        yield _gauge("scheduled_jobs", "Jobs in the schedule set.", sizes.scheduled)
+        yield _gauge("retry_jobs", "Jobs in the retry set.", sizes.retries)
+        yield _gauge("dead_jobs", "Jobs in the dead set.", sizes.dead)
+
+
+def _by_queue(name: str, text: str, counts: Mapping[str, int]) -> Any:
+    gauge = GaugeMetricFamily(f"sidekiq_flow_{name}", text, labels=("queue",))
+    for queue, count in counts.items():
+        gauge.add_metric((queue,), count)
+    return gauge
+
+
+def _gauge(name: str, text: str, count: int) -> Any:
+    return GaugeMetricFamily(f"sidekiq_flow_{name}", text, value=count)
 
 
 def _shared_folder(given: str | None) -> Path:
-    """The folder of this command's processes; prometheus_client is told to use it."""
+    """Get the folder of this command's processes, and configure prometheus_client to use it."""
     given = given or os.environ.get(FOLDER_VARIABLE)
     if given:
         folder = Path(given)
@@ -192,22 +199,22 @@ def _shared_folder(given: str | None) -> Path:
     else:
         folder = _fresh_folder()
     os.environ[FOLDER_VARIABLE] = str(folder)
-    # Chosen when prometheus_client is first imported, which the application may have done already.
+    # prometheus_client chooses the mode when it is imported, which the application may have done already.
     if not values.ValueClass._multiprocess:
         values.ValueClass = values.MultiProcessValue()
     return folder
 
 
 def _fresh_folder() -> Path:
-    """A folder that the processes of one command find, and no other command.
+    """Get a folder that the processes of one command share, named after their parent.
 
-    They have their parent in common.  A process id comes again, in a container
-    at each start, so when the parent began is part of the name.
+    Process ids are reused, in a container at each start, so the start time of
+    the parent is part of the name.
     """
     root = Path(tempfile.gettempdir()) / f"dramatiq-sidekiq-flow-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     if root.is_symlink() or root.stat().st_uid != os.getuid():
-        raise ConfigurationError(f"{root} belongs to somebody else. Name another folder: Prometheus(folder=...).", root)
+        raise ConfigurationError(f"{root} belongs to another user. Name another folder: Prometheus(folder=...).", root)
     for old in root.iterdir():
         pid, _, began = old.name.partition("-")
         if pid.isdigit() and began != _began(int(pid)):
@@ -219,7 +226,7 @@ def _fresh_folder() -> Path:
 
 
 def _began(pid: int) -> str:
-    """When a process began, in whatever unit; empty where there is none."""
+    """Start time of a process, in a unit of the system; empty if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
@@ -227,11 +234,11 @@ def _began(pid: int) -> str:
             return ""
         ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return re.sub(r"\W+", "", ps.stdout)
-    # The name of the program, in parentheses, may hold anything; 22nd is the start.
+    # The start is the 22nd field. The name of the program, in parentheses, may hold spaces.
     return stat.rpartition(")")[2].split()[19]
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Two lines in the log for each job: where it starts, and what became of it.
+"""Logs two lines for each job: its start and its outcome.
 
-Sidekiq does so by default (``job_logger.rb``), and the field names and the
-unit of ``elapsed`` are those of its JSON formatter, so that one query finds
-the jobs of both languages.
+So does Sidekiq by default (``job_logger.rb``).  The field names and the unit
+of ``elapsed`` are those of its JSON formatter, so that one query finds the
+jobs of both languages.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from typing import Any
 
 from dramatiq.logging import get_logger
 
-from .observer import JobObserver, Observed
+from .observer import JobExecution, JobObserver
 
 _LEVELS = {"retry": logging.WARNING, "dead": logging.ERROR, "lost": logging.ERROR}
 
 
 class JobLogging(JobObserver):
-    """Logs a line when a job starts, and one when it is acknowledged.
+    """Log a line when a job starts, and one when it is acknowledged.
 
     Examples:
 
       >>> broker.add_middleware(JobLogging())
 
     The first word of the second line is ``done``, ``retry`` (it failed and
-    will be tried again), ``dead``, ``discard``, ``requeue``, ``skip``, or ``lost`` (its
-    acknowledgement failed).  Dramatiq's own lines stay as they are; where the
-    level is off, nothing is made up.
+    will be retried), ``dead``, ``discard``, ``requeue``, ``skip``, or ``lost`` (its
+    acknowledgement failed).  Dramatiq's own lines stay as they are.  If the
+    level is off, no line is prepared.
 
     Each line has fields for a JSON formatter: ``jid``, ``class``, ``queue``,
     ``run_id`` (None outside of a workflow); at the end also ``outcome``,
-    ``elapsed`` (seconds, as Sidekiq's), and ``error_class`` and
-    ``error_message`` where it failed.
+    ``elapsed`` (in seconds, as Sidekiq's), and ``error_class`` and
+    ``error_message`` if it failed.
 
     Parameters:
-      level: Of both lines; a retry is a warning, a dead job an error.
-      args: Log the arguments too, as the field ``job_args`` and at the end of
-        the first line.  Off by default: arguments hold secrets.
-      logger: Where to, ``dramatiq_sidekiq_flow.job`` unless given.
+      level: Level of both lines; a retry is a warning, a dead job an error.
+      args: Also log the arguments, as the field ``job_args`` and at the end of
+        the first line.  Off by default: arguments may hold secrets.
+      logger: By default ``dramatiq_sidekiq_flow.job``.
     """
 
     def __init__(self, *, level: int = logging.INFO, args: bool = False, logger: logging.Logger | None = None) -> None:
@@ -51,7 +51,7 @@ class JobLogging(JobObserver):
     def watching(self) -> bool:
         return self.logger.isEnabledFor(self.level)
 
-    def begin(self, job: Observed) -> None:
+    def begin(self, job: JobExecution) -> None:
         fields = _fields(job)
         if not self.args:
             self._log(self.level, "start", fields, "")
@@ -59,20 +59,20 @@ class JobLogging(JobObserver):
         fields["job_args"] = arguments = list(job.message.args)
         self._log(self.level, "start", fields, f" args={arguments!r}")
 
-    def end(self, job: Observed) -> None:
+    def end(self, job: JobExecution) -> None:
         level = max(self.level, _LEVELS.get(job.outcome, self.level))
         fields = _fields(job)
         fields["outcome"] = job.outcome
         fields["elapsed"] = None if job.elapsed is None else round(job.elapsed, 6)
-        more = "" if job.elapsed is None else f" elapsed={job.elapsed:.3f}"
+        suffix = "" if job.elapsed is None else f" elapsed={job.elapsed:.3f}"
         if job.exception is not None:
             fields["error_class"] = name = type(job.exception).__name__
             fields["error_message"] = _text(job.exception)
-            # The message is not in the line: it may hold arguments, and Dramatiq has logged it.
-            more += f" error={name}"
-        self._log(level, job.outcome, fields, more)
+            # Without the message: it may hold arguments, and Dramatiq has logged it.
+            suffix += f" error={name}"
+        self._log(level, job.outcome, fields, suffix)
 
-    def _log(self, level: int, word: str, fields: dict[str, Any], more: str) -> None:
+    def _log(self, level: int, word: str, fields: dict[str, Any], suffix: str) -> None:
         run = "" if fields["run_id"] is None else f" run={fields['run_id']}"
         self.logger.log(
             level,
@@ -82,12 +82,12 @@ class JobLogging(JobObserver):
             fields["jid"],
             fields["queue"],
             run,
-            more,
+            suffix,
             extra=fields,
         )
 
 
-def _fields(job: Observed) -> dict[str, Any]:
+def _fields(job: JobExecution) -> dict[str, Any]:
     return {"class": job.actor, "jid": job.jid, "queue": job.queue, "run_id": job.run_id}
 
 

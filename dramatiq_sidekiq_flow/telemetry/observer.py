@@ -1,38 +1,39 @@
-"""One job, from where its worker thread takes it up to where it is acknowledged.
+"""Executions of jobs, from the start of the actor to the acknowledgement.
 
-Dramatiq tells of a job in four hooks and more, in an order that depends on
-the order of the middleware, and leaves some out (a job that another middleware
-skipped was never announced).  :class:`JobObserver` makes two of them, a begin
-and an end, wherever in the list it stands.  The end comes after the
-acknowledgement: only there is it known whether a failed job is tried again,
-and whether a workflow went on.
+Dramatiq reports a job in four hooks and more, in an order that depends on the
+order of the middleware, and leaves some out (a job that another middleware
+skipped was never announced).  :class:`JobObserver` reduces them to a begin and
+an end, at any place in the list.  The end comes after the acknowledgement:
+only then is it known whether a failed job is retried, and whether a workflow
+went on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Literal
 
 from dramatiq import Middleware
 
+Outcome = Literal["done", "retry", "dead", "discard", "requeue", "skip", "lost"]
 
-class Observed:
-    """A job that this thread works on.
+
+class JobExecution:
+    """One execution of a job, by the current thread.
 
     Attributes:
       message: Dramatiq's message.
-      queue, actor, jid: Of the job.
-      run_id: Of its workflow, or None.
-      began, ended: When the actor was about to begin and when it had ended, in
-        seconds of ``time.perf_counter``; None where it never ran.
-      exception: What it failed with, whatever comes of it.
-      outcome: ``done``, ``retry``, ``dead``, ``discard``, ``requeue`` or
-        ``skip``; ``lost`` where its acknowledgement failed (it runs again elsewhere).
-      kept: For the observer, from begin to end.
+      queue, actor, jid: The job's.
+      run_id: The run of its workflow, or None.
+      began, ended: Start and end of the actor, in seconds of
+        ``time.perf_counter``; None if it never ran.
+      exception: The error of the actor, whether or not the job is retried.
+      outcome: ``lost`` if the acknowledgement failed: the job runs again elsewhere.
+      state: A value of the observer, from begin to end.
     """
 
-    __slots__ = ("actor", "began", "ended", "exception", "jid", "kept", "message", "outcome", "queue", "run_id")
+    __slots__ = ("actor", "began", "ended", "exception", "jid", "message", "outcome", "queue", "run_id", "state")
 
     def __init__(self, message: Any) -> None:
         self.message = message
@@ -44,85 +45,93 @@ class Observed:
         self.began: float | None = None
         self.ended: float | None = None
         self.exception: BaseException | None = None
-        self.outcome = "lost"
-        self.kept: Any = None
+        self.outcome: Outcome = "lost"
+        self.state: Any = None
 
     @property
     def elapsed(self) -> float | None:
-        """Seconds from begin to end of the actor; None where it never ran."""
+        """Seconds from start to end of the actor; None if it never ran."""
         if self.began is None:
             return None
         return (self.ended or time.perf_counter()) - self.began
 
 
-class _AtHand(threading.local):
-    job: Observed | None = None
+class _Current(threading.local):
+    job: JobExecution | None = None
 
 
 class JobObserver(Middleware):
-    """Base of what watches jobs: :meth:`begin` and :meth:`end`, in the same thread.
+    """Base class of middleware that observes jobs: :meth:`begin` and :meth:`end`, in the same thread.
 
-    Its place among other middleware does not matter.
+    Its position among other middleware does not matter.
     """
 
     def __init__(self) -> None:
-        self._at_hand = _AtHand()
+        self._current = _Current()
 
-    def begin(self, job: Observed) -> None:
-        """The actor is about to run."""
+    def begin(self, job: JobExecution) -> None:
+        """Called before the actor runs."""
 
-    def end(self, job: Observed) -> None:
-        """The job was acknowledged, and ``outcome`` says what became of it."""
+    def end(self, job: JobExecution) -> None:
+        """Called after the acknowledgement of the job, with its ``outcome``."""
 
     @property
     def watching(self) -> bool:
-        """False where nobody would see what is observed."""
+        """Whether to observe jobs; False saves the work if nothing would be reported."""
         return True
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        left = self._at_hand.job
-        if left is not None:
-            self._at_hand.job = None
-            self.end(left)
+        unfinished = self._current.job
+        if unfinished is not None:
+            self._current.job = None
+            self.end(unfinished)
         if self.watching:
-            job = Observed(message)
+            job = JobExecution(message)
             job.began = time.perf_counter()
-            self._at_hand.job = job
+            self._current.job = job
             self.begin(job)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        job = self._at_hand.job
+        job = self._current.job
         if job is not None:
             job.ended = time.perf_counter()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
-        job = self._at_hand.job
+        job = self._current.job
         if job is None or job.message is not message:
             if not self.watching:
                 return
             # A middleware before this one skipped it.
-            job = self._at_hand.job = Observed(message)
+            job = self._current.job = JobExecution(message)
         job.outcome = "skip"
         job.ended = time.perf_counter()
 
     def after_ack(self, broker: Any, message: Any) -> None:
-        job = self._at_hand.job
+        job = self._current.job
         if job is None or job.message is not message:
             if not self.watching:
                 return
-            # Never taken up by a worker: no actor has its name.
-            job = Observed(message)
+            # No worker thread ran it: no actor has its name.
+            job = JobExecution(message)
         else:
-            self._at_hand.job = None
-        # (On brokers other than ours a message has no `failure`.)
-        failure = getattr(message, "failure", None)
+            self._current.job = None
         job.exception = message._exception
-        if failure is not None:
-            job.outcome = failure.action
-        elif job.outcome != "skip":
-            job.outcome = "done" if job.exception is None else "dead" if message.failed else "retry"
+        job.outcome = _outcome(job, message)
         self.end(job)
 
     after_nack = after_ack
+
+
+def _outcome(job: JobExecution, message: Any) -> Outcome:
+    # Messages of other brokers have no attribute "failure".
+    failure = getattr(message, "failure", None)
+    if failure is not None:
+        action: Outcome = failure.action
+        return action
+    if job.outcome == "skip":
+        return "skip"
+    if job.exception is None:
+        return "done"
+    return "dead" if message.failed else "retry"

@@ -1,16 +1,15 @@
-"""One span a step, and a run is one trace.
+"""OpenTelemetry: a span for each step, and a trace for each run.
 
-The context travels as OpenTelemetry's Sidekiq instrumentation for Ruby puts
-it: by the propagator's own keys (``traceparent``, ``tracestate``, ``baggage``)
+The context travels as OpenTelemetry's Sidekiq instrumentation for Ruby writes
+it: in the propagator's own keys (``traceparent``, ``tracestate``, ``baggage``)
 beside ``class`` and ``args``.  Names are those of the semantic conventions for
 messaging.
 
-The parent of a step's span is what the job was sent from, and for a
-continuation the step that released it: so the steps of a run are one trace,
-in the order they followed.  (The conventions allow a link instead, which
-makes each step a trace of its own; that suits streams of unrelated messages,
-not the steps of one piece of work.)  A job that is tried again has a new span
-each time, with the same parent.
+The parent of a step's span is the span that sent the job; for a continuation,
+that of the step which released it.  So the steps of a run are one trace, in
+their order.  (The conventions allow a link instead, which makes each step a
+trace of its own; that suits streams of unrelated messages, not the steps of
+one piece of work.)  Each retry of a job is a new span with the same parent.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..errors import ConfigurationError
-from .observer import JobObserver, Observed
+from .observer import JobExecution, JobObserver
 
 if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 try:
     from opentelemetry import context, propagate, trace
     from opentelemetry.propagators.textmap import DefaultGetter
-except ImportError:  # said where it is used: `from dramatiq_sidekiq_flow import *` must work without
+except ImportError:  # OpenTelemetry() raises instead: `from dramatiq_sidekiq_flow import *` must work without it
     if not TYPE_CHECKING:
         trace, DefaultGetter = None, object
 
@@ -50,22 +50,30 @@ RETRY_COUNT = "messaging.sidekiq.retry_count"
 OUTCOME = "messaging.sidekiq.outcome"
 
 
+@attrs.frozen
+class _Started:
+    """A span, and the token that detaches its context."""
+
+    span: Any
+    token: Any
+
+
 class OpenTelemetry(JobObserver):
-    """A span for each try of each job, and trace contexts in payloads.
+    """Record a span for each try of each job, and write trace contexts into payloads.
 
     Examples:
 
       >>> broker.add_middleware(OpenTelemetry())
 
-    Setting up the SDK (exporter, resource, sampling) is the application's, as
-    everywhere.  Without an SDK, contexts are handed on and no span is made.
+    The application sets up the SDK (exporter, resource, sampling).  Without an
+    SDK, contexts are passed on and no spans are made.
 
     Parameters:
-      tracer_provider: The global one unless given.
-      propagator: The global one unless given.
+      tracer_provider: By default the global one.
+      propagator: By default the global one.
 
     Raises:
-      ConfigurationError: where OpenTelemetry's API is not installed.
+      ConfigurationError: if OpenTelemetry's API is not installed.
     """
 
     def __init__(
@@ -84,7 +92,7 @@ class OpenTelemetry(JobObserver):
 
     @property
     def propagator(self) -> TextMapPropagator:
-        """The global one may be set after the middleware was made."""
+        """The propagator in use; the global one may be set after the middleware was made."""
         return self._propagator or propagate.get_global_textmap()
 
     def attach(self, broker: dramatiq.Broker) -> None:
@@ -95,11 +103,13 @@ class OpenTelemetry(JobObserver):
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         if not isinstance(broker, SidekiqBroker):
-            self.logger.error("OpenTelemetry sees nothing on a %s: it needs a SidekiqBroker.", type(broker).__name__)
+            self.logger.error(
+                "OpenTelemetry records no spans on a %s: it needs a SidekiqBroker.", type(broker).__name__
+            )
 
     # -- consuming ------------------------------------------------------------
 
-    def begin(self, job: Observed) -> None:
+    def begin(self, job: JobExecution) -> None:
         payload = getattr(job.message, "payload", None)
         if payload is None:
             return
@@ -114,31 +124,31 @@ class OpenTelemetry(JobObserver):
         }
         if job.run_id is not None:
             attributes[CONVERSATION] = job.run_id
-        # From the job alone: whatever this thread did before has no part in it.
+        # Only from the payload: the current context of this thread is not the parent.
         parent = self.propagator.extract(payload.fields, context.Context(), _TEXT)
         span = self.tracer.start_span(
             f"process {job.actor}", parent, kind=trace.SpanKind.CONSUMER, attributes=attributes
         )
-        # Attached until the acknowledgement: what follows a finished step is
-        # pushed there, and has this span as its parent.
-        job.kept = span, context.attach(trace.set_span_in_context(span, parent))
+        # Attached until the acknowledgement, which pushes the next steps: this
+        # span is their parent.
+        job.state = _Started(span, context.attach(trace.set_span_in_context(span, parent)))
 
-    def end(self, job: Observed) -> None:
-        if job.kept is None:
+    def end(self, job: JobExecution) -> None:
+        if job.state is None:
             return
-        span, token = job.kept
+        span = job.state.span
         span.set_attribute(OUTCOME, job.outcome)
         if job.exception is not None and job.outcome != "requeue":
             span.record_exception(job.exception)
             span.set_attribute(ERROR_TYPE, type(job.exception).__qualname__)
             span.set_status(trace.Status(trace.StatusCode.ERROR, f"{type(job.exception).__name__}: {job.outcome}"))
         span.end()
-        context.detach(token)
+        context.detach(job.state.token)
 
     # -- sending --------------------------------------------------------------
 
     def stamp(self, fields: dict[str, Any], why: str) -> None:
-        """Write the current context into what is pushed."""
+        """Write the current context into a payload before it is pushed."""
         if why == "advance":
             self._inject(fields)
             return
@@ -148,7 +158,7 @@ class OpenTelemetry(JobObserver):
             attributes.update({DESTINATION: fields["queue"], MESSAGE_ID: fields["jid"], JOB_CLASS: fields["class"]})
         else:
             name = "create workflow"
-        # A job sent from nowhere begins a trace: so do all first jobs of a run, together.
+        # Outside of a span, a job begins a trace; so do the first jobs of a run, together.
         with self.tracer.start_as_current_span(name, kind=trace.SpanKind.PRODUCER, attributes=attributes):
             self._inject(fields)
 
@@ -163,11 +173,13 @@ class OpenTelemetry(JobObserver):
 
 
 class _Text(DefaultGetter):
-    """Reads a payload's keys; what is no text is not there."""
+    """Reads the text values of a payload; other values count as missing."""
 
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         value = carrier.get(key)
-        return [value] if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return None
+        return [value]
 
 
 _TEXT = _Text()

@@ -1,8 +1,8 @@
-"""Metrics for Prometheus: what happens to jobs, counted where it happens.
+"""Prometheus metrics of jobs, counted in the worker processes.
 
-Works as Dramatiq's own Prometheus middleware does, under the ``dramatiq``
-command too: each worker process writes to files of its own
-(prometheus_client's multiprocess mode), and one of them serves the sum of all.
+Works as Dramatiq's own Prometheus middleware, also under the ``dramatiq``
+command: each worker process writes to its own files (prometheus_client's
+multiprocess mode), and one of them serves the sum of all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dramatiq.logging import get_logger
 from ..broker import SidekiqBroker
 from ..broker.events import Buried, Recovered, Unreplicated
 from ..errors import BarrierExpired, ConfigurationError
-from ..wire.payload import seconds
-from .observer import JobObserver, Observed
+from ..wire.payload_fields import seconds
+from .observer import JobExecution, JobObserver
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -35,28 +35,28 @@ LABELS = ("queue", "actor")
 
 
 class Prometheus(JobObserver):
-    """Counts jobs, and serves the counts over HTTP.
+    """Count jobs, and serve the metrics over HTTP.
 
     Examples:
 
       >>> broker.add_middleware(Prometheus())     # then: curl localhost:9191/metrics
 
     Parameters:
-      host, port: Where the metrics are served; unless given, the environment
+      host, port: Address that serves the metrics; by default the environment
         variables of Dramatiq's own middleware, ``dramatiq_prom_host`` and
         ``dramatiq_prom_port``, else ``0.0.0.0`` and 9191.  One of a command's
-        worker processes serves; where it ends, another takes its place.
-      folder: Where the processes keep their counts, of this command alone and
-        empty at its start; unless given, ``PROMETHEUS_MULTIPROC_DIR``, else a
+        worker processes serves; when it ends, another takes its place.
+      folder: Folder for the counts of the processes, for this command alone and
+        empty at its start; by default ``PROMETHEUS_MULTIPROC_DIR``, else a
         fresh one.
 
     Raises:
-      ConfigurationError: where prometheus_client is not installed.
+      ConfigurationError: if prometheus_client is not installed.
     """
 
     def __init__(self, *, host: str | None = None, port: int | None = None, folder: str | None = None) -> None:
         super().__init__()
-        # Not imported yet: it looks at the environment when it is.
+        # Not imported here: prometheus_client reads the environment at import.
         if importlib.util.find_spec("prometheus_client") is None:
             raise ConfigurationError(
                 "prometheus_client is not installed: pip install 'dramatiq-sidekiq-flow[prometheus]'."
@@ -73,15 +73,15 @@ class Prometheus(JobObserver):
         """Called by the broker that this middleware was added to."""
         if not isinstance(broker, SidekiqBroker):
             raise ConfigurationError(f"Prometheus needs a SidekiqBroker, not a {type(broker).__name__}.", broker)
-        broker.events.listeners.append(self._happened)
-        # The process that serves may end before the others do.
+        broker.events.listeners.append(self._count_event)
+        # At each heartbeat, since the process that serves may end before the others.
         broker.heartbeat.tasks.append(self._serve)
 
     @property
     def watching(self) -> bool:
         return self._metrics is not None
 
-    # -- the worker's life ----------------------------------------------------
+    # -- start and end of a worker --------------------------------------------
 
     def after_process_boot(self, broker: Any) -> None:
         """Under the ``dramatiq`` command: one of several processes."""
@@ -92,9 +92,10 @@ class Prometheus(JobObserver):
             self._prepare(broker, several=False)
         if self.exposition is None:
             return
-        # What has not happened yet is 0, and not missing.
+        # Metrics of all actors exist from the start, with the value 0.
+        queues = worker.consumer_whitelist
         for actor in broker.actors.values():
-            if not worker.consumer_whitelist or actor.queue_name in worker.consumer_whitelist:
+            if not queues or actor.queue_name in queues:
                 self._child(actor.queue_name, actor.actor_name)
         self._serve()
 
@@ -108,8 +109,8 @@ class Prometheus(JobObserver):
 
         if not isinstance(broker, SidekiqBroker):
             self.logger.error(
-                "Prometheus counts nothing on a %s: it needs a SidekiqBroker. Dramatiq's own middleware of that name "
-                "is for all others.",
+                "Prometheus counts nothing on a %s: it needs a SidekiqBroker. For other brokers use Dramatiq's own "
+                "middleware of that name.",
                 type(broker).__name__,
             )
             return
@@ -122,9 +123,9 @@ class Prometheus(JobObserver):
         if exposition is not None:
             exposition.serve()
 
-    # -- what happens -----------------------------------------------------------
+    # -- jobs and events --------------------------------------------------------
 
-    def begin(self, job: Observed) -> None:
+    def begin(self, job: JobExecution) -> None:
         child = self._child(job.queue, job.actor)
         child.running.inc()
         payload = getattr(job.message, "payload", None)
@@ -133,13 +134,17 @@ class Prometheus(JobObserver):
             if since is not None:
                 child.latency.observe(max(0.0, time.time() - since))
 
-    def end(self, job: Observed) -> None:
-        # A job without an actor here bears any name: no label of its own.
-        child = self._child(job.queue, job.actor if job.began is not None or job.outcome == "skip" else "")
+    def end(self, job: JobExecution) -> None:
+        # A job without an actor here may have any name, which must not become a label.
+        known = job.began is not None or job.outcome == "skip"
+        child = self._child(job.queue, job.actor if known else "")
         if job.began is not None:
             child.running.dec()
-        if job.outcome in ("skip", "lost", "requeue"):
-            return
+        if job.outcome not in ("skip", "lost", "requeue"):
+            self._count(job, child)
+
+    def _count(self, job: JobExecution, child: _Children) -> None:
+        """Count a try that ended."""
         if job.elapsed is not None:
             child.duration.observe(job.elapsed)
         if job.exception is not None:
@@ -149,12 +154,12 @@ class Prometheus(JobObserver):
         counter = child.outcomes.get(job.outcome)
         if counter is not None:
             counter.inc()
-        elif getattr(job.message, "payload", None) is not None and job.message.payload.stack:
+        elif _is_step(job):
             child.advances.inc()
-        # Last: whoever sees a job counted finds all the rest of it counted, too.
+        # Increment last, so a scrape that sees the job also sees its other metrics.
         child.jobs.inc()
 
-    def _happened(self, event: Event) -> None:
+    def _count_event(self, event: Event) -> None:
         metrics = self._metrics
         if metrics is None:
             return
@@ -174,8 +179,16 @@ class Prometheus(JobObserver):
         return child
 
 
+def _is_step(job: JobExecution) -> bool:
+    """Whether more steps follow the job."""
+    payload = getattr(job.message, "payload", None)
+    return payload is not None and bool(payload.stack)
+
+
 @attrs.frozen
 class _Metrics:
+    """All metrics of a registry."""
+
     jobs: Any
     failures: Any
     retries: Any
@@ -200,7 +213,7 @@ class _Metrics:
             return prom.Histogram(f"sidekiq_flow_{name}_seconds", text, LABELS, registry=registry, buckets=BUCKETS)
 
         return cls(
-            jobs=counter("jobs", "Tries of jobs that ended, well or not."),
+            jobs=counter("jobs", "Tries of jobs that ended, failed or not."),
             failures=counter("failures", "Tries of jobs that failed."),
             retries=counter("retries", "Failed jobs that will be tried again."),
             dead=counter("dead", "Jobs that went to the dead set."),
@@ -223,7 +236,7 @@ class _Metrics:
 
 @attrs.frozen
 class _Children:
-    """The metrics of one queue and actor, looked up once."""
+    """Metrics of one queue and actor, looked up once."""
 
     jobs: Any
     failures: Any

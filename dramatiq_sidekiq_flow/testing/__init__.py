@@ -1,4 +1,4 @@
-"""For tests: workflows run to their end in this process, and suites for implementations of one's own."""
+"""Testing: run workflows in this process, and conformance tests for custom backends."""
 
 from .conformance import BarrierConformance, CallbackStorageConformance, MemoryConformance
 from .flow import FlowTest

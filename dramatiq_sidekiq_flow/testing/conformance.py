@@ -1,12 +1,12 @@
-"""What every memory, barrier and callback storage must do, as tests to inherit.
+"""Conformance tests for custom memories, barriers and callback storages, to inherit.
 
     class TestMyMemory(MemoryConformance):
         def make(self):
             return MyMemory(...)
 
-pytest collects the tests with the class.  Each test calls ``make`` once, so a
-store may keep what other tests have left in it: every id is a new one.  The
-checks are plain ``assert``; nothing here needs pytest.
+pytest collects the tests with the class.  Each test calls ``make`` once and
+uses new ids, so a store may keep the data of earlier tests.  The checks are
+plain ``assert``; pytest is not required.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..wire import codec
 #: Long enough for any test, in milliseconds.
 _TTL = 3_600_000
 
-#: Values that must come back as they were.
+#: Values that must be read as they were written.
 _VALUES: dict[str, Any] = {
     "text": "ä\u2028 \U0001f600 \"'\\",
     "empty": "",
@@ -47,7 +47,7 @@ class MemoryConformance:
 
     def make(self) -> Memory:
         """The memory to test."""
-        raise NotImplementedError("Give back the memory to test.")
+        raise NotImplementedError("Return the memory to test.")
 
     def test_a_run_that_nobody_wrote_to_is_empty(self) -> None:
         memory = self.make()
@@ -133,15 +133,16 @@ class BarrierConformance:
     """Tests of a Barrier.
 
     Attributes:
-      repeats: False for one whose answer is given in the very step that pushes
-        what follows: it need not be given again.
+      repeats: Whether a released barrier answers True again to the same unit.
+        False for a barrier that answers in the same transaction that pushes
+        the next steps.
     """
 
     repeats = True
 
     def make(self) -> Barrier:
         """The barrier to test."""
-        raise NotImplementedError("Give back the barrier to test.")
+        raise NotImplementedError("Return the barrier to test.")
 
     def _made(self, parties: int) -> tuple[Barrier, str]:
         barrier, id = self.make(), _id()
@@ -224,7 +225,7 @@ class CallbackStorageConformance:
 
     def make(self) -> CallbackStorage:
         """The storage to test."""
-        raise NotImplementedError("Give back the storage to test.")
+        raise NotImplementedError("Return the storage to test.")
 
     def test_a_stack_comes_back_as_it_was(self) -> None:
         storage = self.make()
@@ -259,7 +260,7 @@ class CallbackStorageConformance:
         assert [storage.retrieve(one) for one in stored] == [stack] * 3
 
     def test_a_chain_is_walked_to_its_end(self) -> None:
-        """As a run does it: what remains of what was retrieved is stored, step by step."""
+        """As in a run: after each step the rest of the retrieved stack is stored."""
         storage = self.make()
         outer = [_id(), _chain(3, "outer"), False]
         steps = _chain(40)["children"]
@@ -327,7 +328,7 @@ def _stacks() -> Iterable[list[Any]]:
 
 
 def _together(work: Callable[[int], None], numbers: Iterable[int]) -> None:
-    """Run all at the same time; the first error of any is raised."""
+    """Run a function in parallel threads; raises the first of their errors."""
     numbers = list(numbers)
     gate = threading.Barrier(len(numbers))
     errors: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""One job taken and run to its acknowledgement, in the thread that asks."""
+"""Runs one job up to its acknowledgement, in the calling thread."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def execute(
     """Run a job, and acknowledge it.
 
     Parameters:
-      fake: What stands for the Ruby class of the job; None for an actor.
+      fake: The function that stands for the job's Ruby class; None for an actor.
 
     Returns:
-      What the job returned, and what it raised.
+      The output of the job, and its error.
     """
     output, error = None, None
     try:
@@ -61,7 +61,7 @@ def _perform(broker: SidekiqBroker, message: SidekiqMessage) -> Any:
 
 
 def _act(broker: SidekiqBroker, message: SidekiqMessage, fake: Callable[..., Any]) -> Any:
-    """Run a fake as its Ruby worker would: with the run known, and Sidekiq's retries."""
+    """Run a fake as a Ruby worker would: with current_run(), and Sidekiq's retries."""
     flow = next((m for m in broker.middleware if isinstance(m, WorkflowMiddleware)), None)
     if flow is not None:
         flow.before_process_message(broker, message)

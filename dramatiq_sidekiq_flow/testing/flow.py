@@ -1,9 +1,9 @@
-"""Workflows run to their end, in this process, on a server of their own.
+"""Runs workflows in a test: in this process, on an embedded server.
 
-One thread takes one job at a time, through the broker that the application
-has: what is fetched, acknowledged, advanced and retried is what a worker does.
-Only waiting is left out: what is scheduled or to be retried is due as soon as
-there is nothing else to do, in the order of its time.
+One thread runs one job at a time, through the application's broker: it
+fetches, acknowledges, advances and retries as a worker does.  Only delays are
+left out: when the queues are empty, the next scheduled job or retry is due at
+once, in the order of their times.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import threading
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -34,7 +35,7 @@ from ..workflow import Completion, Workflow
 from .execution import execute
 from .run import Enqueued, Run, Step, disorder, mark
 
-#: Numbers the steps of a workflow; it travels in the payloads, beside their options.
+#: Option with the number of a step in its workflow; it travels in the payloads.
 _PLACE = "flow_test_place"
 
 _logger = get_logger(__name__)
@@ -43,7 +44,7 @@ _server: EmbeddedServer | None = None
 
 
 class FlowTest:
-    """A place to run workflows in a test.
+    """Run workflows in a test.
 
     Examples:
 
@@ -53,16 +54,15 @@ class FlowTest:
       ...     assert run.order == ["extract", "Images::Thumbnail"]
       ...     assert run.memory["thumbnail"] == 200
 
-    Inside of the block the broker uses an embedded server that is empty at
-    first, whatever URL it was made with; afterwards its own again.  One block
-    at a time.
+    Inside the ``with`` block the broker uses an embedded server, which is empty
+    at first; afterwards its own server again.  One block at a time.
 
     Parameters:
       broker: The application's; by default a new one with workflows and memory,
-        which is the global broker inside of the block.
-      seed: Take waiting jobs in an order that this number stands for, rather
-        than first come, first served: where order is not promised, any may come.
-      max_jobs: More executions than this are an error: jobs that enqueue each other.
+        which is the global broker inside the block.
+      seed: Run waiting jobs in a random order with this seed, not first come,
+        first served, to test an order that workflows do not guarantee.
+      max_jobs: Most executions, to detect jobs that enqueue each other for ever.
     """
 
     def __init__(self, broker: SidekiqBroker | None = None, *, seed: int | None = None, max_jobs: int = 10_000) -> None:
@@ -87,7 +87,7 @@ class FlowTest:
         """The broker in use.
 
         Raises:
-          ConfigurationError: for a new one, before the block.
+          ConfigurationError: if it is a new one, and the block was not entered.
         """
         if self._broker is None:
             raise ConfigurationError("This FlowTest makes its broker when it is entered: with FlowTest() as flow.")
@@ -114,7 +114,7 @@ class FlowTest:
             stack.callback(broker.hand_back)
             worker = types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
             for middleware in broker.middleware:
-                # Time limits, event loops: what runs while a worker does.
+                # Middleware that works while a worker runs: time limits, event loops.
                 _quietly(middleware.before_worker_boot, broker, worker)
                 stack.callback(_quietly, middleware.after_worker_shutdown, broker, worker)
                 stack.callback(_quietly, middleware.before_worker_shutdown, broker, worker)
@@ -124,16 +124,16 @@ class FlowTest:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    # -- what there is ----------------------------------------------------------
+    # -- fakes ------------------------------------------------------------------
 
     def ruby(self, name: str, function: Callable[..., Any] | None = None) -> Any:
-        """Have a Python function stand for a Ruby class.
+        """Register a Python function as a fake of a Ruby class.
 
         Its arguments are those of ``perform``; a mapping that it returns goes to
-        the run's memory; what it raises fails the job, which is retried by the
-        rules of its payload.  ``current_run()`` works in it.
+        the run's memory; an error fails the job, which is retried by the rules
+        of its payload.  ``current_run()`` works in it.
 
-        Without a function it does nothing, and what is returned is a decorator.
+        Without a function, registers a fake that does nothing, and returns a decorator.
         """
         if function is None:
             self._fakes[name] = lambda *args: None
@@ -149,16 +149,16 @@ class FlowTest:
     # -- running ----------------------------------------------------------------
 
     def run(self, workflow: Any, run_id: str | None = None, *, seed: Mapping[str, Any] | None = None) -> Run:
-        """Start a workflow, and run all there is to run.
+        """Start a workflow, and run all jobs until none is left.
 
         Parameters:
           workflow: A Workflow, or a node.
-          seed: Values for the run's memory.
+          seed: Initial values of the run's memory.
 
         Raises:
-          ConfigurationError: for a job that no actor and no fake is there for,
-            and where more than ``max_jobs`` were executed.
-          AssertionError: raised in an actor or a fake.
+          ConfigurationError: if a job has neither an actor nor a fake, or if
+            more than ``max_jobs`` were executed.
+          AssertionError: if an actor or a fake raised it.
         """
         if not isinstance(workflow, Workflow):
             workflow = Workflow(workflow, self.broker)
@@ -172,12 +172,12 @@ class FlowTest:
         return self._result(run_id, before)
 
     def finish(self, run_id: str) -> Run:
-        """As :meth:`run`, for a run that was started in another way: by a template, by an actor."""
+        """As :meth:`run`, for a run that was started in another way, by a template or an actor."""
         self.drain()
         return self._result(run_id, set())
 
     def drain(self) -> None:
-        """Run all there is to run, in and outside of workflows; see :meth:`run` for what it raises."""
+        """Run all jobs until none is left, also outside of workflows; raises the errors of :meth:`run`."""
         limit = len(self._steps) + self._max_jobs
         while True:
             queue = self._next_queue()
@@ -186,19 +186,19 @@ class FlowTest:
                     return
                 continue
             if len(self._steps) >= limit:
-                raise ConfigurationError(f"More than {self._max_jobs} jobs were run, and there are more.", queue)
+                raise ConfigurationError(f"More than {self._max_jobs} jobs were run, and more are waiting.", queue)
             self._last_queue = queue
             self._work(queue)
 
     def assert_order(self, run: Run, *names: str) -> None:
-        """See that a run kept its order, and that each of its steps is done, once.
+        """Check that a run kept its order, and that each of its steps was done once.
 
         Parameters:
-          names: Instead of by the workflow's own order: these names are among
-            the steps that are done, in this order, with any others between.
+          names: Check instead that these steps were done in this order, with
+            any others between.
 
         Raises:
-          AssertionError: saying what is wrong.
+          AssertionError: if not; the message names the steps.
         """
         if names:
             rest = iter(run.order)
@@ -207,7 +207,7 @@ class FlowTest:
                 raise AssertionError(f"{missing[0]} is not where it should be: {' > '.join(names)} in {run.order}")
             return
         if run.tree is None:
-            raise ConfigurationError("This run was not started by FlowTest.run: say the names in their order.", run)
+            raise ConfigurationError("This run was not started by FlowTest.run: pass the names in their order.", run)
         problems = list(disorder(run))
         if problems:
             raise AssertionError("\n".join([f"Run {run.run_id} did not keep its order:", *problems]))
@@ -221,26 +221,30 @@ class FlowTest:
         if not waiting:
             return None
         if self._random is None:
-            # Each queue in its turn.
-            return next((name for name in waiting if name > self._last_queue), waiting[0])
-        queue = self._random.choice(waiting)
+            # Each queue in turn.
+            later = [name for name in waiting if name > self._last_queue]
+            return (later or waiting)[0]
+        return self._shuffled(waiting, self._random)
+
+    def _shuffled(self, waiting: list[str], source: random.Random) -> str:
+        """Choose a queue at random, and move one of its jobs to the front."""
+        connection = self.broker.connection
+        queue = source.choice(waiting)
         payloads = connection.call("LRANGE", keys.queue(queue), 0, -1)
-        chosen = self._random.choice(payloads)
+        chosen = source.choice(payloads)
         connection.call("LREM", keys.queue(queue), 1, chosen)
         connection.call("RPUSH", keys.queue(queue), chosen)
         return queue
 
     def _promote(self) -> bool:
-        """Make the next job that waits for its time due."""
+        """Promote the next scheduled job or retry."""
         connection = self.broker.connection
-        found = [
-            (score, name, member)
-            for name in (keys.SCHEDULE, keys.RETRY)
-            for member, score in sets.members(connection, name)
-        ]
-        if not found:
+        delayed: list[tuple[float, str, bytes]] = []
+        for name in (keys.SCHEDULE, keys.RETRY):
+            delayed += [(score, name, member) for member, score in sets.members(connection, name)]
+        if not delayed:
             return False
-        score, name, member = min(found)
+        score, name, member = min(delayed)
         if name == keys.SCHEDULE:
             with contextlib.suppress(FlowError, TypeError, ValueError):
                 fields = codec.decode(member)
@@ -251,7 +255,7 @@ class FlowTest:
         consumer = SidekiqConsumer(self.broker, queue, 1, 10)
         message = next(consumer)
         if message is None:
-            return  # it could not be read, and is dead
+            return  # it could not be read, and went to dead
         self._see(message)
         fake = self._fakes.get(message.actor_name)
         output, error = execute(self.broker, consumer, message, fake)
@@ -279,7 +283,7 @@ class FlowTest:
                 self.broker.get_actor(name)
             except dramatiq.errors.ActorNotFound:
                 raise ConfigurationError(
-                    f"Nothing stands for {name}: it is not an actor of this broker. For a Ruby class: "
+                    f"{name} is not an actor of this broker, and has no fake. For a Ruby class: "
                     f"flow.ruby({name!r}, lambda ...: ...)",
                     name,
                 ) from None
@@ -301,14 +305,20 @@ class FlowTest:
         completion = broker.completion
         memory = completion.engine.memory if isinstance(completion, Completion) else None
         dead = [codec.decode(member) for member, _ in sets.members(broker.connection, keys.DEAD)]
+        steps = [step for step in self._steps if step.run_id == run_id]
+        enqueued = [job for jid, job in self._enqueued.items() if jid not in before]
         return Run(
             run_id,
-            tuple(step for step in self._steps if step.run_id == run_id),
+            tuple(steps),
             {} if memory is None else memory.read(run_id),
-            tuple(job for jid, job in self._enqueued.items() if jid not in before),
-            tuple(job for job in dead if run_id in (job.get("workflow_run_id"), job.get("sideline_run_id"))),
+            tuple(enqueued),
+            tuple(filter(partial(_is_of, run_id), dead)),
             self._trees.get(run_id),
         )
+
+
+def _is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
+    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
 
 
 def _empty_server() -> str:
@@ -326,4 +336,4 @@ def _quietly(hook: Callable[..., Any], *args: Any) -> None:
     try:
         hook(*args)
     except Exception as e:
-        _logger.warning("A middleware failed: %s", e)
+        _logger.warning("A hook of a middleware failed; the test goes on: %s", e)

@@ -1,10 +1,10 @@
-"""What a workflow did in a test."""
+"""Result of a workflow in a test."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -16,21 +16,20 @@ class Step:
     """One execution of a job.
 
     Attributes:
-      name: Of the actor or Ruby class.
-      language: ``python`` or ``ruby``.
-      attempt: 1 at first, 2 for the first retry, and so on.
-      output: What it returned.
-      error: What it raised; None for a step that is done.
-      run_id: Of its workflow; None for a job outside of one.
+      name: The actor or Ruby class.
+      attempt: 1 for the first execution, 2 for the first retry, and so on.
+      output: The value that it returned.
+      error: The error that it raised; None if it is done.
+      run_id: The run of its workflow; None outside of one.
       place: Number of the step in the workflow, counted from the left; None
-        for what the test did not start with ``FlowTest.run``.
+        if ``FlowTest.run`` did not start the workflow.
     """
 
     name: str
     args: tuple[Any, ...]
     jid: str
     queue: str
-    language: str
+    language: Literal["python", "ruby"]
     attempt: int
     output: Any
     error: BaseException | None
@@ -48,8 +47,8 @@ class Enqueued:
     """One job as it was enqueued.
 
     Attributes:
-      name: Of the actor or Ruby class.
-      delay: Milliseconds that it was to wait in ``schedule``; 0 for none.
+      name: The actor or Ruby class.
+      delay: Delay in ``schedule``, in milliseconds; 0 if it had none.
       fields: The payload.
     """
 
@@ -62,20 +61,20 @@ class Enqueued:
     fields: dict[str, Any]
 
 
-#: How many steps the repr of a run names.
+#: Number of steps in the repr of a run.
 _SHOWN = 10
 
 
 @attrs.frozen(repr=False)
 class Run:
-    """A run, after all that could be run was run.
+    """A run, after all jobs that could run have run.
 
     Attributes:
-      steps: Executions of its jobs, in order, with failures and retries.
-      memory: What its memory holds.
-      enqueued: Every job that was enqueued meanwhile, of the run or not.
-      dead: The payloads of the run in ``dead``.
-      tree: The workflow as it was started, where the test started it.
+      steps: Executions of its jobs, in order, including failures and retries.
+      memory: Values in its memory.
+      enqueued: All jobs that were enqueued meanwhile, also those outside of the run.
+      dead: Payloads of the run in ``dead``.
+      tree: The workflow as it was started; None if the test did not start it.
     """
 
     run_id: str
@@ -86,45 +85,68 @@ class Run:
     tree: Wire | None = None
 
     def __repr__(self) -> str:
-        done = " > ".join(self.order[:_SHOWN]) + (" > ..." if len(self.order) > _SHOWN else "")
-        return f"Run({self.run_id!r}: {done or 'nothing done'}; {len(self.failed)} failed, {len(self.dead)} dead)"
+        names = self.order[:_SHOWN]
+        if len(self.order) > _SHOWN:
+            names.append("...")
+        done = " > ".join(names) or "nothing done"
+        return f"Run({self.run_id!r}: {done}; {len(self.failed)} failed, {len(self.dead)} dead)"
 
     @property
     def order(self) -> list[str]:
-        """The names of the steps that are done, in order."""
+        """Names of the steps that are done, in order."""
         return [step.name for step in self.steps if step.done]
 
     @property
     def failed(self) -> list[Step]:
-        """The executions that failed, those that were retried too."""
+        """Executions that failed, including those that were retried."""
         return [step for step in self.steps if not step.done]
 
 
 def disorder(run: Run) -> Iterator[str]:
-    """What is wrong with the order of a run's steps, by its workflow."""
+    """Find the steps of a run that its workflow does not allow at their place, and describe each."""
     assert run.tree is not None
-    count, earlier = _order(run.tree)
-    ends: dict[int, int] = {}
-    starts: dict[int, int] = {}
-    names: dict[int, str] = {}
+    count, pairs = _order(run.tree)
+    log = _Log()
     for number, step in enumerate(run.steps):
         if step.place is not None:
-            names[step.place] = f"{step.name}{step.args}"
-            starts.setdefault(step.place, number)
-            if step.done:
-                if step.place in ends:
-                    yield f"step {step.place}, {names[step.place]}, was done twice"
-                ends.setdefault(step.place, number)
+            yield from log.add(step.place, number, step)
     for place in range(count):
-        if place not in ends:
-            yield f"step {place}{', ' + names[place] + ',' if place in names else ''} was not done"
-    for first, second in earlier:
-        if first in ends and second in starts and starts[second] < ends[first]:
-            yield f"step {second}, {names[second]}, ran before step {first}, {names[first]}"
+        if place not in log.ends:
+            yield f"{log.name(place)} was not done"
+    for first, second in pairs:
+        if log.ran_before(second, first):
+            yield f"step {second}, {log.names[second]}, ran before step {first}, {log.names[first]}"
+
+
+@attrs.frozen
+class _Log:
+    """Executions by place: the number of the first one, and of the one that ended it."""
+
+    starts: dict[int, int] = attrs.field(factory=dict)
+    ends: dict[int, int] = attrs.field(factory=dict)
+    names: dict[int, str] = attrs.field(factory=dict)
+
+    def add(self, place: int, number: int, step: Step) -> Iterator[str]:
+        """Add an execution; yields a problem if the step was done before."""
+        self.names[place] = f"{step.name}{step.args}"
+        self.starts.setdefault(place, number)
+        if not step.done:
+            return
+        if place in self.ends:
+            yield f"step {place}, {self.names[place]}, was done twice"
+        self.ends.setdefault(place, number)
+
+    def name(self, place: int) -> str:
+        """Number of a step, and its name if it was executed."""
+        return f"step {place}, {self.names[place]}," if place in self.names else f"step {place}"
+
+    def ran_before(self, second: int, first: int) -> bool:
+        """Whether a step started before another one was done."""
+        return first in self.ends and second in self.starts and self.starts[second] < self.ends[first]
 
 
 def mark(tree: Wire, key: str) -> int:
-    """Number the jobs of a tree from the left, under a key; how many there are."""
+    """Number the jobs of a tree from the left, under a key; returns how many there are."""
     number = 0
     for job in _jobs(tree):
         job[key] = number
@@ -143,27 +165,53 @@ def _jobs(tree: Wire) -> Iterator[Wire]:
 
 
 def _order(tree: Wire) -> tuple[int, list[tuple[int, int]]]:
-    """How many jobs there are, and pairs of which the first must be done when the second starts.
+    """Number of jobs, and pairs of jobs of which the first must be done before the second starts.
 
-    Of two steps of a chain that follow each other; what is further apart follows from these.
+    The pairs are those of neighbours in a chain; the order of others follows.
     """
-    pairs: list[tuple[int, int]] = []
-    count = 0
+    order = _Order()
+    order.visit(tree)
+    return order.count, order.pairs
 
-    def visit(node: Wire) -> tuple[list[int], list[int]]:
-        # The jobs that nothing here comes before, and those that nothing comes after.
-        nonlocal count
-        if node["__type__"] == "job":
-            count += 1
-            return [count - 1], [count - 1]
-        if node["__type__"] == "with_delay":
-            return visit(node["task"])
-        ends = [ends for ends in map(visit, node["children"]) if ends[0]]
-        if node["__type__"] == "group":
-            return [n for first, _ in ends for n in first], [n for _, last in ends for n in last]
-        for (_, last), (first, _) in itertools.pairwise(ends):
-            pairs.extend((a, b) for a in last for b in first)
-        return (ends[0][0], ends[-1][1]) if ends else ([], [])
 
-    visit(tree)
-    return count, pairs
+@attrs.frozen
+class _Ends:
+    """The jobs of a node that start first, and those that are done last."""
+
+    first: list[int]
+    last: list[int]
+
+
+@attrs.define
+class _Order:
+    """Walks a tree, numbers its jobs, and collects the pairs."""
+
+    count: int = 0
+    pairs: list[tuple[int, int]] = attrs.field(factory=list)
+
+    def visit(self, node: Wire) -> _Ends:
+        kind = node["__type__"]
+        if kind == "job":
+            number = self.count
+            self.count += 1
+            return _Ends([number], [number])
+        if kind == "with_delay":
+            return self.visit(node["task"])
+        # Nodes without jobs do not order their neighbours.
+        children = [ends for ends in map(self.visit, node["children"]) if ends.first]
+        return self._group(children) if kind == "group" else self._chain(children)
+
+    @staticmethod
+    def _group(children: list[_Ends]) -> _Ends:
+        together = _Ends([], [])
+        for ends in children:
+            together.first.extend(ends.first)
+            together.last.extend(ends.last)
+        return together
+
+    def _chain(self, children: list[_Ends]) -> _Ends:
+        for before, after in itertools.pairwise(children):
+            self.pairs.extend(itertools.product(before.last, after.first))
+        if not children:
+            return _Ends([], [])
+        return _Ends(children[0].first, children[-1].last)

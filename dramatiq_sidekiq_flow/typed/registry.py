@@ -21,7 +21,7 @@ from ..store import registry as store
 from ..store.connection import LOST, Connection
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
-from ..wire.nodes import check_options
+from ..wire.option_rules import check_options
 
 if TYPE_CHECKING:
     from ..broker import SidekiqBroker

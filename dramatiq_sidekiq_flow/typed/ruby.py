@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import attrs
 
 from ..wire.near_misses import check_names, no_attribute
-from ..wire.nodes import Job, check_options
+from ..wire.nodes import Job
+from ..wire.option_rules import check_options
 
 #: What was said of Ruby classes in this process: class name -> options.
 _declared: dict[str, dict[str, Any]] = {}

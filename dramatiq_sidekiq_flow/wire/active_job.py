@@ -40,8 +40,8 @@ WRAPPERS = frozenset(("ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "S
 #: Marks the hash at the end of the arguments whose keys are keyword arguments.
 _KEYWORDS = "_aj_ruby2_keywords"
 
-#: Notes of ActiveJob's in a hash: which keys were symbols, and the like.  In
-#: Python all keys are strings anyway.
+#: Keys that ActiveJob adds to a hash: which keys were symbols, and the like.  In
+#: Python all keys are strings.
 _NOTES = frozenset(("_aj_symbol_keys", _KEYWORDS, "_aj_hash_with_indifferent_access"))
 
 _GLOBAL_ID = "_aj_globalid"
@@ -58,8 +58,8 @@ class Range:
     """A Range of Ruby: ``1..5``, ``1...5`` without its end, ``1..`` without one.
 
     Attributes:
-      begin, end: The bounds; None where there is none.
-      exclude_end: Whether the end is not part of it (three dots).
+      begin, end: The bounds; None if the range is open there.
+      exclude_end: Whether the range excludes its end (three dots).
     """
 
     begin: Any
@@ -67,7 +67,7 @@ class Range:
     exclude_end: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        """Whether a value lies between the bounds, as Ruby's ``cover?``."""
+        """Whether a value lies within the bounds, as Ruby's ``cover?``."""
         if self.begin is not None and value < self.begin:
             return False
         if self.end is None:
@@ -76,22 +76,17 @@ class Range:
 
 
 def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[str, Any]]:
-    """The actor's name, its arguments, and its keyword arguments.
+    """Read the actor's name, its arguments, and its keyword arguments.
 
     Parameters:
       fields: A payload whose class is one of :data:`WRAPPERS`.
       raw: Its bytes, for errors.
 
     Raises:
-      InvalidPayload: if it is not what ActiveJob writes.
+      InvalidPayload: if ActiveJob does not write such a job.
       UnsupportedPayload: if an argument exists in Ruby only.
     """
-    args = fields.get("args")
-    job = args[0] if type(args) is list and len(args) == 1 else None
-    if type(job) is not dict:
-        raise InvalidPayload(
-            f"The job's args must be what ActiveJob serialized, since its class is {fields['class']}.", raw
-        )
+    job = _serialized(fields, raw)
     name = fields.get("wrapped") or job.get("job_class")
     arguments = job.get("arguments")
     if type(name) is not str or not name or type(arguments) is not list:
@@ -100,16 +95,27 @@ def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[
     if arguments and type(arguments[-1]) is dict and _KEYWORDS in arguments[-1]:
         *arguments, last = arguments
         keywords = _value(last, f"arguments[{len(arguments)}]", raw)
-    return name, [_value(value, f"arguments[{index}]", raw) for index, value in enumerate(arguments)], keywords
+    values = [_value(value, f"arguments[{index}]", raw) for index, value in enumerate(arguments)]
+    return name, values, keywords
+
+
+def _serialized(fields: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
+    """The job as ActiveJob serialized it: the only argument."""
+    args = fields.get("args")
+    if type(args) is list and len(args) == 1 and type(args[0]) is dict:
+        return args[0]
+    raise InvalidPayload(
+        f"The job's args must be what ActiveJob serialized, since its class is {fields['class']}.", raw
+    )
 
 
 def decode_context(context: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job hands on to the next (tenant, locale, trace), for an actor to read.
+    """Decode the context of a job (tenant, locale, trace) for an actor.
 
     The attributes of Rails' CurrentAttributes, under ``cattr``, ``cattr_1`` and
-    so on, become a dict with values as those of arguments (:func:`unwrap`):
-    Sidekiq 7 writes an object of them, Sidekiq 8 what ActiveJob serialized.
-    What cannot be decoded, and every other key, stays as it is in the payload.
+    so on, become a dict whose values are decoded as arguments (:func:`unwrap`):
+    Sidekiq 7 writes them as an object, Sidekiq 8 as ActiveJob serializes them.
+    Other keys, and values that cannot be decoded, stay as they are in the payload.
     """
     return {key: _attributes(value) if _is_attributes(key) else value for key, value in context.items()}
 
@@ -149,6 +155,11 @@ def _value(value: Any, path: str, raw: bytes, depth: int = MAX_DEPTH) -> Any:
         raise InvalidPayload(f"The ActiveJob's arguments are nested deeper than {MAX_DEPTH} levels.", raw)
     if kind is list:
         return [_value(item, f"{path}[{index}]", raw, depth - 1) for index, item in enumerate(value)]
+    return _hash(value, path, raw, depth)
+
+
+def _hash(value: dict[str, Any], path: str, raw: bytes, depth: int) -> Any:
+    """Decode a hash, or the object or record that it stands for."""
     if _OBJECT in value:
         return _object(value, path, raw, depth)
     if len(value) == 1 and _GLOBAL_ID in value:
@@ -178,7 +189,7 @@ def _object(value: dict[str, Any], path: str, raw: bytes, depth: int) -> Any:
 
 
 class _NotExact(Exception):
-    """A value that Python has no exact form for; the text says which, and what to do."""
+    """A value that Python cannot represent exactly; the text names it, and the cure."""
 
 
 def _name(value: dict[str, Any]) -> str:
@@ -203,13 +214,14 @@ def _time_with_zone(value: dict[str, Any]) -> datetime:
     try:
         return moment.astimezone(ZoneInfo(name))
     except (KeyError, ValueError, OSError, OverflowError):
-        # A machine without this zone: the same moment, with the offset that it had.
+        # This machine does not know the zone: keep the moment with its original offset.
         return moment
 
 
 def _duration(value: dict[str, Any]) -> timedelta:
     parts = value["parts"]
-    parts = dict(parts) if type(parts) is list else parts
+    if type(parts) is list:
+        parts = dict(parts)
     if type(parts) is not dict:
         raise TypeError
     unknown = sorted(parts.keys() - _EXACT_PARTS)
@@ -218,10 +230,12 @@ def _duration(value: dict[str, Any]) -> timedelta:
             f"a Duration with {' and '.join(map(shortened, unknown))}, whose length depends on the calendar. "
             "Pass weeks, days, hours, minutes or seconds, or a date."
         )
-    for length in parts.values():
+    lengths: dict[str, int | float] = {}
+    for unit, length in parts.items():
         if type(length) not in (int, float, Decimal):
             raise TypeError
-    return timedelta(**{unit: float(length) if type(length) is Decimal else length for unit, length in parts.items()})
+        lengths[unit] = float(length) if type(length) is Decimal else length
+    return timedelta(**lengths)
 
 
 def _decimal(value: dict[str, Any]) -> Decimal:

@@ -1,4 +1,4 @@
-"""The callback stack: what is to happen when a job is done.
+"""Callback stack: what is due after a job.
 
 On the wire ``[[barrier_id, remaining, propagate], ...]``, the last entry is
 the top.  A chain pushes ``[id, {"__type__": "chain", ...}, false]``, a group
@@ -15,15 +15,15 @@ import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode, cut, shortened
 from .nodes import Wire, check_depth, latest_start, total_delay
-from .shapes import Remaining
+from .tree_schema import Remaining
 
-#: Barrier ids become Redis keys, so nothing but a UUID may pass: whoever can
-#: write a payload must not be able to name ``queues`` or ``dead`` as a barrier.
+#: Barrier ids become Redis keys, so only UUIDs are accepted: a payload must not
+#: be able to name ``queues`` or ``dead`` as a barrier.
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-#: How many entries a stack may have.  One entry is a chain or group around the
-#: step, and Ruby's JSON allows fewer than 50 of these inside each other; each
-#: is a barrier that one script call looks at while Redis does nothing else.
+#: Most entries that a stack may have.  One entry is a chain or group around the
+#: step, and Ruby's JSON allows fewer than 50 of these inside each other; one
+#: script call, during which Redis does nothing else, reads all their barriers.
 MAX_ENTRIES = 1000
 
 _STACK = Annotated[list[tuple[str, Optional[Remaining], bool]], msgspec.Meta(max_length=MAX_ENTRIES)]
@@ -35,9 +35,9 @@ class Callback:
 
     Attributes:
       barrier: The barrier's id, a UUID, also its Redis key.
-      remaining: What to run when the barrier releases, in wire form, or a
+      remaining: The tree to run when the barrier releases, in wire form, or a
         reference to it (``wire.references``).
-      propagate: Whether the next entry below is then counted down, too.
+      propagate: Whether the release also counts down the entry below.
     """
 
     barrier: str
@@ -45,18 +45,18 @@ class Callback:
     propagate: bool
 
     def dump(self) -> list[Any]:
-        """The entry in its wire form."""
+        """Convert the entry to its wire form."""
         return [self.barrier, self.remaining, self.propagate]
 
 
 def load_stack(value: Any) -> tuple[Callback, ...]:
-    """Read a stack; None is an empty one.
+    """Read a stack in wire form; None is an empty one.
 
     Raises:
-      InvalidCallbacks: if it has another shape, more than 1,000 entries, or a
-        barrier id that is not a UUID.
-      InvalidNode: if a remaining tree is invalid: the type of a node, or what
-        a job in it says of its class, args, queue, retry, ``at`` and so on.
+      InvalidCallbacks: if it is not a list of such entries, has more than 1,000
+        entries, or a barrier id that is not a UUID.
+      InvalidNode: if a remaining tree is invalid: the type of a node, or a
+        job's class, args, queue, retry, ``at`` and so on.
     """
     if value is None:
         return ()
@@ -77,20 +77,22 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
 
 
 def delay_ahead(stack: tuple[Callback, ...], now: float) -> float:
-    """The longest time that what remains can wait before its steps, in milliseconds.
+    """Longest sum of the delays in the remaining trees of a stack, in milliseconds.
 
     Parameters:
-      now: Epoch seconds: a job that says ``at`` waits until then.
+      now: Epoch seconds, to which the ``at`` of a job is compared.
     """
     remaining = [callback.remaining for callback in stack if callback.remaining is not None]
-    return sum(map(total_delay, remaining)) + wait_until(max(map(latest_start, remaining), default=0.0), now)
+    delays = sum(map(total_delay, remaining))
+    latest = max(map(latest_start, remaining), default=0.0)
+    return delays + wait_until(latest, now)
 
 
 def wait_until(at: float, now: float) -> float:
-    """Milliseconds from ``now`` until ``at``, both in epoch seconds; 0 where it has passed."""
+    """Milliseconds from ``now`` until ``at``, both in epoch seconds; 0 if it is past."""
     return max(0.0, at - now) * 1000
 
 
 def dump_stack(stack: tuple[Callback, ...]) -> list[list[Any]]:
-    """The wire form of a stack."""
+    """Convert a stack to its wire form."""
     return [callback.dump() for callback in stack]

@@ -1,35 +1,35 @@
 """JSON, exactly as Sidekiq reads and writes it.
 
-Reading and writing is msgspec's.  Since msgspec turns bytes, datetimes and
-integer keys into strings without a word, and NaN into null, :func:`check`
-comes before anything that a caller hands in: it is Sidekiq's own strict
-arguments rule (``job_util.rb``, ``json_unsafe?``).
+msgspec reads and writes it.  Since msgspec silently turns bytes, datetimes and
+integer keys into strings, and NaN into null, :func:`check` refuses such values
+of callers first: Sidekiq's own strict arguments rule (``job_util.rb``,
+``json_unsafe?``).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidArguments, MalformedPayload, cut, shortened
 
-#: How deeply a payload may be nested: Ruby's JSON refuses more than 100
-#: levels (``max_nesting``), so a deeper payload would never be read there.
+#: Levels that a payload may be nested: Ruby's JSON refuses more than 100
+#: (``max_nesting``), so Ruby could not read a deeper payload.
 MAX_DEPTH = 100
 
-#: How large a payload may be when it is pushed, in bytes.  Redis itself refuses
-#: values above ``proto-max-bulk-len``, 512 MB.
+#: Largest payload that is pushed, in bytes.  Redis itself refuses values above
+#: ``proto-max-bulk-len``, 512 MB.
 MAX_SIZE = 64 * 1024 * 1024
 
-#: What a failure may add to a payload, in bytes: its error and its backtrace.
-#: Workers read that much more than they let anyone push.
+#: Bytes that a failure may add to a payload: its error and its backtrace.
+#: Workers read payloads that are larger than :data:`MAX_SIZE` by this much.
 MARGIN = 1024 * 1024
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
-_CONTAINERS = (dict, list, tuple)
 _SCALARS = frozenset((str, int, bool, type(None)))
 
 
@@ -37,8 +37,8 @@ def encode(value: Any) -> bytes:
     """Write a JSON value, without white space.
 
     Raises:
-      InvalidArguments: for what JSON cannot carry exactly (lone surrogates,
-        and whatever :func:`check` was not asked about).
+      InvalidArguments: if JSON cannot carry the value exactly (a lone surrogate,
+        or a type that :func:`check` would have refused).
     """
     try:
         return _encoder.encode(value)
@@ -49,16 +49,16 @@ def encode(value: Any) -> bytes:
 
 
 def encode_payload(fields: dict[str, Any]) -> bytes:
-    """Write a payload that is to be pushed.
+    """Write a payload for a push.
 
     Raises:
-      InvalidArguments: if it is larger than what workers read, or as :func:`encode`.
+      InvalidArguments: if workers would not read a payload of that size, or as :func:`encode`.
     """
     raw = encode(fields)
     if len(raw) > MAX_SIZE:
         raise InvalidArguments(
             f"The job of {shortened(fields.get('class'))} has {len(raw)} bytes, more than the {MAX_SIZE} that a worker "
-            "reads. Store the data elsewhere, and pass where it is.",
+            "reads. Store the data elsewhere, and pass its location.",
             fields.get("class"),
         )
     return raw
@@ -71,7 +71,7 @@ def decode(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
       limited: False reads an object of any size.
 
     Raises:
-      MalformedPayload: with the raw bytes as its value.
+      MalformedPayload: if it is not a JSON object; its value is the raw bytes.
     """
     if limited and len(raw) > MAX_SIZE + MARGIN:
         raise MalformedPayload(
@@ -89,7 +89,11 @@ def decode(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
 
 
 def decode_value(raw: bytes) -> Any:
-    """Read any JSON value, as :func:`decode` reads objects."""
+    """Read any JSON value.
+
+    Raises:
+      MalformedPayload: if it is not JSON.
+    """
     try:
         return _decoder.decode(raw)
     except (RecursionError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as e:
@@ -97,41 +101,62 @@ def decode_value(raw: bytes) -> Any:
 
 
 def check(value: Any, path: str = "args", depth: int = MAX_DEPTH) -> None:
-    """See that a value is made of JSON's own types only, at most ``depth`` deep.
+    """Check that a value consists of JSON's own types only, at most ``depth`` levels deep.
 
     Tuples count as arrays.  Subclasses (enums, named tuples, numpy scalars)
     are refused, since the other side would read something else.
 
     Raises:
-      InvalidArguments: naming the path, e.g. ``args[0].price``.
+      InvalidArguments: if it does not; the message names the path, e.g. ``args[0].price``.
     """
     kind = type(value)
-    if kind in _SCALARS:
-        return
-    if kind is float:
-        if not math.isfinite(value):
-            raise InvalidArguments(f"{path}: {value!r} does not exist in JSON. Send null or a string.", value)
-    elif kind in _CONTAINERS:
-        if depth <= 0:
-            raise InvalidArguments(f"{path}: nested deeper than {MAX_DEPTH} levels, which Ruby's JSON refuses.", value)
-        if kind is dict:
-            for key, item in value.items():
-                if type(key) is not str:
-                    raise InvalidArguments(
-                        f"{path}: the key {shortened(key)} is not a string. JSON has string keys only.", key
-                    )
-                if type(item) not in _SCALARS:
-                    check(item, f"{path}.{key}", depth - 1)
-        else:
-            for index, item in enumerate(value):
-                if type(item) not in _SCALARS:
-                    check(item, f"{path}[{index}]", depth - 1)
-    else:
-        raise InvalidArguments(
-            f"{path}: {shortened(value)} is a {kind.__name__}, which JSON does not have. "
-            "Send strings, numbers, booleans, null, lists and dicts with string keys.",
-            value,
-        )
+    if kind not in _SCALARS:
+        _CHECKS.get(kind, _refuse)(value, path, depth)
+
+
+def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:
+    if depth <= 0:
+        raise _too_deep(value, path)
+    for key, item in value.items():
+        if type(key) is not str:
+            raise InvalidArguments(f"{path}: the key {shortened(key)} is not a string. JSON has string keys only.", key)
+        kind = type(item)
+        if kind not in _SCALARS:
+            _CHECKS.get(kind, _refuse)(item, f"{path}.{key}", depth - 1)
+
+
+def _check_array(value: Sequence[Any], path: str, depth: int) -> None:
+    if depth <= 0:
+        raise _too_deep(value, path)
+    for index, item in enumerate(value):
+        kind = type(item)
+        if kind not in _SCALARS:
+            _CHECKS.get(kind, _refuse)(item, f"{path}[{index}]", depth - 1)
+
+
+def _check_float(value: float, path: str, depth: int) -> None:
+    if not math.isfinite(value):
+        raise InvalidArguments(f"{path}: {value!r} does not exist in JSON. Send null or a string.", value)
+
+
+def _refuse(value: Any, path: str, depth: int) -> None:
+    raise InvalidArguments(
+        f"{path}: {shortened(value)} is a {type(value).__name__}, which JSON does not have. "
+        "Send strings, numbers, booleans, null, lists and dicts with string keys.",
+        value,
+    )
+
+
+def _too_deep(value: Any, path: str) -> InvalidArguments:
+    return InvalidArguments(f"{path}: nested deeper than {MAX_DEPTH} levels, which Ruby's JSON refuses.", value)
+
+
+_CHECKS: Mapping[type, Callable[[Any, str, int], None]] = {
+    dict: _check_object,
+    list: _check_array,
+    tuple: _check_array,
+    float: _check_float,
+}
 
 
 def _kind(value: Any) -> str:

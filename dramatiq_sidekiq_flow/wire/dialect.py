@@ -1,9 +1,9 @@
 """The gem's two names.
 
-``sidekiq-workflow`` became ``sidekiq-sideline`` after 0.1.0, and its keys with
-it; nothing else differs.  What is read may speak either.  A step goes on in
-the dialect that it came in, whatever the setting: its run began there, and
-whoever takes the next step must understand it.
+``sidekiq-workflow`` became ``sidekiq-sideline`` after 0.1.0, and so did its
+keys; nothing else differs.  Payloads of either dialect are read.  A step
+continues in its payload's dialect, regardless of the setting: its run began in
+that dialect, and the worker of the next step must understand it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..errors import ConfigurationError
 
 @attrs.frozen
 class Dialect:
-    """What the gem calls things.
+    """Names of the gem's keys and classes.
 
     Attributes:
       name: As in ``WorkflowMiddleware(dialect=...)``.
       run_id_key, callbacks_key: Keys of a payload.
-      noop_class: Does nothing; also carries steps that Ruby has no class for.
-      memory_prefix: Of a run's memory in Redis, unless one was given.
+      noop_class: A job that does nothing; also carries steps for which Ruby has no class.
+      memory_prefix: Default prefix of a run's memory in Redis.
     """
 
     name: str
@@ -51,16 +51,18 @@ SIDELINE = Dialect(
 
 DIALECTS = (WORKFLOW, SIDELINE)
 
-#: Of either dialect.
+#: The names of both dialects.
 NOOP_CLASSES = frozenset(dialect.noop_class for dialect in DIALECTS)
-KEYS = frozenset(key for dialect in DIALECTS for key in (dialect.run_id_key, dialect.callbacks_key))
+_RUN_ID_KEYS = frozenset(dialect.run_id_key for dialect in DIALECTS)
+_CALLBACKS_KEYS = frozenset(dialect.callbacks_key for dialect in DIALECTS)
+KEYS = _RUN_ID_KEYS | _CALLBACKS_KEYS
 
 
-def named(name: str) -> Dialect:
-    """The dialect of a name.
+def get(name: str) -> Dialect:
+    """Get a dialect by its name.
 
     Raises:
-      ConfigurationError: for a name that is none.
+      ConfigurationError: if no dialect has the name.
     """
     for dialect in DIALECTS:
         if dialect.name == name:
@@ -69,8 +71,8 @@ def named(name: str) -> Dialect:
     raise ConfigurationError(f"dialect must be {known}, not {name!r}.", name)
 
 
-def spoken(fields: Mapping[str, Any]) -> Dialect:
-    """The dialect of a payload; the first where none can be told."""
+def detect(fields: Mapping[str, Any]) -> Dialect:
+    """Detect the dialect of a payload; the default is :data:`WORKFLOW`."""
     for dialect in DIALECTS:
         if dialect.callbacks_key in fields or dialect.run_id_key in fields:
             return dialect

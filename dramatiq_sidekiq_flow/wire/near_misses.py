@@ -1,4 +1,4 @@
-"""What callers write when they mean something else, and what to write instead."""
+"""Common mistakes of callers, and errors that name the correct form."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ KNOWN = frozenset(
     )
 )
 
-#: Keys of a job's context that come in any number.
+#: Prefixes of the keys of a job's context.
 CONTEXT_PREFIXES = ("cattr_", "x-datadog-")
 
-#: Words of Dramatiq, Celery and this library that mean no option of a job here.
+#: Words of Dramatiq, Celery and this library that are not options of a job, and the correct form.
 INSTEAD = {
     "delay": "WithDelay(Job(...), milliseconds)",
     "countdown": "WithDelay(Job(...), milliseconds)",
@@ -45,28 +45,28 @@ INSTEAD = {
     "namespace": "memory_namespace=",
 }
 
-#: Calls that enqueue at once, in either language.
+#: Methods that enqueue immediately, in either language.
 ENQUEUES = frozenset(("send", "send_with_options", "delay", "apply_async", "perform_async", "perform_in", "enqueue"))
 
-#: A delay below this, in milliseconds, was perhaps meant to be seconds.
+#: A shorter delay, in milliseconds, may have been meant in seconds.
 SHORT_DELAY = 100
 
 
 def check_names(options: Mapping[str, Any]) -> None:
-    """Refuse names of options that are nearly known ones; all others are Sidekiq's to know.
+    """Refuse misspelt names of known options; Sidekiq may know any other name.
 
     Raises:
-      InvalidOptions: naming what is meant.
+      InvalidOptions: if a name is misspelt; the message names the correct one.
     """
     for name, value in options.items():
         if name in KNOWN or name.startswith(CONTEXT_PREFIXES):
             continue
         if name in INSTEAD:
             raise InvalidOptions(f"{name}= is not an option of a job: write {INSTEAD[name]}.", value)
-        found = near(name, KNOWN, 1)
-        if found:
+        similar = near(name, KNOWN, 1)
+        if similar:
             raise InvalidOptions(
-                f"{name}= is not an option of a job: write {found[0]}=. An option that is really named so can be set "
+                f"{name}= is not an option of a job: write {similar[0]}=. An option that is really named so can be set "
                 "in the class's sidekiq_options.",
                 value,
             )
@@ -76,7 +76,7 @@ def check_children(kind: str, children: tuple[Any, ...]) -> None:
     """Refuse a list of nodes in place of nodes.
 
     Raises:
-      InvalidWorkflow: naming the star.
+      InvalidWorkflow: if a child is a list of nodes; the message shows ``*nodes``.
     """
     for child in children:
         if isinstance(child, (list, tuple, set, frozenset, Iterator)):
@@ -86,7 +86,7 @@ def check_children(kind: str, children: tuple[Any, ...]) -> None:
 
 
 def warn_of_short(delay: float) -> None:
-    """Warn of a delay that was perhaps meant to be seconds; once for each place in the program."""
+    """Warn of a delay that may have been meant in seconds; once for each place in the program."""
     if 0 < delay < SHORT_DELAY:
         warnings.warn(
             f"WithDelay(..., {delay}) waits {delay} milliseconds. For seconds: timedelta(seconds={delay}).",
@@ -95,24 +95,27 @@ def warn_of_short(delay: float) -> None:
 
 
 def no_attribute(owner: str, name: str, instead: str) -> AttributeError:
-    """The error of an attribute that is not there; for a call that enqueues it says what to write."""
+    """Make the error for a missing attribute; if its name is that of a call that enqueues, with the correct call."""
     if name in ENQUEUES:
         return AttributeError(f"{owner} has no {name}(): it is for steps of workflows. {instead}", name=name)
     return AttributeError(f"{owner} has no attribute {name!r}.", name=name)
 
 
 def what_it_is(node: Any) -> str:
-    """What to write instead of something that is not a node; empty where nothing is known."""
+    """Hint for a value that is not a node: the correct form; empty if unknown."""
     kind = type(node).__name__
-    if kind in ("pipeline", "group") and hasattr(node, "run"):
-        ours = "Chain" if kind == "pipeline" else "Group"
-        return f" A dramatiq.{kind} is enqueued at once; write {ours}(*messages)."
+    if kind in _COMPOSITIONS and hasattr(node, "run"):
+        return f" A dramatiq.{kind} is enqueued at once; write {_COMPOSITIONS[kind]}(*messages)."
     if hasattr(node, "message_with_options"):
         return f" It is the actor; write {getattr(node, 'actor_name', 'actor')}.message(...)."
     if isinstance(node, type):
         return " It is a class; call it."
-    if isinstance(node, (list, tuple, Iterable)) and not isinstance(node, (str, bytes, Mapping)):
+    if isinstance(node, Iterable) and not isinstance(node, (str, bytes, Mapping)):
         return " Write Chain(*nodes) or Group(*nodes)."
     if hasattr(node, "node") and hasattr(node, "run"):
         return " It is a workflow; put its node here: workflow.node."
     return ""
+
+
+#: Dramatiq's compositions, and the nodes to write instead.
+_COMPOSITIONS = {"pipeline": "Chain", "group": "Group"}

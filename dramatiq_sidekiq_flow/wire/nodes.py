@@ -1,27 +1,28 @@
 """The workflow tree: jobs, chains, groups and delays.
 
-A tree exists in two forms.  What people build are the frozen values here;
-what travels is the *wire form*, plain JSON, ``{"__type__": "chain",
-"children": [...]}``, read and written by :func:`dump` and :func:`load` and
-checked by :func:`validate`.  The plan works on the wire form, since that is
-what every step receives.
+A tree exists in two forms.  Callers build the frozen values of this module;
+payloads carry the *wire form*, plain JSON, ``{"__type__": "chain",
+"children": [...]}``.  :func:`dump` writes it, :func:`load` reads it, and
+:func:`validate` checks it.  The plan works on the wire form, since each step
+receives that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn, Union
 
 import attrs
 import msgspec
 
-from ..errors import InvalidNode, InvalidOptions, InvalidWorkflow, cut
+from ..errors import InvalidNode, InvalidWorkflow, cut
 from . import codec
-from .dialect import KEYS, WORKFLOW
+from .dialect import WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
-from .shapes import MAX_DELAY, Shape
+from .option_rules import RESERVED, check_namespace, check_options
+from .tree_schema import MAX_DELAY, Shape
 
 #: A node in its wire form.
 Wire = dict[str, Any]
@@ -30,50 +31,8 @@ Wire = dict[str, Any]
 #: carries steps whose actor has no Ruby name (see :func:`carry`).
 NOOP_CLASS = WORKFLOW.noop_class
 
-#: The name of a Ruby class, as Ruby looks it up; other names are Python's alone.
+#: The name of a Ruby class, as Ruby looks it up; only Python knows other names.
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
-
-
-#: Written by us or by the pusher; never an option of a class.
-RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
-
-
-def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
-    """See that job options mean in Sidekiq what they say (``job_util.rb``, ``validate``).
-
-    Parameters:
-      of_job: They are those of one job, not of a class: it may be given its ``jid``.
-
-    Raises:
-      InvalidOptions: naming the option.
-    """
-    for name, value in options.items():
-        if name == "jid" and of_job:
-            if type(value) is not str or not value:
-                raise InvalidOptions(f"jid must be text, such as a message's id, not {value!r}.", value)
-        elif name in RESERVED:
-            raise InvalidOptions(f"{name!r} is not an option of a job; it is written by the library.", value)
-        if name in ("queue", "retry_queue") and (not isinstance(value, str) or not value):
-            raise InvalidOptions(f"{name} must be the name of a queue, not {value!r}.", value)
-        if name == "retry" and not isinstance(value, (bool, int)):
-            raise InvalidOptions(f"retry must be true, false or a number of tries, not {value!r}.", value)
-        if name == "memory_namespace":
-            check_namespace(value)
-        if name == "tags" and not isinstance(value, (list, tuple)):
-            raise InvalidOptions(f"tags must be a list of strings, not {value!r}.", value)
-        if name == "retry_for" and (type(value) is bool or not isinstance(value, (int, float)) or value > 1e9):
-            raise InvalidOptions(f"retry_for must be a number of seconds, not {value!r}.", value)
-        codec.check(value, name)
-
-
-def check_namespace(name: Any) -> None:
-    """See that this names a part of a run's memory.
-
-    Raises:
-      InvalidOptions: for anything but names with dots between them.
-    """
-    if not isinstance(name, str) or not all(name.split(".")):
-        raise InvalidOptions(f"A namespace of the memory is named like 'left' or 'left.inner', not {name!r}.", name)
 
 
 @attrs.frozen(init=False, repr=False)
@@ -85,12 +44,14 @@ class Job:
       *args: JSON values, the arguments of ``perform``.
       **options: Sidekiq's job options: ``queue``, ``retry``, ``tags``,
         ``backtrace``, ``dead``, ``retry_for`` (seconds), ``retry_queue``,
-        ``jid`` (the job's id, made when it is pushed unless given)...
-        What is not said is taken from the class where it is known, else from
-        Sidekiq's defaults (queue ``default``, retry ``True``).
+        ``jid`` (the job's id; generated at the push by default)...
+        Options that are not given come from the class if it is known, else
+        from Sidekiq's defaults (queue ``default``, retry ``True``).
 
     Raises:
-      InvalidArguments, InvalidOptions: see there.
+      InvalidArguments: if JSON cannot carry an argument exactly.
+      InvalidOptions: if Sidekiq does not understand an option.
+      InvalidWorkflow: if the class has no name.
     """
 
     job_class: str
@@ -112,8 +73,9 @@ class Job:
         raise no_attribute("A Job", name, "Start it: Workflow(Job(...)).run().")
 
     def __repr__(self) -> str:
-        said = [repr(self.job_class), *map(repr, self.args), *(f"{k}={v!r}" for k, v in self.options.items())]
-        return f"Job({', '.join(said)})"
+        options = [f"{name}={value!r}" for name, value in self.options.items()]
+        parts = [repr(self.job_class), *map(repr, self.args), *options]
+        return f"Job({', '.join(parts)})"
 
 
 @attrs.frozen(init=False, repr=False)
@@ -136,7 +98,7 @@ class Chain:
 
 @attrs.frozen(init=False, repr=False)
 class Group:
-    """Nodes that run side by side; complete when all are.  Empty: at once.
+    """Nodes that run in parallel.  An empty group completes at once.
 
     Raises:
       InvalidWorkflow: if a list of nodes is given: ``Group(*nodes)``.
@@ -161,7 +123,7 @@ class WithDelay:
 
     Parameters:
       task: The node.
-      delay: Milliseconds (250.5, too), or a timedelta.  Below 100 ms a warning says so.
+      delay: Milliseconds (int or float), or a timedelta.  Warns of less than 100 ms.
     """
 
     task: Any
@@ -185,18 +147,18 @@ class WithDelay:
 
 @attrs.frozen(init=False, repr=False)
 class Namespace:
-    """A node whose steps keep what they return apart from others', in the run's memory.
+    """A node whose steps store their outputs under a prefix of the run's memory.
 
     A field ``size`` of a step inside ``Namespace("left", ...)`` is the field
-    ``left.size`` of the memory.  Its steps read ``size`` and find their own
-    first, then everybody's.  Nested, names join: ``outer.inner``.
+    ``left.size`` of the memory.  A step that reads ``size`` gets ``left.size``
+    if it exists, else the shared ``size``.  Nested names join: ``outer.inner``.
 
     Parameters:
       name: As the option ``memory_namespace`` of a single step.
       task: The node.
 
     Raises:
-      InvalidOptions: for a name that is none.
+      InvalidOptions: if the name is invalid.
     """
 
     name: str
@@ -214,15 +176,15 @@ Node = Union[Job, Chain, Group, WithDelay, Namespace]
 
 
 def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
-    """The wire form of a tree.
+    """Convert a tree to its wire form.
 
     Parameters:
-      node: A node, or anything that ``leaf`` knows.
-      leaf: Gives the wire form of what is neither chain, group nor delay,
-        or None for what it does not know.
+      node: A node, or any value that ``leaf`` converts.
+      leaf: Converts a value that is not a chain, group, delay or namespace;
+        returns None if it cannot.
 
     Raises:
-      InvalidWorkflow: for anything else, and for trees deeper than 100.
+      InvalidWorkflow: if a value is not a node, or the tree is deeper than 100 levels.
     """
     if depth <= 0:
         raise InvalidWorkflow(f"The workflow is nested deeper than {codec.MAX_DEPTH} levels, which Ruby refuses.", node)
@@ -232,11 +194,7 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     if isinstance(node, WithDelay):
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
     if isinstance(node, Namespace):
-        inside = dump(node.task, leaf, depth)
-        for job in jobs(inside):
-            inner = job.get("memory_namespace")
-            job["memory_namespace"] = f"{node.name}.{inner}" if inner else node.name
-        return inside
+        return _in_namespace(node.name, dump(node.task, leaf, depth))
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
@@ -247,8 +205,16 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     return wire
 
 
+def _in_namespace(name: str, wire: Wire) -> Wire:
+    """Put a namespace around that of each job of a tree."""
+    for job in jobs(wire):
+        inner = job.get("memory_namespace")
+        job["memory_namespace"] = f"{name}.{inner}" if inner else name
+    return wire
+
+
 def walk(node: Any) -> Iterator[Any]:
-    """The steps of a tree, in the order in which they are written: jobs, messages, and whatever else is not a node."""
+    """Yield the leaves of a tree in written order: jobs, messages, and values that are not nodes."""
     if isinstance(node, (Chain, Group)):
         for child in node.children:
             yield from walk(child)
@@ -259,7 +225,7 @@ def walk(node: Any) -> Iterator[Any]:
 
 
 def jobs(wire: Wire) -> Iterator[Wire]:
-    """The jobs of a tree in wire form, in order."""
+    """Yield the jobs of a tree in wire form, in order."""
     if wire["__type__"] == "job":
         yield wire
     for child in wire.get("children", ()):
@@ -269,15 +235,15 @@ def jobs(wire: Wire) -> Iterator[Wire]:
 
 
 def dump_job(job: Job) -> Wire:
-    """The wire form of one job: its options stand beside class and args."""
+    """Convert one job to its wire form: its options stand beside class and args."""
     return {"__type__": "job", "class": job.job_class, "args": list(job.args), **job.options}
 
 
 def load(wire: Any) -> Node:
-    """The values of a tree in wire form.
+    """Read a tree in wire form.
 
     Raises:
-      InvalidNode: for anything that :func:`validate` refuses.
+      InvalidNode: if :func:`validate` refuses it.
     """
     validate(wire)
     return _load(wire)
@@ -286,9 +252,9 @@ def load(wire: Any) -> Node:
 def _load(wire: Wire) -> Node:
     kind = wire["__type__"]
     if kind == "job":
-        options = {k: v for k, v in wire.items() if k not in RESERVED or k == "jid"}
+        options = {key: value for key, value in wire.items() if key not in RESERVED or key == "jid"}
         job = Job.__new__(Job)
-        # Written by another program, which may have options of its own.
+        # Not Job(...), which refuses names: another program may have options of its own.
         job._set(wire["class"], tuple(wire["args"]), options)
         return job
     if kind == "with_delay":
@@ -305,10 +271,10 @@ def is_ruby_constant(name: str) -> bool:
 
 
 def carry(wire: Wire, noop_class: str = NOOP_CLASS) -> Wire:
-    """The same job as a *carrier*: Ruby can advance onto it with nothing installed.
+    """Make a *carrier* of a job, so that Ruby can advance onto it with nothing installed.
 
     Ruby looks a step's class up with ``Object.const_get``, so an actor whose
-    name is no Ruby constant travels as the gem's own NoopWorker; ``wrapped``
+    name is not a Ruby constant travels as the gem's own NoopWorker; ``wrapped``
     holds the actor's name, and ``display_class`` shows it in Sidekiq's UI.
     """
     name = wire["class"]
@@ -316,10 +282,10 @@ def carry(wire: Wire, noop_class: str = NOOP_CLASS) -> Wire:
 
 
 def validate(wire: Any) -> None:
-    """See that a decoded value is a tree in wire form.
+    """Check that a decoded value is a tree in wire form.
 
     Raises:
-      InvalidNode: naming the path of what is wrong.
+      InvalidNode: if it is not; the message names the path.
     """
     try:
         msgspec.convert(wire, Shape)
@@ -329,7 +295,7 @@ def validate(wire: Any) -> None:
 
 
 def check_depth(wire: Wire) -> None:
-    """See that a tree is not nested deeper than Ruby reads, nor than Python can walk it.
+    """Check that a tree is not nested deeper than Ruby can read and Python can walk.
 
     Raises:
       InvalidNode: if it is.
@@ -347,7 +313,7 @@ def check_depth(wire: Wire) -> None:
 
 
 def total_delay(wire: Wire) -> float:
-    """The longest time that the delays of a tree can add up to, in milliseconds."""
+    """Longest sum of the delays on one path of a tree, in milliseconds."""
     kind = wire["__type__"]
     if kind == "with_delay":
         return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
@@ -358,14 +324,16 @@ def total_delay(wire: Wire) -> float:
 
 
 def latest_start(wire: Wire) -> float:
-    """The latest ``at`` of the jobs of a tree, in epoch seconds; 0 where none has one."""
+    """Latest ``at`` of the jobs of a tree, in epoch seconds; 0 if none has one."""
     if wire["__type__"] == "reference":
-        return 0.0  # its ``at`` is a place in a chain; chains whose jobs have one are not stored
-    return max((float(job.get("at", 0)) for job in jobs(wire)), default=0.0)
+        # The "at" of a reference is an index; a chain whose jobs have an "at" is never stored.
+        return 0.0
+    starts = (float(job.get("at", 0)) for job in jobs(wire))
+    return max(starts, default=0.0)
 
 
 def completes_at_once(node: Wire) -> bool:
-    """Whether a tree has nothing to run and nothing to wait for."""
+    """Whether a tree has no jobs to run and no delay to wait for."""
     kind = node["__type__"]
     if kind in ("job", "reference"):
         return False

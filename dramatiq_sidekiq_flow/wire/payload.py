@@ -1,7 +1,7 @@
-"""A job, as one JSON object: what Sidekiq calls the payload.
+"""Payload of a job: one JSON object.
 
-Whatever keys a payload has, known or not, are kept and written back.  The
-rules come from Sidekiq's ``client.rb`` (push), ``job_util.rb`` (defaults) and
+All keys of a payload, known or not, are kept and written back.  The rules
+come from Sidekiq's ``client.rb`` (push), ``job_util.rb`` (defaults) and
 ``job_retry.rb`` (failures).
 """
 
@@ -18,39 +18,30 @@ import attrs
 from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from . import active_job, codec
 from .callbacks import Callback, load_stack
-from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, spoken
-from .shapes import MAX_NAME
+from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
+from .payload_fields import retry_count
+from .tree_schema import MAX_NAME
 
-#: What Sidekiq writes for a class that says nothing (``default_job_options``).
+#: Sidekiq's options for a class without options of its own (``default_job_options``).
 DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
 
 #: ``retry: true`` (``job_retry.rb``, ``DEFAULT_MAX_RETRY_ATTEMPTS``).
 DEFAULT_RETRIES = 25
 
-#: The last second of the year 9999.  A stamp after it, or before 1970, is damaged.
-MAX_STAMP = 253_402_300_799
-
-#: A larger ``retry_count`` is read as this one, so that the wait, ``count ** 4``,
-#: stays a number that Redis takes.
-MAX_RETRY_COUNT = 1_000_000
-
-#: Sidekiq refuses a larger ``retry_for`` (``job_util.rb``, ``validate``).  In seconds.
-MAX_RETRY_FOR = 1_000_000_000
-
 #: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
 MAX_ERROR_MESSAGE = 10_000
 
-#: The option of a step that says under which name its output is kept apart;
-#: ``outer.inner`` is inside ``outer``.
+#: The option of a step that names the namespace of its output in the run's
+#: memory; ``outer.inner`` is inside ``outer``.
 NAMESPACE_KEY = "memory_namespace"
 
-#: The class of what is not a job and could not be buried as it was.
+#: The class of a dead job that wraps bytes which are not a job.
 WRAPPER_CLASS = "MalformedPayload"
 
-#: The context of a job: handed on from a finished step to the next, and to
-#: what a job sends.  Attributes of the request, locale and time zone, the
-#: tenant (apartment, acts_as_tenant, activerecord-multi-tenant), and traces
-#: (W3C, Sentry, Datadog).
+#: Keys of the context of a job, which is copied from a finished step to the
+#: next one, and to the jobs that a job sends: attributes of the request, locale
+#: and time zone, the tenant (apartment, acts_as_tenant, activerecord-multi-tenant),
+#: and traces (W3C, Sentry, Datadog).
 INHERITED = frozenset(
     (
         "cattr",
@@ -67,8 +58,8 @@ INHERITED = frozenset(
     )
 )
 
-#: And keys that begin so: where a Ruby program keeps several kinds of
-#: CurrentAttributes, there is a ``cattr_1`` beside ``cattr``, and so on.
+#: Prefixes of more such keys: a Ruby program with several classes of
+#: CurrentAttributes writes ``cattr_1`` beside ``cattr``, and so on.
 INHERITED_PREFIXES = ("cattr_", "x-datadog-")
 
 
@@ -76,7 +67,7 @@ def is_inherited(key: str, others: Collection[str] = ()) -> bool:
     """Whether a key belongs to the context of a job.
 
     Parameters:
-      others: Keys that belong to it here, beyond the usual ones.
+      others: More keys that belong to it, from the configuration.
     """
     return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
@@ -86,17 +77,17 @@ class Payload:
     """A job that can be run.
 
     Attributes:
-      raw: The bytes as they stood in Redis.
-      fields: The whole object, every key of it, and the jid where it had none.
+      raw: The bytes as they are in Redis.
+      fields: All keys of the object; a jid is added if it has none.
       actor_name: ``class``, or ``wrapped`` for a carrier or an ActiveJob.
-      args: The arguments, for an ActiveJob those inside it.
-      kwargs: The keyword arguments of an ActiveJob; no other job has any.
-      jid: The job's id; where none was written, one made from the bytes, so
-        that the same bytes delivered twice are the same job.
+      args: The arguments; of an ActiveJob, those of its ``perform``.
+      kwargs: The keyword arguments of an ActiveJob; other jobs have none.
+      jid: The job's id; if it has none, a hash of the bytes, so that the same
+        bytes delivered twice are the same job.
       stack: The callback stack, top last.
-      dialect: In which its workflow's keys are named.
-      namespace: Where in the run's memory it writes; empty for everybody's.
-      retrieved: The stack came from a callback storage, and is not in ``raw``.
+      dialect: The dialect of its workflow's keys.
+      namespace: The namespace of its output in the run's memory; "" is the shared one.
+      retrieved: Whether the stack came from a callback storage, and is not in ``raw``.
     """
 
     raw: bytes
@@ -115,54 +106,38 @@ class Payload:
         """Read a payload.
 
         Parameters:
-          retrieve: Gives the callback stack for what the payload holds in its
-            place (a callback storage's; whatever it raises is raised).
+          retrieve: Maps the value that the payload holds in place of a callback
+            stack to the stack (a callback storage's; its errors are raised).
 
         Raises:
-          PayloadError: one of its kinds, with the raw bytes as value.
+          PayloadError: if the job cannot be run: a subclass, with the raw bytes as value.
         """
         fields = _object(raw)
         name: Any = fields.get("class")
         if name == WRAPPER_CLASS:
-            # Retried from dead: what was wrong with it then is wrong with it still.
+            # Retried from dead: the wrapped bytes fail again, with their own error.
             return cls.decode(_wrapped(fields, raw))
         _check_name(name, "class", raw)
         args = fields.get("args")
         if type(args) is not list:
             raise InvalidPayload(f"The job's args must be an array, not {shortened(args)}.", raw)
-        if fields.get("encrypt"):
-            raise UnsupportedPayload("The job's last argument is encrypted (Sidekiq Enterprise); run it in Ruby.", raw)
-        if "_f" in fields:
-            raise UnsupportedPayload(f"The job is in the unknown format _f={shortened(fields['_f'])}.", raw)
-        stack: tuple[Callback, ...] = ()
-        dialect = spoken(fields)
+        if "encrypt" in fields or "_f" in fields:
+            _check_format(fields, raw)
+        dialect = detect(fields)
         callbacks = fields.get(dialect.callbacks_key)
-        if callbacks is not None:
-            if retrieve is not None:
-                callbacks = retrieve(callbacks)
-            try:
-                stack = load_stack(callbacks)
-            except PayloadError as e:
-                raise type(e)(e.message, raw) from None
+        stack = () if callbacks is None else _stack(callbacks, retrieve, raw)
         kwargs: dict[str, Any] = {}
-        if name in NOOP_CLASSES and fields.get("wrapped") is not None:
-            name = fields["wrapped"]
-            _check_name(name, "wrapped", raw)
-        elif name in active_job.WRAPPERS:
-            name, args, kwargs = active_job.unwrap(fields, raw)
-            _check_name(name, "wrapped", raw)
-        run_id = fields.get(dialect.run_id_key)
-        if type(run_id) is str and len(run_id) > MAX_NAME:
-            raise InvalidPayload(f"The job's {dialect.run_id_key} is longer than {MAX_NAME} characters.", raw)
-        namespace = fields.get(NAMESPACE_KEY) or ""
-        if type(namespace) is not str:
-            raise InvalidPayload(f"The job's {NAMESPACE_KEY} must be a name, not {shortened(namespace)}.", raw)
+        if name in _WRAPPERS:
+            name, args, kwargs = _unwrap(fields, raw)
+        if dialect.run_id_key in fields:
+            _check_run_id(fields, dialect, raw)
+        namespace = _namespace(fields, raw) if NAMESPACE_KEY in fields else ""
         jid: str = fields["jid"]
         return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None)
 
     @property
     def run_id(self) -> str | None:
-        """``workflow_run_id``, the same for each job of a run."""
+        """``workflow_run_id``, the same for all jobs of a run; None outside of a workflow."""
         run_id = self.fields.get(self.dialect.run_id_key)
         return run_id if type(run_id) is str and run_id else None
 
@@ -178,84 +153,35 @@ class Payload:
 
     @property
     def retries(self) -> int:
-        """How many retries were made: ``retry_count`` is 0 on the first failure."""
+        """Number of retries so far: ``retry_count`` is 0 after the first failure."""
         count = retry_count(self.fields)
         return 0 if count is None else count + 1
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
-        """The context: the keys that a continuation takes over; see :func:`is_inherited`."""
+        """Context that the next steps inherit; see :func:`is_inherited`."""
         return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
 
 
-def seconds(stamp: Any) -> float | None:
-    """Epoch seconds of a time stamp of any Sidekiq version.
-
-    7.x writes float seconds, 8.x integer milliseconds; text is read as
-    either; anything else is None, and so is a time outside 1970 to 9999.
-    """
-    if type(stamp) is str:
-        if len(stamp) > 40:
-            return None
-        try:
-            stamp = float(stamp) if "." in stamp else int(stamp)
-        except ValueError:
-            return None
-    if type(stamp) is int:
-        return stamp / 1000 if 0 <= stamp <= MAX_STAMP * 1000 else None
-    if type(stamp) is float and 0 <= stamp <= MAX_STAMP:
-        return stamp
-    return None
-
-
-def retry_count(fields: Mapping[str, Any]) -> int | None:
-    """The ``retry_count`` of a job; None before its first failure, and for anything but an integer.
-
-    -1 is what a first failure becomes when a person retries it; what lies
-    outside -1 to :data:`MAX_RETRY_COUNT` is read as the nearer end.
-    """
-    count = fields.get("retry_count")
-    return min(max(count, -1), MAX_RETRY_COUNT) if type(count) is int else None
-
-
-def retry_for(fields: Mapping[str, Any]) -> float | None:
-    """For how many seconds after the first failure a job is tried again; None where its ``retry`` decides."""
-    limit = fields.get("retry_for")
-    if type(limit) is not int and type(limit) is not float:
-        return None
-    return float(min(max(limit, -1), MAX_RETRY_FOR))
-
-
-def expiry(fields: Mapping[str, Any]) -> float | None:
-    """After which epoch second a job is not to run (Sidekiq Pro); None where it never expires.
-
-    An integer may be seconds, too; it is milliseconds where these seconds would be after the year 9999.
-    """
-    limit = fields.get("expiry")
-    if type(limit) is int and abs(limit) <= MAX_STAMP:
-        return float(limit)
-    return seconds(limit)
-
-
 def fingerprint(raw: bytes) -> str:
-    """24 hex digits made from a payload's bytes."""
+    """24 hex digits of a hash of a payload's bytes."""
     return hashlib.sha1(raw).hexdigest()[:24]  # noqa: S324 - an id, not a secret
 
 
 def failed(
     fields: Mapping[str, Any], error: BaseException, *, now: float, queue: str, backtrace: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The payload after a failure (``job_retry.rb``, ``process_retry``).
+    """Make the payload of a job that failed (``job_retry.rb``, ``process_retry``).
 
     Parameters:
-      fields: The payload before.
+      fields: The payload before the failure.
       now: Epoch seconds.
       queue: The queue that it came from.
-      backtrace: Lines, innermost first; kept when the job asks for them
-        (``backtrace: true`` all, an integer that many).
+      backtrace: Lines, innermost first; written if the job asks for them
+        (``backtrace: true`` for all, an integer for that many).
     """
     after = dict(fields)
     retry_queue = fields.get("retry_queue")
-    # Of another type it would name a queue that nobody takes from.
+    # A value of another type would name a queue that no worker reads.
     after["queue"] = retry_queue if type(retry_queue) is str and retry_queue else queue
     after["error_message"] = error_message(error)
     after["error_class"] = type(error).__name__
@@ -266,15 +192,15 @@ def failed(
     else:
         after["failed_at"] = now
         after["retry_count"] = 0
-    keep = fields.get("backtrace")
-    if keep:
-        lines = list(backtrace) if keep is True else list(backtrace)[: _integer(keep)]
-        after["error_backtrace"] = compress_backtrace(lines)
+    wanted = fields.get("backtrace")
+    if wanted:
+        limit = None if wanted is True else _integer(wanted)
+        after["error_backtrace"] = compress_backtrace(backtrace[:limit])
     return after
 
 
 def error_message(error: BaseException) -> str:
-    """What ``error_message`` holds: readable text, 10,000 characters at most."""
+    """Text of an error for ``error_message``: valid UTF-8, at most 10,000 characters."""
     try:
         text = str(error)[:MAX_ERROR_MESSAGE]
     except Exception:
@@ -283,40 +209,34 @@ def error_message(error: BaseException) -> str:
 
 
 def compress_backtrace(lines: Sequence[str]) -> str:
-    """Base64 of zlib of a JSON array (``job_retry.rb``, ``compress_backtrace``)."""
+    """Compress a backtrace: base64 of zlib of a JSON array (``job_retry.rb``, ``compress_backtrace``)."""
     clean = [line.encode("utf-8", "replace").decode("utf-8") for line in lines]
     return base64.b64encode(zlib.compress(codec.encode(clean))).decode("ascii")
 
 
-def expand_backtrace(text: str) -> list[str]:
-    """The lines of an ``error_backtrace``."""
-    lines: list[str] = codec.decode_value(zlib.decompress(base64.b64decode(text)))
-    return lines
-
-
 def buried(raw: bytes, error: FlowError, *, now: float, queue: str) -> bytes:
-    """What goes to ``dead`` for bytes that cannot be run, with a named error.
+    """Make the payload that goes to ``dead`` for bytes that cannot be run.
 
-    A JSON object keeps every key it has.  What Sidekiq could not push again
-    (``job_util.rb``, ``validate``: its button would lose the job) is wrapped:
-    ``args`` shows it as text, and ``raw`` holds the bytes in base64.
+    A JSON object keeps all its keys.  Bytes that Sidekiq could not push again
+    (``job_util.rb``, ``validate``: its retry button would lose the job) are
+    wrapped: ``args`` shows them as text, and ``raw`` holds them in base64.
     """
     try:
-        # Of any size: wrapped, it would grow by a third each time that it is retried.
+        # Without a limit: a wrapped payload grows by a third each time that it is retried.
         fields = _object(raw, limited=False)
     except FlowError:
         fields = {"jid": fingerprint(raw), "created_at": now}
     if type(fields.get("class")) is not str or type(fields.get("args")) is not list:
         fields["class"] = WRAPPER_CLASS
         fields["args"] = [raw[:1000].decode("utf-8", "replace")]
-        # 0 and not false: to a Ruby worker, that would be to throw it away.
+        # 0, not false: a Ruby worker would discard the job.
         fields["retry"] = 0
         fields["raw"] = base64.b64encode(raw).decode("ascii")
     return codec.encode(failed(fields, error, now=now, queue=queue))
 
 
 def _object(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
-    """The JSON object of a payload, with a jid: Sidekiq's pages and buttons know a job by it."""
+    """Read the JSON object of a payload; adds a missing jid, by which Sidekiq's pages and buttons find a job."""
     fields = codec.decode(raw, limited=limited)
     jid = fields.get("jid")
     if type(jid) is not str or not 0 < len(jid) <= MAX_NAME:
@@ -325,7 +245,7 @@ def _object(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
 
 
 def _check_name(name: Any, key: str, raw: bytes) -> None:
-    """See that a class has a name that a log line can hold."""
+    """Check that the name of a class is text of a length fit for a log line."""
     if type(name) is not str or not name:
         raise InvalidPayload(f"The job's {key} must be the name of a class, not {shortened(name)}.", raw)
     if len(name) > MAX_NAME:
@@ -334,12 +254,61 @@ def _check_name(name: Any, key: str, raw: bytes) -> None:
         )
 
 
+#: Classes of jobs whose ``wrapped`` names the actor.
+_WRAPPERS = NOOP_CLASSES | active_job.WRAPPERS
+
+
+def _check_format(fields: Mapping[str, Any], raw: bytes) -> None:
+    """Refuse formats that only another program can read."""
+    if fields.get("encrypt"):
+        raise UnsupportedPayload("The job's last argument is encrypted (Sidekiq Enterprise); run it in Ruby.", raw)
+    if "_f" in fields:
+        raise UnsupportedPayload(f"The job is in the unknown format _f={shortened(fields['_f'])}.", raw)
+
+
+def _stack(callbacks: Any, retrieve: Callable[[Any], Any] | None, raw: bytes) -> tuple[Callback, ...]:
+    """Read a callback stack; its errors get the bytes of the payload."""
+    if retrieve is not None:
+        callbacks = retrieve(callbacks)
+    try:
+        return load_stack(callbacks)
+    except PayloadError as e:
+        raise type(e)(e.message, raw) from None
+
+
+def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Actor name, arguments and keyword arguments of a carrier or an ActiveJob."""
+    name, args = fields["class"], fields["args"]
+    kwargs: dict[str, Any] = {}
+    if name in active_job.WRAPPERS:
+        name, args, kwargs = active_job.unwrap(fields, raw)
+    elif fields.get("wrapped") is not None:
+        name = fields["wrapped"]
+    # Without "wrapped" it is the gem's own NoopWorker, not a carrier.
+    _check_name(name, "wrapped", raw)
+    return name, args, kwargs
+
+
+def _check_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> None:
+    run_id = fields[dialect.run_id_key]
+    if type(run_id) is str and len(run_id) > MAX_NAME:
+        raise InvalidPayload(f"The job's {dialect.run_id_key} is longer than {MAX_NAME} characters.", raw)
+
+
+def _namespace(fields: Mapping[str, Any], raw: bytes) -> str:
+    """Namespace of the job's output; "" is the shared one."""
+    namespace = fields[NAMESPACE_KEY] or ""
+    if type(namespace) is not str:
+        raise InvalidPayload(f"The job's {NAMESPACE_KEY} must be a name, not {shortened(namespace)}.", raw)
+    return namespace
+
+
 def _wrapped(fields: Mapping[str, Any], raw: bytes) -> bytes:
-    """The bytes inside a wrapper of :func:`buried`."""
+    """Read the bytes that :func:`buried` wrapped."""
     try:
         return base64.b64decode(fields.get("raw"), validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise InvalidPayload(f"The job is of the class {WRAPPER_CLASS}, and holds no bytes in 'raw'.", raw) from None
+        raise InvalidPayload(f"The job is of the class {WRAPPER_CLASS}, but has no bytes in 'raw'.", raw) from None
 
 
 def _integer(value: Any) -> int:

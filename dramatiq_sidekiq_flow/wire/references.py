@@ -1,7 +1,7 @@
-"""What remains of a chain, by reference.
+"""References to stored chains, in place of the remaining steps.
 
 A callback stack carries the rest of each chain, so a chain of a thousand steps
-carries it a thousand times.  Stored once, it is a list of values, one a step,
+carries it a thousand times.  A stored chain is a list of values, one a step,
 linked by their hashes from the end::
 
     value = SHA256 of the next value (empty at the end) + ":" + the step's JSON
@@ -13,9 +13,9 @@ and the payload holds, in place of the tree::
 
 The step after it is the same chain at the next index, so nothing is stored
 again on the way; and each value that is read can be checked by itself.
-``delay`` is what the delays of the whole chain add up to, left out where it is
-0: barriers must outlive it.  The Ruby companion writes the same.  A chain that
-belongs to one run is stored under another SHA256, which takes its barrier in.
+``delay`` is the sum of the delays of the whole chain, left out if it is 0:
+barriers must outlive it.  The Ruby companion writes the same.  A chain that
+belongs to one run is stored under another SHA256, which includes its barrier.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _SHA = re.compile(rb"[0-9a-f]{64}")
 
 
 def is_reference(node: Wire) -> bool:
-    """Whether this stands for a tree that is stored elsewhere."""
+    """Whether a node is a reference to a stored tree."""
     return bool(node["__type__"] == "reference")
 
 
 def may_refer(tree: Wire, min_bytes: int) -> bool:
-    """Whether a reference may take the place of a tree: a chain of so many bytes, as JSON, that has something to run.
+    """Whether a tree may be stored: it is a chain of ``min_bytes`` of JSON or more, and has something to run.
 
-    A reference does not say when a job starts, so none of its jobs may have an ``at``.
+    A reference does not carry start times, so none of its jobs may have an ``at``.
     """
     if tree["__type__"] != "chain" or completes_at_once(tree) or latest_start(tree):
         return False
@@ -47,14 +47,14 @@ def may_refer(tree: Wire, min_bytes: int) -> bool:
 
 
 def refer(children: Sequence[Wire], owner: str = "") -> tuple[Wire, list[bytes]]:
-    """A reference to a chain of these steps, and the values to store under it.
+    """Make a reference to a chain of these steps, and the values to store under it.
 
-    Steps at the end that have nothing to run are left out, so that a reference
-    always stands for something to run.  There must be one.
+    Trailing steps that have nothing to run are left out, so that a reference
+    always leads to a step.  At least one step must have something to run.
 
     Parameters:
-      owner: The id of the barrier that the chain follows: it is then stored
-        apart from equal chains.
+      owner: The id of the barrier that the chain follows, to store the chain
+        separately from equal chains.
     """
     values: list[bytes] = []
     sha = ""
@@ -69,11 +69,11 @@ def refer(children: Sequence[Wire], owner: str = "") -> tuple[Wire, list[bytes]]
 
 
 def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:
-    """The step that a reference points at, and the reference to what comes after it.
+    """Read the step that a reference points at, and make the reference to the next step.
 
     Raises:
-      CallbacksMissing: for a value that is not the one that was stored.
-      InvalidNode: if a stored value is not a tree, or does not name the value after it.
+      CallbacksMissing: if the value is not the one that was stored.
+      InvalidNode: if the value is not a tree, or does not name the next value.
       MalformedPayload: if it is not JSON.
     """
     if digest(value) != reference["sha"]:
@@ -96,7 +96,7 @@ def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:
 
 
 def digest(value: bytes) -> str:
-    """How a value is named."""
+    """SHA256 of a value, in hex digits: its name."""
     return hashlib.sha256(value).hexdigest()
 
 

@@ -51,4 +51,4 @@ class Outputs:
         """The key of the memory of a job's run."""
         if not isinstance(self.memory, RedisHashMemory) or payload.run_id is None:
             return NO_MEMORY
-        return MemoryKey(self.memory.speaking(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)
+        return MemoryKey(self.memory.for_dialect(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)

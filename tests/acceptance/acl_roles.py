@@ -13,7 +13,7 @@ from typing import Any
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
 from dramatiq_sidekiq_flow.store import processes, sets
-from dramatiq_sidekiq_flow.store.depths import depths
+from dramatiq_sidekiq_flow.store.queue_stats import depths
 from dramatiq_sidekiq_flow.wire import codec
 
 #: More than a script pushes at once.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import redis
 
-from dramatiq_sidekiq_flow.embedded.server import find_binary
+from dramatiq_sidekiq_flow.embedded import find_binary
 
 from ..running import eventually
 

@@ -18,9 +18,8 @@ from dramatiq_sidekiq_flow import SidekiqBroker
 from dramatiq_sidekiq_flow.broker import Retries
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidOptions
 from dramatiq_sidekiq_flow.store import queues
-from dramatiq_sidekiq_flow.wire.payload import expand_backtrace
 
-from ..recordings import live
+from ..recordings import expand_backtrace, live
 from ..running import eventually, in_flight, members, working
 
 

@@ -17,6 +17,7 @@ from dramatiq_sidekiq_flow.store import producers as producing
 from dramatiq_sidekiq_flow.store import queues
 from dramatiq_sidekiq_flow.store.connection import Connection, connect
 from dramatiq_sidekiq_flow.store.faults import PoolExhausted, ServerUnavailable
+from dramatiq_sidekiq_flow.store.handshake import SOCKET_TIMEOUT
 
 from ..running import eventually, in_flight, working
 
@@ -73,7 +74,7 @@ def test_a_refused_handshake_is_an_outage_as_a_refused_command_is(redis_url: str
 
 
 def test_with_none_free_it_says_what_to_raise(few: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SOCKET_TIMEOUT", 0.05)
+    monkeypatch.setattr(module, "POOL_TIMEOUT", 0.05)
     held = [few.exclusive() for _ in range(8)]
     with pytest.raises(PoolExhausted, match="All 8 connections.*max_connections"):
         few.call("PING")
@@ -87,7 +88,7 @@ def test_a_lane_keeps_its_connection(few: Connection, monkeypatch: pytest.Monkey
     lane = few.lane()
     assert lane.call("PING")
     held = [few.exclusive() for _ in range(7)]
-    monkeypatch.setattr(module, "SOCKET_TIMEOUT", 0.05)
+    monkeypatch.setattr(module, "POOL_TIMEOUT", 0.05)
     with pytest.raises(PoolExhausted):
         few.call("PING")
     assert lane.call("PING")
@@ -116,7 +117,7 @@ def test_a_silent_server_is_given_up(redis_url: str) -> None:
 def test_a_client_without_a_time_limit_gets_one(redis_url: str) -> None:
     for limit in (None, 0):
         connection = connect(redis_url, socket_timeout=limit)
-        assert connection.longest_wait == module.SOCKET_TIMEOUT / 2
+        assert connection.longest_wait == SOCKET_TIMEOUT / 2
     assert connect(redis_url, socket_timeout=3).longest_wait == 1.5
 
 

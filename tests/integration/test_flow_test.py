@@ -170,7 +170,7 @@ def test_runs_that_were_started_elsewhere(app: Any) -> None:
         run = flow.finish(run_id)
         assert run.order == ["extract", "measure"]
         flow.assert_order(run, "extract", "measure")
-        with pytest.raises(ConfigurationError, match="say the names"):
+        with pytest.raises(ConfigurationError, match="pass the names"):
             flow.assert_order(run)
 
 

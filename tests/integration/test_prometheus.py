@@ -243,7 +243,7 @@ def test_counts_are_served_though_redis_is_gone(caplog: pytest.LogCaptureFixture
         url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
     exposition = Exposition(connect(url), "127.0.0.1", 0, None, several=False)
     assert read(exposition.text()) == {("redis_up", "", ""): 0}
-    assert "Redis could not be asked" in caplog.text
+    assert "Redis did not answer" in caplog.text
 
 
 def test_a_taken_port_is_said_once_and_jobs_run(

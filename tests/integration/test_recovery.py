@@ -26,7 +26,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.broker import SidekiqMessage, recovery
 from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.errors import WrongType
-from dramatiq_sidekiq_flow.store import depths, processes, queues, sets, workers
+from dramatiq_sidekiq_flow.store import processes, queue_stats, queues, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..running import eventually, in_flight, members, working
@@ -394,7 +394,7 @@ def test_one_bad_record_does_not_stop_the_other_recoveries(
     # Nothing else stumbles over them.
     client.sadd("processes", b"\xff")
     client.sadd("queues", b"\xff", "python")
-    found = depths.depths(other.connection)
+    found = queue_stats.depths(other.connection)
     assert (found.waiting["python"], found.in_flight["odd"]) == (5, 1)
     client.set("schedule", "text")
     assert queues.unfinished(other.connection, "odd") == (1, [])

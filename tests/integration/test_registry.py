@@ -256,5 +256,5 @@ def test_a_prefix_that_was_given_is_kept_in_either_dialect(redis_url: str, clien
     memory = RedisHashMemory(key_prefix="mine")
     broker = SidekiqBroker(url=redis_url)
     broker.add_middleware(WorkflowMiddleware(memory=memory, dialect="sideline"))
-    assert memory.key("run") == memory.speaking(SIDELINE).key("run") == "mine:run"
+    assert memory.key("run") == memory.for_dialect(SIDELINE).key("run") == "mine:run"
     broker.close()

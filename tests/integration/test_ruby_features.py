@@ -12,7 +12,7 @@ import redis
 
 from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker import ruby_features
-from dramatiq_sidekiq_flow.wire.payload import expiry
+from dramatiq_sidekiq_flow.wire.payload_fields import expiry
 
 from ..running import eventually, in_flight, members, working
 

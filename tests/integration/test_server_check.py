@@ -28,7 +28,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.broker.lifecycle import UnusableServer
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
-from dramatiq_sidekiq_flow.store import server
+from dramatiq_sidekiq_flow.store import server_check
 from dramatiq_sidekiq_flow.store.connection import connect
 
 from ..running import eventually, working
@@ -53,22 +53,22 @@ class Answer:
 def test_a_cluster_is_refused() -> None:
     for info in ({"redis_mode": "cluster"}, {"redis_version": "9.0.0", "cluster_enabled": "1"}):
         with pytest.raises(ConfigurationError, match="redis://example:6379/0 is a Redis Cluster"):
-            server.inspect(Answer(**info))  # type: ignore[arg-type]
+            server_check.inspect(Answer(**info))  # type: ignore[arg-type]
 
 
 def test_an_old_server_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"6\.0\.16 is too old; 6\.2"):
-        server.inspect(Answer(redis_version="6.0.16"))  # type: ignore[arg-type]
+        server_check.inspect(Answer(redis_version="6.0.16"))  # type: ignore[arg-type]
 
 
 def test_an_eviction_policy_is_warned_of() -> None:
-    (warning,) = server.inspect(Answer(redis_version="7.0.0", maxmemory_policy="allkeys-lru"))  # type: ignore[arg-type]
+    (warning,) = server_check.inspect(Answer(redis_version="7.0.0", maxmemory_policy="allkeys-lru"))  # type: ignore[arg-type]
     assert "noeviction" in warning
 
 
 def test_this_one_is_fine(redis_url: str) -> None:
     connection = connect(redis_url)
-    assert server.inspect(connection) == []
+    assert server_check.inspect(connection) == []
     connection.close()
 
 

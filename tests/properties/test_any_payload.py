@@ -15,7 +15,8 @@ from dramatiq_sidekiq_flow.errors import InvalidCallbacks, InvalidNode, PayloadE
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.callbacks import delay_ahead
 from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
-from dramatiq_sidekiq_flow.wire.payload import Payload, buried, expiry, failed, seconds
+from dramatiq_sidekiq_flow.wire.payload import Payload, buried, failed
+from dramatiq_sidekiq_flow.wire.payload_fields import expiry, seconds
 from dramatiq_sidekiq_flow.workflow.plan import plan
 
 from ..unit.test_plan import source

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dramatiq_sidekiq_flow.errors import ConfigurationError
-from dramatiq_sidekiq_flow.wire.dialect import SIDELINE, WORKFLOW, named
+from dramatiq_sidekiq_flow.wire.dialect import SIDELINE, WORKFLOW, get
 from dramatiq_sidekiq_flow.wire.payload import Payload
 
 UUID = "224a1be4-c469-4117-94af-8540a8358a95"
@@ -30,9 +30,9 @@ def test_jobs_of_either_name_are_read(dialect: Any) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    assert named("sideline") is SIDELINE
+    assert get("sideline") is SIDELINE
     with pytest.raises(ConfigurationError):
-        named("sidekick")
+        get("sidekick")
 
 
 def test_tenant_trace_and_locale_are_handed_on() -> None:

@@ -8,24 +8,24 @@ import dramatiq
 import pytest
 from dramatiq.broker import MessageProxy
 
-from dramatiq_sidekiq_flow.telemetry.observer import JobObserver, Observed
+from dramatiq_sidekiq_flow.telemetry.observer import JobExecution, JobObserver
 
 
 class Recorder(JobObserver):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[tuple[str, str]] = []
-        self.jobs: list[Observed] = []
+        self.jobs: list[JobExecution] = []
         self.on = True
 
     @property
     def watching(self) -> bool:
         return self.on
 
-    def begin(self, job: Observed) -> None:
+    def begin(self, job: JobExecution) -> None:
         self.told.append(("begin", job.jid))
 
-    def end(self, job: Observed) -> None:
+    def end(self, job: JobExecution) -> None:
         self.told.append((job.outcome, job.jid))
         self.jobs.append(job)
 

@@ -10,9 +10,10 @@ import pytest
 
 from dramatiq_sidekiq_flow.errors import InvalidPayload, MalformedPayload, PayloadError, UnsupportedPayload
 from dramatiq_sidekiq_flow.wire import codec
-from dramatiq_sidekiq_flow.wire.payload import Payload, buried, expand_backtrace, failed, fingerprint, seconds
+from dramatiq_sidekiq_flow.wire.payload import Payload, buried, failed, fingerprint
+from dramatiq_sidekiq_flow.wire.payload_fields import seconds
 
-from ..recordings import VERSIONS, live
+from ..recordings import VERSIONS, expand_backtrace, live
 
 
 @pytest.mark.parametrize("version", VERSIONS)

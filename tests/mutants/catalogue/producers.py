@@ -7,6 +7,7 @@ from .tests import BROKER, CONNECTION, RECOVERY
 
 connection = in_file("store/connection.py")
 faults = in_file("store/faults.py")
+handshake = in_file("store/handshake.py")
 producers = in_file("store/producers.py")
 queues = in_file("store/queues.py")
 workers = in_file("store/workers.py")
@@ -48,11 +49,11 @@ PRODUCERS = [
         "        if False:\n",
         CONNECTION + "test_after_a_failover_another_connection_is_opened",
     ),
-    connection(
+    handshake(
         "connection-without-a-time-limit",
         "A server that is silent stops the worker for ever.",
-        '            settings["socket_timeout"] = SOCKET_TIMEOUT\n',
-        "            pass\n",
+        '        settings["socket_timeout"] = SOCKET_TIMEOUT\n',
+        "        pass\n",
         CONNECTION + "test_a_client_without_a_time_limit_gets_one",
     ),
     faults(

@@ -1,8 +1,8 @@
-"""The shape of a tree in wire form, checked by msgspec in C for each step that arrives.
+"""msgspec schema of a tree in wire form; each step that arrives is checked against it, in C.
 
-Of a job, what decides where it goes and when it is tried again is checked
-before the step in front of it runs: found later, the work would be done and
-the run stuck.  Other keys are let through; nothing is built from these.
+The queue, the start time and the retries of a job are checked before the step
+in front of it runs: an error that is found later leaves that step's work done
+and its run stuck.  Other keys are not checked, since nothing is built from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 #: what floats and Redis count.
 MAX_DELAY = 10**15
 
-#: How long the name of a class, an actor or a queue may be, in characters.
+#: Longest name of a class, an actor or a queue, in characters.
 MAX_NAME = 255
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
@@ -29,7 +29,7 @@ _Seconds = Union[Annotated[int, _InSeconds], Annotated[float, _InSeconds]]
 
 class _JobShape(msgspec.Struct, tag_field="__type__", tag="job"):
     # As Sidekiq's client checks them when it pushes (``job_util.rb``): a key
-    # that is there with null counts as said, so a queue or an ``at`` of null
+    # that is present with null counts as given, so a queue or an ``at`` of null
     # is refused; ``retry``, ``tags`` and ``jid`` may be null there, too.
     job_class: _Name = msgspec.field(name="class")
     args: list[Any]
@@ -66,5 +66,5 @@ class _ReferenceShape(msgspec.Struct, tag_field="__type__", tag="reference"):
 
 Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
 
-#: What may stand in a callback: a tree, or a reference to a stored one (``wire.references``).
+#: The remaining part of a callback: a tree, or a reference to a stored one (``wire.references``).
 Remaining = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape, _ReferenceShape]

@@ -1,4 +1,4 @@
-"""What must be known of the server before it is used."""
+"""Checks of the server at start."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from .connection import Connection
 from .faults import LOST, ServerUnavailable
 from .replication import Replication, ReplicaWait
 
-#: The oldest Redis with all commands that are sent here (LMOVE, RPOP with a count).
+#: The oldest Redis that has all commands of this library (LMOVE, RPOP with a count).
 OLDEST = (6, 2)
 
 
 def inspect(connection: Connection) -> list[str]:
-    """Look at the server once, at start.
+    """Check version, mode and eviction policy of the server.
 
     Returns:
       Warnings for the log.
 
     Raises:
-      ConfigurationError: if the server cannot be used: Redis Cluster, or older than 6.2.
+      ConfigurationError: if it is a Redis Cluster, or older than 6.2.
       redis.ConnectionError, redis.TimeoutError: if it cannot be reached, or
-        does not answer yet.
+        refuses for now.
     """
     try:
         info = _info(connection)
@@ -42,12 +42,12 @@ def inspect(connection: Connection) -> list[str]:
         raise ConfigurationError(f"Redis {version} is too old; 6.2 or newer is needed.", version)
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        return [f"maxmemory-policy is {policy!r}: Redis may throw jobs away. Set it to noeviction."]
+        return [f"maxmemory-policy is {policy!r}: Redis may evict jobs. Set it to noeviction."]
     return []
 
 
 def look_at_replicas(connection: Connection, replication: Replication) -> list[str]:
-    """Try, at start, whether as many replicas as wanted confirm a write.
+    """Check whether enough replicas confirm a write.
 
     Returns:
       Warnings for the log.

@@ -1,4 +1,4 @@
-"""The bridge in a process of its own."""
+"""Command ``bridge``: runs the bridge in a separate process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..foreign.foreign_broker import ForeignSidekiqBroker
 
 
 def run(broker: SidekiqBroker, queues: Iterable[str] | None = None) -> None:
-    """Bridge until SIGTERM or SIGINT.
+    """Run the bridge until SIGTERM or SIGINT.
 
     Raises:
-      ConfigurationError: for a SidekiqBroker, whose workers take from Sidekiq's queues themselves.
+      ConfigurationError: if it is a SidekiqBroker, whose workers fetch from Sidekiq's queues themselves.
     """
     if not isinstance(broker, ForeignSidekiqBroker):
-        raise ConfigurationError("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
+        raise ConfigurationError("A SidekiqBroker needs no bridge: its workers fetch from Sidekiq's queues.", broker)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(levelname)s] %(message)s")
     ended = threading.Event()
 

@@ -1,0 +1,93 @@
+"""Rules for the options of a job.
+
+The options mean in Sidekiq what they say here (``job_util.rb``, ``validate``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from ..errors import InvalidOptions
+from . import codec
+from .dialect import KEYS
+from .payload_fields import MAX_RETRY_FOR
+
+#: Written by the library or at the push; never an option of a class.
+RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
+
+
+@attrs.frozen
+class _Rule:
+    """The values that one option takes.
+
+    Attributes:
+      accepts: Whether a value is one of them.
+      expected: A description of them, for the error.
+    """
+
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def _is_queue(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_jid(value: Any) -> bool:
+    return type(value) is str and value != ""
+
+
+def _is_retry(value: Any) -> bool:
+    return isinstance(value, (bool, int))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_retry_for(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, (int, float)) and not value > MAX_RETRY_FOR
+
+
+_RULES: Mapping[str, _Rule] = {
+    "jid": _Rule(_is_jid, "text, such as a message's id"),
+    "queue": _Rule(_is_queue, "the name of a queue"),
+    "retry": _Rule(_is_retry, "true, false or a number of tries"),
+    "retry_for": _Rule(_is_retry_for, "a number of seconds"),
+    "retry_queue": _Rule(_is_queue, "the name of a queue"),
+    "tags": _Rule(_is_list, "a list of strings"),
+}
+
+
+def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
+    """Check the values of job options.
+
+    Parameters:
+      of_job: The options are those of one job, which may have a ``jid``, not of a class.
+
+    Raises:
+      InvalidOptions: if Sidekiq would not understand an option; the message names it.
+      InvalidArguments: if JSON cannot carry a value exactly.
+    """
+    for name, value in options.items():
+        if name in RESERVED and not (of_job and name == "jid"):
+            raise InvalidOptions(f"{name!r} is not an option of a job; it is written by the library.", value)
+        rule = _RULES.get(name)
+        if rule is not None and not rule.accepts(value):
+            raise InvalidOptions(f"{name} must be {rule.expected}, not {value!r}.", value)
+        if name == "memory_namespace":
+            check_namespace(value)
+        codec.check(value, name)
+
+
+def check_namespace(name: Any) -> None:
+    """Check the name of a namespace of a run's memory.
+
+    Raises:
+      InvalidOptions: if it is not a name, or names joined by dots.
+    """
+    if not isinstance(name, str) or not all(name.split(".")):
+        raise InvalidOptions(f"A namespace of the memory is named like 'left' or 'left.inner', not {name!r}.", name)

@@ -1,0 +1,75 @@
+"""Reads single fields of a payload: time stamps, retry counts and limits.
+
+A field may have any value that another program wrote; values out of range are
+read as the nearest bound, or as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: The last second of the year 9999.  A time stamp after it, or before 1970, is damaged.
+MAX_STAMP = 253_402_300_799
+
+#: A larger ``retry_count`` is read as this one, so that Redis accepts the
+#: delay, ``count ** 4``, as a score.
+MAX_RETRY_COUNT = 1_000_000
+
+#: Sidekiq refuses a larger ``retry_for`` (``job_util.rb``, ``validate``).  In seconds.
+MAX_RETRY_FOR = 1_000_000_000
+
+
+def seconds(stamp: Any) -> float | None:
+    """Convert a time stamp of any Sidekiq version to epoch seconds.
+
+    7.x writes float seconds, 8.x integer milliseconds; either may be text.
+    Returns None for any other value, and for a time outside 1970 to 9999.
+    """
+    if type(stamp) is str:
+        stamp = _number(stamp)
+    if type(stamp) is int:
+        return stamp / 1000 if 0 <= stamp <= MAX_STAMP * 1000 else None
+    if type(stamp) is float and 0 <= stamp <= MAX_STAMP:
+        return stamp
+    return None
+
+
+def _number(text: str) -> int | float | None:
+    if len(text) > 40:
+        return None
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return None
+
+
+def retry_count(fields: Mapping[str, Any]) -> int | None:
+    """``retry_count`` of a job; None before its first failure, or if it is not an integer.
+
+    It is -1 if an operator retried a job after its first failure.  A value
+    outside -1 to :data:`MAX_RETRY_COUNT` is read as the nearer bound.
+    """
+    count = fields.get("retry_count")
+    if type(count) is not int:
+        return None
+    return min(max(count, -1), MAX_RETRY_COUNT)
+
+
+def retry_for(fields: Mapping[str, Any]) -> float | None:
+    """``retry_for`` of a job: seconds after the first failure in which it is retried; None if ``retry`` decides."""
+    limit = fields.get("retry_for")
+    if type(limit) is not int and type(limit) is not float:
+        return None
+    return float(min(max(limit, -1), MAX_RETRY_FOR))
+
+
+def expiry(fields: Mapping[str, Any]) -> float | None:
+    """``expiry`` of a job (Sidekiq Pro), in epoch seconds, after which it must not run; None if it never expires.
+
+    An integer is in seconds, or in milliseconds if as seconds it would be after the year 9999.
+    """
+    limit = fields.get("expiry")
+    if type(limit) is int and abs(limit) <= MAX_STAMP:
+        return float(limit)
+    return seconds(limit)

@@ -22,7 +22,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz interop soak web-ui check format bench dist reproducible audit clean model
+.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion interop soak web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -57,6 +57,9 @@ mutants: $(VENV)/.installed ## Break each line that a guarantee rests on, and se
 
 sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP="--scenario chain --quick")
 	@$(BIN)/python -m tests.sweep $(SWEEP)
+
+companion: $(VENV)/.installed ## Build the Ruby files to copy from the gem, and what the gem takes from the package
+	@$(BIN)/python -m interop.companion
 
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+# Built by `make companion` from the gem sidekiq-flow 0.1.0: change the gem, not this file.
+
 # Makes Sidekiq's side of a workflow as safe as Python's: no crash of a Ruby
 # worker loses, doubles or hurries a step.
 #
@@ -52,10 +54,14 @@ require "sidekiq/job_retry"
 require "sidekiq/job_util"
 require "sidekiq/scheduled"
 
+# Built by `make companion` from the version of the Python package.
+module SidekiqFlow
+  VERSION = "0.1.0"
+end
+
 module SidekiqFlow
   # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
-  # retried, and Python may be the one to take it then. (sidekiq_flow_registry.rb
-  # has the same.)
+  # retried, and Python may be the one to take it then.
   class WrongQueue < StandardError
     def self.for(job, queue)
       new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
@@ -65,47 +71,6 @@ module SidekiqFlow
 end
 
 module SidekiqFlow::Companion
-  # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
-  RETRY_HORIZON = 21 * 86_400
-
-  # Redis refuses a ttl whose end it cannot count.
-  MAX_TTL = 1000 * 365 * 86_400
-
-  # A barrier that has released is kept for a day, as the gem keeps it.
-  RELEASED_TTL = 86_400
-
-  # A job that has outlived so many workers within that time is a poison pill.
-  MAX_RECOVERIES = 3
-  RECOVERY_WINDOW = 72 * 3600
-
-  # Keys of a payload that a finished step hands on to the next: tenant, locale,
-  # time zone and trace. A name that ends in * stands for all that begin so.
-  INHERITED = %w[
-    cattr cattr_* locale tz traceparent tracestate baggage
-    apartment acts_as_tenant multi_tenant
-    trace_propagation_headers sentry_user x-datadog-*
-  ].freeze
-
-  # What Sidekiq's rules for failures do sums with, unseen.
-  READ_BY_SIDEKIQ = {
-    "backtrace" => ->(value) { value == true || value == false || value.is_a?(Integer) },
-    "failed_at" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1e14) },
-    # Sidekiq takes one off when a person presses "retry": -1 is common.
-    "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(-1_000_000, 1_000_000) },
-    "retry_for" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1_000_000_000) },
-    "retry_queue" => ->(value) { value.is_a?(String) },
-    "wrapped" => ->(value) { value.is_a?(String) }
-  }.freeze
-
-  # The class of what is not a job and was wrapped to be buried.
-  MALFORMED = "MalformedPayload"
-
-  # Entries that a callback stack may have.
-  MAX_ENTRIES = 1000
-
-  UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
-  CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
-
   # The run cannot go on, and trying again could not help: the job goes to
   # `dead` under the name of the error, where a person can retry it.
   class Refused < StandardError; end
@@ -135,10 +100,20 @@ module SidekiqFlow::Companion
   class StepSkipped < Refused; end
 
   class WrongType < Refused; end
+end
 
-  # Where the output of jobs is kept: KEY_PREFIX:RUN_ID, for +ttl+ seconds.
-  Memory = Struct.new(:key_prefix, :ttl)
+module SidekiqFlow::Companion
+  # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
+  RETRY_HORIZON = 21 * 86_400
 
+  # Redis refuses a ttl whose end it cannot count.
+  MAX_TTL = 1000 * 365 * 86_400
+
+  # A barrier that has released is kept for a day, as the gem keeps it.
+  RELEASED_TTL = 86_400
+end
+
+module SidekiqFlow::Companion
   # The gem was renamed sidekiq-sideline after 0.1.0, and its keys with it.
   Dialect = Struct.new(:name, :run_id, :callbacks, :memory_prefix) do
     def gem
@@ -159,52 +134,18 @@ module SidekiqFlow::Companion
     Dialect.new("workflow", "workflow_run_id", "workflow_completion_callbacks", "swf:mem"),
     Dialect.new("sideline", "sideline_run_id", "sideline_completion_callbacks", "sl:mem")
   ].freeze
+end
+
+module SidekiqFlow::Companion
+  # Keys of a payload that a finished step hands on to the next: tenant, locale,
+  # time zone and trace. A name that ends in * stands for all that begin so.
+  INHERITED = %w[
+    cattr cattr_* locale tz traceparent tracestate baggage
+    apartment acts_as_tenant multi_tenant
+    trace_propagation_headers sentry_user x-datadog-*
+  ].freeze
 
   class << self
-    # config             as Sidekiq.configure_server yields it
-    # heartbeat_timeout  seconds without a beat after which a worker is dead;
-    #                    the same on Python's side (heartbeat_timeout there is
-    #                    in milliseconds)
-    # memory             {key_prefix: "swf:mem", ttl: 86_400}, false for none;
-    #                    by default the gem's own configuration.memory
-    # inherit            keys of a payload that a finished step hands on to the
-    #                    next, beside INHERITED; "x-*" for all that begin so
-    # fetch, promote     false leaves Sidekiq's own in place
-    def configure(config, heartbeat_timeout: 60, memory: nil, inherit: [], fetch: true, promote: true)
-      @memory = memory
-      @inherited = inherited_pattern([*INHERITED, *inherit])
-      config.server_middleware do |chain|
-        chain.insert_after(gem::Middleware, Output)
-        chain.remove(gem::Middleware)
-        # Outermost: what any other middleware raises is this job's failure.
-        chain.prepend(Outcome)
-      end
-      require "sidekiq/manager"
-      Sidekiq::Manager.prepend(SignOff)
-      Sidekiq::Processor.prepend(Processing)
-      Sidekiq::Scheduled::Poller.prepend(PatientPoller)
-      configure_client(config)
-      gem.singleton_class.prepend(Prolongation)
-      config[:flow_worker] = Worker.new(config, heartbeat_timeout)
-      config[:fetch_class] = Fetch if fetch
-      config[:scheduled_enq] = Promoter if promote
-      config.death_handlers << ->(job, error) { log_death(config, job, error) }
-      config.on(:startup) do
-        check_middleware(config)
-        ActiveJobEvents.subscribe
-      end
-
-      # ---- Registry: tells Python of this application's job classes, where
-      # ---- sidekiq_flow_registry.rb was required before.
-      SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
-    end
-
-    # For whatever pushes jobs and starts workflows. Requiring this file does it
-    # in a process that is not a server, and +configure+ in one that is.
-    def configure_client(config)
-      config.client_middleware { |chain| chain.prepend(Pushes) }
-    end
-
     # Which of its two names the gem has here.
     def dialect
       @dialect ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
@@ -229,6 +170,19 @@ module SidekiqFlow::Companion
       job.select { |key, _| key.match?(@inherited) }
     end
 
+    private
+
+    def inherited_pattern(names)
+      /\A(?:#{names.map { |name| Regexp.escape(name.to_s).sub(/\\\*\z/, ".*") }.join("|")})\z/m
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Where the output of jobs is kept: KEY_PREFIX:RUN_ID, for +ttl+ seconds.
+  Memory = Struct.new(:key_prefix, :ttl)
+
+  class << self
     # Read when it is first needed: the gem may be configured after this file.
     def memory
       return @resolved_memory if defined?(@resolved_memory)
@@ -254,25 +208,42 @@ module SidekiqFlow::Companion
       [[], RETRY_HORIZON]
     end
 
+    private
+
+    def resolve_memory
+      return nil if @memory == false
+      return Memory.new(@memory.fetch(:key_prefix, dialect.memory_prefix), @memory.fetch(:ttl, 86_400)) if @memory
+
+      of_gem = gem.configuration.memory
+      return nil if of_gem.nil?
+
+      prefix, ttl = %i[@key_prefix @ttl].map { |name| of_gem.instance_variable_get(name) }
+      return Memory.new(prefix, Integer(ttl)) if prefix && ttl
+
+      raise ArgumentError, "#{of_gem.class} is not a RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # What Sidekiq's rules for failures do sums with, unseen.
+  READ_BY_SIDEKIQ = {
+    "backtrace" => ->(value) { value == true || value == false || value.is_a?(Integer) },
+    "failed_at" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1e14) },
+    # Sidekiq takes one off when a person presses "retry": -1 is common.
+    "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(-1_000_000, 1_000_000) },
+    "retry_for" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1_000_000_000) },
+    "retry_queue" => ->(value) { value.is_a?(String) },
+    "wrapped" => ->(value) { value.is_a?(String) }
+  }.freeze
+
+  # The class of what is not a job and was wrapped to be buried.
+  MALFORMED = "MalformedPayload"
+
+  class << self
     # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
     def stamp(now = Time.now.to_f)
       (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
-    end
-
-    # Runs the block until the server answers. Only for what may be sent twice.
-    # What the server refuses for good is raised as Refused.
-    def patiently(logger)
-      pause = 0.1
-      begin
-        yield
-      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-        raise Trouble.refusal(error) unless Trouble.passes?(error)
-
-        Trouble.say(logger, error)
-        sleep(pause)
-        pause = [2 * pause, 2].min
-        retry
-      end
     end
 
     # A job with what Sidekiq notes of a failure (job_retry.rb, process_retry).
@@ -343,20 +314,7 @@ module SidekiqFlow::Companion
       Digest::SHA1.hexdigest(raw)[0, 24]
     end
 
-    # Tells the application's death handlers, this file's own among them.
-    def bury_with_handlers(config, job, error)
-      config[:death_handlers].each do |handler|
-        handler.call(job, error)
-      rescue => handler_error
-        config.handle_exception(handler_error, {context: "Error calling death handler", job: job})
-      end
-    end
-
     private
-
-    def inherited_pattern(names)
-      /\A(?:#{names.map { |name| Regexp.escape(name.to_s).sub(/\\\*\z/, ".*") }.join("|")})\z/m
-    end
 
     def wrapped(raw, error, queue, jid = nil)
       wrapper = {
@@ -373,37 +331,10 @@ module SidekiqFlow::Companion
     rescue JSON::JSONError, EncodingError
       false
     end
-
-    def resolve_memory
-      return nil if @memory == false
-      return Memory.new(@memory.fetch(:key_prefix, dialect.memory_prefix), @memory.fetch(:ttl, 86_400)) if @memory
-
-      of_gem = gem.configuration.memory
-      return nil if of_gem.nil?
-
-      prefix, ttl = %i[@key_prefix @ttl].map { |name| of_gem.instance_variable_get(name) }
-      return Memory.new(prefix, Integer(ttl)) if prefix && ttl
-
-      raise ArgumentError, "#{of_gem.class} is not a RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
-    end
-
-    def log_death(config, job, error)
-      run_id = run_id(job)
-      return if run_id.nil?
-
-      config.logger.error("Job #{job["jid"]} (#{(job["display_class"] || job["class"]).to_s[0, 255]}) of run #{run_id.to_s[0, 255]} is dead: #{error.class}. " \
-        "The run waits; retrying the job resumes it.")
-    end
-
-    # Two that advance: the gem's would count each job down a second time.
-    def check_middleware(config)
-      chains = [config.server_middleware, *config.capsules.each_value.map(&:server_middleware)]
-      return if chains.none? { |chain| chain.exists?(gem::Middleware) }
-
-      raise "#{gem::Middleware} was added after #{name}.configure, which replaces it: call configure last"
-    end
   end
+end
 
+module SidekiqFlow::Companion
   # What an error of Redis speaks of. Of the server (it cannot be reached, is no
   # master, is full, is busy, does not know us): then it is waited out, and nothing
   # is forgotten in between. Of the command: then trying again does not help.
@@ -443,12 +374,36 @@ module SidekiqFlow::Companion
     end
   end
 
+  class << self
+    # Runs the block until the server answers. Only for what may be sent twice.
+    # What the server refuses for good is raised as Refused.
+    def patiently(logger)
+      pause = 0.1
+      begin
+        yield
+      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+        raise Trouble.refusal(error) unless Trouble.passes?(error)
+
+        Trouble.say(logger, error)
+        sleep(pause)
+        pause = [2 * pause, 2].min
+        retry
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The Lua scripts by name, read from behind the line that ends the Ruby of this file.
+  LUA = File.read(__FILE__, encoding: "UTF-8")
+    .split(/^__END__\n/, 2).last
+    .split(/^-- @file (\w+)\.lua\n/).drop(1).each_slice(2).to_h.freeze
+end
+
+module SidekiqFlow::Companion
   # The Lua scripts, sent by their SHA as Python sends them.
   module Scripts
-    # This very file, behind the line that ends its Ruby.
-    parts = File.read(__FILE__, encoding: "UTF-8").split(/^__END__\n/, 2).last.split(/^-- @file (\w+)\.lua\n/)
-    files = parts.drop(1).each_slice(2).to_h
-    SOURCES = files.to_h { |name, text| [name, (name == "advance") ? files.fetch("_plan") + text : text] }.freeze
+    SOURCES = LUA
     SHAS = SOURCES.transform_values { |source| Digest::SHA1.hexdigest(source) }.freeze
 
     # +conn+ is what config.redis yields; it gives the script's reply.
@@ -460,7 +415,9 @@ module SidekiqFlow::Companion
       conn.call("EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Fan-outs that are too large for one script: staged as a list to which no run
   # refers yet, made part of the run by the script that advances it, then poured
   # into the queues a part at a time. After a crash any process pours what is left.
@@ -527,6 +484,12 @@ module SidekiqFlow::Companion
       end
     end
   end
+end
+
+module SidekiqFlow::Companion
+  # A job that has outlived so many workers within that time is a poison pill.
+  MAX_RECOVERIES = 3
+  RECOVERY_WINDOW = 72 * 3600
 
   # This process, as all other workers see it: the zset swf:workers holds one
   # member HOST:PID:NONCE:QUEUE for each of its queues, with its last beat. The
@@ -828,7 +791,9 @@ module SidekiqFlow::Companion
       end
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Takes jobs from the queues into flight; Sidekiq's own way to plug that in.
   class Fetch
     include Sidekiq::Component
@@ -1003,7 +968,9 @@ module SidekiqFlow::Companion
       end
     end
   end
+end
 
+module SidekiqFlow::Companion
   # The end of a capsule. Sidekiq 7 ends with an empty list for the fetcher, and
   # Sidekiq 8.1.3 and later with nothing at all.
   module SignOff
@@ -1013,7 +980,9 @@ module SidekiqFlow::Companion
       capsule.fetcher.sign_off if capsule.fetcher.is_a?(Fetch)
     end
   end
+end
 
+module SidekiqFlow::Companion
   # A job in flight; what Sidekiq calls a unit of work. It leaves flight once:
   # by an advance, a failure, a requeue or, where none of them came first, by
   # Sidekiq's acknowledge.
@@ -1179,7 +1148,9 @@ module SidekiqFlow::Companion
       worker.release(self)
     end
   end
+end
 
+module SidekiqFlow::Companion
   # A job that came by another way than Fetch: Sidekiq Pro's super_fetch, or
   # performed inline. It is put into flight for the moment of its advance.
   class BorrowedUnit
@@ -1204,7 +1175,9 @@ module SidekiqFlow::Companion
       config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) }
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Sidekiq's own rules for what becomes of a job that failed. Only the writing
   # is another's: one script in place of ZADD and a later acknowledge.
   #
@@ -1269,7 +1242,9 @@ module SidekiqFlow::Companion
       unit ? yield(FailureWriter.new(unit, config)) : super
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Sidekiq's Processor with the rules above, also for jobs that fail before their
   # middleware.
   module Processing
@@ -1278,7 +1253,9 @@ module SidekiqFlow::Companion
       @retrier = capsule.fetcher.retrier if capsule.fetcher.is_a?(Fetch)
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Stands for the connection that JobRetry writes to.
   class FailureWriter
     def initialize(unit, config)
@@ -1310,7 +1287,9 @@ module SidekiqFlow::Companion
       true
     end
   end
+end
 
+module SidekiqFlow::Companion
   # The outermost server middleware: decides what becomes of the job, and does
   # it, in one step. Handled is Sidekiq's own word for "that is settled".
   #
@@ -1353,7 +1332,9 @@ module SidekiqFlow::Companion
       raise Sidekiq::JobRetry::Handled
     end
   end
+end
 
+module SidekiqFlow::Companion
   # A job that runs on this thread, and what is seen of it meanwhile.
   class Execution
     CURRENT = :flow_execution
@@ -1426,7 +1407,9 @@ module SidekiqFlow::Companion
       data["job_id"] if data.is_a?(Hash)
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Client middleware. A step that is pushed again while it runs (ActiveJob's
   # retry_on is that, and an interrupted iteration) stays the step that it is. And
   # the barriers above whatever is pushed live until it is through its retries: the
@@ -1475,7 +1458,9 @@ module SidekiqFlow::Companion
       Sidekiq.logger.warn("The barriers of job #{job["jid"]} could not be prolonged: #{error.class}: #{error.message}")
     end
   end
+end
 
+module SidekiqFlow::Companion
   # What ActiveJob does about an error (retry_on, discard_on) looks to Sidekiq like
   # a job that is done. It tells its subscribers.
   module ActiveJobEvents
@@ -1505,7 +1490,9 @@ module SidekiqFlow::Companion
       end
     end
   end
+end
 
+module SidekiqFlow::Companion
   # The gem's extend_ttl!, which sets the barriers of the running job to whatever
   # it is given. None of them lives shorter for it than before.
   module Prolongation
@@ -1520,7 +1507,9 @@ module SidekiqFlow::Companion
       Sidekiq.redis { |conn| Scripts.run(conn, "extend", keys, [ttl, 1]) } > 0
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Stands where the gem's middleware stood. It keeps what the job returned, and
   # works out what follows: inside of the application's own middleware, so that a
   # step is pushed for the tenant, and in the locale, of the one before.
@@ -1590,6 +1579,13 @@ module SidekiqFlow::Companion
       result.flat_map { |name, value| ["#{prefix}#{name}", Sidekiq.dump_json(value)] }
     end
   end
+end
+
+module SidekiqFlow::Companion
+  # Entries that a callback stack may have.
+  MAX_ENTRIES = 1000
+
+  UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
 
   # One entry of the callback stack: [barrier id, what remains, propagate].
   Callback = Struct.new(:barrier, :remaining, :propagate) do
@@ -1629,7 +1625,9 @@ module SidekiqFlow::Companion
       propagate ? "n" : "s"
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Keeps what remains of long chains once, in Redis; payloads refer to it. A
   # chain of thousands then costs a step as much at its beginning as at its end.
   # With the gem alone, too:
@@ -1831,7 +1829,9 @@ module SidekiqFlow::Companion
       recent.pop if recent.size > RECENT
     end
   end
+end
 
+module SidekiqFlow::Companion
   # A job is done: takes it out of flight, keeps its output, counts down its
   # barriers and pushes what follows, in one step.
   #
@@ -1955,6 +1955,10 @@ module SidekiqFlow::Companion
       (jid.is_a?(String) && !jid.empty?) ? jid : SidekiqFlow::Companion.fingerprint(@unit.job)
     end
   end
+end
+
+module SidekiqFlow::Companion
+  CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
   # What starting a node writes, worked out to the end (Python's twin of this is
   # workflow/plan.py):
@@ -2231,7 +2235,9 @@ module SidekiqFlow::Companion
       ]
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Sidekiq's poller looks at Redis before its first round. A server that is sick
   # at that moment ends its thread, and nothing is ever due any more.
   module PatientPoller
@@ -2243,7 +2249,9 @@ module SidekiqFlow::Companion
       Trouble.say(logger, error)
     end
   end
+end
 
+module SidekiqFlow::Companion
   # Moves due jobs from `schedule` and `retry` to their queues, each in one step:
   # Sidekiq's own takes a job out first and pushes it second. What cannot be read
   # goes to `dead`.
@@ -2350,15 +2358,90 @@ module SidekiqFlow::Companion
   end
 end
 
+module SidekiqFlow::Companion
+  class << self
+    # config             as Sidekiq.configure_server yields it
+    # heartbeat_timeout  seconds without a beat after which a worker is dead;
+    #                    the same on Python's side (heartbeat_timeout there is
+    #                    in milliseconds)
+    # memory             {key_prefix: "swf:mem", ttl: 86_400}, false for none;
+    #                    by default the gem's own configuration.memory
+    # inherit            keys of a payload that a finished step hands on to the
+    #                    next, beside INHERITED; "x-*" for all that begin so
+    # fetch, promote     false leaves Sidekiq's own in place
+    def configure(config, heartbeat_timeout: 60, memory: nil, inherit: [], fetch: true, promote: true)
+      @memory = memory
+      @inherited = inherited_pattern([*INHERITED, *inherit])
+      config.server_middleware do |chain|
+        chain.insert_after(gem::Middleware, Output)
+        chain.remove(gem::Middleware)
+        # Outermost: what any other middleware raises is this job's failure.
+        chain.prepend(Outcome)
+      end
+      require "sidekiq/manager"
+      Sidekiq::Manager.prepend(SignOff)
+      Sidekiq::Processor.prepend(Processing)
+      Sidekiq::Scheduled::Poller.prepend(PatientPoller)
+      configure_client(config)
+      gem.singleton_class.prepend(Prolongation)
+      config[:flow_worker] = Worker.new(config, heartbeat_timeout)
+      config[:fetch_class] = Fetch if fetch
+      config[:scheduled_enq] = Promoter if promote
+      config.death_handlers << ->(job, error) { log_death(config, job, error) }
+      config.on(:startup) do
+        check_middleware(config)
+        ActiveJobEvents.subscribe
+      end
+
+      # ---- Registry: tells Python of this application's job classes, where
+      # ---- sidekiq_flow_registry.rb was required before.
+      SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
+    end
+
+    # For whatever pushes jobs and starts workflows. Requiring this file does it
+    # in a process that is not a server, and +configure+ in one that is.
+    def configure_client(config)
+      config.client_middleware { |chain| chain.prepend(Pushes) }
+    end
+
+    # Tells the application's death handlers, this file's own among them.
+    def bury_with_handlers(config, job, error)
+      config[:death_handlers].each do |handler|
+        handler.call(job, error)
+      rescue => handler_error
+        config.handle_exception(handler_error, {context: "Error calling death handler", job: job})
+      end
+    end
+
+    private
+
+    def log_death(config, job, error)
+      run_id = run_id(job)
+      return if run_id.nil?
+
+      config.logger.error("Job #{job["jid"]} (#{(job["display_class"] || job["class"]).to_s[0, 255]}) of run #{run_id.to_s[0, 255]} is dead: #{error.class}. " \
+        "The run waits; retrying the job resumes it.")
+    end
+
+    # Two that advance: the gem's would count each job down a second time.
+    def check_middleware(config)
+      chains = [config.server_middleware, *config.capsules.each_value.map(&:server_middleware)]
+      return if chains.none? { |chain| chain.exists?(gem::Middleware) }
+
+      raise "#{gem::Middleware} was added after #{name}.configure, which replaces it: call configure last"
+    end
+  end
+end
+
 # As it is configured.
 SidekiqFlow::CallbackStorage = SidekiqFlow::Companion::CallbackStorage
 
 # Runs in a process that is not a server, which has nothing else to call.
 Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(config) }
 
-# What follows is Lua, the same text as in the Python package: do not edit it here.
+# The Lua scripts, the same text as in the Python package.
 __END__
--- @file _plan.lua
+-- @file advance.lua
 -- Shared by advance and start: reads a plan's arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
@@ -2447,7 +2530,6 @@ local function write_plan(plan)
     redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
   end
 end
--- @file advance.lua
 -- A job is done: take it out of flight, keep its output, walk its callback
 -- stack, and write what follows.  One step, safe to send twice.
 --

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+# Built by `make companion` from the gem sidekiq-flow 0.1.0: change the gem, not this file.
+
 # Tells Python what Ruby's job classes are: their queue, retries and other
 # sidekiq_options. Copy this file into an initializer, after your jobs can be
 # loaded:
@@ -20,15 +22,16 @@ require "sidekiq"
 
 module SidekiqFlow
   # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
-  # retried, and Python may be the one to take it then. (sidekiq_flow_companion.rb
-  # has the same.)
+  # retried, and Python may be the one to take it then.
   class WrongQueue < StandardError
     def self.for(job, queue)
       new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
         "One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} from this process.")
     end
   end
+end
 
+module SidekiqFlow
   # Server middleware: Python's steps without a name that Ruby can have travel as
   # the gem's no-op, which must not perform them.
   class Carriers
@@ -42,7 +45,9 @@ module SidekiqFlow
       yield
     end
   end
+end
 
+module SidekiqFlow
   module Registry
     KEY = "swf:registry:ruby"
     TTL = 3 * 86_400

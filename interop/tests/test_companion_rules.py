@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
+from companions import REGISTRY, installed, worker
 from processes import Site, ruby
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
@@ -132,7 +132,7 @@ def test_a_carrier_with_retries_comes_back(both: Site) -> None:
 
 
 def test_the_registry_file_alone_refuses_a_carrier(site: Site) -> None:
-    with installed(site.logs, "registered.rb", companion="sidekiq_flow_registry.rb") as environment:
+    with installed(site.logs, "registered.rb", entry=REGISTRY) as environment:
         worker(site, **environment)
         payload = job(**{"class": "Sidekiq::Workflow::NoopWorker"}, wrapped="docs.extract", retry=0)
         good = job(args=["good"])

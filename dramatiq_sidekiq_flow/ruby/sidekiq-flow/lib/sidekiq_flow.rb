@@ -1,45 +1,45 @@
 # frozen_string_literal: true
 
-# Makes Sidekiq's side of a workflow as safe as Python's: no crash of a Ruby
-# worker loses, doubles or hurries a step.
+# Makes the Ruby side of a workflow as safe as the Python side: a crash of a Ruby
+# worker never loses a step, runs it too early, or advances it twice.
 #
-# This one file is all of it. Copy it into the application and, in the
-# initializer of the server, after whatever else adds middleware:
+# In the initializer of the server, after everything else that adds middleware:
 #
 #   require "sidekiq/workflow"
-#   require_relative "../../lib/sidekiq_flow_companion"
+#   require "sidekiq_flow"   # or the file to copy:
+#                            # require_relative "../../lib/sidekiq_flow_companion"
 #
 #   Sidekiq.configure_server do |config|
 #     config.server_middleware { |chain| chain.add Sidekiq::Workflow::Middleware }
 #     SidekiqFlow::Companion.configure(config)
 #   end
 #
-# What then is different, and why:
+# It changes:
 #
 #   Fetch     A job is moved into a hash `swf:inflight:HOST:PID:NONCE:QUEUE` and
 #             stays there until it is done. The hash of a worker that has died
 #             is put back by any live worker, of either language.
 #   Outcome   A job that failed goes from flight to `retry` or `dead` in one
 #             step; one that is done leaves flight, keeps its output, counts
-#             down its barriers and pushes what follows in one step.
+#             down its barriers and pushes the next steps in one step.
 #   Promoter  A due job goes from `schedule` or `retry` to its queue in one step.
 #
-# The steps are Lua scripts, the very ones that Python sends (at the end of this
-# file). Each takes the job out of flight first, so a script that was sent twice,
-# or by a worker that was taken for dead, does nothing.
+# Each of these steps is a Lua script, the same that Python sends. It takes the job
+# out of flight first, so a script that is sent twice, or by a worker that was
+# taken for dead, does nothing.
 #
-# For Sidekiq 7 and 8 on Redis 6.2 or newer, or Valkey. Where Sidekiq Pro's
-# super_fetch is to stay, say `fetch: false`.
+# For Sidekiq 7 and 8 on Redis 6.2 or newer, or Valkey. To keep Sidekiq Pro's
+# super_fetch, pass `fetch: false`.
 #
-# With Python's RedisCallbackStorage, what remains of long chains is stored once:
-# say `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` to the gem.
+# With Python's RedisCallbackStorage, the rest of long chains is stored once: set
+# `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` in the gem's configure.
 #
-# It is loaded where workflows are started, too (a web server): barriers then live
+# Require it where workflows are started, too (a web server): barriers then live
 # for as long as the delays ahead, and not for the gem's one day.
 #
-# What it does not do: a workflow is still started by the gem, one command at a
-# time. And an error of the application's own client middleware, while it is worked
-# out what follows, is a failure of the job, which runs again.
+# Not covered: a workflow is still started by the gem, one command at a time. And an
+# error of the application's own client middleware, while the next steps are planned,
+# is a failure of the job, which runs again.
 
 require "digest/sha1"
 require "digest/sha2"
@@ -55,15 +55,20 @@ require "sidekiq/scheduled"
 require_relative "sidekiq_flow/version"
 require_relative "sidekiq_flow/wrong_queue"
 require_relative "sidekiq_flow/errors"
-require_relative "sidekiq_flow/lifetimes"
 require_relative "sidekiq_flow/dialect"
 require_relative "sidekiq_flow/run"
+require_relative "sidekiq_flow/inherited"
 require_relative "sidekiq_flow/memory"
+require_relative "sidekiq_flow/lifetimes"
 require_relative "sidekiq_flow/payload"
+require_relative "sidekiq_flow/death_handlers"
 require_relative "sidekiq_flow/trouble"
 require_relative "sidekiq_flow/lua_files"
 require_relative "sidekiq_flow/scripts"
 require_relative "sidekiq_flow/fanouts"
+require_relative "sidekiq_flow/member"
+require_relative "sidekiq_flow/suspects"
+require_relative "sidekiq_flow/recovery"
 require_relative "sidekiq_flow/worker"
 require_relative "sidekiq_flow/fetch"
 require_relative "sidekiq_flow/sign_off"
@@ -81,13 +86,14 @@ require_relative "sidekiq_flow/output"
 require_relative "sidekiq_flow/callback"
 require_relative "sidekiq_flow/callback_storage"
 require_relative "sidekiq_flow/completion"
+require_relative "sidekiq_flow/tree"
 require_relative "sidekiq_flow/plan"
 require_relative "sidekiq_flow/patient_poller"
 require_relative "sidekiq_flow/promoter"
 require_relative "sidekiq_flow/configuration"
 
-# As it is configured.
+# The name that applications use.
 SidekiqFlow::CallbackStorage = SidekiqFlow::Companion::CallbackStorage
 
-# Runs in a process that is not a server, which has nothing else to call.
+# For processes that are not a server: they do not call configure.
 Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(config) }

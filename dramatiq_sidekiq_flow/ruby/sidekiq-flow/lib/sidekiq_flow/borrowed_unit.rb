@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # A job that came by another way than Fetch: Sidekiq Pro's super_fetch, or
-  # performed inline. It is put into flight for the moment of its advance.
+  # A job that another fetcher took (Sidekiq Pro's super_fetch), or that runs
+  # inline. It is put into flight for its advance.
   class BorrowedUnit
     attr_reader :config, :queue_name, :job
 
@@ -11,7 +11,7 @@ module SidekiqFlow::Companion
       @queue_name = queue_name
       @job = Sidekiq.dump_json(job)
       @key = "swf:borrowed:#{SecureRandom.hex(12)}"
-      SidekiqFlow::Companion.patiently(config.logger) do
+      Trouble.patiently(config.logger) do
         config.redis do |conn|
           conn.multi do |transaction|
             transaction.call("HSET", @key, "1", @job)

@@ -1,27 +1,33 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Keeps what remains of long chains once, in Redis; payloads refer to it. A
-  # chain of thousands then costs a step as much at its beginning as at its end.
-  # With the gem alone, too:
+  # Stores the rest of long chains once, in Redis; payloads refer to it. The steps of
+  # a chain of thousands then cost the same at its beginning and at its end. It works
+  # with the gem alone, too:
   #
   #   Sidekiq::Workflow.configure do |cfg|
   #     cfg.callback_storage = SidekiqFlow::CallbackStorage.new
   #   end
   #
   # Every Ruby worker must have it before Python's RedisCallbackStorage is in use.
-  # Keys and values are Python's (wire/references.py says what they are), but for
-  # the order of a job's keys.
+  # Keys and values are those of Python (see wire/references.py), apart from the
+  # order of a job's keys.
   class CallbackStorage
-    # Of chains that a thread has seen last: what the gem stores next is, most
-    # often, the rest of one of them.
+    # Chains that a thread remembers: the gem mostly stores the rest of one of them
+    # next.
     RECENT = 8
 
-    # A stored chain outlives the barriers that lead to it, by so many seconds.
+    # Seconds by which a stored chain outlives the barriers that lead to it.
     MARGIN = 86_400
 
-    # Seconds between two prolongations of one chain by one process.
-    KEEP_EVERY = 3600
+    # Seconds between two extensions of a chain's TTL by one process.
+    EXTEND_EVERY = 3600
+
+    # Chains whose last extension a process remembers.
+    EXTENDED = 10_000
+
+    # JSON bytes of a chain besides its children.
+    FRAME = 35
 
     SHA = /\A[0-9a-f]{64}\z/
 
@@ -32,7 +38,7 @@ module SidekiqFlow::Companion
         {"__type__" => "chain", "children" => children.drop(index)} if index
       end
 
-      # The reference to steps that are the last ones of this chain.
+      # The reference to the last steps of this chain.
       def reference_to(steps)
         from = children.size - steps.size
         references[from] if from >= 0 && (steps.equal?(children) || children.drop(from) == steps)
@@ -59,15 +65,17 @@ module SidekiqFlow::Companion
     #            shorter one travels in the payload
     def initialize(min_bytes: 2048)
       @min_bytes = min_bytes
-      @kept = {}
+      @extended = {}
     end
 
-    # What is written into a payload for a stack.
+    # Returns the form of a stack that a payload carries.
     def store(callbacks)
-      callbacks.map { |barrier, remaining, propagate| [barrier, remaining && shorten(remaining, callbacks), propagate] }
+      callbacks.map do |barrier, remaining, propagate|
+        [barrier, remaining && shorten(remaining, callbacks), propagate]
+      end
     end
 
-    # The stack for what is written in a payload, with complete trees.
+    # Returns the stack, with complete trees, for the form that a payload carries.
     def retrieve(stored)
       return stored unless stored.is_a?(Array)
 
@@ -82,44 +90,59 @@ module SidekiqFlow::Companion
     private
 
     def shorten(remaining, callbacks)
-      return remaining unless remaining["__type__"] == "chain" && !Plan.completes_at_once?(remaining)
+      return remaining unless remaining["__type__"] == "chain" && !Tree.completes_at_once?(remaining)
 
       children = remaining["children"]
       known = find_recent { |chain| chain.reference_to(children) }
-      # It may be long since: what is gone is stored again.
-      return known if known && redis { |conn| conn.call("EXISTS", "swf:callbacks:#{known["chain"]}") } == 1
+      # It may have expired: then it is stored again.
+      return known if known && exists?(known)
 
       json = children.map { |child| JSON.generate(child) }
-      return remaining if json.sum { |text| text.bytesize + 1 } + 35 < @min_bytes
+      return remaining if json.sum { |text| text.bytesize + 1 } + FRAME < @min_bytes
 
       write(children, json, callbacks)
     end
 
+    def exists?(reference)
+      redis { |conn| conn.call("EXISTS", "swf:callbacks:#{reference["chain"]}") } == 1
+    end
+
     def write(children, json, callbacks)
       # Steps at the end that have nothing to run are left out.
-      last = children.rindex { |child| !Plan.completes_at_once?(child) }
+      last = children.rindex { |child| !Tree.completes_at_once?(child) }
+      values, shas = hashed(json[0..last])
+      delay = children.sum { |child| Tree.total_delay(child) }
+      references = shas.each_with_index.map { |sha, index| reference(shas.first, index, sha, delay) }
+      remember(Chain.new(children, references)) if last == children.size - 1
+      ttl = Lifetimes.barrier_ttl(nil, callbacks.map { |entry| Callback.new(*entry) }) + MARGIN
+      run("store_callbacks", references.first, ttl, *values)
+      references.first
+    end
+
+    # The values of a chain's hash, and the SHA-256 of each: a value begins with the
+    # SHA-256 of the next.
+    def hashed(json)
       shas = [""]
-      values = json[0..last].reverse.map do |text|
+      values = json.reverse.map do |text|
         value = "#{shas.first}:#{text}"
         shas.unshift(Digest::SHA256.hexdigest(value))
         value
       end
-      delay = children.sum { |child| Plan.total_delay(child) }
-      references = shas[0..-2].each_with_index.map { |sha, index| reference(shas.first, index, sha, delay) }
-      remember(Chain.new(children, references)) if last == children.size - 1
-      ttl = Plan.barrier_ttl(nil, callbacks.map { |entry| Callback.new(*entry) }) + MARGIN
-      run("store_callbacks", references.first, ttl, *values.reverse)
-      references.first
+      [values.reverse, shas[0..-2]]
     end
 
     def whole(reference)
-      delay = reference.fetch("delay", 0)
-      at = reference["at"]
-      unless [reference["chain"], reference["sha"]].all?(SHA) && at.is_a?(Integer) && at.between?(0, 2**53) && Plan.delay?(delay)
+      unless readable?(reference)
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
-      keep(reference)
+
+      extend_ttl(reference)
       find_recent { |chain| chain.rest_from(reference["sha"]) } || read(reference)
+    end
+
+    def readable?(reference)
+      chain, sha, at = reference.values_at("chain", "sha", "at")
+      [chain, sha].all?(SHA) && at.is_a?(Integer) && at.between?(0, 2**53) && Tree.delay?(reference.fetch("delay", 0))
     end
 
     def read(reference)
@@ -128,41 +151,47 @@ module SidekiqFlow::Companion
       children = []
       following = reference
       values.each do |value|
-        unless Digest::SHA256.hexdigest(value) == following["sha"]
-          raise CallbacksMissing, "Step #{following["at"]} of the stored chain #{reference["chain"]} is not what was stored there."
-        end
+        check_value(value, following)
         references << following
         sha, text = value.split(":", 2)
         children << stored_child(text, following)
         following = reference(following["chain"], following["at"] + 1, sha, reference.fetch("delay", 0))
       end
       unless following["sha"] == ""
-        raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step #{following["at"]}, so the run " \
-          "cannot go on from here. It expired, or it was deleted."
+        raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step " \
+          "#{following["at"]}, so the run cannot go on from here. It expired, or it was deleted."
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}
     end
 
+    def check_value(value, reference)
+      return if Digest::SHA256.hexdigest(value) == reference["sha"]
+
+      raise CallbacksMissing, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not what was " \
+        "stored there."
+    end
+
     def stored_child(text, reference)
       JSON.parse(text.to_s)
     rescue JSON::JSONError, EncodingError
-      raise InvalidNode, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not JSON: #{text.inspect[0, 200]}"
+      raise InvalidNode, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not JSON: " \
+        "#{text.inspect[0, 200]}"
     end
 
-    # Prolongs the life of a chain whose run moves.
-    def keep(reference)
+    # Extends the TTL of a chain whose run moves.
+    def extend_ttl(reference)
       now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
       chain = reference["chain"]
-      return if @kept[chain] && now - @kept[chain] < KEEP_EVERY
+      return if @extended[chain] && now - @extended[chain] < EXTEND_EVERY
 
       run("read_callbacks", reference, ttl(reference), 0, 0, 0)
-      @kept = {} if @kept.size > 10_000
-      @kept[chain] = now
+      @extended = {} if @extended.size > EXTENDED
+      @extended[chain] = now
     end
 
     def ttl(reference)
-      RETRY_HORIZON + (reference.fetch("delay", 0) / 1000.0).to_i + 1 + MARGIN
+      Lifetimes::RETRY_HORIZON + (reference.fetch("delay", 0) / 1000.0).to_i + 1 + MARGIN
     end
 
     def reference(chain, at, sha, delay)
@@ -175,11 +204,12 @@ module SidekiqFlow::Companion
       redis { |conn| Scripts.run(conn, script, ["swf:callbacks:#{reference["chain"]}"], arguments) }
     end
 
-    # A worker waits for its server; for others, the application decides.
+    # A worker waits until the server answers; in other processes, the application
+    # decides what to do about an error.
     def redis(&block)
       return Sidekiq.redis(&block) if Unit.current.nil?
 
-      SidekiqFlow::Companion.patiently(Sidekiq.logger) { Sidekiq.redis(&block) }
+      Trouble.patiently(Sidekiq.logger) { Sidekiq.redis(&block) }
     end
 
     def find_recent

@@ -3,8 +3,8 @@
 require_relative "wrong_queue"
 
 module SidekiqFlow
-  # Server middleware: Python's steps without a name that Ruby can have travel as
-  # the gem's no-op, which must not perform them.
+  # Server middleware that refuses Python's steps: those whose name is not a Ruby
+  # constant travel as the gem's no-op, which would skip their work.
   class Carriers
     include Sidekiq::ServerMiddleware
 

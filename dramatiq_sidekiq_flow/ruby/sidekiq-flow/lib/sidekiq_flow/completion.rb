@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # A job is done: takes it out of flight, keeps its output, counts down its
-  # barriers and pushes what follows, in one step.
+  # Completes a job that is done: takes it out of flight, keeps its output, counts
+  # down its barriers and pushes the next steps, in one step.
   #
-  # A chain's continuation always fires, so its plan goes along at once. The
-  # jobs of a group send none, but for the last one. Which one that is, is for the
-  # script to say: it names the callback that fires, and is sent again with its
-  # plan, where that was not foreseen.
+  # A chain's continuation always fires, so its plan is sent at once. Of the jobs of
+  # a group only the last one sends a plan. The script decides which one that is: it
+  # names the callback that fires, and is sent again with the plan, unless that was
+  # foreseen.
   class Completion
     def initialize(unit, job, fields)
       @unit = unit
@@ -19,7 +19,7 @@ module SidekiqFlow::Companion
       @planned = 0
     end
 
-    # Works out what follows, as far as it can be foreseen, and writes none of it.
+    # Plans the next steps as far as they can be foreseen, and writes nothing.
     def prepare
       plan(firing)
     end
@@ -28,7 +28,7 @@ module SidekiqFlow::Companion
       return if @stack.empty? && memory_key.empty?
 
       loop do
-        reply = SidekiqFlow::Companion.patiently(@unit.config.logger) { send_script }
+        reply = Trouble.patiently(@unit.config.logger) { send_script }
         case reply[0]
         when "DONE", "GONE" then return pour
         when "PLAN" then plan(reply[1])
@@ -38,27 +38,27 @@ module SidekiqFlow::Companion
         when "TYPE"
           raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
         end
-        # STAGE: what was staged has vanished; it is staged again.
+        # STAGE: the staged list has vanished; it is staged again.
       end
     end
 
     private
 
     def run_id
-      SidekiqFlow::Companion.run_id(@job)
+      Run.id(@job)
     end
 
-    # The step has left flight: what is left of a fan-out is poured by the next
-    # beat of any process, where Redis is away now.
+    # The step has left flight: if Redis is unavailable now, the next heartbeat of any
+    # process pours the rest of the fan-out.
     def pour
       return unless @plan&.fanout?
 
       @unit.config.redis { |conn| Fanouts.pour_all(conn, @unit.config.logger) }
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-      Trouble.say(@unit.config.logger, error)
+      Trouble.log(@unit.config.logger, error)
     end
 
-    # For the callback of that number (1 is the top; 0: none).
+    # Plans for the callback of that number (1 is the top, 0 none).
     def plan(number)
       @planned = number
       @plan = nil
@@ -68,8 +68,8 @@ module SidekiqFlow::Companion
         run_id: run_id, finished: @job, queue: @unit.queue_name, config: @unit.config)
     end
 
-    # The number of the callback that fires when this job is done. A look that
-    # writes nothing; what it sees may have changed by the time of the script.
+    # The number of the callback that fires when this job is done. It only reads, so
+    # it may be wrong by the time that the script runs.
     def firing
       return 1 if @kinds.first == "f"
       return 0 unless @kinds.include?("f")
@@ -90,38 +90,40 @@ module SidekiqFlow::Companion
     # [value, marker, units counted that may be this job's] of each callback.
     def look
       units = [unit_id, *@top_down.map(&:barrier)]
-      replies = SidekiqFlow::Companion.patiently(@unit.config.logger) do
-        @unit.config.redis do |conn|
-          conn.pipelined do |pipeline|
-            @top_down.zip(units) do |callback, unit|
-              barrier, ran, set = callback.keys
-              pipeline.call("GET", barrier)
-              pipeline.call("GET", ran)
-              pipeline.call("SISMEMBER", set, unit)
-            end
-          end
-        end
+      replies = Trouble.patiently(@unit.config.logger) do
+        @unit.config.redis { |conn| conn.pipelined { |pipeline| read_barriers(pipeline, units) } }
       end
-      replies.each_slice(3).zip(units).map { |(value, marker, counted), unit| [value, marker, counted.to_i == 1 ? [unit] : []] }
+      replies.each_slice(3).zip(units).map do |(value, marker, counted), unit|
+        [value, marker, (counted.to_i == 1) ? [unit] : []]
+      end
+    end
+
+    def read_barriers(pipeline, units)
+      @top_down.zip(units) do |callback, unit|
+        barrier, ran, set = callback.keys
+        pipeline.call("GET", barrier)
+        pipeline.call("GET", ran)
+        pipeline.call("SISMEMBER", set, unit)
+      end
     end
 
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
-      memory_ttl = SidekiqFlow::Companion.memory&.ttl || 0
+      memory_ttl = Memory.current&.ttl || 0
       keys = [memory_key, "queues", "schedule", *@top_down.flat_map(&:keys), *plan_keys]
-      arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
+      ttl = Lifetimes.barrier_ttl(nil, @stack)
+      arguments = [unit_id, ttl, memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 
-    # It is kept alive with every step, also by those that write nothing there.
+    # Each step extends its TTL, also a step that writes nothing there.
     def memory_key
-      SidekiqFlow::Companion.memory_key(@job)
+      Memory.key_for(@job)
     end
 
-    # What the barriers count: the jid.
+    # The id that the barriers count: the jid.
     def unit_id
-      jid = @job["jid"]
-      (jid.is_a?(String) && !jid.empty?) ? jid : SidekiqFlow::Companion.fingerprint(@unit.job)
+      Payload.jid(@job, @unit.job)
     end
   end
 end

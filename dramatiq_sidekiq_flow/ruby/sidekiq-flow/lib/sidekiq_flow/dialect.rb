@@ -1,8 +1,20 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The gem was renamed sidekiq-sideline after 0.1.0, and its keys with it.
+  # The keys that one of the gem's two names writes: it was renamed
+  # sidekiq-sideline after 0.1.0, and its keys were renamed with it.
   Dialect = Struct.new(:name, :run_id, :callbacks, :memory_prefix) do
+    # The dialect of the gem that this process has loaded.
+    def self.current
+      @current ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
+    end
+
+    # The dialect of the gem that this process has not loaded.
+    def self.other
+      DIALECTS.find { |dialect| dialect != current }
+    end
+
+    # The module of the gem.
     def gem
       Sidekiq.const_get(name.capitalize)
     end
@@ -11,7 +23,7 @@ module SidekiqFlow::Companion
       "Sidekiq::#{name.capitalize}::NoopWorker"
     end
 
-    # Whether a job carries this dialect's keys.
+    # Whether a job carries the keys of this dialect.
     def of?(job)
       job.key?(run_id) || job.key?(callbacks)
     end

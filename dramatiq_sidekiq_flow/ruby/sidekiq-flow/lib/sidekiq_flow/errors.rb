@@ -1,8 +1,9 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The run cannot go on, and trying again could not help: the job goes to
-  # `dead` under the name of the error, where a person can retry it.
+  # The run cannot continue, and trying again would not help: the job goes to
+  # `dead`, with the name of the error as its error class, where a user can retry
+  # it.
   class Refused < StandardError; end
 
   class BarrierExpired < Refused; end
@@ -29,5 +30,9 @@ module SidekiqFlow::Companion
 
   class StepSkipped < Refused; end
 
-  class WrongType < Refused; end
+  class WrongType < Refused
+    def self.of(key)
+      new("The Redis key #{key.inspect} holds another type. Remove it.")
+    end
+  end
 end

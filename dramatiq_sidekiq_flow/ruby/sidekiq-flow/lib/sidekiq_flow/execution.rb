@@ -1,11 +1,11 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # A job that runs on this thread, and what is seen of it meanwhile.
+  # The job that runs on this thread, and what is observed while it runs.
   class Execution
     CURRENT = :flow_execution
 
-    # What a job that is pushed again has of its own.
+    # Fields that a job which is pushed again does not take over.
     OWN = %w[
       class wrapped args queue at created_at enqueued_at retry_count failed_at retried_at
       error_message error_class error_backtrace
@@ -16,7 +16,7 @@ module SidekiqFlow::Companion
         Thread.current[CURRENT]
       end
 
-      # Yields that of a job; the one that is there already, if it is the job's.
+      # Yields the execution of a job: the current one if it is this job's.
       def of(job)
         before = current
         return yield(before) if before && before.job.equal?(job)
@@ -31,15 +31,15 @@ module SidekiqFlow::Companion
 
     attr_reader :job
 
-    # Why the job is not done, though nothing was raised.
+    # The error to bury the job with, although nothing was raised.
     attr_accessor :refusal
 
     def initialize(job)
       @job = job
     end
 
-    # The job was pushed once more, under its own id: whoever performs that one
-    # advances the run.
+    # Notes that the job was pushed once more, under its own id: the process that
+    # performs it then advances the run.
     def pushed_again!
       @pushed_again = true
     end
@@ -48,20 +48,20 @@ module SidekiqFlow::Companion
       @pushed_again
     end
 
-    # Whether a job that is being pushed is this one, once more.
+    # Whether a job that is being pushed is this job again.
     def same?(item)
       item["jid"] == @job["jid"] || (!active_job_id.nil? && active_job_id == id_of(item))
     end
 
-    # ActiveJob's own id, which stays the same when it tries again.
+    # ActiveJob's own id, which stays the same when ActiveJob retries.
     def active_job_id
       id_of(@job)
     end
 
-    # Makes of a job that is pushed the step that this one is.
+    # Makes a job that is being pushed the step that this job is.
     def continue_in(item)
       pushed_again!
-      item.merge!(@job.reject { |key, _| OWN.include?(key) }) unless SidekiqFlow::Companion.run_id(@job).nil?
+      item.merge!(@job.reject { |key, _| OWN.include?(key) }) if Run.step?(@job)
     end
 
     private

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Stands for the connection that JobRetry writes to.
+  # Takes the place of the connection that JobRetry writes a failure to.
   class FailureWriter
     def initialize(unit, config)
       @unit = unit
@@ -23,7 +23,7 @@ module SidekiqFlow::Companion
     def zremrangebyrank(*)
     end
 
-    # A later Sidekiq that writes in another way still writes: in two steps.
+    # A Sidekiq that writes with other commands still writes, in two steps.
     def method_missing(name, *arguments, &block)
       @config.redis { |conn| conn.public_send(name, *arguments, &block) }
     end

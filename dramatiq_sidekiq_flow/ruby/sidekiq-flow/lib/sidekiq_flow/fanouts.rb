@@ -1,20 +1,20 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Fan-outs that are too large for one script: staged as a list to which no run
-  # refers yet, made part of the run by the script that advances it, then poured
-  # into the queues a part at a time. After a crash any process pours what is left.
+  # Fan-outs that are too large for one script. They are staged as a list that no
+  # run refers to, committed by the script that advances the run, then poured into
+  # the queues part by part. After a crash, any process pours the rest.
   module Fanouts
     FANOUTS = "swf:fanouts"
 
-    # Elements and bytes of one part: what one script stages or pours.
+    # The most elements and bytes that one script stages or pours.
     PART_ELEMENTS = 1000
     PART_BYTES = 1024 * 1024
 
     # Seconds after which a list that is not committed expires.
     STAGE_TTL = 3600
 
-    # Those that wait, since a key is of another type; each is logged once.
+    # Fan-outs that wait because a key is of another type; each is logged once.
     WAITING = Set.new
 
     class << self
@@ -22,7 +22,7 @@ module SidekiqFlow::Companion
         "swf:fanout:#{id}"
       end
 
-      # Stages a list of elements (see stage.lua); its ID.
+      # Stages a list of elements (see stage.lua). Returns its ID.
       def stage(conn, elements)
         id = SecureRandom.hex(12)
         length = 0
@@ -33,7 +33,7 @@ module SidekiqFlow::Companion
         id
       end
 
-      # Pushes all that is left of the fan-outs that are committed.
+      # Pushes the rest of all committed fan-outs.
       def pour_all(conn, logger)
         ids = conn.call("ZRANGE", FANOUTS, 0, -1)
         ids.each { |id| pour(conn, logger, id) }
@@ -43,13 +43,18 @@ module SidekiqFlow::Companion
 
       def pour(conn, logger, id)
         loop do
-          outcome, of = Scripts.run(conn, "pour", [FANOUTS, key(id), "queues", "schedule"], [id, PART_ELEMENTS, PART_BYTES])
+          keys = [FANOUTS, key(id), "queues", "schedule"]
+          outcome, of = Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES])
           next if outcome == "MORE"
           return WAITING.delete(id) if outcome == "DONE"
 
-          logger.error("The Redis key #{of.inspect} holds another type, so a fan-out waits. Remove it.") if WAITING.add?(id)
-          return
+          log_waiting(logger, of) if WAITING.add?(id)
+          return nil
         end
+      end
+
+      def log_waiting(logger, key)
+        logger.error("The Redis key #{key.inspect} holds another type, so a fan-out waits. Remove it.")
       end
 
       def parts(elements)

@@ -1,16 +1,16 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Takes jobs from the queues into flight; Sidekiq's own way to plug that in.
+  # Sidekiq's fetcher (config[:fetch_class]): takes jobs from the queues into flight.
   class Fetch
     include Sidekiq::Component
 
-    # Seconds until a thread looks whether the process is to stop, and until one
-    # looks again when there are more queues than threads to watch them.
+    # Seconds that a thread blocks: TIMEOUT until it checks whether the process is to
+    # stop, BRIEF if there are more queues than threads that watch them.
     TIMEOUT = 2
     BRIEF = 0.2
 
-    # Seconds until a queue that is not a list is looked at again.
+    # Seconds until a queue that is not a list is read again.
     SHUN = 10
 
     attr_reader :worker, :retrier
@@ -32,45 +32,36 @@ module SidekiqFlow::Companion
       Unit.fetched = nil
       join unless @joined
       order = (@strict ? @queues : @queues.shuffle).uniq.reject { |queue| shunned?(queue) }
-      if order.empty? # all of them paused, or no lists
+      if order.empty? # each of them is shunned
         sleep(TIMEOUT)
         return nil
       end
-      order.each do |queue|
-        unit = shunning(queue) { suspect(queue) }
-        return Unit.fetched = unit if unit
-      end
-      candidates = (order.size > 2) ? filled(order) : order
-      candidates.each do |queue|
-        unit = shunning(queue) { fetch(queue) }
-        return Unit.fetched = unit if unit
-      end
-      watch(order) if candidates.size == order.size || candidates.empty?
-      nil
+      Unit.fetched = take_from(order)
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
       raise unless Trouble.passes?(error)
 
-      # Sidekiq would write the backtrace of each thread.
-      Trouble.say(logger, error)
+      # Sidekiq would log the backtrace of each thread.
+      Trouble.log(logger, error)
       sleep(1)
       nil
     end
 
-    # Sidekiq's Manager at the end: the jobs of threads that it will kill.
+    # Called by Sidekiq's Manager at shutdown, with the jobs of threads that it is
+    # about to kill.
     def bulk_requeue(units)
       return if units.empty?
 
       units.each(&:requeue_now)
       logger.info("Put #{units.size} jobs back")
     rescue => error
-      logger.warn("Could not put #{units.size} jobs back, another worker will: #{error.message}")
+      logger.warn("Could not put #{units.size} jobs back, another worker will do it: #{error.message}")
     end
 
-    # When the Manager of this capsule has stopped.
+    # Called when the Manager of this capsule has stopped.
     def sign_off
       worker.leave(self)
     rescue => error
-      logger.warn("Could not sign off, another worker will find out: #{error.message}")
+      logger.warn("This worker could not deregister, another one will recover its jobs: #{error.message}")
     end
 
     private
@@ -80,55 +71,85 @@ module SidekiqFlow::Companion
       @joined = true
     end
 
-    # One at a time, as Sidekiq's own: a thread holds what it works on.
-    def fetch(queue)
-      member = worker.member(queue)
-      keys = ["queue:#{queue}", Worker.in_flight(member), Worker::WORKERS]
-      worker.with_base(queue) do |base|
-        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
-        raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply && reply[0] == "TYPE"
-
-        if reply.nil?
-          logger.warn("This worker was taken for dead; it goes on under the same name.")
-          worker.beat
-          return nil
-        end
-        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
-      end
+    # A unit, or nil. Watches the queues if all of them are empty.
+    def take_from(order)
+      first(order) { |queue| suspect(queue) } || first_filled(order)
     end
 
-    # A suspect of a dead worker, where one waits and no other is tried.
-    def suspect(queue)
-      trials = "trial of #{queue}"
-      members = worker.suspects(queue)
-      members = [""] if members.empty? && worker.unanswered?(trials)
-      members.each do |dead|
-        unit = worker.with_base(trials) do |base|
-          kind, payload = worker.try_suspect(queue, dead, base)
-          worker.forget_suspects(queue, dead) if kind != "TRIAL"
-          (kind == "TRIAL") ? runnable(Unit.new(self, queue, worker.member(queue), "#{base}:1", payload)) : false
-        end
+    def first_filled(order)
+      candidates = (order.size > 2) ? filled(order) : order
+      unit = first(candidates) { |queue| fetch(queue) }
+      return unit if unit
+
+      watch(order) if candidates.size == order.size || candidates.empty?
+      nil
+    end
+
+    def first(queues)
+      queues.each do |queue|
+        unit = shunning(queue) { yield queue }
         return unit if unit
       end
       nil
     end
 
-    # False for one that is not to run: it is in `dead`.
+    # Takes one job, as Sidekiq's own fetcher does: a thread holds what it runs.
+    def fetch(queue)
+      member = worker.member(queue)
+      keys = ["queue:#{queue}", Member.in_flight(member), Worker::WORKERS]
+      worker.with_base(queue) do |base|
+        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
+        return register_again if reply.nil?
+        raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+
+        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
+      end
+    end
+
+    def register_again
+      logger.warn("This worker missed its heartbeats and was declared dead; re-registering under the same identity.")
+      worker.beat
+      nil
+    end
+
+    # Takes a suspect of a dead worker, if one waits and no other is tried.
+    def suspect(queue)
+      trials = "trial of #{queue}"
+      holders = worker.suspects.holders(queue)
+      holders = [""] if holders.empty? && worker.unanswered?(trials)
+      holders.each do |dead|
+        unit = worker.with_base(trials) { |base| try_suspect(queue, dead, base) }
+        return unit if unit
+      end
+      nil
+    end
+
+    def try_suspect(queue, dead, base)
+      member = worker.member(queue)
+      kind, payload = worker.suspects.try(queue, dead, member, base)
+      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if kind == "TRIAL"
+
+      worker.suspects.forget(queue, dead)
+      false
+    end
+
+    # The unit, or false if it must not run: then it is in `dead`.
     def runnable(unit)
-      error = SidekiqFlow::Companion.fault(unit.job)
+      error = Payload.fault(unit.job)
       return unit if error.nil?
 
       unit.bury(error)
       false
     end
 
-    # A queue that is not a list stops no other queue, and fills no log.
+    # Leaves a queue alone for a while if it is not a list, so that it neither stops
+    # other queues nor fills the log.
     def shunning(queue)
       yield
     rescue RedisClient::CommandError, WrongType => error
       raise if Trouble.passes?(error)
 
-      logger.error("Queue #{queue} cannot be read, and is left alone for #{SHUN} seconds: #{error.message}")
+      logger.error("Queue #{queue} cannot be read, trying again in #{SHUN} seconds: #{error.message}")
       @lock.synchronize { @shunned[queue] = now + SHUN }
       nil
     end
@@ -143,35 +164,46 @@ module SidekiqFlow::Companion
 
     # The queues that hold something, in the same order; one round trip.
     def filled(order)
-      lengths = redis { |conn| conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } } }
+      lengths = redis do |conn|
+        conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } }
+      end
       order.zip(lengths).select { |queue, length| length > 0 || worker.unanswered?(queue) }.map(&:first)
     rescue RedisClient::CommandError
-      order # one of them is not a list: each is asked for itself
+      order # one of them is not a list: read each by itself
     end
 
     # Blocks until a queue holds something, and leaves it as it was: BLMOVE of a
     # list's end onto itself, so the job has no second place where a crash could
-    # leave it. One thread watches one queue; the next takes its place when it
-    # has found something.
+    # leave it. One thread watches one queue; when it has found something, the next
+    # thread takes its place.
     def watch(order)
-      queue = @lock.synchronize do
-        free = order.find { |name| !@watched.include?(name) }
-        if free.nil?
-          @left.wait(@lock, TIMEOUT)
-          return
-        end
-        @watched << free
-        free
-      end
+      queue = choose_to_watch(order)
+      return if queue.nil?
+
       seconds = (@watched.size == order.size) ? TIMEOUT : BRIEF
       key = "queue:#{queue}"
       shunning(queue) { redis { |conn| conn.blocking_call(seconds, "BLMOVE", key, key, "RIGHT", "RIGHT", seconds) } }
     ensure
-      if queue
-        @lock.synchronize do
-          @watched.delete(queue)
-          @left.signal
+      stop_watching(queue) if queue
+    end
+
+    # A queue that no thread watches; nil, after a wait, if there is none.
+    def choose_to_watch(order)
+      @lock.synchronize do
+        free = order.find { |name| !@watched.include?(name) }
+        if free.nil?
+          @left.wait(@lock, TIMEOUT)
+        else
+          @watched << free
         end
+        free
+      end
+    end
+
+    def stop_watching(queue)
+      @lock.synchronize do
+        @watched.delete(queue)
+        @left.signal
       end
     end
   end

@@ -1,48 +1,48 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Where the output of jobs is kept: KEY_PREFIX:RUN_ID, for +ttl+ seconds.
-  Memory = Struct.new(:key_prefix, :ttl)
+  # Where the outputs of a run's steps are kept: the hash KEY_PREFIX:RUN_ID, for
+  # +ttl+ seconds.
+  Memory = Struct.new(:key_prefix, :ttl) do
+    class << self
+      # The option +memory+ of +configure+: a hash, false for none, or nil for
+      # the memory of the gem.
+      attr_writer :option
 
-  class << self
-    # Read when it is first needed: the gem may be configured after this file.
-    def memory
-      return @resolved_memory if defined?(@resolved_memory)
+      # The memory in use, or nil. Resolved at the first use, since the gem may be
+      # configured after the companion.
+      def current
+        return @current if defined?(@current)
 
-      @resolved_memory = resolve_memory
-    end
+        @current = resolve
+      end
 
-    # Where a job's run keeps what its jobs return; empty where nothing is kept.
-    def memory_key(job)
-      id = run_id(job)
-      (memory && id.is_a?(String) && !id.empty?) ? "#{memory.key_prefix}:#{id}" : ""
-    end
+      # The key of the memory of a job's run; "" if there is none.
+      def key_for(job)
+        id = Run.id(job)
+        (current && id.is_a?(String) && !id.empty?) ? "#{current.key_prefix}:#{id}" : ""
+      end
 
-    # What a job's run needs in Redis, and for how many seconds from the moment
-    # when the job goes on. What cannot be read keeps nothing alive, and keeps no
-    # failed job from leaving flight.
-    def needs(job)
-      stack = Callback.stack(job)
-      chains = CallbackStorage.chains(job[dialect.callbacks])
-      keys = [*stack.flat_map(&:keys), memory_key(job), *chains].reject(&:empty?)
-      [keys, [Plan.barrier_ttl(nil, stack), memory&.ttl || 0].max]
-    rescue
-      [[], RETRY_HORIZON]
-    end
+      private
 
-    private
+      def resolve
+        return nil if @option == false
+        return of_gem(Dialect.current.gem.configuration.memory) if @option.nil?
 
-    def resolve_memory
-      return nil if @memory == false
-      return Memory.new(@memory.fetch(:key_prefix, dialect.memory_prefix), @memory.fetch(:ttl, 86_400)) if @memory
+        new(@option.fetch(:key_prefix, Dialect.current.memory_prefix), @option.fetch(:ttl, 86_400))
+      end
 
-      of_gem = gem.configuration.memory
-      return nil if of_gem.nil?
+      # The gem's RedisHashMemory has no readers for its settings.
+      def of_gem(memory)
+        return nil if memory.nil?
 
-      prefix, ttl = %i[@key_prefix @ttl].map { |name| of_gem.instance_variable_get(name) }
-      return Memory.new(prefix, Integer(ttl)) if prefix && ttl
+        prefix = memory.instance_variable_get(:@key_prefix)
+        ttl = memory.instance_variable_get(:@ttl)
+        return new(prefix, Integer(ttl)) if prefix && ttl
 
-      raise ArgumentError, "#{of_gem.class} is not a RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
+        raise ArgumentError, "#{memory.class} is not a RedisHashMemory: pass memory: {key_prefix: ..., ttl: ...} " \
+          "to SidekiqFlow::Companion.configure"
+      end
     end
   end
 end

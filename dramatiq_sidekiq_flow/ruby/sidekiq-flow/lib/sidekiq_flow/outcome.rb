@@ -1,11 +1,11 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The outermost server middleware: decides what becomes of the job, and does
-  # it, in one step. Handled is Sidekiq's own word for "that is settled".
+  # The outermost server middleware: settles the job (done, to be retried, dead) in
+  # one step. Sidekiq's own signal for a settled job is the exception Handled.
   #
-  # It comes last, after every other middleware has ended: what follows must not
-  # start before, say, one that wraps the job in a transaction has committed.
+  # It acts after all other middleware has ended: the next steps must not start
+  # before, say, a middleware that wraps the job in a transaction has committed.
   class Outcome
     include Sidekiq::ServerMiddleware
 
@@ -17,7 +17,7 @@ module SidekiqFlow::Companion
         unit.retrier.local(job_instance, unit.job, queue) do
           refusing(unit) do
             Execution.of(job) do |execution|
-              Callback.stack(job).each { |callback| Plan.check(callback.remaining) if callback.remaining }
+              check_continuations(job)
               yield.tap { finish(unit, execution) }
             end
           end
@@ -27,15 +27,21 @@ module SidekiqFlow::Companion
 
     private
 
+    # Before the job runs: a tree that cannot be started is not found out too late.
+    def check_continuations(job)
+      Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
+    end
+
     def finish(unit, execution)
       return unit.completion.advance if unit.completion
       raise execution.refusal if execution.refusal
-      return if execution.pushed_again? || SidekiqFlow::Companion.run_id(execution.job).nil?
+      return if execution.pushed_again? || !Run.step?(execution.job)
 
-      raise StepSkipped, "A middleware did not let the step run, so its run waits for it. Look for which one, then retry it."
+      raise StepSkipped, "A middleware did not let the step run, so its run waits for it. " \
+        "Find out which one, then retry the step."
     end
 
-    # Whatever else is raised is tried again, by Sidekiq's rules.
+    # Any other error follows Sidekiq's rules for retries.
     def refusing(unit)
       yield
     rescue Refused => error

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Sidekiq's Processor with the rules above, also for jobs that fail before their
-  # middleware.
+  # Gives Sidekiq's Processor the companion's Retry, also for jobs that fail before
+  # their middleware.
   module Processing
     def initialize(capsule, ...)
       super

@@ -1,19 +1,19 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Moves due jobs from `schedule` and `retry` to their queues, each in one step:
-  # Sidekiq's own takes a job out first and pushes it second. What cannot be read
-  # goes to `dead`.
+  # Sidekiq's enqueuer (config[:scheduled_enq]): moves due jobs from `schedule` and
+  # `retry` to their queues, each in one step, where Sidekiq's own removes a job
+  # first and pushes it second. A job that cannot be read goes to `dead`.
   #
-  # Client middleware does not run again here, as it does in Sidekiq's own: two
-  # pollers may look at the same job, and only one of them will move it.
+  # Unlike in Sidekiq's own, client middleware does not run again here: two pollers
+  # may read the same job, and only one of them will move it.
   class Promoter
     include Sidekiq::Component
     include Sidekiq::JobUtil
 
     BATCH = 100
 
-    # +error+ where it goes to `dead`: then it has no queue.
+    # With an +error+ it goes to `dead`, and has no queue.
     Promotion = Struct.new(:member, :queue, :payload, :error)
 
     def initialize(config)
@@ -26,9 +26,9 @@ module SidekiqFlow::Companion
       sets.each do |set|
         enqueue_due(set)
       rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-        return Trouble.say(logger, error) if Trouble.passes?(error)
+        return Trouble.log(logger, error) if Trouble.passes?(error)
 
-        # A set of another type is in no other set's way.
+        # A set of another type does not stop the other set.
         complain(set, "#{set} cannot be read: #{error.message}")
       end
     end
@@ -42,14 +42,17 @@ module SidekiqFlow::Companion
     def enqueue_due(set)
       stuck = 0
       until @done
-        members = redis { |conn| conn.call("ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", stuck, BATCH) }
+        command = ["ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", stuck, BATCH]
+        members = redis { |conn| conn.call(*command) }
         stuck += promote(set, members.map { |member| promotion(member) }) unless members.empty?
         break if members.size < BATCH
       end
-      complain(set, "#{stuck} due jobs of #{set} can go nowhere: `dead` or `queues` is of another type. Remove it") if stuck > 0
+      return unless stuck > 0
+
+      complain(set, "#{stuck} due jobs of #{set} can go nowhere: `dead` or `queues` is of another type. Remove it")
     end
 
-    # Once a minute for each set.
+    # Logs once a minute for each set.
     def complain(set, text)
       now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
       return if @complained[set] && now - @complained[set] < 60
@@ -58,7 +61,7 @@ module SidekiqFlow::Companion
       logger.error(text)
     end
 
-    # How many stay where they are.
+    # Moves jobs. Returns how many stay where they are.
     def promote(set, promotions)
       misplaced, stuck = move(set, promotions)
       misplaced.map! { |found| refused(found) }
@@ -73,36 +76,40 @@ module SidekiqFlow::Companion
 
     def refused(found)
       error = WrongType.new("The Redis key queue:#{found.queue} is not a list, so the job cannot go there.")
-      Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
+      Promotion.new(found.member, "", Payload.dead(found.payload, error, found.queue), error)
     end
 
-    # Those whose queue is of another type, and those that `dead`, `queues` or the
-    # set itself, of another type, keeps where they are.
+    # Returns the jobs whose queue is of another type, and those that stay because
+    # `dead`, `queues` or the set itself is of another type.
     def move(set, promotions)
-      reply = redis do |conn|
-        Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
-          [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }])
-      end
+      keys = [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }]
+      arguments = [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }]
+      reply = redis { |conn| Scripts.run(conn, "promote", keys, arguments) }
       reply[1, 2].map { |numbers| numbers.map { |number| promotions[number - 1] } }
     end
 
     def promotion(member)
-      raw = SidekiqFlow::Companion.unwrapped(member)
-      error = SidekiqFlow::Companion.fault(raw)
+      raw = Payload.unwrapped(member)
+      error = Payload.fault(raw)
       raise error if error
 
-      item = SidekiqFlow::Companion.parse(raw)
+      item = Payload.parse(raw)
       item.delete("at")
       item.delete("queue") if item["queue"] == "" || item["queue"].nil?
-      raise InvalidPayload, "The job's queue is not a name: #{item["queue"].inspect[0, 200]}" unless !item.key?("queue") || item["queue"].is_a?(String)
-
-      item["jid"] = SidekiqFlow::Companion.fingerprint(raw) unless item["jid"].is_a?(String) && !item["jid"].empty?
+      check_queue(item)
+      item["jid"] = Payload.jid(item, raw)
       item = normalize_item(item)
-      item["enqueued_at"] = SidekiqFlow::Companion.stamp
+      item["enqueued_at"] = Payload.stamp
       Promotion.new(member, item["queue"], Sidekiq.dump_json(item))
     rescue => error
       error = InvalidPayload.new(error.message) unless error.is_a?(InvalidPayload)
-      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"), error)
+      Promotion.new(member, "", Payload.dead(member, error, "default"), error)
+    end
+
+    def check_queue(item)
+      return if !item.key?("queue") || item["queue"].is_a?(String)
+
+      raise InvalidPayload, "The job's queue is not a name: #{item["queue"].inspect[0, 200]}"
     end
   end
 end

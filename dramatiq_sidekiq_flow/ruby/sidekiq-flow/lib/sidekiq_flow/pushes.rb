@@ -1,17 +1,17 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Client middleware. A step that is pushed again while it runs (ActiveJob's
-  # retry_on is that, and an interrupted iteration) stays the step that it is. And
-  # the barriers above whatever is pushed live until it is through its retries: the
-  # gem makes them for a day, and a first step may be delayed for longer.
+  # Client middleware. A step that is pushed again while it runs (by ActiveJob's
+  # retry_on, or an interrupted iteration) stays the same step. And the barriers
+  # above a pushed job outlive its retries: the gem creates them for a day, and a
+  # first step may be delayed for longer.
   class Pushes
     include Sidekiq::ClientMiddleware
 
     PLANNING = :flow_planning
     PROLONGED = :flow_prolonged
 
-    # The pushes of a plan: its jobs are new, and its script makes the barriers.
+    # Runs the pushes of a plan: its jobs are new, and its script makes the barriers.
     def self.planned
       before = Thread.current[PLANNING]
       Thread.current[PLANNING] = true
@@ -31,22 +31,29 @@ module SidekiqFlow::Companion
 
     private
 
-    # The children of a group have the same barriers: once is enough.
+    # Extends the barriers once for the children of a group, which share them.
     def prolong(job, redis_pool)
-      stack = job[SidekiqFlow::Companion.dialect.callbacks]
-      return unless stack.is_a?(Array) && stack.any? && stack.all? { |entry| entry.is_a?(Array) && (entry[1].nil? || entry[1].is_a?(Hash)) }
+      stack = job[Dialect.current.callbacks]
+      return unless stack?(stack)
 
       callbacks = stack.map { |entry| Callback.new(*entry.first(3)) }
       wait = job["at"].is_a?(Numeric) ? [0, job["at"] - Time.now.to_f].max.ceil : 0
-      ttl = [Plan.barrier_ttl(nil, callbacks) + wait, MAX_TTL].min
+      ttl = [Lifetimes.barrier_ttl(nil, callbacks) + wait, Lifetimes::MAX_TTL].min
       top, done = Thread.current[PROLONGED]
       return if top == callbacks.last.barrier && done >= ttl
 
       redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
       Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
     rescue => error
-      # The push matters more: who pushes may have taken the job out of a set.
-      Sidekiq.logger.warn("The barriers of job #{job["jid"]} could not be prolonged: #{error.class}: #{error.message}")
+      # The push matters more: its caller may have removed the job from a set.
+      Sidekiq.logger.warn("The TTLs of the barriers of job #{job["jid"]} could not be extended: " \
+        "#{error.class}: #{error.message}")
+    end
+
+    def stack?(value)
+      return false unless value.is_a?(Array) && value.any?
+
+      value.all? { |entry| entry.is_a?(Array) && (entry[1].nil? || entry[1].is_a?(Hash)) }
     end
   end
 end

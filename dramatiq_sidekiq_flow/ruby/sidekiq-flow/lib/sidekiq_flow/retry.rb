@@ -1,15 +1,14 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Sidekiq's own rules for what becomes of a job that failed. Only the writing
-  # is another's: one script in place of ZADD and a later acknowledge.
+  # Applies Sidekiq's own rules for failed jobs. Only the write differs: one script
+  # instead of ZADD and a later acknowledge.
   #
-  # A step of a run is never dropped: what `retry: false`, `dead: false` or a
-  # `:discard` of the application would throw away goes to `dead`, for its run
-  # waits for it.
+  # A step is never dropped: with `retry: false`, `dead: false` or `:discard` it
+  # goes to `dead`, since its run waits for it.
   class Retry < Sidekiq::JobRetry
-    # The failure of a job that did not come to its middleware: a class that does
-    # not exist, the Rails reloader.
+    # The failure of a job before its middleware: its class does not exist, or the
+    # Rails reloader failed.
     def global(payload, queue)
       super
     rescue Sidekiq::JobRetry::Handled => handled
@@ -18,13 +17,13 @@ module SidekiqFlow::Companion
       raise
     end
 
-    # What Sidekiq raises again is a job without retries, or one whose failure it
-    # could not write down.
+    # Sidekiq raises the error again for a job without retries, and for a failure
+    # that it could not record.
     def local(job_instance, payload, queue)
       super
     rescue Sidekiq::JobRetry::Handled, Sidekiq::Shutdown
       raise
-    rescue Exception => error # as Sidekiq has it
+    rescue Exception => error # as Sidekiq does
       unit = Unit.current
       raise if unit.nil? || unit.settled? || !step?(payload)
 
@@ -42,19 +41,22 @@ module SidekiqFlow::Companion
       rescue => broken
         raise if unit.nil?
 
-        logger.error("The failure of job #{job["jid"]} cannot be noted as Sidekiq does: #{broken.class}: #{broken.message}")
+        logger.error("Sidekiq could not record the failure of job #{job["jid"]}, and the job goes to 'dead': " \
+          "#{broken.class}: #{broken.message}")
         return unit.bury(error)
       end
-      return if unit.nil? || unit.settled? || SidekiqFlow::Companion.run_id(job).nil?
+      keep_step(job, error) unless unit.nil? || unit.settled? || !Run.step?(job)
+    end
 
-      logger.error("Job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job).to_s[0, 255]} failed for good and was to be dropped; it is a step, " \
-        "and goes to 'dead': #{error.class}")
+    def keep_step(job, error)
+      logger.error("Job #{job["jid"]} of run #{Run.label(job)} failed for good. It would be dropped, but it is a " \
+        "step: it goes to 'dead': #{error.class}")
       unit.fail("dead", Time.now.to_f.to_s, Sidekiq.dump_json(job))
     end
 
     def step?(payload)
-      job = SidekiqFlow::Companion.parse(payload)
-      job && !SidekiqFlow::Companion.run_id(job).nil?
+      job = Payload.parse(payload)
+      job && Run.step?(job)
     end
 
     def unit

@@ -1,43 +1,22 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Keys of a payload that a finished step hands on to the next: tenant, locale,
-  # time zone and trace. A name that ends in * stands for all that begin so.
-  INHERITED = %w[
-    cattr cattr_* locale tz traceparent tracestate baggage
-    apartment acts_as_tenant multi_tenant
-    trace_propagation_headers sentry_user x-datadog-*
-  ].freeze
+  # The run that a job is a step of.
+  module Run
+    module_function
 
-  class << self
-    # Which of its two names the gem has here.
-    def dialect
-      @dialect ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
+    # The id of the run, or nil for a job that belongs to none.
+    def id(job)
+      job[Dialect.current.run_id]
     end
 
-    # The one that it does not have.
-    def other_dialect
-      DIALECTS.find { |other| other != dialect }
+    def step?(job)
+      !id(job).nil?
     end
 
-    def gem
-      dialect.gem
-    end
-
-    def run_id(job)
-      job[dialect.run_id]
-    end
-
-    # What a finished step hands on to the next.
-    def inherited(job)
-      @inherited ||= inherited_pattern(INHERITED)
-      job.select { |key, _| key.match?(@inherited) }
-    end
-
-    private
-
-    def inherited_pattern(names)
-      /\A(?:#{names.map { |name| Regexp.escape(name.to_s).sub(/\\\*\z/, ".*") }.join("|")})\z/m
+    # The id for a log line, where anything may have been pushed.
+    def label(job)
+      id(job).to_s[0, 255]
     end
   end
 end

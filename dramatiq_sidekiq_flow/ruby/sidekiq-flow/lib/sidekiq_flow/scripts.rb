@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The Lua scripts, sent by their SHA as Python sends them.
+  # Sends the Lua scripts by their SHA, as Python does.
   module Scripts
     SOURCES = LUA
     SHAS = SOURCES.transform_values { |source| Digest::SHA1.hexdigest(source) }.freeze
 
-    # +conn+ is what config.redis yields; it gives the script's reply.
+    # Returns the script's reply. +conn+ is what config.redis yields.
     def self.run(conn, name, keys, arguments)
       conn.call("EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
     rescue RedisClient::CommandError => error

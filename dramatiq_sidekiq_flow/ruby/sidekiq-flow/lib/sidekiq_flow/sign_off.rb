@@ -1,8 +1,9 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The end of a capsule. Sidekiq 7 ends with an empty list for the fetcher, and
-  # Sidekiq 8.1.3 and later with nothing at all.
+  # Deregisters the process when the Manager of a capsule stops. Sidekiq 7 then
+  # calls bulk_requeue with an empty list, and Sidekiq 8.1.3 and later do not call
+  # the fetcher at all.
   module SignOff
     def stop(*)
       super

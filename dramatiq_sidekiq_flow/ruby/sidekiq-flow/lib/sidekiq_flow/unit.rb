@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # A job in flight; what Sidekiq calls a unit of work. It leaves flight once:
-  # by an advance, a failure, a requeue or, where none of them came first, by
-  # Sidekiq's acknowledge.
+  # A job in flight; what Sidekiq calls a unit of work. It leaves flight once: by an
+  # advance, a failure, a requeue or, if none of them came first, by Sidekiq's
+  # acknowledge.
   class Unit
     FETCHED = :flow_fetched
     CURRENT = :flow_current
 
     class << self
-      # What the fetcher has given to this thread, until its middleware takes it.
+      # The unit that the fetcher gave to this thread, until its middleware takes it.
       def fetched=(unit)
         Thread.current[FETCHED] = unit
       end
@@ -22,8 +22,8 @@ module SidekiqFlow::Companion
         Thread.current[FETCHED].tap { Thread.current[FETCHED] = nil }
       end
 
-      # The unit whose middleware runs on this thread; nil for a job that another
-      # one performs inline.
+      # The unit whose middleware runs on this thread; nil for a job that runs inline
+      # in another one.
       def current
         Thread.current[CURRENT]
       end
@@ -49,7 +49,7 @@ module SidekiqFlow::Companion
       @queue_name = queue
       @member = member
       @receipt = receipt
-      @job = SidekiqFlow::Companion.unwrapped(payload)
+      @job = Payload.unwrapped(payload)
       @thread = Thread.current
       @settled = false
       worker.hold(self)
@@ -60,7 +60,7 @@ module SidekiqFlow::Companion
     end
 
     def key
-      Worker.in_flight(@member)
+      Member.in_flight(@member)
     end
 
     def config
@@ -71,23 +71,22 @@ module SidekiqFlow::Companion
       @fetcher.retrier
     end
 
-    # Sidekiq calls this when it has nothing more to do with the job, whatever
-    # became of it. Most have left flight by then.
+    # Called by Sidekiq at the end of each job, however it ended. Most have left
+    # flight by then.
     #
-    # What has not: plain jobs that are done, jobs that are discarded, and steps
-    # that were pushed again. Those are in their queue first and leave flight
-    # second: a crash between the two runs such a step twice, under the same jid,
-    # which a barrier counts once.
+    # The others: plain jobs that are done, jobs that are discarded, and steps that
+    # were pushed again. Such a step is in its queue before it leaves flight: a crash
+    # in between runs it twice, under the same jid, which a barrier counts once.
     def acknowledge
       settle { |conn| conn.call("HDEL", key, receipt) }
     end
 
-    # To the end of the queue that is taken from next.
+    # Puts the job back to the end of the queue that is taken from next.
     def requeue
       settle { |conn| Scripts.run(conn, "requeue", [key, queue], [receipt]) }
     end
 
-    # The same, where there is no time to wait for the server.
+    # The same, without waiting for a server that is unavailable.
     def requeue_now
       return if @settled
 
@@ -103,26 +102,24 @@ module SidekiqFlow::Companion
       @settled
     end
 
-    # Runs advance.lua; gives its reply.
+    # Runs advance.lua. Returns its reply.
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
       settled if %w[DONE GONE].include?(reply[0])
-      config.logger.debug { "A job had left flight: sent twice, or recovered elsewhere" } if reply[0] == "GONE"
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if reply[0] == "GONE"
       reply
     end
 
-    # From flight to `retry` or `dead`, and the barriers above the job, and the
+    # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      needed, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(payload) || {})
+      needed, ttl = Lifetimes.needs(Payload.parse(payload) || {})
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
       keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
-      reply = SidekiqFlow::Companion.patiently(config.logger) do
-        config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
-      end
+      reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       raise WrongType, "The Redis key #{reply[1].inspect} is not a sorted set. Remove it." if reply[0] == "TYPE"
 
       settled
@@ -130,12 +127,14 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # Dead at once, whatever `retry` says; +tell+ the death handlers.
+    # Moves the job to `dead` at once, whatever its `retry` is; +tell+ calls the
+    # death handlers.
     def bury(error, tell: true)
-      job = SidekiqFlow::Companion.parse(self.job)
-      config.logger.error("Job #{job && job["jid"]} of queue #{queue_name} cannot go on, and goes to 'dead': #{error.message}")
-      self.fail("dead", Time.now.to_f.to_s, SidekiqFlow::Companion.corpse(self.job, error, queue_name))
-      SidekiqFlow::Companion.bury_with_handlers(config, job, error) if tell && job && !error.is_a?(InvalidPayload)
+      job = Payload.parse(self.job)
+      config.logger.error("Job #{job && job["jid"]} of queue #{queue_name} cannot continue, and goes to 'dead': " \
+        "#{error.message}")
+      self.fail("dead", Time.now.to_f.to_s, Payload.dead(self.job, error, queue_name))
+      DeathHandlers.call(config, job, error) if tell && job && !error.is_a?(InvalidPayload)
     end
 
     private
@@ -147,14 +146,14 @@ module SidekiqFlow::Companion
     def settle
       return if @settled
 
-      SidekiqFlow::Companion.patiently(config.logger) { config.redis { |conn| yield conn } }
+      Trouble.patiently(config.logger) { config.redis { |conn| yield conn } }
       settled
     rescue Refused => error
       leave(error)
     end
 
-    # Redis can take the job nowhere. In flight it is not lost: it goes back to its
-    # queue when this process ends.
+    # For a job that Redis can store nowhere else. In flight it is not lost: it goes
+    # back to its queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
       @settled = true

@@ -14,8 +14,12 @@ module SidekiqFlow::Companion
     #                    next, in addition to Inherited::KEYS; "x-*" for all keys
     #                    that begin so
     # fetch, promote     false keeps Sidekiq's own
+    #
+    # Raises Unsupported if this Sidekiq or this gem lacks a method that the
+    # companion overrides.
     def configure(config, heartbeat_timeout: 60, memory: nil, inherit: [], fetch: true, promote: true)
       require "sidekiq/manager"
+      Requirements.check(config.logger)
       Memory.option = memory
       Inherited.add(inherit)
       replace_middleware(config)
@@ -58,7 +62,9 @@ module SidekiqFlow::Companion
 
     def start(config)
       check_middleware(config)
+      Memory.current # raises here, and not in the first job, if it cannot be read
       ActiveJobEvents.subscribe
+      config.logger.info(Requirements.banner)
     end
 
     # With both middlewares, each job would be counted down twice.

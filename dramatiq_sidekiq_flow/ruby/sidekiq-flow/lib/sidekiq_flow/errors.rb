@@ -35,4 +35,8 @@ module SidekiqFlow::Companion
       new("The Redis key #{key.inspect} holds another type. Remove it.")
     end
   end
+
+  # Raised at boot: this process has a Sidekiq or a gem that the companion cannot
+  # work with.
+  class Unsupported < StandardError; end
 end

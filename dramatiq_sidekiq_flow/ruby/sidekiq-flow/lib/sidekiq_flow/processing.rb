@@ -6,6 +6,10 @@ module SidekiqFlow::Companion
   module Processing
     def initialize(capsule, ...)
       super
+      unless instance_variable_defined?(:@retrier)
+        raise Unsupported, "Sidekiq #{Sidekiq::VERSION} keeps its JobRetry elsewhere than in Processor's @retrier, " \
+          "which sidekiq-flow #{SidekiqFlow::VERSION} replaces. It was tested with #{Requirements::TESTED}."
+      end
       @retrier = capsule.fetcher.retrier if capsule.fetcher.is_a?(Fetch)
     end
   end

@@ -12,7 +12,7 @@ import pytest
 from companions import REGISTRY, installed, worker
 from processes import Site, ruby
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow, __version__
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from tests.running import in_flight
 
@@ -129,6 +129,25 @@ def test_a_carrier_with_retries_comes_back(both: Site) -> None:
     [again] = both.eventually(failed, "a retry", 20)
     assert again["wrapped"] == "docs.extract"
     both.api("delete", "retry", payload["jid"])
+
+
+def test_the_log_names_the_versions_that_run(site: Site) -> None:
+    with installed(site.logs) as environment:
+        sidekiq = worker(site, **environment, INTEROP_QUIET="0")
+        line = f"sidekiq-flow {__version__} with Sidekiq "
+        site.eventually(lambda: line in sidekiq.log.read_text(errors="replace"), "the line of the versions", 20)
+        assert "was tested with" not in sidekiq.log.read_text(errors="replace")
+        site.stop()
+
+
+def test_a_sidekiq_without_a_method_that_is_overridden_is_refused(site: Site) -> None:
+    with installed(site.logs, before=["later_sidekiq.rb"]) as environment:
+        sidekiq = worker(site, **environment)
+        assert sidekiq.process.wait(30) != 0
+        site.workers.remove(sidekiq)
+    log = sidekiq.log.read_text(errors="replace")
+    assert "Sidekiq::Scheduled::Poller#initial_wait" in log
+    assert "Update sidekiq-flow" in log
 
 
 def test_the_registry_file_alone_refuses_a_carrier(site: Site) -> None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
-
 from interop import companion
 
 RUN = companion.RUBY.parent.parent / "interop" / "container" / "run.sh"

@@ -56,8 +56,10 @@ class TestPayload < Minitest::Test
     assert_equal "MalformedPayload", JSON.parse(dead)["error_class"]
     assert_equal Payload.fingerprint(raw), JSON.parse(dead)["jid"]
     assert_equal raw.b, Payload.unwrapped(dead).b
-    # Buried once more, it is not wrapped twice.
-    assert_equal raw.b, Payload.unwrapped(Payload.dead(dead, RuntimeError.new("again"), "ruby")).b
+    # Buried once more, it is what it was.
+    again = Payload.dead(dead, RuntimeError.new("again"), "ruby")
+    assert_equal "MalformedPayload", JSON.parse(again)["error_class"]
+    assert_equal raw.b, Payload.unwrapped(again).b
   end
 
   def test_a_job_without_an_id_gets_one_of_its_bytes

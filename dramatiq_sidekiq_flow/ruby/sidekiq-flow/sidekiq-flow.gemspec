@@ -13,7 +13,7 @@ Gem::Specification.new do |spec|
   spec.required_ruby_version = ">= 3.0"
   spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.{rb,lua}", "README.md", "CHANGELOG.md"] }
   spec.require_paths = ["lib"]
-  # Not published. Without this, a push could take the name of another gem.
+  # Not published: this keeps it from being pushed to rubygems.org by mistake.
   spec.metadata = {"allowed_push_host" => "https://gems.invalid", "rubygems_mfa_required" => "true"}
 
   # sidekiq-workflow or sidekiq-sideline: the application has one of the two.

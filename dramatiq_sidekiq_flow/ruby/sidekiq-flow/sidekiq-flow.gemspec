@@ -10,7 +10,7 @@ Gem::Specification.new do |spec|
     "continuations in one step each, for Sidekiq workers with the gem sidekiq-workflow."
   spec.authors = ["The dramatiq-sidekiq-flow authors"]
   spec.license = "MIT"
-  spec.required_ruby_version = ">= 3.0"
+  spec.required_ruby_version = ">= 2.7"
   spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.{rb,lua}", "README.md", "CHANGELOG.md"] }
   spec.require_paths = ["lib"]
   # Not published: this keeps it from being pushed to rubygems.org by mistake.

@@ -17,12 +17,12 @@ MODEL ?=
 # Of `make soak`.
 MINUTES ?= 10
 SOAK ?=
-# Of `make interop`, `make soak` and `make web-ui`: 7 or 8.
+# Of `make companion-check`, `make interop`, `make soak` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz interop soak web-ui check format bench dist reproducible audit clean model
+.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -58,10 +58,17 @@ mutants: $(VENV)/.installed ## Break each line that a guarantee rests on, and se
 sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP="--scenario chain --quick")
 	@$(BIN)/python -m tests.sweep $(SWEEP)
 
+companion: $(VENV)/.installed ## Build the Ruby files to copy from the gem, and what the gem takes from the package
+	@$(BIN)/python -m interop.companion
+
 # The first use builds the container: a Docker image, or where no engine answers a
 # root file system (debootstrap, as root). Its suite may have moved: it says what it has.
 RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
-interop soak web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+companion-check interop soak web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
+
+companion-check: $(VENV)/.installed ## Lint, test and build the companion's gem (Ruby in a container; SIDEKIQ=7 or 8)
+	@$(RUBY_VERSIONS)
+	@$(BIN)/python -m interop.companion_check
 
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)

@@ -1,45 +1,47 @@
 # frozen_string_literal: true
 
-# Makes Sidekiq's side of a workflow as safe as Python's: no crash of a Ruby
-# worker loses, doubles or hurries a step.
+# Built by `make companion` from the gem sidekiq-flow 0.1.0: change the gem, not this file.
+
+# Makes the Ruby side of a workflow as safe as the Python side: a crash of a Ruby
+# worker never loses a step, runs it too early, or advances it twice.
 #
-# This one file is all of it. Copy it into the application and, in the
-# initializer of the server, after whatever else adds middleware:
+# In the initializer of the server, after everything else that adds middleware:
 #
 #   require "sidekiq/workflow"
-#   require_relative "../../lib/sidekiq_flow_companion"
+#   require "sidekiq_flow"   # or the file to copy:
+#                            # require_relative "../../lib/sidekiq_flow_companion"
 #
 #   Sidekiq.configure_server do |config|
 #     config.server_middleware { |chain| chain.add Sidekiq::Workflow::Middleware }
 #     SidekiqFlow::Companion.configure(config)
 #   end
 #
-# What then is different, and why:
+# It changes:
 #
 #   Fetch     A job is moved into a hash `swf:inflight:HOST:PID:NONCE:QUEUE` and
 #             stays there until it is done. The hash of a worker that has died
 #             is put back by any live worker, of either language.
 #   Outcome   A job that failed goes from flight to `retry` or `dead` in one
 #             step; one that is done leaves flight, keeps its output, counts
-#             down its barriers and pushes what follows in one step.
+#             down its barriers and pushes the next steps in one step.
 #   Promoter  A due job goes from `schedule` or `retry` to its queue in one step.
 #
-# The steps are Lua scripts, the very ones that Python sends (at the end of this
-# file). Each takes the job out of flight first, so a script that was sent twice,
-# or by a worker that was taken for dead, does nothing.
+# Each of these steps is a Lua script, the same that Python sends. It takes the job
+# out of flight first, so a script that is sent twice, or by a worker that was
+# taken for dead, does nothing.
 #
-# For Sidekiq 7 and 8 on Redis 6.2 or newer, or Valkey. Where Sidekiq Pro's
-# super_fetch is to stay, say `fetch: false`.
+# For Sidekiq 7 and 8 on Redis 6.2 or newer, or Valkey. To keep Sidekiq Pro's
+# super_fetch, pass `fetch: false`.
 #
-# With Python's RedisCallbackStorage, what remains of long chains is stored once:
-# say `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` to the gem.
+# With Python's RedisCallbackStorage, the rest of long chains is stored once: set
+# `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` in the gem's configure.
 #
-# It is loaded where workflows are started, too (a web server): barriers then live
+# Require it where workflows are started, too (a web server): barriers then live
 # for as long as the delays ahead, and not for the gem's one day.
 #
-# What it does not do: a workflow is still started by the gem, one command at a
-# time. And an error of the application's own client middleware, while it is worked
-# out what follows, is a failure of the job, which runs again.
+# Not covered: a workflow is still started by the gem, one command at a time. And an
+# error of the application's own client middleware, while the next steps are planned,
+# is a failure of the job, which runs again.
 
 require "digest/sha1"
 require "digest/sha2"
@@ -52,62 +54,27 @@ require "sidekiq/job_retry"
 require "sidekiq/job_util"
 require "sidekiq/scheduled"
 
+# Built by `make companion` from the version of the Python package.
 module SidekiqFlow
-  # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
-  # retried, and Python may be the one to take it then. (sidekiq_flow_registry.rb
-  # has the same.)
+  VERSION = "0.1.0"
+end
+
+module SidekiqFlow
+  # A Ruby process took a job of a Python actor. An ordinary failure: the job is
+  # retried, and Python may take it then.
   class WrongQueue < StandardError
     def self.for(job, queue)
-      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
-        "One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} from this process.")
+      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} belongs to the Python actor " \
+        "#{job["wrapped"].inspect}. One queue, one language: give the actor a queue_name of its own, or take " \
+        "#{queue.inspect} from this process.")
     end
   end
 end
 
 module SidekiqFlow::Companion
-  # Sidekiq's 25 retries take 21 days, in seconds: a barrier outlives them.
-  RETRY_HORIZON = 21 * 86_400
-
-  # Redis refuses a ttl whose end it cannot count.
-  MAX_TTL = 1000 * 365 * 86_400
-
-  # A barrier that has released is kept for a day, as the gem keeps it.
-  RELEASED_TTL = 86_400
-
-  # A job that has outlived so many workers within that time is a poison pill.
-  MAX_RECOVERIES = 3
-  RECOVERY_WINDOW = 72 * 3600
-
-  # Keys of a payload that a finished step hands on to the next: tenant, locale,
-  # time zone and trace. A name that ends in * stands for all that begin so.
-  INHERITED = %w[
-    cattr cattr_* locale tz traceparent tracestate baggage
-    apartment acts_as_tenant multi_tenant
-    trace_propagation_headers sentry_user x-datadog-*
-  ].freeze
-
-  # What Sidekiq's rules for failures do sums with, unseen.
-  READ_BY_SIDEKIQ = {
-    "backtrace" => ->(value) { value == true || value == false || value.is_a?(Integer) },
-    "failed_at" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1e14) },
-    # Sidekiq takes one off when a person presses "retry": -1 is common.
-    "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(-1_000_000, 1_000_000) },
-    "retry_for" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1_000_000_000) },
-    "retry_queue" => ->(value) { value.is_a?(String) },
-    "wrapped" => ->(value) { value.is_a?(String) }
-  }.freeze
-
-  # The class of what is not a job and was wrapped to be buried.
-  MALFORMED = "MalformedPayload"
-
-  # Entries that a callback stack may have.
-  MAX_ENTRIES = 1000
-
-  UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
-  CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
-
-  # The run cannot go on, and trying again could not help: the job goes to
-  # `dead` under the name of the error, where a person can retry it.
+  # The run cannot continue, and trying again would not help: the job goes to
+  # `dead`, with the name of the error as its error class, where a user can retry
+  # it.
   class Refused < StandardError; end
 
   class BarrierExpired < Refused; end
@@ -134,13 +101,151 @@ module SidekiqFlow::Companion
 
   class StepSkipped < Refused; end
 
-  class WrongType < Refused; end
+  class WrongType < Refused
+    def self.of(key)
+      new("The Redis key #{key.inspect} holds another type. Remove it.")
+    end
+  end
 
-  # Where the output of jobs is kept: KEY_PREFIX:RUN_ID, for +ttl+ seconds.
-  Memory = Struct.new(:key_prefix, :ttl)
+  # Raised at boot: this process has a Sidekiq or a gem that the companion cannot
+  # work with.
+  class Unsupported < StandardError; end
+end
 
-  # The gem was renamed sidekiq-sideline after 0.1.0, and its keys with it.
+module SidekiqFlow::Companion
+  # What the companion needs of Sidekiq and of the gem, beyond their documented
+  # interfaces. A version that it was not tested with is logged; a method that it
+  # overrides or calls, and that is missing, is refused at boot: later, jobs would
+  # be lost without a word.
+  module Requirements
+    # The versions that it was tested with. sidekiq-sideline has no releases.
+    SIDEKIQ = Gem::Requirement.new(">= 7.3", "< 8.2")
+    GEMS = {
+      "workflow" => Gem::Requirement.new("~> 0.1.0"),
+      "sideline" => Gem::Requirement.new(">= 0")
+    }.freeze
+    TESTED = "Sidekiq 7.3 to 8.1 and sidekiq-workflow 0.1"
+
+    # Instance methods that are overridden or called, by module.
+    METHODS = {
+      "Sidekiq::JobRetry" => %i[global local process_retry redis],
+      "Sidekiq::Manager" => %i[stop capsule],
+      "Sidekiq::Processor" => %i[initialize],
+      "Sidekiq::Scheduled::Poller" => %i[initial_wait],
+      "Sidekiq::JobUtil" => %i[normalize_item],
+      "Sidekiq::Middleware::Chain" => %i[insert_after remove prepend exists? invoke]
+    }.freeze
+
+    # The same of the gem: of its module, of its configuration, of its middleware.
+    METHODS_OF_GEM = %i[configuration extend_ttl!].freeze
+    METHODS_OF_CONFIGURATION = %i[memory callback_storage barrier_ttl].freeze
+    METHODS_OF_MIDDLEWARE = %i[call config=].freeze
+
+    class << self
+      # Raises Unsupported, or logs a warning, or neither.
+      def check(logger)
+        missing = missing_of_sidekiq + missing_of_gem
+        raise Unsupported, refusal(missing) unless missing.empty?
+
+        unknown = unknown_versions
+        return if unknown.empty?
+
+        logger.warn("sidekiq-flow #{SidekiqFlow::VERSION} was tested with #{TESTED}, not with " \
+          "#{unknown.join(" and ")}. It starts, since all methods that it overrides are there.")
+      end
+
+      # One line for the log at boot: which versions run.
+      def banner
+        "sidekiq-flow #{SidekiqFlow::VERSION} with #{versions.join(", ")}"
+      end
+
+      private
+
+      def missing_of_sidekiq
+        METHODS.flat_map { |name, methods| missing_methods(name, methods) }
+      end
+
+      def missing_of_gem
+        gem = gem_module
+        return ["the gem sidekiq-workflow (require \"sidekiq/workflow\" before configure)"] if gem.nil?
+
+        missing = unanswered(gem, METHODS_OF_GEM, gem.name)
+        missing += unanswered(gem.configuration, METHODS_OF_CONFIGURATION, "#{gem}.configuration") if missing.empty?
+        missing << "#{gem}::Schema" unless gem.const_defined?(:Schema)
+        missing + missing_methods("#{gem}::Middleware", METHODS_OF_MIDDLEWARE)
+      end
+
+      def unanswered(object, methods, name)
+        methods.reject { |method| object.respond_to?(method) }.map { |method| "#{name}.#{method}" }
+      end
+
+      def missing_methods(name, methods)
+        return [name] unless Object.const_defined?(name)
+
+        owner = Object.const_get(name)
+        methods.reject { |method| owner.method_defined?(method) || owner.private_method_defined?(method) }
+          .map { |method| "#{name}##{method}" }
+      end
+
+      def gem_module
+        Dialect.current.gem
+      rescue NameError
+        nil
+      end
+
+      def refusal(missing)
+        "sidekiq-flow #{SidekiqFlow::VERSION} cannot work with #{versions.join(", ")}: " \
+          "missing #{missing.join(", ")}. It was tested with #{TESTED}. " \
+          "Update sidekiq-flow, or use one of these versions."
+      end
+
+      def unknown_versions
+        unknown = []
+        unknown << "Sidekiq #{Sidekiq::VERSION}" unless known?(SIDEKIQ, Sidekiq::VERSION)
+        version = gem_version
+        unknown << "#{gem_name} #{version}" if version && !known?(GEMS.fetch(Dialect.current.name), version)
+        unknown
+      end
+
+      # A prerelease counts as the release that it precedes.
+      def known?(requirement, version)
+        requirement.satisfied_by?(Gem::Version.new(version).release)
+      end
+
+      def versions
+        ["Sidekiq #{Sidekiq::VERSION}", "#{gem_name} #{gem_version || "(unknown version)"}"]
+      end
+
+      def gem_name
+        "sidekiq-#{Dialect.current.name}"
+      end
+
+      # From its constant, else from RubyGems; nil if neither knows it.
+      def gem_version
+        gem = gem_module
+        return gem::VERSION if gem&.const_defined?(:VERSION, false)
+
+        Gem.loaded_specs[gem_name]&.version&.to_s
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The keys that one of the gem's two names writes: it was renamed
+  # sidekiq-sideline after 0.1.0, and its keys were renamed with it.
   Dialect = Struct.new(:name, :run_id, :callbacks, :memory_prefix) do
+    # The dialect of the gem that this process has loaded.
+    def self.current
+      @current ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
+    end
+
+    # The dialect of the gem that this process has not loaded.
+    def self.other
+      DIALECTS.find { |dialect| dialect != current }
+    end
+
+    # The module of the gem.
     def gem
       Sidekiq.const_get(name.capitalize)
     end
@@ -149,7 +254,7 @@ module SidekiqFlow::Companion
       "Sidekiq::#{name.capitalize}::NoopWorker"
     end
 
-    # Whether a job carries this dialect's keys.
+    # Whether a job carries the keys of this dialect.
     def of?(job)
       job.key?(run_id) || job.key?(callbacks)
     end
@@ -159,192 +264,288 @@ module SidekiqFlow::Companion
     Dialect.new("workflow", "workflow_run_id", "workflow_completion_callbacks", "swf:mem"),
     Dialect.new("sideline", "sideline_run_id", "sideline_completion_callbacks", "sl:mem")
   ].freeze
+end
 
-  class << self
-    # config             as Sidekiq.configure_server yields it
-    # heartbeat_timeout  seconds without a beat after which a worker is dead;
-    #                    the same on Python's side (heartbeat_timeout there is
-    #                    in milliseconds)
-    # memory             {key_prefix: "swf:mem", ttl: 86_400}, false for none;
-    #                    by default the gem's own configuration.memory
-    # inherit            keys of a payload that a finished step hands on to the
-    #                    next, beside INHERITED; "x-*" for all that begin so
-    # fetch, promote     false leaves Sidekiq's own in place
-    def configure(config, heartbeat_timeout: 60, memory: nil, inherit: [], fetch: true, promote: true)
-      @memory = memory
-      @inherited = inherited_pattern([*INHERITED, *inherit])
-      config.server_middleware do |chain|
-        chain.insert_after(gem::Middleware, Output)
-        chain.remove(gem::Middleware)
-        # Outermost: what any other middleware raises is this job's failure.
-        chain.prepend(Outcome)
+module SidekiqFlow::Companion
+  # The run that a job is a step of.
+  module Run
+    module_function
+
+    # The id of the run, or nil for a job that belongs to none.
+    def id(job)
+      job[Dialect.current.run_id]
+    end
+
+    def step?(job)
+      !id(job).nil?
+    end
+
+    # The id for a log line, where anything may have been pushed.
+    def label(job)
+      id(job).to_s[0, 255]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The context that a finished step hands on to the next.
+  module Inherited
+    # Tenant, locale, time zone and trace. A name that ends in * stands for all
+    # keys that begin with the rest.
+    KEYS = %w[
+      cattr cattr_* locale tz traceparent tracestate baggage
+      apartment acts_as_tenant multi_tenant
+      trace_propagation_headers sentry_user x-datadog-*
+    ].freeze
+
+    class << self
+      # Hands on further keys, from now on.
+      def add(names)
+        @pattern = pattern([*KEYS, *names])
       end
-      require "sidekiq/manager"
-      Sidekiq::Manager.prepend(SignOff)
-      Sidekiq::Processor.prepend(Processing)
-      Sidekiq::Scheduled::Poller.prepend(PatientPoller)
-      configure_client(config)
-      gem.singleton_class.prepend(Prolongation)
-      config[:flow_worker] = Worker.new(config, heartbeat_timeout)
-      config[:fetch_class] = Fetch if fetch
-      config[:scheduled_enq] = Promoter if promote
-      config.death_handlers << ->(job, error) { log_death(config, job, error) }
-      config.on(:startup) do
-        check_middleware(config)
-        ActiveJobEvents.subscribe
+
+      def from(job)
+        @pattern ||= pattern(KEYS)
+        job.select { |key, _| key.match?(@pattern) }
       end
 
-      # ---- Registry: tells Python of this application's job classes, where
-      # ---- sidekiq_flow_registry.rb was required before.
-      SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
+      private
+
+      def pattern(names)
+        alternatives = names.map { |name| Regexp.escape(name.to_s).sub(/\\\*\z/, ".*") }
+        /\A(?:#{alternatives.join("|")})\z/m
+      end
     end
+  end
+end
 
-    # For whatever pushes jobs and starts workflows. Requiring this file does it
-    # in a process that is not a server, and +configure+ in one that is.
-    def configure_client(config)
-      config.client_middleware { |chain| chain.prepend(Pushes) }
+module SidekiqFlow::Companion
+  # Where the outputs of a run's steps are kept: the hash KEY_PREFIX:RUN_ID, for
+  # +ttl+ seconds.
+  Memory = Struct.new(:key_prefix, :ttl) do
+    class << self
+      # The option +memory+ of +configure+: a hash, false for none, or nil for
+      # the memory of the gem.
+      attr_writer :option
+
+      # The memory in use, or nil. Resolved at the first use, since the gem may be
+      # configured after the companion.
+      def current
+        return @current if defined?(@current)
+
+        @current = resolve
+      end
+
+      # The key of the memory of a job's run; "" if there is none.
+      def key_for(job)
+        id = Run.id(job)
+        (current && id.is_a?(String) && !id.empty?) ? "#{current.key_prefix}:#{id}" : ""
+      end
+
+      private
+
+      def resolve
+        return nil if @option == false
+        return of_gem(Dialect.current.gem.configuration.memory) if @option.nil?
+
+        new(@option.fetch(:key_prefix, Dialect.current.memory_prefix), @option.fetch(:ttl, 86_400))
+      end
+
+      # The gem's RedisHashMemory has no readers for its settings.
+      def of_gem(memory)
+        return nil if memory.nil?
+
+        prefix = memory.instance_variable_get(:@key_prefix)
+        ttl = memory.instance_variable_get(:@ttl)
+        return new(prefix, Integer(ttl)) if prefix && ttl
+
+        raise ArgumentError, "#{memory.class} is not a RedisHashMemory: pass memory: {key_prefix: ..., ttl: ...} " \
+          "to SidekiqFlow::Companion.configure"
+      end
     end
+  end
+end
 
-    # Which of its two names the gem has here.
-    def dialect
-      @dialect ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
-    end
+module SidekiqFlow::Companion
+  # How long the Redis keys of a run live, in seconds.
+  module Lifetimes
+    # Sidekiq's 25 retries take 21 days: a barrier outlives them.
+    RETRY_HORIZON = 21 * 86_400
 
-    # The one that it does not have.
-    def other_dialect
-      DIALECTS.find { |other| other != dialect }
-    end
+    # Redis refuses a TTL whose end it cannot represent.
+    MAX_TTL = 1000 * 365 * 86_400
 
-    def gem
-      dialect.gem
-    end
+    # A released barrier is kept for a day, as the gem keeps it.
+    RELEASED_TTL = 86_400
 
-    def run_id(job)
-      job[dialect.run_id]
-    end
+    module_function
 
-    # What a finished step hands on to the next.
-    def inherited(job)
-      @inherited ||= inherited_pattern(INHERITED)
-      job.select { |key, _| key.match?(@inherited) }
-    end
-
-    # Read when it is first needed: the gem may be configured after this file.
-    def memory
-      return @resolved_memory if defined?(@resolved_memory)
-
-      @resolved_memory = resolve_memory
-    end
-
-    # Where a job's run keeps what its jobs return; empty where nothing is kept.
-    def memory_key(job)
-      id = run_id(job)
-      (memory && id.is_a?(String) && !id.empty?) ? "#{memory.key_prefix}:#{id}" : ""
-    end
-
-    # What a job's run needs in Redis, and for how many seconds from the moment
-    # when the job goes on. What cannot be read keeps nothing alive, and keeps no
-    # failed job from leaving flight.
+    # The keys that the run of a job needs, and for how many seconds from the
+    # moment when the job continues. A payload that cannot be read needs none: a
+    # failed job must be able to leave flight.
     def needs(job)
       stack = Callback.stack(job)
-      chains = CallbackStorage.chains(job[dialect.callbacks])
-      keys = [*stack.flat_map(&:keys), memory_key(job), *chains].reject(&:empty?)
-      [keys, [Plan.barrier_ttl(nil, stack), memory&.ttl || 0].max]
+      chains = CallbackStorage.chains(job[Dialect.current.callbacks])
+      keys = [*stack.flat_map(&:keys), Memory.key_for(job), *chains].reject(&:empty?)
+      [keys, [barrier_ttl(nil, stack), Memory.current&.ttl || 0].max]
     rescue
       [[], RETRY_HORIZON]
     end
 
-    # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
-    def stamp(now = Time.now.to_f)
-      (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
+    # The TTL of barriers: all delays ahead, and the retries of a job.
+    def barrier_ttl(node, stack)
+      trees = [*stack.map(&:remaining), node].compact
+      delays = trees.sum { |tree| Tree.total_delay(tree) }
+      [RETRY_HORIZON + (delays / 1000.0).to_i + 1, MAX_TTL].min
     end
+  end
+end
 
-    # Runs the block until the server answers. Only for what may be sent twice.
-    # What the server refuses for good is raised as Refused.
-    def patiently(logger)
-      pause = 0.1
-      begin
-        yield
-      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-        raise Trouble.refusal(error) unless Trouble.passes?(error)
+module SidekiqFlow::Companion
+  # Reads a job as it stands in Redis, and writes the form in which it goes to
+  # `dead`.
+  module Payload
+    # Fields that Sidekiq's rules for failures calculate with, unchecked.
+    READ_BY_SIDEKIQ = {
+      "backtrace" => ->(value) { value == true || value == false || value.is_a?(Integer) },
+      "failed_at" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1e14) },
+      # Sidekiq subtracts one when a user presses "retry": -1 is common.
+      "retry_count" => ->(value) { value.is_a?(Integer) && value.between?(-1_000_000, 1_000_000) },
+      "retry_for" => ->(value) { value.is_a?(Numeric) && value.between?(0, 1_000_000_000) },
+      "retry_queue" => ->(value) { value.is_a?(String) },
+      "wrapped" => ->(value) { value.is_a?(String) }
+    }.freeze
 
-        Trouble.say(logger, error)
-        sleep(pause)
-        pause = [2 * pause, 2].min
-        retry
+    # The class of a job in `dead` that holds bytes which are not a job.
+    MALFORMED = "MalformedPayload"
+
+    # Half of a surrogate pair, and numbers such as 1e999: Ruby reads them and
+    # cannot write them.
+    SUSPICIOUS = /\\u[dD]|[eE]\+?\d{3}|\d{300}/
+
+    class << self
+      # The JSON object of a payload, or nil.
+      def parse(raw)
+        text = raw.dup.force_encoding("UTF-8")
+        return nil unless text.valid_encoding?
+
+        job = JSON.parse(text)
+        job if job.is_a?(Hash)
+      rescue JSON::JSONError, EncodingError
+        nil
+      end
+
+      # The error of a payload that Sidekiq must not be given, or nil: a payload
+      # that its Processor cannot read ends a thread and stays in flight.
+      def fault(raw)
+        job = parse(raw)
+        return MalformedPayload.new("The payload is not a JSON object.") if job.nil?
+        if raw.match?(SUSPICIOUS) && !writable?(job)
+          return MalformedPayload.new("The payload holds values that JSON cannot express.")
+        end
+
+        fault_of_shape(job) || fault_of_field(job)
+      end
+
+      # The payload that +dead+ has wrapped; any other payload as it is.
+      def unwrapped(raw)
+        return raw unless raw.include?(MALFORMED)
+
+        job = parse(raw)
+        return raw unless job && job["class"] == MALFORMED && job["raw"].is_a?(String)
+
+        unwrapped(job["raw"].unpack1("m0"))
+      rescue ArgumentError # not base64
+        raw
+      end
+
+      # The payload for `dead` of a job that is not to run. If Sidekiq could not
+      # push it again, it is wrapped: `args` shows it, `raw` holds its bytes in
+      # base64.
+      def dead(raw, error, queue)
+        raw = unwrapped(raw)
+        job = parse(raw)
+        return wrapped(raw, MalformedPayload.new("The payload is not a JSON object."), queue) if job.nil?
+        return wrapped(raw, error, queue, job["jid"]) unless job["class"].is_a?(String) && job["args"].is_a?(Array)
+
+        job["jid"] = jid(job, raw)
+        JSON.generate(failed(job, error, queue))
+      rescue JSON::JSONError, EncodingError # Infinity, half of a surrogate pair
+        wrapped(raw, error, queue)
+      end
+
+      # The id of a job, or one made of its bytes: the same bytes are the same job.
+      def jid(job, raw)
+        id = job && job["jid"]
+        (id.is_a?(String) && !id.empty?) ? id : fingerprint(raw)
+      end
+
+      def fingerprint(raw)
+        Digest::SHA1.hexdigest(raw)[0, 24]
+      end
+
+      # A time as this Sidekiq writes it: 7.x float seconds, 8.x milliseconds.
+      def stamp(now = Time.now.to_f)
+        (Sidekiq::VERSION.to_i >= 8) ? (now * 1000).floor : now
+      end
+
+      private
+
+      def fault_of_shape(job)
+        klass, args = job.values_at("class", "args")
+        unless klass.is_a?(String) && !klass.empty?
+          return InvalidPayload.new("A job needs a class, not #{klass.inspect[0, 200]}.")
+        end
+
+        InvalidPayload.new("A job needs an array of args, not #{args.inspect[0, 200]}.") unless args.is_a?(Array)
+      end
+
+      def fault_of_field(job)
+        name, = READ_BY_SIDEKIQ.find { |field, readable| !job[field].nil? && !readable.call(job[field]) }
+        InvalidPayload.new("The job's #{name} cannot be read: #{job[name].inspect[0, 200]}.") if name
+      end
+
+      # A job with the fields that Sidekiq sets at a failure (job_retry.rb,
+      # process_retry).
+      def failed(job, error, queue)
+        after = job.merge(
+          "queue" => job["retry_queue"] || queue,
+          "error_message" => error.message.to_s[0, 10_000].scrub,
+          "error_class" => error.class.name.delete_prefix("SidekiqFlow::Companion::")
+        )
+        if after["retry_count"].is_a?(Integer)
+          after.merge("retried_at" => stamp, "retry_count" => after["retry_count"] + 1)
+        else
+          after.merge("failed_at" => stamp, "retry_count" => 0)
+        end
+      end
+
+      def wrapped(raw, error, queue, jid = nil)
+        wrapper = {
+          "class" => MALFORMED, "args" => [raw.dup.force_encoding("UTF-8").scrub[0, 1000]],
+          "jid" => (jid.is_a?(String) && !jid.empty?) ? jid : fingerprint(raw),
+          "queue" => queue, "retry" => 0, "created_at" => stamp, "raw" => [raw].pack("m0")
+        }
+        JSON.generate(failed(wrapper, error, queue))
+      end
+
+      def writable?(job)
+        JSON.generate(job)
+        true
+      rescue JSON::JSONError, EncodingError
+        false
       end
     end
+  end
+end
 
-    # A job with what Sidekiq notes of a failure (job_retry.rb, process_retry).
-    def failed(job, error, queue)
-      message = error.message.to_s[0, 10_000]
-      after = job.merge("queue" => job["retry_queue"] || queue, "error_message" => message.scrub,
-        "error_class" => error.class.name.delete_prefix("#{name}::"))
-      if after["retry_count"].is_a?(Integer)
-        after.merge("retried_at" => stamp, "retry_count" => after["retry_count"] + 1)
-      else
-        after.merge("failed_at" => stamp, "retry_count" => 0)
-      end
-    end
+module SidekiqFlow::Companion
+  # The death handlers of the application, and the companion's own.
+  module DeathHandlers
+    module_function
 
-    # What goes to `dead` for a payload that is not to run. What Sidekiq could not
-    # push again is wrapped: `args` shows it, `raw` holds its bytes in base64.
-    def corpse(raw, error, queue)
-      raw = unwrapped(raw)
-      job = parse(raw)
-      return wrapped(raw, MalformedPayload.new("The payload is not a JSON object."), queue) if job.nil?
-      return wrapped(raw, error, queue, job["jid"]) unless job["class"].is_a?(String) && job["args"].is_a?(Array)
-
-      job["jid"] = fingerprint(raw) unless job["jid"].is_a?(String) && !job["jid"].empty?
-      JSON.generate(failed(job, error, queue))
-    rescue JSON::JSONError, EncodingError # Infinity, half of a surrogate pair
-      wrapped(raw, error, queue)
-    end
-
-    # The JSON object of a payload, or nil.
-    def parse(raw)
-      text = raw.dup.force_encoding("UTF-8")
-      return nil unless text.valid_encoding?
-
-      job = JSON.parse(text)
-      job if job.is_a?(Hash)
-    rescue JSON::JSONError, EncodingError
-      nil
-    end
-
-    # The error of a payload that Sidekiq must not be given, or nil: what its
-    # Processor cannot read ends a thread, and the job would be taken for ever.
-    def fault(raw)
-      job = parse(raw)
-      return MalformedPayload.new("The payload is not a JSON object.") if job.nil?
-      # Ruby reads half of a surrogate pair, and 1e999, and cannot write them.
-      return MalformedPayload.new("The payload holds what is not JSON.") if raw.match?(/\\u[dD]|[eE]\+?\d{3}|\d{300}/) && !writable?(job)
-      return InvalidPayload.new("A job needs a class, not #{job["class"].inspect[0, 200]}.") unless job["class"].is_a?(String) && !job["class"].empty?
-      return InvalidPayload.new("A job needs an array of args, not #{job["args"].inspect[0, 200]}.") unless job["args"].is_a?(Array)
-
-      name, = READ_BY_SIDEKIQ.find { |field, readable| !job[field].nil? && !readable.call(job[field]) }
-      InvalidPayload.new("The job's #{name} cannot be read: #{job[name].inspect[0, 200]}.") if name
-    end
-
-    # The bytes inside of what +corpse+ has wrapped; all others as they are.
-    def unwrapped(raw)
-      return raw unless raw.include?(MALFORMED)
-
-      job = parse(raw)
-      return raw unless job && job["class"] == MALFORMED && job["raw"].is_a?(String)
-
-      unwrapped(job["raw"].unpack1("m0"))
-    rescue ArgumentError # no base64
-      raw
-    end
-
-    # An id for a payload without one: the same bytes are the same job.
-    def fingerprint(raw)
-      Digest::SHA1.hexdigest(raw)[0, 24]
-    end
-
-    # Tells the application's death handlers, this file's own among them.
-    def bury_with_handlers(config, job, error)
+    # Calls all of them, as Sidekiq does for a job that its own rules bury.
+    def call(config, job, error)
       config[:death_handlers].each do |handler|
         handler.call(job, error)
       rescue => handler_error
@@ -352,106 +553,99 @@ module SidekiqFlow::Companion
       end
     end
 
-    private
+    # Logs the death of a step.
+    def log(config, job, error)
+      return unless Run.step?(job)
 
-    def inherited_pattern(names)
-      /\A(?:#{names.map { |name| Regexp.escape(name.to_s).sub(/\\\*\z/, ".*") }.join("|")})\z/m
-    end
-
-    def wrapped(raw, error, queue, jid = nil)
-      wrapper = {
-        "class" => MALFORMED, "args" => [raw.dup.force_encoding("UTF-8").scrub[0, 1000]],
-        "jid" => (jid.is_a?(String) && !jid.empty?) ? jid : fingerprint(raw),
-        "queue" => queue, "retry" => 0, "created_at" => stamp, "raw" => [raw].pack("m0")
-      }
-      JSON.generate(failed(wrapper, error, queue))
-    end
-
-    def writable?(job)
-      JSON.generate(job)
-      true
-    rescue JSON::JSONError, EncodingError
-      false
-    end
-
-    def resolve_memory
-      return nil if @memory == false
-      return Memory.new(@memory.fetch(:key_prefix, dialect.memory_prefix), @memory.fetch(:ttl, 86_400)) if @memory
-
-      of_gem = gem.configuration.memory
-      return nil if of_gem.nil?
-
-      prefix, ttl = %i[@key_prefix @ttl].map { |name| of_gem.instance_variable_get(name) }
-      return Memory.new(prefix, Integer(ttl)) if prefix && ttl
-
-      raise ArgumentError, "#{of_gem.class} is not a RedisHashMemory: say memory: {key_prefix: ..., ttl: ...} to #{name}.configure"
-    end
-
-    def log_death(config, job, error)
-      run_id = run_id(job)
-      return if run_id.nil?
-
-      config.logger.error("Job #{job["jid"]} (#{(job["display_class"] || job["class"]).to_s[0, 255]}) of run #{run_id.to_s[0, 255]} is dead: #{error.class}. " \
+      name = (job["display_class"] || job["class"]).to_s[0, 255]
+      config.logger.error("Job #{job["jid"]} (#{name}) of run #{Run.label(job)} is dead: #{error.class}. " \
         "The run waits; retrying the job resumes it.")
     end
-
-    # Two that advance: the gem's would count each job down a second time.
-    def check_middleware(config)
-      chains = [config.server_middleware, *config.capsules.each_value.map(&:server_middleware)]
-      return if chains.none? { |chain| chain.exists?(gem::Middleware) }
-
-      raise "#{gem::Middleware} was added after #{name}.configure, which replaces it: call configure last"
-    end
   end
+end
 
-  # What an error of Redis speaks of. Of the server (it cannot be reached, is no
-  # master, is full, is busy, does not know us): then it is waited out, and nothing
-  # is forgotten in between. Of the command: then trying again does not help.
+module SidekiqFlow::Companion
+  # Tells apart the errors of Redis. Some are about the server (unreachable, not a
+  # master, out of memory, busy, refusing our login): they pass, so the companion
+  # waits and forgets nothing in between. The others are about the command: trying
+  # again does not help.
   module Trouble
-    CODES = "READONLY|LOADING|MASTERDOWN|NOREPLICAS|MISCONF|OOM|BUSY|TRYAGAIN|UNBLOCKED|CLUSTERDOWN|NOAUTH|WRONGPASS|NOPERM"
+    CODES = %w[
+      READONLY LOADING MASTERDOWN NOREPLICAS MISCONF OOM BUSY TRYAGAIN UNBLOCKED
+      CLUSTERDOWN NOAUTH WRONGPASS NOPERM
+    ].freeze
 
-    # Before Redis 7, what goes wrong in a script stands behind words of its own.
-    SERVER = /\A-?(?:ERR Error running script .*?: -?|EXECABORT .*?: -?)?(?:#{CODES})\b/m
+    # Before Redis 7, an error in a script follows a prefix.
+    PREFIX = /-?(?:ERR Error running script .*?: -?|EXECABORT .*?: -?)?/m
+    SERVER = /\A#{PREFIX}(?:#{CODES.join("|")})\b/m
     OTHERS = /max number of clients|ACL failure in script|user executing the script/
 
-    # Seconds between two lines of the log.
-    EVERY = 1
+    # Seconds between two log lines.
+    LOG_EVERY = 1
 
-    module_function
+    # The first and the longest pause between two attempts, in seconds.
+    PAUSE = 0.1
+    MAX_PAUSE = 2
 
-    def passes?(error)
-      case error
-      when RedisClient::ConnectionError, ConnectionPool::TimeoutError then true
-      when RedisClient::CommandError then error.message.match?(SERVER) || error.message.match?(OTHERS)
-      else false
+    class << self
+      # Runs the block until the server answers, so the block must be safe to run
+      # twice. Raises Refused if the server refuses the command for good.
+      def patiently(logger)
+        pause = PAUSE
+        begin
+          yield
+        rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+          raise refusal(error) unless passes?(error)
+
+          log(logger, error)
+          sleep(pause)
+          pause = [2 * pause, MAX_PAUSE].min
+          retry
+        end
+      end
+
+      # Whether an error is about the server, and so worth waiting for.
+      def passes?(error)
+        case error
+        when RedisClient::ConnectionError, ConnectionPool::TimeoutError then true
+        when RedisClient::CommandError then error.message.match?(SERVER) || error.message.match?(OTHERS)
+        else false
+        end
+      end
+
+      # Logs an error that passes, once for all threads that wait.
+      def log(logger, error)
+        now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
+        return if @logged && now - @logged < LOG_EVERY
+
+        @logged = now
+        logger.warn("Redis cannot serve this process now, trying again: #{error.class}: #{error.message}")
+      end
+
+      private
+
+      def refusal(error)
+        kind = error.message.match?(/\bWRONGTYPE\b/) ? WrongType : CommandRefused
+        kind.new("Redis refused a command: #{error.message}")
       end
     end
-
-    # What the job is refused with, for an error that does not pass.
-    def refusal(error)
-      kind = error.message.match?(/\bWRONGTYPE\b/) ? WrongType : CommandRefused
-      kind.new("Redis refused a command: #{error.message}")
-    end
-
-    # Says so once, however many threads wait.
-    def say(logger, error)
-      now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
-      return if @said && now - @said < EVERY
-
-      @said = now
-      logger.warn("Redis cannot do it now, trying again: #{error.class}: #{error.message}")
-    end
   end
+end
 
-  # The Lua scripts, sent by their SHA as Python sends them.
+module SidekiqFlow::Companion
+  # The Lua scripts by name, read from behind the line that ends the Ruby of this file.
+  LUA = File.read(__FILE__, encoding: "UTF-8")
+    .split(/^__END__\n/, 2).last
+    .split(/^-- @file (\w+)\.lua\n/).drop(1).each_slice(2).to_h.freeze
+end
+
+module SidekiqFlow::Companion
+  # Sends the Lua scripts by their SHA, as Python does.
   module Scripts
-    # This very file, behind the line that ends its Ruby.
-    parts = File.read(__FILE__, encoding: "UTF-8").split(/^__END__\n/, 2).last.split(/^-- @file (\w+)\.lua\n/)
-    files = parts.drop(1).each_slice(2).to_h
-    SOURCES = files.to_h { |name, text| [name, (name == "advance") ? files.fetch("_plan") + text : text] }.freeze
+    SOURCES = LUA
     SHAS = SOURCES.transform_values { |source| Digest::SHA1.hexdigest(source) }.freeze
 
-    # +conn+ is what config.redis yields; it gives the script's reply.
+    # Returns the script's reply. +conn+ is what config.redis yields.
     def self.run(conn, name, keys, arguments)
       conn.call("EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
     rescue RedisClient::CommandError => error
@@ -460,21 +654,23 @@ module SidekiqFlow::Companion
       conn.call("EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
     end
   end
+end
 
-  # Fan-outs that are too large for one script: staged as a list to which no run
-  # refers yet, made part of the run by the script that advances it, then poured
-  # into the queues a part at a time. After a crash any process pours what is left.
+module SidekiqFlow::Companion
+  # Fan-outs that are too large for one script. They are staged as a list that no
+  # run refers to, committed by the script that advances the run, then poured into
+  # the queues part by part. After a crash, any process pours the rest.
   module Fanouts
     FANOUTS = "swf:fanouts"
 
-    # Elements and bytes of one part: what one script stages or pours.
+    # The most elements and bytes that one script stages or pours.
     PART_ELEMENTS = 1000
     PART_BYTES = 1024 * 1024
 
     # Seconds after which a list that is not committed expires.
     STAGE_TTL = 3600
 
-    # Those that wait, since a key is of another type; each is logged once.
+    # Fan-outs that wait because a key is of another type; each is logged once.
     WAITING = Set.new
 
     class << self
@@ -482,7 +678,7 @@ module SidekiqFlow::Companion
         "swf:fanout:#{id}"
       end
 
-      # Stages a list of elements (see stage.lua); its ID.
+      # Stages a list of elements (see stage.lua). Returns its ID.
       def stage(conn, elements)
         id = SecureRandom.hex(12)
         length = 0
@@ -493,7 +689,7 @@ module SidekiqFlow::Companion
         id
       end
 
-      # Pushes all that is left of the fan-outs that are committed.
+      # Pushes the rest of all committed fan-outs.
       def pour_all(conn, logger)
         ids = conn.call("ZRANGE", FANOUTS, 0, -1)
         ids.each { |id| pour(conn, logger, id) }
@@ -503,13 +699,18 @@ module SidekiqFlow::Companion
 
       def pour(conn, logger, id)
         loop do
-          outcome, of = Scripts.run(conn, "pour", [FANOUTS, key(id), "queues", "schedule"], [id, PART_ELEMENTS, PART_BYTES])
+          keys = [FANOUTS, key(id), "queues", "schedule"]
+          outcome, of = Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES])
           next if outcome == "MORE"
           return WAITING.delete(id) if outcome == "DONE"
 
-          logger.error("The Redis key #{of.inspect} holds another type, so a fan-out waits. Remove it.") if WAITING.add?(id)
-          return
+          log_waiting(logger, of) if WAITING.add?(id)
+          return nil
         end
+      end
+
+      def log_waiting(logger, key)
+        logger.error("The Redis key #{key.inspect} holds another type, so a fan-out waits. Remove it.")
       end
 
       def parts(elements)
@@ -527,42 +728,281 @@ module SidekiqFlow::Companion
       end
     end
   end
+end
 
-  # This process, as all other workers see it: the zset swf:workers holds one
-  # member HOST:PID:NONCE:QUEUE for each of its queues, with its last beat. The
-  # same beat says who has been silent for too long; whoever hears it first puts
-  # the silent one's jobs back.
+module SidekiqFlow::Companion
+  # The names under which processes are registered, one for each of their queues:
+  # HOST:PID:NONCE:QUEUE.
+  module Member
+    module_function
+
+    # The hash of the jobs that a member has in flight.
+    def in_flight(member)
+      "swf:inflight:#{member}"
+    end
+
+    def queue(member)
+      member.split(":", 4).fetch(3)
+    end
+
+    # Whether it is a name of this form. Nothing can be in flight under another.
+    def valid?(member)
+      member.valid_encoding? && member.split(":", 4).size == 4
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Jobs that were running in more than one worker that died (see recover.lua).
+  # Each is tried while no other suspect of its queue runs, so that one that kills
+  # its worker is found, and takes no others along.
+  class Suspects
+    include Sidekiq::Component
+
+    # Seconds after which a trial that still runs blocks no other.
+    TRIAL_TIME = 60
+
+    # Whether a receipt is that of a suspect.
+    def self.receipt?(receipt)
+      receipt.end_with?("!")
+    end
+
+    def initialize(config, timeout)
+      @config = config
+      @timeout = timeout
+      @lock = Mutex.new
+      @holders = Hash.new { |members, queue| members[queue] = [] }
+    end
+
+    # Dead workers that hold suspects of a queue.
+    def holders(queue)
+      @lock.synchronize { @holders[queue].dup }
+    end
+
+    def add(queue, dead)
+      @lock.synchronize { @holders[queue] << dead }
+    end
+
+    # Forgets a holder until a heartbeat finds it again.
+    def forget(queue, dead)
+      @lock.synchronize { @holders[queue].delete(dead) }
+    end
+
+    def clear
+      @lock.synchronize { @holders.clear }
+    end
+
+    # Takes a suspect of a dead worker into flight as BASE:1. Returns
+    # ["TRIAL", payload], ["WAIT"] or ["NONE"] (see trial.lua).
+    def try(queue, dead, own, base)
+      keys = [Worker::WORKERS, Member.in_flight(dead), Member.in_flight(own), "swf:trial:#{queue}", "paused"]
+      arguments = [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]
+      reply = redis { |conn| Scripts.run(conn, "trial", keys, arguments) }
+      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+      return reply if reply[0] != "TRIAL"
+
+      begin_trial(own, base) ? reply : ["NONE"]
+    end
+
+    private
+
+    # From here on the job counts as begun, should this process die.
+    def begin_trial(own, base)
+      Trouble.patiently(logger) do
+        redis { |conn| Scripts.run(conn, "begin", [Member.in_flight(own)], ["#{base}:1?"]) } == 1
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Puts back the jobs that dead workers had in flight.
+  class Recovery
+    include Sidekiq::Component
+
+    # A job that was running in so many workers when they died, within that many
+    # seconds, is a poison pill: it goes to `dead`.
+    MAX_RECOVERIES = 3
+    RECOVERY_WINDOW = 72 * 3600
+
+    # The number of dead workers that one heartbeat names, and how often it asks
+    # for more of them.
+    PAGE = 16
+    PAGES = 10
+
+    # Jobs that one script call puts back.
+    SLICE = 100
+
+    def initialize(config, timeout, suspects)
+      @config = config
+      @timeout = timeout
+      @suspects = suspects
+      @troubled = Set.new
+    end
+
+    # Recovers the workers that a heartbeat has named, and asks for further ones:
+    # those that cannot be recovered are passed over.
+    def recover_all(stale)
+      passed = 0
+      @suspects.clear
+      PAGES.times do
+        passed += stale.count { |member| !recover_guarded(member) }
+        break if stale.size < PAGE
+
+        stale, = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+      end
+    end
+
+    # Puts back what a member of this process has in flight, and removes it from
+    # the workers. Threads that still work lose their job: it runs again elsewhere,
+    # as after any hard shutdown of Sidekiq.
+    def hand_back(member)
+      3.times do
+        receipts = in_flight(member).keys.reject { |receipt| Suspects.receipt?(receipt) }
+        requeue(member, receipts.sort_by { |receipt| receipt.to_i(16) }) unless receipts.empty?
+        # Removes the member, unless a thread has just fetched once more.
+        run_script(member, [], 0)
+        return if redis { |conn| conn.call("ZSCORE", Worker::WORKERS, member) }.nil?
+      end
+    end
+
+    def requeue(member, receipts)
+      keys = [Member.in_flight(member), "queue:#{Member.queue(member)}"]
+      redis { |conn| Scripts.run(conn, "requeue", keys, receipts) }
+    end
+
+    # Logs an error that a record of Redis causes, once for each member.
+    def log_once(member, text)
+      logger.error(text) if @troubled.add?(member)
+    end
+
+    private
+
+    # Recovers one member; an error in its record does not stop the others.
+    # Returns whether nothing of the member is left.
+    def recover_guarded(member)
+      return deregister(member) unless Member.valid?(member)
+
+      recover(member).tap { @troubled.delete(member) }
+    rescue => error
+      raise if Trouble.passes?(error)
+
+      log_once(member, "Worker #{member} is dead, and its jobs cannot be put back: #{error.message}")
+      false
+    end
+
+    def deregister(member)
+      redis { |conn| conn.call("ZREM", Worker::WORKERS, member) }
+      logger.error("Removed an entry of #{Worker::WORKERS} that does not name a worker: #{member.inspect[0, 200]}")
+      true
+    end
+
+    def recover(member)
+      waiting, jobs = in_flight(member).partition { |receipt, _| Suspects.receipt?(receipt) }
+      counts = [0, 0, 0]
+      slices(jobs).each do |slice|
+        reply = recover_slice(member, slice)
+        return false if reply.nil?
+
+        counts = counts.zip(reply[1, 3]).map(&:sum)
+      end
+      has_suspects = waiting.any? || counts[2] > 0
+      @suspects.add(Member.queue(member), member) if has_suspects
+      log_recovered(member, counts)
+      !has_suspects
+    end
+
+    # The job that is pushed last is taken next. An empty slice deregisters a
+    # member that has nothing in flight.
+    def slices(jobs)
+      newest_first = jobs.sort_by { |receipt, _| receipt.b.split(":").map { |part| part.to_i(16) } }.reverse
+      newest_first.empty? ? [[]] : newest_first.each_slice(SLICE)
+    end
+
+    # The reply of the script, or nil if the member lives.
+    def recover_slice(member, slice)
+      queue = Member.queue(member)
+      orphans = slice.map do |receipt, raw|
+        [receipt, Payload.jid(Payload.parse(raw), raw), Payload.dead(raw, poison_pill, queue)]
+      end
+      reply = run_script(member, orphans, @timeout)
+      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+      return nil if reply[0] != "DONE"
+
+      extend_lifetimes(reply[4].map { |number| slice[number - 1].last })
+      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless reply[5].empty?
+
+      reply
+    end
+
+    def poison_pill
+      PoisonPill.new("The job had begun when its worker died, #{MAX_RECOVERIES} times within " \
+        "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
+    end
+
+    # Dead jobs may be retried for as long as `dead` keeps them.
+    def extend_lifetimes(payloads)
+      payloads.each do |raw|
+        keys, ttl = Lifetimes.needs(Payload.parse(raw) || {})
+        ttl += config[:dead_timeout_in_seconds]
+        redis { |conn| Scripts.run(conn, "extend", ["", *keys], [ttl, 0]) } unless keys.empty?
+      end
+    end
+
+    def run_script(member, orphans, timeout)
+      keys = [Worker::WORKERS, Member.in_flight(member), "queue:#{Member.queue(member)}", "dead"]
+      keys.concat(orphans.map { |_, jid, _| "swf:recovered:#{jid}" })
+      arguments = [member, timeout.to_s, MAX_RECOVERIES, RECOVERY_WINDOW, Time.now.to_f.to_s]
+      arguments.concat(orphans.flat_map { |receipt, _, dead| [receipt, dead] })
+      redis { |conn| Scripts.run(conn, "recover", keys, arguments) }
+    end
+
+    def in_flight(member)
+      fields = redis { |conn| conn.call("HGETALL", Member.in_flight(member)) }
+      fields.is_a?(Array) ? fields.each_slice(2).to_h : fields
+    end
+
+    def log_recovered(member, counts)
+      return if counts.sum.zero?
+
+      back, dead, alone = counts
+      logger.warn("Worker #{member} is dead: #{back} of its jobs are back in queue #{Member.queue(member)}, " \
+        "#{dead} are dead, #{alone} run alone next.")
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # This process as other workers see it: the sorted set swf:workers holds a member
+  # HOST:PID:NONCE:QUEUE for each of its queues, scored by its last heartbeat. A
+  # heartbeat also returns the members that were silent for too long; the worker
+  # that hears of one first puts its jobs back.
   class Worker
     include Sidekiq::Component
 
     WORKERS = "swf:workers"
 
-    # The dead that one beat names, and how often it asks for more.
-    PAGE = 16
-    PAGES = 10
+    # The longest time between two heartbeats, in seconds.
+    MAX_INTERVAL = 10.0
 
-    # Seconds after which a suspect that still runs keeps no other back.
-    TRIAL_TIME = 60
+    attr_reader :suspects
 
-    def self.in_flight(member)
-      "swf:inflight:#{member}"
-    end
-
+    # +timeout+: seconds without a heartbeat after which a worker is dead.
     def initialize(config, timeout)
       @config = config
       @timeout = Float(timeout)
-      @interval = [10.0, @timeout / 5].min
+      @interval = [MAX_INTERVAL, @timeout / 5].min
+      @suspects = Suspects.new(config, @timeout)
+      @recovery = Recovery.new(config, @timeout, @suspects)
       @lock = Mutex.new
       @wake = ConditionVariable.new
       @members = Set.new
       @fetchers = Set.new
       @held = Set.new
-      @fetches = 0
-      @unanswered = Hash.new { |bases, queue| bases[queue] = [] }
-      @open = Set.new
       @left = Set.new
-      @suspects = Hash.new { |members, queue| members[queue] = [] }
-      @troubled = Set.new
+      @fetches = 0
+      @open = Set.new
+      @unanswered = Hash.new { |bases, queue| bases[queue] = [] }
       @thread = nil
     end
 
@@ -570,7 +1010,7 @@ module SidekiqFlow::Companion
       "#{hostname.tr(":", "-")}:#{::Process.pid}:#{process_nonce}:#{queue}"
     end
 
-    # Begins to beat for the queues of a fetcher.
+    # Begins to send heartbeats for the queues of a fetcher.
     def join(fetcher, queues)
       @lock.synchronize do
         @fetchers << fetcher
@@ -583,7 +1023,7 @@ module SidekiqFlow::Companion
       beat
     end
 
-    # The last fetcher to leave takes the process off: nothing stays in flight.
+    # The last fetcher to leave deregisters the process: nothing stays in flight.
     def leave(fetcher)
       members = @lock.synchronize do
         return unless @fetchers.delete?(fetcher) && @fetchers.empty?
@@ -593,16 +1033,12 @@ module SidekiqFlow::Companion
         @members.to_a.tap { @members.clear }
       end
       @thread&.join
-      members.each do |member|
-        hand_back(member)
-      rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-        logger.warn("Jobs of #{member} in flight are left to be recovered by another worker: #{error.message}")
-      end
+      members.each { |member| hand_back(member) }
     end
 
-    # Yields the base of a receipt, which names one fetch of this process. One
-    # whose reply did not come is used again, by whichever thread is next: the
-    # script then gives back what it has moved.
+    # Yields the base of a receipt, which names one fetch of this process. If the
+    # reply of a fetch was lost, its base is used again by the next thread: the
+    # script then returns the job that it has moved.
     def with_base(queue)
       base = @lock.synchronize do
         (@unanswered[queue].pop || (@fetches += 1).to_s(16)).tap { |found| @open << found }
@@ -617,33 +1053,7 @@ module SidekiqFlow::Companion
       end
     end
 
-    # Dead workers that hold suspects of this queue: jobs that were at work in more
-    # than one worker that died. Each is tried beside no other.
-    def suspects(queue)
-      @lock.synchronize { @suspects[queue].dup }
-    end
-
-    # Until a beat finds it again.
-    def forget_suspects(queue, dead)
-      @lock.synchronize { @suspects[queue].delete(dead) }
-    end
-
-    # {"TRIAL", payload}, in flight as BASE:1; {"WAIT"}, {"NONE"}.
-    def try_suspect(queue, dead, base)
-      own = member(queue)
-      keys = [WORKERS, Worker.in_flight(dead), Worker.in_flight(own), "swf:trial:#{queue}", "paused"]
-      reply = redis { |conn| Scripts.run(conn, "trial", keys, [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]) }
-      raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply[0] == "TYPE"
-      return reply if reply[0] != "TRIAL"
-
-      # From here on it counts, should this process die.
-      begun = SidekiqFlow::Companion.patiently(logger) do
-        redis { |conn| Scripts.run(conn, "begin", [Worker.in_flight(own)], ["#{base}:1?"]) }
-      end
-      (begun == 1) ? reply : ["NONE"]
-    end
-
-    # Whether a fetch from this queue has moved a job, perhaps, and nobody got it.
+    # Whether a fetch from this queue may have moved a job that no thread received.
     def unanswered?(queue)
       @lock.synchronize { @unanswered[queue].any? }
     end
@@ -656,20 +1066,22 @@ module SidekiqFlow::Companion
       @lock.synchronize { @held.delete(unit) }
     end
 
-    # For one that Redis can take nowhere: it stays in flight until the end.
+    # For a job that Redis can store nowhere else: it stays in flight until this
+    # process ends.
     def leave_in_flight(unit)
       @lock.synchronize { @left << unit.receipt }
       release(unit)
     end
 
+    # Sends a heartbeat, and recovers the workers that it reports as dead.
     def beat
       members = @lock.synchronize { @members.to_a }
       return if members.empty?
 
-      held = @lock.synchronize { members.map { |member| @held.count { |unit| unit.member == member } } }
-      stale, more, fanouts = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, 0, *members.zip(held).flatten]) }
-      more.each { |member| reconcile(member) }
-      recover_all(stale)
+      arguments = [@timeout.to_s, 0, *members.zip(held_by(members)).flatten]
+      stale, differing, fanouts = redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) }
+      differing.each { |member| reconcile(member) }
+      @recovery.recover_all(stale)
       redis { |conn| Fanouts.pour_all(conn, logger) } if fanouts == 1
     end
 
@@ -682,163 +1094,71 @@ module SidekiqFlow::Companion
 
         begin
           beat
-          put_back_abandoned
+          requeue_abandoned
         rescue => error
-          logger.warn("No heartbeat this time: #{error.message}")
+          logger.warn("The heartbeat failed, the next one tries again: #{error.message}")
         end
       end
     end
 
-    # A thread that dies with a job in hand (not by an error of the job: Sidekiq
-    # settles those) leaves it in flight of a process that lives.
-    def put_back_abandoned
+    def held_by(members)
+      @lock.synchronize { members.map { |member| @held.count { |unit| unit.member == member } } }
+    end
+
+    # A thread that died with its job (not by an error of the job: Sidekiq settles
+    # those) has left it in flight of a process that lives.
+    def requeue_abandoned
       abandoned = @lock.synchronize { @held.reject { |unit| unit.thread.alive? } }
       abandoned.each(&:requeue_now)
     end
 
-    # A beat names so many of the dead; those that stay are passed over.
-    def recover_all(stale)
-      passed = 0
-      @lock.synchronize { @suspects.clear }
-      PAGES.times do
-        passed += stale.count { |member| !recover_in_guard(member) }
-        break if stale.size < PAGE
-
-        stale, = redis { |conn| Scripts.run(conn, "beat", [WORKERS], [@timeout.to_s, passed]) }
-      end
-    end
-
-    # One record at a time: one that cannot be read is in no other's way. True
-    # where nothing of it is left.
-    def recover_in_guard(member)
-      return strike_off(member) unless readable?(member)
-
-      recover(member).tap { @troubled.delete(member) }
-    rescue => error
-      raise if Trouble.passes?(error)
-
-      logger.error("Worker #{member} is dead, and its jobs cannot be put back: #{error.message}") if @troubled.add?(member)
-      false
-    end
-
-    # What is in flight here and in no thread's hands (a fetch that was delivered
-    # late) goes back.
+    # Puts back jobs that are in flight here and that no thread holds: those of a
+    # fetch that was delivered late.
     def reconcile(member)
-      receipts = redis { |conn| conn.call("HKEYS", Worker.in_flight(member)) }
-      unknown = @lock.synchronize do
-        known = [*@held.map(&:receipt), *@left]
-        bases = [*@open, *@unanswered.each_value.flat_map(&:itself)]
-        (receipts - known).reject { |receipt| suspect?(receipt) || bases.include?(receipt.b[/\A\h+(?=:)/n]) }
-      end
+      receipts = redis { |conn| conn.call("HKEYS", Member.in_flight(member)) }
+      unknown = unknown(receipts)
       return if unknown.empty?
 
-      redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], unknown) }
-      logger.warn("Put back #{unknown.size} jobs of queue #{queue_of(member)} that were in flight here and in no thread's hands.")
+      @recovery.requeue(member, unknown)
+      logger.warn("Put back #{unknown.size} jobs of queue #{Member.queue(member)} that were in flight here " \
+        "and that no thread held.")
     rescue RedisClient::CommandError => error
       raise if Trouble.passes?(error)
 
-      logger.error("What is in flight of #{member} cannot be compared: #{error.message}") if @troubled.add?(member)
+      @recovery.log_once(member, "The jobs in flight of #{member} cannot be compared: #{error.message}")
     end
 
-    # HOST:PID:NONCE:QUEUE. Nothing can be in flight under another name.
-    def readable?(member)
-      member.valid_encoding? && member.split(":", 4).size == 4
-    end
-
-    def strike_off(member)
-      redis { |conn| conn.call("ZREM", WORKERS, member) }
-      logger.error("Took out of #{WORKERS} what is not a worker: #{member.inspect[0, 200]}")
-      true
-    end
-
-    def recover(member)
-      queue = queue_of(member)
-      error = PoisonPill.new("The job had begun when its worker died, #{MAX_RECOVERIES} times within " \
-        "#{RECOVERY_WINDOW / 3600} hours. Look for what kills the process, then retry it.")
-      waiting, jobs = in_flight(member).partition { |receipt, _| suspect?(receipt) }
-      # What is pushed last is taken next.
-      slices = jobs.sort_by { |receipt, _| receipt.b.split(":").map { |part| part.to_i(16) } }.reverse.each_slice(100).to_a
-      slices = [[]] if slices.empty? # strikes the member off
-      counts = [0, 0, 0]
-      slices.each do |slice|
-        orphans = slice.map { |receipt, raw| [receipt, jid(raw), SidekiqFlow::Companion.corpse(raw, error, queue)] }
-        reply = recover_script(member, orphans, @timeout)
-        raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply[0] == "TYPE"
-        return false if reply[0] != "DONE"
-
-        counts = counts.zip(reply[1, 3]).map(&:sum)
-        keep(reply[4].map { |number| slice[number - 1].last })
-        raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless reply[5].empty?
-      end
-      alone = waiting.any? || counts[2] > 0
-      @lock.synchronize { @suspects[queue] << member } if alone
-      return !alone if counts.sum.zero?
-
-      logger.warn("Worker #{member} is dead: #{counts[0]} of its jobs are back in queue #{queue}, #{counts[1]} are dead, #{counts[2]} run alone next.")
-      !alone
-    end
-
-    # Dead jobs may be retried for as long as `dead` keeps them.
-    def keep(payloads)
-      payloads.each do |raw|
-        keys, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(raw) || {})
-        ttl += config[:dead_timeout_in_seconds]
-        redis { |conn| Scripts.run(conn, "extend", ["", *keys], [ttl, 0]) } unless keys.empty?
-      end
-    end
-
-    def recover_script(member, orphans, timeout)
-      keys = [WORKERS, Worker.in_flight(member), "queue:#{queue_of(member)}", "dead"]
-      keys.concat(orphans.map { |_, jid, _| "swf:recovered:#{jid}" })
-      arguments = [member, timeout.to_s, MAX_RECOVERIES, RECOVERY_WINDOW, Time.now.to_f.to_s]
-      arguments.concat(orphans.flat_map { |receipt, _, corpse| [receipt, corpse] })
-      redis { |conn| Scripts.run(conn, "recover", keys, arguments) }
-    end
-
-    # Marked when this process was taken for dead; it waits for its trial.
-    def suspect?(receipt)
-      receipt.end_with?("!")
-    end
-
-    def queue_of(member)
-      member.split(":", 4).fetch(3)
-    end
-
-    def jid(raw)
-      id = SidekiqFlow::Companion.parse(raw)&.fetch("jid", nil)
-      (id.is_a?(String) && !id.empty?) ? id : SidekiqFlow::Companion.fingerprint(raw)
-    end
-
-    def in_flight(member)
-      fields = redis { |conn| conn.call("HGETALL", Worker.in_flight(member)) }
-      fields.is_a?(Array) ? fields.each_slice(2).to_h : fields
-    end
-
-    # Threads that still work finish into nothing: their jobs run again
-    # elsewhere, as after any hard shutdown of Sidekiq.
-    def hand_back(member)
-      3.times do
-        receipts = in_flight(member).keys.reject { |receipt| suspect?(receipt) }.sort_by { |receipt| receipt.to_i(16) }
-        unless receipts.empty?
-          redis { |conn| Scripts.run(conn, "requeue", [Worker.in_flight(member), "queue:#{queue_of(member)}"], receipts) }
+    # Suspects are marked while this process is taken for dead; they wait for their
+    # trial.
+    def unknown(receipts)
+      @lock.synchronize do
+        known = [*@held.map(&:receipt), *@left]
+        bases = [*@open, *@unanswered.each_value.flat_map(&:itself)]
+        (receipts - known).reject do |receipt|
+          Suspects.receipt?(receipt) || bases.include?(receipt.b[/\A\h+(?=:)/n])
         end
-        # Strikes the member off, unless a thread has just fetched once more.
-        recover_script(member, [], 0)
-        return if redis { |conn| conn.call("ZSCORE", WORKERS, member) }.nil?
       end
+    end
+
+    def hand_back(member)
+      @recovery.hand_back(member)
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      logger.warn("Jobs of #{member} stay in flight for another worker to recover: #{error.message}")
     end
   end
+end
 
-  # Takes jobs from the queues into flight; Sidekiq's own way to plug that in.
+module SidekiqFlow::Companion
+  # Sidekiq's fetcher (config[:fetch_class]): takes jobs from the queues into flight.
   class Fetch
     include Sidekiq::Component
 
-    # Seconds until a thread looks whether the process is to stop, and until one
-    # looks again when there are more queues than threads to watch them.
+    # Seconds that a thread blocks: TIMEOUT until it checks whether the process is to
+    # stop, BRIEF if there are more queues than threads that watch them.
     TIMEOUT = 2
     BRIEF = 0.2
 
-    # Seconds until a queue that is not a list is looked at again.
+    # Seconds until a queue that is not a list is read again.
     SHUN = 10
 
     attr_reader :worker, :retrier
@@ -860,45 +1180,36 @@ module SidekiqFlow::Companion
       Unit.fetched = nil
       join unless @joined
       order = (@strict ? @queues : @queues.shuffle).uniq.reject { |queue| shunned?(queue) }
-      if order.empty? # all of them paused, or no lists
+      if order.empty? # each of them is shunned
         sleep(TIMEOUT)
         return nil
       end
-      order.each do |queue|
-        unit = shunning(queue) { suspect(queue) }
-        return Unit.fetched = unit if unit
-      end
-      candidates = (order.size > 2) ? filled(order) : order
-      candidates.each do |queue|
-        unit = shunning(queue) { fetch(queue) }
-        return Unit.fetched = unit if unit
-      end
-      watch(order) if candidates.size == order.size || candidates.empty?
-      nil
+      Unit.fetched = take_from(order)
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
       raise unless Trouble.passes?(error)
 
-      # Sidekiq would write the backtrace of each thread.
-      Trouble.say(logger, error)
+      # Sidekiq would log the backtrace of each thread.
+      Trouble.log(logger, error)
       sleep(1)
       nil
     end
 
-    # Sidekiq's Manager at the end: the jobs of threads that it will kill.
+    # Called by Sidekiq's Manager at shutdown, with the jobs of threads that it is
+    # about to kill.
     def bulk_requeue(units)
       return if units.empty?
 
       units.each(&:requeue_now)
       logger.info("Put #{units.size} jobs back")
     rescue => error
-      logger.warn("Could not put #{units.size} jobs back, another worker will: #{error.message}")
+      logger.warn("Could not put #{units.size} jobs back, another worker will do it: #{error.message}")
     end
 
-    # When the Manager of this capsule has stopped.
+    # Called when the Manager of this capsule has stopped.
     def sign_off
       worker.leave(self)
     rescue => error
-      logger.warn("Could not sign off, another worker will find out: #{error.message}")
+      logger.warn("This worker could not deregister, another one will recover its jobs: #{error.message}")
     end
 
     private
@@ -908,55 +1219,85 @@ module SidekiqFlow::Companion
       @joined = true
     end
 
-    # One at a time, as Sidekiq's own: a thread holds what it works on.
-    def fetch(queue)
-      member = worker.member(queue)
-      keys = ["queue:#{queue}", Worker.in_flight(member), Worker::WORKERS]
-      worker.with_base(queue) do |base|
-        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
-        raise WrongType, "The Redis key #{reply[1].inspect} holds another type. Remove it." if reply && reply[0] == "TYPE"
-
-        if reply.nil?
-          logger.warn("This worker was taken for dead; it goes on under the same name.")
-          worker.beat
-          return nil
-        end
-        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
-      end
+    # A unit, or nil. Watches the queues if all of them are empty.
+    def take_from(order)
+      first(order) { |queue| suspect(queue) } || first_filled(order)
     end
 
-    # A suspect of a dead worker, where one waits and no other is tried.
-    def suspect(queue)
-      trials = "trial of #{queue}"
-      members = worker.suspects(queue)
-      members = [""] if members.empty? && worker.unanswered?(trials)
-      members.each do |dead|
-        unit = worker.with_base(trials) do |base|
-          kind, payload = worker.try_suspect(queue, dead, base)
-          worker.forget_suspects(queue, dead) if kind != "TRIAL"
-          (kind == "TRIAL") ? runnable(Unit.new(self, queue, worker.member(queue), "#{base}:1", payload)) : false
-        end
+    def first_filled(order)
+      candidates = (order.size > 2) ? filled(order) : order
+      unit = first(candidates) { |queue| fetch(queue) }
+      return unit if unit
+
+      watch(order) if candidates.size == order.size || candidates.empty?
+      nil
+    end
+
+    def first(queues)
+      queues.each do |queue|
+        unit = shunning(queue) { yield queue }
         return unit if unit
       end
       nil
     end
 
-    # False for one that is not to run: it is in `dead`.
+    # Takes one job, as Sidekiq's own fetcher does: a thread holds what it runs.
+    def fetch(queue)
+      member = worker.member(queue)
+      keys = ["queue:#{queue}", Member.in_flight(member), Worker::WORKERS]
+      worker.with_base(queue) do |base|
+        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
+        return register_again if reply.nil?
+        raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+
+        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
+      end
+    end
+
+    def register_again
+      logger.warn("This worker missed its heartbeats and was declared dead; re-registering under the same identity.")
+      worker.beat
+      nil
+    end
+
+    # Takes a suspect of a dead worker, if one waits and no other is tried.
+    def suspect(queue)
+      trials = "trial of #{queue}"
+      holders = worker.suspects.holders(queue)
+      holders = [""] if holders.empty? && worker.unanswered?(trials)
+      holders.each do |dead|
+        unit = worker.with_base(trials) { |base| try_suspect(queue, dead, base) }
+        return unit if unit
+      end
+      nil
+    end
+
+    def try_suspect(queue, dead, base)
+      member = worker.member(queue)
+      kind, payload = worker.suspects.try(queue, dead, member, base)
+      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if kind == "TRIAL"
+
+      worker.suspects.forget(queue, dead)
+      false
+    end
+
+    # The unit, or false if it must not run: then it is in `dead`.
     def runnable(unit)
-      error = SidekiqFlow::Companion.fault(unit.job)
+      error = Payload.fault(unit.job)
       return unit if error.nil?
 
       unit.bury(error)
       false
     end
 
-    # A queue that is not a list stops no other queue, and fills no log.
+    # Leaves a queue alone for a while if it is not a list, so that it neither stops
+    # other queues nor fills the log.
     def shunning(queue)
       yield
     rescue RedisClient::CommandError, WrongType => error
       raise if Trouble.passes?(error)
 
-      logger.error("Queue #{queue} cannot be read, and is left alone for #{SHUN} seconds: #{error.message}")
+      logger.error("Queue #{queue} cannot be read, trying again in #{SHUN} seconds: #{error.message}")
       @lock.synchronize { @shunned[queue] = now + SHUN }
       nil
     end
@@ -971,41 +1312,55 @@ module SidekiqFlow::Companion
 
     # The queues that hold something, in the same order; one round trip.
     def filled(order)
-      lengths = redis { |conn| conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } } }
+      lengths = redis do |conn|
+        conn.pipelined { |pipeline| order.each { |queue| pipeline.call("LLEN", "queue:#{queue}") } }
+      end
       order.zip(lengths).select { |queue, length| length > 0 || worker.unanswered?(queue) }.map(&:first)
     rescue RedisClient::CommandError
-      order # one of them is not a list: each is asked for itself
+      order # one of them is not a list: read each by itself
     end
 
     # Blocks until a queue holds something, and leaves it as it was: BLMOVE of a
     # list's end onto itself, so the job has no second place where a crash could
-    # leave it. One thread watches one queue; the next takes its place when it
-    # has found something.
+    # leave it. One thread watches one queue; when it has found something, the next
+    # thread takes its place.
     def watch(order)
-      queue = @lock.synchronize do
-        free = order.find { |name| !@watched.include?(name) }
-        if free.nil?
-          @left.wait(@lock, TIMEOUT)
-          return
-        end
-        @watched << free
-        free
-      end
+      queue = choose_to_watch(order)
+      return if queue.nil?
+
       seconds = (@watched.size == order.size) ? TIMEOUT : BRIEF
       key = "queue:#{queue}"
       shunning(queue) { redis { |conn| conn.blocking_call(seconds, "BLMOVE", key, key, "RIGHT", "RIGHT", seconds) } }
     ensure
-      if queue
-        @lock.synchronize do
-          @watched.delete(queue)
-          @left.signal
+      stop_watching(queue) if queue
+    end
+
+    # A queue that no thread watches; nil, after a wait, if there is none.
+    def choose_to_watch(order)
+      @lock.synchronize do
+        free = order.find { |name| !@watched.include?(name) }
+        if free.nil?
+          @left.wait(@lock, TIMEOUT)
+        else
+          @watched << free
         end
+        free
+      end
+    end
+
+    def stop_watching(queue)
+      @lock.synchronize do
+        @watched.delete(queue)
+        @left.signal
       end
     end
   end
+end
 
-  # The end of a capsule. Sidekiq 7 ends with an empty list for the fetcher, and
-  # Sidekiq 8.1.3 and later with nothing at all.
+module SidekiqFlow::Companion
+  # Deregisters the process when the Manager of a capsule stops. Sidekiq 7 then
+  # calls bulk_requeue with an empty list, and Sidekiq 8.1.3 and later do not call
+  # the fetcher at all.
   module SignOff
     def stop(*)
       super
@@ -1013,16 +1368,18 @@ module SidekiqFlow::Companion
       capsule.fetcher.sign_off if capsule.fetcher.is_a?(Fetch)
     end
   end
+end
 
-  # A job in flight; what Sidekiq calls a unit of work. It leaves flight once:
-  # by an advance, a failure, a requeue or, where none of them came first, by
-  # Sidekiq's acknowledge.
+module SidekiqFlow::Companion
+  # A job in flight; what Sidekiq calls a unit of work. It leaves flight once: by an
+  # advance, a failure, a requeue or, if none of them came first, by Sidekiq's
+  # acknowledge.
   class Unit
     FETCHED = :flow_fetched
     CURRENT = :flow_current
 
     class << self
-      # What the fetcher has given to this thread, until its middleware takes it.
+      # The unit that the fetcher gave to this thread, until its middleware takes it.
       def fetched=(unit)
         Thread.current[FETCHED] = unit
       end
@@ -1035,8 +1392,8 @@ module SidekiqFlow::Companion
         Thread.current[FETCHED].tap { Thread.current[FETCHED] = nil }
       end
 
-      # The unit whose middleware runs on this thread; nil for a job that another
-      # one performs inline.
+      # The unit whose middleware runs on this thread; nil for a job that runs inline
+      # in another one.
       def current
         Thread.current[CURRENT]
       end
@@ -1062,7 +1419,7 @@ module SidekiqFlow::Companion
       @queue_name = queue
       @member = member
       @receipt = receipt
-      @job = SidekiqFlow::Companion.unwrapped(payload)
+      @job = Payload.unwrapped(payload)
       @thread = Thread.current
       @settled = false
       worker.hold(self)
@@ -1073,7 +1430,7 @@ module SidekiqFlow::Companion
     end
 
     def key
-      Worker.in_flight(@member)
+      Member.in_flight(@member)
     end
 
     def config
@@ -1084,23 +1441,22 @@ module SidekiqFlow::Companion
       @fetcher.retrier
     end
 
-    # Sidekiq calls this when it has nothing more to do with the job, whatever
-    # became of it. Most have left flight by then.
+    # Called by Sidekiq at the end of each job, however it ended. Most have left
+    # flight by then.
     #
-    # What has not: plain jobs that are done, jobs that are discarded, and steps
-    # that were pushed again. Those are in their queue first and leave flight
-    # second: a crash between the two runs such a step twice, under the same jid,
-    # which a barrier counts once.
+    # The others: plain jobs that are done, jobs that are discarded, and steps that
+    # were pushed again. Such a step is in its queue before it leaves flight: a crash
+    # in between runs it twice, under the same jid, which a barrier counts once.
     def acknowledge
       settle { |conn| conn.call("HDEL", key, receipt) }
     end
 
-    # To the end of the queue that is taken from next.
+    # Puts the job back to the end of the queue that is taken from next.
     def requeue
       settle { |conn| Scripts.run(conn, "requeue", [key, queue], [receipt]) }
     end
 
-    # The same, where there is no time to wait for the server.
+    # The same, without waiting for a server that is unavailable.
     def requeue_now
       return if @settled
 
@@ -1116,26 +1472,24 @@ module SidekiqFlow::Companion
       @settled
     end
 
-    # Runs advance.lua; gives its reply.
+    # Runs advance.lua. Returns its reply.
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
       settled if %w[DONE GONE].include?(reply[0])
-      config.logger.debug { "A job had left flight: sent twice, or recovered elsewhere" } if reply[0] == "GONE"
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if reply[0] == "GONE"
       reply
     end
 
-    # From flight to `retry` or `dead`, and the barriers above the job, and the
+    # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      needed, ttl = SidekiqFlow::Companion.needs(SidekiqFlow::Companion.parse(payload) || {})
+      needed, ttl = Lifetimes.needs(Payload.parse(payload) || {})
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
       keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
-      reply = SidekiqFlow::Companion.patiently(config.logger) do
-        config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) }
-      end
+      reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       raise WrongType, "The Redis key #{reply[1].inspect} is not a sorted set. Remove it." if reply[0] == "TYPE"
 
       settled
@@ -1143,12 +1497,14 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # Dead at once, whatever `retry` says; +tell+ the death handlers.
+    # Moves the job to `dead` at once, whatever its `retry` is; +tell+ calls the
+    # death handlers.
     def bury(error, tell: true)
-      job = SidekiqFlow::Companion.parse(self.job)
-      config.logger.error("Job #{job && job["jid"]} of queue #{queue_name} cannot go on, and goes to 'dead': #{error.message}")
-      self.fail("dead", Time.now.to_f.to_s, SidekiqFlow::Companion.corpse(self.job, error, queue_name))
-      SidekiqFlow::Companion.bury_with_handlers(config, job, error) if tell && job && !error.is_a?(InvalidPayload)
+      job = Payload.parse(self.job)
+      config.logger.error("Job #{job && job["jid"]} of queue #{queue_name} cannot continue, and goes to 'dead': " \
+        "#{error.message}")
+      self.fail("dead", Time.now.to_f.to_s, Payload.dead(self.job, error, queue_name))
+      DeathHandlers.call(config, job, error) if tell && job && !error.is_a?(InvalidPayload)
     end
 
     private
@@ -1160,14 +1516,14 @@ module SidekiqFlow::Companion
     def settle
       return if @settled
 
-      SidekiqFlow::Companion.patiently(config.logger) { config.redis { |conn| yield conn } }
+      Trouble.patiently(config.logger) { config.redis { |conn| yield conn } }
       settled
     rescue Refused => error
       leave(error)
     end
 
-    # Redis can take the job nowhere. In flight it is not lost: it goes back to its
-    # queue when this process ends.
+    # For a job that Redis can store nowhere else. In flight it is not lost: it goes
+    # back to its queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
       @settled = true
@@ -1179,9 +1535,11 @@ module SidekiqFlow::Companion
       worker.release(self)
     end
   end
+end
 
-  # A job that came by another way than Fetch: Sidekiq Pro's super_fetch, or
-  # performed inline. It is put into flight for the moment of its advance.
+module SidekiqFlow::Companion
+  # A job that another fetcher took (Sidekiq Pro's super_fetch), or that runs
+  # inline. It is put into flight for its advance.
   class BorrowedUnit
     attr_reader :config, :queue_name, :job
 
@@ -1190,7 +1548,7 @@ module SidekiqFlow::Companion
       @queue_name = queue_name
       @job = Sidekiq.dump_json(job)
       @key = "swf:borrowed:#{SecureRandom.hex(12)}"
-      SidekiqFlow::Companion.patiently(config.logger) do
+      Trouble.patiently(config.logger) do
         config.redis do |conn|
           conn.multi do |transaction|
             transaction.call("HSET", @key, "1", @job)
@@ -1204,16 +1562,17 @@ module SidekiqFlow::Companion
       config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) }
     end
   end
+end
 
-  # Sidekiq's own rules for what becomes of a job that failed. Only the writing
-  # is another's: one script in place of ZADD and a later acknowledge.
+module SidekiqFlow::Companion
+  # Applies Sidekiq's own rules for failed jobs. Only the write differs: one script
+  # instead of ZADD and a later acknowledge.
   #
-  # A step of a run is never dropped: what `retry: false`, `dead: false` or a
-  # `:discard` of the application would throw away goes to `dead`, for its run
-  # waits for it.
+  # A step is never dropped: with `retry: false`, `dead: false` or `:discard` it
+  # goes to `dead`, since its run waits for it.
   class Retry < Sidekiq::JobRetry
-    # The failure of a job that did not come to its middleware: a class that does
-    # not exist, the Rails reloader.
+    # The failure of a job before its middleware: its class does not exist, or the
+    # Rails reloader failed.
     def global(payload, queue)
       super
     rescue Sidekiq::JobRetry::Handled => handled
@@ -1222,13 +1581,13 @@ module SidekiqFlow::Companion
       raise
     end
 
-    # What Sidekiq raises again is a job without retries, or one whose failure it
-    # could not write down.
+    # Sidekiq raises the error again for a job without retries, and for a failure
+    # that it could not record.
     def local(job_instance, payload, queue)
       super
     rescue Sidekiq::JobRetry::Handled, Sidekiq::Shutdown
       raise
-    rescue Exception => error # as Sidekiq has it
+    rescue Exception => error # as Sidekiq does
       unit = Unit.current
       raise if unit.nil? || unit.settled? || !step?(payload)
 
@@ -1246,19 +1605,22 @@ module SidekiqFlow::Companion
       rescue => broken
         raise if unit.nil?
 
-        logger.error("The failure of job #{job["jid"]} cannot be noted as Sidekiq does: #{broken.class}: #{broken.message}")
+        logger.error("Sidekiq could not record the failure of job #{job["jid"]}, and the job goes to 'dead': " \
+          "#{broken.class}: #{broken.message}")
         return unit.bury(error)
       end
-      return if unit.nil? || unit.settled? || SidekiqFlow::Companion.run_id(job).nil?
+      keep_step(job, error) unless unit.nil? || unit.settled? || !Run.step?(job)
+    end
 
-      logger.error("Job #{job["jid"]} of run #{SidekiqFlow::Companion.run_id(job).to_s[0, 255]} failed for good and was to be dropped; it is a step, " \
-        "and goes to 'dead': #{error.class}")
+    def keep_step(job, error)
+      logger.error("Job #{job["jid"]} of run #{Run.label(job)} failed for good. It would be dropped, but it is a " \
+        "step: it goes to 'dead': #{error.class}")
       unit.fail("dead", Time.now.to_f.to_s, Sidekiq.dump_json(job))
     end
 
     def step?(payload)
-      job = SidekiqFlow::Companion.parse(payload)
-      job && !SidekiqFlow::Companion.run_id(job).nil?
+      job = Payload.parse(payload)
+      job && Run.step?(job)
     end
 
     def unit
@@ -1269,17 +1631,25 @@ module SidekiqFlow::Companion
       unit ? yield(FailureWriter.new(unit, config)) : super
     end
   end
+end
 
-  # Sidekiq's Processor with the rules above, also for jobs that fail before their
-  # middleware.
+module SidekiqFlow::Companion
+  # Gives Sidekiq's Processor the companion's Retry, also for jobs that fail before
+  # their middleware.
   module Processing
     def initialize(capsule, ...)
       super
+      unless instance_variable_defined?(:@retrier)
+        raise Unsupported, "Sidekiq #{Sidekiq::VERSION} keeps its JobRetry elsewhere than in Processor's @retrier, " \
+          "which sidekiq-flow #{SidekiqFlow::VERSION} replaces. It was tested with #{Requirements::TESTED}."
+      end
       @retrier = capsule.fetcher.retrier if capsule.fetcher.is_a?(Fetch)
     end
   end
+end
 
-  # Stands for the connection that JobRetry writes to.
+module SidekiqFlow::Companion
+  # Takes the place of the connection that JobRetry writes a failure to.
   class FailureWriter
     def initialize(unit, config)
       @unit = unit
@@ -1301,7 +1671,7 @@ module SidekiqFlow::Companion
     def zremrangebyrank(*)
     end
 
-    # A later Sidekiq that writes in another way still writes: in two steps.
+    # A Sidekiq that writes with other commands still writes, in two steps.
     def method_missing(name, *arguments, &block)
       @config.redis { |conn| conn.public_send(name, *arguments, &block) }
     end
@@ -1310,12 +1680,14 @@ module SidekiqFlow::Companion
       true
     end
   end
+end
 
-  # The outermost server middleware: decides what becomes of the job, and does
-  # it, in one step. Handled is Sidekiq's own word for "that is settled".
+module SidekiqFlow::Companion
+  # The outermost server middleware: settles the job (done, to be retried, dead) in
+  # one step. Sidekiq's own signal for a settled job is the exception Handled.
   #
-  # It comes last, after every other middleware has ended: what follows must not
-  # start before, say, one that wraps the job in a transaction has committed.
+  # It acts after all other middleware has ended: the next steps must not start
+  # before, say, a middleware that wraps the job in a transaction has committed.
   class Outcome
     include Sidekiq::ServerMiddleware
 
@@ -1327,7 +1699,7 @@ module SidekiqFlow::Companion
         unit.retrier.local(job_instance, unit.job, queue) do
           refusing(unit) do
             Execution.of(job) do |execution|
-              Callback.stack(job).each { |callback| Plan.check(callback.remaining) if callback.remaining }
+              check_continuations(job)
               yield.tap { finish(unit, execution) }
             end
           end
@@ -1337,15 +1709,21 @@ module SidekiqFlow::Companion
 
     private
 
+    # Before the job runs: a tree that cannot be started is not found out too late.
+    def check_continuations(job)
+      Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
+    end
+
     def finish(unit, execution)
       return unit.completion.advance if unit.completion
       raise execution.refusal if execution.refusal
-      return if execution.pushed_again? || SidekiqFlow::Companion.run_id(execution.job).nil?
+      return if execution.pushed_again? || !Run.step?(execution.job)
 
-      raise StepSkipped, "A middleware did not let the step run, so its run waits for it. Look for which one, then retry it."
+      raise StepSkipped, "A middleware did not let the step run, so its run waits for it. " \
+        "Find out which one, then retry the step."
     end
 
-    # Whatever else is raised is tried again, by Sidekiq's rules.
+    # Any other error follows Sidekiq's rules for retries.
     def refusing(unit)
       yield
     rescue Refused => error
@@ -1353,12 +1731,14 @@ module SidekiqFlow::Companion
       raise Sidekiq::JobRetry::Handled
     end
   end
+end
 
-  # A job that runs on this thread, and what is seen of it meanwhile.
+module SidekiqFlow::Companion
+  # The job that runs on this thread, and what is observed while it runs.
   class Execution
     CURRENT = :flow_execution
 
-    # What a job that is pushed again has of its own.
+    # Fields that a job which is pushed again does not take over.
     OWN = %w[
       class wrapped args queue at created_at enqueued_at retry_count failed_at retried_at
       error_message error_class error_backtrace
@@ -1369,7 +1749,7 @@ module SidekiqFlow::Companion
         Thread.current[CURRENT]
       end
 
-      # Yields that of a job; the one that is there already, if it is the job's.
+      # Yields the execution of a job: the current one if it is this job's.
       def of(job)
         before = current
         return yield(before) if before && before.job.equal?(job)
@@ -1384,15 +1764,15 @@ module SidekiqFlow::Companion
 
     attr_reader :job
 
-    # Why the job is not done, though nothing was raised.
+    # The error to bury the job with, although nothing was raised.
     attr_accessor :refusal
 
     def initialize(job)
       @job = job
     end
 
-    # The job was pushed once more, under its own id: whoever performs that one
-    # advances the run.
+    # Notes that the job was pushed once more, under its own id: the process that
+    # performs it then advances the run.
     def pushed_again!
       @pushed_again = true
     end
@@ -1401,20 +1781,20 @@ module SidekiqFlow::Companion
       @pushed_again
     end
 
-    # Whether a job that is being pushed is this one, once more.
+    # Whether a job that is being pushed is this job again.
     def same?(item)
       item["jid"] == @job["jid"] || (!active_job_id.nil? && active_job_id == id_of(item))
     end
 
-    # ActiveJob's own id, which stays the same when it tries again.
+    # ActiveJob's own id, which stays the same when ActiveJob retries.
     def active_job_id
       id_of(@job)
     end
 
-    # Makes of a job that is pushed the step that this one is.
+    # Makes a job that is being pushed the step that this job is.
     def continue_in(item)
       pushed_again!
-      item.merge!(@job.reject { |key, _| OWN.include?(key) }) unless SidekiqFlow::Companion.run_id(@job).nil?
+      item.merge!(@job.reject { |key, _| OWN.include?(key) }) if Run.step?(@job)
     end
 
     private
@@ -1426,18 +1806,20 @@ module SidekiqFlow::Companion
       data["job_id"] if data.is_a?(Hash)
     end
   end
+end
 
-  # Client middleware. A step that is pushed again while it runs (ActiveJob's
-  # retry_on is that, and an interrupted iteration) stays the step that it is. And
-  # the barriers above whatever is pushed live until it is through its retries: the
-  # gem makes them for a day, and a first step may be delayed for longer.
+module SidekiqFlow::Companion
+  # Client middleware. A step that is pushed again while it runs (by ActiveJob's
+  # retry_on, or an interrupted iteration) stays the same step. And the barriers
+  # above a pushed job outlive its retries: the gem creates them for a day, and a
+  # first step may be delayed for longer.
   class Pushes
     include Sidekiq::ClientMiddleware
 
     PLANNING = :flow_planning
     PROLONGED = :flow_prolonged
 
-    # The pushes of a plan: its jobs are new, and its script makes the barriers.
+    # Runs the pushes of a plan: its jobs are new, and its script makes the barriers.
     def self.planned
       before = Thread.current[PLANNING]
       Thread.current[PLANNING] = true
@@ -1457,27 +1839,36 @@ module SidekiqFlow::Companion
 
     private
 
-    # The children of a group have the same barriers: once is enough.
+    # Extends the barriers once for the children of a group, which share them.
     def prolong(job, redis_pool)
-      stack = job[SidekiqFlow::Companion.dialect.callbacks]
-      return unless stack.is_a?(Array) && stack.any? && stack.all? { |entry| entry.is_a?(Array) && (entry[1].nil? || entry[1].is_a?(Hash)) }
+      stack = job[Dialect.current.callbacks]
+      return unless stack?(stack)
 
       callbacks = stack.map { |entry| Callback.new(*entry.first(3)) }
       wait = job["at"].is_a?(Numeric) ? [0, job["at"] - Time.now.to_f].max.ceil : 0
-      ttl = [Plan.barrier_ttl(nil, callbacks) + wait, MAX_TTL].min
+      ttl = [Lifetimes.barrier_ttl(nil, callbacks) + wait, Lifetimes::MAX_TTL].min
       top, done = Thread.current[PROLONGED]
       return if top == callbacks.last.barrier && done >= ttl
 
       redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
       Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
     rescue => error
-      # The push matters more: who pushes may have taken the job out of a set.
-      Sidekiq.logger.warn("The barriers of job #{job["jid"]} could not be prolonged: #{error.class}: #{error.message}")
+      # The push matters more: its caller may have removed the job from a set.
+      Sidekiq.logger.warn("The TTLs of the barriers of job #{job["jid"]} could not be extended: " \
+        "#{error.class}: #{error.message}")
+    end
+
+    def stack?(value)
+      return false unless value.is_a?(Array) && value.any?
+
+      value.all? { |entry| entry.is_a?(Array) && (entry[1].nil? || entry[1].is_a?(Hash)) }
     end
   end
+end
 
-  # What ActiveJob does about an error (retry_on, discard_on) looks to Sidekiq like
-  # a job that is done. It tells its subscribers.
+module SidekiqFlow::Companion
+  # Listens to ActiveJob: to Sidekiq, a job that ActiveJob retries or discards
+  # (retry_on, discard_on) looks as if it had succeeded.
   module ActiveJobEvents
     EVENTS = /\A(enqueue_retry|retry_stopped|discard|perform)\.active_job\z/
 
@@ -1487,55 +1878,68 @@ module SidekiqFlow::Companion
       return if @subscribed || !defined?(ActiveSupport::Notifications)
 
       @subscribed = true
-      ActiveSupport::Notifications.subscribe(EVENTS) { |name, _, _, _, payload| seen(name.delete_suffix(".active_job"), payload) }
+      ActiveSupport::Notifications.subscribe(EVENTS) do |name, _, _, _, payload|
+        seen(name.delete_suffix(".active_job"), payload)
+      end
     end
 
     def seen(event, payload)
       execution = Execution.current
-      # Another job may be performed inline.
+      # It may be the event of another job, which runs inline.
       return unless execution && payload[:job]&.job_id == execution.active_job_id
 
       case event
       when "enqueue_retry" then execution.pushed_again!
       when "perform"
-        execution.refusal ||= StepSkipped.new("A callback of ActiveJob aborted the step, so its run waits for it. Retry it.") if payload[:aborted]
+        execution.refusal ||= aborted if payload[:aborted]
       else
-        execution.refusal = StepDiscarded.new("ActiveJob gave the step up (#{event}) after #{payload[:error].class}: " \
-          "#{payload[:error]&.message}. Its run waits for it. Retry it when that is mended.")
+        execution.refusal = discarded(event, payload[:error])
       end
     end
-  end
 
-  # The gem's extend_ttl!, which sets the barriers of the running job to whatever
-  # it is given. None of them lives shorter for it than before.
+    def aborted
+      StepSkipped.new("A callback of ActiveJob aborted the step, so its run waits for it. Retry it.")
+    end
+
+    def discarded(event, error)
+      StepDiscarded.new("ActiveJob gave the step up (#{event}) after #{error.class}: #{error&.message}. " \
+        "Its run waits for it. Retry it when the cause is fixed.")
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Makes the gem's extend_ttl!, which sets the TTL of the running job's barriers,
+  # extend them only: no barrier expires earlier than before.
   module Prolongation
     def extend_ttl!(ttl: nil)
       execution = Execution.current
-      return super if execution.nil? || SidekiqFlow::Companion.run_id(execution.job).nil?
+      return super if execution.nil? || !Run.step?(execution.job)
 
-      ttl = [Integer(ttl || configuration.barrier_ttl), MAX_TTL].min
+      ttl = [Integer(ttl || configuration.barrier_ttl), Lifetimes::MAX_TTL].min
       barriers = Callback.stack(execution.job).flat_map(&:keys)
-      memory = SidekiqFlow::Companion.memory_key(execution.job)
+      memory = Memory.key_for(execution.job)
       keys = memory.empty? ? ["", *barriers] : ["swf:keep:#{memory}", *barriers, memory]
       Sidekiq.redis { |conn| Scripts.run(conn, "extend", keys, [ttl, 1]) } > 0
     end
   end
+end
 
-  # Stands where the gem's middleware stood. It keeps what the job returned, and
-  # works out what follows: inside of the application's own middleware, so that a
-  # step is pushed for the tenant, and in the locale, of the one before.
+module SidekiqFlow::Companion
+  # Takes the place of the gem's middleware: keeps what the job returned, and plans
+  # the next steps. It runs inside the application's own middleware, so a step is
+  # pushed for the tenant, and in the locale, of the step before.
   #
-  # One case is left. When the last two jobs of a group end at the same time, none
-  # of them can know that it is the last. What follows is then worked out after
-  # the middleware has ended, and has of the context what the payload carries
-  # (INHERITED).
+  # One exception: when the last two jobs of a group end at the same time, neither
+  # can know that it is the last. The next steps are then planned after the
+  # middleware has ended, and get the context that the payload carries (Inherited).
   class Output
     include Sidekiq::ServerMiddleware
 
     def call(job_instance, job, queue)
       refuse_carrier(job, queue)
       refuse_other_dialect(job)
-      dialect = SidekiqFlow::Companion.dialect
+      dialect = Dialect.current
       return yield unless dialect.of?(job)
 
       Execution.of(job) do |execution|
@@ -1549,13 +1953,14 @@ module SidekiqFlow::Companion
 
     def complete(execution, queue, result)
       unit = Unit.current
-      completion = Completion.new(unit || BorrowedUnit.new(config, queue, execution.job), execution.job, fields(execution.job, result))
+      job = execution.job
+      completion = Completion.new(unit || BorrowedUnit.new(config, queue, job), job, fields(job, result))
       completion.prepare
       unit ? unit.completion = completion : completion.advance
     end
 
-    # Python's steps without a name that Ruby can have travel as the gem's no-op,
-    # which would pass them without their work.
+    # Python's steps whose name is not a Ruby constant travel as the gem's no-op,
+    # which would skip their work.
     def refuse_carrier(job, queue)
       return unless DIALECTS.any? { |dialect| dialect.noop_class == job["class"] } && job["wrapped"]
 
@@ -1563,94 +1968,116 @@ module SidekiqFlow::Companion
     end
 
     def refuse_other_dialect(job)
-      dialect, other = SidekiqFlow::Companion.dialect, SidekiqFlow::Companion.other_dialect
+      dialect = Dialect.current
+      other = Dialect.other
       return unless other.of?(job) && !dialect.of?(job)
 
-      raise OtherDialect, "The job is a step of the gem sidekiq-#{other.name} (#{other.run_id}), and this process has sidekiq-#{dialect.name}: " \
-        "its run would stop here. Use the same gem in all Ruby processes, and in Python WorkflowMiddleware(dialect=#{dialect.name.inspect}); " \
-        "until then, retry the job where its own gem is."
+      raise OtherDialect, "The job is a step of the gem sidekiq-#{other.name} (#{other.run_id}), and this process " \
+        "has sidekiq-#{dialect.name}: its run would stop here. Use the same gem in all Ruby processes, and in " \
+        "Python WorkflowMiddleware(dialect=#{dialect.name.inspect}); until then, retry the job where its own " \
+        "gem is."
     end
 
-    # The gem's own middleware, left as soon as the job is done: typed jobs and
-    # extend_ttl! find what they need, and it does not come to advancing.
+    # Runs the job inside the gem's own middleware, for typed jobs and extend_ttl!,
+    # and leaves it by a throw before it would advance the run.
     def in_context_of_gem(job_instance, job, queue)
-      middleware = SidekiqFlow::Companion.gem::Middleware.new
+      middleware = Dialect.current.gem::Middleware.new
       middleware.config = config
       done = Object.new
       catch(done) { middleware.call(job_instance, job, queue) { throw done, yield } }
     end
 
-    # [name, JSON, ...]; raises here, where it is still the job's own failure.
+    # [name, JSON, ...]. An error here is still a failure of the job.
     def fields(job, result)
-      result = result.to_h if result.is_a?(SidekiqFlow::Companion.gem::Schema)
-      return [] unless result.is_a?(Hash) && SidekiqFlow::Companion.memory && !SidekiqFlow::Companion.run_id(job).to_s.empty?
+      result = result.to_h if result.is_a?(Dialect.current.gem::Schema)
+      return [] unless result.is_a?(Hash) && Memory.current && !Run.id(job).to_s.empty?
 
       namespace = job["memory_namespace"]
       prefix = (namespace.is_a?(String) && !namespace.empty?) ? "#{namespace}." : ""
       result.flat_map { |name, value| ["#{prefix}#{name}", Sidekiq.dump_json(value)] }
     end
   end
+end
+
+module SidekiqFlow::Companion
+  # The most entries that a callback stack may have.
+  MAX_ENTRIES = 1000
+
+  UUID = /\A\h{8}(-\h{4}){3}-\h{12}\z/
 
   # One entry of the callback stack: [barrier id, what remains, propagate].
   Callback = Struct.new(:barrier, :remaining, :propagate) do
-    # A job's stack, the top last.
+    # The callback stack of a job, the top last.
     def self.stack(job)
-      stored = job[SidekiqFlow::Companion.dialect.callbacks]
+      stored = job[Dialect.current.callbacks]
       return [] if stored.nil?
 
-      entries = SidekiqFlow::Companion.gem.configuration.callback_storage.retrieve(stored)
+      entries = Dialect.current.gem.configuration.callback_storage.retrieve(stored)
       raise InvalidCallbacks, "The callback stack is not an array" unless entries.is_a?(Array)
-      # Each is a barrier that one script looks at while Redis does nothing else.
-      raise InvalidCallbacks, "The callback stack has #{entries.size} entries, more than #{MAX_ENTRIES}" if entries.size > MAX_ENTRIES
 
-      # Whatever storage the gem has here: other workers may write references.
+      # Each entry is a barrier that one script reads while Redis does nothing else.
+      too_many = entries.size > MAX_ENTRIES
+      raise InvalidCallbacks, "The callback stack has #{entries.size} entries, more than #{MAX_ENTRIES}" if too_many
+
+      # The gem here may have any storage; other workers may write references.
       entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
-      entries.map do |entry|
-        barrier, remaining, propagate = entry
-        # Barrier ids become Redis keys, so nothing but a UUID may pass.
-        unless barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash)) &&
-            entry.size == 3 && [true, false].include?(propagate)
-          raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}"
-        end
-        new(barrier, remaining, propagate)
-      end
+      entries.map { |entry| read(entry) }
     end
 
-    # Counter, marker of the release, and the set of units already counted.
+    # Barrier ids become Redis keys, so only a UUID is accepted.
+    def self.read(entry)
+      barrier, remaining, propagate = entry
+      readable = barrier.is_a?(String) && barrier.match?(UUID) && (remaining.nil? || remaining.is_a?(Hash)) &&
+        entry.size == 3 && [true, false].include?(propagate)
+      raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}" unless readable
+
+      new(barrier, remaining, propagate)
+    end
+
+    # The counter, the marker of the release, and the set of units counted.
     def keys
       [barrier, "#{barrier}_ran", "#{barrier}:u"]
     end
 
-    # f fires a continuation; n goes on with the next one down; s stops.
+    # What the advance does when the barrier is down: "f" fires a continuation, "n"
+    # goes on with the next callback below, "s" stops.
     def kind
-      # What remains may be empty: then it completes at once.
-      return Plan.completes_at_once?(remaining) ? "n" : "f" if remaining
+      # An empty continuation completes at once.
+      return Tree.completes_at_once?(remaining) ? "n" : "f" if remaining
 
       propagate ? "n" : "s"
     end
   end
+end
 
-  # Keeps what remains of long chains once, in Redis; payloads refer to it. A
-  # chain of thousands then costs a step as much at its beginning as at its end.
-  # With the gem alone, too:
+module SidekiqFlow::Companion
+  # Stores the rest of long chains once, in Redis; payloads refer to it. The steps of
+  # a chain of thousands then cost the same at its beginning and at its end. It works
+  # with the gem alone, too:
   #
   #   Sidekiq::Workflow.configure do |cfg|
   #     cfg.callback_storage = SidekiqFlow::CallbackStorage.new
   #   end
   #
   # Every Ruby worker must have it before Python's RedisCallbackStorage is in use.
-  # Keys and values are Python's (wire/references.py says what they are), but for
-  # the order of a job's keys.
+  # Keys and values are those of Python (see wire/references.py), apart from the
+  # order of a job's keys.
   class CallbackStorage
-    # Of chains that a thread has seen last: what the gem stores next is, most
-    # often, the rest of one of them.
+    # Chains that a thread remembers: the gem mostly stores the rest of one of them
+    # next.
     RECENT = 8
 
-    # A stored chain outlives the barriers that lead to it, by so many seconds.
+    # Seconds by which a stored chain outlives the barriers that lead to it.
     MARGIN = 86_400
 
-    # Seconds between two prolongations of one chain by one process.
-    KEEP_EVERY = 3600
+    # Seconds between two extensions of a chain's TTL by one process.
+    EXTEND_EVERY = 3600
+
+    # Chains whose last extension a process remembers.
+    EXTENDED = 10_000
+
+    # JSON bytes of a chain besides its children.
+    FRAME = 35
 
     SHA = /\A[0-9a-f]{64}\z/
 
@@ -1661,7 +2088,7 @@ module SidekiqFlow::Companion
         {"__type__" => "chain", "children" => children.drop(index)} if index
       end
 
-      # The reference to steps that are the last ones of this chain.
+      # The reference to the last steps of this chain.
       def reference_to(steps)
         from = children.size - steps.size
         references[from] if from >= 0 && (steps.equal?(children) || children.drop(from) == steps)
@@ -1688,15 +2115,17 @@ module SidekiqFlow::Companion
     #            shorter one travels in the payload
     def initialize(min_bytes: 2048)
       @min_bytes = min_bytes
-      @kept = {}
+      @extended = {}
     end
 
-    # What is written into a payload for a stack.
+    # Returns the form of a stack that a payload carries.
     def store(callbacks)
-      callbacks.map { |barrier, remaining, propagate| [barrier, remaining && shorten(remaining, callbacks), propagate] }
+      callbacks.map do |barrier, remaining, propagate|
+        [barrier, remaining && shorten(remaining, callbacks), propagate]
+      end
     end
 
-    # The stack for what is written in a payload, with complete trees.
+    # Returns the stack, with complete trees, for the form that a payload carries.
     def retrieve(stored)
       return stored unless stored.is_a?(Array)
 
@@ -1711,44 +2140,59 @@ module SidekiqFlow::Companion
     private
 
     def shorten(remaining, callbacks)
-      return remaining unless remaining["__type__"] == "chain" && !Plan.completes_at_once?(remaining)
+      return remaining unless remaining["__type__"] == "chain" && !Tree.completes_at_once?(remaining)
 
       children = remaining["children"]
       known = find_recent { |chain| chain.reference_to(children) }
-      # It may be long since: what is gone is stored again.
-      return known if known && redis { |conn| conn.call("EXISTS", "swf:callbacks:#{known["chain"]}") } == 1
+      # It may have expired: then it is stored again.
+      return known if known && exists?(known)
 
       json = children.map { |child| JSON.generate(child) }
-      return remaining if json.sum { |text| text.bytesize + 1 } + 35 < @min_bytes
+      return remaining if json.sum { |text| text.bytesize + 1 } + FRAME < @min_bytes
 
       write(children, json, callbacks)
     end
 
+    def exists?(reference)
+      redis { |conn| conn.call("EXISTS", "swf:callbacks:#{reference["chain"]}") } == 1
+    end
+
     def write(children, json, callbacks)
       # Steps at the end that have nothing to run are left out.
-      last = children.rindex { |child| !Plan.completes_at_once?(child) }
+      last = children.rindex { |child| !Tree.completes_at_once?(child) }
+      values, shas = hashed(json[0..last])
+      delay = children.sum { |child| Tree.total_delay(child) }
+      references = shas.each_with_index.map { |sha, index| reference(shas.first, index, sha, delay) }
+      remember(Chain.new(children, references)) if last == children.size - 1
+      ttl = Lifetimes.barrier_ttl(nil, callbacks.map { |entry| Callback.new(*entry) }) + MARGIN
+      run("store_callbacks", references.first, ttl, *values)
+      references.first
+    end
+
+    # The values of a chain's hash, and the SHA-256 of each: a value begins with the
+    # SHA-256 of the next.
+    def hashed(json)
       shas = [""]
-      values = json[0..last].reverse.map do |text|
+      values = json.reverse.map do |text|
         value = "#{shas.first}:#{text}"
         shas.unshift(Digest::SHA256.hexdigest(value))
         value
       end
-      delay = children.sum { |child| Plan.total_delay(child) }
-      references = shas[0..-2].each_with_index.map { |sha, index| reference(shas.first, index, sha, delay) }
-      remember(Chain.new(children, references)) if last == children.size - 1
-      ttl = Plan.barrier_ttl(nil, callbacks.map { |entry| Callback.new(*entry) }) + MARGIN
-      run("store_callbacks", references.first, ttl, *values.reverse)
-      references.first
+      [values.reverse, shas[0..-2]]
     end
 
     def whole(reference)
-      delay = reference.fetch("delay", 0)
-      at = reference["at"]
-      unless [reference["chain"], reference["sha"]].all?(SHA) && at.is_a?(Integer) && at.between?(0, 2**53) && Plan.delay?(delay)
+      unless readable?(reference)
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
-      keep(reference)
+
+      extend_ttl(reference)
       find_recent { |chain| chain.rest_from(reference["sha"]) } || read(reference)
+    end
+
+    def readable?(reference)
+      chain, sha, at = reference.values_at("chain", "sha", "at")
+      [chain, sha].all?(SHA) && at.is_a?(Integer) && at.between?(0, 2**53) && Tree.delay?(reference.fetch("delay", 0))
     end
 
     def read(reference)
@@ -1757,41 +2201,47 @@ module SidekiqFlow::Companion
       children = []
       following = reference
       values.each do |value|
-        unless Digest::SHA256.hexdigest(value) == following["sha"]
-          raise CallbacksMissing, "Step #{following["at"]} of the stored chain #{reference["chain"]} is not what was stored there."
-        end
+        check_value(value, following)
         references << following
         sha, text = value.split(":", 2)
         children << stored_child(text, following)
         following = reference(following["chain"], following["at"] + 1, sha, reference.fetch("delay", 0))
       end
       unless following["sha"] == ""
-        raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step #{following["at"]}, so the run " \
-          "cannot go on from here. It expired, or it was deleted."
+        raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step " \
+          "#{following["at"]}, so the run cannot go on from here. It expired, or it was deleted."
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}
     end
 
+    def check_value(value, reference)
+      return if Digest::SHA256.hexdigest(value) == reference["sha"]
+
+      raise CallbacksMissing, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not what was " \
+        "stored there."
+    end
+
     def stored_child(text, reference)
       JSON.parse(text.to_s)
     rescue JSON::JSONError, EncodingError
-      raise InvalidNode, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not JSON: #{text.inspect[0, 200]}"
+      raise InvalidNode, "Step #{reference["at"]} of the stored chain #{reference["chain"]} is not JSON: " \
+        "#{text.inspect[0, 200]}"
     end
 
-    # Prolongs the life of a chain whose run moves.
-    def keep(reference)
+    # Extends the TTL of a chain whose run moves.
+    def extend_ttl(reference)
       now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
       chain = reference["chain"]
-      return if @kept[chain] && now - @kept[chain] < KEEP_EVERY
+      return if @extended[chain] && now - @extended[chain] < EXTEND_EVERY
 
       run("read_callbacks", reference, ttl(reference), 0, 0, 0)
-      @kept = {} if @kept.size > 10_000
-      @kept[chain] = now
+      @extended = {} if @extended.size > EXTENDED
+      @extended[chain] = now
     end
 
     def ttl(reference)
-      RETRY_HORIZON + (reference.fetch("delay", 0) / 1000.0).to_i + 1 + MARGIN
+      Lifetimes::RETRY_HORIZON + (reference.fetch("delay", 0) / 1000.0).to_i + 1 + MARGIN
     end
 
     def reference(chain, at, sha, delay)
@@ -1804,11 +2254,12 @@ module SidekiqFlow::Companion
       redis { |conn| Scripts.run(conn, script, ["swf:callbacks:#{reference["chain"]}"], arguments) }
     end
 
-    # A worker waits for its server; for others, the application decides.
+    # A worker waits until the server answers; in other processes, the application
+    # decides what to do about an error.
     def redis(&block)
       return Sidekiq.redis(&block) if Unit.current.nil?
 
-      SidekiqFlow::Companion.patiently(Sidekiq.logger) { Sidekiq.redis(&block) }
+      Trouble.patiently(Sidekiq.logger) { Sidekiq.redis(&block) }
     end
 
     def find_recent
@@ -1831,14 +2282,16 @@ module SidekiqFlow::Companion
       recent.pop if recent.size > RECENT
     end
   end
+end
 
-  # A job is done: takes it out of flight, keeps its output, counts down its
-  # barriers and pushes what follows, in one step.
+module SidekiqFlow::Companion
+  # Completes a job that is done: takes it out of flight, keeps its output, counts
+  # down its barriers and pushes the next steps, in one step.
   #
-  # A chain's continuation always fires, so its plan goes along at once. The
-  # jobs of a group send none, but for the last one. Which one that is, is for the
-  # script to say: it names the callback that fires, and is sent again with its
-  # plan, where that was not foreseen.
+  # A chain's continuation always fires, so its plan is sent at once. Of the jobs of
+  # a group only the last one sends a plan. The script decides which one that is: it
+  # names the callback that fires, and is sent again with the plan, unless that was
+  # foreseen.
   class Completion
     def initialize(unit, job, fields)
       @unit = unit
@@ -1850,7 +2303,7 @@ module SidekiqFlow::Companion
       @planned = 0
     end
 
-    # Works out what follows, as far as it can be foreseen, and writes none of it.
+    # Plans the next steps as far as they can be foreseen, and writes nothing.
     def prepare
       plan(firing)
     end
@@ -1859,7 +2312,7 @@ module SidekiqFlow::Companion
       return if @stack.empty? && memory_key.empty?
 
       loop do
-        reply = SidekiqFlow::Companion.patiently(@unit.config.logger) { send_script }
+        reply = Trouble.patiently(@unit.config.logger) { send_script }
         case reply[0]
         when "DONE", "GONE" then return pour
         when "PLAN" then plan(reply[1])
@@ -1869,27 +2322,27 @@ module SidekiqFlow::Companion
         when "TYPE"
           raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
         end
-        # STAGE: what was staged has vanished; it is staged again.
+        # STAGE: the staged list has vanished; it is staged again.
       end
     end
 
     private
 
     def run_id
-      SidekiqFlow::Companion.run_id(@job)
+      Run.id(@job)
     end
 
-    # The step has left flight: what is left of a fan-out is poured by the next
-    # beat of any process, where Redis is away now.
+    # The step has left flight: if Redis is unavailable now, the next heartbeat of any
+    # process pours the rest of the fan-out.
     def pour
       return unless @plan&.fanout?
 
       @unit.config.redis { |conn| Fanouts.pour_all(conn, @unit.config.logger) }
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-      Trouble.say(@unit.config.logger, error)
+      Trouble.log(@unit.config.logger, error)
     end
 
-    # For the callback of that number (1 is the top; 0: none).
+    # Plans for the callback of that number (1 is the top, 0 none).
     def plan(number)
       @planned = number
       @plan = nil
@@ -1899,8 +2352,8 @@ module SidekiqFlow::Companion
         run_id: run_id, finished: @job, queue: @unit.queue_name, config: @unit.config)
     end
 
-    # The number of the callback that fires when this job is done. A look that
-    # writes nothing; what it sees may have changed by the time of the script.
+    # The number of the callback that fires when this job is done. It only reads, so
+    # it may be wrong by the time that the script runs.
     def firing
       return 1 if @kinds.first == "f"
       return 0 unless @kinds.include?("f")
@@ -1921,68 +2374,56 @@ module SidekiqFlow::Companion
     # [value, marker, units counted that may be this job's] of each callback.
     def look
       units = [unit_id, *@top_down.map(&:barrier)]
-      replies = SidekiqFlow::Companion.patiently(@unit.config.logger) do
-        @unit.config.redis do |conn|
-          conn.pipelined do |pipeline|
-            @top_down.zip(units) do |callback, unit|
-              barrier, ran, set = callback.keys
-              pipeline.call("GET", barrier)
-              pipeline.call("GET", ran)
-              pipeline.call("SISMEMBER", set, unit)
-            end
-          end
-        end
+      replies = Trouble.patiently(@unit.config.logger) do
+        @unit.config.redis { |conn| conn.pipelined { |pipeline| read_barriers(pipeline, units) } }
       end
-      replies.each_slice(3).zip(units).map { |(value, marker, counted), unit| [value, marker, counted.to_i == 1 ? [unit] : []] }
+      replies.each_slice(3).zip(units).map do |(value, marker, counted), unit|
+        [value, marker, (counted.to_i == 1) ? [unit] : []]
+      end
+    end
+
+    def read_barriers(pipeline, units)
+      @top_down.zip(units) do |callback, unit|
+        barrier, ran, set = callback.keys
+        pipeline.call("GET", barrier)
+        pipeline.call("GET", ran)
+        pipeline.call("SISMEMBER", set, unit)
+      end
     end
 
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
-      memory_ttl = SidekiqFlow::Companion.memory&.ttl || 0
+      memory_ttl = Memory.current&.ttl || 0
       keys = [memory_key, "queues", "schedule", *@top_down.flat_map(&:keys), *plan_keys]
-      arguments = [unit_id, Plan.barrier_ttl(nil, @stack), memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
+      ttl = Lifetimes.barrier_ttl(nil, @stack)
+      arguments = [unit_id, ttl, memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 
-    # It is kept alive with every step, also by those that write nothing there.
+    # Each step extends its TTL, also a step that writes nothing there.
     def memory_key
-      SidekiqFlow::Companion.memory_key(@job)
+      Memory.key_for(@job)
     end
 
-    # What the barriers count: the jid.
+    # The id that the barriers count: the jid.
     def unit_id
-      jid = @job["jid"]
-      (jid.is_a?(String) && !jid.empty?) ? jid : SidekiqFlow::Companion.fingerprint(@unit.job)
+      Payload.jid(@job, @unit.job)
     end
   end
+end
 
-  # What starting a node writes, worked out to the end (Python's twin of this is
-  # workflow/plan.py):
-  #
-  # * a job is pushed with the stack, to `schedule` when it is delayed;
-  # * a chain makes a barrier of 1 for what remains, and starts its first child;
-  # * a group makes a barrier of its size, and starts every child;
-  # * an empty one completes at once; delayed, it becomes a NoopWorker job.
-  #
-  # A step whose class is no Ruby constant is one of the other language: it goes
-  # as it stands in the tree, with Sidekiq's defaults for what is not said.
-  class Plan
-    include Sidekiq::JobUtil
-
-    # A plan with more jobs or barriers, or with more bytes, is staged first, so
-    # that no single script holds Redis up for long.
-    MAX_INLINE = 1000
-    MAX_BYTES_INLINE = 1024 * 1024
-
+module SidekiqFlow::Companion
+  # Reads workflow trees: the nodes that a callback stack carries.
+  module Tree
     MAX_DEPTH = 100
 
-    # Milliseconds: 31,000 years. Larger numbers are beyond what Redis counts.
+    # Milliseconds: 31,000 years. Redis cannot count with larger numbers.
     MAX_DELAY = 10**15
 
     NAME = ->(value) { value.is_a?(String) && value.length.between?(1, 255) }
     SECONDS = ->(value) { value.is_a?(Numeric) && value.abs <= MAX_DELAY / 1000 }
 
-    # What a push reads, or the failure of what was pushed. They may be null.
+    # Fields that a push reads, or the failure of the pushed job. They may be null.
     READ_BY_PUSH = {
       "jid" => NAME,
       "retry" => ->(value) { value == true || value == false || value.is_a?(Integer) },
@@ -1994,19 +2435,19 @@ module SidekiqFlow::Companion
     }.freeze
 
     class << self
-      # Raises InvalidNode for a tree that could not be started. Better now than
-      # when the work before it is done.
+      # Raises InvalidNode for a tree that could not be started: better before the
+      # step than after its work is done.
       def check(node, depth = 0)
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
         case node.is_a?(Hash) && node["__type__"]
         when "job" then check_job(node)
         when "with_delay"
-          raise InvalidNode, "This is not a delay: #{node["delay"].inspect[0, 200]}" unless delay?(node["delay"])
+          raise InvalidNode, "Invalid delay: #{shown(node["delay"])}" unless delay?(node["delay"])
 
           check(node["task"], depth + 1)
         when "chain", "group" then children(node).each { |child| check(child, depth + 1) }
-        else raise InvalidNode, "This is not part of a workflow tree: #{node.inspect[0, 200]}"
+        else raise InvalidNode, "Invalid node of a workflow tree: #{shown(node)}"
         end
       end
 
@@ -2022,40 +2463,70 @@ module SidekiqFlow::Companion
         end
       end
 
-      def check_job(node)
-        raise InvalidNode, "A job needs the name of a class, not #{node["class"].inspect[0, 200]}" unless NAME.call(node["class"])
-        raise InvalidNode, "The args of #{node["class"]} are not an array: #{node["args"].inspect[0, 200]}" unless node["args"].is_a?(Array)
-        raise InvalidNode, "The queue of #{node["class"]} is not a name: #{node["queue"].inspect[0, 200]}" unless NAME.call(node.fetch("queue", "-"))
-        raise InvalidNode, "The at of #{node["class"]} is not a time: #{node["at"].inspect[0, 200]}" unless SECONDS.call(node.fetch("at", 0))
-
-        name, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
-        raise InvalidNode, "The #{name} of #{node["class"]} cannot be read: #{node[name].inspect[0, 200]}" if name
-      end
-
-      # Seconds that barriers must live: all delays ahead, and a job's retries.
-      def barrier_ttl(node, stack)
-        trees = [*stack.map(&:remaining), node].compact
-        [RETRY_HORIZON + (trees.sum { |tree| total_delay(tree) } / 1000.0).to_i + 1, MAX_TTL].min
-      end
-
       def children(node)
         found = node["children"]
         return found if %w[chain group].include?(node["__type__"]) && found.is_a?(Array)
 
-        raise InvalidNode, "This is not part of a workflow tree: #{node.inspect[0, 200]}"
+        raise InvalidNode, "Invalid node of a workflow tree: #{shown(node)}"
       end
 
-      # Milliseconds.
+      # The milliseconds that a tree waits at least.
       def total_delay(node)
         case node["__type__"]
-        when "job" then node["at"].is_a?(Numeric) ? [0, (node["at"] - Time.now.to_f) * 1000].max : 0
+        when "job" then delay_of_job(node)
         when "reference" then node.fetch("delay", 0)
         when "with_delay" then [0, node["delay"]].max + total_delay(node["task"])
         when "chain" then children(node).sum { |child| total_delay(child) }
         else children(node).map { |child| total_delay(child) }.max || 0
         end
       end
+
+      private
+
+      def check_job(node)
+        name, args = node.values_at("class", "args")
+        queue = node.fetch("queue", "-")
+        at = node.fetch("at", 0)
+        raise InvalidNode, "A job needs the name of a class, not #{shown(name)}" unless NAME.call(name)
+        raise InvalidNode, "The args of #{name} are not an array: #{shown(args)}" unless args.is_a?(Array)
+        raise InvalidNode, "The queue of #{name} is not a name: #{shown(queue)}" unless NAME.call(queue)
+        raise InvalidNode, "The at of #{name} is not a time: #{shown(at)}" unless SECONDS.call(at)
+
+        field, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
+        raise InvalidNode, "The #{field} of #{name} cannot be read: #{shown(node[field])}" if field
+      end
+
+      def delay_of_job(node)
+        at = node["at"]
+        at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+      end
+
+      def shown(value)
+        value.inspect[0, 200]
+      end
     end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Everything that starting a node writes (Python's twin is workflow/plan.py):
+  #
+  # * a job is pushed with the stack, to `schedule` if it is delayed;
+  # * a chain makes a barrier of 1 for the rest, and starts its first child;
+  # * a group makes a barrier of its size, and starts every child;
+  # * an empty node completes at once; delayed, it becomes a NoopWorker job.
+  #
+  # A step whose class is not a Ruby constant belongs to the other language: it is
+  # pushed as it stands in the tree, with Sidekiq's defaults for what is missing.
+  class Plan
+    include Sidekiq::JobUtil
+
+    # A plan with more jobs or barriers, or with more bytes, is staged first, so
+    # that no single script holds Redis up for long.
+    MAX_INLINE = 1000
+    MAX_BYTES_INLINE = 1024 * 1024
+
+    CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
     def initialize(node, stack, run_id:, finished:, queue:, config:)
       @run_id = run_id
@@ -2063,9 +2534,9 @@ module SidekiqFlow::Companion
       @queue = queue
       @config = config
       @now = Time.now.to_f
-      @ttl = Plan.barrier_ttl(node, stack)
-      @dialect = SidekiqFlow::Companion.dialect
-      @inherited = SidekiqFlow::Companion.inherited(finished)
+      @ttl = Lifetimes.barrier_ttl(node, stack)
+      @dialect = Dialect.current
+      @inherited = Inherited.from(finished)
       # The tag by which Sidekiq's Web UI finds a run's jobs.
       @tags = Array(finished["tags"]) & ["wf:#{run_id.to_s[0, 8]}"]
       @barriers = {}
@@ -2075,7 +2546,7 @@ module SidekiqFlow::Companion
       start(node, stack, 0)
     end
 
-    # [keys, arguments] as _plan.lua reads them. A large plan is staged now.
+    # [keys, arguments] as advance.lua reads a plan. A large plan is staged now.
     def writes
       return staged if fanout?
 
@@ -2089,7 +2560,7 @@ module SidekiqFlow::Companion
     # Whether it is too large for one script.
     def fanout?
       jobs = @pushes.sum { |_, pushed| pushed.size } + @scheduled.size
-      # A single job gains nothing: it is one element in any way.
+      # A single job gains nothing: it is one element either way.
       [jobs, @barriers.size].max > MAX_INLINE || (jobs > 1 && bytes > MAX_BYTES_INLINE)
     end
 
@@ -2101,9 +2572,9 @@ module SidekiqFlow::Companion
       when "with_delay" then start(node["task"], stack, delay + node["delay"])
       when "job" then push(node, stack, delay)
       else
-        children = Plan.children(node)
+        children = Tree.children(node)
         if children.empty?
-          delay.zero? || push({"class" => @dialect.noop_class, "args" => [], "retry" => 0, "queue" => noop_queue}, stack, delay)
+          delay.zero? || push(noop, stack, delay)
         elsif node["__type__"] == "group"
           start_group(children, stack, delay)
         else
@@ -2121,8 +2592,8 @@ module SidekiqFlow::Companion
         remaining = Callback.new(barrier, {"__type__" => "chain", "children" => rest}, false)
         return false unless start(first, [*stack, remaining], delay)
 
-        # It completed at once: what remains starts now, and without the delay,
-        # which was the first child's.
+        # It completed at once: the rest starts now, without the delay, which was
+        # that of the first child.
         @barriers[barrier] = [0, 0]
         children = rest
         delay = 0
@@ -2142,34 +2613,42 @@ module SidekiqFlow::Companion
       SecureRandom.uuid.tap { |id| @barriers[id] = [value, -1] }
     end
 
-    # As Sidekiq::Client#push, client middleware included, but kept for the
-    # script to write. False: a job does not complete at once.
+    # Pushes as Sidekiq::Client#push does, client middleware included, but leaves the
+    # write to the script. Returns false: a job does not complete at once.
     def push(node, stack, delay)
       job_class = constant(node["class"]) || node["class"]
-      # What was said of this very job comes last: a tenant given to the step is
-      # not overwritten.
-      item = @inherited.merge(node, "class" => job_class)
-      item.delete("__type__")
-      item[@dialect.run_id] = @run_id
-      item[@dialect.callbacks] = stored(stack) unless stack.empty?
-      item["at"] = @now + delay / 1000.0 if delay > 0
-      # An id that was given is kept, and no barrier counts the same id twice.
-      item.delete("jid") unless item["jid"].is_a?(String) && @jids.add?(item["jid"])
-      item = normalized(item)
+      item = normalized(item(node, job_class, stack, delay))
       item["tags"] = Array(item["tags"]) | @tags unless @tags.empty?
       payload = Pushes.planned do
         @config.client_middleware.invoke(job_class, item, item["queue"], @config.redis_pool) { item }
       end
       raise PushStopped, "A client middleware did not let #{node["class"]} be pushed" unless payload.is_a?(Hash)
 
+      add(payload)
+      false
+    end
+
+    # The options of the node itself come last: a tenant that was given to the step
+    # is not overwritten.
+    def item(node, job_class, stack, delay)
+      item = @inherited.merge(node, "class" => job_class)
+      item.delete("__type__")
+      item[@dialect.run_id] = @run_id
+      item[@dialect.callbacks] = stored(stack) unless stack.empty?
+      item["at"] = @now + (delay / 1000.0) if delay > 0
+      # An explicit id is kept, but only once: a barrier counts each id once.
+      item.delete("jid") unless item["jid"].is_a?(String) && @jids.add?(item["jid"])
+      item
+    end
+
+    def add(payload)
       at = payload.delete("at")
       if at
         @scheduled << [at.to_s, Sidekiq.dump_json(payload.reject { |key, _| key == "enqueued_at" })]
       else
-        payload["enqueued_at"] = SidekiqFlow::Companion.stamp(@now)
+        payload["enqueued_at"] = Payload.stamp(@now)
         @pushes[payload["queue"]] << Sidekiq.dump_json(payload)
       end
-      false
     end
 
     def normalized(item)
@@ -2178,14 +2657,14 @@ module SidekiqFlow::Companion
       raise InvalidNode, error.message
     end
 
-    # The Ruby job class of that name, for the sake of its sidekiq_options.
+    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
     def constant(name)
       raise InvalidNode, "A job needs the name of a class, not #{name.inspect}" unless name.is_a?(String)
       return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
 
       found = Object.const_get(name)
       found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
-    rescue TypeError # A::B, and A is no module
+    rescue TypeError # A::B, and A is not a module
       nil
     end
 
@@ -2193,13 +2672,18 @@ module SidekiqFlow::Companion
     def stored(stack)
       unless stack.equal?(@stored_stack)
         @stored_stack = stack
-        @stored = SidekiqFlow::Companion.gem.configuration.callback_storage.store(stack.map(&:to_a))
+        @stored = Dialect.current.gem.configuration.callback_storage.store(stack.map(&:to_a))
       end
       @stored
     end
 
-    # A queue that somebody consumes, for a job that does nothing: `default`, as
-    # the gem has it, else the one that the finished job came from.
+    # The job of an empty node that is delayed.
+    def noop
+      {"class" => @dialect.noop_class, "args" => [], "retry" => 0, "queue" => noop_queue}
+    end
+
+    # A queue that this process consumes: `default`, as in the gem, else the queue of
+    # the finished job.
     def noop_queue
       config = @config.respond_to?(:capsules) ? @config : @config.config # that of a capsule
       consumed = config.capsules.each_value.flat_map(&:queues)
@@ -2212,7 +2696,7 @@ module SidekiqFlow::Companion
 
     # [id, ttl, value, ran] of each.
     def barriers
-      @barriers.map { |id, (value, ran)| [id, value.zero? ? RELEASED_TTL : @ttl, value, ran] }
+      @barriers.map { |id, (value, ran)| [id, value.zero? ? Lifetimes::RELEASED_TTL : @ttl, value, ran] }
     end
 
     def staged
@@ -2222,7 +2706,7 @@ module SidekiqFlow::Companion
       [[Fanouts.key(id), Fanouts::FANOUTS], [0, 0, 0, 1, id, elements.size, queues.size, *queues]]
     end
 
-    # The list of stage.lua.
+    # The elements as stage.lua describes them.
     def elements_to_stage
       [
         *barriers.map { |id, ttl, value, ran| "b#{ttl} #{value} #{ran} #{id}" },
@@ -2231,32 +2715,36 @@ module SidekiqFlow::Companion
       ]
     end
   end
+end
 
-  # Sidekiq's poller looks at Redis before its first round. A server that is sick
-  # at that moment ends its thread, and nothing is ever due any more.
+module SidekiqFlow::Companion
+  # Lets Sidekiq's poller survive a server that fails before its first round: the
+  # error would end its thread, and no scheduled job would ever be pushed.
   module PatientPoller
     private
 
     def initial_wait
       super
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-      Trouble.say(logger, error)
+      Trouble.log(logger, error)
     end
   end
+end
 
-  # Moves due jobs from `schedule` and `retry` to their queues, each in one step:
-  # Sidekiq's own takes a job out first and pushes it second. What cannot be read
-  # goes to `dead`.
+module SidekiqFlow::Companion
+  # Sidekiq's enqueuer (config[:scheduled_enq]): moves due jobs from `schedule` and
+  # `retry` to their queues, each in one step, where Sidekiq's own removes a job
+  # first and pushes it second. A job that cannot be read goes to `dead`.
   #
-  # Client middleware does not run again here, as it does in Sidekiq's own: two
-  # pollers may look at the same job, and only one of them will move it.
+  # Unlike in Sidekiq's own, client middleware does not run again here: two pollers
+  # may read the same job, and only one of them will move it.
   class Promoter
     include Sidekiq::Component
     include Sidekiq::JobUtil
 
     BATCH = 100
 
-    # +error+ where it goes to `dead`: then it has no queue.
+    # With an +error+ it goes to `dead`, and has no queue.
     Promotion = Struct.new(:member, :queue, :payload, :error)
 
     def initialize(config)
@@ -2269,9 +2757,9 @@ module SidekiqFlow::Companion
       sets.each do |set|
         enqueue_due(set)
       rescue RedisClient::Error, ConnectionPool::TimeoutError => error
-        return Trouble.say(logger, error) if Trouble.passes?(error)
+        return Trouble.log(logger, error) if Trouble.passes?(error)
 
-        # A set of another type is in no other set's way.
+        # A set of another type does not stop the other set.
         complain(set, "#{set} cannot be read: #{error.message}")
       end
     end
@@ -2285,14 +2773,17 @@ module SidekiqFlow::Companion
     def enqueue_due(set)
       stuck = 0
       until @done
-        members = redis { |conn| conn.call("ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", stuck, BATCH) }
+        command = ["ZRANGE", set, "-inf", Time.now.to_f.to_s, "BYSCORE", "LIMIT", stuck, BATCH]
+        members = redis { |conn| conn.call(*command) }
         stuck += promote(set, members.map { |member| promotion(member) }) unless members.empty?
         break if members.size < BATCH
       end
-      complain(set, "#{stuck} due jobs of #{set} can go nowhere: `dead` or `queues` is of another type. Remove it") if stuck > 0
+      return unless stuck > 0
+
+      complain(set, "#{stuck} due jobs of #{set} can go nowhere: `dead` or `queues` is of another type. Remove it")
     end
 
-    # Once a minute for each set.
+    # Logs once a minute for each set.
     def complain(set, text)
       now = ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
       return if @complained[set] && now - @complained[set] < 60
@@ -2301,7 +2792,7 @@ module SidekiqFlow::Companion
       logger.error(text)
     end
 
-    # How many stay where they are.
+    # Moves jobs. Returns how many stay where they are.
     def promote(set, promotions)
       misplaced, stuck = move(set, promotions)
       misplaced.map! { |found| refused(found) }
@@ -2316,49 +2807,131 @@ module SidekiqFlow::Companion
 
     def refused(found)
       error = WrongType.new("The Redis key queue:#{found.queue} is not a list, so the job cannot go there.")
-      Promotion.new(found.member, "", SidekiqFlow::Companion.corpse(found.payload, error, found.queue), error)
+      Promotion.new(found.member, "", Payload.dead(found.payload, error, found.queue), error)
     end
 
-    # Those whose queue is of another type, and those that `dead`, `queues` or the
-    # set itself, of another type, keeps where they are.
+    # Returns the jobs whose queue is of another type, and those that stay because
+    # `dead`, `queues` or the set itself is of another type.
     def move(set, promotions)
-      reply = redis do |conn|
-        Scripts.run(conn, "promote", [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }],
-          [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }])
-      end
+      keys = [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }]
+      arguments = [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }]
+      reply = redis { |conn| Scripts.run(conn, "promote", keys, arguments) }
       reply[1, 2].map { |numbers| numbers.map { |number| promotions[number - 1] } }
     end
 
     def promotion(member)
-      raw = SidekiqFlow::Companion.unwrapped(member)
-      error = SidekiqFlow::Companion.fault(raw)
+      raw = Payload.unwrapped(member)
+      error = Payload.fault(raw)
       raise error if error
 
-      item = SidekiqFlow::Companion.parse(raw)
+      item = Payload.parse(raw)
       item.delete("at")
       item.delete("queue") if item["queue"] == "" || item["queue"].nil?
-      raise InvalidPayload, "The job's queue is not a name: #{item["queue"].inspect[0, 200]}" unless !item.key?("queue") || item["queue"].is_a?(String)
-
-      item["jid"] = SidekiqFlow::Companion.fingerprint(raw) unless item["jid"].is_a?(String) && !item["jid"].empty?
+      check_queue(item)
+      item["jid"] = Payload.jid(item, raw)
       item = normalize_item(item)
-      item["enqueued_at"] = SidekiqFlow::Companion.stamp
+      item["enqueued_at"] = Payload.stamp
       Promotion.new(member, item["queue"], Sidekiq.dump_json(item))
     rescue => error
       error = InvalidPayload.new(error.message) unless error.is_a?(InvalidPayload)
-      Promotion.new(member, "", SidekiqFlow::Companion.corpse(member, error, "default"), error)
+      Promotion.new(member, "", Payload.dead(member, error, "default"), error)
+    end
+
+    def check_queue(item)
+      return if !item.key?("queue") || item["queue"].is_a?(String)
+
+      raise InvalidPayload, "The job's queue is not a name: #{item["queue"].inspect[0, 200]}"
     end
   end
 end
 
-# As it is configured.
+module SidekiqFlow::Companion
+  class << self
+    # Puts the companion in place, in a process that is a Sidekiq server.
+    #
+    # config             as Sidekiq.configure_server yields it
+    # heartbeat_timeout  seconds without a heartbeat after which a worker is dead;
+    #                    the same as in Python (where heartbeat_timeout is in
+    #                    milliseconds)
+    # memory             {key_prefix: "swf:mem", ttl: 86_400}, false for none;
+    #                    by default the gem's own configuration.memory
+    # inherit            keys of a payload that a finished step hands on to the
+    #                    next, in addition to Inherited::KEYS; "x-*" for all keys
+    #                    that begin so
+    # fetch, promote     false keeps Sidekiq's own
+    #
+    # Raises Unsupported if this Sidekiq or this gem lacks a method that the
+    # companion overrides.
+    def configure(config, heartbeat_timeout: 60, memory: nil, inherit: [], fetch: true, promote: true)
+      require "sidekiq/manager"
+      Requirements.check(config.logger)
+      Memory.option = memory
+      Inherited.add(inherit)
+      replace_middleware(config)
+      override_sidekiq
+      configure_client(config)
+      Dialect.current.gem.singleton_class.prepend(Prolongation)
+      config[:flow_worker] = Worker.new(config, heartbeat_timeout)
+      config[:fetch_class] = Fetch if fetch
+      config[:scheduled_enq] = Promoter if promote
+      config.death_handlers << ->(job, error) { DeathHandlers.log(config, job, error) }
+      config.on(:startup) { start(config) }
+
+      # ---- Registry: publishes the job classes of this application for Python, if
+      # ---- sidekiq_flow_registry.rb was required before.
+      SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
+    end
+
+    # For processes that push jobs and start workflows. Requiring the companion does
+    # it in a process that is not a server, and +configure+ in a server.
+    def configure_client(config)
+      config.client_middleware { |chain| chain.prepend(Pushes) }
+    end
+
+    private
+
+    def replace_middleware(config)
+      config.server_middleware do |chain|
+        chain.insert_after(Dialect.current.gem::Middleware, Output)
+        chain.remove(Dialect.current.gem::Middleware)
+        # Outermost: an error of any other middleware is a failure of the job.
+        chain.prepend(Outcome)
+      end
+    end
+
+    def override_sidekiq
+      Sidekiq::Manager.prepend(SignOff)
+      Sidekiq::Processor.prepend(Processing)
+      Sidekiq::Scheduled::Poller.prepend(PatientPoller)
+    end
+
+    def start(config)
+      check_middleware(config)
+      Memory.current # raises here, and not in the first job, if it cannot be read
+      ActiveJobEvents.subscribe
+      config.logger.info(Requirements.banner)
+    end
+
+    # With both middlewares, each job would be counted down twice.
+    def check_middleware(config)
+      middleware = Dialect.current.gem::Middleware
+      chains = [config.server_middleware, *config.capsules.each_value.map(&:server_middleware)]
+      return if chains.none? { |chain| chain.exists?(middleware) }
+
+      raise "#{middleware} was added after #{name}.configure, which replaces it: call configure last"
+    end
+  end
+end
+
+# The name that applications use.
 SidekiqFlow::CallbackStorage = SidekiqFlow::Companion::CallbackStorage
 
-# Runs in a process that is not a server, which has nothing else to call.
+# For processes that are not a server: they do not call configure.
 Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(config) }
 
-# What follows is Lua, the same text as in the Python package: do not edit it here.
+# The Lua scripts, the same text as in the Python package.
 __END__
--- @file _plan.lua
+-- @file advance.lua
 -- Shared by advance and start: reads a plan's arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
@@ -2447,7 +3020,6 @@ local function write_plan(plan)
     redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
   end
 end
--- @file advance.lua
 -- A job is done: take it out of flight, keep its output, walk its callback
 -- stack, and write what follows.  One step, safe to send twice.
 --

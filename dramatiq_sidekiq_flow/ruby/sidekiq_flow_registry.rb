@@ -1,17 +1,20 @@
 # frozen_string_literal: true
 
-# Tells Python what Ruby's job classes are: their queue, retries and other
-# sidekiq_options. Copy this file into an initializer, after your jobs can be
-# loaded:
+# Built by `make companion` from the gem sidekiq-flow 0.1.0: change the gem, not this file.
+
+# Publishes the job classes of a Ruby application for Python: their queue, retries
+# and other sidekiq_options. In an initializer, where your jobs can be loaded:
 #
-#   require "sidekiq_flow_registry"
+#   require "sidekiq_flow/registry"
 #   Sidekiq.configure_server { |config| SidekiqFlow::Registry.publish_with(config) }
 #
-# Python then advances a workflow onto a Ruby class with the class's own options.
-# It is one hash, `swf:registry:ruby`, class name -> JSON, which lives three days
-# after the last process has refreshed it. And a job of a Python actor that this
-# process takes by mistake fails, by name, where the gem's no-op would pass it
-# without its work. For a file to check in instead of the hash:
+# (or with the file to copy, require_relative "../../lib/sidekiq_flow_registry").
+#
+# Python then advances a workflow onto a Ruby class with the options of that class.
+# They are one hash, `swf:registry:ruby`, class name -> JSON, which expires three
+# days after a process has last refreshed it. Also, a job of a Python actor that
+# this process takes by mistake fails with a clear error, where the gem's no-op
+# would skip its work. For a file to check in instead of the hash:
 #
 #   bin/rails runner 'SidekiqFlow::Registry.write("config/sidekiq_flow.json")'
 
@@ -19,18 +22,20 @@ require "json"
 require "sidekiq"
 
 module SidekiqFlow
-  # A job of a Python actor was taken by a Ruby process. An ordinary failure: it is
-  # retried, and Python may be the one to take it then. (sidekiq_flow_companion.rb
-  # has the same.)
+  # A Ruby process took a job of a Python actor. An ordinary failure: the job is
+  # retried, and Python may take it then.
   class WrongQueue < StandardError
     def self.for(job, queue)
-      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} is one of the Python actor #{job["wrapped"].inspect}. " \
-        "One queue, one language: give the actor a queue_name of its own, or take #{queue.inspect} from this process.")
+      new("This Ruby process takes from queue #{queue.inspect}, and job #{job["jid"]} belongs to the Python actor " \
+        "#{job["wrapped"].inspect}. One queue, one language: give the actor a queue_name of its own, or take " \
+        "#{queue.inspect} from this process.")
     end
   end
+end
 
-  # Server middleware: Python's steps without a name that Ruby can have travel as
-  # the gem's no-op, which must not perform them.
+module SidekiqFlow
+  # Server middleware that refuses Python's steps: those whose name is not a Ruby
+  # constant travel as the gem's no-op, which would skip their work.
   class Carriers
     include Sidekiq::ServerMiddleware
 
@@ -42,7 +47,9 @@ module SidekiqFlow
       yield
     end
   end
+end
 
+module SidekiqFlow
   module Registry
     KEY = "swf:registry:ruby"
     TTL = 3 * 86_400
@@ -50,9 +57,10 @@ module SidekiqFlow
 
     module_function
 
-    # Publish when the server starts, and again every ten minutes. And refuse what
-    # is Python's.
-    # classes: what to publish; all loaded job classes unless given.
+    # Publishes when the server starts, and again every ten minutes; and refuses jobs
+    # of Python actors.
+    #
+    # classes  the job classes to publish; by default all that are loaded
     def publish_with(config, classes: nil)
       due = now
       refresh = lambda do
@@ -61,15 +69,15 @@ module SidekiqFlow
         publish(classes: classes)
         due = now + EVERY
       rescue => error
-        # The next beat tries again. Raised at startup, it would stop the server.
-        config.logger.warn { "Python was not told of the job classes: #{error.class}: #{error.message}" }
+        # The next heartbeat tries again. Raised at startup, it would stop the server.
+        config.logger.warn { "The job classes could not be published for Python: #{error.class}: #{error.message}" }
       end
       config.on(:startup, &refresh)
       config.on(:beat, &refresh)
       config.server_middleware { |chain| chain.add Carriers }
     end
 
-    # Write the hash now.
+    # Writes the hash now.
     def publish(classes: nil)
       entries = entries(classes)
       return if entries.empty?
@@ -82,7 +90,7 @@ module SidekiqFlow
       end
     end
 
-    # Write the file form, for those who check it in. Python's part of it stays.
+    # Writes the file to check in. The part of it that Python writes is kept.
     def write(path, classes: nil)
       file = File.exist?(path) ? JSON.parse(File.read(path)) : {}
       file["ruby"] = entries(classes)
@@ -93,8 +101,8 @@ module SidekiqFlow
       (classes || loaded).to_h { |klass| [klass.name, options(klass)] }.sort.to_h
     end
 
-    # As Sidekiq::Client writes them into a job, without what no job carries (a
-    # connection pool is an option, too).
+    # The options as Sidekiq::Client writes them into a job, without those that a job
+    # cannot carry (a connection pool is an option, too).
     def options(klass)
       options = klass.get_sidekiq_options.transform_keys(&:to_s)
       options["retry_for"] = options["retry_for"].to_i if options["retry_for"]
@@ -110,11 +118,12 @@ module SidekiqFlow
       end
     end
 
-    # Stubs of Python's actors are Ruby classes, too, and say the same of them.
+    # All loaded job classes. Stubs of Python actors are among them, with the same
+    # options.
     def loaded
       Rails.application.eager_load! if defined?(Rails) && Rails.respond_to?(:application) && Rails.application
       ObjectSpace.each_object(Class).select do |klass|
-        # After a reload in Rails, the class of before may still be about.
+        # After a reload in Rails, the old class may still exist.
         klass < Sidekiq::Job && klass.name && !klass.name.start_with?("Sidekiq::") &&
           Object.const_defined?(klass.name) && Object.const_get(klass.name).equal?(klass)
       end

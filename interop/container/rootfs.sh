@@ -12,7 +12,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/suite.sh"
-packages=ruby,ruby-sidekiq,ruby-activejob,puma,ruby-rack-session,ruby-rackup,ca-certificates
+packages=ruby,ruby-sidekiq,ruby-activejob,puma,ruby-rack-session,ruby-rackup,ruby-minitest,rubocop,ca-certificates
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # Names what was built: a change of the list above is a reason to build again.
 stamp="$suite $packages"

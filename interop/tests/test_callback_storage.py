@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import companions
 import pytest
 from actors import build
-from processes import ROOT, RUN, Site, ruby_environment
+from processes import RUN, Site, ruby_environment
 from workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
@@ -26,8 +27,7 @@ starters = pytest.mark.parametrize("starter", LANGUAGES)
 def ruby_with(companion: bool) -> dict[str, str]:
     """For a Ruby program that has the companion file's storage, and the rest of it or not."""
     return {
-        "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
-        "INTEROP_REQUIRE": "/interop/extra/sidekiq_flow_companion.rb",
+        **companions.companion(),
         "INTEROP_REFERENCES": FROM,
         "INTEROP_COMPANION": str(int(companion)),
         "INTEROP_POLL": "0.1",

@@ -11,34 +11,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import companions
 import pytest
-from processes import ROOT, RUN, Site, Worker, ruby_environment
+from processes import RUN, Site, Worker, ruby_environment
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
 from interop.soak.__main__ import main as soak
 
-COMPANION = {
-    "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
-    "INTEROP_REQUIRE": "/interop/extra/sidekiq_flow_companion.rb",
-}
 RETRY_HORIZON = 21 * 86_400
 
 
-def worker(site: Site, queue: str = "ruby", **environment: str) -> Worker:
+def worker(site: Site, form: companions.Form, queue: str = "ruby", **environment: str) -> Worker:
     """A Ruby worker with the companion; no Python actor has a Ruby constant."""
     options = {"INTEROP_POLL": "0.1", "INTEROP_RETRY_IN": "1", "INTEROP_TIMEOUT": "3", "INTEROP_HEARTBEAT": "2"}
-    environment = ruby_environment(site.url, **COMPANION, **options, **environment)
+    environment = ruby_environment(site.url, **companions.companion(form), **options, **environment)
     return site._start("ruby", [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", queue, "-c", "3"], environment)
 
 
+@pytest.fixture(scope="module", params=companions.FORMS)
+def form(request: pytest.FixtureRequest) -> companions.Form:
+    """Each test here runs with the file to copy and with the gem."""
+    form: companions.Form = request.param
+    return form
+
+
 @pytest.fixture(scope="module")
-def companion(server: EmbeddedServer, container: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def companion(
+    form: companions.Form, server: EmbeddedServer, container: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """One Ruby worker for all tests here: look at your own run only."""
     site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/2", tmp_path_factory.mktemp("companion"), ())
     try:
-        worker(site)
+        worker(site, form)
         yield site
         site.stop()
     finally:
@@ -70,8 +76,8 @@ def job(**fields: Any) -> dict[str, Any]:
     return {"class": "Rb::Step", "args": [], "jid": jid, "queue": "ruby", "retry": True, "created_at": 1.5, **fields}
 
 
-def test_it_replays_the_recordings(server: EmbeddedServer, container: None) -> None:
-    environment = ruby_environment(f"{server.url.rstrip('/').removesuffix('/0')}/6", **COMPANION)
+def test_it_replays_the_recordings(form: companions.Form, server: EmbeddedServer, container: None) -> None:
+    environment = ruby_environment(f"{server.url.rstrip('/').removesuffix('/0')}/6", **companions.companion(form))
     done = subprocess.run([str(RUN), "ruby", "replay.rb"], env=environment, capture_output=True, text=True, timeout=100)
     assert "with the companion\n36 passed, 0 failed" in done.stdout, done.stdout + done.stderr
 
@@ -288,8 +294,8 @@ def test_what_cannot_be_promoted_is_dead_and_not_in_the_way(companion: Site) -> 
     assert companion.client.zcard("schedule") == 0
 
 
-def test_stopped_it_hands_back_what_does_not_end(site: Site) -> None:
-    sidekiq = worker(site)
+def test_stopped_it_hands_back_what_does_not_end(form: companions.Form, site: Site) -> None:
+    sidekiq = worker(site, form)
     payloads = [job(args=[n, {"sleep": 60}]) for n in range(4)]
     site.client.lpush("queue:ruby", *map(json.dumps, payloads))
     site.eventually(lambda: len(in_flight(site)) == 3, "3 jobs at work")

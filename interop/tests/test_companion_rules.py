@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
+from companions import REGISTRY, installed, worker
 from processes import Site, ruby
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow, __version__
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from tests.running import in_flight
 
@@ -131,8 +131,27 @@ def test_a_carrier_with_retries_comes_back(both: Site) -> None:
     both.api("delete", "retry", payload["jid"])
 
 
+def test_the_log_names_the_versions_that_run(site: Site) -> None:
+    with installed(site.logs) as environment:
+        sidekiq = worker(site, **environment, INTEROP_QUIET="0")
+        line = f"sidekiq-flow {__version__} with Sidekiq "
+        site.eventually(lambda: line in sidekiq.log.read_text(errors="replace"), "the line of the versions", 20)
+        assert "was tested with" not in sidekiq.log.read_text(errors="replace")
+        site.stop()
+
+
+def test_a_sidekiq_without_a_method_that_is_overridden_is_refused(site: Site) -> None:
+    with installed(site.logs, before=["later_sidekiq.rb"]) as environment:
+        sidekiq = worker(site, **environment)
+        assert sidekiq.process.wait(30) != 0
+        site.workers.remove(sidekiq)
+    log = sidekiq.log.read_text(errors="replace")
+    assert "Sidekiq::Scheduled::Poller#initial_wait" in log
+    assert "Update sidekiq-flow" in log
+
+
 def test_the_registry_file_alone_refuses_a_carrier(site: Site) -> None:
-    with installed(site.logs, "registered.rb", companion="sidekiq_flow_registry.rb") as environment:
+    with installed(site.logs, "registered.rb", entry=REGISTRY) as environment:
         worker(site, **environment)
         payload = job(**{"class": "Sidekiq::Workflow::NoopWorker"}, wrapped="docs.extract", retry=0)
         good = job(args=["good"])

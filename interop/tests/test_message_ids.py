@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 from actors import build
-from processes import ROOT, RUN, Site, ruby_environment
+from companions import companion
+from processes import RUN, Site, ruby_environment
 from workflows import rb
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
-
-COMPANION = {
-    "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),
-    "INTEROP_REQUIRE": "/interop/extra/sidekiq_flow_companion.rb",
-}
 
 
 @pytest.fixture(params=["the gem alone", "with the companion"])
@@ -28,7 +24,7 @@ def site(request: pytest.FixtureRequest, server: EmbeddedServer, container: None
             site.ruby_worker()
         else:
             options = {"INTEROP_POLL": "0.1", "INTEROP_RETRY_IN": "1", "INTEROP_TIMEOUT": "3", "INTEROP_HEARTBEAT": "2"}
-            environment = ruby_environment(site.url, **COMPANION, **options)
+            environment = ruby_environment(site.url, **companion(), **options)
             site._start("ruby", [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", "ruby", "-c", "3"], environment)
         site.python_worker()
         yield site

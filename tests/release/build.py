@@ -20,7 +20,15 @@ from .archives import digest, normalize
 ROOT = Path(__file__).parent.parent.parent
 
 #: What the wheel must hold, and the only folders that it may.
-NEEDED = ("py.typed", "store/lua/advance.lua", "ruby/sidekiq_flow_companion.rb", "ruby/sidekiq_flow_registry.rb")
+NEEDED = (
+    "py.typed",
+    "store/lua/advance.lua",
+    "ruby/sidekiq_flow_companion.rb",
+    "ruby/sidekiq_flow_registry.rb",
+    "ruby/sidekiq-flow/sidekiq-flow.gemspec",
+    "ruby/sidekiq-flow/README.md",
+    "ruby/sidekiq-flow/CHANGELOG.md",
+)
 FOLDER = "dramatiq_sidekiq_flow"
 
 
@@ -77,6 +85,8 @@ def _check(wheel: Path) -> None:
     missing = [name for name in NEEDED if f"{FOLDER}/{name}" not in names]
     lua = sorted(path.name for path in (ROOT / FOLDER / "store" / "lua").glob("*.lua"))
     missing += [name for name in lua if f"{FOLDER}/store/lua/{name}" not in names]
+    gem = (path for path in (ROOT / FOLDER / "ruby" / "sidekiq-flow" / "lib").rglob("*") if path.is_file())
+    missing += [str(path) for path in gem if path.relative_to(ROOT).as_posix() not in names]
     strange = [name for name in names if name.split("/")[0] != FOLDER and ".dist-info/" not in name]
     if missing or strange:
         raise BuildFailed(f"{wheel.name} lacks {missing}, and should not hold {strange}.")

@@ -1,0 +1,35 @@
+-- A worker process says that it lives, and hears who does not.
+--
+-- KEYS: swf:workers
+-- ARGV: seconds without a beat that make a worker dead, how many of the dead to
+--       pass over (they are known), per member of this process: its name, and
+--       how many jobs it holds ('' = do not look)
+-- Returns: {members without a beat for that long, 16 at most,
+--       members of this process that have more in flight than they hold,
+--       1 where fan-outs are not pushed to the end (see pour.lua), else 0}
+
+local now = redis.call('TIME')
+now = tonumber(now[1]) + tonumber(now[2]) / 1e6
+local timeout = tonumber(ARGV[1])
+
+local function beat(member)
+  -- ZREM passes when Redis is out of memory, and after it ZADD does, too: a
+  -- full Redis must not make every worker look dead.
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('ZADD', KEYS[1], string.format('%.6f', now), member)
+end
+
+local more = {}
+for i = 3, #ARGV, 2 do
+  beat(ARGV[i])
+  if ARGV[i + 1] ~= '' then
+    local found = redis.pcall('HLEN', 'swf:inflight:' .. ARGV[i])
+    if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
+  end
+end
+-- The clock of Redis was set back: who is dead would be found when it has
+-- caught up.  Who lives beats again soon.
+local future = string.format('(%.6f', now + timeout)
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
+local dead = string.format('(%.6f', now - timeout)
+return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('TYPE', 'swf:fanouts').ok == 'zset' and 1 or 0}

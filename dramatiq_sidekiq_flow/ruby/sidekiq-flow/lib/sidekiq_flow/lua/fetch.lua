@@ -1,0 +1,97 @@
+-- Move a batch of jobs from a queue into flight.
+--
+-- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
+--       that cannot pause a queue leaves it out)
+-- ARGV: member (the worker process and queue), receipt base, how many,
+--       how many of them begin at once because threads are idle,
+--       '1' in a burst: jobs end faster than each could be marked, else '',
+--       bytes after which no further job is taken (the first one always is)
+-- Returns: {lengths in bytes, all payloads in one string, n, suffix}: one reply
+--       of many parts costs the client more than the jobs.  The receipts of the
+--       first n are BASE:1, BASE:2, ... (begun), those after them have the
+--       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
+--       Where the same base moved some before (sent twice), those; none where
+--       the first of them has left flight since (delivered late).
+--       False where the worker is not registered (it was declared dead): beat
+--       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
+--       {'TYPE', key} nothing was moved.
+--
+-- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
+-- moved something.
+
+-- Threads of one process that may fetch from a queue at once; the base of a fetch
+-- that is older than so many others is used up.
+local REMEMBERED = 64
+
+local base, wanted = ARGV[2], tonumber(ARGV[3])
+local fetched = 'swf:fetched:' .. ARGV[1]
+
+local function reply(payloads, begun, suffix)
+  local lengths = {}
+  for i, payload in ipairs(payloads) do lengths[i] = #payload end
+  -- A single one, which may be large, is not copied.
+  local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
+  return {table.concat(lengths, ' '), joined, begun, suffix}
+end
+
+for i, kind in ipairs({'list', 'hash', 'zset'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+
+local found = redis.call('TYPE', fetched).ok
+if found ~= 'none' and found ~= 'zset' then return {'TYPE', fetched} end
+
+-- Sent twice: the names are those of the first time.
+local before, begun, suffix = {}, 0, '?'
+for i = 1, wanted do
+  local found
+  for _, state in ipairs({'', '?', '~'}) do
+    found = redis.call('HGET', KEYS[2], base .. ':' .. i .. state)
+    if found then
+      if state == '' then begun = i else suffix = state end
+      break
+    end
+  end
+  if not found then break end
+  before[i] = found
+end
+if before[1] then return reply(before, begun, suffix) end
+-- Delivered late, when the first of its jobs had left flight: those names are
+-- used up. A job under one of them would leave flight with the next command that
+-- is repeated for the job before it.
+local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
+if number then
+  if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
+  local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
+  if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
+end
+
+if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
+-- A key of another type pauses nothing.
+if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
+
+begun = tonumber(ARGV[4])
+suffix = ARGV[5] == '1' and '~' or '?'
+local payloads, size, most = {}, 0, tonumber(ARGV[6])
+-- One at a time: how long an element is, is not known before.
+while #payloads < wanted and size <= most do
+  local payload = redis.call('RPOP', KEYS[1])
+  if not payload then break end
+  payloads[#payloads + 1] = payload
+  if #payloads > 1 then size = size + #payload end
+end
+for first = 1, #payloads, 500 do
+  local pairs_ = {}
+  for i = first, math.min(first + 499, #payloads) do
+    pairs_[#pairs_ + 1] = base .. ':' .. i .. (i > begun and suffix or '')
+    pairs_[#pairs_ + 1] = payloads[i]
+  end
+  redis.call('HSET', KEYS[2], unpack(pairs_))
+end
+if number and #payloads > 0 then
+  redis.call('ZADD', fetched, number, base)
+  redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)
+  redis.call('EXPIRE', fetched, 3600)
+end
+return reply(payloads, math.min(begun, #payloads), suffix)

@@ -1,0 +1,71 @@
+-- Push the next part of a committed fan-out: its barriers come first, then its
+-- jobs in order.  Each call moves elements from the list to where they belong,
+-- so it may be sent twice, and by any number of processes at once.
+--
+-- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
+-- ARGV: ID, elements at most (2 or more), bytes after which no further ones are taken
+-- Returns: {'MORE'} | {'DONE'} nothing is left, or it is not committed
+--       | {'TYPE', key} nothing written
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local fanouts, list, QUEUES, SCHEDULE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+if not type_is(fanouts, 'zset') then return {'TYPE', fanouts} end
+if not redis.call('ZSCORE', fanouts, ARGV[1]) then return {'DONE'} end
+if not type_is(list, 'list') then return {'TYPE', list} end
+
+-- Reads. A part: {queue name, its payloads}.
+local barriers, parts, scheduled, part = {}, {}, {}, nil
+local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
+while read < most and bytes < most_bytes do
+  -- As many as may fit, by the size of those before; one element may be large.
+  local fit = read > 0 and math.floor((most_bytes - bytes) * read / bytes) or 1
+  local wanted = math.max(1, math.min(100, fit, most - read))
+  local elements = redis.call('LRANGE', list, read, read + wanted - 1)
+  for _, element in ipairs(elements) do
+    local kind = string.byte(element)
+    bytes = bytes + #element
+    if kind == 123 then -- {
+      part[2][#part[2] + 1] = element
+    elseif kind == 113 then -- q
+      part = {string.sub(element, 2), {}}
+      parts[#parts + 1] = part
+      if not type_is('queue:' .. part[1], 'list') then return {'TYPE', 'queue:' .. part[1]} end
+    elseif kind == 115 then -- s
+      local score, payload = string.match(element, '^s(%S+) (.*)$')
+      scheduled[#scheduled + 1] = score
+      scheduled[#scheduled + 1] = payload
+    else
+      barriers[#barriers + 1] = {string.match(element, '^b(%S+) (%S+) (%S+) (.*)$')}
+    end
+  end
+  read = read + #elements
+  if #elements < wanted then break end
+end
+if part and not type_is(QUEUES, 'set') then return {'TYPE', QUEUES} end
+if #scheduled > 0 and not type_is(SCHEDULE, 'zset') then return {'TYPE', SCHEDULE} end
+
+-- Writes. LTRIM passes when Redis is out of memory, and after it the rest does, too.
+redis.call('LTRIM', list, read, -1)
+for _, b in ipairs(barriers) do
+  redis.call('SETEX', b[4], b[1], b[2])
+  redis.call('SETEX', b[4] .. '_ran', b[1], b[3])
+end
+for _, found in ipairs(parts) do
+  redis.call('SADD', QUEUES, found[1])
+  for first = 1, #found[2], 1000 do
+    redis.call('LPUSH', 'queue:' .. found[1], unpack(found[2], first, math.min(first + 999, #found[2])))
+  end
+end
+for first = 1, #scheduled, 1000 do
+  redis.call('ZADD', SCHEDULE, unpack(scheduled, first, math.min(first + 999, #scheduled)))
+end
+if redis.call('EXISTS', list) == 1 then
+  if part then redis.call('LPUSH', list, 'q' .. part[1]) end
+  return {'MORE'}
+end
+redis.call('ZREM', fanouts, ARGV[1])
+return {'DONE'}

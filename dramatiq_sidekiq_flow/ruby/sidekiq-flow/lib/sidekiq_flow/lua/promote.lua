@@ -1,0 +1,40 @@
+-- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
+-- goes to `dead`: never lost, never in the way.
+--
+-- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
+-- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
+--       payload to push (or to bury)
+-- Returns: {how many members were moved (those taken by others are not),
+--       {number of each job (1 = the first) whose queue is not a list},
+--       {number of each job that 'dead', 'queues' or the set itself, holding
+--       another type, keeps where it is}}; these stay where they are
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local readable = type_is(KEYS[1], 'zset')
+local can_bury, can_push = readable and type_is(KEYS[2], 'zset'), readable and type_is(KEYS[3], 'set')
+local moved, misplaced, stuck = 0, {}, {}
+for i = 4, #KEYS do
+  local at = 2 + 3 * (i - 4)
+  local member, queue, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if queue == '' then
+    if not can_bury then
+      stuck[#stuck + 1] = i - 3
+    elseif redis.call('ZREM', KEYS[1], member) == 1 then
+      moved = moved + 1
+      redis.call('ZADD', KEYS[2], ARGV[1], payload)
+    end
+  elseif not can_push then
+    stuck[#stuck + 1] = i - 3
+  elseif not type_is(KEYS[i], 'list') then
+    misplaced[#misplaced + 1] = i - 3
+  elseif redis.call('ZREM', KEYS[1], member) == 1 then
+    moved = moved + 1
+    redis.call('SADD', KEYS[3], queue)
+    redis.call('LPUSH', KEYS[i], payload)
+  end
+end
+return {moved, misplaced, stuck}

@@ -1,0 +1,30 @@
+-- Read steps of a stored chain, and keep chains alive whose run moves.
+--
+-- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
+-- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
+--       bytes after which no further one is read, bytes from which a value is
+--       not read here (none given: all are)
+-- Returns: the values from that index on; none where there are none; {nil}
+--       where the first one is too large for a script: read it by HGET
+
+local ttl = tonumber(ARGV[1])
+for _, key in ipairs(KEYS) do
+  local left = redis.call('TTL', key)
+  -- An hour of slack saves a write for every step.
+  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end
+end
+local found, size, large = {}, 0, tonumber(ARGV[5] or math.huge)
+for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
+  local index = string.format('%d', i)
+  local length = redis.call('HSTRLEN', KEYS[1], index)
+  size = size + length
+  if #found > 0 and size > tonumber(ARGV[4]) then break end
+  if length >= large then
+    if #found == 0 then return {false} end
+    break
+  end
+  local value = redis.call('HGET', KEYS[1], index)
+  if not value then break end
+  found[#found + 1] = value
+end
+return found

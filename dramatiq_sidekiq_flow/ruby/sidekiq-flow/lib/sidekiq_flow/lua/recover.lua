@@ -1,0 +1,65 @@
+-- A worker died: its jobs in flight leave it, each as far as it had come.
+--
+--   BASE:I?  not begun: back to its queue, not counted; one that had begun so
+--            often before that once more is too often waits for a trial again
+--   BASE:I   begun: counted in swf:recovered:JID
+--   BASE:I~  perhaps begun: the counter is made, and not raised
+--   BASE:I!  counted before, waits for its trial (see trial.lua): stays
+--
+-- A counted job whose counter is new goes back to its queue.  One that was seen
+-- before is a suspect.  Counted too often it goes to `dead` (a poison pill),
+-- else it becomes BASE:I! and waits, so that it takes no others along.
+--
+-- KEYS: swf:workers, in-flight hash, queue list, 'dead',
+--       per job: swf:recovered:JID
+-- ARGV: member, seconds without a beat, recoveries that are too many, seconds
+--       that they are counted for, score in `dead`,
+--       per job: receipt, payload for `dead`; those to be taken next come last
+-- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
+--       | {'DONE', how many are back in the queue, are dead, wait for a trial,
+--          {number of each job that is dead (1 = the first)},
+--          {number of each job that stays, since `dead` is not a sorted set}};
+--       the worker is struck off when nothing of it is left
+
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local now = redis.call('TIME')
+if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonumber(ARGV[2]) then return {'ALIVE'} end
+for i, kind in pairs({[2] = 'hash', [3] = 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+end
+local found = redis.call('TYPE', KEYS[4]).ok
+local can_bury = found == 'none' or found == 'zset'
+
+local back, waiting, dead, stay = 0, 0, {}, {}
+for i = 5, #KEYS do
+  local receipt, corpse = ARGV[6 + 2 * (i - 5)], ARGV[7 + 2 * (i - 5)]
+  local state = string.match(receipt, '[?~!]$') or ''
+  local payload = state ~= '!' and redis.call('HGET', KEYS[2], receipt)
+  if payload then
+    local before = redis.pcall('GET', KEYS[i])
+    local suspect = type(before) == 'string'
+    local count = suspect and string.match(before, '^%d%d?%d?$') and tonumber(before) or 0
+    if state == '' then count = count + 1 end
+    if state == '?' then suspect = count >= tonumber(ARGV[3]) - 1 end
+    local pill = state == '' and count >= tonumber(ARGV[3])
+    if pill and not can_bury then
+      stay[#stay + 1] = i - 4
+    else
+      redis.call('HDEL', KEYS[2], receipt)
+      if state ~= '?' then redis.call('SET', KEYS[i], count, 'EX', ARGV[4]) end
+      if pill then
+        redis.call('ZADD', KEYS[4], ARGV[5], corpse)
+        dead[#dead + 1] = i - 4
+      elseif suspect then
+        redis.call('HSET', KEYS[2], string.sub(receipt, 1, #receipt - #state) .. '!', payload)
+        waiting = waiting + 1
+      else
+        redis.call('RPUSH', KEYS[3], payload)
+        back = back + 1
+      end
+    end
+  end
+end
+if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return {'DONE', back, #dead, waiting, dead, stay}

@@ -1,0 +1,18 @@
+# frozen_string_literal: true
+
+module SidekiqFlow::Companion
+  # Makes the gem's extend_ttl!, which sets the TTL of the running job's barriers,
+  # extend them only: no barrier expires earlier than before.
+  module Prolongation
+    def extend_ttl!(ttl: nil)
+      execution = Execution.current
+      return super if execution.nil? || !Run.step?(execution.job)
+
+      ttl = [Integer(ttl || configuration.barrier_ttl), Lifetimes::MAX_TTL].min
+      barriers = Callback.stack(execution.job).flat_map(&:keys)
+      memory = Memory.key_for(execution.job)
+      keys = memory.empty? ? ["", *barriers] : ["swf:keep:#{memory}", *barriers, memory]
+      Sidekiq.redis { |conn| Scripts.run(conn, "extend", keys, [ttl, 1]) } > 0
+    end
+  end
+end

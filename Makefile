@@ -100,8 +100,9 @@ bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--
 fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
-dist: $(VENV)/.installed-release ## Build the sdist and the wheel, the same bytes for the same commit
+dist: $(VENV)/.installed-release ## Build the sdist and the wheel, install the wheel, and run the README's example there
 	@$(BIN)/python -m tests.release.build
+	@$(BIN)/python -m tests.release.installed
 
 reproducible: $(VENV)/.installed-release ## Build the sdist and the wheel twice, and compare their bytes
 	@$(BIN)/python -m tests.release.reproducible

@@ -22,7 +22,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz interop soak web-ui check format bench dist reproducible audit clean model
+.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz interop soak web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -41,6 +41,13 @@ examples: $(VENV)/.installed-examples ## Run every example (EXAMPLES="examples/m
 
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+# Need redis-server. A Python that is not there is said, and the next one is taken.
+test-floor: $(VENV)/.installed ## Run most tests on the oldest Python and packages, with coverage (PYTEST_FLOOR=...)
+	@$(BIN)/python -m tests.release.pythons floor $(PYTEST_FLOOR)
+
+test-newest: $(VENV)/.installed ## Run most tests on the newest Python and packages (PYTEST_NEWEST=...)
+	@$(BIN)/python -m tests.release.pythons newest $(PYTEST_NEWEST)
 
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers

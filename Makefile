@@ -22,7 +22,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-ui check format bench dist reproducible audit clean model
+.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this
 	@echo "make TARGET, where TARGET is one of:"
@@ -41,6 +41,13 @@ examples: $(VENV)/.installed-examples ## Run every example (EXAMPLES="examples/m
 
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+# Need redis-server. A Python that is not there is said, and the next one is taken.
+test-floor: $(VENV)/.installed ## Run most tests on the oldest Python and packages, with coverage (PYTEST_FLOOR=...)
+	@$(BIN)/python -m tests.release.pythons floor $(PYTEST_FLOOR)
+
+test-newest: $(VENV)/.installed ## Run most tests on the newest Python and packages (PYTEST_NEWEST=...)
+	@$(BIN)/python -m tests.release.pythons newest $(PYTEST_NEWEST)
 
 test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
@@ -89,11 +96,13 @@ model: $(VENV)/.installed ## Explore the protocol's states, and the plain gem's 
 state-machine: $(VENV)/.installed ## Hold the package against the model on a server, on new examples (EXAMPLES=2000)
 	@STATE_MACHINE_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest --numprocesses=0 --timeout=0 tests/properties/test_state_machine.py
 
-check: $(VENV)/.installed ## Check style, types, and which module imports which
+check: $(VENV)/.installed ## Check style, spelling, types, which module imports which, and the shape of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy --strict dramatiq_sidekiq_flow tests/typing
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.architecture
 
 format: $(VENV)/.installed ## Format the code, and fix what can be fixed
 	$(BIN)/ruff check --fix .
@@ -105,8 +114,9 @@ bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--
 fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
-dist: $(VENV)/.installed-release ## Build the sdist and the wheel, the same bytes for the same commit
+dist: $(VENV)/.installed-release ## Build the sdist and the wheel, install the wheel, and run the README's example there
 	@$(BIN)/python -m tests.release.build
+	@$(BIN)/python -m tests.release.installed
 
 reproducible: $(VENV)/.installed-release ## Build the sdist and the wheel twice, and compare their bytes
 	@$(BIN)/python -m tests.release.reproducible

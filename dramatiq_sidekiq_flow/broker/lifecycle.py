@@ -16,7 +16,7 @@ from ..store import server_check
 from ..store.connection import LOST
 from . import cancellation, ruby_features, signals
 from .begin import begin
-from .order import WorkQueue, message_of
+from .order import KEEPS_AGE, WorkQueue, message_of
 
 if TYPE_CHECKING:
     from .broker import SidekiqBroker
@@ -80,7 +80,7 @@ class Lifecycle(Middleware):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         broker.check_encoder()
         broker.begin(worker)
-        if broker.order.kept:
+        if broker.order.kept or not KEEPS_AGE:
             # Its threads are started after this.
             worker.work_queue = WorkQueue(broker.order)
         try:

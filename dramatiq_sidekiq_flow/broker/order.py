@@ -9,9 +9,12 @@ the order is strict, a queue is not fetched from while one before it has jobs.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from queue import PriorityQueue
 from typing import TYPE_CHECKING, Any
+
+from dramatiq import worker
 
 from ..errors import ConfigurationError
 
@@ -76,9 +79,18 @@ class QueueOrder:
         return sorted(queue_names, key=lambda name: (self.rank(name), name))
 
 
+#: Whether Dramatiq's own work queue keeps jobs of equal priority in their order: from 2.2 on.
+KEEPS_AGE = hasattr(worker, "_WorkQueueItem")
+
+
 def message_of(item: Any) -> Any:
     """The message of what stands in Dramatiq's work queue: a pair until 2.1, an object from 2.2 on."""
     return item[1] if type(item) is tuple else item.message
+
+
+def priority_of(item: Any) -> Any:
+    """The actor's priority of what stands in Dramatiq's work queue; lower comes first."""
+    return item[0] if type(item) is tuple else item.priority
 
 
 class WorkQueue(PriorityQueue[Any]):
@@ -102,6 +114,7 @@ class WorkQueue(PriorityQueue[Any]):
         self._passes: dict[str, float] = {}
         self._now = 0.0
         self._count = 0
+        self._age = itertools.count()
 
     def _qsize(self) -> int:
         return self._count
@@ -112,7 +125,8 @@ class WorkQueue(PriorityQueue[Any]):
         if not heap:
             # A queue that had nothing to do has saved nothing up.
             self._passes[name] = max(self._passes.get(name, 0.0), self._now)
-        heapq.heappush(heap, item)
+        # Before 2.2, Dramatiq's items of equal priority have no order of their own.
+        heapq.heappush(heap, (priority_of(item), next(self._age), item))
         self._count += 1
 
     def _get(self) -> Any:
@@ -125,7 +139,7 @@ class WorkQueue(PriorityQueue[Any]):
             self._now = self._passes[name]
             self._passes[name] += 1 / self.order.weight(name)
         self._count -= 1
-        return heapq.heappop(self._heaps[name])
+        return heapq.heappop(self._heaps[name])[-1]
 
 
 def held_back(broker: SidekiqBroker, queue_name: str) -> bool:

@@ -152,7 +152,7 @@ def test_a_process_and_its_log(server_url: str, tmp_path: Path) -> None:
         eventually(lambda: "Redis is unavailable" in log.read_text("utf-8", "replace"))
         (process,) = at_work.running
         titles = subprocess.run(
-            ["ps", "-o", "args=", "--pid", str(process.pid), "--ppid", str(process.pid)],
+            ["ps", "-ww", "-o", "args=", "--pid", str(process.pid), "--ppid", str(process.pid)],
             capture_output=True,
             text=True,
             check=True,

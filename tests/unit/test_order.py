@@ -68,6 +68,15 @@ def test_pairs_of_an_older_dramatiq() -> None:
     assert [work.get_nowait()[0] for _ in range(3)] == [1, 2, 0]
 
 
+def test_pairs_of_equal_priority_are_taken_in_their_order() -> None:
+    work = WorkQueue(QueueOrder(None))
+    messages = [SimpleNamespace(queue_name="a", number=number) for number in range(5)]
+    for message in messages:
+        # As those of Dramatiq before 2.2, they cannot be compared.
+        work.put((0, message))
+    assert [work.get_nowait()[1].number for _ in messages] == [0, 1, 2, 3, 4]
+
+
 def test_weights_are_shares() -> None:
     order = QueueOrder({"heavy": 3, "light": 1})
     names = drained(filled(order, *([("light", 0)] * 20 + [("heavy", 0)] * 20)))

@@ -11,6 +11,8 @@ import pytest
 
 from ..release.archives import members, normalize
 from ..release.audit import needed
+from ..release.build import ROOT
+from ..release.installed import PRINTED, NotWorking, example
 from ..release.reproducible import differences
 
 FILES = {"a/x.py": b"print()", "a/run.sh": b"#!/bin/sh", "b.txt": b"b"}
@@ -66,3 +68,14 @@ def test_the_audit_asks_for_what_is_needed_to_run() -> None:
     found = needed("dramatiq-sidekiq-flow")
     assert {"dramatiq", "redis", "attrs", "cattrs", "msgspec"} <= found.keys()
     assert not {"pytest", "ruff"} & found.keys()
+
+
+def test_the_example_of_the_readme_is_found() -> None:
+    code = example((ROOT / "README.md").read_text("utf-8"))
+    assert code.startswith("# app.py\n")
+
+
+@pytest.mark.parametrize("readme", ["", "```python\n# app.py\nprint()\n```\n", f"```python\n# other\n{PRINTED}\n```\n"])
+def test_a_readme_without_its_example_is_said(readme: str) -> None:
+    with pytest.raises(NotWorking, match="README"):
+        example(readme)

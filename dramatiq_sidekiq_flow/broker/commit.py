@@ -1,17 +1,16 @@
-"""Group commit: acknowledgements that meet share one round trip.
+"""Group commit: batches acknowledgements of many threads into one round trip.
 
-Whoever holds the line sends what has gathered meanwhile.
+The thread that holds the sender lock sends all that has gathered meanwhile.
 
-A job without a workflow is *done* without waiting: its acknowledgement is
-handed to whoever has the line, and the thread goes on with the next job.  A
-crash before it is sent means that the job runs again, which is what may
-happen anyway until Redis has answered.  Everything else waits for its reply.
+A job without a workflow is acknowledged without waiting: its acknowledgement is
+queued, and the thread goes on with the next job.  After a crash before it is
+sent the job runs again, as it may at any time until Redis has replied.  All
+other operations wait for their reply.
 
-Where replicas are to have the acknowledgements, each round trip waits for them
-once, however many jobs it acknowledges.  With too few of them the worker goes
-on: the jobs are done, and Redis has it.  It then asks again after ten times as
-long as it has waited, so that missing replicas cost a worker a tenth of its time
-at most.
+Where replicas must confirm acknowledgements, each round trip waits for them
+once, for all its jobs.  If too few confirm, the worker goes on: the jobs are
+done, and the primary has that.  It asks again after ten times as long as it has
+waited, so that missing replicas cost a worker at most a tenth of its time.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from .availability import Availability
 from .events import Events, Unreplicated
 from .log_limit import LogLimit
 
-#: While more jobs are about to finish, this many are acknowledged together,
-#: or as many as have gathered within this time, in seconds.
+#: While more jobs are about to finish, a batch is sent when it has this many
+#: acknowledgements, or is this old, in seconds.
 BATCH = 32
 BATCH_TIME = 0.005
 
-#: Where too few replicas have confirmed a round trip, how many times as long as
-#: was waited for them the next ones do not wait.
+#: After a round trip that too few replicas confirmed, how many times as long as
+#: it waited the next ones do not wait.
 PATIENCE = 10
 
 
@@ -47,6 +46,8 @@ T = TypeVar("T")
 
 
 class _Entry:
+    """An operation that a thread waits for."""
+
     __slots__ = ("command", "error", "reply", "settled")
 
     def __init__(self, command: Command) -> None:
@@ -57,11 +58,11 @@ class _Entry:
 
 
 class GroupCommit:
-    """Sends commands of many threads together.  Each must be safe to send twice.
+    """Sends operations of many threads together.  Each must be safe to send twice.
 
     Parameters:
-      replicas: Those that are to have what is sent.
-      events: Told when too few of them do.
+      replicas: How many replicas must confirm what is sent.
+      events: Notified if too few do.
     """
 
     def __init__(
@@ -79,13 +80,13 @@ class GroupCommit:
         #: Those of ``_done`` that are being sent.
         self._sending: deque[tuple[str, str]] = deque()
         self._done_since = 0.0
-        #: Nobody else may come soon to take along what is done.
-        self._pressing = False
-        self._line = threading.Lock()
+        #: Send now: no other acknowledgement is expected soon.
+        self._flush_now = False
+        self._sender = threading.Lock()
         self._replicas = replicas
         self._events = events or Events()
         self._log_limit = LogLimit()
-        #: What was wrong when replicas were asked last, and when to ask again.
+        #: The last shortage of replicas, and when to ask again (monotonic).
         self._shortage: Shortage | None = None
         self._ask_again = 0.0
 
@@ -99,131 +100,137 @@ class GroupCommit:
         """
         entry = _Entry(operation.command)
         self._waiting.append(entry)
-        with self._line:
+        with self._sender:
             if not entry.settled:
                 try:
                     self._send()
                 except LOST:
-                    # Of acknowledgements that went along: they are kept.
+                    # The error may be of acknowledgements only, which are kept.
                     if not entry.settled:
                         raise
-        # What was handed over while this thread had the line.
+        # Acknowledgements that were queued while this thread held the lock.
         self._send_due()
         if entry.error is not None:
             raise entry.error
         if not entry.settled:
-            # Whoever took this entry along was interrupted before sending it.
+            # The thread that took this entry was interrupted before sending it.
             raise ConnectionClosed(ConnectionResetError("the round trip was interrupted"))
         return operation.read(entry.reply)
 
     def waiting(self) -> list[tuple[str, str]]:
-        """Member and receipt of finished jobs whose acknowledgement waits, or is being sent."""
+        """Member and receipt of finished jobs whose acknowledgement is queued, or being sent."""
         return [*list(self._sending), *list(self._done)]
 
-    def done(self, member: str, receipt: str, *, more: bool = False) -> None:
-        """Take a finished job out of flight, soon.  Those that meet become one HDEL.
+    def ack(self, member: str, receipt: str, *, may_wait: bool = False) -> None:
+        """Queue the acknowledgement of a finished job.  One HDEL takes many out of flight.
 
         Parameters:
-          more: Other jobs of this process are about to finish, whose
-            acknowledgement may take this one along.
+          may_wait: Other jobs of this process are about to finish, and their
+            acknowledgements may be sent together with this one.
         """
         if not self._done:
             self._done_since = time.monotonic()
         self._done.append((member, receipt))
-        if not more:
-            self._pressing = True
+        if not may_wait:
+            self._flush_now = True
         self._send_due()
 
-    def hand_over(self) -> None:
-        """Send what is done, unless another thread has the line: that one takes it along."""
+    def flush_nowait(self) -> None:
+        """Send queued acknowledgements, unless another thread holds the lock and will send them."""
         if self._done:
-            self._pressing = True
+            self._flush_now = True
             self._send_due()
 
     def _send_due(self) -> None:
-        # Looked at again after the line is free: what was handed over while
-        # this thread held it must not be left lying. What is not pressing is
-        # left to gather: sent at once, each round trip would carry only what
-        # has come during the one before.
+        # Checked again after the lock is released: acknowledgements that were
+        # queued meanwhile must not be left behind. Let them accumulate unless a
+        # flush was requested; otherwise each round trip would carry only a few.
         while self._done and self._is_due():
-            if not self._line.acquire(blocking=False):
+            if not self._sender.acquire(blocking=False):
                 return
             try:
-                self._pressing = False
+                self._flush_now = False
                 self._send()
             except LOST as e:
-                # They are sent with the next ones, or with the next heartbeat.
+                # They are sent with the next batch, or with the next heartbeat.
                 self.availability.lost(e)
                 return
             finally:
-                self._line.release()
+                self._sender.release()
 
     def _is_due(self) -> bool:
-        return self._pressing or len(self._done) >= BATCH or time.monotonic() - self._done_since >= BATCH_TIME
+        return self._flush_now or len(self._done) >= BATCH or time.monotonic() - self._done_since >= BATCH_TIME
 
     def flush(self) -> None:
-        """Send what is left, and wait for it.
+        """Send queued acknowledgements, and wait for the reply.
 
         Raises:
-          ConnectionClosed: when Redis cannot be reached; nothing is forgotten.
+          ConnectionClosed: if Redis cannot be reached; all stay queued.
         """
         try:
-            with self._line:
+            with self._sender:
                 if self._done:
                     self._send()
         except LOST as e:
             raise ConnectionClosed(e) from None
 
     def _send(self) -> None:
-        """Send all that has gathered.  The line is held."""
-        entries, done = _drain(self._waiting), self._sending
-        while self._done:
-            # At each instant in one of the two: `waiting` is asked by other threads.
-            done.append(self._done[0])
-            self._done.popleft()
-        self._done_since = time.monotonic()
-        finished: dict[str, list[str]] = {}
-        for member, receipt in done:
-            finished.setdefault(member, []).append(receipt)
+        """Send all that has gathered.  The lock is held.
+
+        Raises:
+          redis.ConnectionError, ServerUnavailable: if acknowledgements were not
+            accepted; they stay queued.
+        """
+        entries = _drain(self._waiting)
+        acks = self._take_acks()
         commands = [entry.command for entry in entries]
-        commands += [queues.done(member, receipts) for member, receipts in finished.items()]
+        commands += [queues.done(member, receipts) for member, receipts in acks.items()]
         try:
             replies, asked = self._exchange(commands)
         except BaseException as e:
-            # Also an interrupt (a time limit that fires late): what others
-            # handed over stays, and who waits tries again.
-            self._done.extendleft(reversed(done))
-            done.clear()
-            for entry in entries:
-                entry.error = ConnectionClosed(e)
-                entry.settled = True
+            # An interrupt as well (a time limit that fires late): queued
+            # acknowledgements stay, and threads that wait try again.
+            self._requeue_acks()
+            _settle_all(entries, ConnectionClosed(e))
             if entries and isinstance(e, LOST):
                 return
             raise
-        done.clear()
+        self._sending.clear()
         for entry, reply in zip(entries, replies):
-            if isinstance(reply, LOST):
-                entry.error = ConnectionClosed(reply)
-            elif isinstance(reply, Exception):
-                entry.error = reply
-            entry.reply = reply
-            entry.settled = True
+            _settle(entry, reply)
         if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
             self._look_at_replicas(asked)
-        self._keep_refused(finished, replies[len(entries) :])
+        self._keep_refused(acks, replies[len(entries) :])
+
+    def _take_acks(self) -> dict[str, list[str]]:
+        """Move queued acknowledgements to those being sent: member -> receipts."""
+        sending = self._sending
+        while self._done:
+            # At each instant in one of the two: `waiting` is called by other threads.
+            sending.append(self._done[0])
+            self._done.popleft()
+        self._done_since = time.monotonic()
+        acks: dict[str, list[str]] = {}
+        for member, receipt in sending:
+            acks.setdefault(member, []).append(receipt)
+        return acks
+
+    def _requeue_acks(self) -> None:
+        self._done.extendleft(reversed(self._sending))
+        self._sending.clear()
 
     def _exchange(self, commands: list[Command]) -> tuple[list[Any], list[Any]]:
-        """Send commands; their replies, and those of the question to the replicas."""
+        """Send commands; their replies, and the replies of the replicas' confirmation."""
         if not self._replicas.wanted or (self._shortage is not None and time.monotonic() < self._ask_again):
             return self.connection.send(commands), []
         replies = self.connection.send([*commands, *self._replicas.commands])
         return replies[: len(commands)], replies[len(commands) :]
 
     def _look_at_replicas(self, asked: list[Any]) -> None:
-        """Say when too few replicas have what was sent, and when they have it again.
+        """Log when too few replicas confirm what was sent, and when enough do again.
 
         Parameters:
-          asked: What they have answered; empty where they were not asked, for now.
+          asked: Their replies; empty if they were not asked this time.
         """
         before, shortage = self._shortage, self._shortage
         if asked:
@@ -235,16 +242,16 @@ class GroupCommit:
             return
         if self._log_limit.allows("replicas"):
             self.logger.warning(
-                "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, jobs that are "
-                "done run again. Look at the replicas.",
+                "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, finished jobs run "
+                "again. Check the replicas.",
                 shortage,
             )
         self._events.tell(Unreplicated(shortage))
 
-    def _keep_refused(self, finished: dict[str, list[str]], replies: list[Any]) -> None:
-        """Acknowledge again, later, what the server refused for now."""
+    def _keep_refused(self, acks: dict[str, list[str]], replies: list[Any]) -> None:
+        """Queue again what the server has refused for now."""
         refused: BaseException | None = None
-        for (member, receipts), reply in zip(finished.items(), replies):
+        for (member, receipts), reply in zip(acks.items(), replies):
             if isinstance(reply, LOST):
                 refused = reply
                 self._done.extend((member, receipt) for receipt in receipts)
@@ -267,3 +274,18 @@ def _drain(queue: deque[Any]) -> list[Any]:
     while queue:
         found.append(queue.popleft())
     return found
+
+
+def _settle(entry: _Entry, reply: Any) -> None:
+    if isinstance(reply, LOST):
+        entry.error = ConnectionClosed(reply)
+    elif isinstance(reply, Exception):
+        entry.error = reply
+    entry.reply = reply
+    entry.settled = True
+
+
+def _settle_all(entries: list[_Entry], error: ConnectionClosed) -> None:
+    for entry in entries:
+        entry.error = error
+        entry.settled = True

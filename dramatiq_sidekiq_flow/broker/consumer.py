@@ -95,13 +95,13 @@ class SidekiqConsumer(Consumer):
                 window.settle(fetched[0])
             room = window.room()
             if not room:
-                self.broker.commit.hand_over()
+                self.broker.commit.flush_nowait()
                 window.wait_for_room(self.seconds)
                 return None
             if self._held_back():
                 return None
             if window.drained:
-                self.broker.commit.hand_over()
+                self.broker.commit.flush_nowait()
                 if not self.broker.waiter.wait(self.queue_name, self.seconds):
                     return None
                 if self.broker.quiet:
@@ -292,11 +292,11 @@ class SidekiqConsumer(Consumer):
 
     def _advance(self, message: SidekiqMessage) -> None:
         if message.payload.run_id is None and not message.payload.stack:
-            self.broker.commit.done(message.member, message.receipt, more=self.window.hurried)
+            self.broker.commit.ack(message.member, message.receipt, may_wait=self.window.hurried)
         elif self.broker.completion is not None:
             self.broker.completion.advance(message)
         else:
-            self.broker.commit.done(message.member, message.receipt)
+            self.broker.commit.ack(message.member, message.receipt)
 
     def _set_aside(self, receipt: str, failure: Failure, payload: Payload | None, error: WrongType) -> None:
         """Keep a failed job in flight until ``retry`` or ``dead`` can take it."""

@@ -131,7 +131,7 @@ class Bridge:
             message.stuff_exception(e)
             consumer.nack(message)
             return True
-        self.broker.commit.done(message.member, message.receipt)
+        self.broker.commit.ack(message.member, message.receipt)
         consumer.window.settle(message.receipt)
         return True
 

@@ -29,12 +29,20 @@ from .foreign_messages import encode, from_foreign, is_step
 
 
 class StepUnsettled(FlowError, MiddlewareError, BrokerConnectionError):
-    """What follows a step could not be written: Dramatiq tries again, without running the actor again."""
+    """What follows a step cannot be written yet: Dramatiq tries again, without running the actor again."""
+
+
+_SKIPPED = "A middleware skipped the step, so what follows it waits."
 
 
 @attrs.define
 class Step:
-    """What is known of a message while this process works on it."""
+    """The state of a message while this process works on it.
+
+    Attributes:
+      requeued: The message was enqueued again, to be retried.
+      corpse: Its payload as it goes to ``dead``, made once.
+    """
 
     message_id: str
     payload: Payload | None = None
@@ -55,7 +63,7 @@ class ForeignSteps:
         self._doing = threading.local()
 
     def started(self, message: Any) -> Payload | None:
-        """An actor is about to run; returns the job, where it is one of a workflow."""
+        """Follow a message whose actor is about to run; the job, if it is one of a workflow."""
         if not is_step(message):
             return None
         step = message.workflow_step = self._doing.step = Step(message.message_id)
@@ -66,7 +74,7 @@ class ForeignSteps:
             message.workflow_step = self._doing.step = None
             raise
         except FlowError as e:
-            # Its run could not go on after it: it is not run, and goes to `dead`.
+            # Its run could not go on after it, so it is not run.
             self.logger.error("Message %s cannot be run and goes to 'dead': %s", message.message_id, e)
             step.exception = e
             message.fail()
@@ -76,26 +84,26 @@ class ForeignSteps:
         return from_foreign(message, self.engine.broker.options_of(message.actor_name) or DEFAULTS, strict=strict)
 
     def finished(self, message: Any, output: Any, exception: BaseException | None, *, skipped: bool = False) -> None:
-        """The actor has run, or failed, or was skipped."""
+        """Note that the actor has run, or failed, or was skipped."""
         step = _step(message)
         if step is not None:
             step.ended, step.output, step.skipped = True, output, skipped
             step.exception = exception or step.exception
 
     def enqueued(self, message: Any) -> None:
-        """A message was enqueued: perhaps the one that this thread works on, to be tried again."""
+        """Note that a message was enqueued: it may be the one that this thread works on, to be retried."""
         step: Step | None = getattr(self._doing, "step", None)
         if step is not None and message.message_id == step.message_id:
             step.requeued = True
 
     def before_ack(self, message: Any) -> None:
-        """The broker is about to acknowledge a message.
+        """Write what follows a message that the broker is about to acknowledge.
 
         Raises:
-          StepUnsettled: what follows could not be written; called again later.
+          StepUnsettled: if it cannot be written yet; called again later.
         """
         step = _step(message)
-        # A message that only moves out of a delay queue was never begun.
+        # A message that only moves out of a delay queue was never started.
         if step is None or not step.ended:
             return
         with _trying(message):
@@ -103,29 +111,30 @@ class ForeignSteps:
             if step.exception is not None and step.requeued:
                 self._extend(payload)
             elif step.exception is not None:
-                # Nobody retries it: Dramatiq would call it done. It is not.
+                # Without a retry, Dramatiq would acknowledge it as done.
                 self._bury(message, step.exception)
             elif step.skipped:
-                self._bury(
-                    message, StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
-                )
+                self._bury(message, StepSkipped(_SKIPPED, message.message_id))
             else:
-                try:
-                    self._advance(step, payload)
-                except FlowError as e:
-                    if isinstance(e, StepUnsettled):
-                        raise
-                    self.logger.error("Step %s is done, but cannot go on, and is now in 'dead': %s", payload.jid, e)
-                    self._bury(message, e)
-                except Exception as e:
-                    if is_away(e):
-                        raise
-                    self.logger.exception("What follows step %s cannot be enqueued; it is now in 'dead'.", payload.jid)
-                    self._bury(message, e)
+                self._advance_or_bury(message, step, payload)
         self._doing.step = None
 
+    def _advance_or_bury(self, message: Any, step: Step, payload: Payload) -> None:
+        try:
+            self._advance(step, payload)
+        except StepUnsettled:
+            raise
+        except FlowError as e:
+            self.logger.error("Step %s is done, but cannot go on, and is now in 'dead': %s", payload.jid, e)
+            self._bury(message, e)
+        except Exception as e:
+            if is_away(e):
+                raise
+            self.logger.exception("What follows step %s cannot be enqueued; it is now in 'dead'.", payload.jid)
+            self._bury(message, e)
+
     def before_nack(self, message: Any) -> None:
-        """The broker is about to put a message among its dead letters.
+        """Bury a message that the broker is about to reject.
 
         Raises:
           StepUnsettled: as :meth:`before_ack`.
@@ -145,7 +154,7 @@ class ForeignSteps:
             ttl.extend(self.engine, payload, None)
 
     def _bury(self, message: Any, error: BaseException) -> None:
-        """Into Sidekiq's ``dead``: visible, and retried from there it comes back over the bridge."""
+        """Write a step to Sidekiq's ``dead``; retried from there, it comes back over the bridge."""
         step = _step(message) or Step(message.message_id)
         message.workflow_step = step
         payload = step.payload or self._payload(message, strict=False)
@@ -178,7 +187,7 @@ def _step(message: Any) -> Step | None:
 
 
 class _trying:
-    """Turns whatever goes wrong inside into what Dramatiq tries again."""
+    """Turns any error inside into StepUnsettled, which Dramatiq tries again."""
 
     def __init__(self, message: Any) -> None:
         self.message = message
@@ -188,5 +197,5 @@ class _trying:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, StepUnsettled):
             raise StepUnsettled(
-                f"What follows step {self.message.message_id} could not be written yet: {error!r}", error
+                f"What follows step {self.message.message_id} cannot be written yet: {error!r}", error
             ) from error

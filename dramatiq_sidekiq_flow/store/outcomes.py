@@ -123,7 +123,7 @@ def wrong_type(key: bytes) -> WrongType:
 
 
 def read_written(reply: list[Any]) -> None:
-    """Read the reply of a script that takes a job out of flight, whoever did so.
+    """Read the reply of a script that ends a job, here or in an earlier call.
 
     Raises:
       WrongType: if a key that the script needs holds another type.
@@ -133,4 +133,4 @@ def read_written(reply: list[Any]) -> None:
 
 
 def read_nothing(reply: Any) -> None:
-    """Read a reply that says nothing that the caller needs."""
+    """Ignore a reply."""

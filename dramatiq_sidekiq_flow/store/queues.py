@@ -129,17 +129,17 @@ def in_flight(connection: Connection, member: str) -> dict[str, bytes]:
 
 
 def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
-    """What is left to do, all seen at one instant.
+    """Count the jobs that are left to do, all at one instant.
 
     Returns:
-      How many jobs a queue holds, waiting or in flight anywhere, and how many
-      fan-outs are still to be pushed to whatever queues; and all
-      members of ``schedule`` and ``retry``, of whatever queue.
+      The number of jobs of the queue, waiting or in flight anywhere, plus the
+      number of fan-outs that are still to be pushed to any queue; and all
+      members of ``schedule`` and ``retry``, of any queue.
     """
     mine: list[str] = []
     while True:
         # One transaction: a job that moves between two looks would be seen in neither.
-        *_, (members, scheduled, retried, *counts) = connection.send(
+        replies = connection.send(
             [
                 ("MULTI",),
                 ("ZRANGE", keys.WORKERS, 0, -1),
@@ -151,13 +151,24 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
                 ("EXEC",),
             ]
         )
-        found = [m for m in keys.readable(members) if keys.is_member(m) and keys.queue_of(m) == queue]
-        if set(found) <= set(mine):
-            # A key of another type, which somebody else made, counts as empty.
-            later = [member for reply in (scheduled, retried) if isinstance(reply, list) for member in reply]
+        members, scheduled, retried, *counts = replies[-1]
+        consumers = _consumers(members, queue)
+        if set(consumers) <= set(mine):
+            # A key of another type counts as empty.
+            later = [*_list(scheduled), *_list(retried)]
             return sum(count for count in counts if isinstance(count, int)), later
-        # A worker that was not looked at may have taken what was in the queue.
-        mine = found
+        # A worker that was not looked at may have fetched from the queue.
+        mine = consumers
+
+
+def _consumers(members: Any, queue: str) -> list[str]:
+    """The registered members of a queue."""
+    readable = keys.readable(members)
+    return [member for member in readable if keys.is_member(member) and keys.queue_of(member) == queue]
+
+
+def _list(reply: Any) -> list[bytes]:
+    return reply if isinstance(reply, list) else []
 
 
 def clear(connection: Connection, queue: str) -> None:
@@ -166,7 +177,7 @@ def clear(connection: Connection, queue: str) -> None:
 
 
 def pause(connection: Connection, queue: str) -> None:
-    """Let nobody fetch from a queue (Sidekiq Pro's ``Queue#pause!``)."""
+    """Stop all fetches from a queue (Sidekiq Pro's ``Queue#pause!``)."""
     connection.call("SADD", keys.PAUSED, queue)
 
 

@@ -74,21 +74,27 @@ def _weigh(node: Wire, is_python: IsPython) -> _Weight:
     if kind == "with_delay":
         task = _weigh(node["task"], is_python)
         return attrs.evolve(task, size=task.size + 50)
-    jobs = size = carried = after = 0
-    python = linked = True
-    # From the end: in a chain each step carries all that come after it.
-    for child in (_weigh(child, is_python) for child in reversed(node["children"])):
-        carried += child.carried
-        if kind == "chain":
-            if child.python and linked and size >= LARGE:
-                after = 0  # by reference from here to its end
-            else:
-                after += child.jobs * size
-            linked = linked if child.python else 3 * child.size >= size
-        jobs += child.jobs
+    children = [_weigh(child, is_python) for child in node["children"]]
+    carried = sum(child.carried for child in children)
+    if kind == "chain":
+        carried += _carried_along(children)
+    jobs = sum(child.jobs for child in children)
+    size = sum(child.size + 1 for child in children)
+    return _Weight(jobs, size + 35, carried, all(child.python for child in children))
+
+
+def _carried_along(children: list[_Weight]) -> int:
+    """Bytes that the steps of a chain carry of the steps after them."""
+    size = after = 0
+    linked = True
+    for child in reversed(children):
+        if child.python and linked and size >= LARGE:
+            after = 0  # by reference from here to its end
+        else:
+            after += child.jobs * size
+        linked = linked if child.python else 3 * child.size >= size
         size += child.size + 1
-        python = python and child.python
-    return _Weight(jobs, size + 35, carried + after, python)
+    return after
 
 
 def _readable(size: int) -> str:

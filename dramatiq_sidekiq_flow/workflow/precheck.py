@@ -1,7 +1,7 @@
-"""What is looked at before a run starts: that each step has a class, and a process that takes it.
+"""Checks before a run starts: each step has a class, and a process that consumes its queue.
 
-Registry, actors and the records of live processes know; what is wrong is
-warned of once, with the cure.  Refused is only what would lose a step.
+They use the registry, the actors and the records of live processes.  A problem
+is logged once, with its cure.  Only a tree that would lose a step is refused.
 """
 
 from __future__ import annotations
@@ -73,32 +73,42 @@ class Precheck:
             self._look_for_queue(name, queue)
 
     def noop_queue(self, wire: Wire) -> str:
-        """A queue for a job that does nothing: of a Python step, else one that Python alone consumes.
+        """The queue of a job that does nothing: a Python step's, else one that Python alone consumes.
 
-        ``default``, as in the gem, where there is no Python at all.
+        ``default``, as in the gem, if there is no Python queue at all.
 
         Raises:
           QueueShared: if Ruby consumes all of them.
         """
         if not _has_empty(wire):
             return "default"
-        broker = self.broker
         fleet = self.fleet.look()
-        names = [(name, queue) for name, queue, carried in map(_facts, jobs(wire)) if carried or name in broker.actors]
-        steps = [queue or {**DEFAULTS, **(self._options(name) or {})}["queue"] for name, queue in names]
-        declared = sorted(broker.get_declared_queues(), key=lambda queue: (queue not in fleet.python, queue))
-        for queue in [*steps, *declared]:
+        steps = self._python_queues(wire)
+        declared = self.broker.get_declared_queues()
+        for queue in [*steps, *sorted(declared & fleet.python), *sorted(declared - fleet.python)]:
             if queue not in fleet.ruby:
                 return str(queue)
         if steps:
             raise _shared("The job of a delayed empty node", steps[0], fleet)
         return "default"
 
+    def _python_queues(self, wire: Wire) -> list[str]:
+        """The queues of a tree's Python steps."""
+        queues = []
+        for name, queue, carried in map(_facts, jobs(wire)):
+            if carried or name in self.broker.actors:
+                queues.append(queue or self._known_queue(name))
+        return queues
+
+    def _known_queue(self, name: str) -> Any:
+        """The queue of a class or actor; Sidekiq's default if it is unknown."""
+        return {**DEFAULTS, **(self._options(name) or {})}["queue"]
+
     def is_python(self, job: Mapping[str, Any]) -> bool:
-        """Whether a job, in wire form or as it is pushed, is known to be taken by Python, and by no Ruby process.
+        """Whether a job, in wire form or as it is pushed, runs in Python for certain: Ruby does not consume its queue.
 
         Raises:
-          redis.ConnectionError, redis.TimeoutError: where the registry is needed and Redis cannot be asked.
+          redis.ConnectionError, redis.TimeoutError: if the registry is needed and Redis cannot be reached.
         """
         name, queue, _ = _facts(job)
         queue = queue or self.job_options.with_defaults(name)["queue"]
@@ -148,7 +158,7 @@ class Precheck:
     def _look_for_queue(self, name: str, queue: Any) -> None:
         if self.derives_ids and name in self.broker.actors:
             return  # its queue is another broker's
-        queue = queue or {**DEFAULTS, **(self._options(name) or {})}["queue"]
+        queue = queue or self._known_queue(name)
         if queue in self._queues:
             return
         fleet = self.fleet.look()

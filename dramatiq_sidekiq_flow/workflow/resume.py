@@ -1,4 +1,4 @@
-"""What remains of a run is started, where a step is done but its run could not go on."""
+"""Starts what remains of a run whose step is done, but whose run could not go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .engine_lookup import engine_of
 
 
 def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) -> str:
-    """Take a failed step for done, and go on with its run.
+    """Count a failed step as done, and go on with its run.
 
     For a job in ``dead`` (or ``retry``) with the error BarrierExpired: its
     actor has run, and a retry would only run it again.  Barriers of its
@@ -50,29 +50,28 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
     payload = Payload.decode(raw, engine.stacks.retrieve)
     if not payload.stack or payload.run_id is None:
         raise NothingToRelease(f"Nothing follows the job {jid}: delete it, or retry it.", jid)
-    ttl = stack_ttl(payload)
-    barriers = _barriers(payload, members)
-    queue = payload.fields.get("queue")
-    queue = queue if type(queue) is str and queue else str(DEFAULTS["queue"])
     try:
-        if engine.settings.barriers is not None:
-            made = tuple(NewBarrier(entry.barrier, entry.value, -1, ttl) for entry in barriers)
-            custom_barriers.create(engine.settings.barriers, made)
-            barriers = []
-        replace = runs.resume(
-            name,
-            raw,
-            queue=queue,
-            payload=codec.encode(_in_its_place(engine, payload, queue)),
-            barriers=barriers,
-            ttl=ttl,
-        )
-        was_there = replace.run(engine.broker.connection)
+        was_there = _replace(engine, name, payload, _barriers(payload, members))
     except LOST as e:
         raise ConnectionClosed(e) from None
     if not was_there:
         raise NothingToRelease(f"The job {jid} has just left {name!r}: it was retried, deleted or released.", jid)
     return payload.run_id
+
+
+def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBarrier]) -> bool:
+    """Put a job that does nothing in the place of a failed step; False if the step is gone."""
+    ttl = stack_ttl(payload)
+    queue = payload.fields.get("queue")
+    if type(queue) is not str or not queue:
+        queue = DEFAULTS["queue"]
+    if engine.settings.barriers is not None:
+        made = tuple(NewBarrier(entry.barrier, entry.value, -1, ttl) for entry in barriers)
+        custom_barriers.create(engine.settings.barriers, made)
+        barriers = []
+    job = codec.encode(_in_its_place(engine, payload, queue))
+    operation = runs.resume(name, payload.raw, queue=queue, payload=job, barriers=barriers, ttl=ttl)
+    return operation.run(engine.broker.connection)
 
 
 def _find(engine: Engine, jid: str) -> tuple[str, bytes]:
@@ -87,7 +86,7 @@ def _find(engine: Engine, jid: str) -> tuple[str, bytes]:
                     return name, member
             except FlowError:
                 continue
-    raise NothingToRelease(f"There is not a job {jid} in 'dead' or 'retry'.", jid)
+    raise NothingToRelease(f"No job {jid} is in 'dead' or 'retry'.", jid)
 
 
 def _barriers(payload: Payload, members: int) -> list[LostBarrier]:

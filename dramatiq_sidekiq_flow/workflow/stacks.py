@@ -76,4 +76,4 @@ class Stacks:
         """
         if plan.consumed and self.refers_large:
             for error in self.chains.release(plan.consumed):
-                self.logger.warning("A stored chain is no longer needed, but expires late: %s", error)
+                self.logger.warning("A stored chain that the run has passed expires late: %s", error)

@@ -148,9 +148,9 @@ class Templates:
             and checked now.
 
         Raises:
-          InvalidTemplate: for a name that is taken, and what is no builder.
-          InvalidInput: for defaults that do not fit, naming the path.
-          ConfigurationError: for a file that cannot be read.
+          InvalidTemplate: if the name is taken, or the builder cannot be one.
+          InvalidInput: if defaults do not fit; names the path.
+          ConfigurationError: if a file cannot be read.
         """
         if not isinstance(name, str) or not name:
             raise InvalidTemplate(f"A template needs a name, not {name!r}.", name)
@@ -227,7 +227,8 @@ class Templates:
         if template is None:
             known = ", ".join(self.names()) or "none"
             raise UnknownTemplate(
-                f"There is not a template {name!r}; there are: {known}. Is the module imported that registers it?", name
+                f"The template {name!r} is not registered; registered are: {known}. Is the module imported that registers it?",
+                name,
             )
         return template
 
@@ -248,14 +249,21 @@ def _parameter(name: str, builder: Builder) -> inspect.Parameter | None:
     except (TypeError, ValueError):
         raise InvalidTemplate(f"The builder of the template {name!r} has no signature to be seen.", builder) from None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1 or (needed and needed[0] not in positional[:1]):
+    needed = list(filter(_is_needed, parameters))
+    if needed not in ([], positional[:1]):
         raise InvalidTemplate(
             f"The builder of the template {name!r} must take one parameter, the params, or none; "
             f"it takes {', '.join(p.name for p in needed)}.",
             builder,
         )
     return positional[0] if positional else None
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    """Whether a call must give this parameter."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
+    return parameter.default is parameter.empty
 
 
 def _annotation(name: str, builder: Builder, parameter: inspect.Parameter) -> type[Any] | None:

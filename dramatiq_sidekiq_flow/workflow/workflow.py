@@ -177,15 +177,15 @@ class Workflow:
         return job["class"] in self.engine.broker.actors
 
     def _give_own_ids(self, wire: Wire) -> None:
-        """A job that stands in the tree twice is two jobs: the second one gets an id when it is pushed."""
+        """Make two jobs of one that is in the tree twice: the second one gets an id when it is pushed."""
         seen: set[str] = set()
         for job in jobs(wire):
             jid = job.get("jid")
             if jid in seen:
                 del job["jid"]
                 self.engine.logger.warning(
-                    "%s stands in this workflow twice, as the same message %s: the second one gets a new id, which "
-                    "nobody knows for results, abort and cancel. Call .message(...) for each step.",
+                    "%s is in this workflow twice, as the same message %s: the second one gets a new id, so results, "
+                    "abort and cancel do not find it. Call .message(...) for each step.",
                     job["class"],
                     jid,
                 )

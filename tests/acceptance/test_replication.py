@@ -112,7 +112,7 @@ def test_each_side_is_an_option_of_its_own(servers: Pair) -> None:
     broker = broker_of(servers, Replication(push=1, acknowledge=0))
     actor_of(broker).send(2)
     assert calls(primary, "wait") == 1
-    broker.commit.done("member", "1:1")
+    broker.commit.ack("member", "1:1")
     broker.commit.flush()
     assert calls(primary, "wait") == 1
     broker.close()
@@ -321,7 +321,7 @@ def test_one_wait_for_each_round_trip(servers: Pair) -> None:
     primary.hset("swf:inflight:me", mapping={f"1:{number}": "a job" for number in range(20)})
     eventually(lambda: replica.hlen("swf:inflight:me") == 20)
     for number in range(20):
-        broker.commit.done("me", f"1:{number}", more=True)
+        broker.commit.ack("me", f"1:{number}", may_wait=True)
     broker.commit.flush()
     assert replica.hlen("swf:inflight:me") == 0
     # The time may have cut them in two.
@@ -364,7 +364,7 @@ def test_a_worker_goes_on_without_its_replica(servers: Pair, caplog: pytest.LogC
     lines = [record.getMessage() for record in caplog.records if record.name.endswith("GroupCommit")]
     assert lines == [
         "Acknowledgements are confirmed by 0 of 1 replicas within 200 ms. The worker goes on; if Redis fails over now, "
-        "jobs that are done run again. Look at the replicas.",
+        "finished jobs run again. Check the replicas.",
         "Acknowledgements are confirmed by enough replicas again.",
     ]
     broker.close()
@@ -376,7 +376,7 @@ def test_a_replica_that_is_away_costs_its_time_once(stopped: Pair) -> None:
     broker = broker_of(stopped, Replication(push=0, acknowledge=1, timeout=2_000))
     broker.events.listeners.append(events.append)
     for number in range(5):
-        broker.commit.done("me", f"1:{number}")
+        broker.commit.ack("me", f"1:{number}")
     broker.close()
     assert calls(stopped.primary.client, "wait") == 1
     assert calls(stopped.primary.client, "hdel") == len(events) == 5

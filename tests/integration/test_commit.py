@@ -30,7 +30,7 @@ def test_one_that_comes_during_a_round_trip_is_sent_after_it(client: redis.Redis
         replies = send(commands)
         if commands == [("PING",)]:
             # While this thread waits for its reply, another one is done with its job.
-            other = threading.Thread(target=commit.done, args=("me", "1:1"))
+            other = threading.Thread(target=commit.ack, args=("me", "1:1"))
             other.start()
             other.join()
         return replies
@@ -61,7 +61,7 @@ def refusing(client: redis.Redis) -> Iterator[Any]:
 
 def test_what_the_server_refuses_for_now_is_sent_again(client: redis.Redis, refusing: Any) -> None:
     client.hset(keys.in_flight("me"), "1:1", "a job")
-    refusing.done("me", "1:1")
+    refusing.ack("me", "1:1")
     assert refusing.waiting() == [("me", "1:1")]
     refusing.refused = False
     refusing.flush()

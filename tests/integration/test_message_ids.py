@@ -91,7 +91,7 @@ def test_a_message_that_stands_in_a_tree_twice_is_two_jobs(
     message = step.message("x")
     with caplog.at_level(logging.WARNING):
         workflow = Workflow(Chain(Group(message, message), last.message()), broker)
-    assert "step stands in this workflow twice" in caplog.text
+    assert "step is in this workflow twice" in caplog.text
     assert "Call .message(...) for each step" in caplog.text
     workflow.run()
     one, other = (job["jid"] for job in members(client, "python"))

@@ -92,7 +92,7 @@ def test_a_second_release_of_a_group_starts_nothing_twice(
 
 
 def test_what_cannot_be_released(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
-    with pytest.raises(NothingToRelease, match="There is not a job nobody"):
+    with pytest.raises(NothingToRelease, match="No job nobody is in"):
         restart_remaining(broker, "nobody")
     job = {"class": "step", "args": ["x"], "jid": "alone", "queue": "python", "retry": True}
     client.zadd("dead", {json.dumps(job): 1})
@@ -153,4 +153,4 @@ def test_the_command(
     assert (client.get(barrier), client.get(f"{barrier}_ran")) == (b"1", b"-1")
     assert client.ttl(barrier) > 21 * 86_400
     assert main(["release", "release_app:broker", "j1"]) == 2
-    assert "There is not a job j1" in capsys.readouterr().err
+    assert "No job j1 is in" in capsys.readouterr().err

@@ -62,7 +62,7 @@ WORKERS = [
         "ack-does-not-advance",
         "A step is taken out of flight without what follows it.",
         "            self.broker.completion.advance(message)\n",
-        "            self.broker.commit.done(message.member, message.receipt)\n",
+        "            self.broker.commit.ack(message.member, message.receipt)\n",
         WORKFLOW + "test_a_job_acknowledged_twice_advances_once",
     ),
     consumer(
@@ -147,7 +147,7 @@ WORKERS = [
     commit(
         "commit-forgets-on-an-error",
         "Acknowledgements that found no server are forgotten: the jobs stay in flight.",
-        "            self._done.extendleft(reversed(done))\n",
+        "        self._done.extendleft(reversed(self._sending))\n",
         "",
         RECOVERY + "test_acknowledgements_wait_until_the_server_is_back",
     ),
@@ -161,14 +161,14 @@ WORKERS = [
     commit(
         "commit-error-is-a-reply",
         "A refusal of the server is taken for an answer: the step counts as settled.",
-        "            if isinstance(reply, LOST):\n                entry.error = ConnectionClosed(reply)\n            elif",
-        "            if isinstance(reply, LOST):\n                pass\n            elif",
+        "    if isinstance(reply, LOST):\n        entry.error = ConnectionClosed(reply)\n    elif",
+        "    if isinstance(reply, LOST):\n        pass\n    elif",
         COMMIT + "test_a_refusal_is_not_an_answer",
     ),
     commit(
         "commit-leaves-what-came-meanwhile",
         "An acknowledgement that came during a round trip is sent with the next job, if one comes.",
-        "        # What was handed over while this thread had the line.\n        self._send_due()\n",
+        "        # Acknowledgements that were queued while this thread held the lock.\n        self._send_due()\n",
         "",
         COMMIT + "test_one_that_comes_during_a_round_trip_is_sent_after_it",
     ),
@@ -341,7 +341,7 @@ WORKERS = [
         "foreign-failed-is-done",
         "A step that fails for good on another broker counts as done.",
         "                self._bury(message, step.exception)\n            elif step.skipped:",
-        "                self._advance(step, payload)\n            elif step.skipped:",
+        "                self._advance_or_bury(message, step, payload)\n            elif step.skipped:",
         FAILURES + "test_without_retries_a_failure_is_dead_and_not_done[redis]",
     ),
     foreign(

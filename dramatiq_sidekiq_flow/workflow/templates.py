@@ -227,7 +227,8 @@ class Templates:
         if template is None:
             known = ", ".join(self.names()) or "none"
             raise UnknownTemplate(
-                f"The template {name!r} is not registered; registered are: {known}. Is the module imported that registers it?",
+                f"The template {name!r} is not registered; registered are: {known}. Is the module imported that "
+                "registers it?",
                 name,
             )
         return template

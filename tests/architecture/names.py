@@ -98,7 +98,9 @@ class Index:
         return None
 
     def is_open(self, address: Address, name: str) -> bool:
-        """Whether a method has no body to read, or more than one."""
+        """Whether a method has no body to read, or more than one, by its name alone."""
+        if self._definitions(name) > 1:
+            return True
         for each in self.lineage(address):
             node = self.classes[each]
             if _method(node, name) is None:
@@ -106,6 +108,10 @@ class Index:
             bases = [_last_name(base) for base in node.bases]
             return any(base in PROTOCOLS for base in bases) or self._overridden(each, name)
         return False
+
+    def _definitions(self, name: str) -> int:
+        """How many classes define a method of a name."""
+        return sum(_method(node, name) is not None for node in self.classes.values())
 
     def _overridden(self, address: Address, name: str) -> bool:
         for child in self.children.get(address, []):

@@ -5,9 +5,9 @@ code is written, each call is followed that passes on the value, or a value made
 from it: through functions of modules, imported names, methods of ``self``, and
 methods of values with an annotated type.  Each function is entered once.
 
-A reader need not enter a method of a Protocol, an abstract method, or one that
-a subclass overrides: there the signature says enough, so the walk stays
-outside.  The same holds for properties and for classes without an
+A reader need not enter a method of a Protocol, an abstract method, one that a
+subclass overrides, or one whose name several classes define: looking the name up
+does not lead to one place, and the signature says enough.  The same holds for properties and for classes without an
 ``__init__`` of their own, which read like fields, and for the making of an
 error that is raised.
 

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .broker import SidekiqBroker, cancelled
+from .broker import Retries, SidekiqBroker, cancelled
 from .context import Memory, current_run, find_current_run
 from .middleware import WorkflowMiddleware
+from .process.events import Buried, Recovered
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
 from .store.memory import RedisHashMemory
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Barrier",
+    "Buried",
     "CallbackStorage",
     "Chain",
     "Group",
@@ -32,9 +34,11 @@ __all__ = [
     "Namespace",
     "OpenTelemetry",
     "Prometheus",
+    "Recovered",
     "RedisCallbackStorage",
     "RedisHashMemory",
     "Replication",
+    "Retries",
     "RubyJob",
     "SidekiqBroker",
     "Templates",

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 from dramatiq import Middleware
@@ -22,6 +22,7 @@ from .foreign.foreign_hooks import ForeignHooks
 from .foreign.foreign_transport import ForeignTransport
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, is_custom
+from .store.connection import RedisClient
 from .store.memory import RedisHashMemory
 from .store.replication import Replication
 from .typed import manifest
@@ -34,9 +35,6 @@ from .workflow.custom_barriers import CustomBarrierTransport
 from .workflow.dropped_output import quieten_dramatiq
 from .workflow.hooks import SidekiqHooks, WorkflowHooks
 from .workflow.transport import AtomicTransport, Transport
-
-if TYPE_CHECKING:
-    import redis
 
 _logger = get_logger(__name__)
 
@@ -99,7 +97,7 @@ class WorkflowMiddleware(Middleware):
         barriers: Barrier | None = None,
         callback_storage: CallbackStorage | None = None,
         url: str | None = None,
-        client: redis.Redis | None = None,
+        client: RedisClient | None = None,
         bridge: bool | Iterable[str] = True,
         inherit: Iterable[str] = (),
         replication: Replication | None = None,
@@ -202,8 +200,8 @@ class WorkflowMiddleware(Middleware):
             broker=broker, actors_on=actors_on, settings=self.settings, registry=registry, transport=transport
         )
         broker.completion = Completion(engine)
-        broker.heartbeat.tasks.append(lambda: registry.beat(broker))
-        broker.heartbeat.keep = partial(ttl.extend_dead, engine)
+        broker.process.heartbeat.tasks.append(lambda: registry.beat(broker))
+        broker.process.heartbeat.upkeep.extend_dead = partial(ttl.extend_dead, engine)
         quieten_dramatiq()
         return engine
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dramatiq_sidekiq_flow.broker import fleet
 from dramatiq_sidekiq_flow.broker.message import to_message
-from dramatiq_sidekiq_flow.broker.poller import promotion
 from dramatiq_sidekiq_flow.errors import FlowError, InvalidOptions, PayloadError
+from dramatiq_sidekiq_flow.process import fleet
+from dramatiq_sidekiq_flow.process.poller import promotion
 from dramatiq_sidekiq_flow.typed.registry import Entry
 from dramatiq_sidekiq_flow.wire import active_job, callbacks, codec, nodes, payload, references
 

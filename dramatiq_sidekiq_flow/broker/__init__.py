@@ -1,7 +1,7 @@
 """Payload in, message, acknowledgement out: Dramatiq on a Sidekiq Redis."""
 
+from ..process.cancellation import cancelled
 from .broker import SidekiqBroker
-from .cancellation import cancelled
 from .consumer import SidekiqConsumer
 from .message import SidekiqMessage
 from .retries import Retries

@@ -7,36 +7,38 @@ fetch, and those of a burst are not marked one by one: both cost nothing here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..store.connection import LOST
+from ..store.connection import LOST, Connection
 from ..store.keys import NOT_BEGUN
+from .in_flight import InFlight
+from .message import SidekiqMessage
 
-if TYPE_CHECKING:
-    from .broker import SidekiqBroker
-    from .message import SidekiqMessage
+_logger = get_logger(__name__)
 
 
-def begin(broker: SidekiqBroker, message: Any) -> None:
-    """Mark a message as begun.  Where Redis cannot be reached, it runs all the same.
+def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: Any) -> None:
+    """Mark a message as begun.  If Redis cannot be reached, it runs all the same.
 
     Raises:
       SkipMessage: if the job is no longer in flight here: another worker has it.
     """
     if message.receipt[-1:] != NOT_BEGUN:
         return
-    window = broker.windows.get(message.queue_name)
-    if window is None or window.member != message.member:
+    held = in_flight.get(message.queue_name)
+    if held is None or held.member != message.member:
         return
     try:
-        receipt = window.begin(broker.connection, message.receipt)
+        receipt = held.begin(connection, message.receipt)
     except LOST as e:
-        # It counts as not begun; whether the server has heard of it is looked up before it leaves.
+        # It counts as not begun; `confirm` finds out whether the server has marked it.
         message.unsure = True
-        broker.logger.debug("Job %s begins unmarked: %s", message.message_id, e)
+        _logger.debug("Job %s begins unmarked: %s", message.message_id, e)
         return
     if receipt is None:
         message.gone = True
@@ -44,23 +46,20 @@ def begin(broker: SidekiqBroker, message: Any) -> None:
     message.receipt = receipt
 
 
-def confirm(broker: SidekiqBroker, message: SidekiqMessage) -> None:
-    """Find out under which receipt a message is in flight, where its mark got no reply.
+def confirm(in_flight: Mapping[str, InFlight], connection: Connection, message: SidekiqMessage) -> None:
+    """Find the receipt of a message whose mark got no reply.
 
     Raises:
-      ConnectionClosed: when Redis cannot be reached; calling again is safe.
+      ConnectionClosed: if Redis cannot be reached; calling again is safe.
     """
     if not message.unsure:
         return
-    window = broker.windows.get(message.queue_name)
-    if window is None:
+    held = in_flight.get(message.queue_name)
+    if held is None:
         return
     try:
-        receipt = window.begin(broker.connection, message.receipt)
+        receipt = held.begin(connection, message.receipt)
     except LOST as e:
         raise ConnectionClosed(e) from None
     message.receipt = receipt or message.receipt
     message.unsure = False
-
-
-__all__ = ["begin", "confirm"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal
 
 import dramatiq
 from dramatiq import Middleware
@@ -15,50 +14,24 @@ from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
-from ..errors import ConfigurationError, FlowError, NotReplicated, PayloadError, WrongType
-from ..store import keys, processes, queues, sets, workers
-from ..store.connection import FAULTS, LOST, Connection, connect
-from ..store.needs import Needs
+from ..errors import ConfigurationError, FlowError, NotReplicated, PayloadError
+from ..process.events import Events
+from ..process.presence import Appearance
+from ..store import keys, processes, queues, sets
+from ..store.connection import LOST, Connection, RedisClient, connect
 from ..store.replication import OFF, Replication, ReplicaWait, Unconfirmed
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
-from ..wire.payload import DEFAULTS, Payload
-from .availability import Availability
-from .commit import GroupCommit
+from ..wire.payload import DEFAULTS
 from .consumer import SidekiqConsumer
-from .heartbeat import Heartbeat
-from .in_flight import InFlight
-from .lifecycle import Lifecycle, ServerCheck, give_back
-from .log_limit import LogBurst, LogLimit
-from .message import SidekiqMessage, actor_options, enqueued_itself, mark_sent, to_fields
-from .order import Order, QueueOrder
-from .poller import Poller
-from .processes import Appearance, Processes
+from .message import actor_options, enqueued_itself, mark_sent, to_fields
+from .noop_actor import noop_actor
+from .queue_order import Order, QueueOrder
 from .retries import Retries
 from .step_hooks import has_hooks
-from .tally import Tally
 from .unknown_actor import correct_log, unknown_actor
-from .waiter import Waiter
-from .window import Window
-
-if TYPE_CHECKING:
-    import redis
-
-
-#: Connections that the consumers of a process share to fetch with.
-FETCHING = 4
-
-#: With fewer connections than this, consumers fetch with those that all parts share.
-ENOUGH = 10
-
-
-class Completion(Protocol):
-    """What follows a finished job of a workflow; see ``workflow.completion``."""
-
-    @property
-    def retrieve(self) -> Callable[[Any], Any] | None: ...
-    def advance(self, message: SidekiqMessage) -> None: ...
-    def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
+from .worker_middleware import WorkerMiddleware
+from .worker_process import JobCompletion, WorkerProcess
 
 
 class SidekiqBroker(dramatiq.Broker):
@@ -102,7 +75,7 @@ class SidekiqBroker(dramatiq.Broker):
         self,
         url: str | None = None,
         *,
-        client: redis.Redis | None = None,
+        client: RedisClient | None = None,
         middleware: Iterable[Middleware] | None = None,
         heartbeat_timeout: int = 60_000,
         poll_interval: int = 1_000,
@@ -128,83 +101,68 @@ class SidekiqBroker(dramatiq.Broker):
                 # A log that shows the locals of a traceback is not to show the password in it.
                 url, options = None, {}
                 raise
-        self.replication = self._checked(replication)
-        self.connection.replicas = ReplicaWait(self.replication.push, self.replication.timeout)
-        self._pid = os.getpid()
-        self.availability = Availability()
-        self.log_limit = LogLimit()
-        #: For lines about jobs that cannot be read.
-        self.log_burst = LogBurst()
-        # What must not wait for each other has connections of its own, where there
-        # may be enough of them.
-        few = self.connection.most is not None and self.connection.most < ENOUGH
-        self.fetching = self.connection if few else self.connection.lane(FETCHING)
-        self.waiter = Waiter(self.connection)
-        beating = self.connection.lane(1 if few else 2)
-        self.heartbeat = Heartbeat(beating, heartbeat_timeout / 1000, self.availability)
-        self.commit = self._new_commit()
-        self.poller = Poller(beating, poll_interval / 1000, self.availability)
-        self.server_check = ServerCheck(self)
-        #: Failed jobs in flight that ``retry`` or ``dead`` could not take:
-        #: member and receipt -> a call that tries again.
-        self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
-        self.heartbeat.tasks += [
-            self.server_check.repeat,
-            # Acknowledgements that an unavailable Redis left lying go out with a beat.
-            lambda: self.commit.flush(),
-            self._settle_aside,
-        ]
-        self.completion: Completion | None = None
-        #: What happens beside single jobs: recoveries, jobs that cannot be read, replicas that are missing.
-        self.events = self.poller.events = self.heartbeat.events
+        replication = self._checked(replication)
+        self.connection.replicas = ReplicaWait(replication.push, replication.timeout)
+        declared: set[str] = set()
+        #: What this broker does in a process that runs jobs; for the package's own use.
+        self.process = WorkerProcess(
+            self.connection,
+            heartbeat_timeout=heartbeat_timeout / 1000,
+            poll_interval=poll_interval / 1000,
+            queue_order=QueueOrder(queue_order),
+            appearance=Appearance(show_process, tag, tuple(labels), metrics),
+            replication=replication,
+            declared=declared,
+        )
         #: Called with the keys of each job that is pushed from here, and why:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
-        self.stamps: list[Callable[[dict[str, Any], str], None]] = []
-        self.order = QueueOrder(queue_order)
-        self.tally = Tally()
-        #: What this process holds in flight, by queue.
-        self.windows: dict[str, Window] = {}
-        self.heartbeat.in_flight = InFlight(self)
-        self.heartbeat.recovery.windows = self.windows
-        self.heartbeat.recovery.is_quiet = lambda: self.quiet
-        self.heartbeat.recovery.flush = lambda: self.commit.flush()
-        self.processes = Processes(self, Appearance(show_process, tag, tuple(labels), metrics))
-        self.heartbeat.tasks.append(self.processes.beat)
-        #: The Dramatiq workers of this process.
-        self.workers: list[dramatiq.Worker] = []
-        #: Names of the actors whose jobs a person may cancel.
+        self.stamps: list[Callable[[dict[str, Any], Literal["send", "start", "advance"]], None]] = []
+        #: Names of the actors whose jobs an operator may cancel.
         self.cancellable: set[str] = set()
-        #: No new jobs are fetched while this is true.
-        self.quiet = False
         self._options: dict[str, dict[str, Any]] = {}
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
         #: Around all middleware, and none of it: `before` and `after` count from the application's first.
-        self._lifecycle = Lifecycle()
+        self._worker_middleware = WorkerMiddleware(self.process)
         super().__init__(middleware=list(middleware))
-        self.actor_options |= self._lifecycle.actor_options
-        self.queues: set[str] = set()
+        self.process.actors = self.actors
+        self.queues = declared
+        self.actor_options |= self._worker_middleware.actor_options
+
+    @property
+    def events(self) -> Events:
+        """Events that no Dramatiq hook reports: recovered jobs, jobs that cannot be read, missing replicas."""
+        return self.process.events
+
+    @property
+    def completion(self) -> JobCompletion | None:
+        """What follows finished jobs of workflows; set by the WorkflowMiddleware."""
+        return self.process.completion
+
+    @completion.setter
+    def completion(self, completion: JobCompletion) -> None:
+        self.process.completion = completion
 
     # -- hooks --------------------------------------------------------------
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call a hook of the lifecycle, then of each middleware in order."""
+        """Call a hook of the worker middleware, then of each middleware in order."""
         self._follow(f"before_{signal}", *args, **kwargs)
         super().emit_before(signal, *args, **kwargs)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call a hook of each middleware in reverse order, then of the lifecycle."""
+        """Call a hook of each middleware in reverse order, then of the worker middleware."""
         super().emit_after(signal, *args, **kwargs)
         self._follow(f"after_{signal}", *args, **kwargs)
 
     def _follow(self, hook: str, *args: Any, **kwargs: Any) -> None:
         try:
-            getattr(self._lifecycle, hook)(self, *args, **kwargs)
+            getattr(self._worker_middleware, hook)(self, *args, **kwargs)
         except MiddlewareError:
             raise
         except Exception:
-            self.logger.critical("Unexpected failure in %s of %r.", hook, self._lifecycle, exc_info=True)
+            self.logger.critical("Unexpected failure in %s of %r.", hook, self._worker_middleware, exc_info=True)
 
     # -- declaring ----------------------------------------------------------
 
@@ -271,9 +229,7 @@ class SidekiqBroker(dramatiq.Broker):
             return actor
         if actor_name in NOOP_CLASSES:
             if self._noop is None:
-                self._noop = _Undeclared(
-                    _noop, broker=self, actor_name=actor_name, queue_name="default", priority=0, options={}
-                )
+                self._noop = noop_actor(self, actor_name)
             return self._noop
         raise unknown_actor(actor_name, self.actors)
 
@@ -310,7 +266,7 @@ class SidekiqBroker(dramatiq.Broker):
         try:
             if delay is not None and delay > 0:
                 at = now + delay / 1000
-                self.poller.nudge(delay / 1000)
+                self.process.poller.nudge(delay / 1000)
                 queues.schedule(self.connection, at, codec.encode_payload(fields))
             else:
                 fields["enqueued_at"] = now
@@ -326,7 +282,7 @@ class SidekiqBroker(dramatiq.Broker):
             raise unconfirmed
         return message
 
-    def stamp(self, fields: dict[str, Any], why: str) -> None:
+    def stamp(self, fields: dict[str, Any], why: Literal["send", "start", "advance"]) -> None:
         """Let each of :attr:`stamps` add what a job carries along, such as a trace context."""
         for stamp in self.stamps:
             try:
@@ -336,11 +292,6 @@ class SidekiqBroker(dramatiq.Broker):
 
     # -- consuming ----------------------------------------------------------
 
-    @property
-    def threads(self) -> int:
-        """How many threads run jobs in this process."""
-        return sum(worker.worker_threads for worker in self.workers)
-
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> SidekiqConsumer:
         """A consumer of a declared queue.
 
@@ -349,82 +300,17 @@ class SidekiqBroker(dramatiq.Broker):
           timeout: Milliseconds to wait for a job before giving back None.
 
         Raises:
-          QueueNotFound: for a queue that was never declared.
+          QueueNotFound: if the queue was never declared.
         """
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)
         correct_log(queue_name)
-        self._mind_fork()
-        return SidekiqConsumer(self, queue_name, prefetch, timeout)
-
-    def window(self, queue_name: str, prefetch: int) -> Window:
-        """What this process holds in flight of a queue; registers it."""
-        member = self.heartbeat.register(queue_name)
-        window = self.windows.get(queue_name)
-        if window is None or window.member != member:
-            window = self.windows[queue_name] = Window(queue_name, member)
-            window.tried = self.heartbeat.hurry
-            window.arrived = partial(self.waiter.wake, queue_name)
-        window.allow(prefetch)
-        return window
-
-    def begin(self, worker: dramatiq.Worker) -> None:
-        """A Dramatiq worker of this process is about to start."""
-        self._mind_fork()
-        self.quiet = False
-        self.workers.append(worker)
+        self.process.mind_fork()
+        return SidekiqConsumer(self.process, queue_name, prefetch, timeout)
 
     def stop_fetching(self) -> None:
-        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
-
-        What was fetched, and not begun, goes back to its queue.  Like
-        Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
-        """
-        self.quiet = True
-        self.waiter.release()
-        self.poller.stop()
-        for worker in self.workers:
-            give_back(worker)
-
-    def hand_back(self) -> None:
-        """Put back what this process still holds, and leave the fleet: it shuts down.
-
-        Jobs still running lose their entry in flight: their acknowledgement is
-        ignored, and they run again elsewhere, as Sidekiq's do after a hard
-        shutdown.  What cannot be put back now is recovered by other workers.
-        """
-        self._attempt(self.commit.flush)
-        self._attempt(self._settle_aside)
-        for window in list(self.windows.values()):
-            self._attempt(partial(self._hand_back, window))
-        self.windows.clear()
-        self.set_aside.clear()
-        self._attempt(self.heartbeat.stop)
-        self._attempt(self.processes.stop)
-
-    def _hand_back(self, window: Window) -> None:
-        receipts = workers.receipts(self.connection, window.member)
-        # Suspects are left for the trial that another process gives them.
-        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
-        if receipts:
-            receipts.sort(key=keys.fetch_order)
-            queues.requeue(self.connection, window.member, window.queue_name, receipts)
-
-    def _attempt(self, part: Callable[[], None]) -> None:
-        """One part of the shutdown: an error in it does not keep the others from running."""
-        try:
-            part()
-        except (ConnectionClosed, *FAULTS) as e:
-            self.logger.warning("The shutdown goes on without a part, and other workers recover the jobs: %s", e)
-
-    def _settle_aside(self) -> None:
-        """Try again what ``retry`` or ``dead`` could not take."""
-        for key, write in list(self.set_aside.items()):
-            try:
-                write()
-            except WrongType:
-                continue
-            self.set_aside.pop(key, None)
+        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``)."""
+        self.process.stop_fetching()
 
     def _checked(self, replication: Replication | None) -> Replication:
         if replication is None:
@@ -442,23 +328,7 @@ class SidekiqBroker(dramatiq.Broker):
             )
         return replication
 
-    def _new_commit(self) -> GroupCommit:
-        replicas = ReplicaWait(self.replication.acknowledge, self.replication.timeout)
-        return GroupCommit(self.connection.lane(), self.availability, replicas, self.heartbeat.events)
-
-    def _mind_fork(self) -> None:
-        """In a forked child: begin with nothing of what the parent holds and runs."""
-        if self._pid == os.getpid():
-            return
-        self._pid = os.getpid()
-        self.windows.clear()
-        self.set_aside, self.workers = {}, []
-        self.commit = self._new_commit()
-        self.tally = Tally()
-        for part in (self.heartbeat, self.poller, self.processes):
-            part.forget()
-
-    # -- what a person does ---------------------------------------------------
+    # -- what an operator does -------------------------------------------------
 
     def pause_queue(self, queue_name: str) -> None:
         """Let no Python worker (and no Sidekiq Pro) fetch from a queue; those that run go on."""
@@ -506,11 +376,7 @@ class SidekiqBroker(dramatiq.Broker):
 
     def close(self) -> None:
         """Stop this process's threads and connections; in a forked child, leave the parent's alone."""
-        self._mind_fork()
-        self.waiter.stop()
-        self.poller.stop()
-        if self.windows or self.heartbeat.members:
-            self.hand_back()
+        self.process.close()
         self.connection.close()
 
 
@@ -518,29 +384,8 @@ class EncoderIgnored(ConfigurationError, MiddlewareError):
     """Dramatiq's encoder was replaced, and is not asked.  As a MiddlewareError it also stops a worker from starting."""
 
 
-class _Undeclared(dramatiq.Actor[Any, Any]):
-    """An actor that declares no queue: Python must not consume Ruby's `default` for it."""
-
-    def __init__(self, fn: Any, *, broker: Any, **attributes: Any) -> None:
-        nowhere: Any = _Nowhere()
-        super().__init__(fn, broker=nowhere, **attributes)
-        self.broker = broker
-
-
-class _Nowhere:
-    def __init__(self) -> None:
-        self.actors: dict[str, Any] = {}
-
-    def declare_actor(self, actor: Any) -> None:
-        pass
-
-
 def _is_for(queue_name: str, member: bytes) -> bool:
     try:
         return codec.decode(member).get("queue") == queue_name
     except PayloadError:
         return False
-
-
-def _noop() -> None:
-    """A delayed empty chain or group: only its callbacks matter."""

@@ -1,16 +1,15 @@
-"""From a queue into flight, and out of it again.
+"""Fetches jobs from a queue, and acknowledges them.
 
 The consumer fetches in batches and hands one message at a time to Dramatiq's
-worker.  :meth:`SidekiqConsumer.ack` is where a finished job leaves: that is
-where its workflow advances, and where its failure is written, each in one
-step that also takes it out of flight.
+worker.  :meth:`SidekiqConsumer.ack` advances the workflow of a finished job, or
+writes its failure, each in one step that also takes the job out of flight.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dramatiq.broker import Consumer
 from dramatiq.errors import ActorNotFound, ConnectionClosed
@@ -18,20 +17,17 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
 from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing, WrongType
+from ..process.events import Buried
 from ..store import queues, sets
 from ..store.connection import FAULTS, LOST
 from ..store.needs import NO_NEEDS, Needs, needs
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import Payload, buried
 from .begin import confirm
-from .events import Buried
+from .in_flight import InFlight, reserve
 from .message import SidekiqMessage, to_message
-from .order import held_back
 from .retries import Failure, Retries, decide, killed, rejected
-from .window import Window, reserve
-
-if TYPE_CHECKING:
-    from .broker import SidekiqBroker
+from .worker_process import WorkerProcess
 
 #: Between two looks at a paused queue, in seconds.
 PAUSE = 0.5
@@ -57,108 +53,116 @@ class SidekiqConsumer(Consumer):
     consumer.  It waits, and tries again.
     """
 
-    def __init__(self, broker: SidekiqBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+    def __init__(self, process: WorkerProcess, queue_name: str, prefetch: int, timeout: int) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.broker = broker
+        self.process = process
         self.queue_name = queue_name
         self.seconds = timeout / 1000
-        self.window = broker.window(queue_name, prefetch)
+        self.in_flight = process.holding(queue_name, prefetch)
 
     def __next__(self) -> SidekiqMessage | None:
         try:
             return self._next()
         except (ConnectionClosed, *LOST) as e:
-            self._pause(self.broker.availability.lost(e))
+            self._pause(self.process.availability.lost(e))
         except Exception as e:
-            self.window.unavailable = True
-            if self.broker.log_limit.allows(f"fetch {self.queue_name}"):
+            self.in_flight.unavailable = True
+            if self.process.log_limit.allows(f"fetch {self.queue_name}"):
                 self.logger.error("Queue %r cannot be fetched from, trying again: %s", self.queue_name, e)
             self._pause(UNREADABLE)
         return None
 
     def _next(self) -> SidekiqMessage | None:
-        window = self.window
+        held = self.in_flight
         while True:
-            if self.broker.quiet:
+            if self.process.quiet:
                 self.close()
                 self._pause(QUIET)
                 return None
-            while window.fetched:
-                fetched = window.take()
-                try:
-                    message = self._read(*fetched)
-                except BaseException:
-                    window.put_back(*fetched)
-                    raise
-                if message is not None:
-                    return message
-                window.settle(fetched[0])
-            room = window.room()
-            if not room:
-                self.broker.commit.flush_nowait()
-                window.wait_for_room(self.seconds)
+            message = self._next_fetched()
+            if message is not None:
+                return message
+            slots = held.free_slots()
+            if not slots:
+                self.process.commit.flush_nowait()
+                held.wait_for_slot(self.seconds)
                 return None
-            if self._held_back():
+            if not self._may_fetch():
                 return None
-            if window.drained:
-                self.broker.commit.flush_nowait()
-                if not self.broker.waiter.wait(self.queue_name, self.seconds):
+            if held.queue_empty:
+                self.process.commit.flush_nowait()
+                if not self.process.waiter.wait(self.queue_name, self.seconds):
                     return None
-                if self.broker.quiet:
+                if self.process.quiet:
                     continue
-                if self._held_back():
+                if not self._may_fetch():
                     return None
-            if not self._fetch(room):
+            if not self._fetch(slots):
                 return None
+
+    def _next_fetched(self) -> SidekiqMessage | None:
+        """The next job that was fetched and can be read."""
+        held = self.in_flight
+        while held.fetched:
+            fetched = held.take()
+            try:
+                message = self._read(*fetched)
+            except BaseException:
+                held.put_back(*fetched)
+                raise
+            if message is not None:
+                return message
+            held.discard(fetched[0])
+        return None
 
     def _pause(self, seconds: float) -> None:
         time.sleep(min(self.seconds, seconds))
 
-    def _held_back(self) -> bool:
-        """Whether jobs of other queues go first; then it has waited a little."""
-        if not held_back(self.broker, self.queue_name):
-            return False
+    def _may_fetch(self) -> bool:
+        """Whether no jobs of other queues go first; where they do, it has waited a little."""
+        if self.process.may_fetch(self.queue_name):
+            return True
         self._pause(HELD_BACK)
-        return True
+        return False
 
     def _fetch(self, count: int) -> bool:
-        free = reserve(self.window, self.broker.windows.values(), self.broker.threads, count)
+        free = reserve(self.in_flight, self.process.in_flight.values(), self.process.threads, count)
         try:
-            return self._fetch_into(self.window, count, free)
+            return self._fetch_into(self.in_flight, count, free)
         finally:
-            self.window.reserved = 0
+            self.in_flight.reserved = 0
 
-    def _fetch_into(self, window: Window, count: int, free: int) -> bool:
+    def _fetch_into(self, held: InFlight, count: int, free: int) -> bool:
         jobs = queues.fetch(
-            self.broker.fetching,
-            window.member,
+            self.process.fetching,
+            held.member,
             self.queue_name,
-            window.next_base(),
+            held.next_base(),
             count,
             free=free,
-            burst=window.burst(),
+            burst=held.burst(),
         )
-        self.broker.availability.back()
+        self.process.availability.back()
         if jobs is None:
-            if window.registered:
+            if held.registered:
                 self.logger.warning(
-                    "This worker missed its heartbeats and was declared dead; it registers again as %s.", window.member
+                    "This worker missed its heartbeats and was declared dead; it registers again as %s.", held.member
                 )
-            self.broker.heartbeat.beat()
+            self.process.heartbeat.beat()
             return True
-        window.registered = True
+        held.registered = True
         if isinstance(jobs, str):
-            window.unavailable = True
+            held.unavailable = True
             self._pause(PAUSE)
             return False
-        window.unavailable = False
-        window.drained = len(jobs) < count
-        window.add(jobs)
+        held.unavailable = False
+        held.queue_empty = len(jobs) < count
+        held.add(jobs)
         return True
 
     def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
         payload = None
-        completion = self.broker.completion
+        completion = self.process.completion
         try:
             payload = Payload.decode(raw, None if completion is None else completion.retrieve)
             if payload.stack and completion is None:
@@ -173,18 +177,18 @@ class SidekiqConsumer(Consumer):
             dead = Failure("dead", buried(raw, e, now=time.time(), queue=self.queue_name))
             self._bury_unread(receipt, dead, payload)
             text = "A job of queue %r cannot be run and is now in 'dead': %s"
-            self.broker.log_burst(self.logger.error, text, self.queue_name, e)
-            self.broker.events.tell(Buried(self.queue_name, e))
+            self.process.log_burst(self.logger.error, text, self.queue_name, e)
+            self.process.events.emit(Buried(self.queue_name, e))
             return None
         except Exception as e:
             # A callback storage of the application's own: this job's failure, tried again later.
             payload = Payload.decode(raw, lambda stored: None)
-            actor = self.broker.actors.get(payload.actor_name)
+            actor = self.process.actors.get(payload.actor_name)
             self._bury_unread(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
             text = "The callback stack of a job of queue %r was not found: %s"
-            self.broker.log_burst(self.logger.error, text, self.queue_name, e)
+            self.process.log_burst(self.logger.error, text, self.queue_name, e)
             return None
-        return SidekiqMessage(to_message(payload, self.queue_name), payload, self.window.member, receipt)
+        return SidekiqMessage(to_message(payload, self.queue_name), payload, self.in_flight.member, receipt)
 
     def _bury_unread(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
         try:
@@ -208,8 +212,8 @@ class SidekiqConsumer(Consumer):
                 settle(message)
                 return
             except (ConnectionClosed, *LOST) as e:
-                pause = self.broker.availability.lost(e)
-                if self.broker.quiet and time.monotonic() - began > SHUTDOWN_PATIENCE:
+                pause = self.process.availability.lost(e)
+                if self.process.quiet and time.monotonic() - began > SHUTDOWN_PATIENCE:
                     self.logger.error(
                         "Job %s was run, but Redis is unavailable and this process stops: it stays in flight, and "
                         "another process runs it again.",
@@ -227,7 +231,7 @@ class SidekiqConsumer(Consumer):
 
     def _ack(self, message: SidekiqMessage) -> None:
         if message.gone:
-            self.window.settle(message.receipt)
+            self.in_flight.discard(message.receipt)
             return
         failure = message.failure
         if failure is None and message.exception is not None:
@@ -239,7 +243,7 @@ class SidekiqConsumer(Consumer):
                 self._actor(message),
                 Retries(),
                 own_options=message.options,
-                stopping=self.broker.quiet,
+                stopping=self.process.quiet,
             )
         elif failure is None and message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
@@ -252,7 +256,7 @@ class SidekiqConsumer(Consumer):
         if failure is None:
             error = message.exception or SkipMessage("The message was rejected.")
             if isinstance(error, ActorNotFound):
-                self.broker.tally.refuse()
+                self.process.execution_stats.count_unknown()
                 # As Sidekiq treats an unknown class: a deploy may be on its way.
                 failure = decide(message.payload, self.queue_name, error, None, Retries())
             else:
@@ -260,7 +264,7 @@ class SidekiqConsumer(Consumer):
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
-        confirm(self.broker, message)
+        confirm(self.process.in_flight, self.process.connection, message)
         if failure is None:
             try:
                 self._advance(message)
@@ -269,13 +273,13 @@ class SidekiqConsumer(Consumer):
             except FlowError as e:
                 what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
                 text = "Job %s %s, and is now in 'dead': %s"
-                self.broker.log_burst(self.logger.error, text, message.message_id, what, e)
+                self.process.log_burst(self.logger.error, text, message.message_id, what, e)
                 failure = killed(message.payload, self.queue_name, e)
                 message.stuff_exception(e)
             except Exception as e:
                 # A memory or a barrier of the application's own.
                 text = "Job %s is done, but could not go on, and is tried again: %s"
-                self.broker.log_burst(self.logger.error, text, message.message_id, e)
+                self.process.log_burst(self.logger.error, text, message.message_id, e)
                 failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
                 message.stuff_exception(e)
         if failure is not None:
@@ -288,31 +292,31 @@ class SidekiqConsumer(Consumer):
                 self._write_failure(message.receipt, failure, message.payload, time.time())
             except WrongType as e:
                 self._set_aside(message.receipt, failure, message.payload, e)
-        self.window.settle(message.receipt)
+        self.in_flight.discard(message.receipt)
 
     def _advance(self, message: SidekiqMessage) -> None:
         if message.payload.run_id is None and not message.payload.stack:
-            self.broker.commit.ack(message.member, message.receipt, may_wait=self.window.hurried)
-        elif self.broker.completion is not None:
-            self.broker.completion.advance(message)
+            self.process.commit.ack(message.member, message.receipt, may_wait=self.in_flight.under_load)
+        elif self.process.completion is not None:
+            self.process.completion.advance(message)
         else:
-            self.broker.commit.ack(message.member, message.receipt)
+            self.process.commit.ack(message.member, message.receipt)
 
     def _set_aside(self, receipt: str, failure: Failure, payload: Payload | None, error: WrongType) -> None:
         """Keep a failed job in flight until ``retry`` or ``dead`` can take it."""
-        if self.broker.log_limit.allows(f"aside {failure.action}"):
+        if self.process.log_limit.allows(f"aside {failure.action}"):
             self.logger.error("Failed jobs of queue %r stay in flight for now: %s", self.queue_name, error)
 
         def write() -> None:
             self._write_failure(receipt, failure, payload, time.time())
 
-        self.broker.set_aside[self.window.member, receipt] = write
+        self.process.set_aside[self.in_flight.member, receipt] = write
 
     def _write_failure(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> None:
         assert failure.action != "requeue"
-        self.broker.commit.run(
+        self.process.commit.run(
             sets.fail(
-                self.window.member,
+                self.in_flight.member,
                 receipt,
                 failure.action,
                 now=now,
@@ -322,7 +326,7 @@ class SidekiqConsumer(Consumer):
             )
         )
         if failure.action == "retry":
-            self.broker.poller.nudge(failure.at - now)
+            self.process.poller.nudge(failure.at - now)
 
     def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:
         """What the failed job's run needs until the job runs again."""
@@ -330,13 +334,13 @@ class SidekiqConsumer(Consumer):
             return NO_NEEDS
         # A dead job may be retried for as long as `dead` keeps it.
         waits = DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
-        completion = self.broker.completion
+        completion = self.process.completion
         if completion is None:
             return needs(payload, waits=waits)
         return completion.prepare_wait(payload, waits=waits)
 
     def _actor(self, message: SidekiqMessage) -> Any:
-        return self.broker.actors.get(message.actor_name)
+        return self.process.actors.get(message.actor_name)
 
     def requeue(self, messages: Iterable[Any]) -> None:
         """Put messages that were not run back, to be taken next."""
@@ -345,10 +349,10 @@ class SidekiqConsumer(Consumer):
 
     def close(self) -> None:
         """Put back what no worker thread has seen."""
-        receipts = [receipt for receipt, _ in self.window.fetched]
+        receipts = [receipt for receipt, _ in self.in_flight.fetched]
         try:
             self._requeue(receipts)
-            self.window.fetched.clear()
+            self.in_flight.fetched.clear()
         except (ConnectionClosed, *FAULTS) as e:
             # Still in flight, still held: the next consumer hands it out.
             self.logger.warning("Could not put %d jobs back into %r: %s", len(receipts), self.queue_name, e)
@@ -357,11 +361,8 @@ class SidekiqConsumer(Consumer):
         if not receipts:
             return
         try:
-            queues.requeue(self.broker.connection, self.window.member, self.queue_name, receipts)
+            queues.requeue(self.process.connection, self.in_flight.member, self.queue_name, receipts)
         except LOST as e:
             raise ConnectionClosed(e) from None
         for receipt in receipts:
-            self.window.settle(receipt)
-
-
-__all__ = ["SidekiqConsumer"]
+            self.in_flight.discard(receipt)

@@ -1,65 +1,217 @@
-"""What this process holds, beside what Redis says that it has in flight.
-
-A fetch whose reply was lost for good, or that was delivered late, leaves jobs
-in flight that no thread knows.  With each beat the two are compared; what is
-unknown twice in a row goes back to its queue.
-"""
+"""The jobs of one queue that this process holds in flight."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 
-from dramatiq.logging import get_logger
+from ..store import workers
+from ..store.connection import Connection
+from ..store.keys import NOT_BEGUN, SUSPECT, parse_receipt
+from .dramatiq_internals import explicit_prefetch
 
-from ..store import keys, queues, workers
+#: Most jobs that one process holds in flight per queue.
+MAX_WINDOW = 256
 
-if TYPE_CHECKING:
-    from .broker import SidekiqBroker
+#: It holds as many as it finished within this time, in seconds: many when
+#: jobs are short (round trips are shared), few when they are long (other
+#: processes get their share).
+WINDOW_TIME = 0.02
+
+#: With more jobs than this in the process, others finish soon.
+BUSY = 16
+
+#: Idle threads are given to one fetch at a time.
+_reserving = threading.Lock()
+
+#: Numbers all fetches of the process: a thread that
+#: outlived a shutdown must never acknowledge the job of a later one.
+_fetches = itertools.count(1)
+
+
+def reserve(held: InFlight, all_held: Iterable[InFlight], threads: int, count: int) -> int:
+    """Reserve idle threads for the next fetch of a queue; the number of its jobs that begin at once.
+
+    They stay reserved for that fetch until the caller sets ``held.reserved`` to 0.
+
+    Parameters:
+      all_held: Those of all queues of the process.
+      threads: How many worker threads it has.
+      count: How many jobs are fetched.
+    """
+    with _reserving:
+        held.reserved = 0
+        taken = sum(other.held + other.reserved for other in list(all_held))
+        held.reserved = max(0, min(count, threads - taken))
+        return held.reserved
 
 
 class InFlight:
-    """Compares the windows of a process with its in-flight hashes."""
+    """The jobs of one queue that this process holds in flight.
 
-    def __init__(self, broker: SidekiqBroker) -> None:
-        self.logger = get_logger(__name__, type(self))
-        self.broker = broker
-        #: Member -> receipts that no thread knew at the last beat.
-        self._unknown: dict[str, set[bytes]] = {}
+    It outlives a consumer: when Dramatiq restarts one after a connection
+    error, what was fetched is still here.
+    """
 
-    def held(self, members: Iterable[str]) -> dict[str, int | None]:
-        """How many jobs each member holds; None where it has no window here."""
-        windows = {window.member: window for window in list(self.broker.windows.values())}
-        waiting = Counter(member for member, _ in self._settling())
-        return {member: windows[member].held + waiting[member] if member in windows else None for member in members}
+    def __init__(self, queue_name: str, member: str) -> None:
+        self.queue_name = queue_name
+        self.member = member
+        #: Called when a suspect that was tried here has left; set by the heartbeat.
+        self.trial_ended: Callable[[], None] = lambda: None
+        #: Called when a job came without a fetch, to wake a sleeping consumer.
+        self.arrived: Callable[[], None] = lambda: None
+        self.prefetch = 0
+        self.fetched: deque[tuple[str, bytes]] = deque()
+        self.handed_out: dict[str, None] = {}
+        self.queue_empty = False
+        #: The member was in ``swf:workers`` when jobs were last fetched.
+        self.registered = False
+        #: Paused, or of another type: queues after it do not wait for it.
+        self.unavailable = False
+        #: Idle threads that wait for what is being fetched.
+        self.reserved = 0
+        self._base: str | None = None
+        self._trial_base: str | None = None
+        self._trial = ""
+        self._slot_free = threading.Event()
+        self._waiting_for_slot = False
+        self._size = 0
+        self._settled = 0
+        self._burst = False
+        self._since = time.monotonic()
 
-    def _settling(self) -> list[tuple[str, str]]:
-        """Member and receipt of the jobs that no window holds, and that are still to leave flight."""
-        return [*self.broker.commit.waiting(), *list(self.broker.set_aside)]
+    def allow(self, prefetch: int) -> None:
+        """Hold at least so many jobs."""
+        if prefetch != self.prefetch:
+            self.prefetch = self._size = prefetch
 
-    def reconcile(self, members: Iterable[str]) -> None:
-        """Put back what no thread has known for two beats, of members that have more in flight than they hold."""
-        before, self._unknown = self._unknown, {}
-        windows = {window.member: window for window in list(self.broker.windows.values())}
-        for member in members:
-            window = windows.get(member)
-            if window is None:
-                continue
-            receipts = workers.receipts(self.broker.connection, member)
-            waiting = [receipt for of, receipt in self._settling() if of == member]
-            unknown = window.unknown(receipts, waiting)
-            lost = unknown & before.get(member, set())
-            self._unknown[member] = unknown - lost
-            if lost:
-                ordered = sorted(lost, key=keys.fetch_order)
-                moved = queues.requeue(self.broker.connection, member, window.queue_name, ordered)
-                self.logger.warning(
-                    "%d jobs of queue %r were in flight, but no thread of this process had them; they are back in "
-                    "their queue.",
-                    moved,
-                    window.queue_name,
-                )
+    @property
+    def held(self) -> int:
+        """How many jobs there are."""
+        return len(self.fetched) + len(self.handed_out)
 
+    @property
+    def under_load(self) -> bool:
+        """Whether jobs are short, and more of them are about to finish."""
+        return self._size > self.prefetch and self.held > BUSY
 
-__all__ = ["InFlight"]
+    def burst(self) -> bool:
+        """Whether jobs end faster than each could be marked as begun."""
+        elapsed = time.monotonic() - self._since
+        if elapsed < WINDOW_TIME:
+            return self._burst
+        # More than all threads could do if a job took as long as a round trip.
+        return self.prefetch > 1 and self._settled / elapsed * WINDOW_TIME > self.prefetch
+
+    def free_slots(self) -> int:
+        """How many jobs to fetch now; 0 until half of the slots are free."""
+        held = self.held
+        return self._size - held if held <= self._size // 2 else 0
+
+    def wait_for_slot(self, seconds: float) -> None:
+        """Wait until half of the slots are free."""
+        self._slot_free.clear()
+        self._waiting_for_slot = True
+        if not self.free_slots():
+            self._slot_free.wait(seconds)
+        self._waiting_for_slot = False
+
+    def next_base(self) -> str:
+        """The receipt base of the next fetch: the same again until it was answered."""
+        if self._base is None:
+            self._base = format(next(_fetches), "x")
+        return self._base
+
+    def add(self, jobs: list[tuple[str, bytes]]) -> None:
+        """Add the jobs of a fetch."""
+        self.fetched.extend(jobs)
+        # Only now: a job in flight is either expected or held.
+        self._base = None
+        self._resize()
+
+    def take(self) -> tuple[str, bytes]:
+        """Take the next job that was fetched; it is held at each instant."""
+        receipt, payload = self.fetched[0]
+        self.handed_out[receipt] = None
+        self.fetched.popleft()
+        return receipt, payload
+
+    def put_back(self, receipt: str, payload: bytes) -> None:
+        """Undo :meth:`take`."""
+        self.fetched.appendleft((receipt, payload))
+        self.handed_out.pop(receipt, None)
+
+    def trial_base(self) -> str:
+        """The receipt base of the next trial: the same again until it was answered."""
+        if self._trial_base is None:
+            self._trial_base = format(next(_fetches), "x")
+        return self._trial_base
+
+    def add_trial(self, payload: bytes) -> None:
+        """Add a suspect that was taken from a dead worker, to run alone."""
+        self._trial = f"{self.trial_base()}:1"
+        self.fetched.append((f"{self._trial}{NOT_BEGUN}", payload))
+        self._trial_base = None
+        self.arrived()
+
+    def end_trial(self) -> None:
+        """Note that there is nothing to try."""
+        self._trial_base = None
+
+    def begin(self, connection: Connection, receipt: str) -> str | None:
+        """Mark a job that was fetched ahead as begun.  Safe to call twice.
+
+        Returns:
+          Its new receipt; None where the job is no longer in flight here, and
+          must not run.
+        """
+        begun = receipt.removesuffix(NOT_BEGUN)
+        if not workers.begin(connection, self.member, begun + NOT_BEGUN):
+            return None
+        self.handed_out[begun] = None
+        self.handed_out.pop(begun + NOT_BEGUN, None)
+        return begun
+
+    def unknown(self, receipts: Iterable[bytes], waiting: Iterable[str]) -> set[bytes]:
+        """Those of the receipts that no thread of this process knows.
+
+        Parameters:
+          waiting: Receipts whose acknowledgement waits to be sent.
+        """
+        held = [receipt for receipt, _ in list(self.fetched)]
+        known = {parse_receipt(receipt)[:2] for receipt in (*held, *list(self.handed_out), *waiting)}
+        expected = {self._base, self._trial_base} - {None}
+        found = set()
+        for raw in receipts:
+            base, index, state = parse_receipt(raw.decode("utf-8", "surrogateescape"))
+            if state == SUSPECT or ((base, index) not in known and base not in expected):
+                found.add(raw)
+        return found
+
+    def discard(self, receipt: str) -> None:
+        """Forget a job that has left flight.
+
+        Every thread calls it for every job, so it takes no lock: each operation
+        is atomic, except the count, which may be a little low.
+        """
+        self.handed_out.pop(receipt, None)
+        if self._trial and receipt.startswith(self._trial):
+            self._trial = ""
+            self.trial_ended()
+        self._settled += 1
+        if self._waiting_for_slot and self.held <= self._size // 2:
+            self._slot_free.set()
+
+    def _resize(self) -> None:
+        now = time.monotonic()
+        elapsed = now - self._since
+        # Respect an explicit prefetch: 1, or QUEUE_PREFETCH from the environment.
+        if elapsed < WINDOW_TIME or self.prefetch == 1 or explicit_prefetch():
+            return
+        self._burst = self.burst()
+        rate, self._settled, self._since = self._settled / elapsed, 0, now
+        wanted = max(self.prefetch, min(MAX_WINDOW, int(rate * WINDOW_TIME)))
+        self._size = (self._size + wanted + 1) // 2

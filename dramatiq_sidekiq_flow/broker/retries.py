@@ -109,7 +109,7 @@ class Retries(DramatiqRetries):
             actor,
             self,
             own_options=message.options,
-            stopping=broker.quiet,
+            stopping=broker.process.quiet,
         )
         message.failure = failure
         if failure.action == "requeue":

@@ -8,17 +8,13 @@ trace) or keeps a record of it (Django's admin) sees steps all the same.
 from __future__ import annotations
 
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dramatiq
 from dramatiq import Middleware
 
 from ..wire.dialect import NOOP_CLASSES
 from .message import DRAMATIQ_KEY, split_options, step_message
-
-if TYPE_CHECKING:
-    import dramatiq
-
-    from .broker import SidekiqBroker
 
 HOOKS = ("before_enqueue", "after_enqueue")
 
@@ -40,7 +36,7 @@ class StepHooks:
         ``enqueue()``; otherwise it is logged.
     """
 
-    def __init__(self, broker: SidekiqBroker, context: Context | None = None, *, raising: bool = False) -> None:
+    def __init__(self, broker: dramatiq.Broker, context: Context | None = None, *, raising: bool = False) -> None:
         self.broker = broker
         self.context = context
         self.raising = raising
@@ -91,6 +87,3 @@ class StepHooks:
             emit("enqueue", message, delay)
         else:
             self.context.run(emit, "enqueue", message, delay)
-
-
-__all__ = ["StepHooks", "has_hooks"]

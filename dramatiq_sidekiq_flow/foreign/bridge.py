@@ -66,13 +66,13 @@ class Bridge:
             self._stop = threading.Event()
             try:
                 warnings = server_check.inspect(self.broker.connection)
-                warnings += server_check.look_at_replicas(self.broker.connection, self.broker.replication)
+                warnings += server_check.look_at_replicas(self.broker.connection, self.broker.process.replication)
                 for warning in warnings:
                     self.logger.warning(warning)
             except LOST as e:
                 self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)
-            self.broker.quiet = False
-            self.broker.poller.start()
+            self.broker.process.quiet = False
+            self.broker.process.poller.start()
         for queue in sorted(wanted - self._queues):
             self._queues.add(queue)
             thread = threading.Thread(target=self._run, args=(queue, self._stop), name=f"bridge-{queue}", daemon=True)
@@ -81,16 +81,16 @@ class Bridge:
 
     def stop(self) -> None:
         """Stop, and put back what was not handed over."""
-        self.broker.quiet = True
+        self.broker.process.quiet = True
         self._stop.set()
         threads, self._threads, self._queues = self._threads, [], set()
         if not threads:
             return
         for thread in threads:
             thread.join()
-        self.broker.poller.stop()
+        self.broker.process.poller.stop()
         try:
-            self.broker.hand_back()
+            self.broker.process.hand_back()
         except (BrokerConnectionError, *LOST) as e:
             # Others recover them, once this process has been silent for long enough.
             self.logger.warning("Jobs in flight could not be put back: %s", e)
@@ -98,7 +98,7 @@ class Bridge:
     def _run(self, queue: str, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
-                consumer = SidekiqConsumer(self.broker, queue, PREFETCH, WAIT)
+                consumer = SidekiqConsumer(self.broker.process, queue, PREFETCH, WAIT)
                 while not stop.is_set():
                     message = next(consumer)
                     if message is not None and not self.hand_over(consumer, message):
@@ -131,8 +131,8 @@ class Bridge:
             message.stuff_exception(e)
             consumer.nack(message)
             return True
-        self.broker.commit.ack(message.member, message.receipt)
-        consumer.window.settle(message.receipt)
+        self.broker.process.commit.ack(message.member, message.receipt)
+        consumer.in_flight.discard(message.receipt)
         return True
 
 

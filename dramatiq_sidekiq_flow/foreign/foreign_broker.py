@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 
-from ..broker.broker import SidekiqBroker, _noop, _Undeclared
+from ..broker.broker import SidekiqBroker
 from ..broker.message import actor_options
+from ..broker.noop_actor import noop_actor
 from ..broker.unknown_actor import unknown_actor
+from ..store.connection import RedisClient
 from ..store.replication import Replication
 from ..wire.dialect import NOOP_CLASSES
-
-if TYPE_CHECKING:
-    import redis
 
 
 class ForeignSidekiqBroker(SidekiqBroker):
@@ -33,7 +32,7 @@ class ForeignSidekiqBroker(SidekiqBroker):
         local: dramatiq.Broker,
         url: str | None = None,
         *,
-        client: redis.Redis | None = None,
+        client: RedisClient | None = None,
         heartbeat_timeout: int = 60_000,
         poll_interval: int = 1_000,
         replication: Replication | None = None,
@@ -48,13 +47,11 @@ class ForeignSidekiqBroker(SidekiqBroker):
             replication=replication,
         )
         # The same mapping: an actor declared later is known here, too.
-        self.actors = local.actors
+        self.actors = self.process.actors = local.actors
         for name in NOOP_CLASSES - local.actors.keys():
             # A delayed empty chain or group. Put there by hand: an actor that
             # is declared would declare its queue, and workers consume that.
-            local.actors[name] = _Undeclared(
-                _noop, broker=local, actor_name=name, queue_name="default", priority=0, options={}
-            )
+            local.actors[name] = noop_actor(local, name)
 
     def declare_queue(self, queue_name: str) -> None:
         """Queues are declared on the other broker."""

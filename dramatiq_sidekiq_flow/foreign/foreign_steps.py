@@ -174,7 +174,7 @@ class ForeignSteps:
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
             step.corpse = encode(attrs.evolve(payload, fields=fields))
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
-        self.engine.broker.commit.run(foreign_runs.bury(step.corpse, now=now, needs=needs))
+        self.engine.broker.process.commit.run(foreign_runs.bury(step.corpse, now=now, needs=needs))
 
     def _advance(self, step: Step, payload: Payload) -> None:
         output = self.engine.outputs.of(payload, step.output)

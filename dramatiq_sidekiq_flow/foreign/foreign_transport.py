@@ -103,7 +103,7 @@ class ForeignTransport:
         split = None if plan is None else self._split(plan)
         writes = runs.NOTHING if split is None else self._writes(split.sidekiq)
         steps = [] if split is None else split.steps
-        outcome = self.broker.commit.run(
+        outcome = self.broker.process.commit.run(
             foreign_runs.count(
                 job.payload.jid,
                 job.walk,
@@ -120,7 +120,7 @@ class ForeignTransport:
         if not isinstance(outcome, Fires):
             return outcome
         self._enqueue(steps)
-        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))
+        self.broker.process.commit.run(foreign_runs.fired(job.walk[:due]))
         return DONE
 
     def extend(self, payload: Payload, ttl: int) -> None:

@@ -34,6 +34,10 @@ FEW = 5
 _PAUSE = 0.002
 
 
+#: A client of redis-py, as applications pass one.
+RedisClient = redis.Redis
+
+
 class Connection:
     """Sends commands to the server of a redis-py client.
 

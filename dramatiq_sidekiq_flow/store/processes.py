@@ -23,7 +23,7 @@ def beat(
 
     Returns:
       Signals that were sent to the process, the first one first.  They stay
-      until :func:`heard` takes them away, since a lost reply would lose them.
+      until :func:`acknowledge_signals` takes them away, since a lost reply would lose them.
     """
     at_work = [part for pair in work.items() for part in pair]
     record = [part for pair in fields.items() for part in pair]
@@ -34,17 +34,17 @@ def beat(
         )
     )
     if look:
-        strike_off_expired(connection)
+        remove_expired(connection)
     return [signal.decode("utf-8", "replace") for signal in reversed(signals)]
 
 
-def heard(connection: Connection, identity: str, signals: Sequence[str]) -> None:
+def acknowledge_signals(connection: Connection, identity: str, signals: Sequence[str]) -> None:
     """Take signals away."""
     for signal in signals:
         connection.call("LREM", keys.signals(identity), -1, signal)
 
 
-def gone(connection: Connection, identity: str) -> None:
+def remove(connection: Connection, identity: str) -> None:
     """A process has ended: take its record away."""
     connection.send(
         [
@@ -74,7 +74,7 @@ def fleet(connection: Connection) -> tuple[dict[str, bytes | None], list[str]]:
     return found, [member.decode("utf-8", "replace") for member in beating]
 
 
-def strike_off_expired(connection: Connection) -> None:
+def remove_expired(connection: Connection) -> None:
     """Strike off processes whose record has expired; once a minute one process does (``ProcessSet#cleanup``)."""
     expired = [identity for identity, info in infos(connection).items() if info is None]
     if expired:

@@ -174,7 +174,7 @@ def try_suspect(connection: Connection, dead: str, member: str, base: str, *, ti
     return "wait" if reply[0] == b"WAIT" else None
 
 
-def strike_off(connection: Connection, members: Sequence[str]) -> None:
+def deregister(connection: Connection, members: Sequence[str]) -> None:
     """Forget members that shut down with nothing in flight."""
     if members:
         connection.call("ZREM", keys.WORKERS, *members)

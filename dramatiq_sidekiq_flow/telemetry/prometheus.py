@@ -17,15 +17,15 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
-from ..broker.events import Buried, Recovered, Unreplicated
 from ..errors import BarrierExpired, ConfigurationError
+from ..process.events import Buried, Recovered, Unreplicated
 from ..wire.payload_fields import seconds
 from .observer import JobExecution, JobObserver
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from ..broker.events import Event
+    from ..process.events import Event
     from .exposition import Exposition
 
 #: Upper bounds of the histograms, in seconds: from a no-op to ten minutes.
@@ -75,7 +75,7 @@ class Prometheus(JobObserver):
             raise ConfigurationError(f"Prometheus needs a SidekiqBroker, not a {type(broker).__name__}.", broker)
         broker.events.listeners.append(self._count_event)
         # At each heartbeat, since the process that serves may end before the others.
-        broker.heartbeat.tasks.append(self._serve)
+        broker.process.heartbeat.tasks.append(self._serve)
 
     @property
     def watching(self) -> bool:

@@ -22,10 +22,10 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
-from ..broker.poller import promotion
 from ..embedded import EmbeddedServer
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
+from ..process.poller import promotion
 from ..store import keys, sets
 from ..store.connection import connect
 from ..store.memory import RedisHashMemory
@@ -106,12 +106,12 @@ class FlowTest:
                 dramatiq.set_broker(self._broker)
                 stack.callback(self._broker.close)
             broker = self.broker
-            if broker.windows:
+            if broker.process.in_flight:
                 raise ConfigurationError("A worker of this broker is at work in this process: stop it first.", broker)
             stack.enter_context(broker.connection.redirected(url))
-            stack.callback(setattr, broker, "quiet", broker.quiet)
-            broker.quiet = False
-            stack.callback(broker.hand_back)
+            stack.callback(setattr, broker, "quiet", broker.process.quiet)
+            broker.process.quiet = False
+            stack.callback(broker.process.hand_back)
             worker = types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
             for middleware in broker.middleware:
                 # Middleware that works while a worker runs: time limits, event loops.
@@ -252,7 +252,7 @@ class FlowTest:
         return sets.promote(connection, name, score, [promotion(member, score)]).moved > 0
 
     def _work(self, queue: str) -> None:
-        consumer = SidekiqConsumer(self.broker, queue, 1, 10)
+        consumer = SidekiqConsumer(self.broker.process, queue, 1, 10)
         message = next(consumer)
         if message is None:
             return  # it could not be read, and went to dead

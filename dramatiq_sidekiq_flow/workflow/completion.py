@@ -38,7 +38,7 @@ class Completion:
         engine, payload = self.engine, message.payload
         output = engine.outputs.of(payload, message.output)
         if not payload.stack and not output.memory.key:
-            engine.broker.commit.ack(message.member, message.receipt)
+            engine.broker.process.commit.ack(message.member, message.receipt)
             return
         try:
             advance(finished(payload, message.queue_name, output, message), engine)

@@ -69,7 +69,7 @@ class CustomBarrierTransport:
         assert message is not None
         self.extend(job.payload, job.ttl)
         writes = runs.NOTHING if plan is None else self.writes(plan)
-        outcome = self.broker.commit.run(
+        outcome = self.broker.process.commit.run(
             runs.release(
                 message.member,
                 message.receipt,

@@ -184,11 +184,11 @@ class Engine:
     def pushed(self, ready: Plan) -> None:
         """A plan is written: wake the poller, and let chains expire that are used up."""
         if ready.scheduled:
-            self.broker.poller.nudge(ready.scheduled[0][0] - time.time())
+            self.broker.process.poller.nudge(ready.scheduled[0][0] - time.time())
         try:
             self.stacks.release(ready)
         except LOST as e:
-            self.broker.availability.lost(e)
+            self.broker.process.availability.lost(e)
 
     # -- what waits -------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from typing import Any
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
-from ..broker.fleet import Fleet, FleetView
 from ..errors import QueueShared
+from ..process.fleet import Fleet, FleetView
 from ..store.connection import LOST
 from ..typed import ruby
 from ..typed.registry import Registry

@@ -113,7 +113,7 @@ class AtomicTransport:
         message = job.message
         assert message is not None
         writes = runs.NOTHING if plan is None else self.writes(plan)
-        outcome = self.broker.commit.run(
+        outcome = self.broker.process.commit.run(
             runs.advance(
                 message.member,
                 message.receipt,
@@ -164,4 +164,4 @@ def pour_committed(broker: SidekiqBroker, writes: Writes, outcome: Outcome) -> N
     try:
         pour(broker.connection, writes)
     except LOST as e:
-        broker.availability.lost(e)
+        broker.process.availability.lost(e)

@@ -47,7 +47,7 @@ broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
 broker.add_middleware(Executioner())
 dramatiq.set_broker(broker)
 
-run = broker.commit.run
+run = broker.process.commit.run
 
 
 def run_and_die(operation: Operation[Any]) -> Any:
@@ -62,7 +62,7 @@ def run_and_die(operation: Operation[Any]) -> Any:
     return outcome
 
 
-broker.commit.run = run_and_die  # type: ignore[method-assign]
+broker.process.commit.run = run_and_die  # type: ignore[method-assign]
 
 
 def record(what: str, step: Any) -> None:

@@ -16,8 +16,8 @@ import redis
 from dramatiq.errors import ConnectionClosed
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Replication, SidekiqBroker, Workflow, WorkflowMiddleware
-from dramatiq_sidekiq_flow.broker.events import Event, Unreplicated
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow, NotReplicated
+from dramatiq_sidekiq_flow.process.events import Event, Unreplicated
 from dramatiq_sidekiq_flow.workflow import engine_of
 
 from ..running import eventually, in_flight, members, working
@@ -112,8 +112,8 @@ def test_each_side_is_an_option_of_its_own(servers: Pair) -> None:
     broker = broker_of(servers, Replication(push=1, acknowledge=0))
     actor_of(broker).send(2)
     assert calls(primary, "wait") == 1
-    broker.commit.ack("member", "1:1")
-    broker.commit.flush()
+    broker.process.commit.ack("member", "1:1")
+    broker.process.commit.flush()
     assert calls(primary, "wait") == 1
     broker.close()
 
@@ -245,7 +245,7 @@ def test_a_user_who_may_not_wait_is_told_so(servers: Pair, caplog: pytest.LogCap
         broker.join("python", timeout=20_000)
     lines = [record.getMessage() for record in caplog.records]
     assert sum(line.startswith("A write at start was confirmed by 0 of 1") for line in lines) == 1
-    assert not broker.availability.lasts
+    assert not broker.process.availability.lasts
     broker.close()
     servers.primary.client.acl_deluser("hasty")
 
@@ -321,8 +321,8 @@ def test_one_wait_for_each_round_trip(servers: Pair) -> None:
     primary.hset("swf:inflight:me", mapping={f"1:{number}": "a job" for number in range(20)})
     eventually(lambda: replica.hlen("swf:inflight:me") == 20)
     for number in range(20):
-        broker.commit.ack("me", f"1:{number}", may_wait=True)
-    broker.commit.flush()
+        broker.process.commit.ack("me", f"1:{number}", may_wait=True)
+    broker.process.commit.flush()
     assert replica.hlen("swf:inflight:me") == 0
     # The time may have cut them in two.
     assert 1 <= calls(primary, "wait") == calls(primary, "hdel") <= 3
@@ -376,7 +376,7 @@ def test_a_replica_that_is_away_costs_its_time_once(stopped: Pair) -> None:
     broker = broker_of(stopped, Replication(push=0, acknowledge=1, timeout=2_000))
     broker.events.listeners.append(events.append)
     for number in range(5):
-        broker.commit.ack("me", f"1:{number}")
+        broker.process.commit.ack("me", f"1:{number}")
     broker.close()
     assert calls(stopped.primary.client, "wait") == 1
     assert calls(stopped.primary.client, "hdel") == len(events) == 5

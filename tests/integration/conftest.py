@@ -18,7 +18,7 @@ def broker(redis_url: str) -> Iterator[SidekiqBroker]:
     dramatiq.set_broker(broker)
     yield broker
     # Also where a test registered it by hand: its beats would turn up in other tests.
-    broker.heartbeat.stop()
+    broker.process.heartbeat.stop()
     broker.close()
 
 

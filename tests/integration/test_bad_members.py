@@ -22,7 +22,7 @@ def job(**changes: object) -> bytes:
 def test_a_member_whose_queue_is_no_list_goes_to_dead(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.set("queue:odd", "text")
     client.zadd("schedule", {job(queue="odd"): 1.0, job(queue="default"): 2.0})
-    broker.poller.poll()
+    broker.process.poller.poll()
     (dead,) = members(client, "dead")
     assert dead["error_class"] == "WrongType"
     assert client.llen("queue:default") == 1
@@ -44,7 +44,7 @@ def test_a_queue_that_is_no_list_does_not_stop_the_others(broker: SidekiqBroker,
 
 def test_what_is_not_due_stays(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.zadd("schedule", {job(): time.time() + 60})
-    assert broker.poller.poll() == 0
+    assert broker.process.poller.poll() == 0
     assert client.zcard("schedule") == 1
 
 
@@ -66,7 +66,7 @@ def test_dead_of_another_type_loses_nothing(broker: SidekiqBroker, client: redis
     assert next(consumer) is None
     assert in_flight(client) == [b"{not json"]
     client.delete("dead")
-    for task in broker.heartbeat.tasks:
+    for task in broker.process.heartbeat.tasks:
         task()
     assert [job["error_class"] for job in members(client, "dead")] == ["MalformedPayload"]
     assert in_flight(client) == []

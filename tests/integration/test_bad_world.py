@@ -61,7 +61,7 @@ class Site:
 def site(redis_url: str, client: redis.Redis) -> Iterator[Site]:
     site = Site(redis_url, client)
     yield site
-    site.broker.heartbeat.stop()
+    site.broker.process.heartbeat.stop()
     site.broker.close()
 
 
@@ -77,7 +77,7 @@ def test_bad_members_of_dead_and_of_the_registries(site: Site, client: redis.Red
     site.send_good()
     with working(site.broker, threads=4):
         eventually(lambda: site.all_done, what="the good jobs")
-        beats = site.broker.heartbeat.interval
+        beats = site.broker.process.heartbeat.interval
         assert beats < 1
         time.sleep(3 * beats)  # some heartbeats look at all of it
         # Steps whose class only a bad entry knows.

@@ -200,7 +200,7 @@ def test_a_retry_after_a_delay_that_is_none_is_still_one(
 
     again.send()
     with working(broker):
-        broker.poller.stop()
+        broker.process.poller.stop()
         (job,) = eventually(lambda: members(client, "retry"))
     assert job["error_class"] == "Retry"
     assert in_flight(client) == []
@@ -272,7 +272,7 @@ def waits_of(broker: SidekiqBroker, client: redis.Redis, actor: Any, **options: 
     before = time.time()
     actor.send_with_options(**options)
     with working(broker):
-        broker.poller.stop()
+        broker.process.poller.stop()
         ((_, score),) = eventually(lambda: client.zrange("retry", 0, -1, withscores=True))
     return score - before
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from dramatiq_sidekiq_flow.broker.availability import Availability
-from dramatiq_sidekiq_flow.broker.commit import GroupCommit
+from dramatiq_sidekiq_flow.broker.ack_batch import GroupCommit
+from dramatiq_sidekiq_flow.process.availability import Availability
 from dramatiq_sidekiq_flow.store import keys
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.faults import ServerUnavailable

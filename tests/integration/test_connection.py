@@ -327,11 +327,11 @@ def test_a_child_does_not_push_under_its_parents_name(note: Any) -> None:
 
 
 def test_a_child_has_a_name_of_its_own(broker: SidekiqBroker) -> None:
-    mine = broker.heartbeat.identity
+    mine = broker.process.heartbeat.identity
 
     def look() -> None:
-        assert broker.heartbeat.identity != mine
-        assert broker.heartbeat.identity == broker.heartbeat.identity
+        assert broker.process.heartbeat.identity != mine
+        assert broker.process.heartbeat.identity == broker.process.heartbeat.identity
 
     run_in_fork(look)
-    assert broker.heartbeat.identity == mine
+    assert broker.process.heartbeat.identity == mine

@@ -73,7 +73,7 @@ def broker(redis_url: str, client: Any) -> Iterator[SidekiqBroker]:
         client.rpush(key, args[0] if args and isinstance(args[0], str) else "")
 
     yield broker
-    broker.heartbeat.stop()
+    broker.process.heartbeat.stop()
     broker.close()
 
 
@@ -119,7 +119,7 @@ def test_there_are_enough_wrong_keys() -> None:
 
 @pytest.mark.parametrize("wrong", KEYS, ids=lambda wrong: wrong.name)
 def test_a_key_of_another_type(broker: SidekiqBroker, client: Any, lines: Lines, wrong: loader.WrongKey) -> None:
-    own = broker.heartbeat.identity
+    own = broker.process.heartbeat.identity
     name = judge.make(client, wrong, own)
     judge.send_good(client, without=name)
     with working(broker, threads=4):
@@ -128,7 +128,7 @@ def test_a_key_of_another_type(broker: SidekiqBroker, client: Any, lines: Lines,
         logs = wrong.logs.replace("OWN", own)
         eventually(lambda: not logs or any(logs in text for text in lines.texts), what=f"a line with {logs!r}")
         # It is met again and again: when a worker beats, and when it looks for what is due.
-        time.sleep(2 * broker.heartbeat.interval)
+        time.sleep(2 * broker.process.heartbeat.interval)
         assert judge.times_done(client) == judge.BESIDE[wrong.works]
         assert judge.is_kept(client, wrong, name) == (wrong.effect == "kept")
         client.delete(name)

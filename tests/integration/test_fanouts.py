@@ -136,11 +136,11 @@ def test_a_dead_processes_fan_out_is_poured_by_any_other(
     monkeypatch.setattr(fanouts, "pour", original)
     other = SidekiqBroker(url=redis_url)
     other.add_middleware(WorkflowMiddleware())
-    other.heartbeat.register("elsewhere")
-    other.heartbeat.beat()
+    other.process.heartbeat.register("elsewhere")
+    other.process.heartbeat.beat()
     assert arguments(client) == list(range(SIZE))
     assert client.keys("swf:fanout*") == []
-    other.heartbeat.stop()
+    other.process.heartbeat.stop()
     other.close()
 
 
@@ -248,15 +248,15 @@ def test_a_queue_that_became_another_type_keeps_the_rest(
 ) -> None:
     fanout_id = committed(children(1500))
     client.set("queue:ruby", "text")
-    broker.heartbeat.register("python")
+    broker.process.heartbeat.register("python")
     for _ in range(3):
-        broker.heartbeat.beat()
+        broker.process.heartbeat.beat()
     assert [r.getMessage() for r in caplog.records if "fan-out" in r.getMessage()] == [
         "The Redis key 'queue:ruby' holds another type, so a fan-out waits. Remove it."
     ]
     assert client.llen(f"swf:fanout:{fanout_id}") == 1502
     client.delete("queue:ruby")
-    broker.heartbeat.beat()
+    broker.process.heartbeat.beat()
     assert arguments(client) == list(range(1500))
 
 
@@ -269,9 +269,9 @@ def test_fan_outs_that_wait_keep_no_other_back(
     client.rpush("swf:fanout:good", "qruby", "{}")
     client.zadd("swf:fanouts", {"good": 100})
     client.set("queue:stuck", "text")
-    broker.heartbeat.register("python")
+    broker.process.heartbeat.register("python")
     for _ in range(2):
-        broker.heartbeat.beat()
+        broker.process.heartbeat.beat()
     assert client.llen("queue:ruby") == 1
     assert client.zcard("swf:fanouts") == 20
     assert sum("fan-out waits" in record.getMessage() for record in caplog.records) == 20
@@ -281,8 +281,8 @@ def test_a_beat_goes_on_where_the_key_of_fan_outs_is_of_another_type(
     broker: SidekiqBroker, client: redis.Redis
 ) -> None:
     client.set("swf:fanouts", "text")
-    broker.heartbeat.register("python")
-    broker.heartbeat.beat()
+    broker.process.heartbeat.register("python")
+    broker.process.heartbeat.beat()
     assert client.get("swf:fanouts") == b"text"
 
 
@@ -311,7 +311,7 @@ def test_join_waits_for_what_is_still_to_be_poured(
     with pytest.raises(dramatiq.errors.QueueJoinTimeout):
         broker.join("python", timeout=50)
     with working(broker):
-        broker.heartbeat.beat()
+        broker.process.heartbeat.beat()
         broker.join("python", timeout=20_000)
     assert eventually(lambda: not client.exists("queue:python"))
 

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, RubyJob, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
-from dramatiq_sidekiq_flow.broker.fleet import Fleet, FleetView
 from dramatiq_sidekiq_flow.errors import ConfigurationError, QueueShared
+from dramatiq_sidekiq_flow.process.fleet import Fleet, FleetView
 from dramatiq_sidekiq_flow.store.connection import connect
 
 from ..running import eventually, members, working

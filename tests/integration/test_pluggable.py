@@ -211,7 +211,7 @@ def test_a_job_that_another_worker_has_is_not_counted(
     barriers.calls.clear()
     finish(broker, message)
     assert barriers.calls == []
-    assert not broker.windows["python"].held
+    assert not broker.process.in_flight["python"].held
     assert members(client, "python") == []
 
 

@@ -23,7 +23,7 @@ def slow(redis_url: str) -> Iterator[SidekiqBroker]:
     """A broker whose poller looks by itself once a minute, after its first look."""
     broker = SidekiqBroker(url=redis_url, poll_interval=60_000)
     yield broker
-    broker.heartbeat.stop()
+    broker.process.heartbeat.stop()
     broker.close()
 
 
@@ -39,7 +39,7 @@ def test_the_time_of_day_is_that_of_redis(
     real = time.time
     for offset in (3600, -3600):
         monkeypatch.setattr(time, "time", lambda offset=offset: real() + offset)
-        broker.poller.poll()
+        broker.process.poller.poll()
         assert [j["args"] for j in members(client, "default")] == [[1]]
 
 
@@ -48,13 +48,13 @@ def test_a_clock_that_is_set_back_does_not_stop_the_poller(
 ) -> None:
     real, offset = time.time, [3600.0]
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
-    broker.poller.start()
+    broker.process.poller.start()
     client.zadd("schedule", {job(1): real()})
     eventually(lambda: client.llen("queue:default") == 1)
     offset[0] = 0.0
     client.zadd("schedule", {job(2): real()})
     eventually(lambda: client.llen("queue:default") == 2)
-    broker.poller.stop()
+    broker.process.poller.stop()
 
 
 def test_a_short_delay_does_not_wait_for_the_next_look(slow: SidekiqBroker, client: redis.Redis) -> None:
@@ -65,7 +65,7 @@ def test_a_short_delay_does_not_wait_for_the_next_look(slow: SidekiqBroker, clie
         ran.append(name)
 
     with working(slow):
-        eventually(lambda: slow.poller._next)
+        eventually(lambda: slow.process.poller._loop._due > time.monotonic() + 1)
         step.send_with_options(args=("delayed",), delay=50)
         eventually(lambda: ran == ["delayed"])
         step.send_with_options(args=("later",), delay=500)
@@ -83,7 +83,7 @@ def test_a_short_retry_does_not_wait_for_the_next_look(slow: SidekiqBroker, clie
             raise Retry(delay=50) if len(tries) == 1 else ValueError
 
     with working(slow):
-        eventually(lambda: slow.poller._next)
+        eventually(lambda: slow.process.poller._loop._due > time.monotonic() + 1)
         fails.send()
         eventually(lambda: len(tries) == 3)
 
@@ -95,7 +95,7 @@ def test_a_set_of_another_type_keeps_no_other_back(
     client.set(odd, "text")
     client.zadd(other, {job(1): 1.0})
     for _ in range(5):
-        broker.poller.poll()
+        broker.process.poller.poll()
     assert client.llen("queue:default") == 1
     assert [record.getMessage() for record in caplog.records] == [
         f"The Redis key {odd!r} holds a string, not a sorted set. Remove it."
@@ -108,11 +108,11 @@ def test_with_queues_of_another_type_what_is_due_waits(
     client.set("queues", "text")
     client.zadd("schedule", {job(n): 1.0 for n in range(3)} | {b"not JSON": 1.0})
     for _ in range(5):
-        broker.poller.poll()
+        broker.process.poller.poll()
     assert (client.zcard("schedule"), client.zcard("dead"), client.llen("queue:default")) == (3, 1, 0)
     assert sum("'queues' is of another type" in record.getMessage() for record in caplog.records) == 1
     client.delete("queues")
-    assert broker.poller.poll() == 3
+    assert broker.process.poller.poll() == 3
     assert client.llen("queue:default") == 3
 
 
@@ -125,13 +125,13 @@ def test_what_cannot_be_moved_is_looked_at_once_and_passed_over(
     client.zadd("schedule", bad | {job(n, queue="odd"): 2.0 for n in range(150)} | {job(n): 3.0 for n in range(150)})
     client.config_resetstat()
     with caplog.at_level(logging.INFO):
-        assert broker.poller.poll() == 150
+        assert broker.process.poller.poll() == 150
     assert (client.zcard("schedule"), client.llen("queue:default")) == (300, 150)
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] < 20
     assert len(caplog.records) == 1
     caplog.clear()
     client.delete("dead")
-    assert broker.poller.poll() == 300
+    assert broker.process.poller.poll() == 300
     assert client.zcard("dead") == 300
     # One line for all that could not be read.
     (record,) = caplog.records
@@ -142,24 +142,24 @@ def test_a_poller_that_cannot_move_anything_does_not_spin(slow: SidekiqBroker, c
     client.set("dead", "text")
     client.zadd("schedule", {b"not JSON %d" % n: 1.0 for n in range(150)})
     client.config_resetstat()
-    slow.poller.start()
-    eventually(lambda: slow.poller._logged)
+    slow.process.poller.start()
+    eventually(lambda: slow.process.poller._logged)
     calls = lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"]  # noqa: E731
     eventually(lambda: calls() >= 5)
     # Each nudge is one look more, and nothing else is.
     client.zadd("retry", {job(1): time.time()})
-    slow.poller.nudge(0.0)
+    slow.process.poller.nudge(0.0)
     eventually(lambda: client.llen("queue:default"))
-    slow.poller.stop()
+    slow.process.poller.stop()
     assert calls() <= 15
 
 
 def test_an_idle_poller_sends_one_command_for_each_look(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.zadd("schedule", {job(1): time.time() + 600})
-    broker.poller.poll()
+    broker.process.poller.poll()
     broker.connection.call("PING")  # opens its connection
     with client.monitor() as monitor:
-        broker.poller.poll()
+        broker.process.poller.poll()
         broker.connection.call("PING")
         seen = []
         while not seen or not seen[-1].startswith("PING"):
@@ -173,6 +173,6 @@ def test_queues_that_are_no_names_go_to_dead(broker: SidekiqBroker, client: redi
     for n, queue in enumerate(({"a": 1}, ["a"], "\ud800")):
         client.zadd("schedule", {job(n, queue=queue): 1.0})
     client.zadd("schedule", {job(5, queue=5): 2.0, job(6, queue=""): 2.0})
-    broker.poller.poll()
+    broker.process.poller.poll()
     assert client.zcard("dead") == 3
     assert client.smembers("queues") == {b"5", b"default"}

@@ -100,7 +100,7 @@ def test_what_the_record_says(redis_url: str, client: redis.Redis) -> None:
         broker.declare_queue(name)
     with working(broker, threads=3):
         info = json.loads(record(client)["info"])
-        assert info["identity"] == identity(client) == broker.heartbeat.identity
+        assert info["identity"] == identity(client) == broker.process.heartbeat.identity
         assert info["identity"].split(":")[:2] == [info["hostname"], str(info["pid"])]
         assert (info["tag"], info["labels"], info["concurrency"]) == ("shop", ["blue", "eu"], 3)
         assert info["queues"] == ["high", "low", "other"]
@@ -117,8 +117,8 @@ def test_a_job_at_work_is_shown(
     _, (real,) = recorded(version)[0], recorded(version)[1].values()
     with at_work(broker, gate):
         jid = broker.get_actor("Gate").send().message_id
-        eventually(lambda: broker.tally.running())
-        broker.processes.beat()
+        eventually(lambda: broker.process.execution_stats.running())
+        broker.process.presence.beat()
         name = f"{identity(client)}:work"
         (work,) = client.hvals(name)
         assert kinds(json.loads(work)) == kinds(json.loads(real))
@@ -130,8 +130,8 @@ def test_a_job_at_work_is_shown(
         assert record(client)["busy"] == "1"
         assert 50 < client.ttl(name) <= 60
         gate()
-        eventually(lambda: not broker.tally.running())
-        broker.processes.beat()
+        eventually(lambda: not broker.process.execution_stats.running())
+        broker.process.presence.beat()
         assert not client.exists(name)
         assert record(client)["busy"] == "0"
 
@@ -153,7 +153,7 @@ def test_it_can_be_left_out(redis_url: str, client: redis.Redis) -> None:
     with working(broker):
         noop.send()
         broker.join("python", timeout=20_000)
-        broker.processes.beat()
+        broker.process.presence.beat()
         assert not client.exists("processes")
     assert client.get("stat:processed") == b"1"
     broker.close()
@@ -162,22 +162,22 @@ def test_it_can_be_left_out(redis_url: str, client: redis.Redis) -> None:
 def test_quiet_from_the_ui(broker: SidekiqBroker, client: redis.Redis, gate: Callable[[], None]) -> None:
     with at_work(broker, gate, threads=1) as worker:
         jids = [broker.get_actor("Gate").send().message_id for _ in range(6)]
-        eventually(lambda: broker.tally.running() and worker.work_queue.qsize())
+        eventually(lambda: broker.process.execution_stats.running() and worker.work_queue.qsize())
         signals = f"{identity(client)}-signals"
         client.lpush(signals, "TSTP")
-        broker.processes.beat()
-        assert broker.quiet
+        broker.process.presence.beat()
+        assert broker.process.quiet
         # All but the one that runs are back, in their order.
         eventually(lambda: len(in_flight(client)) == 1 and len(members(client, "python")) == 5)
         assert [job["jid"] for job in members(client, "python")] == jids[:0:-1]
-        broker.processes.beat()
+        broker.process.presence.beat()
         assert record(client)["quiet"] == "true"
         assert not client.exists(signals)
         gate()
         eventually(lambda: not in_flight(client))
         # Still alive, and still not fetching: the next beat would show it busy.
         broker.get_actor("Gate").send()
-        broker.processes.beat()
+        broker.process.presence.beat()
         assert (record(client)["busy"], len(members(client, "python"))) == ("0", 6)
 
 
@@ -196,9 +196,9 @@ def test_dump_from_the_ui(
     caplog.set_level(logging.WARNING)
     with at_work(broker, gate):
         broker.get_actor("Gate").send()
-        eventually(lambda: broker.tally.running())
+        eventually(lambda: broker.process.execution_stats.running())
         client.lpush(f"{identity(client)}-signals", "TTIN")
-        broker.processes.beat()
+        broker.process.presence.beat()
         assert "opened.wait" in caplog.text
 
 
@@ -208,8 +208,8 @@ def test_stop_from_the_ui_does_not_stop_this_program(
     broker.declare_queue("python")
     with working(broker):
         client.lpush(f"{identity(client)}-signals", "TERM")
-        broker.processes.beat()
-        assert not broker.quiet
+        broker.process.presence.beat()
+        assert not broker.process.quiet
     assert "inside another program" in caplog.text
 
 
@@ -217,15 +217,15 @@ def test_signals_are_heard_in_their_order_and_once(
     broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
-    monkeypatch.setattr("dramatiq_sidekiq_flow.broker.signals.obey", lambda name, *_: heard.append(name))
+    monkeypatch.setattr("dramatiq_sidekiq_flow.process.presence.handle_signal", lambda name, *_: heard.append(name))
     broker.declare_queue("python")
     with working(broker):
         for name in ("TSTP", "TTIN", "TERM"):
             client.lpush(f"{identity(client)}-signals", name)
-        broker.processes.beat()
+        broker.process.presence.beat()
         # The heartbeat's thread may have taken them, and be about to obey.
         eventually(lambda: len(heard) >= 3, what=f"three signals; waiting: {client.keys('*-signals')}")
-        broker.processes.beat()
+        broker.process.presence.beat()
     assert heard == ["TSTP", "TTIN", "TERM"]
 
 
@@ -247,7 +247,7 @@ def test_a_recovered_process_loses_its_record(redis_url: str, client: redis.Redi
     client.hset(keys.in_flight(f"{dead}:python"), "1:1", '{"class":"X","args":[],"jid":"1"}')
     client.sadd("processes", dead)
     client.hset(dead, "info", "{}")
-    broker.heartbeat.beat()
+    broker.process.heartbeat.beat()
     assert len(members(client, "python")) == 1
     assert not client.exists("processes", dead)
     broker.close()

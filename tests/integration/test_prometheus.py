@@ -180,7 +180,7 @@ def test_recovered_and_unreadable_jobs(broker: SidekiqBroker, client: redis.Redi
     client.lpush("queue:python", "no job")
     client.zadd("schedule", {"no job either": 1})
     with working(broker):
-        broker.heartbeat.beat()
+        broker.process.heartbeat.beat()
         found = eventually(
             lambda: (
                 (now := scrape(metrics)).get(("jobs_total", "python", "step"))

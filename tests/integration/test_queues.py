@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import SidekiqBroker
-from dramatiq_sidekiq_flow.broker.order import held_back
 
 from ..running import eventually, in_flight, members, working
 
@@ -58,7 +57,7 @@ def test_strict_order(strict: Site, client: redis.Redis) -> None:
     for name in ("other", "low", "high"):
         strict.send(name, 40)
     with working(strict.broker, threads=1):
-        eventually(lambda: strict.broker.tally.running())
+        eventually(lambda: strict.broker.process.execution_stats.running())
         strict.opened.set()
         eventually(lambda: len(strict.log) == 120)
     assert strict.log == ["high"] * 40 + ["low"] * 40 + ["other"] * 40
@@ -70,9 +69,9 @@ def test_a_lower_queue_is_not_fetched_from_while_a_higher_one_has_jobs(strict: S
     strict.send("high", 40)
     strict.send("low", 40)
     with working(strict.broker, threads=1) as worker:
-        eventually(lambda: strict.broker.tally.running() and worker.work_queue.qsize())
-        assert held_back(strict.broker, "low")
-        assert not held_back(strict.broker, "high")
+        eventually(lambda: strict.broker.process.execution_stats.running() and worker.work_queue.qsize())
+        assert not strict.broker.process.may_fetch("low")
+        assert strict.broker.process.may_fetch("high")
         assert len(members(client, "low")) == 40
         strict.opened.set()
         eventually(lambda: strict.log.count("low") == 40)
@@ -82,7 +81,7 @@ def test_a_lower_queue_is_not_fetched_from_while_a_higher_one_has_jobs(strict: S
 def test_a_job_that_comes_later_goes_first(strict: Site, client: redis.Redis) -> None:
     strict.gate.send()
     with working(strict.broker, threads=1):
-        eventually(lambda: strict.broker.tally.running())
+        eventually(lambda: strict.broker.process.execution_stats.running())
         strict.send("low", 2)
         eventually(lambda: strict.held(client) == 3)
         strict.send("high", 2)
@@ -114,7 +113,7 @@ def test_weighted_order(redis_url: str, client: redis.Redis) -> None:
     site = Site(redis_url, {"high": 3, "low": 1})
     site.gate.send()
     with working(site.broker, threads=1):
-        eventually(lambda: site.broker.tally.running())
+        eventually(lambda: site.broker.process.execution_stats.running())
         # As many as are fetched before any has run: the prefetch of one thread.
         for name in ("low", "high"):
             site.send(name, 2)

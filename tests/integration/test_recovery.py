@@ -23,12 +23,14 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
 )
-from dramatiq_sidekiq_flow.broker import SidekiqMessage, recovery
+from dramatiq_sidekiq_flow.broker import SidekiqMessage
 from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.errors import WrongType
+from dramatiq_sidekiq_flow.process import recovery
 from dramatiq_sidekiq_flow.store import processes, queue_stats, queues, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
 
+from ..redirection import redirect
 from ..running import eventually, in_flight, members, working
 
 
@@ -73,7 +75,7 @@ def test_a_dead_workers_jobs_go_back(
     take(broker)
     assert len(in_flight(client)) == 5
     let_die(client)
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert in_flight(client) == []
     assert {job["args"][0] for job in members(client, "python")} == set("01234")
     assert client.zcard("swf:workers") == 0
@@ -84,8 +86,8 @@ def test_a_live_worker_is_left_alone(
 ) -> None:
     step.send("a")
     message = take(broker)
-    other.heartbeat.beat()
-    other.heartbeat.recover(message.member)
+    other.process.heartbeat.beat()
+    other.process.heartbeat.recover(message.member)
     assert len(in_flight(client)) == 1
 
 
@@ -94,7 +96,7 @@ def test_a_zombie_does_not_advance(broker: SidekiqBroker, client: redis.Redis, s
     Workflow(Chain(step.message("a"), Job("Next", queue="next"))).run()
     zombie = take(broker)
     let_die(client)
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     finish(broker, zombie)
     assert client.llen("queue:next") == 0
     again = take(broker)
@@ -126,12 +128,12 @@ def test_a_job_recovered_three_times_is_dead(
         worker.declare_queue("python")
         consumer = worker.consume("python", prefetch=200, timeout=1000)
         if death == 2:
-            worker.heartbeat.beat()
+            worker.process.heartbeat.beat()
         message = next(consumer)
         assert message is not None
-        begin(worker, message)
+        begin(worker.process.in_flight, worker.connection, message)
         let_die(client)
-        other.heartbeat.beat()
+        other.process.heartbeat.beat()
         worker.close()
     (dead,) = members(client, "dead")
     assert dead["error_class"] == "PoisonPill"
@@ -155,7 +157,7 @@ def test_what_had_not_begun_is_not_counted(broker: SidekiqBroker, client: redis.
     name = dying(client, **{"a:1": 1, "a:2?": 2, "a:3~": 3, "a:4?": 4})
     for n, count in ((1, 2), (2, 1), (4, 2)):
         client.set(f"swf:recovered:{n:024x}", count)
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert [job["args"][0] for job in members(client, "dead")] == ["1"]
     # Taken from the right, in the old order.
     assert [job["args"][0] for job in members(client, "python")] == ["3", "2"]
@@ -171,8 +173,8 @@ def test_a_suspect_waits_for_its_trial(
 ) -> None:
     name = dying(client, **{receipt: 1, "a:2?": 2})
     client.set(f"swf:recovered:{1:024x}", 1)
-    other.heartbeat.beat()
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert client.hkeys(f"swf:inflight:{name}") == [b"a:1!"]
     assert client.zscore("swf:workers", name)
     assert client.get(f"swf:recovered:{1:024x}") == (b"2" if receipt == "a:1" else b"1")
@@ -196,14 +198,14 @@ def test_suspects_are_tried_one_at_a_time(redis_url: str, client: redis.Redis, b
     dying(client, **{f"a:{n}!": n for n in range(10)})
     dying(client, "gone:2:abc:python", **{f"a:{n}!": n for n in range(10, 15)})
     with working(broker):
-        eventually(lambda: broker.windows)
+        eventually(lambda: broker.process.in_flight)
         # One beat only: each trial that ends begins the next one.
-        broker.heartbeat.beat()
+        broker.process.heartbeat.beat()
         while beats == "many" and len(most) < 15:
-            broker.heartbeat.beat()
+            broker.process.heartbeat.beat()
         eventually(lambda: len(most) == 15 and not in_flight(client))
         assert set(most) == {1}
-        assert client.zrange("swf:workers", 0, -1) == [next(iter(broker.heartbeat.members)).encode()]
+        assert client.zrange("swf:workers", 0, -1) == [next(iter(broker.process.heartbeat.members)).encode()]
     assert not client.exists("dead", "queue:python")
     broker.close()
 
@@ -212,7 +214,7 @@ def test_a_trial_that_takes_long_lets_the_next_one_begin(
     broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = dying(client, **{"a:1!": 1, "a:2!": 2})
-    member = broker.heartbeat.register("python")
+    member = broker.process.heartbeat.register("python")
     take = lambda base: workers.try_suspect(broker.connection, name, member, base, timeout=60)  # noqa: E731
     assert take("b") == payload(1).encode()
     # The reply was lost.
@@ -226,7 +228,7 @@ def test_a_trial_that_takes_long_lets_the_next_one_begin(
 
 def test_no_trial_of_a_paused_queue_or_of_a_live_worker(broker: SidekiqBroker, client: redis.Redis) -> None:
     name = dying(client, **{"a:1!": 1})
-    member = broker.heartbeat.register("python")
+    member = broker.process.heartbeat.register("python")
     take = lambda: workers.try_suspect(broker.connection, name, member, "b", timeout=60)  # noqa: E731
     broker.pause_queue("python")
     assert take() == "wait"
@@ -236,7 +238,7 @@ def test_no_trial_of_a_paused_queue_or_of_a_live_worker(broker: SidekiqBroker, c
     client.zadd("swf:workers", {name: 1.0})
     client.zrem("swf:workers", member)
     assert take() is None
-    broker.heartbeat.beat()
+    broker.process.heartbeat.beat()
     assert take() == payload(1).encode()
 
 
@@ -254,7 +256,7 @@ def test_a_job_begins_when_its_actor_does(broker: SidekiqBroker, client: redis.R
             eventually(lambda: len(receipts(client)) == 4)
             # Two threads were idle; what they do next is fetched.
             assert sorted(receipt[-1:] == b"?" for receipt in receipts(client)) == [False, False, True, True]
-            eventually(lambda: len(broker.tally.running()) == 2)
+            eventually(lambda: len(broker.process.execution_stats.running()) == 2)
         finally:
             gate.append(1)
         eventually(lambda: not in_flight(client) and not client.exists("queue:python"))
@@ -269,13 +271,13 @@ def test_the_mark_of_a_job_that_begins(broker: SidekiqBroker, client: redis.Redi
     message = take(broker)
     assert message.receipt.endswith("?")
     before = message.receipt
-    begin(broker, message)
+    begin(broker.process.in_flight, broker.connection, message)
     assert receipts(client) == [message.receipt.encode()] == [before[:-1].encode()]
-    assert list(broker.windows["python"].handed_out) == [message.receipt]
+    assert list(broker.process.in_flight["python"].handed_out) == [message.receipt]
     # Sent twice, it is the same.
     assert workers.begin(broker.connection, message.member, before)
     finish(broker, message)
-    broker.commit.flush()
+    broker.process.commit.flush()
     assert not in_flight(client)
     assert not workers.begin(broker.connection, message.member, before)
 
@@ -296,7 +298,7 @@ def test_a_job_that_another_worker_recovered_before_it_began_is_not_run(
     with working(broker, threads=1) as worker:
         eventually(lambda: ran and worker.work_queue.qsize())
         let_die(client)
-        other.heartbeat.beat()
+        other.process.heartbeat.beat()
         client.rename("queue:python", "queue:elsewhere")
         gate.append(1)
         eventually(lambda: not worker.work_queue.unfinished_tasks)
@@ -319,11 +321,11 @@ def test_the_mark_of_a_beginning_may_be_lost(flaky: SidekiqBroker, client: redis
         if heard:
             workers.begin(flaky.connection, message.member, message.receipt)
         flaky.connection.cut = True
-        begin(flaky, message)
+        begin(flaky.process.in_flight, flaky.connection, message)
         flaky.connection.cut = False
         finish(flaky, message)
         assert not in_flight(client)
-        assert not flaky.windows["python"].held
+        assert not flaky.process.in_flight["python"].held
     assert client.llen("queue:next") == 2
 
 
@@ -338,7 +340,7 @@ def test_a_shutdown_hands_back_at_its_start_what_has_not_begun(broker: SidekiqBr
         slow.send(n)
     worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=50)
     worker.start()
-    eventually(lambda: len(broker.tally.running()) == 2 and worker.work_queue.qsize() == 2)
+    eventually(lambda: len(broker.process.execution_stats.running()) == 2 and worker.work_queue.qsize() == 2)
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
     try:
@@ -383,7 +385,7 @@ def test_one_bad_record_does_not_stop_the_other_recoveries(
     client.hset(f"swf:inflight:{name}", "a:3", '{"class":"step","args":[],"jid":"1","retry_count":1' + "0" * 400 + "}")
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
-            other.heartbeat.beat()
+            other.process.heartbeat.beat()
     assert client.llen("queue:python") == 5
     assert not client.zscore("swf:workers", name)
     assert client.zcard("swf:workers") == 44
@@ -407,11 +409,11 @@ def test_dead_of_another_type_keeps_poison_pills_in_flight_and_nothing_else(
     client.set("dead", "text")
     name = dying(client, **{"a:1": 1, "a:2": 2})
     client.set(f"swf:recovered:{1:024x}", 2)
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert client.hkeys(f"swf:inflight:{name}") == [b"a:1"]
     assert client.llen("queue:python") == 1
     client.delete("dead")
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert client.zcard("dead") == 1
 
 
@@ -420,9 +422,9 @@ def test_a_clock_of_redis_that_was_set_back_does_not_stop_recovery(
 ) -> None:
     name = dying(client, **{"a:1?": 1})
     client.zadd("swf:workers", {name: time.time() + 86_400})
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert client.zscore("swf:workers", name) == pytest.approx(time.time(), abs=60)
-    eventually(lambda: other.heartbeat.beat() or client.llen("queue:python"))
+    eventually(lambda: other.process.heartbeat.beat() or client.llen("queue:python"))
 
 
 # -- in flight, and nobody knows it --------------------------------------------
@@ -433,13 +435,13 @@ def test_what_no_thread_has_goes_back(
 ) -> None:
     step.send("held")
     message = take(broker)
-    (member,) = broker.heartbeat.members
+    (member,) = broker.process.heartbeat.members
     client.hset(f"swf:inflight:{member}", "77:2", payload(2))
     client.hset(f"swf:inflight:{member}", "77:1?", payload(1))
     client.hset(f"swf:inflight:{member}", "1:1!", payload(3))
-    broker.heartbeat.beat()
+    broker.process.heartbeat.beat()
     assert len(in_flight(client)) == 4
-    broker.heartbeat.beat()
+    broker.process.heartbeat.beat()
     assert receipts(client) == [message.receipt.encode()]
     assert [job["args"][0] for job in reversed(members(client, "python"))] == ["3", "1", "2"]
     assert "no thread of this process had them" in caplog.text
@@ -457,10 +459,10 @@ def test_what_waits_to_be_acknowledged_is_known(flaky: SidekiqBroker, client: re
     flaky.connection.cut = True
     consumer.ack(message)
     flaky.connection.cut = False
-    assert flaky.commit.waiting() == [(message.member, message.receipt)]
+    assert flaky.process.commit.waiting() == [(message.member, message.receipt)]
     client.hset(f"swf:inflight:{message.member}", "77:1", payload(1))
     for _ in range(3):
-        flaky.heartbeat.beat()
+        flaky.process.heartbeat.beat()
     assert receipts(client) == [message.receipt.encode()]
 
 
@@ -478,7 +480,7 @@ def test_a_fetch_whose_reply_was_lost_twice(flaky: SidekiqBroker, client: redis.
     assert len(in_flight(client)) == 3
     # It is about to be fetched again under the same base.
     for _ in range(3):
-        flaky.heartbeat.beat()
+        flaky.process.heartbeat.beat()
     assert len(in_flight(client)) == 3
     assert [next(consumer).args for _ in range(3)] == [("0",), ("1",), ("2",)]
     assert len(in_flight(client)) == 3
@@ -494,12 +496,12 @@ def test_a_fetch_that_was_delivered_late(flaky: SidekiqBroker, client: redis.Red
     message = take(flaky)
     step.send("b")
     finish(flaky, message)
-    flaky.commit.flush()
+    flaky.process.commit.flush()
     late = queues.fetch(flaky.connection, message.member, "python", "fffffff", 16)
     assert isinstance(late, list)
     assert len(late) == 1
     for _ in range(2):
-        flaky.heartbeat.beat()
+        flaky.process.heartbeat.beat()
     assert client.llen("queue:python") == 1
     finish(flaky, take(flaky))
 
@@ -509,10 +511,10 @@ def test_a_shutdown_leaves_suspects_and_hands_back_all_else(
 ) -> None:
     """A worker that was taken for dead, and lives."""
     broker.consume("python", prefetch=1)
-    (member,) = broker.heartbeat.members
+    (member,) = broker.process.heartbeat.members
     jobs = {"a:1!": payload(1), b"\xff": payload(2), "a:2": payload(3), "9:3~": payload(4)}
     client.hset(f"swf:inflight:{member}", mapping=jobs)
-    broker.hand_back()
+    broker.process.hand_back()
     assert receipts(client) == [b"a:1!"]
     assert [job["args"][0] for job in reversed(members(client, "python"))] == ["2", "4", "3"]
     # Another process finds it, and tries the suspect.
@@ -526,7 +528,7 @@ def test_unreadable_bytes_in_flight_are_recovered_too(
     (member,) = client.zrange("swf:workers", 0, -1)
     client.hset(f"swf:inflight:{member.decode()}", "1:1", b"{not json")
     let_die(client)
-    other.heartbeat.beat()
+    other.process.heartbeat.beat()
     assert client.lrange("queue:python", 0, -1) == [b"{not json"]
 
 
@@ -566,15 +568,15 @@ def test_what_outlives_a_shutdown_acknowledges_nothing_of_the_next_worker(
     step.send(1)
     consumer = broker.consume("python", prefetch=1)
     late = next(consumer)
-    broker.hand_back()
+    broker.process.hand_back()
     assert client.llen("queue:python") == 1
     later = broker.consume("python", prefetch=1)
     message = next(later)
     consumer.ack(late)
-    broker.commit.flush()
+    broker.process.commit.flush()
     assert in_flight(client) == [message.payload.raw]
     later.ack(message)
-    broker.commit.flush()
+    broker.process.commit.flush()
     assert not in_flight(client)
 
 
@@ -593,9 +595,7 @@ class Twice(Connection):
 def twice(redis_url: str) -> Iterator[SidekiqBroker]:
     broker = SidekiqBroker(url=redis_url, poll_interval=20)
     connection = Twice(redis.Redis.from_url(redis_url))
-    broker.connection = broker.fetching = connection
-    for part in (broker.commit, broker.heartbeat, broker.poller):
-        part.connection = connection
+    redirect(broker, connection)
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
     yield broker
     broker.close()
@@ -665,7 +665,7 @@ def test_what_is_put_back_is_taken_next_in_the_old_order(broker: SidekiqBroker, 
 def test_a_fetch_sent_twice_gives_the_same_jobs(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     for n in range(4):
         step.send(str(n))
-    member = broker.heartbeat.register("python")
+    member = broker.process.heartbeat.register("python")
     first = queues.fetch(broker.connection, member, "python", "base", 3)
     assert first is not None
     assert len(first) == 3
@@ -680,7 +680,7 @@ def test_a_fetch_names_what_has_begun(
 ) -> None:
     for n in range(5):
         step.send(str(n))
-    member = broker.heartbeat.register("python")
+    member = broker.process.heartbeat.register("python")
     jobs = queues.fetch(broker.connection, member, "python", "b", 5, free=free, burst=burst)
     assert isinstance(jobs, list)
     state = "~" if burst else "?"
@@ -692,7 +692,7 @@ def test_a_fetch_names_what_has_begun(
 
 def test_a_fetch_stops_after_a_mebibyte(broker: SidekiqBroker, client: redis.Redis) -> None:
     client.lpush("queue:python", *(bytes([65 + n]) * 600_000 for n in range(5)))
-    member = broker.heartbeat.register("python")
+    member = broker.process.heartbeat.register("python")
     jobs = queues.fetch(broker.connection, member, "python", "b", 5)
     assert isinstance(jobs, list)
     # The first one is always taken.
@@ -704,7 +704,7 @@ def test_a_fetch_stops_after_a_mebibyte(broker: SidekiqBroker, client: redis.Red
 def test_a_fetch_that_meets_another_type_moves_nothing(
     broker: SidekiqBroker, client: redis.Redis, step: Any, key: str
 ) -> None:
-    member = broker.heartbeat.register("python")
+    member = broker.process.heartbeat.register("python")
     client.set(key.format(member), "text")
     if key != "queue:python":
         step.send("a")
@@ -716,7 +716,7 @@ def test_a_fetch_that_meets_another_type_moves_nothing(
 def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     step.send("a")
     message = take(broker)
-    begin(broker, message)
+    begin(broker.process.in_flight, broker.connection, message)
     let_die(client)
     orphan = workers.Orphan(message.receipt.encode(), message.payload.jid, b"{}")
     recover = lambda: workers.recover(broker.connection, message.member, [orphan], timeout=60, now=1.0)  # noqa: E731
@@ -748,9 +748,7 @@ class Flaky(Connection):
 def flaky(redis_url: str) -> Iterator[SidekiqBroker]:
     broker = SidekiqBroker(url=redis_url)
     connection = Flaky(redis.Redis.from_url(redis_url))
-    broker.connection = broker.fetching = connection
-    for part in (broker.commit, broker.heartbeat, broker.poller):
-        part.connection = connection
+    redirect(broker, connection)
     broker.add_middleware(WorkflowMiddleware())
     yield broker
     connection.cut = False
@@ -771,7 +769,7 @@ def test_acknowledgements_wait_until_the_server_is_back(flaky: SidekiqBroker, cl
         consumer.ack(message)
     assert len(in_flight(client)) == 3
     flaky.connection.cut = False
-    for task in flaky.heartbeat.tasks:
+    for task in flaky.process.heartbeat.tasks:
         task()
     assert not in_flight(client)
 
@@ -787,7 +785,7 @@ def test_an_advance_that_found_no_server_is_tried_again(flaky: SidekiqBroker, cl
     flaky.connection.cut = True
     acknowledging = threading.Thread(target=consumer.ack, args=(message,))
     acknowledging.start()
-    eventually(lambda: flaky.availability.lasts)
+    eventually(lambda: flaky.process.availability.lasts)
     assert acknowledging.is_alive()
     flaky.connection.cut = False
     acknowledging.join(10)

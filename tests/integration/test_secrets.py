@@ -61,7 +61,17 @@ def parts(broker: SidekiqBroker) -> str:
     memory = RedisHashMemory()
     workflows = WorkflowMiddleware(memory=memory)
     broker.add_middleware(workflows)
-    return repr([broker, broker.connection, broker.connection.url, broker.waiter, broker.heartbeat, workflows, memory])
+    return repr(
+        [
+            broker,
+            broker.connection,
+            broker.connection.url,
+            broker.process.waiter,
+            broker.process.heartbeat,
+            workflows,
+            memory,
+        ]
+    )
 
 
 def sender(broker: SidekiqBroker) -> Any:

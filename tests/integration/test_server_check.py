@@ -25,7 +25,7 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
 )
-from dramatiq_sidekiq_flow.broker.lifecycle import UnusableServer
+from dramatiq_sidekiq_flow.broker.worker_middleware import UnusableServer
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.store import server_check
@@ -110,9 +110,9 @@ def test_the_rights_in_the_documentation_are_enough(redis_url: str, client: redi
     with working(broker):
         Workflow(tree, broker).run()
         eventually(lambda: client.llen("ran") == 5)
-        eventually(lambda: broker.waiter.tracks)
+        eventually(lambda: broker.process.waiter.tracks)
         broker.join("python", timeout=20_000)
-        assert not broker.availability.lasts
+        assert not broker.process.availability.lasts
     broker.close()
     client.acl_deluser("worker")
 

@@ -65,7 +65,7 @@ def test_counts_sent_twice_are_added_once(broker: SidekiqBroker, client: redis.R
 def test_a_lost_connection_loses_and_doubles_nothing(
     broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    broker.tally.refuse()
+    broker.process.execution_stats.count_unknown()
     call = broker.connection.call
     first = iter([True])
 
@@ -78,9 +78,9 @@ def test_a_lost_connection_loses_and_doubles_nothing(
 
     monkeypatch.setattr(broker.connection, "call", call_and_lose)
     with pytest.raises(redis.ConnectionError):
-        broker.processes.flush()
-    broker.tally.refuse()
-    broker.processes.flush()
+        broker.process.presence.flush()
+    broker.process.execution_stats.count_unknown()
+    broker.process.presence.flush()
     assert client.get("stat:processed") == b"2"
 
 
@@ -89,8 +89,8 @@ def test_a_key_of_another_type_is_left_alone(
 ) -> None:
     client.lpush("stat:failed", "mine")
     for _ in range(2):
-        broker.tally.refuse()
-    broker.processes.flush()
+        broker.process.execution_stats.count_unknown()
+    broker.process.presence.flush()
     assert client.lrange("stat:failed", 0, -1) == [b"mine"]
     assert client.get("stat:processed") == b"2"
     assert "'stat:failed'" in caplog.text

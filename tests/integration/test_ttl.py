@@ -26,9 +26,10 @@ from dramatiq_sidekiq_flow import (
     current_run,
     extend_ttl,
 )
-from dramatiq_sidekiq_flow.broker import SidekiqMessage, upkeep
+from dramatiq_sidekiq_flow.broker import SidekiqMessage
 from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.errors import InvalidOptions
+from dramatiq_sidekiq_flow.process import upkeep
 
 from ..running import eventually, members, working
 
@@ -245,9 +246,9 @@ def test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead(
     client.set(f"swf:recovered:{job['jid']}", 2)
     message = take(broker)
     member = message.member
-    begin(broker, message)
+    begin(broker.process.in_flight, broker.connection, message)
     client.zadd("swf:workers", {member: time.time() - 3600})
-    broker.heartbeat.recover(member)
+    broker.process.heartbeat.recover(member)
     assert [dead["error_class"] for dead in members(client, "dead")] == ["PoisonPill"]
     assert about(client.ttl(barriers_of(job)[0]), HORIZON + 180 * DAY)
     assert about(client.ttl(f"swf:mem:{run_id}"), HORIZON + 180 * DAY)
@@ -260,30 +261,36 @@ def test_a_job_that_was_killed_by_hand_may_be_retried_for_as_long_as_it_is_dead(
     run_id = Workflow(Chain(step.message("a"), step.message("b"))).start(seed={"n": 1})
     job = client.rpop("queue:python")
     client.zadd("dead", {b"not JSON": 1.0, job: time.time(), b'{"swf_completion_callbacks": 1}': time.time() + 9999})
-    broker.heartbeat.upkeep.look()
+    broker.process.heartbeat.upkeep.look()
     keys = (barriers_of(json.loads(job))[0], f"swf:mem:{run_id}")
     assert all(about(client.ttl(key), HORIZON + 180 * DAY) for key in keys)
     assert float(client.get("swf:upkeep:dead")) == pytest.approx(time.time() - 60, abs=30)
 
 
 def test_the_upkeep_of_dead_jobs_is_done_once_a_minute_and_goes_on_where_it_was(
-    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    broker: SidekiqBroker, client: redis.Redis
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(broker.heartbeat, "keep", lambda job: seen.append(job.jid))
+
+    def look() -> None:
+        """The look of another process."""
+        other = upkeep.Upkeep(broker.connection)
+        other.extend_dead = lambda job: seen.append(job.jid)
+        other.look()
+
     begun = time.time() - 10_000
     payload = '{"class": "a", "args": [], "jid": "%d", "workflow_completion_callbacks": []}'
     client.zadd("dead", {payload % n: begun + n // 10 for n in range(2500)})
     for looks in range(3):
         client.delete("swf:upkeep")
-        upkeep.Upkeep(broker.heartbeat).look()
-        # Another process, and this one again, within the minute.
-        upkeep.Upkeep(broker.heartbeat).look()
+        look()
+        # Another one within the minute.
+        look()
         assert len(seen) <= 1000 * (looks + 1)
     assert {int(jid) for jid in seen} == set(range(2500))
     client.delete("swf:upkeep")
     seen.clear()
-    upkeep.Upkeep(broker.heartbeat).look()
+    look()
     assert 0 < len(seen) <= 610
 
 
@@ -468,7 +475,7 @@ def test_extend_ttl_is_one_round_trip(broker: SidekiqBroker, client: redis.Redis
     @dramatiq.actor(queue_name="python")
     def extends() -> None:
         extend_ttl(timedelta(days=1))  # the script is loaded
-        broker.poller.stop()
+        broker.process.poller.stop()
         commands: list[Any] = []
         original = broker.connection.send
 

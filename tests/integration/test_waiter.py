@@ -194,7 +194,7 @@ def test_where_tracking_is_refused_jobs_run_all_the_same(
     with caplog.at_level(logging.WARNING, "dramatiq_sidekiq_flow"), working(broker, timeout=500):
         note.send(0)
         eventually(lambda: client.llen("ran") == 1)
-        eventually(lambda: not broker.waiter.tracks)
+        eventually(lambda: not broker.process.waiter.tracks)
         note.send(1)
         eventually(lambda: client.llen("ran") == 2)
     assert sum("refuses CLIENT TRACKING" in record.getMessage() for record in caplog.records) == 1

@@ -8,7 +8,7 @@ What the model's transitions stand for (``store/lua`` is in the package):
 | ``ours.Protocol.fetch`` | ``fetch.lua``; ``broker/consumer.py`` repeats it with the same receipt base |
 | ``ours.Protocol.advance`` | ``advance.lua``, ``_plan.lua``; ``workflow/completion.py`` answers PLAN |
 | ``ours.Protocol.fail`` | ``fail.lua``; ``broker/consumer.py`` sends it for BarrierExpired, too |
-| ``ours.Protocol.recover`` | ``recover.lua``, and ``requeue.lua`` as ``broker/in_flight.py`` sends it |
+| ``ours.Protocol.recover`` | ``recover.lua``, and ``requeue.lua`` as ``process/reconciliation.py`` sends it |
 | ``ours.Protocol.promote`` | ``promote.lua`` |
 | ``gem.Gem``: ``decr``, ``incrby`` | ``AtMostOnceBarrier#wait``, two commands |
 | ``gem.Gem``: ``plan`` | ``Workflow#run`` of what remains: SETEX, SETEX, ..., LPUSH, ..., a command each |

@@ -70,12 +70,12 @@ def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed
             events.append(("start", n))
         if fate == "dies" and deaths < 5:
             deaths += 1
-            begin(broker, message)
+            begin(broker.process.in_flight, broker.connection, message)
             client.zadd("swf:workers", {message.member: time.time() - 3600})
-            broker.heartbeat.recover(message.member)
+            broker.process.heartbeat.recover(message.member)
             client.delete(*client.keys("swf:recovered:*"))  # not what is looked at here
-            consumer.window.settle(message.receipt)
-            broker.heartbeat.register(QUEUE)
+            consumer.in_flight.discard(message.receipt)
+            broker.process.heartbeat.register(QUEUE)
             continue
         if n is not None:
             events.append(("end", n))

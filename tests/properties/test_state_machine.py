@@ -93,7 +93,7 @@ class Process:
         options = redis.ConnectionPool.from_url(url).connection_kwargs
         pool = redis.ConnectionPool(connection_class=RecordingConnection, **options)
         self.broker = SidekiqBroker(client=redis.Redis(connection_pool=pool), heartbeat_timeout=600_000)
-        self.broker.heartbeat.interval = 3600.0
+        self.broker.process.heartbeat.interval = 3600.0
         self.broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
 
         @dramatiq.actor(queue_name=QUEUE, broker=self.broker, throws=Hopeless)
@@ -101,7 +101,7 @@ class Process:
 
         self.step = step
         self.consumer = self.broker.consume(QUEUE, prefetch=1, timeout=500)
-        self.members = set(self.broker.heartbeat.members)
+        self.members = set(self.broker.process.heartbeat.members)
         self.message: Any = None
         self.begun = False
         self.receipt = 0
@@ -307,7 +307,7 @@ class Machine(RuleBasedStateMachine):
         process.message = next(process.consumer)
         RecordingConnection.lose = ""
         assert process.message is not None, "there are jobs, and none was fetched"
-        process.members = set(process.broker.heartbeat.members)
+        process.members = set(process.broker.process.heartbeat.members)
         step = process.message.args[0]
         self.learn(process.message.payload.raw)
         self.receipts += 1
@@ -381,7 +381,7 @@ class Machine(RuleBasedStateMachine):
         """A process ends and leaves behind what it has in flight; another starts."""
         process = pick(number, self.those(is_busy))
         self.doomed += sorted(process.members)
-        process.broker.heartbeat.stop()
+        process.broker.process.heartbeat.stop()
         process.broker.connection.close()
         self.processes[self.processes.index(process)] = Process(self.url)
 
@@ -404,11 +404,11 @@ class Machine(RuleBasedStateMachine):
         broker = process.broker
         for member in self.doomed:
             self.client.zadd("swf:workers", {member: time.time() - 3600}, xx=True)
-            broker.heartbeat.beat()
+            broker.process.heartbeat.beat()
             # How often a job was recovered has tests of its own.
             for key in self.client.scan_iter("swf:recovered:*"):
                 self.client.delete(key)
-        broker.heartbeat.beat()
+        broker.process.heartbeat.beat()
         for receipt, step in self.state.flight:
             if self.owners[receipt] in self.doomed:
                 self.state, _ = self.model.recover(self.state, step, receipt)

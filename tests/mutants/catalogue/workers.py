@@ -6,15 +6,16 @@ from ..mutant import in_file
 from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
 
 consumer = in_file("broker/consumer.py")
-commit = in_file("broker/commit.py")
+commit = in_file("broker/ack_batch.py")
 retries = in_file("broker/retries.py")
-recovery = in_file("broker/recovery.py")
-window = in_file("broker/window.py")
+recovery = in_file("process/recovery.py")
+window = in_file("broker/in_flight.py")
 begin = in_file("broker/begin.py")
-in_flight = in_file("broker/in_flight.py")
-lifecycle = in_file("broker/lifecycle.py")
-broker = in_file("broker/broker.py")
-heartbeat = in_file("broker/heartbeat.py")
+in_flight = in_file("process/reconciliation.py")
+lifecycle = in_file("broker/worker_middleware.py")
+process = in_file("broker/worker_process.py")
+identity = in_file("process/identity.py")
+heartbeat = in_file("process/heartbeat.py")
 advance = in_file("workflow/advance.py")
 outcomes = in_file("store/outcomes.py")
 needs = in_file("store/needs.py")
@@ -54,15 +55,15 @@ WORKERS = [
     consumer(
         "ack-of-a-recovered-job",
         "A barrier of the application's own counts a step that runs elsewhere: what follows starts early.",
-        "        if message.gone:\n            self.window.settle(message.receipt)\n            return\n",
+        "        if message.gone:\n            self.in_flight.discard(message.receipt)\n            return\n",
         "",
         PLUGGABLE + "test_a_job_that_another_worker_has_is_not_counted",
     ),
     consumer(
         "ack-does-not-advance",
         "A step is taken out of flight without what follows it.",
-        "            self.broker.completion.advance(message)\n",
-        "            self.broker.commit.ack(message.member, message.receipt)\n",
+        "            self.process.completion.advance(message)\n",
+        "            self.process.commit.ack(message.member, message.receipt)\n",
         WORKFLOW + "test_a_job_acknowledged_twice_advances_once",
     ),
     consumer(
@@ -90,7 +91,7 @@ WORKERS = [
     consumer(
         "ack-mark-not-confirmed",
         "A job whose mark got no reply leaves flight under the wrong receipt: it stays, and runs again.",
-        "        confirm(self.broker, message)\n",
+        "        confirm(self.process.in_flight, self.process.connection, message)\n",
         "",
         RECOVERY + "test_the_mark_of_a_beginning_may_be_lost",
     ),
@@ -111,8 +112,8 @@ WORKERS = [
     consumer(
         "read-forgets-what-it-took",
         "Redis is away while a bad job is buried: nobody holds it until the process ends.",
-        "                    window.put_back(*fetched)\n",
-        "                    pass\n",
+        "                held.put_back(*fetched)\n",
+        "                pass\n",
         RECOVERY + "test_a_bad_job_that_found_no_server_is_buried_later",
     ),
     needs(
@@ -198,7 +199,7 @@ WORKERS = [
     recovery(
         "recovery-pills-barriers-expire",
         "The run of a poison pill cannot go on when that is retried.",
-        "            if orphan.job is not None:\n                self._keep(orphan.job)\n",
+        "            if orphan.job is not None:\n                self.upkeep.extend(orphan.job)\n",
         "            pass\n",
         TTL + "test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead",
     ),
@@ -224,10 +225,10 @@ WORKERS = [
         "            lost = unknown\n",
         RECOVERY + "test_what_no_thread_has_goes_back",
     ),
-    in_flight(
+    process(
         "unknown-waits-for-its-ack",
         "A finished job whose acknowledgement waits is put back, and runs again.",
-        "        return [*self.broker.commit.waiting(), *list(self.broker.set_aside)]\n",
+        "        return [*self.commit.waiting(), *list(self.set_aside)]\n",
         "        return []\n",
         RECOVERY + "test_what_waits_to_be_acknowledged_is_known",
     ),
@@ -245,31 +246,31 @@ WORKERS = [
         "\n    def after_worker_shutdown",
         RECOVERY + "test_a_shutdown_hands_back_at_its_start_what_has_not_begun",
     ),
-    broker(
+    process(
         "shutdown-hands-suspects-back",
         "A suspect goes back into the queue beside its neighbours.",
         "        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]\n",
         "",
         RECOVERY + "test_a_shutdown_leaves_suspects_and_hands_back_all_else",
     ),
-    broker(
+    process(
         "shutdown-hands-nothing-back",
         "What still runs at a hard shutdown waits for another worker to notice.",
-        "            self._attempt(partial(self._hand_back, window))\n",
+        "            self._attempt(partial(self._hand_back, held))\n",
         "            pass\n",
         RECOVERY + "test_a_hard_shutdown_puts_back_what_still_runs",
     ),
-    broker(
+    process(
         "fork-shares-the-broker",
         "A forked child hands back what its parent holds.",
-        "        if self._pid == os.getpid():\n            return\n        self._pid = os.getpid()\n        self.windows",
-        "        return\n        self.windows",
+        "        if self._pid == os.getpid():\n            return\n        self._pid = os.getpid()\n        self.in_flight",
+        "        return\n        self.in_flight",
         "integration/test_connection.py::test_a_child_that_closes_its_copy_leaves_the_parents_job_alone",
     ),
     heartbeat(
         "beat-recovers-nobody",
         "Jobs of workers that were killed are never run again.",
-        "        self.recovery.recover_all(heard.dead)\n",
+        "        self.recovery.recover_all(found.dead)\n",
         "",
         RECOVERY + "test_a_dead_workers_jobs_go_back",
     ),
@@ -280,11 +281,11 @@ WORKERS = [
         "            pass\n",
         FANOUTS + "test_a_dead_processes_fan_out_is_poured_by_any_other[start]",
     ),
-    heartbeat(
+    identity(
         "fork-shares-the-identity",
         "A forked child beats under its parent's name.",
-        "        if self._identity is None or self._pid != os.getpid():\n",
-        "        if self._identity is None:\n",
+        "        if self._pid != os.getpid():\n",
+        "        if not self._pid:\n",
         "integration/test_connection.py::test_a_child_works_with_a_broker_that_the_parent_works_with",
         CONNECTION + "test_a_child_has_a_name_of_its_own",
     ),
@@ -354,15 +355,15 @@ WORKERS = [
     foreign_transport(
         "foreign-enqueues-nothing",
         "What follows a step on another broker is counted, and not enqueued.",
-        "        self._enqueue(steps)\n        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n",
-        "        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n",
+        "        self._enqueue(steps)\n        self.broker.process.commit.run(foreign_runs.fired(job.walk[:due]))\n",
+        "        self.broker.process.commit.run(foreign_runs.fired(job.walk[:due]))\n",
         "brokers/test_scenarios.py::test_a_chain[redis]",
     ),
     foreign_transport(
         "foreign-says-so-first",
         "Killed between saying that it enqueued and enqueueing, the continuation is lost.",
-        "        self._enqueue(steps)\n        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n",
-        "        self.broker.commit.run(foreign_runs.fired(job.walk[:due]))\n        self._enqueue(steps)\n",
+        "        self._enqueue(steps)\n        self.broker.process.commit.run(foreign_runs.fired(job.walk[:due]))\n",
+        "        self.broker.process.commit.run(foreign_runs.fired(job.walk[:due]))\n        self._enqueue(steps)\n",
         FAILURES + "test_a_broker_that_is_away_gets_the_continuation_later[error0]",
     ),
 ]

@@ -1,8 +1,8 @@
-"""This worker process, as Sidekiq's Web UI shows it (``launcher.rb``).
+"""Registers this worker process for Sidekiq's Web UI (``launcher.rb``).
 
-With each beat: the counts of the jobs done since the last one, the record of
-the process and of what its threads work on, and the signals that a person
-has sent.
+Each beat writes the counts of the jobs done since the last one, the record of
+the process and the jobs that its threads work on, and handles signals that the
+Web UI has sent.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import attrs
 from dramatiq.logging import get_logger
 
 from ..errors import ConfigurationError
-from ..store import processes, stats
+from ..store import processes
+from ..store import stats as stats_store
+from ..store.connection import Connection
 from ..store.stats import Counts
 from ..wire import codec
-from . import signals
-from .banner import banner, boot_warnings
+from .execution_stats import ExecutionStats
 from .fleet import LANGUAGE, name_of, queues_of, ruby_infos
-from .heartbeat import hostname
+from .heartbeat import Heartbeat
+from .identity import hostname
+from .signals import Master, handle_signal
 
-if TYPE_CHECKING:
-    from .broker import SidekiqBroker
-
-#: How often to look at the other processes, in seconds.
+#: Seconds between two looks at the other processes.
 LOOK_INTERVAL = 60.0
 
 
 @attrs.frozen
 class Appearance:
-    """How a process is to be seen.
+    """How the Web UI shows a process.
 
     Attributes:
       shown: Whether it has a record at all.
@@ -58,135 +58,162 @@ class Appearance:
 
     @metrics.validator
     def _known(self, attribute: Any, value: str) -> None:
-        if value not in ("auto", "both", "off", *stats.LAYOUTS):
+        if value not in ("auto", "both", "off", *stats_store.LAYOUTS):
             raise ConfigurationError("metrics must be 'auto', '7', '8', 'both' or 'off'.", value)
 
 
-class Processes:
+class Worker(Protocol):
+    """The workers of this process; see ``broker.worker_process``."""
+
+    quiet: bool
+
+    @property
+    def threads(self) -> int: ...
+    def is_running(self) -> bool: ...
+    def consumed_queues(self) -> set[str]: ...
+    def stop_fetching(self) -> None: ...
+
+
+class QueueModes(Protocol):
+    """The order in which this process serves its queues; see ``broker.queue_order``."""
+
+    mode: Literal["strict", "weighted", "random"]
+
+    def weight(self, queue_name: str) -> int: ...
+    def sort(self, queue_names: Iterable[str]) -> list[str]: ...
+
+
+class Presence:
     """The record of this process, and its counts."""
 
-    def __init__(self, broker: SidekiqBroker, appearance: Appearance) -> None:
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        heartbeat: Heartbeat,
+        stats: ExecutionStats,
+        worker: Worker,
+        queue_modes: QueueModes,
+        master: Master,
+        appearance: Appearance,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.broker = broker
+        self.connection = connection
+        self.heartbeat = heartbeat
+        self.stats = stats
+        self.worker = worker
+        self.queue_modes = queue_modes
+        self.master = master
         self.appearance = appearance
-        # Counts are numbered, and signals heard, by one thread at a time.
+        # Counts are numbered, and signals acknowledged, by one thread at a time.
         self._lock = threading.Lock()
-        self._belongs_to: int | None = None
         self._started_at = 0.0
         self._pending: Counts | None = None
-        self._layouts: tuple[str, ...] = stats.LAYOUTS
+        self._layouts: tuple[str, ...] = stats_store.LAYOUTS
         self._looked = float("-inf")
         self._written = ""
 
     def start(self) -> None:
-        """A worker starts: show it."""
-        self._belongs_to = signals.master()
+        """Show a worker that has started."""
         self._started_at = time.time()
-        self.logger.info("%s", banner(self.broker))
-        for warning in boot_warnings(self.broker):
-            self.logger.warning("%s", warning)
         try:
             self.beat()
         except Exception as e:
             # A worker must start without it, too; the next beat tries again.
             self.logger.warning("The record of this process could not be written: %s", e)
 
-    def forget(self) -> None:
-        """In a forked child: begin without the parent's record."""
+    def forget(self, stats: ExecutionStats) -> None:
+        """In a forked child: begin without the parent's record and counts."""
         self._lock = threading.Lock()
+        self.stats = stats
         self._pending, self._written = None, ""
 
     def beat(self) -> None:
-        """Write all anew, and obey."""
+        """Refresh the process record, and handle pending signals."""
         with self._lock:
-            self._look()
+            self._inspect_fleet()
             self._flush()
-            heard = self._show() if self.appearance.shown and self.broker.workers else []
-        for name in heard:
-            signals.obey(name, self.broker, self._belongs_to)
+            shown = self.appearance.shown and self.worker.is_running()
+            pending = self._show() if shown else []
+        for name in pending:
+            handle_signal(name, self.worker, self.master.pid)
 
     def _show(self) -> list[str]:
-        broker, identity = self.broker, self.broker.heartbeat.identity
-        work = broker.tally.running()
+        """Write the record; the signals that were sent."""
+        identity = self.heartbeat.identity
+        work = self.stats.running()
         fields = {
             "info": codec.encode(self.info()),
-            "concurrency": self.concurrency,
+            "concurrency": self.worker.threads,
             "busy": len(work),
             "beat": repr(time.time()),
-            "quiet": "true" if broker.quiet else "false",
+            "quiet": "true" if self.worker.quiet else "false",
             "rss": _rss(),
             "rtt_us": self._round_trip(),
         }
         self._written = identity
-        heard = processes.beat(broker.connection, identity, fields, work, ttl=broker.heartbeat.timeout)
-        processes.heard(broker.connection, identity, heard)
-        return heard
+        pending = processes.beat(self.connection, identity, fields, work, ttl=self.heartbeat.timeout)
+        processes.acknowledge_signals(self.connection, identity, pending)
+        return pending
 
     def stop(self) -> None:
-        """The worker has ended: its counts are written, and nothing of its record stays."""
+        """Write the last counts, and remove the record."""
         with self._lock:
             self._flush()
             if self._written:
-                processes.gone(self.broker.connection, self._written)
+                processes.remove(self.connection, self._written)
                 self._written = ""
 
     def flush(self) -> None:
-        """Write what was counted.  What could not be is kept for the next time."""
+        """Write the counts; those that cannot be written are kept for the next time."""
         with self._lock:
             self._flush()
 
     def _flush(self) -> None:
         while True:
-            self._pending = self._pending or self.broker.tally.take()
+            self._pending = self._pending or self.stats.drain()
             if self._pending is None:
                 return
-            identity = self.broker.heartbeat.identity
-            for key in stats.flush(self.broker.connection, identity, self._pending, self._layout()):
-                self.logger.warning("Nothing could be counted in the Redis key %r, which holds something else.", key)
+            identity = self.heartbeat.identity
+            for key in stats_store.flush(self.connection, identity, self._pending, self._layout()):
+                self.logger.warning("The Redis key %r holds another type, so nothing was counted there.", key)
             self._pending = None
 
-    @property
-    def concurrency(self) -> int:
-        return self.broker.threads
-
     def info(self) -> dict[str, Any]:
-        """What 7.3 (``queues``, ``weights``) and 8.1 (``capsules``) know of a process."""
-        order = self.broker.order
-        queues = order.sort(self._queues())
-        weights = {name: order.weight(name) for name in queues}
+        """The process info that 7.3 (``queues``, ``weights``) and 8.1 (``capsules``) read."""
+        modes, threads = self.queue_modes, self.worker.threads
+        queues = modes.sort(self.worker.consumed_queues())
+        weights = {name: modes.weight(name) for name in queues}
         return {
             "hostname": hostname(),
             "started_at": self._started_at,
             "pid": os.getpid(),
             "tag": self.appearance.tag,
-            "concurrency": self.concurrency,
-            "capsules": {"default": {"concurrency": self.concurrency, "mode": order.mode, "weights": weights}},
+            "concurrency": threads,
+            "capsules": {"default": {"concurrency": threads, "mode": modes.mode, "weights": weights}},
             "queues": queues,
             "weights": [weights],
             "labels": list(self.appearance.labels),
-            "identity": self.broker.heartbeat.identity,
+            "identity": self.heartbeat.identity,
             "version": _version(),
-            "embedded": self._belongs_to is None,
+            "embedded": self.master.pid is None,
             "language": LANGUAGE,
         }
 
     def _layout(self) -> tuple[str, ...]:
         wanted = self.appearance.metrics
-        return {"auto": self._layouts, "both": stats.LAYOUTS, "off": ()}.get(wanted, (wanted,))
+        return {"auto": self._layouts, "both": stats_store.LAYOUTS, "off": ()}.get(wanted, (wanted,))
 
-    def _queues(self) -> set[str]:
-        return {name for worker in self.broker.workers for name in list(worker.consumers)}
-
-    def _look(self) -> None:
-        """Look at Ruby's processes: which Sidekiq they are of, and that none takes from a queue of this one."""
-        if not self.broker.workers or time.monotonic() - self._looked < LOOK_INTERVAL:
+    def _inspect_fleet(self) -> None:
+        """Find the Sidekiq versions of Ruby's processes, and warn of queues that both languages consume."""
+        if not self.worker.is_running() or time.monotonic() - self._looked < LOOK_INTERVAL:
             return
-        found = ruby_infos(processes.infos(self.broker.connection).values())
+        found = ruby_infos(processes.infos(self.connection).values())
         if found:
             # Until one is there it is looked for with each beat: it may be about to start.
             self._looked = time.monotonic()
         self._layouts = layouts(found)
-        for name in sorted(self._queues() & queues_of(found)):
+        for name in sorted(self.worker.consumed_queues() & queues_of(found)):
             # With each look, once a minute: as long as it is so, steps can be lost.
             self.logger.warning(
                 "Ruby process %s consumes queue %r, too. Each language takes jobs that only the other one knows, and a "
@@ -198,7 +225,7 @@ class Processes:
 
     def _round_trip(self) -> int:
         begun = time.perf_counter()
-        self.broker.connection.call("PING")
+        self.connection.call("PING")
         return int((time.perf_counter() - begun) * 1e6)
 
 
@@ -209,7 +236,7 @@ def layouts(infos: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         major = str(info.get("version", "")).partition(".")[0]
         if major.isdigit():
             found.add("7" if int(major) < 8 else "8")
-    return tuple(sorted(found)) or stats.LAYOUTS
+    return tuple(sorted(found)) or stats_store.LAYOUTS
 
 
 def _rss() -> int:

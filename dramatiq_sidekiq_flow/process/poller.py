@@ -8,7 +8,6 @@ the clock of Redis says; between two looks it waits by a clock that nobody sets.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 
@@ -22,6 +21,7 @@ from ..wire import codec
 from ..wire.payload import DEFAULTS, buried, fingerprint
 from .availability import Availability
 from .events import Buried, Events
+from .loop import Loop
 
 BATCH = 100
 
@@ -54,47 +54,37 @@ class Poller:
         it knows of a job that is due earlier.
     """
 
-    def __init__(self, connection: Connection, interval: float, availability: Availability | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        interval: float,
+        *,
+        availability: Availability | None = None,
+        events: Events | None = None,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.availability = availability or Availability()
         self.connection = connection
         self.interval = interval
-        self.events = Events()
-        self._stopped = False
-        self._wake = threading.Event()
-        self._lock = threading.Lock()
-        #: When to look next, by the monotonic clock.
-        self._next = 0.0
+        self.events = events or Events()
         self._logged: dict[str, float] = {}
-        self._thread: threading.Thread | None = None
+        self._loop = Loop("sidekiq-poller", interval=self._spread, work=self._work, at_once=True)
 
     def start(self) -> None:
-        """Start the thread, once."""
-        if self._thread is None or not self._thread.is_alive():
-            self._stopped = False
-            self._thread = threading.Thread(target=self._run, name="sidekiq-poller", daemon=True)
-            self._thread.start()
+        """Start the thread, unless it runs."""
+        self._loop.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for it."""
-        self._stopped = True
-        self._wake.set()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        """Stop the thread, and wait for it."""
+        self._loop.stop()
 
     def forget(self) -> None:
         """In a forked child: begin without the parent's thread."""
-        self._thread, self._lock = None, threading.Lock()
+        self._loop.forget()
 
     def nudge(self, delay: float) -> None:
-        """This process has scheduled a job that is due in ``delay`` seconds: look then, not later."""
-        at = time.monotonic() + delay
-        with self._lock:
-            if at >= self._next:
-                return
-            self._next = at
-        self._wake.set()
+        """Look in ``delay`` seconds, not later: this process has scheduled a job that is due then."""
+        self._loop.hurry(delay)
 
     def poll(self) -> int:
         """Promote all that is due now; returns how many."""
@@ -103,7 +93,7 @@ class Poller:
     def _look(self) -> _Look:
         look = _Look()
         more = True
-        while more and not self._stopped:
+        while more and not self._loop.stopping:
             more = False
             found = sets.due(self.connection, BATCH, look.stayed)
             look.wait = min((due.wait for due in found.values() if due.wait is not None), default=None)
@@ -127,28 +117,36 @@ class Poller:
         now = time.time()
         promotions = [promotion(member, now) for member in members]
         result = sets.promote(self.connection, name, now, promotions)
-        stuck = {i: promotions[i] for i in result.stuck}
         look.moved += result.moved
+        stuck = {index: promotions[index] for index in result.stuck}
         if result.misplaced:
-            misplaced = [_misplaced(promotions[i], now) for i in result.misplaced]
+            misplaced = [_misplaced(promotions[index], now) for index in result.misplaced]
             again = sets.promote(self.connection, name, now, misplaced)
             look.moved += again.moved
-            stuck |= {result.misplaced[i]: misplaced[i] for i in again.stuck}
+            for index in again.stuck:
+                stuck[result.misplaced[index]] = misplaced[index]
         if stuck:
             look.stayed[name] += len(stuck)
-            example = next(iter(stuck.values()))
-            key = keys.QUEUES if example.queue else keys.DEAD
-            self._log(
-                f"{name}:{key}",
-                f"{len(stuck)} due members of {name!r} stay where they are: the Redis key {key!r} is of another type. "
-                f"Remove it. One of them: {example.member[:200]!r}",
-            )
-        bad = [p for i, p in enumerate(promotions) if p.queue is None and i not in stuck]
+            self._log_stuck(name, list(stuck.values()))
+        self._note_bad(name, [p for index, p in enumerate(promotions) if index not in stuck], look)
+
+    def _log_stuck(self, name: str, stuck: list[sets.Promotion]) -> None:
+        example = stuck[0]
+        key = keys.QUEUES if example.queue else keys.DEAD
+        self._log(
+            f"{name}:{key}",
+            f"{len(stuck)} due members of {name!r} stay where they are: the Redis key {key!r} is of another type. "
+            f"Remove it. One of them: {example.member[:200]!r}",
+        )
+
+    def _note_bad(self, name: str, moved: list[sets.Promotion], look: _Look) -> None:
+        """Note the members that could not be read, and are in ``dead`` now."""
+        bad = [promotion.member for promotion in moved if promotion.queue is None]
         if bad:
             look.bad[name] += len(bad)
-            look.example.setdefault(name, bad[0].member)
-            for _ in bad:
-                self.events.tell(Buried(name))
+            look.example.setdefault(name, bad[0])
+        for _ in bad:
+            self.events.emit(Buried(name))
 
     def _log(self, what: str, text: str) -> None:
         """Log a trouble that lasts, once in a while."""
@@ -157,25 +155,19 @@ class Poller:
             self._logged[what] = now
             self.logger.error("%s", text)
 
-    def _run(self) -> None:
-        while not self._stopped:
-            # Half to one and a half intervals: many processes spread out.
-            interval = self.interval * random.uniform(0.5, 1.5)  # noqa: S311
-            with self._lock:
-                self._next = time.monotonic() + interval
-            self._wake.clear()
-            try:
-                wait = self._look().wait
-                if wait is not None and wait < interval:
-                    self.nudge(max(wait, SHORTEST))
-            except LOST as e:
-                self.availability.lost(e)
-            except Exception as e:
-                self._log("error", f"Could not promote this time: {e}")
-            while not self._stopped and (left := self._next - time.monotonic()) > 0:
-                # Woken for an earlier job, it only waits for less.
-                self._wake.wait(left)
-                self._wake.clear()
+    def _spread(self) -> float:
+        # Half to one and a half intervals: many processes spread out.
+        return self.interval * random.uniform(0.5, 1.5)  # noqa: S311
+
+    def _work(self) -> None:
+        try:
+            wait = self._look().wait
+            if wait is not None:
+                self._loop.hurry(max(wait, SHORTEST))
+        except LOST as e:
+            self.availability.lost(e)
+        except Exception as e:
+            self._log("error", f"Could not promote this time: {e}")
 
 
 def promotion(member: bytes, now: float) -> sets.Promotion:

@@ -1,8 +1,7 @@
-"""What happens beside single jobs, for those who count it.
+"""Events that no Dramatiq hook reports.
 
-Dramatiq's hooks tell of each job that a worker runs.  What no hook tells of
-comes through here: jobs that were recovered, jobs that could not be read, and
-acknowledgements that too few replicas have.
+Recovered jobs, jobs that cannot be read, and acknowledgements that too few
+replicas confirm.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class Recovered:
 
 @attrs.frozen
 class Buried:
-    """A job that nobody can run went to ``dead``.
+    """A job that cannot be run went to ``dead``.
 
     Attributes:
       queue: Where it came from: a queue, ``schedule`` or ``retry``.
-      error: What is wrong with it; None where only the poller saw it.
+      error: What is wrong with it; None if the poller found it.
     """
 
     queue: str
@@ -46,10 +45,10 @@ class Buried:
 
 @attrs.frozen
 class Unreplicated:
-    """A round trip of acknowledgements that fewer replicas than wanted have confirmed.
+    """A round trip of acknowledgements that too few replicas confirmed.
 
     Attributes:
-      shortage: How many have, and how many should.
+      shortage: How many confirmed it, and how many should.
     """
 
     shortage: Shortage
@@ -59,14 +58,14 @@ Event = Recovered | Buried | Unreplicated
 
 
 class Events:
-    """Tells its listeners; one that raises is logged and does no harm."""
+    """Calls listeners; an error of one is logged."""
 
     def __init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
         self.listeners: list[Callable[[Event], None]] = []
 
-    def tell(self, event: Event) -> None:
-        """Call each listener, in the thread where it happened."""
+    def emit(self, event: Event) -> None:
+        """Call each listener, in the thread that emits."""
         for listener in self.listeners:
             try:
                 listener(event)

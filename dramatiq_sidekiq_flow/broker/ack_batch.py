@@ -23,14 +23,14 @@ from typing import Any, TypeVar
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
+from ..process.availability import Availability
+from ..process.events import Events, Unreplicated
+from ..process.log_limit import LogLimit
 from ..store import queues
 from ..store.connection import LOST, Connection
 from ..store.outcomes import Operation
 from ..store.replication import NO_WAIT, ReplicaWait, Shortage
 from ..store.scripts import Command
-from .availability import Availability
-from .events import Events, Unreplicated
-from .log_limit import LogLimit
 
 #: While more jobs are about to finish, a batch is sent when it has this many
 #: acknowledgements, or is this old, in seconds.
@@ -246,7 +246,7 @@ class GroupCommit:
                 "again. Check the replicas.",
                 shortage,
             )
-        self._events.tell(Unreplicated(shortage))
+        self._events.emit(Unreplicated(shortage))
 
     def _keep_refused(self, acks: dict[str, list[str]], replies: list[Any]) -> None:
         """Queue again what the server has refused for now."""

@@ -15,20 +15,17 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dramatiq.logging import get_logger
 
 from ..errors import PayloadError, PoisonPill
 from ..store import keys, processes, workers
-from ..store.connection import LOST
+from ..store.connection import LOST, Connection
 from ..wire import codec
 from ..wire.payload import Payload, buried, failed, fingerprint
-from .events import Recovered
-from .window import Window
-
-if TYPE_CHECKING:
-    from .heartbeat import Heartbeat
+from .events import Events, Recovered
+from .upkeep import Upkeep
 
 #: Jobs recovered by one script.
 BATCH = 50
@@ -44,14 +41,32 @@ AGAIN = 60.0
 MAX_LINES = 10
 
 
-class Recovery:
-    """What one process does for dead workers."""
+class Trials(Protocol):
+    """Runs the suspects of one queue in this process; see ``broker.in_flight``."""
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    queue_name: str
+    member: str
+
+    def trial_base(self) -> str: ...
+    def add_trial(self, payload: bytes) -> None: ...
+    def end_trial(self) -> None: ...
+
+
+class Recovery:
+    """Recovers dead workers in one process.
+
+    Parameters:
+      timeout: Seconds without a beat after which a worker is dead.
+    """
+
+    def __init__(self, *, connection: Connection, timeout: float, events: Events, upkeep: Upkeep) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.heartbeat = heartbeat
-        #: The windows of this process by queue: only these queues' suspects are tried here.
-        self.windows: Mapping[str, Window] = {}
+        self.connection = connection
+        self.timeout = timeout
+        self.events = events
+        self.upkeep = upkeep
+        #: By queue: suspects of these queues are tried here.
+        self.trials: Mapping[str, Trials] = {}
         #: Whether this process begins no new jobs.
         self.is_quiet: Callable[[], bool] = lambda: False
         #: Sends acknowledgements that wait: a trial has ended when it has left flight.
@@ -77,18 +92,17 @@ class Recovery:
                 self._log_troubles()
 
     def _recover_pages(self, dead: Sequence[bytes]) -> None:
-        heartbeat = self.heartbeat
         if self._skip:
             # The first page was seen; the beat names it again.
             self._recover_page(dead)
-            dead = workers.beat(heartbeat.connection, {}, heartbeat.timeout, skip=self._skip).dead
+            dead = workers.beat(self.connection, {}, self.timeout, skip=self._skip).dead
         for _ in range(PAGES):
             stayed = self._recover_page(dead)
             if len(dead) < workers.DEAD_AT_ONCE:
                 self._skip = 0
                 break
             self._skip += stayed
-            dead = workers.beat(heartbeat.connection, {}, heartbeat.timeout, skip=self._skip).dead
+            dead = workers.beat(self.connection, {}, self.timeout, skip=self._skip).dead
 
     def _recover_page(self, dead: Sequence[bytes]) -> int:
         """Recover some workers; how many of them are still registered."""
@@ -117,31 +131,38 @@ class Recovery:
           WrongType: if its in-flight hash or its queue is of another type.
         """
         queue_name = keys.queue_of(member)
-        receipts = workers.receipts(self.heartbeat.connection, member)
+        receipts = workers.receipts(self.connection, member)
+        suspects = [receipt for receipt in receipts if receipt.endswith(keys.SUSPECT.encode())]
+        others = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
         # What is pushed last is taken next.
-        receipts.sort(key=keys.fetch_order, reverse=True)
-        waiting = [receipt for receipt in receipts if receipt.endswith(keys.SUSPECT.encode())]
-        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
+        others.sort(key=keys.fetch_order, reverse=True)
+        total = self._recover_all_of(member, others)
+        if total is None:
+            return False
+        self._report(member, queue_name, total)
+        if suspects or total.waiting:
+            self._suspects[queue_name].add(member)
+        return not (suspects or total.waiting or total.kept)
+
+    def _recover_all_of(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
+        """Recover these jobs, a batch at a time; None if the worker turns out to live."""
         total = workers.Recovery()
-        # An empty batch strikes the worker off.
+        # An empty batch deregisters the worker.
         for start in range(0, max(1, len(receipts)), BATCH):
             found = self._recover_batch(member, receipts[start : start + BATCH])
             if found is None:
-                return False
+                return None
             total = workers.Recovery(
                 total.back + found.back,
                 total.waiting + found.waiting,
                 total.dead + found.dead,
                 total.kept + found.kept,
             )
-        self._report(member, queue_name, total)
-        if waiting or total.waiting:
-            self._suspects[queue_name].add(member)
-        return not (waiting or total.waiting or total.kept)
+        return total
 
     def _recover_batch(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
-        heartbeat, queue_name, now = self.heartbeat, keys.queue_of(member), time.time()
-        payloads = workers.payloads(heartbeat.connection, member, receipts) if receipts else []
+        queue_name, now = keys.queue_of(member), time.time()
+        payloads = workers.payloads(self.connection, member, receipts) if receipts else []
         orphans = []
         for receipt, raw in zip(receipts, payloads):
             if raw is None:
@@ -152,7 +173,7 @@ class Recovery:
                 self._log_once(
                     member.encode(), repr(receipt), f"The job {receipt!r} of the dead worker {member} stays: {e}"
                 )
-        return workers.recover(heartbeat.connection, member, orphans, timeout=heartbeat.timeout, now=now)
+        return workers.recover(self.connection, member, orphans, timeout=self.timeout, now=now)
 
     def _report(self, member: str, queue_name: str, total: workers.Recovery) -> None:
         for orphan in total.kept:
@@ -162,11 +183,11 @@ class Recovery:
             )  # fmt: skip
         for orphan in total.dead:
             if orphan.job is not None:
-                self._keep(orphan.job)
+                self.upkeep.extend(orphan.job)
         if total.back or total.dead or total.waiting:
-            self.heartbeat.events.tell(Recovered(queue_name, total.back, len(total.dead)))
+            self.events.emit(Recovered(queue_name, total.back, len(total.dead)))
             # Its record would stand on the Busy page until it expires.
-            processes.gone(self.heartbeat.connection, keys.identity_of(member))
+            processes.remove(self.connection, keys.identity_of(member))
             self.logger.warning(
                 "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead, %d run alone next.",
                 member,
@@ -176,44 +197,33 @@ class Recovery:
                 total.waiting,
             )
 
-    def _keep(self, job: Payload) -> None:
-        keep = self.heartbeat.keep
-        if keep is None:
-            return
-        try:
-            keep(job)
-        except LOST:
-            raise
-        except Exception as e:
-            self.logger.warning("What the dead job %s needs could not be kept alive: %s", job.jid, e)
-
     def try_suspects(self) -> None:
         """Take one suspect of each queue of this process, unless one runs already."""
         if self.is_quiet():
             return
-        for queue_name, window in list(self.windows.items()):
+        for queue_name, trials in list(self.trials.items()):
             for member in sorted(self._suspects.get(queue_name, ())):
-                try:
-                    if self._try(member, window):
-                        break
-                except LOST:
-                    raise
-                except Exception as e:
-                    self._log_once(member.encode(), "trial", f"No suspect of the dead worker {member} is tried: {e}")
+                if self._try(member, trials):
+                    break
 
-    def _try(self, member: str, window: Window) -> bool:
-        """Whether a trial runs now."""
-        heartbeat = self.heartbeat
-        found = workers.try_suspect(
-            heartbeat.connection, member, window.member, window.trial_base(), timeout=heartbeat.timeout
-        )
+    def _try(self, member: str, trials: Trials) -> bool:
+        """Try one suspect of a dead worker; whether a trial runs now."""
+        try:
+            found = workers.try_suspect(
+                self.connection, member, trials.member, trials.trial_base(), timeout=self.timeout
+            )
+        except LOST:
+            raise
+        except Exception as e:
+            self._log_once(member.encode(), "trial", f"No suspect of the dead worker {member} is tried: {e}")
+            return False
         if isinstance(found, bytes):
-            self.logger.info("A job of queue %r that was in flight when workers died is tried.", window.queue_name)
-            window.add_trial(found)
+            self.logger.info("A job of queue %r that was in flight when workers died is tried.", trials.queue_name)
+            trials.add_trial(found)
             return True
-        window.end_trial()
+        trials.end_trial()
         if found is None:
-            self._suspects[window.queue_name].discard(member)
+            self._suspects[trials.queue_name].discard(member)
         return found is not None
 
     def after_trial(self) -> None:

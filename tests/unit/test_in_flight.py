@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.window import WINDOW_TIME, Window, reserve
+from dramatiq_sidekiq_flow.broker.in_flight import WINDOW_TIME, InFlight, reserve
 from dramatiq_sidekiq_flow.store import keys
 
 
@@ -15,7 +15,7 @@ from dramatiq_sidekiq_flow.store import keys
     [(4, 0, 8, 4), (4, 0, 2, 2), (4, 3, 8, 1), (4, 4, 8, 0), (4, 9, 8, 0), (0, 0, 8, 0)],
 )
 def test_as_many_jobs_begin_as_threads_are_idle(threads: int, held: int, count: int, free: int) -> None:
-    window, other = Window("a", "m:a"), Window("b", "m:b")
+    window, other = InFlight("a", "m:a"), InFlight("b", "m:b")
     other.add([(f"1:{n}", b"") for n in range(held)])
     for _ in range(held // 2):
         other.take()
@@ -25,7 +25,7 @@ def test_as_many_jobs_begin_as_threads_are_idle(threads: int, held: int, count: 
 
 
 def test_no_thread_is_idle_for_two_fetches() -> None:
-    windows = [Window(str(n), f"m:{n}") for n in range(8)]
+    windows = [InFlight(str(n), f"m:{n}") for n in range(8)]
     given: list[int] = []
     threads = [
         threading.Thread(target=lambda window=window: given.append(reserve(window, windows, 5, 2)))
@@ -43,7 +43,7 @@ def test_no_thread_is_idle_for_two_fetches() -> None:
 
 
 def test_a_burst_is_more_than_all_threads_could_mark() -> None:
-    window = Window("a", "m:a")
+    window = InFlight("a", "m:a")
     window.allow(4)
     window._since -= 1.0
     window._settled = int(4 / WINDOW_TIME) + 20
@@ -56,7 +56,7 @@ def test_a_burst_is_more_than_all_threads_could_mark() -> None:
 
 
 def test_a_job_is_held_at_each_instant() -> None:
-    window = Window("a", "m:a")
+    window = InFlight("a", "m:a")
     base = window.next_base()
     assert window.unknown([f"{base}:1?".encode()], []) == set()
     window.add([(f"{base}:1?", b"x"), (f"{base}:2~", b"y")])
@@ -67,7 +67,7 @@ def test_a_job_is_held_at_each_instant() -> None:
     window.put_back(*taken)
     assert window.take() == taken
     assert window.held == 2
-    window.settle(taken[0])
+    window.discard(taken[0])
     assert window.unknown(receipts, []) == {receipts[0]}
     assert window.unknown(receipts, [taken[0]]) == set()
     # A suspect in the hash of a live process waits for nobody.
@@ -75,16 +75,16 @@ def test_a_job_is_held_at_each_instant() -> None:
 
 
 def test_the_end_of_a_trial_is_told_once() -> None:
-    window = Window("a", "m:a")
+    window = InFlight("a", "m:a")
     told: list[int] = []
-    window.tried = lambda: told.append(1)
+    window.trial_ended = lambda: told.append(1)
     window.add_trial(b"x")
     window.add([("ff:1", b"y")])
     receipt, _ = window.take()
-    window.settle("ff:1")
+    window.discard("ff:1")
     assert not told
-    window.settle(receipt.removesuffix("?"))
-    window.settle(receipt)
+    window.discard(receipt.removesuffix("?"))
+    window.discard(receipt)
     assert told == [1]
 
 
@@ -113,7 +113,7 @@ def test_receipts_sort_as_they_were_fetched() -> None:
 
 
 def test_what_a_fetch_has_just_moved_is_not_unknown() -> None:
-    window = Window("python", "member")
+    window = InFlight("python", "member")
     base = window.next_base()
     assert window.next_base() == base
     moved = f"{base}:1".encode()

@@ -1,7 +1,7 @@
-"""What this process works on, and what it has done.
+"""Counts the executions of this process, and knows the jobs that run now.
 
-Called for every job by every thread, so it does next to nothing: a place in a
-dict at the start, a few additions at the end.  Redis hears of it with a beat.
+Every thread calls it for every job, so it does little: it sets an item of a dict
+at the start, and appends to a deque at the end.  A beat writes the counts to Redis.
 """
 
 from __future__ import annotations
@@ -10,25 +10,35 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..store.stats import Counts, Executions
 from ..wire import codec
+from ..wire.payload import Payload
 
-if TYPE_CHECKING:
-    from .message import SidekiqMessage
-
-#: So many jobs are counted together, where a beat does not come before.
+#: So many jobs are counted together, unless a beat comes before.
 GATHER = 1000
+
+
+class RunningJob(Protocol):
+    """A message of this process; see ``broker.message``."""
+
+    @property
+    def queue_name(self) -> str: ...
+    @property
+    def actor_name(self) -> str: ...
+    @property
+    def payload(self) -> Payload: ...
+
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-class Tally:
+class ExecutionStats:
     """Counts executions, as Sidekiq does (``processor.rb``, ``metrics/tracking.rb``)."""
 
     def __init__(self) -> None:
-        self._running: dict[int, tuple[SidekiqMessage, float]] = {}
+        self._running: dict[int, tuple[RunningJob, float]] = {}
         # Appended to without a lock: one that every thread takes for every job
         # makes them wait in line for the interpreter, and halves what it does.
         self._finished: deque[tuple[str | None, int, bool]] = deque()
@@ -36,12 +46,12 @@ class Tally:
         self._processed = self._failed = self._number = 0
         self._classes: dict[str, Executions] = {}
 
-    def start(self, message: SidekiqMessage) -> None:
-        """This thread begins with a job."""
+    def start(self, message: RunningJob) -> None:
+        """Note that this thread starts a job."""
         self._running[threading.get_ident()] = (message, time.monotonic())
 
-    def finish(self, message: SidekiqMessage, failed: bool) -> None:
-        """This thread is done with it."""
+    def finish(self, message: RunningJob, failed: bool) -> None:
+        """Count the job that this thread has ended."""
         begun = self._running.pop(threading.get_ident(), None)
         ms = 0 if begun is None else int((time.monotonic() - begun[1]) * 1000)
         self._finished.append((message.actor_name, ms, failed))
@@ -51,12 +61,12 @@ class Tally:
             finally:
                 self._lock.release()
 
-    def refuse(self) -> None:
-        """A job of a class that is not known here: a failure, but of no class (``processor.rb``)."""
+    def count_unknown(self) -> None:
+        """Count a job of an unknown class: a failure without a class (``processor.rb``)."""
         self._finished.append((None, 0, True))
 
     def _gather(self) -> None:
-        """Count what has finished.  The lock is held."""
+        """Add up finished jobs.  The lock is held."""
         while self._finished:
             name, ms, failed = self._finished.popleft()
             self._processed += 1
@@ -70,19 +80,18 @@ class Tally:
     def running(self) -> dict[str, bytes]:
         """Thread -> JSON of the job that it works on, as ``:work`` holds it."""
         now, since = time.time(), time.monotonic()
-        return {
-            _tid(thread): codec.encode(
-                {
-                    "queue": message.queue_name,
-                    "payload": message.payload.raw.decode("utf-8", "replace"),
-                    "run_at": int(now - (since - begun)),
-                }
-            )
-            for thread, (message, begun) in self._running.copy().items()
-        }
+        work = {}
+        for thread, (message, begun) in self._running.copy().items():
+            job = {
+                "queue": message.queue_name,
+                "payload": message.payload.raw.decode("utf-8", "replace"),
+                "run_at": int(now - (since - begun)),
+            }
+            work[_tid(thread)] = codec.encode(job)
+        return work
 
-    def take(self) -> Counts | None:
-        """All that was counted since it was last taken; None for nothing."""
+    def drain(self) -> Counts | None:
+        """The counts since the last call; None if no job has ended."""
         with self._lock:
             self._gather()
             processed, failed, classes = self._processed, self._failed, self._classes

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.processes import Appearance, layouts, queues_of, ruby_infos
-from dramatiq_sidekiq_flow.broker.tally import Tally
 from dramatiq_sidekiq_flow.errors import ConfigurationError
+from dramatiq_sidekiq_flow.process.execution_stats import ExecutionStats
+from dramatiq_sidekiq_flow.process.presence import Appearance, layouts, queues_of, ruby_infos
 from dramatiq_sidekiq_flow.store import stats
 
 
@@ -20,37 +20,37 @@ def message(name: str) -> Any:
 
 
 def test_nothing_done_is_nothing_to_write() -> None:
-    assert Tally().take() is None
+    assert ExecutionStats().drain() is None
 
 
 def test_counts_are_taken_once() -> None:
-    tally = Tally()
+    stats = ExecutionStats()
     for failed in (False, False, True):
-        tally.start(message("A"))
-        tally.finish(message("A"), failed)
-    tally.refuse()
-    counts = tally.take()
+        stats.start(message("A"))
+        stats.finish(message("A"), failed)
+    stats.count_unknown()
+    counts = stats.drain()
     assert counts is not None
     assert (counts.number, counts.processed, counts.failed) == (1, 4, 2)
     assert (counts.classes["A"].processed, counts.classes["A"].failed) == (3, 1)
-    assert tally.take() is None
-    tally.refuse()
-    again = tally.take()
+    assert stats.drain() is None
+    stats.count_unknown()
+    again = stats.drain()
     assert again is not None
     assert (again.number, again.processed, dict(again.classes)) == (2, 1, {})
 
 
 def test_no_count_is_lost_between_threads() -> None:
-    tally, taken, done = Tally(), [], threading.Event()
+    stats, taken, done = ExecutionStats(), [], threading.Event()
 
     def work() -> None:
         for _ in range(2000):
-            tally.start(message("A"))
-            tally.finish(message("A"), False)
+            stats.start(message("A"))
+            stats.finish(message("A"), False)
 
     def take() -> None:
         while not done.is_set():
-            taken.append(tally.take())
+            taken.append(stats.drain())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     taker = threading.Thread(target=take)
@@ -60,7 +60,7 @@ def test_no_count_is_lost_between_threads() -> None:
         thread.join()
     done.set()
     taker.join()
-    taken.append(tally.take())
+    taken.append(stats.drain())
     found = [counts for counts in taken if counts is not None]
     assert sum(counts.processed for counts in found) == 8000
     assert sum(counts.classes["A"].processed for counts in found) == 8000
@@ -68,9 +68,9 @@ def test_no_count_is_lost_between_threads() -> None:
 
 
 def test_a_bar_in_a_name_does_not_divide_a_field() -> None:
-    tally = Tally()
-    tally.finish(message("a|b"), False)
-    counts = tally.take()
+    stats = ExecutionStats()
+    stats.finish(message("a|b"), False)
+    counts = stats.drain()
     assert counts is not None
     assert list(counts.classes) == ["a_b"]
 
@@ -133,7 +133,7 @@ def test_an_unknown_layout_is_refused() -> None:
 
 
 def test_threads_are_named_as_sidekiq_names_them() -> None:
-    tally = Tally()
-    tally.start(message("A"))
-    (name,) = tally.running()
+    stats = ExecutionStats()
+    stats.start(message("A"))
+    (name,) = stats.running()
     assert int(name, 36) > 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.order import QueueOrder, WorkQueue
+from dramatiq_sidekiq_flow.broker.dramatiq_internals import message_of, priority_of
+from dramatiq_sidekiq_flow.broker.queue_order import QueueOrder, WorkQueue
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 
 
@@ -24,7 +25,7 @@ class Item:
 
 def filled(order: QueueOrder, *jobs: tuple[str, int]) -> WorkQueue:
     """A work queue with jobs of (queue, priority of the actor)."""
-    work = WorkQueue(order)
+    work = WorkQueue(order, message_of, priority_of)
     for number, (queue_name, priority) in enumerate(jobs):
         message: Any = SimpleNamespace(queue_name=queue_name, number=number)
         work.put(Item(priority, message))
@@ -62,14 +63,14 @@ def test_queues_that_are_not_named_share_the_last_rank() -> None:
 
 
 def test_pairs_of_an_older_dramatiq() -> None:
-    work = WorkQueue(QueueOrder(["a"]))
+    work = WorkQueue(QueueOrder(["a"]), message_of, priority_of)
     for priority, name in enumerate(("b", "a", "a")):
         work.put((priority, SimpleNamespace(queue_name=name)))
     assert [work.get_nowait()[0] for _ in range(3)] == [1, 2, 0]
 
 
 def test_pairs_of_equal_priority_are_taken_in_their_order() -> None:
-    work = WorkQueue(QueueOrder(None))
+    work = WorkQueue(QueueOrder(None), message_of, priority_of)
     messages = [SimpleNamespace(queue_name="a", number=number) for number in range(5)]
     for message in messages:
         # As those of Dramatiq before 2.2, they cannot be compared.
@@ -108,7 +109,7 @@ def test_modes_are_named_as_sidekiq_names_them(order: Any, mode: str, weights: l
     made = QueueOrder(order)
     assert made.mode == mode
     assert [made.weight("a"), made.weight("b")] == weights
-    assert made.kept == (mode != "random")
+    assert made.is_ordered == (mode != "random")
 
 
 @pytest.mark.parametrize("order", [["a", "a"], {"a": 0}, {"a": 1.5}, {"a": True}, "critical", [["a", 1]]])

@@ -1,0 +1,296 @@
+"""The roles of one process that fetches and runs jobs, and the state that they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import dramatiq
+from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
+
+from ..errors import WrongType
+from ..process.availability import Availability
+from ..process.events import Events
+from ..process.execution_stats import ExecutionStats
+from ..process.heartbeat import Heartbeat
+from ..process.log_limit import LogBurst, LogLimit
+from ..process.poller import Poller
+from ..process.presence import Appearance, Presence
+from ..process.reconciliation import Reconciliation
+from ..process.signals import Master
+from ..store import keys, queues, workers
+from ..store.connection import FAULTS, Connection
+from ..store.needs import Needs
+from ..store.replication import Replication, ReplicaWait
+from ..wire.payload import Payload
+from .ack_batch import GroupCommit
+from .dramatiq_internals import give_back, work_queue_of
+from .in_flight import InFlight
+from .message import SidekiqMessage
+from .queue_order import QueueOrder
+from .waiter import Waiter
+
+#: Connections that the consumers of a process share to fetch with.
+FETCHING = 4
+
+#: With fewer connections than this, consumers fetch with those that all parts share.
+ENOUGH = 10
+
+
+class JobCompletion(Protocol):
+    """What follows a finished job of a workflow; see ``workflow.completion``."""
+
+    @property
+    def retrieve(self) -> Callable[[Any], Any] | None: ...
+    def advance(self, message: SidekiqMessage) -> None: ...
+    def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
+
+
+class WorkerProcess:
+    """What a SidekiqBroker does besides sending, in a process that runs jobs.
+
+    Parameters:
+      heartbeat_timeout, poll_interval: Seconds.
+      declared: The names of the declared queues.
+
+    Attributes:
+      actors: Name -> actor of this process.
+      completion: What follows finished jobs of workflows; None without a WorkflowMiddleware.
+      workers: The Dramatiq workers of this process.
+      in_flight: Queue -> the jobs of it that this process holds.
+      set_aside: Member and receipt of a failed job in flight that ``retry`` or
+        ``dead`` could not take -> a call that tries again.
+      quiet: No new jobs are fetched.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        heartbeat_timeout: float,
+        poll_interval: float,
+        queue_order: QueueOrder,
+        appearance: Appearance,
+        replication: Replication,
+        declared: set[str],
+    ) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self.replication = replication
+        self.queue_order = queue_order
+        self.declared = declared
+        self.actors: Mapping[str, dramatiq.Actor[Any, Any]] = {}
+        self.completion: JobCompletion | None = None
+        self.workers: list[dramatiq.Worker] = []
+        self.in_flight: dict[str, InFlight] = {}
+        self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
+        self.quiet = False
+        self._pid = os.getpid()
+        self.availability = Availability()
+        self.log_limit = LogLimit()
+        #: For lines about jobs that cannot be read.
+        self.log_burst = LogBurst()
+        self.events = Events()
+        self.execution_stats = ExecutionStats()
+        self.master = Master()
+        # Parts that must not wait for each other have connections of their own,
+        # if the client may open enough of them.
+        few = connection.most is not None and connection.most < ENOUGH
+        self.fetching = connection if few else connection.lane(FETCHING)
+        beating = connection.lane(1 if few else 2)
+        self.waiter = Waiter(connection)
+        notified: dict[str, Any] = {"availability": self.availability, "events": self.events}
+        self.heartbeat = Heartbeat(beating, heartbeat_timeout, **notified)
+        self.poller = Poller(beating, poll_interval, **notified)
+        self.commit = self._new_commit()
+        self.presence = Presence(
+            connection=connection,
+            heartbeat=self.heartbeat,
+            stats=self.execution_stats,
+            worker=self,
+            queue_modes=queue_order,
+            master=self.master,
+            appearance=appearance,
+        )
+        self._connect_heartbeat()
+
+    def _connect_heartbeat(self) -> None:
+        heartbeat = self.heartbeat
+        heartbeat.reconciliation = Reconciliation(
+            connection=self.connection, in_flight=self.in_flight, leaving=self._leaving
+        )
+        heartbeat.recovery.trials = self.in_flight
+        heartbeat.recovery.is_quiet = lambda: self.quiet
+        heartbeat.recovery.flush = lambda: self.commit.flush()
+        heartbeat.tasks += [
+            # Acknowledgements that an unavailable Redis did not take go out with a beat.
+            lambda: self.commit.flush(),
+            self._settle_aside,
+            self.presence.beat,
+        ]
+
+    def _new_commit(self) -> GroupCommit:
+        replicas = ReplicaWait(self.replication.acknowledge, self.replication.timeout)
+        return GroupCommit(self.connection.lane(), self.availability, replicas, self.events)
+
+    def _leaving(self) -> list[tuple[str, str]]:
+        """Member and receipt of jobs that are not held any longer, and have not left flight yet."""
+        return [*self.commit.waiting(), *list(self.set_aside)]
+
+    # -- workers ------------------------------------------------------------
+
+    @property
+    def threads(self) -> int:
+        """How many threads run jobs in this process."""
+        return sum(worker.worker_threads for worker in self.workers)
+
+    def is_running(self) -> bool:
+        """Whether a Dramatiq worker runs in this process."""
+        return bool(self.workers)
+
+    def consumed_queues(self) -> set[str]:
+        """The queues that have a consumer in this process."""
+        names: set[str] = set()
+        for worker in self.workers:
+            names.update(list(worker.consumers))
+        return names
+
+    def begin(self, worker: dramatiq.Worker) -> None:
+        """Prepare for a Dramatiq worker that is about to start."""
+        self.mind_fork()
+        self.quiet = False
+        self.workers.append(worker)
+
+    def start(self) -> None:
+        """Start the threads of the process, and show it in the Web UI."""
+        self.poller.start()
+        self.presence.start()
+        self.heartbeat.start()
+
+    def stop_fetching(self) -> None:
+        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
+
+        Jobs that were fetched, and not begun, go back to their queue.  Like
+        Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
+        """
+        self.quiet = True
+        self.waiter.release()
+        self.poller.stop()
+        for worker in self.workers:
+            give_back(worker)
+
+    def end(self, worker: dramatiq.Worker) -> None:
+        """Leave the fleet: a Dramatiq worker has ended."""
+        self.waiter.stop()
+        self.poller.stop()
+        if worker in self.workers:
+            self.workers.remove(worker)
+        self.hand_back()
+
+    # -- consumers ------------------------------------------------------------
+
+    def holding(self, queue_name: str, prefetch: int) -> InFlight:
+        """The jobs of a queue that this process holds; registers the process for the queue."""
+        member = self.heartbeat.register(queue_name)
+        found = self.in_flight.get(queue_name)
+        if found is None or found.member != member:
+            found = self.in_flight[queue_name] = InFlight(queue_name, member)
+            found.trial_ended = self.heartbeat.trial_ended
+            found.arrived = partial(self.waiter.wake, queue_name)
+        found.allow(prefetch)
+        return found
+
+    def may_fetch(self, queue_name: str) -> bool:
+        """Whether a queue may be fetched from: in strict order, no queue before it has jobs."""
+        order = self.queue_order
+        if not order.strict:
+            return True
+        rank = order.rank(queue_name)
+        before = [name for name in self._own_queues() if order.rank(name) < rank]
+        return not any(map(self._has_pending_work, before))
+
+    def _own_queues(self) -> set[str]:
+        """The queues that this process consumes, or is about to consume."""
+        if not self.workers:
+            return set(self.in_flight)
+        names: set[str] = set()
+        for worker in self.workers:
+            wanted = worker.consumer_whitelist
+            names |= self.declared & wanted if wanted else self.declared
+        return names
+
+    def _has_pending_work(self, queue_name: str) -> bool:
+        held = self.in_flight.get(queue_name)
+        if held is None or held.fetched:
+            return True
+        for worker in self.workers:
+            waiting = work_queue_of(worker)
+            if waiting is not None and waiting.waiting(queue_name):
+                return True
+        return not held.queue_empty and not held.unavailable and held.free_slots() > 0
+
+    # -- the end of the process -------------------------------------------------
+
+    def hand_back(self) -> None:
+        """Put back the jobs that this process still holds, and leave the fleet.
+
+        Jobs still running lose their in-flight entry: their acknowledgement is
+        ignored, and they run again elsewhere, as Sidekiq's do after a hard
+        shutdown.  Jobs that cannot be put back now are recovered by other workers.
+        """
+        self._attempt(self.commit.flush)
+        self._attempt(self._settle_aside)
+        for held in list(self.in_flight.values()):
+            self._attempt(partial(self._hand_back, held))
+        self.in_flight.clear()
+        self.set_aside.clear()
+        self._attempt(self.heartbeat.stop)
+        self._attempt(self.presence.stop)
+
+    def _hand_back(self, held: InFlight) -> None:
+        receipts = workers.receipts(self.connection, held.member)
+        # Suspects are left for the trial that another process gives them.
+        receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
+        if receipts:
+            receipts.sort(key=keys.fetch_order)
+            queues.requeue(self.connection, held.member, held.queue_name, receipts)
+
+    def _attempt(self, part: Callable[[], None]) -> None:
+        """Do one part of the shutdown; an error in it does not keep the others from running."""
+        try:
+            part()
+        except (ConnectionClosed, *FAULTS) as e:
+            self.logger.warning("A part of the shutdown failed, and other workers recover the jobs: %s", e)
+
+    def _settle_aside(self) -> None:
+        """Try again to write failures that ``retry`` or ``dead`` could not take."""
+        for key, write in list(self.set_aside.items()):
+            try:
+                write()
+            except WrongType:
+                continue
+            self.set_aside.pop(key, None)
+
+    def close(self) -> None:
+        """Stop the threads; in a forked child, leave the parent's alone."""
+        self.mind_fork()
+        self.waiter.stop()
+        self.poller.stop()
+        if self.in_flight or self.heartbeat.members:
+            self.hand_back()
+
+    def mind_fork(self) -> None:
+        """In a forked child: begin without the jobs and threads of the parent."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self.in_flight.clear()
+        self.set_aside, self.workers = {}, []
+        self.commit = self._new_commit()
+        self.execution_stats = ExecutionStats()
+        self.heartbeat.forget()
+        self.poller.forget()
+        self.presence.forget(self.execution_stats)

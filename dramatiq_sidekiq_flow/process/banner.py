@@ -1,0 +1,34 @@
+"""The lines that a worker logs when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dramatiq import Worker
+
+from ..wire.near_names import hint
+
+
+def banner(url: str, workers: Sequence[Worker], actors: int) -> str:
+    """One line: which Redis, which queues, how many actors and threads."""
+    queues = sorted({name for worker in workers for name in list(worker.consumers)})
+    threads = sum(worker.worker_threads for worker in workers)
+    return (
+        f"Worker on {url}, {_count(len(queues), 'queue')} ({', '.join(queues) or 'none'}), "
+        f"{_count(actors, 'actor')}, {_count(threads, 'thread')}."
+    )
+
+
+def boot_warnings(workers: Sequence[Worker], declared: set[str]) -> Iterator[str]:
+    """Warnings of queues that a worker was told to consume, and that no actor declares."""
+    for worker in workers:
+        for name in sorted((worker.consumer_whitelist or set()) - declared):
+            yield (
+                f"Queue {name!r} is not consumed: no actor of this process has queue_name={name!r}."
+                f"{hint(name, declared)} Declared are: {', '.join(sorted(declared)) or 'none'}. Check -Q (--queues), "
+                "and that the module of the actors is imported."
+            )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,80 @@
+"""A background thread of a worker process."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+
+class Loop:
+    """Runs work again and again in a daemon thread, at intervals, or earlier when hurried.
+
+    Parameters:
+      name: Of the thread.
+      interval: Gives the seconds from one start of the work to the next.
+      work: Raises nothing.
+      at_once: Run the work when the thread starts, and not one interval later.
+    """
+
+    def __init__(
+        self, name: str, *, interval: Callable[[], float], work: Callable[[], None], at_once: bool = False
+    ) -> None:
+        self.name = name
+        self._interval = interval
+        self._work = work
+        self._at_once = at_once
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without a thread; in a forked child, without the parent's."""
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._due = math.inf
+        self._thread: threading.Thread | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the thread was asked to stop."""
+        return self._stop.is_set()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._stop, self._wake = threading.Event(), threading.Event()
+            self._due = time.monotonic() + (0.0 if self._at_once else self._interval())
+            self._thread = threading.Thread(target=self._run, args=(self._stop,), name=self.name, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread, and wait for it."""
+        self._stop.set()
+        self._wake.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def hurry(self, delay: float = 0.0) -> None:
+        """Run the work in ``delay`` seconds, if it is not due earlier."""
+        at = time.monotonic() + delay
+        with self._lock:
+            if at >= self._due:
+                return
+            self._due = at
+        self._wake.set()
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            remaining = self._due - time.monotonic()
+            if remaining > 0:
+                # Woken for work that is due earlier, it only waits for less.
+                self._wake.wait(remaining)
+                self._wake.clear()
+                continue
+            with self._lock:
+                self._due = time.monotonic() + self._interval()
+            self._work()

@@ -1,0 +1,95 @@
+"""Extends the lifetimes that the runs of dead jobs depend on.
+
+A job that fails for good in Python extends its barriers for as long as ``dead``
+keeps the job.  A job that Ruby buries, or that is killed in Sidekiq's Web UI,
+does not.  So once a minute one process looks at new members of ``dead``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from dramatiq.logging import get_logger
+
+from ..errors import FlowError
+from ..store import sets
+from ..store.connection import LOST, Connection
+from ..wire.payload import Payload
+
+#: Seconds between two looks, of all processes together.
+INTERVAL = 60
+
+#: Scores come from the clock of the process that buried the job: so many seconds are looked at again.
+OVERLAP = 60.0
+
+#: Jobs of one page, and pages of one look.
+BATCH, PAGES = 50, 20
+
+
+class Upkeep:
+    """Looks at new members of ``dead``.
+
+    Attributes:
+      extend_dead: Extends what a dead job's run depends on; None without workflows.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self.extend_dead: Callable[[Payload], None] | None = None
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, unless another process did within the last minute."""
+        if self.extend_dead is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + INTERVAL
+        connection = self.connection
+        claimed = sets.claim_upkeep(connection, INTERVAL)
+        if claimed is None:
+            return
+        start, now = claimed
+        last, found = start, []
+        for page in range(PAGES):
+            found = sets.dead_since(connection, start, page * BATCH, BATCH)
+            for member, score in found:
+                self._extend_member(member)
+                last = score
+            if len(found) < BATCH:
+                break
+        if len(found) < BATCH:
+            # A score ahead of the clock must not hide those that come next.
+            next_start = max(start, min(last, now) - OVERLAP)
+        else:
+            next_start = last if last > start else math.nextafter(last, math.inf)
+        if next_start != start:
+            sets.upkept(connection, next_start)
+
+    def extend(self, job: Payload) -> None:
+        """Extend what a dead job's run depends on; an error is logged.
+
+        Raises:
+          redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.
+        """
+        if self.extend_dead is None:
+            return
+        try:
+            self.extend_dead(job)
+        except LOST:
+            raise
+        except FlowError as e:
+            # It may be in `dead` because it cannot be read.
+            self.logger.debug("The run of the dead job %s cannot be extended: %s", job.jid, e)
+        except Exception as e:
+            self.logger.warning("The run of the dead job %s could not be extended: %s", job.jid, e)
+
+    def _extend_member(self, member: bytes) -> None:
+        if b"_completion_callbacks" not in member:
+            return
+        try:
+            job = Payload.decode(member, lambda stored: None)
+        except FlowError:
+            return
+        self.extend(job)

@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from ..errors import InvalidInput
-from .problems import below
-from .schema import Schema, failure
-from .shapes import dump
+from .schema.adapters import dump
+from .schema.schema import Schema, failure
+from .schema.validation_errors import below
 
 
 def check_assignment(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:

@@ -12,8 +12,8 @@ from typing import Any, Union
 import attrs
 
 from ..errors import ConfigurationError
-from .compiler import MAPPINGS, plain
 from .schema import Schema
+from .schema.compiler import MAPPINGS, plain
 
 
 def read(fn: Callable[..., Any], name: str) -> tuple[str, Schema | None, Schema | None]:

@@ -26,7 +26,7 @@ from dramatiq_sidekiq_flow import (
     current_run,
 )
 from dramatiq_sidekiq_flow.cli.main import main
-from dramatiq_sidekiq_flow.store import registry as registry_store
+from dramatiq_sidekiq_flow.store import class_registry as registry_store
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire.dialect import SIDELINE
 

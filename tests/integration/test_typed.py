@@ -34,9 +34,8 @@ from dramatiq_sidekiq_flow import (
     current_run,
     find_current_run,
 )
-from dramatiq_sidekiq_flow.cli import stubs
 from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidOutput
-from dramatiq_sidekiq_flow.typed import registry
+from dramatiq_sidekiq_flow.registry import registry, stubs
 
 from ..running import eventually, members, working
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
-from ..errors import FlowError, InvalidArguments, InvalidInput
-from ..wire import codec
+from ...errors import FlowError, InvalidArguments, InvalidInput
+from ...wire import codec
+from .adapters import Shape, dump
 from .compiler import Compiler, Field
-from .problems import Problem, below, found, key
-from .shapes import Shape, dump
+from .validation_errors import Problem, below, found, key
 
 #: Problems that one error names; the rest is counted.
 _MOST = 50

@@ -19,7 +19,7 @@ from uuid import UUID
 import attrs
 import msgspec
 
-from .problems import Mismatch, Problem, below, key
+from .validation_errors import Mismatch, Problem, below, key
 
 #: What JSON has, and the names under which errors speak of it.
 NULL = "null"

@@ -19,11 +19,11 @@ import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from ..errors import ConfigurationError, InvalidArguments
-from ..wire import codec
+from ...errors import ConfigurationError, InvalidArguments
+from ...wire import codec
 from . import unions
-from .problems import Mismatch
-from .shapes import ANY, INTEGER, NULL, OBJECT, SCALARS, STRING, Shape, array, dump, kind_of, listed, mapping, row
+from .adapters import ANY, INTEGER, NULL, OBJECT, SCALARS, STRING, Shape, array, dump, kind_of, listed, mapping, row
+from .validation_errors import Mismatch
 
 MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)

@@ -17,7 +17,7 @@ import attrs
 from dramatiq.logging import get_logger
 
 from ..errors import FlowError, InvalidOptions
-from ..store import registry as store
+from ..store import class_registry as store
 from ..store.connection import LOST, Connection
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
@@ -143,7 +143,7 @@ class Registry:
     heartbeat renews it; elsewhere whoever asks, when it is too old.
 
     Parameters:
-      file: Entries of a file (see ``typed.manifest``), which come first.
+      file: Entries of a file (see ``registry.file``), which come first.
     """
 
     def __init__(self, connection: Connection, file: Mapping[str, Mapping[str, Entry]] | None = None) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import attrs
 
-from ..errors import ConfigurationError
-from .problems import Mismatch, key
-from .shapes import ANY, NULL, SCALARS, Shape, kind_of
+from ...errors import ConfigurationError
+from .adapters import ANY, NULL, SCALARS, Shape, kind_of
+from .validation_errors import Mismatch, key
 
 
 def union(members: Sequence[Shape], path: str) -> Shape:

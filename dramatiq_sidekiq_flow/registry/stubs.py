@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..typed.registry import Entry
 from ..wire.nodes import is_ruby_constant
+from .registry import Entry
 
 _RUBY_HEAD = """\
 # frozen_string_literal: true

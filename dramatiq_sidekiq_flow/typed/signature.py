@@ -13,7 +13,8 @@ import attrs
 
 from ..errors import ConfigurationError
 from .schema import Schema
-from .schema.compiler import MAPPINGS, plain
+from .schema.annotations import strip_aliases
+from .schema.compiler import MAPPINGS
 
 
 def read(fn: Callable[..., Any], name: str) -> tuple[str, Schema | None, Schema | None]:
@@ -38,12 +39,12 @@ def read(fn: Callable[..., Any], name: str) -> tuple[str, Schema | None, Schema 
             "or use dramatiq.actor.",
             fn,
         )
-    output = plain(hints.get("return"))
+    output = strip_aliases(hints.get("return"))
     written = Schema.of(output, names) if _is_object(output) and output not in (None, type(None)) else None
     if not parameters:
         return "", None, written
     parameter = parameters[0].name
-    kind = plain(hints.get(parameter))
+    kind = strip_aliases(hints.get(parameter))
     if not attrs.has(typing.get_origin(kind) or kind):
         raise ConfigurationError(
             f"{name}: annotate {parameter!r} with the attrs class that it takes, not "
@@ -55,7 +56,7 @@ def read(fn: Callable[..., Any], name: str) -> tuple[str, Schema | None, Schema 
 
 def _is_object(kind: Any) -> bool:
     """Whether a return annotation says what goes to memory."""
-    kind = plain(kind)
+    kind = strip_aliases(kind)
     origin = typing.get_origin(kind) or kind
     if origin in (Union, types.UnionType):
         return all(arg is type(None) or _is_object(arg) for arg in typing.get_args(kind))

@@ -1,9 +1,10 @@
-"""From annotations to shapes, once, when an actor is declared.
+"""Compiles annotations into type adapters, once, when an actor is declared.
 
-Classes are structured by cattrs, strictly: unknown keys are refused, and every
-error is collected with its place.  What this cannot do without guessing (a
-union of two kinds of strings, bytes, a class of another kind) is refused here,
-before anything runs.
+Classes are structured by cattrs: it calls the constructor, leaves defaults to
+attrs, refuses unknown keys and collects the errors of all fields.  The hook of
+each field is the adapter of its type.  A type that JSON cannot carry without
+guessing (a union of two kinds of strings, bytes, a class that is not of attrs)
+is refused here, before anything runs.
 """
 
 from __future__ import annotations
@@ -12,234 +13,186 @@ import collections.abc as abc
 import enum
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, NewType, TypeVar, Union
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, Union
 
 import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from ...errors import ConfigurationError, InvalidArguments
-from ...wire import codec
-from . import unions
-from .adapters import ANY, INTEGER, NULL, OBJECT, SCALARS, STRING, Shape, array, dump, kind_of, listed, mapping, row
+from ...errors import ConfigurationError
+from . import containers, unions
+from .adapters import ANY, OBJECT, SIMPLE, STRING, TypeAdapter, kind_of
+from .annotations import arguments_of, bind, class_of, resolve, strip_aliases
+from .json_schema import ROOT, Definitions, Field
+from .scalars import SCALARS, one_of
 from .validation_errors import Mismatch
 
 MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
+UNIONS = (Union, types.UnionType)
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
-_SETS = {set: set, abc.MutableSet: set, frozenset: frozenset, abc.Set: frozenset}
-_UNIONS = (Union, types.UnionType)
+_SETS: Mapping[Any, type] = {set: set, abc.MutableSet: set, frozenset: frozenset, abc.Set: frozenset}
 
-#: Makes the functions that structure classes; what their fields take is ours.
+#: Makes the functions that structure classes; every field has a hook of its own.
 _converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
-
-@attrs.frozen
-class Field:
-    """One key of a class.
-
-    Attributes:
-      name: As on the wire: the field's alias.
-      shape: What it takes.
-      required: Whether it has no default.
-    """
-
-    name: str
-    shape: Shape
-    required: bool
+_Make = Callable[[Any, tuple[Any, ...], str], TypeAdapter]
 
 
 class Compiler:
-    """Makes the shapes of one schema; its classes are written to ``$defs``.
+    """Makes the adapters of one schema.
 
     Parameters:
-      root: The class that the schema is of; what refers to it refers to ``#``.
-      names: Where names in string annotations may be found, beside a class's module.
+      root: The class that the schema is of; references to it are to ``#``.
+      names: Names for string annotations, in addition to those of a class's module.
     """
 
     def __init__(self, root: Any, names: Mapping[str, Any] | None = None) -> None:
         self.root = root
         self.names = dict(names or {})
-        self.definitions: dict[str, Any] = {}
+        self.definitions = Definitions()
         self.fields: dict[Any, list[Field]] = {}
-        self._classes: dict[Any, Shape] = {}
+        self._classes: dict[Any, TypeAdapter] = {}
+        self._makers: dict[Any, _Make] = {
+            typing.Literal: self._literal,
+            tuple: self._tuple,
+            **dict.fromkeys(UNIONS, self._union),
+            **dict.fromkeys(MAPPINGS, self._mapping),
+            **dict.fromkeys(_LISTS, self._list),
+            **dict.fromkeys(_SETS, self._set),
+        }
 
-    def shape(self, kind: Any, path: str) -> Shape:
-        """The shape of a type.
+    def adapter(self, kind: Any, path: str) -> TypeAdapter:
+        """The adapter of a type.
 
         Raises:
-          ConfigurationError: naming the path, for a type that JSON cannot
-            carry without guessing.
+          ConfigurationError: if JSON cannot carry the type without guessing;
+            the message names the path.
         """
-        kind = plain(kind)
-        origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
+        kind = strip_aliases(kind)
         if kind in (Any, object):
             return ANY
         if kind is None or kind in SCALARS:
             return SCALARS[type(None) if kind is None else kind]
-        if origin in _UNIONS:
-            return unions.union([self.shape(arg, path) for arg in args], path)
-        if origin is typing.Literal:
-            members = [(arg.value if isinstance(arg, enum.Enum) else arg, arg) for arg in args]
-            return self._listed("one of " + ", ".join(repr(raw) for raw, _ in members), members, path)
-        if isinstance(kind, type) and issubclass(kind, enum.Enum) and not issubclass(kind, enum.Flag):
-            members = [(member.value, member) for member in kind]
-            names = ", ".join(repr(raw) for raw, _ in members)
-            return self._listed(f"{kind.__name__} (one of {names})", members, path)
-        if origin in MAPPINGS:
-            return self._mapping(args or (str, Any), path)
-        if origin is tuple and args and args[-1] is not Ellipsis:
-            # tuple[()] has no arguments on some versions, and one empty tuple on others.
-            return row([self.shape(arg, f"{path}[{index}]") for index, arg in enumerate(args) if arg != ()])
-        item = self.shape(args[0], f"{path}[]") if origin in (tuple, *_LISTS, *_SETS) and args else ANY
-        if origin is tuple:
-            return array("tuple", item, tuple)
-        if origin in _LISTS:
-            return array("list", item, list)
-        if origin in _SETS:
-            return array("list of distinct items", item, _SETS[origin], distinct=True)
+        origin = class_of(kind)
+        make = self._makers.get(origin)
+        if make is not None:
+            return make(kind, typing.get_args(kind), path)
+        if _is_enum(kind):
+            return self._enum(kind, path)
         if isinstance(origin, type) and attrs.has(origin):
             return self._class(kind, path)
         raise ConfigurationError(f"{path}: {_refusal(kind)}", kind)
 
-    def _listed(self, name: str, members: list[tuple[Any, Any]], path: str) -> Shape:
-        for raw, member in members:
-            if kind_of(raw) not in (NULL, "boolean", INTEGER, "number", STRING):
-                raise ConfigurationError(
-                    f"{path}: the value of {member!r} is not a string, number, bool or None.", member
-                )
-        return listed(name, members)
+    # -- values without parts -----------------------------------------------------
 
-    def _mapping(self, args: tuple[Any, ...], path: str) -> Shape:
-        keys = self.shape(args[0], f"{path} (its keys)")
-        keys = SCALARS[str] if keys is ANY else keys
+    def _literal(self, _: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        members = [(arg.value if isinstance(arg, enum.Enum) else arg, arg) for arg in args]
+        return _one_of(f"one of {_listed(members)}", members, path)
+
+    def _enum(self, kind: type[enum.Enum], path: str) -> TypeAdapter:
+        members = [(member.value, member) for member in kind]
+        return _one_of(f"{kind.__name__} (one of {_listed(members)})", members, path)
+
+    # -- values with parts --------------------------------------------------------
+
+    def _union(self, _: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        return unions.union([self.adapter(arg, path) for arg in args], path)
+
+    def _mapping(self, _: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        of_keys, of_values = args or (str, Any)
+        keys = self.adapter(of_keys, f"{path} (its keys)")
+        if keys is ANY:
+            keys = SCALARS[str]
         if keys.kinds != {STRING}:
-            raise ConfigurationError(f"{path}: JSON has string keys only, and {args[0]!r} is none.", args[0])
-        return mapping("dict", keys, self.shape(args[1], f"{path}[]"))
+            raise ConfigurationError(
+                f"{path}: JSON has string keys only, and {of_keys!r} does not travel as a string.", of_keys
+            )
+        return containers.mapping("dict", keys, self.adapter(of_values, f"{path}[]"))
 
-    # -- classes ----------------------------------------------------------------
+    def _tuple(self, kind: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        if not args or args[-1] is Ellipsis:
+            return containers.array("tuple", self._item(args, path), tuple)
+        # tuple[()] has no arguments on some versions, and one empty tuple on others.
+        items = [self.adapter(arg, f"{path}[{index}]") for index, arg in enumerate(args) if arg != ()]
+        return containers.fixed_tuple(items)
 
-    def _class(self, kind: Any, path: str) -> Shape:
+    def _list(self, _: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        return containers.array("list", self._item(args, path), list)
+
+    def _set(self, kind: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        item = self._item(args, path)
+        return containers.array("list of distinct items", item, _SETS[class_of(kind)], distinct=True)
+
+    def _item(self, args: tuple[Any, ...], path: str) -> TypeAdapter:
+        return self.adapter(args[0], f"{path}[]") if args else ANY
+
+    # -- classes ------------------------------------------------------------------
+
+    def _class(self, kind: Any, path: str) -> TypeAdapter:
         if kind in self._classes:
             return self._classes[kind]
-        origin = typing.get_origin(kind) or kind
-        parameters = getattr(origin, "__parameters__", ())
-        bound = dict(zip(parameters, typing.get_args(kind)))
-        if len(bound) != len(parameters):
-            raise ConfigurationError(f"{path}: {origin.__name__} is generic; say of what, {origin.__name__}[...].")
-        reference = "#" if kind == self.root else f"#/$defs/{self._name(origin.__name__)}"
+        cls = class_of(kind)
+        arguments = arguments_of(kind, path)
+        reference = ROOT if kind == self.root else self.definitions.reserve(cls)
         structure: Any = None
 
         def load(value: Any) -> Any:
             if type(value) is not dict:
-                raise Mismatch.of(f"{origin.__name__} (an object)", value)
-            return structure(value, origin)
+                raise Mismatch.of(f"{cls.__name__} (an object)", value)
+            return structure(value, cls)
 
         # Known before its fields are: one of them may hold the class itself.
-        shape = Shape(origin.__name__, load, {"$ref": reference}, frozenset((OBJECT,)), cls=kind)
-        self._classes[kind] = shape
-        if reference != "#":
-            self.definitions[reference.removeprefix("#/$defs/")] = {}
-        fields: list[Field] = []
-        hooks: dict[str, Any] = {}
-        properties: dict[str, Any] = {}
-        self._resolve(origin)
-        for attribute in attrs.fields(origin):
-            if not attribute.init:
-                continue
-            declared = Any if attribute.type is None else _bind(attribute.type, bound)
-            inner = self.shape(declared, f"{origin.__name__}.{attribute.name}")
-            name = attribute.alias or attribute.name
-            hooks[attribute.name] = override(struct_hook=_hook(inner))
-            fields.append(Field(name, inner, attribute.default is attrs.NOTHING))
-            properties[name] = {**inner.schema, **_default(attribute.default)}
-        self.fields[kind] = fields
-        structure = make_dict_structure_fn(
-            kind,
-            _converter,
-            _cattrs_forbid_extra_keys=True,
-            _cattrs_detailed_validation=True,
-            _cattrs_use_alias=True,
-            **hooks,
-        )
-        definition: dict[str, Any] = {"title": origin.__name__, "type": OBJECT, "properties": properties}
-        if required := [field.name for field in fields if field.required]:
-            definition["required"] = required
-        definition["additionalProperties"] = False
-        self.definitions["#" if reference == "#" else reference.removeprefix("#/$defs/")] = definition
-        return shape
+        adapter = TypeAdapter(cls.__name__, load, {"$ref": reference}, frozenset((OBJECT,)), cls=kind)
+        self._classes[kind] = adapter
+        resolve(cls, self.names)
+        fields = {attribute.name: self._field(cls, attribute, arguments) for attribute in _init_attributes(cls)}
+        self.fields[kind] = list(fields.values())
+        structure = _structure(kind, fields)
+        self.definitions.define(reference, cls, fields.values())
+        return adapter
 
-    def _name(self, name: str) -> str:
-        number, free = 2, name
-        while free in self.definitions:
-            free, number = f"{name}{number}", number + 1
-        return free
-
-    def _resolve(self, cls: type) -> None:
-        # What a class at the top of a module names is not looked for elsewhere.
-        local = self.names if "<locals>" in cls.__qualname__ else None
-        try:
-            try:
-                attrs.resolve_types(cls, localns=local, include_extras=True)
-            except TypeError:
-                # A field of the name of its type (`list: list[int]`) hides it.
-                attrs.resolve_types(cls, localns={**_names_in(cls), **(local or {})}, include_extras=True)
-        except Exception as e:
-            raise ConfigurationError(
-                f"The annotations of {cls.__name__} cannot be read: {e}. What they name must be at the top of its "
-                "module, or in the function that declares the actor.",
-                cls,
-            ) from None
+    def _field(self, cls: type, attribute: attrs.Attribute[Any], arguments: Mapping[Any, Any]) -> Field:
+        declared = Any if attribute.type is None else bind(attribute.type, arguments)
+        adapter = self.adapter(declared, f"{cls.__name__}.{attribute.name}")
+        return Field(attribute.alias or attribute.name, adapter, attribute.default)
 
 
-def _names_in(cls: type) -> dict[str, Any]:
-    """What the body of a class names, but for its fields."""
-    fields = {attribute.name for attribute in attrs.fields(cls)}
-    names: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        names.update((name, value) for name, value in vars(base).items() if name not in fields)
-    return names
+def _init_attributes(cls: Any) -> list[attrs.Attribute[Any]]:
+    return [attribute for attribute in attrs.fields(cls) if attribute.init]
 
 
-def plain(kind: Any) -> Any:
-    """A type without the names that were given to it: NewType, Annotated, ``type X = ...``."""
-    while True:
-        if isinstance(kind, NewType):
-            kind = kind.__supertype__
-        elif typing.get_origin(kind) is typing.Annotated:
-            kind = typing.get_args(kind)[0]
-        elif type(kind).__name__ == "TypeAliasType":
-            kind = kind.__value__
-        else:
-            return kind
+def _structure(kind: Any, fields: Mapping[str, Field]) -> Any:
+    """cattrs' function that makes an instance of a JSON object."""
+    hooks: dict[str, Any] = {name: override(struct_hook=_hook(field.adapter)) for name, field in fields.items()}
+    return make_dict_structure_fn(
+        kind,
+        _converter,
+        _cattrs_forbid_extra_keys=True,
+        _cattrs_detailed_validation=True,
+        _cattrs_use_alias=True,
+        **hooks,
+    )
 
 
-def _hook(shape: Shape) -> Any:
-    load = shape.load
+def _hook(adapter: TypeAdapter) -> Any:
+    load = adapter.load
     return lambda value, _: load(value)
 
 
-def _bind(kind: Any, bound: Mapping[Any, Any]) -> Any:
-    """A field's type, with the arguments of its generic class put in."""
-    if not bound:
-        return kind
-    if isinstance(kind, TypeVar):
-        return bound.get(kind, kind)
-    free = getattr(kind, "__parameters__", ())
-    if free and typing.get_origin(kind) is not None:
-        return kind[tuple(bound.get(parameter, parameter) for parameter in free)]
-    return kind
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, enum.Enum) and not issubclass(kind, enum.Flag)
 
 
-def _default(default: Any) -> dict[str, Any]:
-    if default is attrs.NOTHING or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-        return {}
-    try:
-        value = dump(default)
-        codec.check(value)
-    except (InvalidArguments, RecursionError, TypeError):
-        return {}
-    return {"default": value}
+def _listed(members: Iterable[tuple[Any, Any]]) -> str:
+    return ", ".join(repr(raw) for raw, _ in members)
+
+
+def _one_of(name: str, members: list[tuple[Any, Any]], path: str) -> TypeAdapter:
+    for raw, member in members:
+        if kind_of(raw) not in SIMPLE:
+            raise ConfigurationError(f"{path}: the value of {member!r} is not a string, number, bool or None.", member)
+    return one_of(name, members)
 
 
 def _refusal(kind: Any) -> str:

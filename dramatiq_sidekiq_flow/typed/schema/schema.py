@@ -1,4 +1,4 @@
-"""What goes in and out of a typed actor: an attrs class, and its JSON."""
+"""The schema of a typed actor's input or output."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import attrs
 
 from ...errors import FlowError, InvalidArguments, InvalidInput
 from ...wire import codec
-from .adapters import Shape, dump
-from .compiler import Compiler, Field
-from .validation_errors import Problem, below, found, key
+from .adapters import TypeAdapter
+from .compiler import Compiler
+from .json_form import dump
+from .json_schema import Field
+from .validation_errors import ValidationError, path_part, prefixed, unknown_field
 
-#: Problems that one error names; the rest is counted.
+#: Validation errors that one message names; the rest are counted.
 _MOST = 50
 
 
 @attrs.frozen(eq=False)
 class Schema:
-    """A class (or a mapping, or a union of classes) and its JSON.
+    """An attrs class (or a mapping, or a union of classes) and its JSON.
 
     Attributes:
-      cls: What it was made of.
+      cls: The class, mapping or union that the schema is of.
       fields: For one class, its keys on the wire.
       json: The JSON Schema (2020-12).
     """
@@ -30,93 +32,87 @@ class Schema:
     cls: Any
     fields: Mapping[str, Field]
     json: dict[str, Any]
-    _shape: Shape
+    _adapter: TypeAdapter
 
     @classmethod
     def of(cls, kind: Any, names: Mapping[str, Any] | None = None) -> Schema:
-        """Read a class's annotations.
+        """Read the annotations of a class.
 
         Parameters:
-          names: Where names in string annotations may be found, beside the
-            module of the class.
+          names: Names for string annotations, in addition to those of the
+            class's module.
 
         Raises:
-          ConfigurationError: naming the field whose type JSON cannot carry
-            without guessing.
+          ConfigurationError: if JSON cannot carry the type of a field without
+            guessing; the message names the field.
         """
         compiler = Compiler(kind, names)
-        shape = compiler.shape(kind, getattr(kind, "__name__", str(kind)))
-        schema = dict(compiler.definitions.pop("#", shape.schema))
-        if compiler.definitions:
-            schema["$defs"] = compiler.definitions
+        adapter = compiler.adapter(kind, getattr(kind, "__name__", str(kind)))
         fields = {field.name: field for field in compiler.fields.get(kind, ())}
-        return cls(kind, fields, schema, shape)
+        return cls(kind, fields, compiler.definitions.document(adapter.schema), adapter)
 
     @property
     def name(self) -> str:
-        """For errors."""
-        return self._shape.name
-
-    def missing(self, values: Mapping[str, Any]) -> list[str]:
-        """The fields that must be there and are not."""
-        return [name for name, field in self.fields.items() if field.required and name not in values]
+        """The name of the class, for errors."""
+        return self._adapter.name
 
     def dump(self, value: Any, path: str = "input", error: type[FlowError] = InvalidInput) -> Any:
         """The JSON form of a value.
 
         Raises:
-          error: for what has none.
+          error: if the value has none.
         """
         try:
             dumped = dump(value)
             codec.check(dumped, path)
             return dumped
-        except InvalidArguments as e:
-            raise error(e.message, value) from None
         except Exception as e:
-            raise failure(below(path, e), value, error) from None
+            raise _refusal(e, value, path, error) from None
 
     def load(self, value: Any, path: str = "input", error: type[FlowError] = InvalidInput) -> Any:
         """The value of a JSON form.
 
         Raises:
-          error: naming each path at which it does not fit.
+          error: if the value does not fit; the message names each path.
         """
         try:
             codec.check(value, path)
-            return self._shape.load(value)
-        except InvalidArguments as e:
-            raise error(e.message, value) from None
+            return self._adapter.load(value)
         except Exception as e:
-            raise failure(below(path, e), value, error) from None
+            raise _refusal(e, value, path, error) from None
 
     def check(self, values: Mapping[str, Any], path: str = "input", error: type[FlowError] = InvalidInput) -> None:
-        """See that some of a class's fields fit, whatever becomes of the others.
+        """Check some fields of a class, whether or not the others are given.
 
         Raises:
-          error: naming each path at which they do not.
+          error: if a field does not fit; the message names each path.
         """
-        problems: list[Problem] = []
+        errors: list[ValidationError] = []
         for name, value in values.items():
-            field = self.fields.get(name)
-            if field is None:
-                known = ", ".join(self.fields) or "none"
-                problems.append((path + key(name), f"is no field of {self.name}, which has: {known}"))
-                continue
-            try:
-                field.shape.load(value)
-            except Exception as e:
-                problems += below(path + key(name), e)
-        if problems:
-            raise failure(problems, values, error)
+            errors += self._check_field(name, value, path + path_part(name))
+        if errors:
+            raise failure(errors, values, error)
+
+    def _check_field(self, name: str, value: Any, path: str) -> list[ValidationError]:
+        field = self.fields.get(name)
+        if field is None:
+            return [unknown_field(path, self.name, self.fields)]
+        try:
+            field.adapter.load(value)
+        except Exception as e:
+            return prefixed(path, e)
+        return []
 
 
-def failure(problems: list[Problem], value: Any, error: type[FlowError]) -> FlowError:
-    """The error that names these problems."""
-    named = [f"{path}: {text}" for path, text in problems[:_MOST]]
-    if len(problems) > _MOST:
-        named.append(f"and {len(problems) - _MOST} more")
+def _refusal(cause: Exception, value: Any, path: str, error: type[FlowError]) -> FlowError:
+    if isinstance(cause, InvalidArguments):
+        return error(cause.message, value)
+    return failure(prefixed(path, cause), value, error)
+
+
+def failure(errors: list[ValidationError], value: Any, error: type[FlowError]) -> FlowError:
+    """The exception that names these validation errors."""
+    named = [f"{one.path}: {one.text}" for one in errors[:_MOST]]
+    if len(errors) > _MOST:
+        named.append(f"and {len(errors) - _MOST} more")
     return error("; ".join(named), value)
-
-
-__all__ = ["Schema", "failure", "found"]

@@ -1,34 +1,43 @@
-"""Unions: which member a JSON value is, decided by what it is and never by trying."""
+"""Adapters of unions: which member a JSON value is, decided by the value and never by trying.
+
+Written by hand, since the strategies of cattrs decide otherwise:
+
+* ``configure_tagged_union`` adds a key of its own to the wire, which Ruby does
+  not have; ``include_subclasses`` accepts classes that nothing declares.
+* cattrs' disambiguation knows classes (and None) only, so not ``str | list[int]``
+  or an enum beside a number; it compares tags by ``==``, and is ambiguous for
+  a class only where the value arrives, not where the type is declared.
+* ``configure_union_passthrough`` knows simple types only, and not what an error
+  needs to say: which members there are.
+"""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from ...errors import ConfigurationError
-from .adapters import ANY, NULL, SCALARS, Shape, kind_of
-from .validation_errors import Mismatch, key
+from .adapters import ANY, NULL, SIMPLE, TypeAdapter, kind_of, typed
+from .scalars import SCALARS
+from .validation_errors import Mismatch, path_part
+
+Load = Callable[[Any], Any]
 
 
-def union(members: Sequence[Shape], path: str) -> Shape:
-    """The shape of a union.
+def union(members: Sequence[TypeAdapter], path: str) -> TypeAdapter:
+    """The adapter of a union.
 
     Raises:
-      ConfigurationError: where a JSON value could be of two members.
+      ConfigurationError: if a JSON value could be of two members.
     """
     if ANY in members:
-        if all(member is ANY or member.kinds == {NULL} for member in members):
-            return ANY
-        raise _ambiguous([member for member in members if member is not ANY] + [ANY], path)
-    by_kind: dict[str, list[Shape]] = {}
-    for member in members:
-        for kind in member.kinds:
-            by_kind.setdefault(kind, []).append(member)
-    loads = {kind: _one_of(candidates, path) for kind, candidates in by_kind.items()}
-    name = " or ".join(dict.fromkeys(member.name for member in members))
+        return _with_any(members, path)
+    by_kind = _by_kind(members)
+    loads = {kind: _choose(candidates, path) for kind, candidates in by_kind.items()}
+    name = _names(dict.fromkeys(member.name for member in members))
 
     def load(value: Any) -> Any:
         chosen = loads.get(kind_of(value) or "")
@@ -36,119 +45,186 @@ def union(members: Sequence[Shape], path: str) -> Shape:
             raise Mismatch.of(name, value)
         return chosen(value)
 
-    lists = [member.values for member in members]
-    values = frozenset().union(*lists) if None not in lists else None  # type: ignore[arg-type]
-    return Shape(name, load, {"anyOf": [m.schema for m in members]}, frozenset(by_kind), values)
+    schema = {"anyOf": [member.schema for member in members]}
+    return TypeAdapter(name, load, schema, frozenset(by_kind), _values(members))
 
 
-def _one_of(candidates: list[Shape], path: str) -> Callable[[Any], Any]:
-    """How to load a value that several members take by its JSON type."""
+def _with_any(members: Sequence[TypeAdapter], path: str) -> TypeAdapter:
+    others = [member for member in members if member is not ANY]
+    if any(member.kinds != {NULL} for member in others):
+        raise _ambiguous([*others, ANY], path)
+    return ANY
+
+
+def _by_kind(members: Sequence[TypeAdapter]) -> dict[str, list[TypeAdapter]]:
+    by_kind: dict[str, list[TypeAdapter]] = {}
+    for member in members:
+        for kind in member.kinds:
+            by_kind.setdefault(kind, []).append(member)
+    return by_kind
+
+
+def _values(members: Iterable[TypeAdapter]) -> frozenset[tuple[type, Any]] | None:
+    """All values of a union; None if a member does not list its own."""
+    values: set[tuple[type, Any]] = set()
+    for member in members:
+        if member.values is None:
+            return None
+        values |= member.values
+    return frozenset(values)
+
+
+def _choose(candidates: Sequence[TypeAdapter], path: str) -> Load:
+    """How to load a value whose JSON type several members take."""
     if len(candidates) == 1:
         return candidates[0].load
     if all(candidate.cls is not None for candidate in candidates):
-        return _tagged(candidates) or _by_fields(candidates, path)
-    closed = [candidate for candidate in candidates if candidate.values is not None]
-    # A str takes any literal string, and gives the same.
-    if len(closed) == len(candidates) - 1 and SCALARS[str] in candidates and all(map(_is_literal, closed)):
+        return _by_tags(candidates) or _by_fields(candidates, path)
+    if _is_str_and_literals(candidates):
+        # A str takes any literal string, and gives the same.
         return SCALARS[str].load
-    if len(closed) < len(candidates) or not _disjoint(closed):
+    if any(candidate.values is None for candidate in candidates) or not _are_disjoint(candidates):
         raise _ambiguous(candidates, path)
-    name = " or ".join(candidate.name for candidate in candidates)
+    return _by_values(candidates)
+
+
+def _is_str_and_literals(candidates: Sequence[TypeAdapter]) -> bool:
+    others = [candidate for candidate in candidates if candidate.values is not None]
+    if len(others) != len(candidates) - 1 or SCALARS[str] not in candidates:
+        return False
+    return all(map(_is_literal, others))
+
+
+def _is_literal(adapter: TypeAdapter) -> bool:
+    """Whether an adapter loads its values as they are, as an enum does not."""
+    return all(type(adapter.load(raw)) is kind for kind, raw in adapter.values or ())
+
+
+def _are_disjoint(candidates: Sequence[TypeAdapter]) -> bool:
+    together = _values(candidates) or frozenset()
+    return len(together) == sum(len(candidate.values or ()) for candidate in candidates)
+
+
+def _by_values(candidates: Sequence[TypeAdapter]) -> Load:
+    name = _names(candidate.name for candidate in candidates)
+    owners = {value: candidate for candidate in candidates for value in candidate.values or ()}
 
     def load(value: Any) -> Any:
-        for candidate in candidates:
-            if (type(value), value) in (candidate.values or ()):
-                return candidate.load(value)
-        raise Mismatch.of(name, value)
+        owner = owners.get(typed(value))
+        if owner is None:
+            raise Mismatch.of(name, value)
+        return owner.load(value)
 
     return load
 
 
-def _is_literal(shape: Shape) -> bool:
-    return all(type(shape.load(raw)) is kind for kind, raw in shape.values or ())
+# -- classes by a tag -----------------------------------------------------------
+
+#: Fields that are literals, by their keys: the values of each.
+_Tags = Mapping[str, list[tuple[type, Any]]]
 
 
-def _disjoint(shapes: Sequence[Shape]) -> bool:
-    values = [value for shape in shapes for value in shape.values or ()]
-    return len(values) == len(set(values))
-
-
-# -- classes --------------------------------------------------------------------
-
-
-def _tagged(candidates: Sequence[Shape]) -> Callable[[Any], Any] | None:
-    """By a field that each has, with values of its own: ``kind: Literal["card"]``."""
+def _by_tags(candidates: Sequence[TypeAdapter]) -> Load | None:
+    """By a field that each class has, with values of its own: ``kind: Literal["card"]``."""
     tags = [_tags(candidate.cls) for candidate in candidates]
     for name in tags[0]:
-        if all(name in other for other in tags):
-            owners = {value: shape for shape, own in zip(candidates, tags) for value in own[name]}
-            if len(owners) == sum(len(own[name]) for own in tags):
-                return _by_tag(name, owners)
+        owners = _owners(name, candidates, tags)
+        if owners is not None:
+            return _by_tag(name, owners)
     return None
 
 
-def _by_tag(name: str, owners: dict[tuple[type, Any], Shape]) -> Callable[[Any], Any]:
+def _owners(
+    name: str, candidates: Sequence[TypeAdapter], tags: Sequence[_Tags]
+) -> dict[tuple[type, Any], TypeAdapter] | None:
+    """The class that each value of a tag stands for; None if it is not a tag of each, or not unambiguous."""
+    owners: dict[tuple[type, Any], TypeAdapter] = {}
+    for candidate, own_tags in zip(candidates, tags):
+        if name not in own_tags or not owners.keys().isdisjoint(own_tags[name]):
+            return None
+        owners.update(dict.fromkeys(own_tags[name], candidate))
+    return owners
+
+
+def _by_tag(name: str, owners: Mapping[tuple[type, Any], TypeAdapter]) -> Load:
     expected = "one of " + ", ".join(repr(value) for _, value in owners)
 
     def load(value: Any) -> Any:
         if name not in value:
-            raise Mismatch([(key(name), f"is missing: {expected} says which class this is")])
+            raise Mismatch.at(path_part(name), f"is missing: {expected} says which class this is")
         tag = value[name]
-        if kind_of(tag) in (None, "array", "object") or (type(tag), tag) not in owners:
-            raise Mismatch([(key(name) + path, text) for path, text in Mismatch.of(expected, tag).problems])
-        return owners[type(tag), tag].load(value)
+        if kind_of(tag) not in SIMPLE or typed(tag) not in owners:
+            raise Mismatch.of(expected, tag, path=path_part(name))
+        return owners[typed(tag)].load(value)
 
     return load
 
 
-def _tags(cls: Any) -> dict[str, list[tuple[type, Any]]]:
+def _tags(cls: Any) -> _Tags:
     """The fields of a class that are literals."""
     return {
-        field.alias or field.name: [(type(value), value) for value in typing.get_args(field.type)]
-        for field in attrs.fields(typing.get_origin(cls) or cls)
-        if field.init and typing.get_origin(field.type) is typing.Literal
+        field.alias or field.name: [typed(value) for value in typing.get_args(field.type)]
+        for field in _init_fields(cls)
+        if typing.get_origin(field.type) is typing.Literal
     }
 
 
-def _by_fields(candidates: Sequence[Shape], path: str) -> Callable[[Any], Any]:
-    """By a field that only one has, and must have; the one that is left over has none of these."""
-    signs: list[tuple[str, Shape]] = []
-    left = list(candidates)
-    # Whoever is told apart is out of the way of the others.
-    while signed := [(own[0], shape) for shape in left if (own := _own(shape, left))][:1]:
-        signs += signed
-        left.remove(signed[0][1])
-    if len(left) > 1:
+# -- classes by their fields ----------------------------------------------------
+
+
+def _by_fields(candidates: Sequence[TypeAdapter], path: str) -> Load:
+    """By a required field that only one class has; the last class left has none of these."""
+    marks: list[tuple[str, TypeAdapter]] = []
+    remaining = list(candidates)
+    # Remove each class once it can be identified; the rest may then become unambiguous.
+    mark = _mark_among(remaining)
+    while mark is not None:
+        marks.append(mark)
+        remaining.remove(mark[1])
+        mark = _mark_among(remaining)
+    if len(remaining) > 1:
         raise _ambiguous(candidates, path)
-    expected = " or ".join(f"{shape.name} (it has {name})" for name, shape in signs)
+    expected = _names(f"{adapter.name} (it has {name})" for name, adapter in marks)
 
     def load(value: Any) -> Any:
-        for name, candidate in signs:
+        for name, candidate in marks:
             if name in value:
                 return candidate.load(value)
-        if not left:
+        if not remaining:
             raise Mismatch.of(expected, value)
-        return left[0].load(value)
+        return remaining[0].load(value)
 
     return load
 
 
-def _own(shape: Shape, among: Sequence[Shape]) -> list[str]:
-    """The fields that a class must have and no other has."""
-    others = {name for other in among if other is not shape for name in _fields(other.cls)}
-    return [name for name, required in _fields(shape.cls).items() if required and name not in others]
+def _mark_among(candidates: Sequence[TypeAdapter]) -> tuple[str, TypeAdapter] | None:
+    """A field that identifies one of the classes, and that class."""
+    for candidate in candidates:
+        others = [other.cls for other in candidates if other is not candidate]
+        taken = {name for cls in others for name in _fields(cls)}
+        for name, required in _fields(candidate.cls).items():
+            if required and name not in taken:
+                return name, candidate
+    return None
 
 
 def _fields(cls: Any) -> dict[str, bool]:
-    """The keys of a class, and whether they must be there."""
-    fields = attrs.fields(typing.get_origin(cls) or cls)
-    return {field.alias or field.name: field.default is attrs.NOTHING for field in fields if field.init}
+    """The keys of a class, and whether each is required."""
+    return {field.alias or field.name: field.default is attrs.NOTHING for field in _init_fields(cls)}
 
 
-def _ambiguous(candidates: Sequence[Shape], path: str) -> ConfigurationError:
-    names = " and ".join(candidate.name for candidate in candidates)
+def _init_fields(cls: Any) -> list[attrs.Attribute[Any]]:
+    return [field for field in attrs.fields(typing.get_origin(cls) or cls) if field.init]
+
+
+def _ambiguous(candidates: Sequence[TypeAdapter], path: str) -> ConfigurationError:
+    names = [candidate.name for candidate in candidates]
     return ConfigurationError(
-        f"{path}: a JSON value does not show which of {names} it is. Keep one of them, or for classes "
+        f"{path}: a JSON value does not show which of {' and '.join(names)} it is. Keep one of them, or for classes "
         'add a field such as kind: Literal["name"] to each.',
-        [candidate.name for candidate in candidates],
+        names,
     )
+
+
+def _names(names: Iterable[str]) -> str:
+    return " or ".join(names)

@@ -1,7 +1,7 @@
 """Adapters of lists, sets, tuples and mappings.
 
-The hooks of cattrs take any iterable for a list (a string, the keys of a
-dict), and do not notice items that a set loses; so these are written by hand.
+Written by hand, since the hooks of cattrs take any iterable for a list (a
+string, the keys of a dict), and a set loses equal items without an error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The JSON form of values, as Ruby's jobs read them.
 
-By the value alone, not by a declared type: cattrs' unstructuring writes keys by
-attribute and sets in any order, and the wire has aliases, and equal bytes for
-equal values.
+Written by hand: the form follows the value, not a declared type, so that equal
+values give equal bytes.  cattrs leaves a set in the order in which it iterates.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Strict: nothing is coerced.  ``"1"`` is not an int, ``True`` is not an int,
 ``1.0`` is not an int and ``1`` is not a float, as in the gem's schemas, which
 ask Ruby's ``type === value`` (``int | float`` takes both, as Ruby's ``Numeric``
-does).  The hooks of cattrs coerce (``int("1")``) and compare enums and literals
-by ``==``, for which ``True`` is ``1``; so these are written by hand.
+does).  Written by hand, since the hooks of cattrs coerce (``int("1")``) and
+compare enums and literals by ``==``, for which ``True`` is ``1``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Adapters of unions: which member a JSON value is, decided by the value and never by trying.
 
-Written by hand, since the strategies of cattrs decide otherwise:
+Written by hand, since the strategies of cattrs decide otherwise (tried with 26.2):
 
-* ``configure_tagged_union`` adds a key of its own to the wire, which Ruby does
-  not have; ``include_subclasses`` accepts classes that nothing declares.
-* cattrs' disambiguation knows classes (and None) only, so not ``str | list[int]``
-  or an enum beside a number; it compares tags by ``==``, and is ambiguous for
-  a class only where the value arrives, not where the type is declared.
-* ``configure_union_passthrough`` knows simple types only, and not what an error
-  needs to say: which members there are.
+* Its disambiguation takes classes and None only, not ``Color | int``; tags 1 and
+  True are the same to it; an unknown or missing tag is a bare KeyError, without
+  a path and without the tags that would fit.
+* ``configure_union_passthrough`` goes by ``isinstance``: ``int | str`` takes True,
+  and ``float | str`` takes 1.
+* ``configure_tagged_union`` adds a key of its own to the wire, which Ruby does not
+  write; ``include_subclasses`` accepts classes that the annotation does not name.
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ os.environ.pop(URL_VARIABLE, None)
 @pytest.fixture(autouse=True)
 def _ruby_classes() -> Iterator[None]:
     """What a test says of Ruby classes is not said to the next one."""
-    before = dict(ruby_job._declared)
+    before = dict(ruby_job._of_process)
     yield
-    ruby_job._declared.clear()
-    ruby_job._declared.update(before)
+    ruby_job._of_process.clear()
+    ruby_job._of_process.update(before)
 
 
 @pytest.fixture(scope="session")

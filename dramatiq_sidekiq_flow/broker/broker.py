@@ -161,6 +161,8 @@ class SidekiqBroker(dramatiq.Broker):
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
         self.stamps: list[Callable[[dict[str, Any], str], None]] = []
         self.order = QueueOrder(queue_order)
+        #: Options of the Ruby classes declared for this broker: class name -> options.
+        self.ruby_jobs: dict[str, dict[str, Any]] = {}
         self.tally = Tally()
         #: What this process holds in flight, by queue.
         self.windows: dict[str, Window] = {}

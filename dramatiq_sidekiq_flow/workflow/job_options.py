@@ -60,7 +60,7 @@ class JobOptions:
         own = self.broker.options_of(name)
         if own is not None:
             return own
-        of_class, declared = self.classes.get(name), ruby_job.declared(name)
+        of_class, declared = self.classes.get(name), ruby_job.declared(name, self.broker)
         if of_class is None and declared is None:
             return None
         return {**(declared or {}), **(of_class or {})}

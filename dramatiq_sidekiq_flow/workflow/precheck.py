@@ -128,7 +128,7 @@ class Precheck:
         if self._options(name) is not None:
             return
         published = {*self.registry.names(), *self._registry.names()}
-        here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names()} - NOOP_CLASSES
+        here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES
         nearest = hint(name, {*published, *here})
         if nearest:
             self.logger.warning("No class or actor is known by the name %s.%s", name, nearest)

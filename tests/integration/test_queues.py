@@ -113,12 +113,12 @@ def test_weighted_order(redis_url: str, client: redis.Redis) -> None:
     """While both have jobs waiting in the process, the shares are those of the weights."""
     site = Site(redis_url, {"high": 3, "low": 1})
     site.gate.send()
-    with working(site.broker, threads=1):
+    with working(site.broker, threads=1) as worker:
         eventually(lambda: site.broker.tally.running())
         # As many as are fetched before any has run: the prefetch of one thread.
         for name in ("low", "high"):
             site.send(name, 2)
-        eventually(lambda: site.held(client) == 5)
+        eventually(lambda: site.held(client) == 5 and worker.work_queue.qsize() == 4)
         site.opened.set()
         eventually(lambda: len(site.log) == 4)
     # One turn each, then the heavier one's second comes long before the lighter one's.

@@ -246,11 +246,11 @@ def test_names_are_found_and_forgotten(registry: Templates) -> None:
 
 
 def test_an_unknown_name_says_which_there_are(registry: Templates, broker: SidekiqBroker) -> None:
-    with pytest.raises(UnknownTemplate, match="there are: none"):
+    with pytest.raises(UnknownTemplate, match="registered are: none"):
         registry.run("echo", broker=broker)
     registry.register("b", echo)
     registry.register("a", echo)
-    with pytest.raises(UnknownTemplate, match="'echo'; there are: a, b") as raised:
+    with pytest.raises(UnknownTemplate, match="'echo' is not registered; registered are: a, b") as raised:
         registry.build("echo", broker=broker)
     assert raised.value.value == "echo"
 

@@ -6,12 +6,12 @@ from .broker import Retries, SidekiqBroker, cancelled
 from .context import Memory, current_run, find_current_run
 from .middleware import WorkflowMiddleware
 from .process.events import Buried, Recovered
+from .registry.ruby_job import RubyJob
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
 from .store.memory import RedisHashMemory
 from .store.replication import Replication
 from .typed.actor import TypedActor, actor
-from .typed.ruby import RubyJob
 from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
 from .workflow import Workflow, extend_ttl, restart_remaining
 from .workflow.templates import Templates, template, templates

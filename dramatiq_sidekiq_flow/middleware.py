@@ -20,13 +20,13 @@ from .foreign.bridge import Bridge
 from .foreign.foreign_broker import ForeignSidekiqBroker
 from .foreign.foreign_hooks import ForeignHooks
 from .foreign.foreign_transport import ForeignTransport
+from .registry import file as registry_file
+from .registry.registry import Registry
 from .store.barriers import Barrier
 from .store.callback_storage import CallbackStorage, is_custom
 from .store.connection import RedisClient
 from .store.memory import RedisHashMemory
 from .store.replication import Replication
-from .typed import manifest
-from .typed.registry import Registry
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
@@ -112,7 +112,7 @@ class WorkflowMiddleware(Middleware):
             barriers=barriers,
             callback_storage=callback_storage,
         )
-        self.registry = None if registry is None else manifest.read(registry)
+        self.registry = None if registry is None else registry_file.read(registry)
         self.inherit = _inherited(inherit)
         self.url, self.client, self.replication = url, client, replication
         self.bridge = bridge if isinstance(bridge, bool) else frozenset(bridge)

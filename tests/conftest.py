@@ -14,7 +14,7 @@ import redis
 from hypothesis import settings
 
 from dramatiq_sidekiq_flow.embedded import BINARY_VARIABLE, URL_VARIABLE, EmbeddedServer
-from dramatiq_sidekiq_flow.typed import ruby
+from dramatiq_sidekiq_flow.registry import ruby_job
 
 # A slow machine is no failure: pytest-timeout limits each test as a whole.
 settings.register_profile("tests", deadline=None)
@@ -31,10 +31,10 @@ os.environ.pop(URL_VARIABLE, None)
 @pytest.fixture(autouse=True)
 def _ruby_classes() -> Iterator[None]:
     """What a test says of Ruby classes is not said to the next one."""
-    before = dict(ruby._declared)
+    before = dict(ruby_job._of_process)
     yield
-    ruby._declared.clear()
-    ruby._declared.update(before)
+    ruby_job._of_process.clear()
+    ruby_job._of_process.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from dramatiq_sidekiq_flow.broker.message import to_message
 from dramatiq_sidekiq_flow.errors import FlowError, InvalidOptions, PayloadError
 from dramatiq_sidekiq_flow.process import fleet
 from dramatiq_sidekiq_flow.process.poller import promotion
-from dramatiq_sidekiq_flow.typed.registry import Entry
+from dramatiq_sidekiq_flow.registry.registry import Entry
 from dramatiq_sidekiq_flow.wire import active_job, callbacks, codec, nodes, payload, references
 
 from .corpus import loader

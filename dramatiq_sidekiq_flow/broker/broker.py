@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -14,18 +13,21 @@ from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
-from ..errors import ConfigurationError, FlowError, NotReplicated, PayloadError
+from ..errors import FlowError, NotReplicated
 from ..process.events import Events
 from ..process.presence import Appearance
 from ..store import keys, processes, queues, sets
-from ..store.connection import LOST, Connection, RedisClient, connect
-from ..store.replication import OFF, Replication, ReplicaWait, Unconfirmed
+from ..store.connection import LOST, RedisClient
+from ..store.replication import Replication, ReplicaWait, Unconfirmed
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
+from ..wire.payload_fields import queue_of
 from .consumer import SidekiqConsumer
+from .encoder import check_encoder
 from .message import actor_options, enqueued_itself, mark_sent, to_fields
 from .noop_actor import noop_actor
+from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries
 from .step_hooks import has_hooks
@@ -87,21 +89,13 @@ class SidekiqBroker(dramatiq.Broker):
         replication: Replication | None = None,
         **options: Any,
     ) -> None:
-        if client is not None:
-            self.connection = Connection(client)
-        else:
-            url = url or os.environ.get("REDIS_URL") or "redis://localhost:6379/0"
-            try:
-                if url.startswith("embedded://"):
-                    from .. import embedded  # only demos and tests need it
-
-                    url = embedded.resolve_url(url)
-                self.connection = connect(url, **options)
-            except FlowError:
-                # A log that shows the locals of a traceback is not to show the password in it.
-                url, options = None, {}
-                raise
-        replication = self._checked(replication)
+        try:
+            self.connection = open_connection(url, client, options)
+        except FlowError:
+            # A log that shows the locals of a traceback is not to show the password in it.
+            url, options = None, {}
+            raise
+        replication = checked(replication, self.connection)
         self.connection.replicas = ReplicaWait(replication.push, replication.timeout)
         declared: set[str] = set()
         #: What this broker does in a process that runs jobs; for the package's own use.
@@ -117,6 +111,8 @@ class SidekiqBroker(dramatiq.Broker):
         #: Called with the keys of each job that is pushed from here, and why:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
         self.stamps: list[Callable[[dict[str, Any], Literal["send", "start", "advance"]], None]] = []
+        #: Options of the Ruby classes declared for this broker: class name -> options.
+        self.ruby_jobs: dict[str, dict[str, Any]] = {}
         #: Names of the actors whose jobs an operator may cancel.
         self.cancellable: set[str] = set()
         self._options: dict[str, dict[str, Any]] = {}
@@ -190,19 +186,12 @@ class SidekiqBroker(dramatiq.Broker):
         return self._hooks[1]
 
     def check_encoder(self) -> None:
-        """See that messages are what is sent: an encoder of the application's own is never asked here.
+        """Check that the application has set no encoder: messages of this broker are Sidekiq's JSON.
 
         Raises:
-          EncoderIgnored: if one was set.
+          EncoderIgnored: if it has.
         """
-        encoder = dramatiq.get_encoder()
-        if type(encoder) is not dramatiq.JSONEncoder:
-            raise EncoderIgnored(
-                f"dramatiq.set_encoder({type(encoder).__name__}()) has no effect on a SidekiqBroker: a job is JSON "
-                "that Ruby reads, too, so what the encoder hides would stand in Redis in the clear. Remove "
-                "set_encoder(), and encrypt single arguments in the application.",
-                encoder,
-            )
+        check_encoder()
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue.  Has no effect where it is declared already."""
@@ -312,22 +301,6 @@ class SidekiqBroker(dramatiq.Broker):
         """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``)."""
         self.process.stop_fetching()
 
-    def _checked(self, replication: Replication | None) -> Replication:
-        if replication is None:
-            return OFF
-        if not isinstance(replication, Replication):
-            raise ConfigurationError(
-                f"replication must be a Replication, such as Replication(push=1), not {replication!r}.", replication
-            )
-        longest = int(self.connection.longest_wait * 1000)
-        if replication.timeout > longest:
-            raise ConfigurationError(
-                f"Replication(timeout={replication.timeout}) is longer than half of the socket's time limit, so the "
-                f"connection would count as lost: make it {longest} or less, or pass a longer socket_timeout.",
-                replication.timeout,
-            )
-        return replication
-
     # -- what an operator does -------------------------------------------------
 
     def pause_queue(self, queue_name: str) -> None:
@@ -348,8 +321,7 @@ class SidekiqBroker(dramatiq.Broker):
         """Drop the jobs of a queue, those that are scheduled for it too."""
         queues.clear(self.connection, queue_name)
         for name in (keys.SCHEDULE, keys.RETRY):
-            members = [member for member, _ in sets.members(self.connection, name)]
-            sets.remove(self.connection, name, [m for m in members if _is_for(queue_name, m)])
+            sets.remove(self.connection, name, sets.members_of(self.connection, name, queue_name))
 
     def flush_all(self) -> None:
         """Drop the jobs of all declared queues."""
@@ -368,7 +340,7 @@ class SidekiqBroker(dramatiq.Broker):
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         while True:
             count, later = queues.unfinished(self.connection, queue_name)
-            if not count and not any(_is_for(queue_name, member) for member in later):
+            if not count and not any(queue_of(member) == queue_name for member in later):
                 return
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
@@ -378,14 +350,3 @@ class SidekiqBroker(dramatiq.Broker):
         """Stop this process's threads and connections; in a forked child, leave the parent's alone."""
         self.process.close()
         self.connection.close()
-
-
-class EncoderIgnored(ConfigurationError, MiddlewareError):
-    """Dramatiq's encoder was replaced, and is not asked.  As a MiddlewareError it also stops a worker from starting."""
-
-
-def _is_for(queue_name: str, member: bytes) -> bool:
-    try:
-        return codec.decode(member).get("queue") == queue_name
-    except PayloadError:
-        return False

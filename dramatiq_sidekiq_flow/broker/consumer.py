@@ -16,14 +16,13 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing, WrongType
+from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing
 from ..process.events import Buried
-from ..store import queues, sets
+from ..store import queues
 from ..store.connection import FAULTS, LOST
-from ..store.needs import NO_NEEDS, Needs, needs
-from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import Payload, buried
 from .begin import confirm
+from .failure_writer import FailureWriter
 from .in_flight import InFlight, reserve
 from .message import SidekiqMessage, to_message
 from .retries import Failure, Retries, decide, killed, rejected
@@ -59,6 +58,7 @@ class SidekiqConsumer(Consumer):
         self.queue_name = queue_name
         self.seconds = timeout / 1000
         self.in_flight = process.holding(queue_name, prefetch)
+        self.failures = FailureWriter(process, queue_name, self.in_flight.member)
 
     def __next__(self) -> SidekiqMessage | None:
         try:
@@ -175,7 +175,7 @@ class SidekiqConsumer(Consumer):
             raise
         except FlowError as e:
             dead = Failure("dead", buried(raw, e, now=time.time(), queue=self.queue_name))
-            self._bury_unread(receipt, dead, payload)
+            self.failures.write(receipt, dead, payload)
             text = "A job of queue %r cannot be run and is now in 'dead': %s"
             self.process.log_burst(self.logger.error, text, self.queue_name, e)
             self.process.events.emit(Buried(self.queue_name, e))
@@ -184,24 +184,18 @@ class SidekiqConsumer(Consumer):
             # A callback storage of the application's own: this job's failure, tried again later.
             payload = Payload.decode(raw, lambda stored: None)
             actor = self.process.actors.get(payload.actor_name)
-            self._bury_unread(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
+            self.failures.write(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
             text = "The callback stack of a job of queue %r was not found: %s"
             self.process.log_burst(self.logger.error, text, self.queue_name, e)
             return None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.in_flight.member, receipt)
 
-    def _bury_unread(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
-        try:
-            self._write_failure(receipt, failure, payload, time.time())
-        except WrongType as e:
-            self._set_aside(receipt, failure, payload, e)
-
     def ack(self, message: Any) -> None:
-        """A job is done, or has failed and its fate is decided: it leaves flight."""
+        """Take a job out of flight that is done, or has failed."""
         self._settle(message, self._ack)
 
     def nack(self, message: Any) -> None:
-        """A job is not to be run, or not again."""
+        """Take a job out of flight that is not to be run, or not again."""
         self._settle(message, self._nack)
 
     def _settle(self, message: SidekiqMessage, settle: Callable[[SidekiqMessage], None]) -> None:
@@ -288,10 +282,7 @@ class SidekiqConsumer(Consumer):
             if failure.action == "requeue":
                 self.requeue([message])
                 return
-            try:
-                self._write_failure(message.receipt, failure, message.payload, time.time())
-            except WrongType as e:
-                self._set_aside(message.receipt, failure, message.payload, e)
+            self.failures.write(message.receipt, failure, message.payload)
         self.in_flight.discard(message.receipt)
 
     def _advance(self, message: SidekiqMessage) -> None:
@@ -301,43 +292,6 @@ class SidekiqConsumer(Consumer):
             self.process.completion.advance(message)
         else:
             self.process.commit.ack(message.member, message.receipt)
-
-    def _set_aside(self, receipt: str, failure: Failure, payload: Payload | None, error: WrongType) -> None:
-        """Keep a failed job in flight until ``retry`` or ``dead`` can take it."""
-        if self.process.log_limit.allows(f"aside {failure.action}"):
-            self.logger.error("Failed jobs of queue %r stay in flight for now: %s", self.queue_name, error)
-
-        def write() -> None:
-            self._write_failure(receipt, failure, payload, time.time())
-
-        self.process.set_aside[self.in_flight.member, receipt] = write
-
-    def _write_failure(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> None:
-        assert failure.action != "requeue"
-        self.process.commit.run(
-            sets.fail(
-                self.in_flight.member,
-                receipt,
-                failure.action,
-                now=now,
-                at=failure.at,
-                payload=failure.payload,
-                needs=self._needs(failure, payload, now),
-            )
-        )
-        if failure.action == "retry":
-            self.process.poller.nudge(failure.at - now)
-
-    def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:
-        """What the failed job's run needs until the job runs again."""
-        if payload is None or failure.action == "discard":
-            return NO_NEEDS
-        # A dead job may be retried for as long as `dead` keeps it.
-        waits = DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
-        completion = self.process.completion
-        if completion is None:
-            return needs(payload, waits=waits)
-        return completion.prepare_wait(payload, waits=waits)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.process.actors.get(message.actor_name)

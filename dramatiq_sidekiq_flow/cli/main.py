@@ -15,11 +15,12 @@ import dramatiq
 
 from ..broker import SidekiqBroker
 from ..errors import ConfigurationError, FlowError
-from ..store.registry import UNREADABLE
-from ..typed import manifest, registry
-from ..typed.registry import Entry
+from ..registry import file as registry_file
+from ..registry import registry, stubs
+from ..registry.registry import Entry
+from ..store.class_registry import UNREADABLE
 from ..workflow import engine_of, restart_remaining
-from . import bridge_command, stubs
+from . import bridge_command
 
 _BROKER_HELP = "module, and the name of the broker in it"
 _OUTPUT_HELP = "file to write; by default standard output"
@@ -124,7 +125,7 @@ def _text(options: argparse.Namespace) -> str:
     if options.command == "registry":
         return _registry(find_broker(options.broker), options.output)
     if options.from_manifest:
-        known = manifest.read(options.from_manifest)
+        known = registry_file.read(options.from_manifest)
         return stubs.python(_without(known.get("ruby", {}), known.get("python", {})))
     return stubs.ruby(registry.actors(find_broker(options.broker)))
 
@@ -133,18 +134,18 @@ def _registry(broker: SidekiqBroker, path: str | None) -> str:
     """Make the registry file: Python's part from the broker, Ruby's from Redis, or from the old file without Redis."""
     content: dict[str, Any] = {}
     if path is not None and Path(path).exists():
-        content.update(manifest.read(path))
+        content.update(registry_file.read(path))
     content["python"] = registry.actors(broker)
     try:
         published = registry.published(broker.connection)
     except UNREADABLE as e:
         _print_error(f"Ruby's classes were not updated: {broker.connection.url} cannot be read: {e}")
-        return manifest.dump(content)
+        return registry_file.dump(content)
     # Ruby also publishes its stubs of Python's actors.
     ruby = _without(published["ruby"], {**published["python"], **content["python"]})
     if ruby:
         content["ruby"] = ruby
-    return manifest.dump(content)
+    return registry_file.dump(content)
 
 
 def _without(classes: Mapping[str, Entry], others: Mapping[str, Entry]) -> dict[str, Entry]:

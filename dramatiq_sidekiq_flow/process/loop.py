@@ -32,7 +32,7 @@ class Loop:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._due = math.inf
+        self._due = self._again = math.inf
         self._thread: threading.Thread | None = None
 
     @property
@@ -60,11 +60,16 @@ class Loop:
 
     def hurry(self, delay: float = 0.0) -> None:
         """Run the work in ``delay`` seconds, if it is not due earlier."""
-        at = time.monotonic() + delay
+        now = time.monotonic()
         with self._lock:
-            if at >= self._due:
+            if now + delay < self._due:
+                self._due = now + delay
+            elif self._due <= now:
+                # The work is about to run, perhaps too early for the caller: it runs once more.
+                self._again = min(self._again, now + delay)
                 return
-            self._due = at
+            else:
+                return
         self._wake.set()
 
     def _run(self, stop: threading.Event) -> None:
@@ -76,5 +81,6 @@ class Loop:
                 self._wake.clear()
                 continue
             with self._lock:
-                self._due = time.monotonic() + self._interval()
+                self._due = min(time.monotonic() + self._interval(), self._again)
+                self._again = math.inf
             self._work()

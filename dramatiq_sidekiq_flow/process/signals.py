@@ -42,8 +42,14 @@ class Master:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the command; None in a worker inside another program, and in a child that it forked."""
-        return self._pid if self._worker_pid == os.getpid() else None
+        """The process id of the command.
+
+        None in a worker inside another program, in a child that it forked, and
+        once the command is gone: another process may have its id then.
+        """
+        if self._worker_pid == os.getpid() and self._pid == os.getppid():
+            return self._pid
+        return None
 
     def stop(self) -> None:
         """Stop the command; does nothing in a worker inside another program."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from ..wire.lifetimes import DEAD_TIMEOUT
+from ..wire.payload_fields import queue_of
 from . import keys, scripts
 from .connection import Connection
 from .needs import NO_NEEDS, Needs
@@ -158,6 +159,11 @@ def _scored(reply: Any) -> list[tuple[bytes, float]]:
     if reply and not isinstance(reply[0], list):  # RESP2 answers with a flat list
         reply = zip(reply[::2], reply[1::2])
     return [(member, float(score)) for member, score in reply]
+
+
+def members_of(connection: Connection, name: str, queue: str) -> list[bytes]:
+    """The members of a set that go to a queue."""
+    return [member for member, _ in members(connection, name) if queue_of(member) == queue]
 
 
 def remove(connection: Connection, name: str, found: Sequence[bytes]) -> None:

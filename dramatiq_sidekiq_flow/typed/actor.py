@@ -1,8 +1,8 @@
 """Actors whose input and output are attrs classes.
 
 The wire carries one JSON object as the only argument, or none.  A worker makes
-the input of it as the gem's ``TypedJob`` does: what the run's memory has of the
-input's fields, the job's object on top, then the class's defaults and checks.
+the input of it as the gem's ``TypedJob`` does: the input's fields that the run's
+memory has, the job's object on top, then the class's defaults and checks.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class TypedActor(dramatiq.Actor[..., R]):
 
     The class of the input is the annotation of the function's only parameter;
     a function without one takes nothing.  The class of the output is the return
-    annotation: an attrs class, a mapping, or a union of these and None; what
-    any other function returns is left alone.
+    annotation: an attrs class, a mapping, or a union of these and None; any
+    other output is not checked.
 
     Examples:
 
@@ -44,31 +44,30 @@ class TypedActor(dramatiq.Actor[..., R]):
       >>> extract.send(doc_id="42")
       >>> Workflow(Chain(fetch.message(), extract.message())).run()   # doc_id is in the run's memory
 
-    What is given may be an instance, keyword arguments, one mapping, or
-    nothing, and is checked where it is given:
+    The input may be an instance, keyword arguments, one mapping, or nothing,
+    and is checked by the caller:
 
     * An instance sends all its fields, defaults too.  Keyword arguments and a
-      mapping send what was said and no more, so that memory can fill the rest.
-    * :meth:`message` lets fields be missing: it may become a step, whose run
-      has a memory.  :meth:`send` does not: a job that is sent belongs to no
-      run, and nothing could fill them.
+      mapping send only the fields given, so that memory can fill the rest.
+    * :meth:`message` accepts missing fields: it may become a step, whose run
+      has a memory.  :meth:`send` does not: a job sent alone has no run whose
+      memory could fill them.
 
-    A call of the actor is a call of the function, with these checks, and gives
-    back what the function returned.  When a worker calls it, the input is
-    filled from memory, and the output is given back in its JSON form, for
-    memory and Results.
+    Calling the actor calls the function, with these checks, and returns its
+    result.  When a worker calls it, the input is filled from memory, and the
+    output is returned in its JSON form, for memory and Results.
 
-    What does not fit raises InvalidInput or InvalidOutput, naming each path.
-    In a worker these are not retried: the job is dead at once (they are added
-    to ``throws``), and nothing of the output is written.
+    A value that does not fit raises InvalidInput or InvalidOutput, naming each
+    path.  In a worker these are not retried: the job is dead at once (they are
+    added to ``throws``), and nothing of the output is written.
 
     Attributes:
       input: The schema of the input; None for an actor that takes nothing.
       output: The schema of the output; None where it is not checked.
 
     Raises:
-      ConfigurationError: when it is declared, for a function or an annotation
-        that cannot be used so.
+      ConfigurationError: when the actor is declared, if a typed actor cannot
+        have such a function or annotation.
     """
 
     input: Schema | None
@@ -84,7 +83,8 @@ class TypedActor(dramatiq.Actor[..., R]):
         priority: int,
         options: dict[str, Any],
     ) -> None:
-        self._parameter, self.input, self.output = signature.read(fn, actor_name)
+        read = signature.read(fn, actor_name)
+        self._parameter, self.input, self.output = read.parameter, read.input, read.output
         throws = options.get("throws") or ()
         throws = throws if isinstance(throws, tuple) else (throws,)
         options = {**options, "throws": (*throws, InvalidInput, InvalidOutput)}
@@ -94,7 +94,7 @@ class TypedActor(dramatiq.Actor[..., R]):
 
     @property
     def broker(self) -> dramatiq.Broker:
-        """The broker of the actor's messages.  Its workers tell their calls from any other's."""
+        """The broker of the actor's messages; it gets the middleware that marks calls by its workers."""
         return self._broker
 
     @broker.setter
@@ -115,8 +115,10 @@ class TypedActor(dramatiq.Actor[..., R]):
 
     @property
     def output_fields(self) -> frozenset[str] | None:
-        """The fields that its output sets in a run's memory, where its class says them."""
-        return None if self.output is None or not self.output.fields else frozenset(self.output.fields)
+        """The fields that the output sets in a run's memory; None if its type does not name them."""
+        if self.output is None or not self.output.fields:
+            return None
+        return frozenset(self.output.fields)
 
     # -- at the caller --------------------------------------------------------
 
@@ -126,7 +128,7 @@ class TypedActor(dramatiq.Actor[..., R]):
         """Build a message, as :meth:`message` does, with options of its own.
 
         Raises:
-          InvalidInput: for fields of the wrong type, and keys that are none.
+          InvalidInput: if a field has the wrong type, or is unknown.
         """
         if not isinstance(args, _Checked):
             args = self._arguments(args, kwargs or {}, complete=False)
@@ -146,8 +148,8 @@ class TypedActor(dramatiq.Actor[..., R]):
           delay: Milliseconds, or a timedelta.
 
         Raises:
-          InvalidInput: for fields that are missing or of the wrong type, and
-            keys that are none.  Nothing is enqueued.
+          InvalidInput: if a field is missing, has the wrong type, or is
+            unknown.  Nothing is enqueued.
         """
         checked = self._arguments(args, kwargs or {}, complete=True)
         return super().send_with_options(args=checked, kwargs={}, delay=delay, **options)
@@ -158,7 +160,7 @@ class TypedActor(dramatiq.Actor[..., R]):
         if schema is None or (given is None and not complete):
             return _Checked()
         with _named(self.actor_name):
-            values = schema.dump({} if given is None else given)
+            values = schema.dump(_or_empty(given))
             if complete or _is(given, schema) or values.keys() >= schema.fields.keys():
                 schema.load(values)
             else:
@@ -166,25 +168,39 @@ class TypedActor(dramatiq.Actor[..., R]):
         return _Checked() if given is None else _Checked((values,))
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """An instance, a dict, or None for nothing."""
-        what = "nothing" if self.input is None else f"one {self.input.name}, its fields by name, or one mapping of them"
-        if self.input is not None and not args and kwargs.keys() == {self._parameter}:
-            # As the function itself may be called.
-            only = kwargs[self._parameter]
-            if _is(only, self.input) and self._parameter not in self.input.fields:
-                return only
-        if (args and kwargs) or len(args) > 1 or (self.input is None and (args or kwargs)):
+        """The input as the caller gave it: an instance, a dict, or None for nothing."""
+        if self._is_call_by_name(args, kwargs):
+            return kwargs[self._parameter]
+        if not self._is_one_input(args, kwargs):
             given = ", ".join([*map(repr, args), *(f"{name}=..." for name in kwargs)])
-            raise InvalidInput(f"{self.actor_name} takes {what}, not ({given:.200}).", (args, kwargs))
+            raise InvalidInput(f"{self.actor_name} takes {self._takes}, not ({given:.200}).", (args, kwargs))
         if not args:
             return dict(kwargs) or None
-        if args[0] is None:
-            return None  # a nil, as the gem's typed jobs take it: nothing was given
-        if isinstance(args[0], Mapping):
-            return dict(args[0])
-        if not _is(args[0], self.input):
-            raise InvalidInput(f"{self.actor_name} takes {what}: input: got {args[0]!r:.100}.", args[0])
-        return args[0]
+        only = args[0]
+        if only is None:
+            return None  # a nil, which the gem's typed jobs take as no argument
+        if isinstance(only, Mapping):
+            return dict(only)
+        if not _is(only, self.input):
+            raise InvalidInput(f"{self.actor_name} takes {self._takes}: input: got {only!r:.100}.", only)
+        return only
+
+    def _is_call_by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether an instance is given by the parameter's name, as the function itself may be called."""
+        if self.input is None or args or kwargs.keys() != {self._parameter}:
+            return False
+        return _is(kwargs[self._parameter], self.input) and self._parameter not in self.input.fields
+
+    def _is_one_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether the arguments are one input at most, in one way."""
+        if self.input is None:
+            return not args and not kwargs
+        return len(args) <= 1 and not (args and kwargs)
+
+    @property
+    def _takes(self) -> str:
+        """A description of the arguments, for errors."""
+        return "nothing" if self.input is None else f"one {self.input.name}, its fields by name, or one mapping of them"
 
     # -- a call ---------------------------------------------------------------
 
@@ -192,7 +208,8 @@ class TypedActor(dramatiq.Actor[..., R]):
         """Call the function.
 
         Raises:
-          InvalidInput, InvalidOutput: naming each path that does not fit.
+          InvalidInput, InvalidOutput: if the input or the output does not fit;
+            the message names each path.
         """
         message = _message.get()
         if message is None or message.actor_name != self.actor_name:
@@ -215,21 +232,21 @@ class TypedActor(dramatiq.Actor[..., R]):
         if self.input is None:
             return ()
         with _named(self.actor_name):
-            values = self.input.load(self.input.dump({} if given is None else given))
+            values = self.input.load(self.input.dump(_or_empty(given)))
         return (given if _is(given, self.input) else values,)
 
     def _called_by_worker(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = self._given(args, kwargs)
         if self.input is None:
             return self._json(super().__call__())
-        values = self.input.dump({} if given is None else given)
+        values = self.input.dump(_or_empty(given))
         remembered = self._remembered(self.input, values)
         with _named(self.actor_name, remembered):
             instance = self.input.load({**remembered, **values})
         return self._json(super().__call__(instance))
 
     def _remembered(self, schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the run's memory has of the fields that were not given."""
+        """The fields that were not given and that the run's memory has."""
         run = find_current_run()
         names = [name for name in schema.fields if name not in values]
         if run is None or run.memory.backend is None or not names:
@@ -240,7 +257,7 @@ class TypedActor(dramatiq.Actor[..., R]):
             raise InvalidInput(f"{self.actor_name}: input: the run's memory cannot be read: {e}", e.value) from None
 
     def _json(self, result: Any) -> Any:
-        """The JSON form of what the function returned, checked."""
+        """Check the function's result; return its JSON form."""
         schema = self.output
         if schema is None:
             return result
@@ -250,13 +267,13 @@ class TypedActor(dramatiq.Actor[..., R]):
 
 
 class _Checked(tuple[Any, ...]):
-    """Arguments as they go on the wire."""
+    """Arguments in wire form, already checked."""
 
     __slots__ = ()
 
 
 class _Calls(Middleware):
-    """Tells a worker's call of an actor from any other."""
+    """Marks a call of an actor that a worker makes."""
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         _message.set(message)
@@ -269,7 +286,7 @@ class _Calls(Middleware):
 
 
 class _named:
-    """Puts the actor's name, and what came from memory, before an error's text."""
+    """Adds the actor's name to errors, and the names of the fields that came from memory."""
 
     def __init__(self, actor_name: str, remembered: Mapping[str, Any] | None = None) -> None:
         self.actor_name = actor_name
@@ -283,6 +300,11 @@ class _named:
             source = f" (from the run's memory: {', '.join(self.remembered)})" if self.remembered else ""
             error.message = f"{self.actor_name}: {error.message}{source}"
             error.args = (error.message,)
+
+
+def _or_empty(given: Any) -> Any:
+    """The input that was given; an empty object for none."""
+    return {} if given is None else given
 
 
 def _is(value: Any, schema: Schema | None) -> bool:
@@ -319,10 +341,7 @@ def actor(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Declare a typed actor: ``dramatiq.actor(actor_class=TypedActor, ...)``, with the same options.
 
     Raises:
-      ConfigurationError: for a function or an annotation that cannot be used so.
+      ConfigurationError: if a typed actor cannot have such a function or annotation.
     """
     options.setdefault("actor_class", TypedActor)
     return functools.partial(dramatiq.actor, **options) if fn is None else dramatiq.actor(fn, **options)
-
-
-__all__ = ["TypedActor", "actor"]

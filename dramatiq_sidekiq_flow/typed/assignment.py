@@ -1,4 +1,4 @@
-"""Checks what is assigned to a field of an input or output class."""
+"""Type checks on assignment, for fields of input and output classes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from ..errors import InvalidInput
-from .problems import below
-from .schema import Schema, failure
-from .shapes import dump
+from .schema.json_form import dump
+from .schema.schema import Schema, failure
+from .schema.validation_errors import prefixed
 
 
 def check_assignment(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:
@@ -34,9 +34,9 @@ def check_assignment(instance: Any, attribute: attrs.Attribute[Any], value: Any)
     if field is None:
         return value  # not a key on the wire (init=False)
     try:
-        field.shape.load(dump(value))
+        field.adapter.load(dump(value))
     except Exception as e:
-        raise failure(below(f"{cls.__name__}.{attribute.name}", e), value, InvalidInput) from None
+        raise failure(prefixed(f"{cls.__name__}.{attribute.name}", e), value, InvalidInput) from None
     return value
 
 

@@ -1,69 +1,105 @@
-"""What a typed actor's function says of its input and output."""
+"""The parameter, input schema and output schema of a typed actor's function."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-import types
 import typing
-from collections.abc import Callable
-from typing import Any, Union
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 
 from ..errors import ConfigurationError
-from .compiler import MAPPINGS, plain
 from .schema import Schema
+from .schema.annotations import class_of, strip_aliases
+from .schema.compiler import MAPPINGS, UNIONS
 
 
-def read(fn: Callable[..., Any], name: str) -> tuple[str, Schema | None, Schema | None]:
-    """The name of the parameter, and the schemas of input and output.
+@attrs.frozen
+class Signature:
+    """What a typed actor takes and returns.
+
+    Attributes:
+      parameter: The name of the parameter; empty if there is none.
+      input: The schema of the input; None if there is no parameter.
+      output: The schema of the output; None if it is not checked.
+    """
+
+    parameter: str
+    input: Schema | None
+    output: Schema | None
+
+
+def read(fn: Callable[..., Any], name: str) -> Signature:
+    """Read the signature of a typed actor's function.
 
     Raises:
-      ConfigurationError: naming the actor, for what a typed actor cannot be.
+      ConfigurationError: if a typed actor cannot have this signature; the
+        message names the actor.
     """
     names = _names(fn)
+    parameters, hints = _annotations(fn, name, names)
+    if len(parameters) > 1 or not all(map(_is_positional, parameters)):
+        raise ConfigurationError(
+            f"{name}: a typed actor takes one parameter, an attrs class, or none. Put what it takes into one class, "
+            "or use dramatiq.actor.",
+            fn,
+        )
+    output = _output(strip_aliases(hints.get("return")), names)
+    if not parameters:
+        return Signature("", None, output)
+    parameter = parameters[0].name
+    kind = strip_aliases(hints.get(parameter))
+    if not attrs.has(class_of(kind)):
+        annotated = "nothing" if kind is None else repr(kind)
+        raise ConfigurationError(
+            f"{name}: annotate {parameter!r} with the attrs class that it takes, not {annotated}.", fn
+        )
+    return Signature(parameter, Schema.of(kind, names), output)
+
+
+def _annotations(
+    fn: Callable[..., Any], name: str, names: Mapping[str, Any]
+) -> tuple[list[inspect.Parameter], dict[str, Any]]:
     try:
         parameters = list(inspect.signature(fn).parameters.values())
-        hints = typing.get_type_hints(fn, localns=names or None, include_extras=True)
+        hints = typing.get_type_hints(fn, localns=dict(names) or None, include_extras=True)
     except Exception as e:
         raise ConfigurationError(
             f"{name}: the annotations cannot be read: {e}. What they name must be at the top of the module, or in "
             "the function that declares the actor.",
             fn,
         ) from None
-    if len(parameters) > 1 or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
-        raise ConfigurationError(
-            f"{name}: a typed actor takes one parameter, an attrs class, or none. Put what it takes into one class, "
-            "or use dramatiq.actor.",
-            fn,
-        )
-    output = plain(hints.get("return"))
-    written = Schema.of(output, names) if _is_object(output) and output not in (None, type(None)) else None
-    if not parameters:
-        return "", None, written
-    parameter = parameters[0].name
-    kind = plain(hints.get(parameter))
-    if not attrs.has(typing.get_origin(kind) or kind):
-        raise ConfigurationError(
-            f"{name}: annotate {parameter!r} with the attrs class that it takes, not "
-            f"{'nothing' if kind is None else kind!r}.",
-            fn,
-        )
-    return parameter, Schema.of(kind, names), written
+    return parameters, hints
+
+
+def _is_positional(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _output(kind: Any, names: Mapping[str, Any]) -> Schema | None:
+    """The schema of a return annotation; None if it is not checked."""
+    if kind in (None, type(None)) or not _is_object(kind):
+        return None
+    return Schema.of(kind, names)
 
 
 def _is_object(kind: Any) -> bool:
-    """Whether a return annotation says what goes to memory."""
-    kind = plain(kind)
-    origin = typing.get_origin(kind) or kind
-    if origin in (Union, types.UnionType):
+    """Whether a return annotation names the fields that go to the run's memory."""
+    kind = strip_aliases(kind)
+    cls = class_of(kind)
+    if cls in UNIONS:
         return all(arg is type(None) or _is_object(arg) for arg in typing.get_args(kind))
-    return origin in MAPPINGS or attrs.has(origin)
+    return cls in MAPPINGS or attrs.has(cls)
 
 
 def _names(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The local names where an actor is declared: its classes may be local to a function."""
+    """The local names where an actor is declared: its classes may be local to a function.
+
+    Found by looking at the callers' frames: neither the function nor Dramatiq's
+    decorator, which calls the actor's class, hands on the scope of a declaration.
+    """
     globals_of = getattr(inspect.unwrap(fn), "__globals__", None)
     frame = sys._getframe(1)
     while frame is not None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import PayloadError
+from . import codec
+
 #: The last second of the year 9999.  A time stamp after it, or before 1970, is damaged.
 MAX_STAMP = 253_402_300_799
 
@@ -73,3 +76,11 @@ def expiry(fields: Mapping[str, Any]) -> float | None:
     if type(limit) is int and abs(limit) <= MAX_STAMP:
         return float(limit)
     return seconds(limit)
+
+
+def queue_of(raw: bytes) -> Any:
+    """The ``queue`` of a payload; None if the payload cannot be read."""
+    try:
+        return codec.decode(raw).get("queue")
+    except PayloadError:
+        return None

@@ -20,11 +20,11 @@ from ..broker import SidekiqBroker
 from ..broker.message import new_jid
 from ..broker.step_hooks import StepHooks
 from ..context import Memory, current_job
+from ..registry.registry import Registry
 from ..store.barriers import Barrier
 from ..store.callback_storage import CallbackStorage
 from ..store.connection import LOST
 from ..store.needs import Needs, needs
-from ..typed.registry import Registry
 from ..wire.callbacks import Callback
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.nodes import Wire

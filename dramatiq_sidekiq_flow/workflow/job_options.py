@@ -9,9 +9,9 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
+from ..registry import ruby_job
+from ..registry.registry import Registry
 from ..store.connection import LOST
-from ..typed import ruby
-from ..typed.registry import Registry
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import Wire
 from ..wire.payload import DEFAULTS
@@ -60,7 +60,7 @@ class JobOptions:
         own = self.broker.options_of(name)
         if own is not None:
             return own
-        of_class, declared = self.classes.get(name), ruby.declared(name)
+        of_class, declared = self.classes.get(name), ruby_job.declared(name, self.broker)
         if of_class is None and declared is None:
             return None
         return {**(declared or {}), **(of_class or {})}

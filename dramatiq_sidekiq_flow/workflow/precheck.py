@@ -15,9 +15,9 @@ from dramatiq.logging import get_logger
 from ..broker import SidekiqBroker
 from ..errors import QueueShared
 from ..process.fleet import Fleet, FleetView
+from ..registry import ruby_job
+from ..registry.registry import Registry
 from ..store.connection import LOST
-from ..typed import ruby
-from ..typed.registry import Registry
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.near_names import hint
 from ..wire.nodes import Wire, is_ruby_constant, jobs
@@ -128,7 +128,7 @@ class Precheck:
         if self._options(name) is not None:
             return
         published = {*self.registry.names(), *self._registry.names()}
-        here = {*self.broker.actors, *self.job_options.classes, *ruby.names()} - NOOP_CLASSES
+        here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES
         nearest = hint(name, {*published, *here})
         if nearest:
             self.logger.warning("No class or actor is known by the name %s.%s", name, nearest)

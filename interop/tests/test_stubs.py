@@ -12,9 +12,9 @@ from actors import build
 from processes import RUN
 
 from dramatiq_sidekiq_flow import Job, SidekiqBroker, Workflow, WorkflowMiddleware
-from dramatiq_sidekiq_flow.cli.stubs import ruby as stubs_for_ruby
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
-from dramatiq_sidekiq_flow.typed.registry import Entry, actors
+from dramatiq_sidekiq_flow.registry.registry import Entry, actors
+from dramatiq_sidekiq_flow.registry.stubs import ruby as stubs_for_ruby
 
 REGISTRY = Path(__file__).parents[2] / "dramatiq_sidekiq_flow" / "ruby" / "sidekiq_flow_registry.rb"
 

@@ -59,7 +59,7 @@ broker.add_middleware(middleware)
 broker.add_middleware(Places())
 dramatiq.set_broker(broker)
 
-commit = middleware.engine_of(broker).broker.commit
+commit = middleware.engine_of(broker).broker.process.commit
 run = commit.run
 
 

@@ -23,9 +23,9 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
 )
+from dramatiq_sidekiq_flow.registry import registry
 from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.chains import LARGE_STEP
-from dramatiq_sidekiq_flow.typed import registry
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.lifetimes import RELEASED_TTL, RETRY_HORIZON
 from dramatiq_sidekiq_flow.workflow import payload_size

@@ -13,6 +13,7 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
+from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_sidekiq_flow import (
     Chain,
@@ -26,7 +27,8 @@ from dramatiq_sidekiq_flow import (
     current_run,
 )
 from dramatiq_sidekiq_flow.cli.main import main
-from dramatiq_sidekiq_flow.store import registry as registry_store
+from dramatiq_sidekiq_flow.errors import ConfigurationError
+from dramatiq_sidekiq_flow.store import class_registry as registry_store
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire.dialect import SIDELINE
 
@@ -122,6 +124,26 @@ def test_what_is_said_comes_before_what_the_class_says(redis_url: str, client: r
     (job,) = members(client, "mine")
     assert (job["retry"], job["tags"], job["backtrace"]) == (1, ["job"], 5)
     broker.close()
+
+
+def test_a_ruby_job_of_a_broker_counts_on_that_broker_only(redis_url: str, client: redis.Redis) -> None:
+    """Without a broker it counts on each, also where it was declared before; the broker's own comes first."""
+    RubyJob("Reg::Everywhere", queue="everywhere")
+    RubyJob("Reg::Own", queue="shared")
+    first, second = SidekiqBroker(url=redis_url), SidekiqBroker(url=redis_url)
+    RubyJob("Reg::Own", broker=first, queue="first")
+    RubyJob("Reg::Mine", broker=second, queue="mine")
+    for broker in (first, second):
+        broker.add_middleware(WorkflowMiddleware())
+        Workflow(Group(Job("Reg::Everywhere"), Job("Reg::Own"), Job("Reg::Mine")), broker=broker).run()
+        broker.close()
+    queues = {name: len(members(client, name)) for name in ("everywhere", "first", "shared", "mine", "default")}
+    assert queues == {"everywhere": 2, "first": 1, "shared": 1, "mine": 1, "default": 1}
+
+
+def test_a_ruby_job_refuses_a_broker_that_is_not_sidekiqs() -> None:
+    with pytest.raises(ConfigurationError, match="StubBroker is not a SidekiqBroker"):
+        RubyJob("Reg::Own", broker=StubBroker(), queue="first")  # type: ignore[arg-type]
 
 
 def test_a_known_class_costs_no_round_trip(broker: SidekiqBroker, client: redis.Redis) -> None:

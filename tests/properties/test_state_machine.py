@@ -466,7 +466,7 @@ class Machine(RuleBasedStateMachine):
         for name in ("schedule", "retry"):
             for member in self.client.zrange(name, 0, -1):
                 self.client.zadd(name, {member: 1.0 + json.loads(member)["args"][0]})
-        self.processes[number % len(self.processes)].broker.poller.poll()
+        self.processes[number % len(self.processes)].broker.process.poller.poll()
         for step, failure in self.state.retry:
             self.state = self.model.promote(self.state, step, failure)
 

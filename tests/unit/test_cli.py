@@ -12,9 +12,9 @@ import pytest
 
 from dramatiq_sidekiq_flow import RubyJob
 from dramatiq_sidekiq_flow.cli.main import main
-from dramatiq_sidekiq_flow.cli.stubs import python, ruby
 from dramatiq_sidekiq_flow.errors import ConfigurationError
-from dramatiq_sidekiq_flow.typed.registry import Entry
+from dramatiq_sidekiq_flow.registry.registry import Entry
+from dramatiq_sidekiq_flow.registry.stubs import python, ruby
 
 APP = """
 import dramatiq

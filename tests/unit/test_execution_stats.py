@@ -11,7 +11,8 @@ import pytest
 
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.process.execution_stats import ExecutionStats
-from dramatiq_sidekiq_flow.process.presence import Appearance, layouts, queues_of, ruby_infos
+from dramatiq_sidekiq_flow.process.fleet import queues_of, ruby_infos
+from dramatiq_sidekiq_flow.process.presence import Appearance, layouts
 from dramatiq_sidekiq_flow.store import stats
 
 

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidOptions
-from dramatiq_sidekiq_flow.store import registry as store
-from dramatiq_sidekiq_flow.typed import manifest
-from dramatiq_sidekiq_flow.typed import registry as module
-from dramatiq_sidekiq_flow.typed.registry import Entry, Registry
+from dramatiq_sidekiq_flow.registry import file as registry_file
+from dramatiq_sidekiq_flow.registry import registry as module
+from dramatiq_sidekiq_flow.registry.registry import Entry, Registry
+from dramatiq_sidekiq_flow.store import class_registry as store
 
 
 class Redis:
@@ -182,10 +182,10 @@ def test_an_entry_is_written_as_it_was_read() -> None:
 
 def test_a_file_is_written_as_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "registry.json"
-    text = manifest.dump({"ruby": {"B": Entry("B", {"queue": "ü"}), "A": Entry("A", {})}, "python": {}})
+    text = registry_file.dump({"ruby": {"B": Entry("B", {"queue": "ü"}), "A": Entry("A", {})}, "python": {}})
     path.write_text(text, "utf-8")
     assert list(json.loads(text)["ruby"]) == ["A", "B"]
-    assert manifest.dump(manifest.read(path)) == text
+    assert registry_file.dump(registry_file.read(path)) == text
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"perl": {}}', '{"ruby": []}', '{"ruby": {"A": {"retry": "often"}}}'])
@@ -193,6 +193,6 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "registry.json"
     path.write_text(text, "utf-8")
     with pytest.raises(ConfigurationError, match="registry.json"):
-        manifest.read(path)
+        registry_file.read(path)
     with pytest.raises(ConfigurationError, match="none.json"):
-        manifest.read(tmp_path / "none.json")
+        registry_file.read(tmp_path / "none.json")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dramatiq_sidekiq_flow import SidekiqBroker
 from dramatiq_sidekiq_flow.process import signals
 
 
@@ -22,6 +23,40 @@ def test_a_worker_process_has_its_parent_as_master() -> None:
 
 def _ask(master: signals.Master, answers: Any) -> None:
     answers.put(master.pid)
+
+
+def test_a_master_that_is_gone_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have its id by then."""
+    master = signals.Master()
+    master.booted()
+    killed: list[Any] = []
+    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert master.pid is None
+    master.stop()
+    assert killed == []
+
+
+def _work_elsewhere(url: str, answers: Any) -> None:
+    import dramatiq.cli
+
+    assert dramatiq.cli is not None
+    broker = SidekiqBroker(url=url)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    answers.put(broker.process.master.pid)
+    worker.stop()
+    broker.close()
+
+
+def test_a_child_of_another_program_has_no_master(redis_url: str) -> None:
+    """Though it has loaded dramatiq.cli, and its parent is of multiprocessing."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    child = context.Process(target=_work_elsewhere, args=(redis_url, answers))
+    child.start()
+    assert answers.get(timeout=60) is None
+    child.join()
 
 
 def test_a_child_that_a_worker_process_forks_has_no_master() -> None:

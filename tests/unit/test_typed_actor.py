@@ -74,12 +74,12 @@ def test_the_instance_that_is_given_is_the_one_that_the_function_gets() -> None:
         ((), {}, "input.doc_id: is missing"),
         ((), {"doc_id": 1}, "extract: input.doc_id: expected str, got int 1"),
         ((Input(1),), {}, "input.doc_id: expected str, got int 1"),  # type: ignore[arg-type]
-        ((), {"doc_id": "1", "x": 1}, "input.x: is no field of Input, which has: doc_id, language"),
+        ((), {"doc_id": "1", "x": 1}, "input.x: unknown field (Input has doc_id, language)"),
         (("1",), {}, "extract takes one Input, its fields by name, or one mapping of them: input: got '1'"),
         ((Output("1"),), {}, "input: got Output"),
         ((Input("1"), Input("2")), {}, "extract takes one Input"),
         ((Input("1"),), {"language": "de"}, "extract takes one Input"),
-        ((), {"input": {"doc_id": "1"}}, "input.input: is no field"),
+        ((), {"input": {"doc_id": "1"}}, "input.input: unknown field"),
     ],
 )
 def test_bad_input_is_refused_everywhere(

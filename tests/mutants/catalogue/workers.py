@@ -6,6 +6,7 @@ from ..mutant import in_file
 from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
 
 consumer = in_file("broker/consumer.py")
+failures = in_file("broker/failure_writer.py")
 commit = in_file("broker/ack_batch.py")
 retries = in_file("broker/retries.py")
 recovery = in_file("process/recovery.py")
@@ -123,7 +124,7 @@ WORKERS = [
         "    return Needs((*chains, *memories), max(ttl, memory.ttl))\n",
         TTL + "test_a_failed_step_keeps_all_for_the_delays_that_follow_it",
     ),
-    consumer(
+    failures(
         "fail-dead-for-three-weeks",
         "A dead step's run cannot go on when it is retried after three weeks.",
         '        waits = DEAD_TIMEOUT if failure.action == "dead" else failure.at - now\n',

@@ -1,9 +1,10 @@
-"""What each language's classes are, known to the other.
+"""The registry: job classes of Ruby and actors of Python, each known to the other language.
 
 Ruby writes a class's own options (its queue, its retries) into a job when it
-pushes; a serialized step holds only what was said of it.  So whoever advances
-onto a class of the other language has to know that class.  Workers of either
-language publish theirs to Redis, and read the other's from there.
+pushes; a serialized step holds only the options given for that step.  So a
+process that advances onto a class of the other language needs that class's
+options.  Workers of either language publish theirs to Redis, and read the
+other's from there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import attrs
 from dramatiq.logging import get_logger
 
 from ..errors import FlowError, InvalidOptions
-from ..store import registry as store
+from ..store import class_registry as store
 from ..store.connection import LOST, Connection
 from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
@@ -36,7 +37,7 @@ MAX_AGE = 30.0
 #: A name that is not in a copy of this age is looked for in a new one at once.
 MIN_AGE = 1.0
 
-#: How often a worker says what it has, in seconds; and again after an error.
+#: How often a worker publishes its actors, in seconds; and again after an error.
 PUBLISH_EVERY = 600.0
 PUBLISH_AGAIN = 60.0
 
@@ -46,13 +47,13 @@ _MOST_MISSED = 10_000
 
 @attrs.frozen
 class Entry:
-    """A job class of Ruby's, or an actor of Python's.
+    """A Ruby job class, or a Python actor.
 
     Attributes:
-      name: The class's or actor's.
+      name: The name of the class or actor.
       options: As in ``sidekiq_options``: ``queue``, ``retry``, ...
-      input, output: JSON Schemas of its arguments and of what it returns,
-        where it says so.
+      input, output: JSON Schemas of its arguments and of its result; None if
+        they are not declared.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Entry:
         """Read the JSON form.
 
         Raises:
-          InvalidOptions: for what is none, naming the class.
+          InvalidOptions: if the entry is invalid; the message names the class.
         """
         if type(value) is not dict:
             raise InvalidOptions(f"{name}: a JSON object of options is needed, not {value!r:.100}.", value)
@@ -81,12 +82,16 @@ class Entry:
 
     def dump(self) -> dict[str, Any]:
         """The JSON form."""
-        schemas = {"input": self.input, "output": self.output}
-        return {**self.options, **{key: schema for key, schema in schemas.items() if schema is not None}}
+        value = dict(self.options)
+        if self.input is not None:
+            value["input"] = self.input
+        if self.output is not None:
+            value["output"] = self.output
+        return value
 
 
 def actors(broker: SidekiqBroker) -> dict[str, Entry]:
-    """An entry for each actor that a broker knows; with JSON Schemas, where it is a typed one."""
+    """The entry of each actor of a broker; with JSON Schemas if it is a typed actor."""
     return {
         name: Entry(
             name,
@@ -100,13 +105,17 @@ def actors(broker: SidekiqBroker) -> dict[str, Entry]:
 
 
 def publish(broker: SidekiqBroker) -> None:
-    """Tell Ruby, and other Python programs, which actors there are."""
+    """Publish the actors of a broker, for Ruby and other Python programs."""
     entries = {name: codec.encode(entry.dump()) for name, entry in actors(broker).items()}
     store.publish(broker.connection, "python", entries)
 
 
 def published(connection: Connection) -> dict[str, dict[str, Entry]]:
-    """All that Redis holds now, by language; what cannot be read is left out."""
+    """All entries that Redis holds now, by language; invalid ones are left out.
+
+    Raises:
+      redis.ResponseError: if Redis refuses to read them.
+    """
     found: dict[str, dict[str, Entry]] = {}
     for language, entries in zip(LANGUAGES, store.read(connection, LANGUAGES)):
         if isinstance(entries, Exception):
@@ -117,7 +126,7 @@ def published(connection: Connection) -> dict[str, dict[str, Entry]]:
 
 
 class _Copy:
-    """The registry as it stood once.  It is replaced whole, never changed."""
+    """A copy of the registry.  It is replaced as a whole, never changed."""
 
     def __init__(self, at: float, raw: Mapping[str, bytes], python: Collection[str] = ()) -> None:
         self.at = at
@@ -137,13 +146,13 @@ class _Copy:
 
 
 class Registry:
-    """What is known of classes that this process does not have.
+    """Looks up classes that this process does not have.
 
     A copy is kept, so that a step costs no round trip.  In a worker the
-    heartbeat renews it; elsewhere whoever asks, when it is too old.
+    heartbeat renews it; elsewhere a look-up does, when the copy is too old.
 
     Parameters:
-      file: Entries of a file (see ``typed.manifest``), which come first.
+      file: Entries of a file (see ``registry.file``), which come first.
     """
 
     def __init__(self, connection: Connection, file: Mapping[str, Mapping[str, Entry]] | None = None) -> None:
@@ -164,30 +173,41 @@ class Registry:
         """The entry of a class.
 
         Raises:
-          redis.ConnectionError, redis.TimeoutError: where the class is not
-            known yet and Redis cannot be asked.
+          redis.ConnectionError, redis.TimeoutError: if the class is not
+            known yet and Redis cannot be reached.
         """
         entry = self._file.get(name)
         if entry is not None:
             return entry
         self._asked = True
         seen = self._copy
-        age = time.monotonic() - seen.at
-        known = name in seen.raw
-        if age > MAX_AGE or (age > MIN_AGE and not known and name not in self._missed):
-            try:
-                self._renew(seen, wait=not known)
-            except LOST:
-                if not known:
-                    raise
-            if name not in self._copy.raw:
-                if len(self._missed) >= _MOST_MISSED:
-                    self._missed.clear()
-                self._missed.add(name)
+        if self._is_outdated(seen, name):
+            self._renew_for(name, seen)
         return self._copy.find(name)
 
+    def _is_outdated(self, seen: _Copy, name: str) -> bool:
+        age = time.monotonic() - seen.at
+        if age > MAX_AGE:
+            return True
+        return age > MIN_AGE and name not in seen.raw and name not in self._missed
+
+    def _renew_for(self, name: str, seen: _Copy) -> None:
+        known = name in seen.raw
+        try:
+            self._renew(seen, wait=not known)
+        except LOST:
+            if not known:
+                raise
+        if name not in self._copy.raw:
+            self._add_missed(name)
+
+    def _add_missed(self, name: str) -> None:
+        if len(self._missed) >= _MOST_MISSED:
+            self._missed.clear()
+        self._missed.add(name)
+
     def is_python(self, name: str) -> bool:
-        """Whether a name is that of a Python actor.
+        """Whether a Python actor has this name.
 
         Raises:
           redis.ConnectionError, redis.TimeoutError: as :meth:`find`.
@@ -201,11 +221,11 @@ class Registry:
         return self._file.get(name)
 
     def names(self) -> set[str]:
-        """The names in the copy and the file, as far as they were read."""
+        """The names in the file and in the current copy; Redis is not asked."""
         return {*self._file, *self._copy.raw}
 
     def beat(self, broker: SidekiqBroker) -> None:
-        """Publish this process's actors and renew the copy, where it is time to."""
+        """Publish this process's actors and renew the copy, each if it is due."""
         now = time.monotonic()
         if now >= self._publish_at:
             self._publish_at = now + PUBLISH_AGAIN
@@ -218,22 +238,31 @@ class Registry:
         if not self._lock.acquire(blocking=wait):
             return
         try:
-            if self._copy is not seen:
-                return
-            at = time.monotonic()
-            raw: dict[str, bytes] = {}
-            python: Collection[str] = ()
-            for language, entries in reversed([*zip(LANGUAGES, store.read(self.connection, LANGUAGES))]):
-                if not isinstance(entries, Exception):
-                    raw.update(entries)
-                    if language == "python":
-                        python = entries
-                elif language not in self._refused:
-                    self._refused.add(language)
-                    self.logger.warning("The registry of %s's classes cannot be read: %s", language, entries)
-            self._copy = _Copy(at, raw, python)
+            # Otherwise another thread has renewed it meanwhile.
+            if self._copy is seen:
+                self._copy = self._read()
         finally:
             self._lock.release()
+
+    def _read(self) -> _Copy:
+        at = time.monotonic()
+        raw: dict[str, bytes] = {}
+        python: Collection[str] = ()
+        replies = [*zip(LANGUAGES, store.read(self.connection, LANGUAGES))]
+        # The first language last: its entries replace the stubs of the others.
+        for language, entries in reversed(replies):
+            if isinstance(entries, Exception):
+                self._warn_once(language, entries)
+                continue
+            raw.update(entries)
+            if language == "python":
+                python = entries
+        return _Copy(at, raw, python)
+
+    def _warn_once(self, language: str, error: Exception) -> None:
+        if language not in self._refused:
+            self._refused.add(language)
+            self.logger.warning("The registry of %s's classes cannot be read: %s", language, error)
 
 
 def _load(name: str, raw: bytes) -> Entry | None:

@@ -1,16 +1,16 @@
-"""Each language's classes, written in the other language."""
+"""Stubs: source code of each language's classes for the other language."""
 
 from __future__ import annotations
 
 import json
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..typed.registry import Entry
 from ..wire.nodes import is_ruby_constant
+from .registry import Entry
 
 _RUBY_HEAD = """\
 # frozen_string_literal: true
@@ -37,7 +37,7 @@ def ruby(actors: Mapping[str, Entry]) -> str:
     The others travel as carriers, for which Ruby needs nothing.
 
     Raises:
-      ConfigurationError: where no actor has such a name.
+      ConfigurationError: if no actor has such a name.
     """
     named = sorted(filter(is_ruby_constant, actors))
     if not named:
@@ -46,55 +46,73 @@ def ruby(actors: Mapping[str, Entry]) -> str:
             "Ruby reaches the others without stubs.",
             list(actors),
         )
-    parts = [_RUBY_HEAD]
-    for name in named:
-        *modules, last = name.split("::")
-        # An actor may be the namespace of another; its own class comes first.
-        outer = ["::".join(modules[: depth + 1]) for depth in range(len(modules))]
-        kinds = ["class" if path in actors else "module" for path in outer] + ["class"]
-        lines = [f"{kind} {part}" for kind, part in zip(kinds, [*modules, last])]
-        lines = ["  " * depth + line for depth, line in enumerate(lines)]
-        inner = "  " * (len(modules) + 1)
-        options = ", ".join(f"{key}: {_literal(value)}" for key, value in _ordered(actors[name].options))
-        message = _literal(f"{name} runs in Python: no Ruby worker may take its queue")
-        lines += [
-            f"{inner}include Sidekiq::Job",
-            f"{inner}sidekiq_options {options}",
-            "",
-            f"{inner}def perform(*)",
-            f"{inner}  raise NotImplementedError, {message}",
-            f"{inner}end",
-        ]
-        lines += ["  " * depth + "end" for depth in reversed(range(len(modules) + 1))]
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+    return "\n".join([_RUBY_HEAD, *(_ruby_class(name, actors) for name in named)])
+
+
+def _ruby_class(name: str, actors: Mapping[str, Entry]) -> str:
+    """The Ruby class of one actor, in its modules."""
+    parts = name.split("::")
+    lines = [f"{'  ' * depth}{_ruby_keyword(parts, depth, actors)} {part}" for depth, part in enumerate(parts)]
+    lines += _ruby_body(actors[name], "  " * len(parts))
+    lines += ["  " * depth + "end" for depth in reversed(range(len(parts)))]
+    return "\n".join(lines) + "\n"
+
+
+def _ruby_keyword(parts: list[str], depth: int, actors: Mapping[str, Entry]) -> str:
+    # An actor may be the namespace of another; its own class comes first.
+    return "class" if depth == len(parts) - 1 or "::".join(parts[: depth + 1]) in actors else "module"
+
+
+def _ruby_body(entry: Entry, indent: str) -> list[str]:
+    options = ", ".join(f"{key}: {_literal(value)}" for key, value in _ordered(entry.options))
+    message = _literal(f"{entry.name} runs in Python: no Ruby worker may take its queue")
+    return [
+        f"{indent}include Sidekiq::Job",
+        f"{indent}sidekiq_options {options}",
+        "",
+        f"{indent}def perform(*)",
+        f"{indent}  raise NotImplementedError, {message}",
+        f"{indent}end",
+    ]
 
 
 def python(classes: Mapping[str, Entry]) -> str:
     """A Python file with a :class:`RubyJob` for each Ruby class.
 
     Raises:
-      ConfigurationError: where there is none.
+      ConfigurationError: if there are no classes.
     """
     if not classes:
         raise ConfigurationError(
             "The registry has no Ruby classes: SidekiqFlow::Registry.write in Ruby puts them there."
         )
+    names = _identifiers(sorted(classes))
+    return _PYTHON_HEAD + "\n".join(_helper(identifier, classes[name]) for identifier, name in names.items())
+
+
+def _identifiers(class_names: Iterable[str]) -> dict[str, str]:
+    """A Python name for each class."""
     names: dict[str, str] = {}
-    for name in sorted(classes):
+    for name in class_names:
         identifier = _identifier(name)
         while identifier in names or identifier == "RubyJob":
             identifier += "_"
         names[identifier] = name
-    parts = []
-    for identifier, name in names.items():
-        options = _ordered(classes[name].options)
-        said = "".join(f", {key}={value!r}" for key, value in options if _is_keyword(key))
-        odd = {key: value for key, value in options if not _is_keyword(key)}
-        parts.append(
-            f"{identifier} = RubyJob({name!r}{said}{f', **{odd!r}' if odd else ''})\n{_docstring(classes[name])}\n"
-        )
-    return _PYTHON_HEAD + "\n".join(parts)
+    return names
+
+
+def _helper(identifier: str, entry: Entry) -> str:
+    """The statement that declares one class."""
+    arguments = repr(entry.name)
+    others: dict[str, Any] = {}
+    for key, value in _ordered(entry.options):
+        if _is_keyword(key):
+            arguments += f", {key}={value!r}"
+        else:
+            others[key] = value
+    if others:
+        arguments += f", **{others!r}"
+    return f"{identifier} = RubyJob({arguments})\n{_docstring(entry)}\n"
 
 
 def _docstring(entry: Entry) -> str:

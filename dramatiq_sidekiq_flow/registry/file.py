@@ -1,7 +1,7 @@
-"""The registry as a file, for those who check it in.
+"""The registry as a file, to be checked in with the code.
 
 ``{"python": {"Docs::Extract": {"queue": "python", "retry": 5}}, "ruby": {...}}``,
-each language's part may be missing.  ``python -m dramatiq_sidekiq_flow registry``
+either part may be missing.  ``python -m dramatiq_sidekiq_flow registry``
 writes Python's part, ``SidekiqFlow::Registry.write`` Ruby's.
 """
 
@@ -17,14 +17,15 @@ from ..wire import codec
 from .registry import LANGUAGES, Entry
 
 #: Language -> class name -> entry.
-Manifest = Mapping[str, Mapping[str, Entry]]
+RegistryFile = Mapping[str, Mapping[str, Entry]]
 
 
-def read(path: str | Path) -> Manifest:
+def read(path: str | Path) -> RegistryFile:
     """Read a file.
 
     Raises:
-      ConfigurationError: naming the file, for what is not a registry.
+      ConfigurationError: if the file cannot be read or is not a registry; the
+        message names the file.
     """
     try:
         value = codec.decode(Path(path).read_bytes())
@@ -38,10 +39,10 @@ def read(path: str | Path) -> Manifest:
         raise ConfigurationError(f"The registry {str(path)!r} cannot be read: {e}", path) from None
 
 
-def dump(manifest: Manifest) -> str:
+def dump(content: RegistryFile) -> str:
     """The text of a file: sorted, so that a change shows as one."""
     value: dict[str, Any] = {
-        language: {name: entry.dump() for name, entry in entries.items()} for language, entries in manifest.items()
+        language: {name: entry.dump() for name, entry in entries.items()} for language, entries in content.items()
     }
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -1,8 +1,7 @@
-"""What each language tells the other about its classes.
+"""The registry in Redis: the job classes of each language.
 
-One hash a language, class name -> JSON.  Each process adds what it has, so
-that several applications make one registry; a hash that nobody refreshes
-expires.
+One hash per language, class name -> JSON.  Each process adds its own, so that
+several applications make one registry; a hash that is not refreshed expires.
 """
 
 from __future__ import annotations
@@ -14,30 +13,30 @@ from redis.exceptions import ResponseError
 from . import keys, scripts
 from .connection import LOST, Connection
 
-#: How long a hash lives that nobody refreshes, in seconds.
+#: How long a hash lives that is not refreshed, in seconds.
 TTL = 3 * 86_400
 
-#: What reading can raise.
+#: The errors that reading can raise.
 UNREADABLE = (*LOST, ResponseError)
 
 
 def publish(connection: Connection, language: str, entries: Mapping[str, bytes]) -> None:
-    """Add entries, and let the hash live on, in one step; those of other processes stay.
+    """Add entries and extend the hash's TTL, in one step; entries of other processes stay.
 
     Raises:
-      redis.ResponseError: where Redis refuses it (out of memory, another
+      redis.ResponseError: if Redis refuses it (out of memory, another
         type at that key).
     """
     if not entries:
         return
     key = keys.registry(language)
     flat = [part for pair in entries.items() for part in pair]
-    # A hash that was written and could not expire would tell of classes that are gone.
+    # A hash without a TTL would keep classes that are gone.
     connection.call(*scripts.REMEMBER.command((key,), (TTL, *flat)))
 
 
 def read(connection: Connection, languages: Sequence[str]) -> list[dict[str, bytes] | ResponseError]:
-    """All entries of each language, in one round trip; in place of what Redis refuses to read, its error."""
+    """All entries of each language, in one round trip; the error of Redis for a language that it refuses to read."""
     found: list[dict[str, bytes] | ResponseError] = []
     for reply in connection.send([("HGETALL", keys.registry(language)) for language in languages]):
         if isinstance(reply, ResponseError):

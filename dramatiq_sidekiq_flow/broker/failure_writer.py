@@ -1,0 +1,80 @@
+"""Moves failed jobs of one queue out of flight, into ``retry`` or ``dead``."""
+
+from __future__ import annotations
+
+import time
+
+from dramatiq.logging import get_logger
+
+from ..errors import WrongType
+from ..store import sets
+from ..store.needs import NO_NEEDS, Needs, needs
+from ..wire.lifetimes import DEAD_TIMEOUT
+from ..wire.payload import Payload
+from .retries import Failure
+from .worker_process import WorkerProcess
+
+
+class FailureWriter:
+    """Writes what was decided of failed jobs."""
+
+    def __init__(self, process: WorkerProcess, queue_name: str, member: str) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.process = process
+        self.queue_name = queue_name
+        self.member = member
+
+    def write(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
+        """Move a job to ``retry`` or ``dead``, or drop it.
+
+        If the set holds another type, the job stays in flight, and each
+        heartbeat tries again.
+
+        Parameters:
+          payload: The job; None if it cannot be read.
+
+        Raises:
+          ConnectionClosed: if Redis cannot be reached.
+        """
+        try:
+            self._write(receipt, failure, payload)
+        except WrongType as e:
+            self._set_aside(receipt, failure, payload, e)
+
+    def _write(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
+        assert failure.action != "requeue"
+        now = time.time()
+        self.process.commit.run(
+            sets.fail(
+                self.member,
+                receipt,
+                failure.action,
+                now=now,
+                at=failure.at,
+                payload=failure.payload,
+                needs=self._needs(failure, payload, now),
+            )
+        )
+        if failure.action == "retry":
+            self.process.poller.nudge(failure.at - now)
+
+    def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:
+        """What the failed job's run needs until the job runs again."""
+        if payload is None or failure.action == "discard":
+            return NO_NEEDS
+        # A dead job may be retried for as long as `dead` keeps it.
+        waits = DEAD_TIMEOUT if failure.action == "dead" else failure.at - now
+        completion = self.process.completion
+        if completion is None:
+            return needs(payload, waits=waits)
+        return completion.prepare_wait(payload, waits=waits)
+
+    def _set_aside(self, receipt: str, failure: Failure, payload: Payload | None, error: WrongType) -> None:
+        """Keep a failed job in flight until ``retry`` or ``dead`` can take it."""
+        if self.process.log_limit.allows(f"aside {failure.action}"):
+            self.logger.error("Failed jobs of queue %r stay in flight for now: %s", self.queue_name, error)
+
+        def write() -> None:
+            self._write(receipt, failure, payload)
+
+        self.process.set_aside[self.member, receipt] = write

@@ -1,0 +1,1 @@
+"""What each language knows of the other's job classes."""

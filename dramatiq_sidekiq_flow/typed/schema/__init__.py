@@ -1,0 +1,5 @@
+"""Types as schemas: values from JSON and to JSON, JSON Schema, and errors with paths."""
+
+from .schema import Schema
+
+__all__ = ["Schema"]

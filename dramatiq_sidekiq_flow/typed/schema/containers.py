@@ -1,0 +1,93 @@
+"""Adapters of lists, sets, tuples and mappings.
+
+Written by hand, since the hooks of cattrs take any iterable for a list (a
+string, the keys of a dict), and a set loses equal items without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .adapters import ARRAY, OBJECT, STRING, TypeAdapter, kind_of
+from .validation_errors import Mismatch, ValidationError, path_part, prefixed
+
+#: One part of a value: its path, its adapter, and its JSON value.
+_Part = tuple[str, TypeAdapter, Any]
+
+
+def array(name: str, item: TypeAdapter, make: Callable[[list[Any]], Any], *, distinct: bool = False) -> TypeAdapter:
+    """The adapter of any number of items of one type.
+
+    Parameters:
+      make: Makes the Python value of a list of items.
+      distinct: Whether equal items are refused.
+    """
+
+    def load(value: Any) -> Any:
+        if kind_of(value) != ARRAY:
+            raise Mismatch.of(name, value)
+        items = _load_each([(f"[{index}]", item, part) for index, part in enumerate(value)])
+        try:
+            made = make(items)
+        except TypeError as e:  # an unhashable item of a set
+            raise Mismatch.at("", str(e)) from None
+        if distinct and len(made) != len(items):
+            raise Mismatch.of("distinct items", value)
+        return made
+
+    schema: dict[str, Any] = {"type": ARRAY, "items": item.schema}
+    if distinct:
+        schema["uniqueItems"] = True
+    return TypeAdapter(name, load, schema, frozenset((ARRAY,)))
+
+
+def fixed_tuple(items: list[TypeAdapter]) -> TypeAdapter:
+    """The adapter of a tuple in which each item has its own type."""
+    name = f"{len(items)} items"
+    paths = [f"[{index}]" for index in range(len(items))]
+
+    def load(value: Any) -> Any:
+        if kind_of(value) != ARRAY or len(value) != len(items):
+            raise Mismatch.of(name, value)
+        return tuple(_load_each(zip(paths, items, value)))
+
+    schema: dict[str, Any] = {"type": ARRAY, "minItems": len(items), "maxItems": len(items)}
+    if items:
+        schema["prefixItems"] = [item.schema for item in items]
+    return TypeAdapter(name, load, schema, frozenset((ARRAY,)))
+
+
+def mapping(name: str, keys: TypeAdapter, values: TypeAdapter) -> TypeAdapter:
+    """The adapter of a dict whose keys are strings, or travel as strings."""
+
+    def load(value: Any) -> Any:
+        if kind_of(value) != OBJECT:
+            raise Mismatch.of(name, value)
+        paths = [path_part(raw) for raw in value]
+        loaded_keys = _load_each([(path, keys, raw) for path, raw in zip(paths, value)])
+        loaded_values = _load_each([(path, values, raw) for path, raw in zip(paths, value.values())])
+        return dict(zip(loaded_keys, loaded_values))
+
+    schema: dict[str, Any] = {"type": OBJECT, "additionalProperties": values.schema}
+    if keys.schema != {"type": STRING} and keys.schema:
+        schema["propertyNames"] = keys.schema
+    return TypeAdapter(name, load, schema, frozenset((OBJECT,)))
+
+
+def _load_each(parts: Iterable[_Part]) -> list[Any]:
+    """Load all parts.
+
+    Raises:
+      Mismatch: with the errors of all parts that do not fit.
+    """
+    loaded: list[Any] = []
+    errors: list[ValidationError] = []
+    for path, adapter, value in parts:
+        try:
+            loaded.append(adapter.load(value))
+        except Exception as e:
+            errors += prefixed(path, e)
+    if errors:
+        raise Mismatch(errors)
+    return loaded

@@ -1,0 +1,230 @@
+"""Adapters of unions: which member a JSON value is, decided by the value and never by trying.
+
+Written by hand, since the strategies of cattrs decide otherwise (tried with 26.2):
+
+* Its disambiguation takes classes and None only, not ``Color | int``; tags 1 and
+  True are the same to it; an unknown or missing tag is a bare KeyError, without
+  a path and without the tags that would fit.
+* ``configure_union_passthrough`` goes by ``isinstance``: ``int | str`` takes True,
+  and ``float | str`` takes 1.
+* ``configure_tagged_union`` adds a key of its own to the wire, which Ruby does not
+  write; ``include_subclasses`` accepts classes that the annotation does not name.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ...errors import ConfigurationError
+from .adapters import ANY, NULL, SIMPLE, TypeAdapter, kind_of, typed
+from .scalars import SCALARS
+from .validation_errors import Mismatch, path_part
+
+Load = Callable[[Any], Any]
+
+
+def union(members: Sequence[TypeAdapter], path: str) -> TypeAdapter:
+    """The adapter of a union.
+
+    Raises:
+      ConfigurationError: if a JSON value could be of two members.
+    """
+    if ANY in members:
+        return _with_any(members, path)
+    by_kind = _by_kind(members)
+    loads = {kind: _choose(candidates, path) for kind, candidates in by_kind.items()}
+    name = _names(dict.fromkeys(member.name for member in members))
+
+    def load(value: Any) -> Any:
+        chosen = loads.get(kind_of(value) or "")
+        if chosen is None:
+            raise Mismatch.of(name, value)
+        return chosen(value)
+
+    schema = {"anyOf": [member.schema for member in members]}
+    return TypeAdapter(name, load, schema, frozenset(by_kind), _values(members))
+
+
+def _with_any(members: Sequence[TypeAdapter], path: str) -> TypeAdapter:
+    others = [member for member in members if member is not ANY]
+    if any(member.kinds != {NULL} for member in others):
+        raise _ambiguous([*others, ANY], path)
+    return ANY
+
+
+def _by_kind(members: Sequence[TypeAdapter]) -> dict[str, list[TypeAdapter]]:
+    by_kind: dict[str, list[TypeAdapter]] = {}
+    for member in members:
+        for kind in member.kinds:
+            by_kind.setdefault(kind, []).append(member)
+    return by_kind
+
+
+def _values(members: Iterable[TypeAdapter]) -> frozenset[tuple[type, Any]] | None:
+    """All values of a union; None if a member does not list its own."""
+    values: set[tuple[type, Any]] = set()
+    for member in members:
+        if member.values is None:
+            return None
+        values |= member.values
+    return frozenset(values)
+
+
+def _choose(candidates: Sequence[TypeAdapter], path: str) -> Load:
+    """How to load a value whose JSON type several members take."""
+    if len(candidates) == 1:
+        return candidates[0].load
+    if all(candidate.cls is not None for candidate in candidates):
+        return _by_tags(candidates) or _by_fields(candidates, path)
+    if _is_str_and_literals(candidates):
+        # A str takes any literal string, and gives the same.
+        return SCALARS[str].load
+    if any(candidate.values is None for candidate in candidates) or not _are_disjoint(candidates):
+        raise _ambiguous(candidates, path)
+    return _by_values(candidates)
+
+
+def _is_str_and_literals(candidates: Sequence[TypeAdapter]) -> bool:
+    others = [candidate for candidate in candidates if candidate.values is not None]
+    if len(others) != len(candidates) - 1 or SCALARS[str] not in candidates:
+        return False
+    return all(map(_is_literal, others))
+
+
+def _is_literal(adapter: TypeAdapter) -> bool:
+    """Whether an adapter loads its values as they are, as an enum does not."""
+    return all(type(adapter.load(raw)) is kind for kind, raw in adapter.values or ())
+
+
+def _are_disjoint(candidates: Sequence[TypeAdapter]) -> bool:
+    together = _values(candidates) or frozenset()
+    return len(together) == sum(len(candidate.values or ()) for candidate in candidates)
+
+
+def _by_values(candidates: Sequence[TypeAdapter]) -> Load:
+    name = _names(candidate.name for candidate in candidates)
+    owners = {value: candidate for candidate in candidates for value in candidate.values or ()}
+
+    def load(value: Any) -> Any:
+        owner = owners.get(typed(value))
+        if owner is None:
+            raise Mismatch.of(name, value)
+        return owner.load(value)
+
+    return load
+
+
+# -- classes by a tag -----------------------------------------------------------
+
+#: Fields that are literals, by their keys: the values of each.
+_Tags = Mapping[str, list[tuple[type, Any]]]
+
+
+def _by_tags(candidates: Sequence[TypeAdapter]) -> Load | None:
+    """By a field that each class has, with values of its own: ``kind: Literal["card"]``."""
+    tags = [_tags(candidate.cls) for candidate in candidates]
+    for name in tags[0]:
+        owners = _owners(name, candidates, tags)
+        if owners is not None:
+            return _by_tag(name, owners)
+    return None
+
+
+def _owners(
+    name: str, candidates: Sequence[TypeAdapter], tags: Sequence[_Tags]
+) -> dict[tuple[type, Any], TypeAdapter] | None:
+    """The class that each value of a tag stands for; None if it is not a tag of each, or not unambiguous."""
+    owners: dict[tuple[type, Any], TypeAdapter] = {}
+    for candidate, own_tags in zip(candidates, tags):
+        if name not in own_tags or not owners.keys().isdisjoint(own_tags[name]):
+            return None
+        owners.update(dict.fromkeys(own_tags[name], candidate))
+    return owners
+
+
+def _by_tag(name: str, owners: Mapping[tuple[type, Any], TypeAdapter]) -> Load:
+    expected = "one of " + ", ".join(repr(value) for _, value in owners)
+
+    def load(value: Any) -> Any:
+        if name not in value:
+            raise Mismatch.at(path_part(name), f"is missing: {expected} says which class this is")
+        tag = value[name]
+        if kind_of(tag) not in SIMPLE or typed(tag) not in owners:
+            raise Mismatch.of(expected, tag, path=path_part(name))
+        return owners[typed(tag)].load(value)
+
+    return load
+
+
+def _tags(cls: Any) -> _Tags:
+    """The fields of a class that are literals."""
+    return {
+        field.alias or field.name: [typed(value) for value in typing.get_args(field.type)]
+        for field in _init_fields(cls)
+        if typing.get_origin(field.type) is typing.Literal
+    }
+
+
+# -- classes by their fields ----------------------------------------------------
+
+
+def _by_fields(candidates: Sequence[TypeAdapter], path: str) -> Load:
+    """By a required field that only one class has; the last class left has none of these."""
+    marks: list[tuple[str, TypeAdapter]] = []
+    remaining = list(candidates)
+    # Remove each class once it can be identified; the rest may then become unambiguous.
+    mark = _mark_among(remaining)
+    while mark is not None:
+        marks.append(mark)
+        remaining.remove(mark[1])
+        mark = _mark_among(remaining)
+    if len(remaining) > 1:
+        raise _ambiguous(candidates, path)
+    expected = _names(f"{adapter.name} (it has {name})" for name, adapter in marks)
+
+    def load(value: Any) -> Any:
+        for name, candidate in marks:
+            if name in value:
+                return candidate.load(value)
+        if not remaining:
+            raise Mismatch.of(expected, value)
+        return remaining[0].load(value)
+
+    return load
+
+
+def _mark_among(candidates: Sequence[TypeAdapter]) -> tuple[str, TypeAdapter] | None:
+    """A field that identifies one of the classes, and that class."""
+    for candidate in candidates:
+        others = [other.cls for other in candidates if other is not candidate]
+        taken = {name for cls in others for name in _fields(cls)}
+        for name, required in _fields(candidate.cls).items():
+            if required and name not in taken:
+                return name, candidate
+    return None
+
+
+def _fields(cls: Any) -> dict[str, bool]:
+    """The keys of a class, and whether each is required."""
+    return {field.alias or field.name: field.default is attrs.NOTHING for field in _init_fields(cls)}
+
+
+def _init_fields(cls: Any) -> list[attrs.Attribute[Any]]:
+    return [field for field in attrs.fields(typing.get_origin(cls) or cls) if field.init]
+
+
+def _ambiguous(candidates: Sequence[TypeAdapter], path: str) -> ConfigurationError:
+    names = [candidate.name for candidate in candidates]
+    return ConfigurationError(
+        f"{path}: a JSON value does not show which of {' and '.join(names)} it is. Keep one of them, or for classes "
+        'add a field such as kind: Literal["name"] to each.',
+        names,
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    return " or ".join(names)

@@ -23,7 +23,7 @@ from ..wire.payload import DEFAULTS, Payload, failed
 from ..workflow import ttl
 from ..workflow.advance import advance
 from ..workflow.engine import Engine
-from ..workflow.finished_job import finished
+from ..workflow.finished_job import FinishedJob
 from .bridge import is_away
 from .foreign_messages import encode, from_foreign, is_step
 
@@ -179,7 +179,7 @@ class ForeignSteps:
     def _advance(self, step: Step, payload: Payload) -> None:
         output = self.engine.outputs.of(payload, step.output)
         if payload.stack or output.fields:
-            advance(finished(payload, str(payload.fields["queue"]), output), self.engine)
+            advance(FinishedJob(payload, str(payload.fields["queue"]), output), self.engine)
 
 
 def _step(message: Any) -> Step | None:

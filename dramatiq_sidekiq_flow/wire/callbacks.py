@@ -8,13 +8,13 @@ the top.  A chain pushes ``[id, {"__type__": "chain", ...}, false]``, a group
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import attrs
 import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode, cut, shortened
-from .nodes import Wire, check_depth, latest_start, total_delay
+from .nodes import Wire, check_depth, completes_at_once, latest_start, total_delay
 from .tree_schema import Remaining
 
 #: Barrier ids become Redis keys, so only UUIDs are accepted: a payload must not
@@ -43,6 +43,18 @@ class Callback:
     barrier: str
     remaining: Wire | None
     propagate: bool
+
+    @property
+    def kind(self) -> Literal["f", "n", "s"]:
+        """What happens when the barrier releases.
+
+        ``f`` fires a continuation, ``n`` has none and goes on with the next
+        entry, ``s`` has none and stops.
+        """
+        if self.remaining is None:
+            return "n" if self.propagate else "s"
+        # What remains may be empty: then it completes at once, and the walk goes on.
+        return "n" if completes_at_once(self.remaining) else "f"
 
     def dump(self) -> list[Any]:
         """Convert the entry to its wire form."""

@@ -13,7 +13,7 @@ from ..store.needs import Needs
 from ..wire.payload import Payload
 from .advance import advance
 from .engine import Engine
-from .finished_job import finished
+from .finished_job import FinishedJob
 
 
 class Completion:
@@ -41,7 +41,7 @@ class Completion:
             engine.broker.process.commit.ack(message.member, message.receipt)
             return
         try:
-            advance(finished(payload, message.queue_name, output, message), engine)
+            advance(FinishedJob(payload, message.queue_name, output, message), engine)
         except LOST as e:
             raise ConnectionClosed(e) from None
 

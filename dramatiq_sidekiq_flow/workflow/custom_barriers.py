@@ -20,7 +20,6 @@ from ..store.runs import Output, Writes
 from ..wire.barrier import NewBarrier
 from ..wire.callbacks import Callback
 from ..wire.lifetimes import RELEASED_TTL
-from ..wire.nodes import completes_at_once
 from ..wire.payload import Payload
 from .finished_job import FinishedJob
 from .plan import Ids, Plan, derived
@@ -109,9 +108,9 @@ def count(barriers: Barrier, stack: tuple[Callback, ...], unit: str) -> int:
     for number, callback in enumerate(reversed(stack), 1):
         if not barriers.wait(callback.barrier, unit):
             return 0
-        if callback.remaining is not None and not completes_at_once(callback.remaining):
+        if callback.kind == "f":
             return number
-        if callback.remaining is None and not callback.propagate:
+        if callback.kind == "s":
             return 0
         unit = callback.barrier
     return 0

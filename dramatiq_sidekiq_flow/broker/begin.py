@@ -26,7 +26,7 @@ def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: An
     """Mark a message as begun.  If Redis cannot be reached, it runs all the same.
 
     Raises:
-      SkipMessage: if the job is no longer in flight here: another worker has it.
+      SkipMessage: if the job has left flight here: another worker has it.
     """
     if message.receipt[-1:] != NOT_BEGUN:
         return

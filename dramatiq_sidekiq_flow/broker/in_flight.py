@@ -165,8 +165,7 @@ class InFlight:
         """Mark a job that was fetched ahead as begun.  Safe to call twice.
 
         Returns:
-          Its new receipt; None where the job is no longer in flight here, and
-          must not run.
+          Its new receipt; None if the job has left flight here, and must not run.
         """
         begun = receipt.removesuffix(NOT_BEGUN)
         if not workers.begin(connection, self.member, begun + NOT_BEGUN):

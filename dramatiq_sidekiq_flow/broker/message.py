@@ -157,7 +157,7 @@ def job_options(message: dramatiq.Message[Any], of_actor: Mapping[str, Any]) -> 
     """The options of one message on top of its actor's.
 
     Raises:
-      InvalidArguments: for keyword arguments, and for options that are no JSON.
+      InvalidArguments: if there are keyword arguments, or options that are not JSON.
     """
     if message.kwargs:
         raise InvalidArguments(

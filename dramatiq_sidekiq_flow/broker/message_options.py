@@ -45,13 +45,21 @@ def read(stored: Any, depth: int = _MAX_PIPE) -> dict[str, Any]:
                 options[name] = checked
             elif value is not None:
                 _warn(name, "is not a message as Dramatiq writes it")
-        elif name in NEVER:
-            _warn(name, "is never read from a payload")
-        elif name not in _KNOWN or _KNOWN[name](value):
+        elif _may_keep(name, value):
             options[name] = value
-        elif value is not None:
-            _warn(name, "has the wrong type")
     return options
+
+
+def _may_keep(name: str, value: Any) -> bool:
+    """Whether Dramatiq can use an option; warns of one that it cannot."""
+    if name in NEVER:
+        _warn(name, "is never read from a payload")
+        return False
+    if name not in _KNOWN or _KNOWN[name](value):
+        return True
+    if value is not None:
+        _warn(name, "has the wrong type")
+    return False
 
 
 def _warn(name: str, what: str) -> None:

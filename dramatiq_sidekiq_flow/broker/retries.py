@@ -152,13 +152,13 @@ def decide(
     own_options: Mapping[str, Any] | None = None,
     stopping: bool = False,
 ) -> Failure:
-    """Decide what becomes of a job whose actor raised.
+    """Decide whether a job whose actor raised is retried, dead or discarded.
 
     Parameters:
       queue: Where the job came from.
-      actor: None where no actor has the job's name (tried again like any
-        failure: the process that knows it may be on its way).
-      own_options: The message's, which come before its actor's.
+      actor: None if the job's class is unknown here; it is retried like any
+        failure, since a deploy may bring the class.
+      own_options: Options of the message, which come before its actor's.
       stopping: The process shuts down, so a Shutdown is its own and not the
         job's failure (``processor.rb``, ``Sidekiq::Shutdown``).
     """
@@ -171,21 +171,26 @@ def decide(
     count = fields["retry_count"]
     if tries is False:
         return _discard(job, fields, "retry: false")
-    again: bool | None = False
-    if not _is_expected(exception, actor):
-        again = _asked(options.get("retry_when", settings.retry_when), count, exception)
-        if again is None:
-            again = count < (DEFAULT_RETRIES if tries is True else tries)
-    retry_for = payload_fields.retry_for(job.fields)
-    if again and retry_for is not None:
-        again = (seconds(fields.get("failed_at")) or now) + retry_for >= now
-    if not again:
+    if _is_expected(exception, actor):
+        return bury(job, fields)
+    should_retry = _asked(options.get("retry_when", settings.retry_when), count, exception)
+    if should_retry is None:
+        should_retry = count < (DEFAULT_RETRIES if tries is True else tries)
+    if not should_retry or _is_past_retry_for(job, fields, now):
         return bury(job, fields)
     return Failure("retry", codec.encode(fields), now + _wait(count, exception, own_options or {}, options, settings))
 
 
+def _is_past_retry_for(job: Payload, fields: Mapping[str, Any], now: float) -> bool:
+    """Whether a job has been failing for longer than its ``retry_for``."""
+    retry_for = payload_fields.retry_for(job.fields)
+    if retry_for is None:
+        return False
+    return (seconds(fields.get("failed_at")) or now) + retry_for < now
+
+
 def bury(job: Payload, fields: dict[str, Any]) -> Failure:
-    """Dead, or discarded where ``dead`` is false.
+    """The failure of a job that is not retried: dead, or discarded if ``dead`` is false.
 
     Parameters:
       fields: The job with what Sidekiq notes of the failure.
@@ -196,13 +201,13 @@ def bury(job: Payload, fields: dict[str, Any]) -> Failure:
 
 
 def rejected(job: Payload, queue: str, exception: BaseException) -> Failure:
-    """Dead without another try, or discarded where ``dead`` is false."""
+    """The failure of a job that was rejected: dead, or discarded if ``dead`` is false."""
     fields = payload.failed(job.fields, exception, now=time.time(), queue=queue, backtrace=lines(exception))
     return bury(job, fields)
 
 
 def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
-    """Nothing is kept of a plain job; of a step, without which its run could never go on, all is."""
+    """Discard a plain job; keep a step in ``dead``, since its run could not go on without it."""
     if job.run_id is None and not job.stack:
         return Failure("discard", b"")
     _logger.warning(
@@ -217,7 +222,7 @@ def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
 
 
 def killed(job: Payload, queue: str, exception: BaseException) -> Failure:
-    """Dead at once, whatever ``retry`` says: trying again could not help."""
+    """The failure of a job that a retry could not help: dead at once, whatever ``retry`` says."""
     fields = payload.failed(job.fields, exception, now=time.time(), queue=queue, backtrace=lines(exception))
     return Failure("dead", codec.encode(fields))
 

@@ -170,7 +170,7 @@ class Waiter:
         if self._refused:
             self._refused = False
             self.logger.info("Redis allows CLIENT TRACKING now: one connection waits for all queues.")
-        # Whoever waited on the connection before must be told by this one.
+        # Consumers that waited on the connection before must be woken by this one.
         self._arm([watch for watch in self._watches.values() if watch.waiting])
 
     def _close(self) -> None:

@@ -112,10 +112,13 @@ def _queues(info: Mapping[str, Any]) -> set[str]:
     found: set[str] = set()
     capsules = info.get("capsules")
     for capsule in capsules.values() if type(capsules) is dict else ():
-        for key in ("weights", "queues"):
-            value = capsule.get(key) if type(capsule) is dict else None
-            if type(value) is dict or type(value) is list:
-                found.update(name for name in value if type(name) is str)
-    if not found and type(info.get("queues")) is list:
-        found.update(name for name in info["queues"] if type(name) is str)
-    return found
+        if type(capsule) is dict:
+            found |= _names(capsule.get("weights")) | _names(capsule.get("queues"))
+    return found or _names(info.get("queues"))
+
+
+def _names(value: Any) -> set[str]:
+    """The names in a list, or among the keys of an object; none in any other value."""
+    if type(value) is not dict and type(value) is not list:
+        return set()
+    return {name for name in value if type(name) is str}

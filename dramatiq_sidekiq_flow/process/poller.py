@@ -1,8 +1,8 @@
-"""Promotes what is due in ``schedule`` and ``retry``, as Sidekiq's poller does.
+"""Promotes due jobs of ``schedule`` and ``retry``, as Sidekiq's poller does.
 
 Unlike Sidekiq's (pop, then push), a member goes from the set to its queue in
-one script.  It promotes for every queue, Ruby's as well.  What is due is what
-the clock of Redis says; between two looks it waits by a clock that nobody sets.
+one script.  It promotes for every queue, Ruby's as well.  The clock of Redis
+decides what is due; between two looks the thread waits by the monotonic clock.
 """
 
 from __future__ import annotations

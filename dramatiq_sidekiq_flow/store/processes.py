@@ -8,14 +8,14 @@ from typing import Any
 from . import keys, scripts
 from .connection import Connection
 
-#: How often somebody looks for processes that are gone, in seconds.
+#: Seconds between two looks for processes that are gone, by any process.
 CLEANUP_INTERVAL = 60
 
 
 def beat(
     connection: Connection, identity: str, fields: Mapping[str, Any], work: Mapping[str, bytes], *, ttl: float
 ) -> list[str]:
-    """Write a process's record, and what its threads work on.  Once a minute, strike off those that are gone.
+    """Write a process's record, and what its threads work on.  Once a minute, remove those that are gone.
 
     Parameters:
       fields: ``info``, ``busy``, ``beat``, ``quiet``, ``rss``, ``rtt_us``, ``concurrency``.
@@ -39,13 +39,13 @@ def beat(
 
 
 def acknowledge_signals(connection: Connection, identity: str, signals: Sequence[str]) -> None:
-    """Take signals away."""
+    """Remove signals that were handled."""
     for signal in signals:
         connection.call("LREM", keys.signals(identity), -1, signal)
 
 
 def remove(connection: Connection, identity: str) -> None:
-    """A process has ended: take its record away."""
+    """Remove the record of a process that has ended."""
     connection.send(
         [
             ("SREM", keys.PROCESSES, identity),
@@ -75,14 +75,14 @@ def fleet(connection: Connection) -> tuple[dict[str, bytes | None], list[str]]:
 
 
 def remove_expired(connection: Connection) -> None:
-    """Strike off processes whose record has expired; once a minute one process does (``ProcessSet#cleanup``)."""
+    """Remove processes whose record has expired; once a minute one process does (``ProcessSet#cleanup``)."""
     expired = [identity for identity, info in infos(connection).items() if info is None]
     if expired:
         connection.call("SREM", keys.PROCESSES, *expired)
 
 
 def cancelled(connection: Connection, jid: str) -> bool:
-    """Whether a person cancelled a job (``job/iterable.rb``, ``cancel!``)."""
+    """Whether an operator cancelled a job (``job/iterable.rb``, ``cancel!``)."""
     return connection.call("HGET", keys.iteration(jid), "cancelled") is not None
 
 
@@ -91,7 +91,7 @@ def cancel(connection: Connection, jid: str, *, now: float, ttl: int = 30 * 86_4
 
     Parameters:
       now: Epoch seconds.
-      ttl: Seconds that the wish is kept.
+      ttl: Seconds that the cancellation is kept.
     """
     key = keys.iteration(jid)
     connection.send([("HSETNX", key, "cancelled", int(now)), ("EXPIRE", key, ttl)])

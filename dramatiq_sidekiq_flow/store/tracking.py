@@ -102,8 +102,8 @@ class Tracking:
         """Read the replies and notices that have arrived; does not wait.
 
         Returns:
-          Keys of lists that are not empty, and keys that changed and so are no
-          longer tracked; None for all of them.
+          Keys of lists that are not empty, and keys that changed, whose
+          tracking has ended; None for all of them.
 
         Raises:
           redis.ConnectionError, redis.TimeoutError: if the connection is lost,

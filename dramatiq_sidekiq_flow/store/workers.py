@@ -82,7 +82,7 @@ def begin(connection: Connection, member: str, receipt: str) -> bool:
     """Mark a job that was fetched ahead as begun; its receipt loses its ``?``.
 
     Returns:
-      False where the job is no longer in flight here.
+      False if the job has left flight here.
     """
     return bool(_checked(connection.call(*scripts.BEGIN.command((keys.in_flight(member),), (receipt,)))))
 

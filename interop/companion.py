@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dramatiq_sidekiq_flow.store import scripts
+
 PACKAGE = Path(__file__).parent.parent / "dramatiq_sidekiq_flow"
 COMPANION = PACKAGE / "ruby" / "sidekiq_flow_companion.rb"
-LUA = PACKAGE / "store" / "lua"
 
-#: What the companion sends; it starts no runs.
+#: The scripts that the companion sends; it starts no runs.
 SCRIPTS = (
-    "_plan",
     "advance",
     "beat",
     "begin",
@@ -49,8 +49,8 @@ def embedded(text: str) -> dict[str, str]:
 
 
 def sources() -> dict[str, str]:
-    """The Lua that it must hold."""
-    return {name: (LUA / f"{name}.lua").read_text("utf-8") for name in SCRIPTS}
+    """The Lua that it must hold: each script as Python sends it."""
+    return {script.name: script.source for script in scripts.ALL if script.name in SCRIPTS}
 
 
 def written(text: str) -> str:

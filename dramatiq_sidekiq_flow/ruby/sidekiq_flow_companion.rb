@@ -447,8 +447,7 @@ module SidekiqFlow::Companion
   module Scripts
     # This very file, behind the line that ends its Ruby.
     parts = File.read(__FILE__, encoding: "UTF-8").split(/^__END__\n/, 2).last.split(/^-- @file (\w+)\.lua\n/)
-    files = parts.drop(1).each_slice(2).to_h
-    SOURCES = files.to_h { |name, text| [name, (name == "advance") ? files.fetch("_plan") + text : text] }.freeze
+    SOURCES = parts.drop(1).each_slice(2).to_h.freeze
     SHAS = SOURCES.transform_values { |source| Digest::SHA1.hexdigest(source) }.freeze
 
     # +conn+ is what config.redis yields; it gives the script's reply.
@@ -2358,7 +2357,7 @@ Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(conf
 
 # What follows is Lua, the same text as in the Python package: do not edit it here.
 __END__
--- @file _plan.lua
+-- @file advance.lua
 -- Shared by advance and start: reads a plan's arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
@@ -2447,7 +2446,6 @@ local function write_plan(plan)
     redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
   end
 end
--- @file advance.lua
 -- A job is done: take it out of flight, keep its output, walk its callback
 -- stack, and write what follows.  One step, safe to send twice.
 --

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from dramatiq_sidekiq_flow.store import scripts
 from interop import companion
 
@@ -15,9 +17,8 @@ def test_its_lua_is_ours() -> None:
 
 
 def test_it_knows_them_by_the_same_sha() -> None:
-    """What its ``Scripts`` puts together is what ours does."""
+    """Its ``Scripts`` hashes each text as it is."""
     held = companion.embedded(companion.COMPANION.read_text("utf-8"))
-    ours = {script.name: script.source for script in scripts.ALL}
-    for name, source in held.items():
-        if name != "_plan":
-            assert (held["_plan"] + source if name == "advance" else source) == ours[name]
+    ours = {script.name: script.sha for script in scripts.ALL if script.name in companion.SCRIPTS}
+    hashed = {name: hashlib.sha1(source.encode()).hexdigest() for name, source in held.items()}  # noqa: S324
+    assert hashed == ours

@@ -2420,28 +2420,10 @@ end
 local function whole(text)
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
--- Lets keys live longer, never shorter.  A missing key stays missing.
---
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
---
--- SLACK is an hour: it saves a write for each step of a run.
+-- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
-
-local function prolong(key, ttl)
-  local left = redis.call('TTL', key)
-  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
-end
-
-local function prolong_volatile(key, ttl, slack)
-  local left = redis.call('TTL', key)
-  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
-  return left ~= -2
-end
 
 -- A released barrier is kept for a day, for a duplicate that comes late.
 local RELEASED_TTL = 86400
@@ -2560,12 +2542,9 @@ end
 
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
-  local plan = {barriers = {}, queues = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
-  for i = 1, n do
-    plan.barriers[i] = {key = KEYS[k], ran_key = KEYS[k + 1], ttl = ARGV[a], value = ARGV[a + 1], ran = ARGV[a + 2]}
-    k = k + 2; a = a + 3
-  end
+  local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  k = k + 2 * n; a = a + 3 * n
   n = tonumber(ARGV[a]); a = a + 1
   if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
   for i = 1, n do
@@ -2600,9 +2579,11 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
 end
 
 local function write_plan(plan)
-  for _, barrier in ipairs(plan.barriers) do
-    redis.call('SETEX', barrier.key, barrier.ttl, barrier.value)
-    redis.call('SETEX', barrier.ran_key, barrier.ttl, barrier.ran)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
+    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])
+    k = k + 2; a = a + 3
   end
   for _, queue in ipairs(plan.queues) do
     redis.call('SADD', plan.QUEUES, queue.name)
@@ -2745,10 +2726,6 @@ return 1
 -- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
 --       key without an expiry keeps none, and one that has up to slack seconds less
 --       than ttl is left as it is
---
--- SLACK is an hour: it saves a write for each step of a run.
-
-local SLACK = 3600
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -2800,10 +2777,6 @@ end
 -- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
 --       key without an expiry keeps none, and one that has up to slack seconds less
 --       than ttl is left as it is
---
--- SLACK is an hour: it saves a write for each step of a run.
-
-local SLACK = 3600
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -3100,10 +3073,6 @@ return {moved, misplaced, stuck}
 -- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
 --       key without an expiry keeps none, and one that has up to slack seconds less
 --       than ttl is left as it is
---
--- SLACK is an hour: it saves a write for each step of a run.
-
-local SLACK = 3600
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -3115,6 +3084,10 @@ local function prolong_volatile(key, ttl, slack)
   if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
   return left ~= -2
 end
+-- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
 
 local ttl = tonumber(ARGV[1])
 for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end
@@ -3317,10 +3290,6 @@ end
 -- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
 --       key without an expiry keeps none, and one that has up to slack seconds less
 --       than ttl is left as it is
---
--- SLACK is an hour: it saves a write for each step of a run.
-
-local SLACK = 3600
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)

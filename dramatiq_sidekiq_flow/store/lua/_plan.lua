@@ -23,12 +23,9 @@
 -- @include _slices
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
-  local plan = {barriers = {}, queues = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
-  for i = 1, n do
-    plan.barriers[i] = {key = KEYS[k], ran_key = KEYS[k + 1], ttl = ARGV[a], value = ARGV[a + 1], ran = ARGV[a + 2]}
-    k = k + 2; a = a + 3
-  end
+  local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  k = k + 2 * n; a = a + 3 * n
   n = tonumber(ARGV[a]); a = a + 1
   if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
   for i = 1, n do
@@ -63,9 +60,11 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
 end
 
 local function write_plan(plan)
-  for _, barrier in ipairs(plan.barriers) do
-    redis.call('SETEX', barrier.key, barrier.ttl, barrier.value)
-    redis.call('SETEX', barrier.ran_key, barrier.ttl, barrier.ran)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
+    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])
+    k = k + 2; a = a + 3
   end
   for _, queue in ipairs(plan.queues) do
     redis.call('SADD', plan.QUEUES, queue.name)

@@ -5,10 +5,6 @@
 -- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
 --       key without an expiry keeps none, and one that has up to slack seconds less
 --       than ttl is left as it is
---
--- SLACK is an hour: it saves a write for each step of a run.
-
-local SLACK = 3600
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)

@@ -26,7 +26,7 @@
 -- twice counts once.
 
 -- @include _types
--- @include _prolong
+-- @include _slack
 
 -- A released barrier is kept for a day, for a duplicate that comes late.
 local RELEASED_TTL = 86400

@@ -24,6 +24,7 @@
 -- @include _walk
 -- @include _fields
 -- @include _plan
+-- @include _prolong
 
 local memory = KEYS[1]
 local unit, ttl, memory_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

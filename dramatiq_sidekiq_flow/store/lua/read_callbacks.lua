@@ -8,6 +8,7 @@
 --       first one is too large for a script: read it by HGET
 
 -- @include _prolong
+-- @include _slack
 
 local ttl = tonumber(ARGV[1])
 for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end

@@ -19,7 +19,9 @@
 -- count_down(count, kept)  -> writes one of counts; a released barrier is kept for
 --                             that many seconds.  True if BARRIER:u has no expiry
 --                             yet; its caller knows how long it must live
--- prolong_waiting(walked, ttl): barriers that still wait live for ttl seconds
+-- prolong_waiting(walked, ttl): barriers that still wait, with what belongs to them,
+--                             live for ttl seconds
+-- RELEASED_TTL: a released barrier is kept for a day, for a duplicate that comes late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
@@ -28,7 +30,6 @@
 -- @include _types
 -- @include _slack
 
--- A released barrier is kept for a day, for a duplicate that comes late.
 local RELEASED_TTL = 86400
 
 local function walk(unit, k, a, width)

@@ -343,6 +343,13 @@ PARTS = [
         "A chain that a second run refers to expires with the first.",
         "  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end\n",
         "",
+        RULES + "test_a_stored_chain_is_prolonged_when_it_is_stored_again",
+    ),
+    prolong(
+        "store-shortens",
+        "A run lets a chain expire that another refers to for longer.",
+        "  if left >= 0 and left < ttl - slack then",
+        "  if left >= 0 then",
         STORAGE + "test_what_is_stored_already_lives_no_shorter",
     ),
     # -- types

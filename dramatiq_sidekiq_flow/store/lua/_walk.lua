@@ -9,19 +9,20 @@
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
--- walk(unit, k, a, width)  -> what was found, or nil and an error reply; nothing
---                             is written:
---   counts    barriers to count down, in order; all but the last are released
+-- walk(unit, k, a, width) -> what was found, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER}.  It writes nothing.  Found are
+--   n         number of callbacks
+--   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  how many of them are released
 --   fire      index of the callback that fires (1 = the top), 0 = none
---   again     true if this unit released that barrier before (width 4)
+--   again     set if this unit released the barrier of that callback before (width 4)
 --   new       false if the top barrier has counted this step before
--- count_down(count, kept)  -> writes one of counts; a released barrier is kept for
---                             that many seconds.  True if BARRIER:u has no expiry
---                             yet; its caller knows how long it must live
--- prolong_waiting(walked, ttl): barriers that still wait, with what belongs to them,
---                             live for ttl seconds
--- RELEASED_TTL: a released barrier is kept for a day, for a duplicate that comes late
+-- count_down(count, kept): writes one of counts, and keeps a released barrier for that
+--                            many seconds.  Returns true if BARRIER:u has no expiry yet:
+--                            the caller knows how long it must live
+-- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
+--                            live for ttl seconds
+-- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that comes
@@ -46,7 +47,7 @@ local function walk(unit, k, a, width)
     local releaser = fired and redis.call('GET', fired)
     if releaser then
       if i == 1 then walked.new = false end
-      -- The unit that released it goes the same way again.
+      -- The unit that released the barrier goes the same way again.
       if releaser ~= unit then break end
     else
       local value, marker = redis.call('GET', barrier), redis.call('GET', ran)

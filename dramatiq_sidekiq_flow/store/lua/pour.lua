@@ -53,9 +53,9 @@ for _, barrier in ipairs(barriers) do
   redis.call('SETEX', barrier.id, barrier.ttl, barrier.value)
   redis.call('SETEX', barrier.id .. '_ran', barrier.ttl, barrier.ran)
 end
-for _, found in ipairs(parts) do
-  redis.call('SADD', QUEUES, found.name)
-  call_in_slices('LPUSH', 'queue:' .. found.name, found.payloads, 1, #found.payloads)
+for _, pushed in ipairs(parts) do
+  redis.call('SADD', QUEUES, pushed.name)
+  call_in_slices('LPUSH', 'queue:' .. pushed.name, pushed.payloads, 1, #pushed.payloads)
 end
 call_in_slices('ZADD', SCHEDULE, scheduled, 1, #scheduled)
 if redis.call('EXISTS', list) == 1 then

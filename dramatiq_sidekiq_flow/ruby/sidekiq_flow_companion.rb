@@ -2932,7 +2932,171 @@ Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(conf
 # The Lua scripts, the same text as in the Python package.
 __END__
 -- @file advance.lua
--- Shared by advance and start: reads a plan's arguments, then writes it.
+-- Advances a run past a finished step: takes its job out of flight, writes its
+-- output to the memory, counts down barriers, and writes what follows.  One atomic
+-- step, safe to send twice.
+--
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
+--       the callbacks' (see _walk), the plan's (see _plan)
+-- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
+--       seconds that the memory outlives its run, the fields' (see _fields),
+--       the callbacks',
+--       index of the callback that the plan is for (1 = the top), 0 = no plan,
+--       the plan's
+-- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
+--       recovered by another worker | {'PLAN', index} nothing written: that
+--       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
+--       | {'TYPE', key} nothing written: another type, or a barrier that is not a
+--       whole number | {'STAGE', key} nothing written: stage the plan again
+--
+-- The memory lives as long as its run: while anything waits, as long as the
+-- barriers do; when nothing is left, for its own ttl, or for what extend_ttl asked
+-- for (swf:keep:MEMORY lives that long).
+
+-- The walk over a step's callback stack: which barriers the step counts down,
+-- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
+-- count.lua for one on another broker, whose callbacks have a fourth key.
+--
+-- In KEYS, from k on, width (3 or 4) per callback from the top:
+--   BARRIER, BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua) if width is 4
+-- In ARGV, from a on: number of callbacks, per callback: kind
+--   'f' fires a continuation         (the walk stops there)
+--   'n' has none and propagates      (count down the next one, too)
+--   's' has none, does not propagate (the walk stops)
+--
+-- walk(unit, k, a, width) -> what was found, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER}.  It writes nothing.  Found are
+--   n         number of callbacks
+--   counts    barriers to count down, in order; all are released, but the last may wait
+--   released  how many of them are released
+--   fire      index of the callback that fires (1 = the top), 0 = none
+--   again     set if this unit released the barrier of that callback before (width 4)
+--   new       false if the top barrier has counted this step before
+-- count_down(count, kept): writes one of counts, and keeps a released barrier for that
+--                            many seconds.  Returns true if BARRIER:u has no expiry yet:
+--                            the caller knows how long it must live
+-- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
+--                            live for ttl seconds
+-- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
+--
+-- The set BARRIER:u holds the units that a barrier has counted: the jid of a
+-- child, or the barrier's id of a finished inner group.  So a job that comes
+-- twice counts once.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+
+local RELEASED_TTL = 86400
+
+local function walk(unit, k, a, width)
+  local n = tonumber(ARGV[a])
+  local walked = {n = n, first_key = k, width = width, counts = {}, released = 0, fire = 0, again = false, new = true}
+  for i = 1, n do
+    local barrier, ran, units = KEYS[k], KEYS[k + 1], KEYS[k + 2]
+    local fired = width == 4 and KEYS[k + 3]
+    local kind = ARGV[a + i]
+    if not type_is(barrier, 'string') then return nil, {'TYPE', barrier} end
+    if not type_is(ran, 'string') then return nil, {'TYPE', ran} end
+    if fired and not type_is(fired, 'string') then return nil, {'TYPE', fired} end
+    if not type_is(units, 'set') then return nil, {'TYPE', units} end
+    local releaser = fired and redis.call('GET', fired)
+    if releaser then
+      if i == 1 then walked.new = false end
+      -- The unit that released the barrier goes the same way again.
+      if releaser ~= unit then break end
+    else
+      local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
+      if not value or not marker then return nil, {'EXPIRED', barrier} end
+      value, marker = whole(value), whole(marker)
+      if not value then return nil, {'TYPE', barrier} end
+      if not marker then return nil, {'TYPE', ran} end
+      if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
+        if i == 1 then walked.new = false end
+        break
+      end
+      local released = value <= 1
+      walked.counts[#walked.counts + 1] = {
+        barrier = barrier, ran = ran, units = units, fired = fired, unit = unit, value = value, released = released,
+      }
+      if not released then break end
+      walked.released = walked.released + 1
+    end
+    if kind == 'f' then
+      walked.fire, walked.again = i, releaser
+      break
+    end
+    if kind == 's' then break end
+    unit = barrier
+    k = k + width
+  end
+  return walked
+end
+
+local function count_down(count, kept)
+  if count.released then
+    redis.call('SETEX', count.barrier, kept, count.value - 1)
+    redis.call('SETEX', count.ran, kept, 0)
+    redis.call('UNLINK', count.units)
+    return false
+  end
+  redis.call('DECR', count.barrier)
+  redis.call('SADD', count.units, count.unit)
+  return redis.call('TTL', count.units) < 0
+end
+
+local function prolong_waiting(walked, ttl)
+  for i = walked.released, walked.n - 1 do
+    local k = walked.first_key + walked.width * i
+    if redis.call('TTL', KEYS[k]) < ttl - SLACK then
+      redis.call('EXPIRE', KEYS[k], ttl)
+      redis.call('EXPIRE', KEYS[k + 1], ttl)
+      redis.call('EXPIRE', KEYS[k + 2], ttl)
+    end
+  end
+end
+-- Fields of a run's memory, as arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields) -> writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- What follows a step, or the first jobs of a run: reads a plan from the arguments,
+-- then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
 --                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
@@ -2944,35 +3108,24 @@ __END__
 --                      ('' = `schedule`)
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
--- A plan too large for one script was staged as a list (stage.lua).  Here it is
--- only committed: the list lives from now on, and its ID is in `swf:fanouts`,
--- so any process can push what it holds (pour.lua).
+-- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
+--                      | {'STAGE', key} the list of the fan-out has vanished
+-- write_plan(plan): cannot fail, since read_plan has seen all types
 --
--- read_plan  -> plan, or nil and an error reply (nothing is written)
--- write_plan -> writes it; every type was seen before, so nothing can fail
+-- A plan too large for one script was staged as a list (stage.lua).  It is only
+-- committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push what it holds (pour.lua).
 
-local function type_is(key, wanted)
-  local found = redis.call('TYPE', key).ok
-  return found == 'none' or found == wanted
-end
-
--- A whole number as DECR and INCRBY take it, small enough for Lua; nil for all else.
-local function whole(text)
-  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
-end
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
-  local plan = {barriers = {}, queues = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
-  for i = 1, n do
-    plan.barriers[i] = {KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2]}
-    k = k + 2; a = a + 3
-  end
+  local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  k = k + 2 * n; a = a + 3 * n
   n = tonumber(ARGV[a]); a = a + 1
   if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
   for i = 1, n do
     local count = tonumber(ARGV[a + 1])
-    plan.queues[i] = {KEYS[k], ARGV[a], a + 2, a + 1 + count}
+    plan.queues[i] = {key = KEYS[k], name = ARGV[a], first = a + 2, last = a + 1 + count}
     if not type_is(KEYS[k], 'list') then return nil, {'TYPE', KEYS[k]} end
     k = k + 1; a = a + 2 + count
   end
@@ -2983,178 +3136,89 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   n = tonumber(ARGV[a]); a = a + 1
   if n > 0 then
     local list, fanouts = KEYS[k], KEYS[k + 1]
-    local held = redis.call('TYPE', list).ok
-    if held ~= 'none' and held ~= 'list' then return nil, {'TYPE', list} end
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
     if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
     if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
     for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
-      if ARGV[i] == '' then
+      local name = ARGV[i]
+      if name == '' then
         if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
       else
+        local queue = 'queue:' .. name
         if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
-        if not type_is('queue:' .. ARGV[i], 'list') then return nil, {'TYPE', 'queue:' .. ARGV[i]} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
       end
     end
-    plan.fanout = {list, fanouts, redis.call('TIME')[1], ARGV[a]}
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
   end
   return plan
 end
 
 local function write_plan(plan)
-  for _, b in ipairs(plan.barriers) do
-    redis.call('SETEX', b[1], b[3], b[4])
-    redis.call('SETEX', b[2], b[3], b[5])
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
+    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])
+    k = k + 2; a = a + 3
   end
-  for _, q in ipairs(plan.queues) do
-    redis.call('SADD', plan.QUEUES, q[2])
-    -- unpack has a limit of some thousands
-    for first = q[3], q[4], 1000 do
-      redis.call('LPUSH', q[1], unpack(ARGV, first, math.min(first + 999, q[4])))
-    end
+  for _, queue in ipairs(plan.queues) do
+    redis.call('SADD', plan.QUEUES, queue.name)
+    call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
   end
-  for first = plan.first_scheduled, plan.last_scheduled, 1000 do
-    redis.call('ZADD', plan.SCHEDULE, unpack(ARGV, first, math.min(first + 999, plan.last_scheduled)))
-  end
+  call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
   if plan.fanout then
-    redis.call('PERSIST', plan.fanout[1])
-    redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
   end
 end
--- A job is done: take it out of flight, keep its output, walk its callback
--- stack, and write what follows.  One step, safe to send twice.
---
--- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
---       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
---       then the plan's (see _plan)
--- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory outlives its run, number of fields, per field: name, JSON
---       number of callbacks, per callback: kind
---         'f' fires a continuation       (stop there)
---         'n' has none and propagates    (count the next one down)
---         's' has none, does not propagate (stop)
---       index of the callback that the plan is for (1 = the top), 0 = no plan
---       then the plan's
--- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
---       recovered by another worker | {'PLAN', index} nothing written: that
---       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written: another type, or a barrier that is no
---       whole number | {'STAGE', key} nothing written: stage the plan again
---
--- The set BARRIER:u holds the units that a barrier has counted: the jid of a
--- child, or the barrier's id of a finished inner group.  So a job that comes
--- twice counts once.
---
--- The memory lives as long as its run: while anything waits, as long as the
--- barriers do; when nothing is left, its own ttl, or what extend_ttl asked for
--- (swf:keep:MEMORY lives that long).
-
-local RELEASED_TTL = 86400
-
-local a, k = 1, 4
-local function arg() a = a + 1; return ARGV[a - 1] end
 
 local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
+local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
-local n_fields = tonumber(arg())
-local first_field = a
-a = a + 2 * n_fields
-
--- Reads. `counts` are the barriers to count down, in order.
-local counts, fire, new = {}, 0, true
-local n = tonumber(arg())
-local first_kind = a
-a = a + n
-for i = 1, n do
-  local barrier, ran, units = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
-  k = k + 3
-  local kind = ARGV[first_kind + i - 1]
-  if not type_is(barrier, 'string') then return {'TYPE', barrier} end
-  if not type_is(ran, 'string') then return {'TYPE', ran} end
-  if not type_is(units, 'set') then return {'TYPE', units} end
-  local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
-  if not value or not marker then return {'EXPIRED', barrier} end
-  value, marker = whole(value), whole(marker)
-  if not value then return {'TYPE', barrier} end
-  if not marker then return {'TYPE', ran} end
-  if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
-    if i == 1 then new = false end
-    break
-  end
-  local released = value - 1 <= 0
-  counts[#counts + 1] = {barrier, ran, units, unit, released, value}
-  if not released then break end
-  if kind == 'f' then fire = i; break end
-  if kind == 's' then break end
-  unit = barrier
-end
-k = 4 + 3 * n + 1
-
-local planned = tonumber(arg())
-if fire > 0 and planned ~= fire then return {'PLAN', fire} end
-if new and n_fields > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+-- Reads.
+local fields, a = read_fields(5)
+local walked, wrong = walk(unit, 5, a, 3)
+if not walked then return wrong end
+a = a + 1 + walked.n
+local fires = walked.fire > 0
+if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
+local writes_fields = walked.new and fields.n > 0
+if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan
-if fire > 0 then
-  local wrong
-  plan, wrong = read_plan(k, a, KEYS[3], KEYS[4])
+if fires then
+  plan, wrong = read_plan(5 + 3 * walked.n, a + 1, KEYS[3], KEYS[4])
   if not plan then return wrong end
 end
 
 -- Writes. The gate comes first: it passes when Redis is out of memory, and
 -- after it the rest of the script does, too.
 redis.call('HDEL', in_flight, receipt)
-if new and n_fields > 0 then
-  local last = first_field + 2 * n_fields - 1
-  for first = first_field, last, 1000 do
-    redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
-  end
-end
-for _, c in ipairs(counts) do
-  if c[5] then
-    -- Released: kept for a day, for a duplicate that comes late.
-    redis.call('SETEX', c[1], RELEASED_TTL, c[6] - 1)
-    redis.call('SETEX', c[2], RELEASED_TTL, 0)
-    redis.call('UNLINK', c[3])
-  else
-    redis.call('DECR', c[1])
-    redis.call('SADD', c[3], c[4])
+if writes_fields then write_fields(memory, fields) end
+for _, count in ipairs(walked.counts) do
+  if count_down(count, RELEASED_TTL) then
     -- As long as the barrier, which may wait for a child with a long delay.
-    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], math.max(ttl, redis.call('TTL', c[1]))) end
+    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
   end
 end
 if plan then write_plan(plan) end
-
--- Barriers that still wait are kept alive as long as their jobs move; an hour
--- of slack saves writing for every child of a large group.
-local done = 0
-for _, c in ipairs(counts) do if c[5] then done = done + 1 end end
-for i = done + 1, n do
-  local barrier, ran, units = KEYS[1 + 3 * i + 1], KEYS[1 + 3 * i + 2], KEYS[1 + 3 * i + 3]
-  if redis.call('TTL', barrier) < ttl - 3600 then
-    redis.call('EXPIRE', barrier, ttl)
-    redis.call('EXPIRE', ran, ttl)
-    redis.call('EXPIRE', units, ttl)
-  end
-end
-if memory ~= '' and new then
-  local left = redis.call('TTL', memory)
-  local over = done == n and fire == 0
-  local wanted = memory_ttl
-  if not over then
-    wanted = math.max(wanted, ttl)
-    -- The lowest barrier waits for all of the run, siblings with a delay too.
-    if done < n then wanted = math.max(wanted, redis.call('TTL', KEYS[1 + 3 * n + 1])) end
-  end
-  if left ~= -2 and (over or left < wanted - 3600) then
+prolong_waiting(walked, ttl)
+if memory ~= '' and walked.new then
+  local left, wanted = redis.call('TTL', memory), memory_ttl
+  local waits = walked.released < walked.n
+  local over = not waits and not fires
+  if not over then wanted = math.max(wanted, ttl) end
+  -- The lowest barrier waits for all of the run, siblings with a delay too.
+  if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
+  if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end
 return {'DONE'}
 -- @file beat.lua
--- A worker process says that it lives, and hears who does not.
+-- Records heartbeats and returns workers whose heartbeat has expired.
 --
 -- KEYS: swf:workers
 -- ARGV: seconds without a beat that make a worker dead, how many of the dead to
@@ -3162,7 +3226,7 @@ return {'DONE'}
 --       how many jobs it holds ('' = do not look)
 -- Returns: {members without a beat for that long, 16 at most,
 --       members of this process that have more in flight than they hold,
---       1 where fan-outs are not pushed to the end (see pour.lua), else 0}
+--       1 if fan-outs are not pushed to the end (see pour.lua), else 0}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
@@ -3183,23 +3247,39 @@ for i = 3, #ARGV, 2 do
     if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
   end
 end
--- The clock of Redis was set back: who is dead would be found when it has
--- caught up.  Who lives beats again soon.
+-- The clock of Redis was set back: dead workers would be found only when it has
+-- caught up.  Live ones beat again soon.
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
-local dead = string.format('(%.6f', now - timeout)
-return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('TYPE', 'swf:fanouts').ok == 'zset' and 1 or 0}
+local expired = string.format('(%.6f', now - timeout)
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', expired, 'LIMIT', ARGV[2], 16)
+local has_fanouts = redis.call('TYPE', 'swf:fanouts').ok == 'zset'
+return {dead, more, has_fanouts and 1 or 0}
 -- @file begin.lua
--- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
+-- Marks that a job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
 -- Only jobs that had begun count when their worker dies.  Safe to send twice.
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 where the job is no longer in flight here: recovered by
+-- Returns: 1, or 0 if the job is no longer in flight here: recovered by
 --       another worker, it must not run | {'TYPE', key} nothing written
 
-local found = redis.call('TYPE', KEYS[1]).ok
-if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
@@ -3208,25 +3288,42 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)
 return 1
 -- @file extend.lua
--- Barriers and the memory of a run live on, none of them shorter than before.
+-- Extends the lifetimes of a run's barriers and memory; shortens none of them.
 --
 -- KEYS: swf:keep:MEMORY ('' = none), then the keys to keep alive
--- ARGV: ttl in seconds, '1' where the memory is to live that long even when
---       the run is over before
--- Returns: how many of the keys are there
+-- ARGV: ttl in seconds, '1' if the memory is to live that long even when the run
+--       is over before
+-- Returns: how many of the keys exist
+
+-- Lets keys live longer, never shorter.  A missing key stays missing.
+--
+-- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
+--       all that belongs to a run expires
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
+--       key without an expiry keeps none, and one that has up to slack seconds less
+--       than ttl is left as it is
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
 
 local ttl, found = tonumber(ARGV[1]), 0
 if ARGV[2] == '1' and KEYS[1] ~= '' and redis.call('TTL', KEYS[1]) < ttl then
   redis.call('SETEX', KEYS[1], ttl, 1)
 end
 for i = 2, #KEYS do
-  local left = redis.call('TTL', KEYS[i])
-  if left ~= -2 then found = found + 1 end
-  if left >= 0 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
+  if prolong_volatile(KEYS[i], ttl, 0) then found = found + 1 end
 end
 return found
 -- @file fail.lua
--- A job failed: from flight into `retry` or `dead`, or nowhere.
+-- Moves a failed job from flight to `retry` or `dead`, or discards it.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
@@ -3235,26 +3332,53 @@ return found
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
-local found = redis.call('TYPE', KEYS[1]).ok
-if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Lets keys live longer, never shorter.  A missing key stays missing.
+--
+-- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
+--       all that belongs to a run expires
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
+--       key without an expiry keeps none, and one that has up to slack seconds less
+--       than ttl is left as it is
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-found = redis.call('TYPE', KEYS[2]).ok
-if action ~= 'discard' and found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
+if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-local ttl = tonumber(ARGV[7])
-for i = 3, #KEYS do
-  local left = redis.call('TTL', KEYS[i])
-  if left ~= -2 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
-end
+for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua
--- Move a batch of jobs from a queue into flight.
+-- Moves a batch of jobs from a queue into flight.
 --
 -- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
 --       that cannot pause a queue leaves it out)
@@ -3266,17 +3390,40 @@ return {'DONE'}
 --       of many parts costs the client more than the jobs.  The receipts of the
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
---       Where the same base moved some before (sent twice), those; none where
---       the first of them has left flight since (delivered late).
---       False where the worker is not registered (it was declared dead): beat
---       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
+--       If the same base moved some before (sent twice), those; none if the
+--       first of them has left flight since (delivered late).
+--       False if the worker is not registered (it was declared dead): beat first,
+--       then fetch.  {'PAUSED'} if the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
 --
 -- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
 -- moved something.
 
--- Threads of one process that may fetch from a queue at once; the base of a fetch
--- that is older than so many others is used up.
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+-- Threads of one process that may fetch from a queue at once; a base that is older
+-- than so many others is used up.
 local REMEMBERED = 64
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
@@ -3291,12 +3438,9 @@ local function reply(payloads, begun, suffix)
 end
 
 for i, kind in ipairs({'list', 'hash', 'zset'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+  if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
 end
-
-local found = redis.call('TYPE', fetched).ok
-if found ~= 'none' and found ~= 'zset' then return {'TYPE', fetched} end
+if not type_is(fetched, 'zset') then return {'TYPE', fetched} end
 
 -- Sent twice: the names are those of the first time.
 local before, begun, suffix = {}, 0, '?'
@@ -3330,21 +3474,19 @@ if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 th
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])
--- One at a time: how long an element is, is not known before.
+-- One at a time, since the length of an element is not known before.
 while #payloads < wanted and size <= most do
   local payload = redis.call('RPOP', KEYS[1])
   if not payload then break end
   payloads[#payloads + 1] = payload
   if #payloads > 1 then size = size + #payload end
 end
-for first = 1, #payloads, 500 do
-  local pairs_ = {}
-  for i = first, math.min(first + 499, #payloads) do
-    pairs_[#pairs_ + 1] = base .. ':' .. i .. (i > begun and suffix or '')
-    pairs_[#pairs_ + 1] = payloads[i]
-  end
-  redis.call('HSET', KEYS[2], unpack(pairs_))
+local fields = {}
+for i, payload in ipairs(payloads) do
+  fields[#fields + 1] = base .. ':' .. i .. (i > begun and suffix or '')
+  fields[#fields + 1] = payload
 end
+call_in_slices('HSET', KEYS[2], fields, 1, #fields)
 if number and #payloads > 0 then
   redis.call('ZADD', fetched, number, base)
   redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)
@@ -3352,18 +3494,36 @@ if number and #payloads > 0 then
 end
 return reply(payloads, math.min(begun, #payloads), suffix)
 -- @file pour.lua
--- Push the next part of a committed fan-out: its barriers come first, then its
--- jobs in order.  Each call moves elements from the list to where they belong,
--- so it may be sent twice, and by any number of processes at once.
+-- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
+-- order.  Each call moves elements from the list to where they belong, so it may be
+-- sent twice, and by any number of processes at once.
 --
 -- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
 -- ARGV: ID, elements at most (2 or more), bytes after which no further ones are taken
 -- Returns: {'MORE'} | {'DONE'} nothing is left, or it is not committed
 --       | {'TYPE', key} nothing written
 
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
 end
 
 local fanouts, list, QUEUES, SCHEDULE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -3371,7 +3531,7 @@ if not type_is(fanouts, 'zset') then return {'TYPE', fanouts} end
 if not redis.call('ZSCORE', fanouts, ARGV[1]) then return {'DONE'} end
 if not type_is(list, 'list') then return {'TYPE', list} end
 
--- Reads. A part: {queue name, its payloads}.
+-- Reads. A part: a queue's name, and payloads for it.
 local barriers, parts, scheduled, part = {}, {}, {}, nil
 local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
 while read < most and bytes < most_bytes do
@@ -3383,17 +3543,18 @@ while read < most and bytes < most_bytes do
     local kind = string.byte(element)
     bytes = bytes + #element
     if kind == 123 then -- {
-      part[2][#part[2] + 1] = element
+      part.payloads[#part.payloads + 1] = element
     elseif kind == 113 then -- q
-      part = {string.sub(element, 2), {}}
+      part = {name = string.sub(element, 2), payloads = {}}
       parts[#parts + 1] = part
-      if not type_is('queue:' .. part[1], 'list') then return {'TYPE', 'queue:' .. part[1]} end
+      if not type_is('queue:' .. part.name, 'list') then return {'TYPE', 'queue:' .. part.name} end
     elseif kind == 115 then -- s
       local score, payload = string.match(element, '^s(%S+) (.*)$')
       scheduled[#scheduled + 1] = score
       scheduled[#scheduled + 1] = payload
     else
-      barriers[#barriers + 1] = {string.match(element, '^b(%S+) (%S+) (%S+) (.*)$')}
+      local ttl, value, ran, id = string.match(element, '^b(%S+) (%S+) (%S+) (.*)$')
+      barriers[#barriers + 1] = {id = id, ttl = ttl, value = value, ran = ran}
     end
   end
   read = read + #elements
@@ -3404,28 +3565,25 @@ if #scheduled > 0 and not type_is(SCHEDULE, 'zset') then return {'TYPE', SCHEDUL
 
 -- Writes. LTRIM passes when Redis is out of memory, and after it the rest does, too.
 redis.call('LTRIM', list, read, -1)
-for _, b in ipairs(barriers) do
-  redis.call('SETEX', b[4], b[1], b[2])
-  redis.call('SETEX', b[4] .. '_ran', b[1], b[3])
+for _, barrier in ipairs(barriers) do
+  redis.call('SETEX', barrier.id, barrier.ttl, barrier.value)
+  redis.call('SETEX', barrier.id .. '_ran', barrier.ttl, barrier.ran)
 end
-for _, found in ipairs(parts) do
-  redis.call('SADD', QUEUES, found[1])
-  for first = 1, #found[2], 1000 do
-    redis.call('LPUSH', 'queue:' .. found[1], unpack(found[2], first, math.min(first + 999, #found[2])))
-  end
+for _, pushed in ipairs(parts) do
+  redis.call('SADD', QUEUES, pushed.name)
+  call_in_slices('LPUSH', 'queue:' .. pushed.name, pushed.payloads, 1, #pushed.payloads)
 end
-for first = 1, #scheduled, 1000 do
-  redis.call('ZADD', SCHEDULE, unpack(scheduled, first, math.min(first + 999, #scheduled)))
-end
+call_in_slices('ZADD', SCHEDULE, scheduled, 1, #scheduled)
 if redis.call('EXISTS', list) == 1 then
-  if part then redis.call('LPUSH', list, 'q' .. part[1]) end
+  -- The rest belongs to the queue that was named last.
+  if part then redis.call('LPUSH', list, 'q' .. part.name) end
   return {'MORE'}
 end
 redis.call('ZREM', fanouts, ARGV[1])
 return {'DONE'}
 -- @file promote.lua
--- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
--- goes to `dead`: never lost, never in the way.
+-- Moves due jobs from `schedule` or `retry` to their queues.  A job that cannot be
+-- read goes to `dead`: never lost, never in the way.
 --
 -- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
@@ -3435,9 +3593,19 @@ return {'DONE'}
 --       {number of each job that 'dead', 'queues' or the set itself, holding
 --       another type, keeps where it is}}; these stay where they are
 
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
 
 local readable = type_is(KEYS[1], 'zset')
@@ -3465,21 +3633,40 @@ for i = 4, #KEYS do
 end
 return {moved, misplaced, stuck}
 -- @file read_callbacks.lua
--- Read steps of a stored chain, and keep chains alive whose run moves.
+-- Reads steps of a stored chain, and keeps chains alive whose run moves.
 --
 -- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
 -- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
 --       bytes after which no further one is read, bytes from which a value is
 --       not read here (none given: all are)
--- Returns: the values from that index on; none where there are none; {nil}
---       where the first one is too large for a script: read it by HGET
+-- Returns: the values from that index on; none if there are none; {nil} if the
+--       first one is too large for a script: read it by HGET
+
+-- Lets keys live longer, never shorter.  A missing key stays missing.
+--
+-- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
+--       all that belongs to a run expires
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
+--       key without an expiry keeps none, and one that has up to slack seconds less
+--       than ttl is left as it is
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+-- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
 
 local ttl = tonumber(ARGV[1])
-for _, key in ipairs(KEYS) do
-  local left = redis.call('TTL', key)
-  -- An hour of slack saves a write for every step.
-  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end
-end
+for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end
 local found, size, large = {}, 0, tonumber(ARGV[5] or math.huge)
 for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
   local index = string.format('%d', i)
@@ -3496,7 +3683,8 @@ for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
 end
 return found
 -- @file recover.lua
--- A worker died: its jobs in flight leave it, each as far as it had come.
+-- Takes the jobs in flight of a dead worker from it; where each goes depends on how
+-- far it had come.
 --
 --   BASE:I?  not begun: back to its queue, not counted; one that had begun so
 --            often before that once more is too often waits for a trial again
@@ -3517,17 +3705,29 @@ return found
 --       | {'DONE', how many are back in the queue, are dead, wait for a trial,
 --          {number of each job that is dead (1 = the first)},
 --          {number of each job that stays, since `dead` is not a sorted set}};
---       the worker is struck off when nothing of it is left
+--       the worker is deregistered when nothing of it is left
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local now = redis.call('TIME')
 if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonumber(ARGV[2]) then return {'ALIVE'} end
-for i, kind in pairs({[2] = 'hash', [3] = 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
-end
-local found = redis.call('TYPE', KEYS[4]).ok
-local can_bury = found == 'none' or found == 'zset'
+if not type_is(KEYS[2], 'hash') then return {'TYPE', KEYS[2]} end
+if not type_is(KEYS[3], 'list') then return {'TYPE', KEYS[3]} end
+local can_bury = type_is(KEYS[4], 'zset')
 
 local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do
@@ -3562,17 +3762,45 @@ end
 if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
 return {'DONE', back, #dead, waiting, dead, stay}
 -- @file requeue.lua
--- Jobs in flight that were not run go back to the end that is taken from next.
+-- Puts jobs in flight that were not run back to the end of their queue that is taken
+-- from next.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
--- Returns: how many went back (those no longer in flight do not)
+-- Returns: how many went back (those no longer in flight do not); an error if a key
+--       has another type: nothing was written
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- type_error(key, wanted) -> the error reply that names a key of another type
+
+local function type_error(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return redis.error_reply('WRONGTYPE ' .. key .. ' holds a ' .. found .. ', not a ' .. wanted)
+end
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
 
 for i, kind in ipairs({'hash', 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
-  end
+  if not type_is(KEYS[i], kind) then return type_error(KEYS[i], kind) end
 end
 local receipts, payloads = {}, {}
 for i = #ARGV, 1, -1 do
@@ -3582,15 +3810,12 @@ for i = #ARGV, 1, -1 do
     payloads[#payloads + 1] = payload
   end
 end
-for first = 1, #receipts, 1000 do
-  local last = math.min(first + 999, #receipts)
-  redis.call('HDEL', KEYS[1], unpack(receipts, first, last))
-  redis.call('RPUSH', KEYS[2], unpack(payloads, first, last))
-end
+call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
+call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts
 -- @file stage.lua
--- Stage a part of a fan-out that is too large for one script; advance, start,
--- count or release commits the whole (see _plan).
+-- Stages a part of a fan-out that is too large for one script; advance, start, count
+-- or release commits the whole (see _plan).
 --
 -- KEYS: swf:fanout:ID, 'swf:fanouts'
 -- ARGV: seconds until a list that is not committed vanishes, ID, how many
@@ -3599,50 +3824,78 @@ return #receipts
 --         qNAME              what follows goes to this queue
 --         {...               a payload
 --         sSCORE {...        a payload for `schedule`
--- Returns: 1, also where the part is there already (sent twice) | 0 the list has
+-- Returns: 1, also if the part is there already (sent twice) | 0 the list has
 --       vanished, or is committed (this part comes late)
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
 
 if redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end
 local length, before, parts = redis.call('LLEN', KEYS[1]), tonumber(ARGV[3]), #ARGV - 3
 if length == before + parts then return 1 end
 if length ~= before then return 0 end
-for first = 4, #ARGV, 1000 do
-  redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
-end
+call_in_slices('RPUSH', KEYS[1], ARGV, 4, #ARGV)
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1
 -- @file store_callbacks.lua
--- Keep the steps of a chain, once, for payloads that refer to them.
+-- Stores the steps of a chain, once, for payloads that refer to them.
 --
 -- KEYS: swf:callbacks:SHA256, a hash index -> SHA256 of the next value (empty
 --       at the end), ':', the step's JSON
 -- ARGV: ttl in seconds, the values from index 0 on
--- Returns: 1, or 0 where they are there already (its life is prolonged)
+-- Returns: 1, or 0 if they are stored already (they then live for the ttl at least)
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+-- Lets keys live longer, never shorter.  A missing key stays missing.
+--
+-- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
+--       all that belongs to a run expires
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
+--       key without an expiry keeps none, and one that has up to slack seconds less
+--       than ttl is left as it is
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
 
 local key, ttl = KEYS[1], tonumber(ARGV[1])
-local left = redis.call('TTL', key)
-if left ~= -2 then
-  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end
-  return 0
+if prolong_volatile(key, ttl, 0) then return 0 end
+local fields = {}
+for i = 2, #ARGV do
+  fields[#fields + 1] = i - 2
+  fields[#fields + 1] = ARGV[i]
 end
-for first = 2, #ARGV, 1000 do
-  local pairs_ = {}
-  for i = first, math.min(first + 999, #ARGV) do
-    pairs_[#pairs_ + 1] = i - 2
-    pairs_[#pairs_ + 1] = ARGV[i]
-  end
-  redis.call('HSET', key, unpack(pairs_))
-end
+call_in_slices('HSET', key, fields, 1, #fields)
 redis.call('EXPIRE', key, ttl)
 return 1
 -- @file trial.lua
--- Take one suspect of a dead worker (BASE:I!, see recover.lua) into flight
--- here, so that it runs beside no other suspect of its queue.
+-- Takes one suspect of a dead worker (BASE:I!, see recover.lua) into flight here, so
+-- that no other suspect of its queue runs at the same time.
 --
 -- Call it at each beat for the dead members that hold suspects of a queue that
--- this process consumes, and again when a trial has ended.  The job is to run
--- as any other that was fetched ahead: begin.lua marks that it has begun, and
--- what kills the worker is counted by recover.lua.
+-- this process consumes, and again when a trial has ended.  The job then runs as
+-- any other that was fetched ahead: begin.lua marks that it has begun, and
+-- recover.lua counts it if it kills the worker.
 --
 -- KEYS: swf:workers, in-flight hash of the dead member, in-flight hash of the
 --       own member, swf:trial:QUEUE, 'paused'
@@ -3656,9 +3909,23 @@ return 1
 -- Sent twice with the same base it answers the same.  swf:trial:QUEUE holds
 -- 'TIME RECEIPT MEMBER' of the last trial: it runs while the job is in flight.
 
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+
 for i, kind in ipairs({'zset', 'hash', 'hash'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+  if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
 end
 local receipt = ARGV[5] .. ':1'
 local before = redis.call('HGET', KEYS[3], receipt .. '?')

@@ -1,31 +1,86 @@
-"""The Lua scripts: one file an operation, its name is the file's.
+"""The Lua scripts, one file per operation; a script has the name of its file.
 
-A script is sent by its SHA.  Where the server does not know it (a restart, a
-failover, SCRIPT FLUSH) the source is sent in its place, after which the server
-knows it.
+A script is sent by its SHA.  If the server does not know it (after a restart, a
+failover, SCRIPT FLUSH) its source is sent instead, and then the server knows it.
+
+Files whose names begin with ``_`` are parts, functions that several scripts
+need.  A line ``-- @include _types`` in a script, or in a part, stands for the
+text of that part.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from importlib import resources
 
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
-_WITH_PLAN = ("advance", "count", "release", "start")
+#: A line that includes a part. It takes a wrong name as well, so that an error names it.
+_INCLUDE = re.compile(r"^--\s*@include\b(.*)\n", re.MULTILINE)
+
+
+@functools.cache
+def read_file(name: str) -> str:
+    """The text of one Lua file, with its includes as lines.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+    """
+    return (resources.files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+def resolve(name: str, read: Callable[[str], str] = read_file) -> str:
+    """The text of a script with its parts in place of its includes.
+
+    A part stands where it is included first, and is left out after that.
+
+    Raises:
+      ImportError: if a part is missing, or includes itself.
+    """
+    resolved: set[str] = set()
+
+    def text_of(name: str, path: tuple[str, ...]) -> str:
+        def part(include: re.Match[str]) -> str:
+            included = include[1].strip()
+            if included in path:
+                raise ImportError(f"Lua files include each other: {' -> '.join((*path, included))}")
+            if included in resolved:
+                return ""
+            resolved.add(included)
+            return text_of(included, (*path, included))
+
+        return _INCLUDE.sub(part, _text(name, path, read))
+
+    return text_of(name, (name,))
+
+
+def _text(name: str, path: tuple[str, ...], read: Callable[[str], str]) -> str:
+    """The text of a file that the last but one of the path includes."""
+    if len(path) > 1 and not name.startswith("_"):
+        raise ImportError(f"{path[-2]}.lua includes {name!r}: the name of a part begins with '_'")
+    try:
+        return read(name)
+    except FileNotFoundError as e:
+        includer = f"{path[-2]}.lua includes {name!r}: " if len(path) > 1 else ""
+        raise ImportError(f"{includer}there is no file {name}.lua") from e
 
 
 class Script:
-    """One Lua file."""
+    """One operation.
+
+    Attributes:
+      name: Of its file.
+      source: What the server runs: its file, with the parts that it includes.
+      sha: The name that the server gives it.
+    """
 
     def __init__(self, name: str) -> None:
-        folder = resources.files(__package__) / "lua"
         self.name = name
-        self.source = (folder / f"{name}.lua").read_text("utf-8")
-        if name in _WITH_PLAN:
-            self.source = (folder / "_plan.lua").read_text("utf-8") + self.source
+        self.source = resolve(name)
         self.sha = hashlib.sha1(self.source.encode()).hexdigest()  # noqa: S324 - Redis names scripts so
 
     def command(self, keys: Iterable[Argument], arguments: Iterable[Argument]) -> Command:
@@ -96,6 +151,6 @@ _SOURCES = {script.sha: script.source for script in ALL}
 
 
 def with_source(command: Command) -> Command:
-    """The command that runs a script by its source, for the one that runs it by its SHA."""
+    """The command that runs a script by its source, from the one that runs it by its SHA."""
     _, sha, *rest = command
     return ("EVAL", _SOURCES[str(sha)], *rest)

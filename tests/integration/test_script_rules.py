@@ -406,3 +406,16 @@ def test_a_promoted_job_makes_its_queue_known(connection: Connection, client: re
     assert operations.promote("retry")(connection) == sets.Promoted(2, [], [])
     assert client.smembers("queues") == {b"next"}
     assert client.zrange("dead", 0, -1) == [b"corpse"]
+
+
+# -- slices ---------------------------------------------------------------------------
+
+
+def test_many_values_are_written_in_slices(connection: Connection, client: redis.Redis) -> None:
+    """Each once and in order; a call of Lua takes some thousands at most."""
+    many = range(20_000)
+    connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "queue:next"), (1, "next", *many)))
+    assert [int(payload) for payload in client.lrange("queue:next", 0, -1)] == list(reversed(many))
+    fields = [part for n in many for part in (f"field{n}", n)]
+    connection.call(*scripts.REMEMBER.command(("swf:mem:run",), (DAY, *fields)))
+    assert client.hlen("swf:mem:run") == len(many)

@@ -1,132 +1,69 @@
--- A job is done: take it out of flight, keep its output, walk its callback
--- stack, and write what follows.  One step, safe to send twice.
+-- Advances a run past a finished step: takes its job out of flight, writes its
+-- output to the memory, counts down barriers, and writes what follows.  One atomic
+-- step, safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
---       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
---       then the plan's (see _plan)
+--       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory outlives its run, number of fields, per field: name, JSON
---       number of callbacks, per callback: kind
---         'f' fires a continuation       (stop there)
---         'n' has none and propagates    (count the next one down)
---         's' has none, does not propagate (stop)
---       index of the callback that the plan is for (1 = the top), 0 = no plan
---       then the plan's
+--       seconds that the memory outlives its run, the fields' (see _fields),
+--       the callbacks',
+--       index of the callback that the plan is for (1 = the top), 0 = no plan,
+--       the plan's
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
 --       recovered by another worker | {'PLAN', index} nothing written: that
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written: another type, or a barrier that is no
+--       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
 --
--- The set BARRIER:u holds the units that a barrier has counted: the jid of a
--- child, or the barrier's id of a finished inner group.  So a job that comes
--- twice counts once.
---
 -- The memory lives as long as its run: while anything waits, as long as the
--- barriers do; when nothing is left, its own ttl, or what extend_ttl asked for
--- (swf:keep:MEMORY lives that long).
+-- barriers do; when nothing is left, for its own ttl, or for what extend_ttl asked
+-- for (swf:keep:MEMORY lives that long).
 
-local RELEASED_TTL = 86400
-
-local a, k = 1, 4
-local function arg() a = a + 1; return ARGV[a - 1] end
+-- @include _walk
+-- @include _fields
+-- @include _plan
 
 local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
+local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
-local n_fields = tonumber(arg())
-local first_field = a
-a = a + 2 * n_fields
-
--- Reads. `counts` are the barriers to count down, in order.
-local counts, fire, new = {}, 0, true
-local n = tonumber(arg())
-local first_kind = a
-a = a + n
-for i = 1, n do
-  local barrier, ran, units = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
-  k = k + 3
-  local kind = ARGV[first_kind + i - 1]
-  if not type_is(barrier, 'string') then return {'TYPE', barrier} end
-  if not type_is(ran, 'string') then return {'TYPE', ran} end
-  if not type_is(units, 'set') then return {'TYPE', units} end
-  local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
-  if not value or not marker then return {'EXPIRED', barrier} end
-  value, marker = whole(value), whole(marker)
-  if not value then return {'TYPE', barrier} end
-  if not marker then return {'TYPE', ran} end
-  if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
-    if i == 1 then new = false end
-    break
-  end
-  local released = value - 1 <= 0
-  counts[#counts + 1] = {barrier, ran, units, unit, released, value}
-  if not released then break end
-  if kind == 'f' then fire = i; break end
-  if kind == 's' then break end
-  unit = barrier
-end
-k = 4 + 3 * n + 1
-
-local planned = tonumber(arg())
-if fire > 0 and planned ~= fire then return {'PLAN', fire} end
-if new and n_fields > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+-- Reads.
+local fields, a = read_fields(5)
+local walked, wrong = walk(unit, 5, a, 3)
+if not walked then return wrong end
+a = a + 1 + walked.n
+local fires = walked.fire > 0
+if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
+local writes_fields = walked.new and fields.n > 0
+if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan
-if fire > 0 then
-  local wrong
-  plan, wrong = read_plan(k, a, KEYS[3], KEYS[4])
+if fires then
+  plan, wrong = read_plan(5 + 3 * walked.n, a + 1, KEYS[3], KEYS[4])
   if not plan then return wrong end
 end
 
 -- Writes. The gate comes first: it passes when Redis is out of memory, and
 -- after it the rest of the script does, too.
 redis.call('HDEL', in_flight, receipt)
-if new and n_fields > 0 then
-  local last = first_field + 2 * n_fields - 1
-  for first = first_field, last, 1000 do
-    redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
-  end
-end
-for _, c in ipairs(counts) do
-  if c[5] then
-    -- Released: kept for a day, for a duplicate that comes late.
-    redis.call('SETEX', c[1], RELEASED_TTL, c[6] - 1)
-    redis.call('SETEX', c[2], RELEASED_TTL, 0)
-    redis.call('UNLINK', c[3])
-  else
-    redis.call('DECR', c[1])
-    redis.call('SADD', c[3], c[4])
+if writes_fields then write_fields(memory, fields) end
+for _, count in ipairs(walked.counts) do
+  if count_down(count, RELEASED_TTL) then
     -- As long as the barrier, which may wait for a child with a long delay.
-    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], math.max(ttl, redis.call('TTL', c[1]))) end
+    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
   end
 end
 if plan then write_plan(plan) end
-
--- Barriers that still wait are kept alive as long as their jobs move; an hour
--- of slack saves writing for every child of a large group.
-local done = 0
-for _, c in ipairs(counts) do if c[5] then done = done + 1 end end
-for i = done + 1, n do
-  local barrier, ran, units = KEYS[1 + 3 * i + 1], KEYS[1 + 3 * i + 2], KEYS[1 + 3 * i + 3]
-  if redis.call('TTL', barrier) < ttl - 3600 then
-    redis.call('EXPIRE', barrier, ttl)
-    redis.call('EXPIRE', ran, ttl)
-    redis.call('EXPIRE', units, ttl)
-  end
-end
-if memory ~= '' and new then
-  local left = redis.call('TTL', memory)
-  local over = done == n and fire == 0
-  local wanted = memory_ttl
-  if not over then
-    wanted = math.max(wanted, ttl)
-    -- The lowest barrier waits for all of the run, siblings with a delay too.
-    if done < n then wanted = math.max(wanted, redis.call('TTL', KEYS[1 + 3 * n + 1])) end
-  end
-  if left ~= -2 and (over or left < wanted - 3600) then
+prolong_waiting(walked, ttl)
+if memory ~= '' and walked.new then
+  local left, wanted = redis.call('TTL', memory), memory_ttl
+  local waits = walked.released < walked.n
+  local over = not waits and not fires
+  if not over then wanted = math.max(wanted, ttl) end
+  -- The lowest barrier waits for all of the run, siblings with a delay too.
+  if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
+  if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end

@@ -1,13 +1,14 @@
--- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
+-- Marks that a job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
 -- Only jobs that had begun count when their worker dies.  Safe to send twice.
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 where the job is no longer in flight here: recovered by
+-- Returns: 1, or 0 if the job is no longer in flight here: recovered by
 --       another worker, it must not run | {'TYPE', key} nothing written
 
-local found = redis.call('TYPE', KEYS[1]).ok
-if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+-- @include _types
+
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end

@@ -1,19 +1,20 @@
--- What is due in `schedule` and `retry`, by the clock of Redis.
+-- Reads the jobs that are due in `schedule` and `retry`, by the clock of Redis.
 --
 -- KEYS: the sorted sets
 -- ARGV: how many members of each at most, bytes after which no further one of
 --       the set is read, per set: how many due ones to pass over
 -- Returns: {now in epoch seconds, per set: {'DUE', its due members, the lowest
---       score first} | {'LATER', score of the next one, '' for none}
+--       score first} | {'LATER', score of the next one, '' if there is none}
 --       | {'TYPE', type}: it is not a sorted set}
+
+-- @include _types
 
 local now = redis.call('TIME')
 now = string.format('%d.%06d', now[1], now[2])
 local reply = {now}
 for i, key in ipairs(KEYS) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= 'zset' then
-    reply[i + 1] = {'TYPE', found}
+  if not type_is(key, 'zset') then
+    reply[i + 1] = {'TYPE', redis.call('TYPE', key).ok}
   else
     local members, size, most, offset = {}, 0, tonumber(ARGV[1]), tonumber(ARGV[2 + i])
     while #members < most and size <= tonumber(ARGV[2]) do

@@ -1,4 +1,4 @@
--- A job failed: from flight into `retry` or `dead`, or nowhere.
+-- Moves a failed job from flight to `retry` or `dead`, or discards it.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
@@ -7,21 +7,18 @@
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
-local found = redis.call('TYPE', KEYS[1]).ok
-if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+-- @include _types
+-- @include _prolong
+
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-found = redis.call('TYPE', KEYS[2]).ok
-if action ~= 'discard' and found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
+if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-local ttl = tonumber(ARGV[7])
-for i = 3, #KEYS do
-  local left = redis.call('TTL', KEYS[i])
-  if left ~= -2 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
-end
+for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

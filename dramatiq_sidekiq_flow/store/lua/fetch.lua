@@ -1,4 +1,4 @@
--- Move a batch of jobs from a queue into flight.
+-- Moves a batch of jobs from a queue into flight.
 --
 -- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
 --       that cannot pause a queue leaves it out)
@@ -10,17 +10,20 @@
 --       of many parts costs the client more than the jobs.  The receipts of the
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
---       Where the same base moved some before (sent twice), those; none where
---       the first of them has left flight since (delivered late).
---       False where the worker is not registered (it was declared dead): beat
---       first, then fetch.  {'PAUSED'} where the queue is: nothing was moved.
+--       If the same base moved some before (sent twice), those; none if the
+--       first of them has left flight since (delivered late).
+--       False if the worker is not registered (it was declared dead): beat first,
+--       then fetch.  {'PAUSED'} if the queue is: nothing was moved.
 --       {'TYPE', key} nothing was moved.
 --
 -- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
 -- moved something.
 
--- Threads of one process that may fetch from a queue at once; the base of a fetch
--- that is older than so many others is used up.
+-- @include _types
+-- @include _slices
+
+-- Threads of one process that may fetch from a queue at once; a base that is older
+-- than so many others is used up.
 local REMEMBERED = 64
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
@@ -35,12 +38,9 @@ local function reply(payloads, begun, suffix)
 end
 
 for i, kind in ipairs({'list', 'hash', 'zset'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+  if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
 end
-
-local found = redis.call('TYPE', fetched).ok
-if found ~= 'none' and found ~= 'zset' then return {'TYPE', fetched} end
+if not type_is(fetched, 'zset') then return {'TYPE', fetched} end
 
 -- Sent twice: the names are those of the first time.
 local before, begun, suffix = {}, 0, '?'
@@ -74,21 +74,19 @@ if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 th
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])
--- One at a time: how long an element is, is not known before.
+-- One at a time, since the length of an element is not known before.
 while #payloads < wanted and size <= most do
   local payload = redis.call('RPOP', KEYS[1])
   if not payload then break end
   payloads[#payloads + 1] = payload
   if #payloads > 1 then size = size + #payload end
 end
-for first = 1, #payloads, 500 do
-  local pairs_ = {}
-  for i = first, math.min(first + 499, #payloads) do
-    pairs_[#pairs_ + 1] = base .. ':' .. i .. (i > begun and suffix or '')
-    pairs_[#pairs_ + 1] = payloads[i]
-  end
-  redis.call('HSET', KEYS[2], unpack(pairs_))
+local fields = {}
+for i, payload in ipairs(payloads) do
+  fields[#fields + 1] = base .. ':' .. i .. (i > begun and suffix or '')
+  fields[#fields + 1] = payload
 end
+call_in_slices('HSET', KEYS[2], fields, 1, #fields)
 if number and #payloads > 0 then
   redis.call('ZADD', fetched, number, base)
   redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)

@@ -1,5 +1,5 @@
--- A worker process adds what it has counted: stats and metrics.  Counts that
--- were written before are known by their number and not added again.
+-- Adds a worker process's counts to Sidekiq's stats and metrics.  Counts that were
+-- written before are known by their number and not added again.
 --
 -- KEYS: swf:flushed:IDENTITY, stat:processed, the same of the day, stat:failed,
 --       the same of the day, metrics hashes, histograms
@@ -7,8 +7,8 @@
 --       how many metrics hashes, seconds that each of them lives, how many
 --       fields, field and count of each (all go to each hash), then per
 --       histogram: seconds that it lives, how many buckets, index and count of each
--- Returns: keys of another type: they were left as they are.  No write can end
---       the script but the first.
+-- Returns: keys of another type: they were left as they are.  Only the first write
+--       can end the script.
 
 if redis.pcall('GET', KEYS[1]) == ARGV[1] then return {} end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)

@@ -1,23 +1,21 @@
--- Push the next part of a committed fan-out: its barriers come first, then its
--- jobs in order.  Each call moves elements from the list to where they belong,
--- so it may be sent twice, and by any number of processes at once.
+-- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
+-- order.  Each call moves elements from the list to where they belong, so it may be
+-- sent twice, and by any number of processes at once.
 --
 -- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
 -- ARGV: ID, elements at most (2 or more), bytes after which no further ones are taken
 -- Returns: {'MORE'} | {'DONE'} nothing is left, or it is not committed
 --       | {'TYPE', key} nothing written
 
-local function type_is(key, wanted)
-  local found = redis.call('TYPE', key).ok
-  return found == 'none' or found == wanted
-end
+-- @include _types
+-- @include _slices
 
 local fanouts, list, QUEUES, SCHEDULE = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if not type_is(fanouts, 'zset') then return {'TYPE', fanouts} end
 if not redis.call('ZSCORE', fanouts, ARGV[1]) then return {'DONE'} end
 if not type_is(list, 'list') then return {'TYPE', list} end
 
--- Reads. A part: {queue name, its payloads}.
+-- Reads. A part: a queue's name, and payloads for it.
 local barriers, parts, scheduled, part = {}, {}, {}, nil
 local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
 while read < most and bytes < most_bytes do
@@ -29,17 +27,18 @@ while read < most and bytes < most_bytes do
     local kind = string.byte(element)
     bytes = bytes + #element
     if kind == 123 then -- {
-      part[2][#part[2] + 1] = element
+      part.payloads[#part.payloads + 1] = element
     elseif kind == 113 then -- q
-      part = {string.sub(element, 2), {}}
+      part = {name = string.sub(element, 2), payloads = {}}
       parts[#parts + 1] = part
-      if not type_is('queue:' .. part[1], 'list') then return {'TYPE', 'queue:' .. part[1]} end
+      if not type_is('queue:' .. part.name, 'list') then return {'TYPE', 'queue:' .. part.name} end
     elseif kind == 115 then -- s
       local score, payload = string.match(element, '^s(%S+) (.*)$')
       scheduled[#scheduled + 1] = score
       scheduled[#scheduled + 1] = payload
     else
-      barriers[#barriers + 1] = {string.match(element, '^b(%S+) (%S+) (%S+) (.*)$')}
+      local ttl, value, ran, id = string.match(element, '^b(%S+) (%S+) (%S+) (.*)$')
+      barriers[#barriers + 1] = {id = id, ttl = ttl, value = value, ran = ran}
     end
   end
   read = read + #elements
@@ -50,21 +49,18 @@ if #scheduled > 0 and not type_is(SCHEDULE, 'zset') then return {'TYPE', SCHEDUL
 
 -- Writes. LTRIM passes when Redis is out of memory, and after it the rest does, too.
 redis.call('LTRIM', list, read, -1)
-for _, b in ipairs(barriers) do
-  redis.call('SETEX', b[4], b[1], b[2])
-  redis.call('SETEX', b[4] .. '_ran', b[1], b[3])
+for _, barrier in ipairs(barriers) do
+  redis.call('SETEX', barrier.id, barrier.ttl, barrier.value)
+  redis.call('SETEX', barrier.id .. '_ran', barrier.ttl, barrier.ran)
 end
-for _, found in ipairs(parts) do
-  redis.call('SADD', QUEUES, found[1])
-  for first = 1, #found[2], 1000 do
-    redis.call('LPUSH', 'queue:' .. found[1], unpack(found[2], first, math.min(first + 999, #found[2])))
-  end
+for _, pushed in ipairs(parts) do
+  redis.call('SADD', QUEUES, pushed.name)
+  call_in_slices('LPUSH', 'queue:' .. pushed.name, pushed.payloads, 1, #pushed.payloads)
 end
-for first = 1, #scheduled, 1000 do
-  redis.call('ZADD', SCHEDULE, unpack(scheduled, first, math.min(first + 999, #scheduled)))
-end
+call_in_slices('ZADD', SCHEDULE, scheduled, 1, #scheduled)
 if redis.call('EXISTS', list) == 1 then
-  if part then redis.call('LPUSH', list, 'q' .. part[1]) end
+  -- The rest belongs to the queue that was named last.
+  if part then redis.call('LPUSH', list, 'q' .. part.name) end
   return {'MORE'}
 end
 redis.call('ZREM', fanouts, ARGV[1])

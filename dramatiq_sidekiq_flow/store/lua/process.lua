@@ -1,4 +1,4 @@
--- A worker process writes its record for Sidekiq's Web UI, in one step.
+-- Writes a worker process's record for Sidekiq's Web UI, in one step.
 --
 -- KEYS: 'processes', HOST:PID:NONCE, HOST:PID:NONCE:work, HOST:PID:NONCE-signals,
 --       'process_cleanup'
@@ -6,13 +6,14 @@
 --       seconds until a process may clean up again, number of threads at work,
 --       thread and JSON of each, then fields and values of the record
 -- Returns: {signals that were sent to the process, the last one first: they
---       stay, 1 where this process is to look for those that are gone, else 0}
+--       stay, 1 if this process is to look for processes that are gone, else 0};
+--       an error if a key has another type: nothing was written
+
+-- @include _types
+-- @include _type_error
 
 for i, kind in ipairs({'set', 'hash', false, 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if kind and found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
-  end
+  if kind and not type_is(KEYS[i], kind) then return type_error(KEYS[i], kind) end
 end
 local at = 3 + 2 * tonumber(ARGV[3])
 redis.call('UNLINK', KEYS[3])

@@ -1,5 +1,5 @@
--- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
--- goes to `dead`: never lost, never in the way.
+-- Moves due jobs from `schedule` or `retry` to their queues.  A job that cannot be
+-- read goes to `dead`: never lost, never in the way.
 --
 -- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
@@ -9,10 +9,7 @@
 --       {number of each job that 'dead', 'queues' or the set itself, holding
 --       another type, keeps where it is}}; these stay where they are
 
-local function type_is(key, wanted)
-  local found = redis.call('TYPE', key).ok
-  return found == 'none' or found == wanted
-end
+-- @include _types
 
 local readable = type_is(KEYS[1], 'zset')
 local can_bury, can_push = readable and type_is(KEYS[2], 'zset'), readable and type_is(KEYS[3], 'set')

@@ -1,18 +1,17 @@
--- Read steps of a stored chain, and keep chains alive whose run moves.
+-- Reads steps of a stored chain, and keeps chains alive whose run moves.
 --
 -- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
 -- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
 --       bytes after which no further one is read, bytes from which a value is
 --       not read here (none given: all are)
--- Returns: the values from that index on; none where there are none; {nil}
---       where the first one is too large for a script: read it by HGET
+-- Returns: the values from that index on; none if there are none; {nil} if the
+--       first one is too large for a script: read it by HGET
+
+-- @include _prolong
+-- @include _slack
 
 local ttl = tonumber(ARGV[1])
-for _, key in ipairs(KEYS) do
-  local left = redis.call('TTL', key)
-  -- An hour of slack saves a write for every step.
-  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end
-end
+for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end
 local found, size, large = {}, 0, tonumber(ARGV[5] or math.huge)
 for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
   local index = string.format('%d', i)

@@ -1,4 +1,5 @@
--- A worker died: its jobs in flight leave it, each as far as it had come.
+-- Takes the jobs in flight of a dead worker from it; where each goes depends on how
+-- far it had come.
 --
 --   BASE:I?  not begun: back to its queue, not counted; one that had begun so
 --            often before that once more is too often waits for a trial again
@@ -19,17 +20,16 @@
 --       | {'DONE', how many are back in the queue, are dead, wait for a trial,
 --          {number of each job that is dead (1 = the first)},
 --          {number of each job that stays, since `dead` is not a sorted set}};
---       the worker is struck off when nothing of it is left
+--       the worker is deregistered when nothing of it is left
+
+-- @include _types
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local now = redis.call('TIME')
 if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonumber(ARGV[2]) then return {'ALIVE'} end
-for i, kind in pairs({[2] = 'hash', [3] = 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
-end
-local found = redis.call('TYPE', KEYS[4]).ok
-local can_bury = found == 'none' or found == 'zset'
+if not type_is(KEYS[2], 'hash') then return {'TYPE', KEYS[2]} end
+if not type_is(KEYS[3], 'list') then return {'TYPE', KEYS[3]} end
+local can_bury = type_is(KEYS[4], 'zset')
 
 local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do

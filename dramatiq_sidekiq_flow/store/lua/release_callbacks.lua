@@ -1,9 +1,10 @@
--- The last step of a chain was started: keep it for a day, for a duplicate that
--- comes late, where it belongs to one run. Others may share what has no barrier.
+-- Lets a chain that belongs to one run expire, since its last step was started.  It
+-- is kept for a while, for a duplicate that comes late.  A chain without a barrier
+-- may be shared with others, and is left as it is.
 --
 -- KEYS: swf:callbacks:SHA256
 -- ARGV: ttl in seconds
--- Returns: 1, or 0 where it is shared, gone, of another type, or expires before
+-- Returns: 1, or 0 if it is shared, gone, of another type, or expires before
 
 local key, ttl = KEYS[1], tonumber(ARGV[1])
 if redis.call('TYPE', key).ok ~= 'hash' then return 0 end

@@ -1,14 +1,17 @@
--- Jobs in flight that were not run go back to the end that is taken from next.
+-- Puts jobs in flight that were not run back to the end of their queue that is taken
+-- from next.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
--- Returns: how many went back (those no longer in flight do not)
+-- Returns: how many went back (those no longer in flight do not); an error if a key
+--       has another type: nothing was written
+
+-- @include _types
+-- @include _type_error
+-- @include _slices
 
 for i, kind in ipairs({'hash', 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
-  end
+  if not type_is(KEYS[i], kind) then return type_error(KEYS[i], kind) end
 end
 local receipts, payloads = {}, {}
 for i = #ARGV, 1, -1 do
@@ -18,9 +21,6 @@ for i = #ARGV, 1, -1 do
     payloads[#payloads + 1] = payload
   end
 end
-for first = 1, #receipts, 1000 do
-  local last = math.min(first + 999, #receipts)
-  redis.call('HDEL', KEYS[1], unpack(receipts, first, last))
-  redis.call('RPUSH', KEYS[2], unpack(payloads, first, last))
-end
+call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
+call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts

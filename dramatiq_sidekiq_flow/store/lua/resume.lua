@@ -1,19 +1,16 @@
--- What remains of a run goes on without running its dead step again: the step's
--- job is replaced by one that does nothing, and has the same callback stack.
--- Barriers of the stack that are gone are made anew.  Safe to send twice.
+-- Lets a run go on without running its dead step again: replaces the step's job by
+-- one that does nothing, and has the same callback stack.  Barriers of the stack that
+-- are gone are made anew.  Safe to send twice.
 --
 -- KEYS: 'dead' or 'retry', 'queues', queue list,
 --       per callback: BARRIER, BARRIER_ran, BARRIER:u
 -- ARGV: member of the set, name of the queue, payload of the job that does
 --       nothing, ttl of barriers in seconds, per callback: value of its
---       barrier, where that is gone
+--       barrier, if that is gone
 -- Returns: {'DONE', number of barriers made} | {'GONE'} not in the set
 --       | {'TYPE', key} nothing written
 
-local function type_is(key, wanted)
-  local found = redis.call('TYPE', key).ok
-  return found == 'none' or found == wanted
-end
+-- @include _types
 
 if not type_is(KEYS[1], 'zset') then return {'TYPE', KEYS[1]} end
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return {'GONE'} end
@@ -26,14 +23,16 @@ for i = 1, (#KEYS - 3) / 3 do
   if not type_is(barrier, 'string') then return {'TYPE', barrier} end
   if not type_is(ran, 'string') then return {'TYPE', ran} end
   if not type_is(units, 'set') then return {'TYPE', units} end
-  if redis.call('EXISTS', barrier, ran) < 2 then missing[#missing + 1] = {barrier, ran, units, ARGV[4 + i]} end
+  if redis.call('EXISTS', barrier, ran) < 2 then
+    missing[#missing + 1] = {barrier = barrier, ran = ran, units = units, value = ARGV[4 + i]}
+  end
 end
 
 redis.call('ZREM', KEYS[1], ARGV[1])
-for _, m in ipairs(missing) do
-  redis.call('SETEX', m[1], ARGV[4], m[4])
-  redis.call('SETEX', m[2], ARGV[4], -1)
-  redis.call('UNLINK', m[3])
+for _, entry in ipairs(missing) do
+  redis.call('SETEX', entry.barrier, ARGV[4], entry.value)
+  redis.call('SETEX', entry.ran, ARGV[4], -1)
+  redis.call('UNLINK', entry.units)
 end
 redis.call('SADD', KEYS[2], ARGV[2])
 redis.call('LPUSH', KEYS[3], ARGV[3])

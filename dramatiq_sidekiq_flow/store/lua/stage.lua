@@ -1,5 +1,5 @@
--- Stage a part of a fan-out that is too large for one script; advance, start,
--- count or release commits the whole (see _plan).
+-- Stages a part of a fan-out that is too large for one script; advance, start, count
+-- or release commits the whole (see _plan).
 --
 -- KEYS: swf:fanout:ID, 'swf:fanouts'
 -- ARGV: seconds until a list that is not committed vanishes, ID, how many
@@ -8,15 +8,15 @@
 --         qNAME              what follows goes to this queue
 --         {...               a payload
 --         sSCORE {...        a payload for `schedule`
--- Returns: 1, also where the part is there already (sent twice) | 0 the list has
+-- Returns: 1, also if the part is there already (sent twice) | 0 the list has
 --       vanished, or is committed (this part comes late)
+
+-- @include _slices
 
 if redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end
 local length, before, parts = redis.call('LLEN', KEYS[1]), tonumber(ARGV[3]), #ARGV - 3
 if length == before + parts then return 1 end
 if length ~= before then return 0 end
-for first = 4, #ARGV, 1000 do
-  redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
-end
+call_in_slices('RPUSH', KEYS[1], ARGV, 4, #ARGV)
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1

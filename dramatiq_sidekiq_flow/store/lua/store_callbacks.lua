@@ -1,23 +1,20 @@
--- Keep the steps of a chain, once, for payloads that refer to them.
+-- Stores the steps of a chain, once, for payloads that refer to them.
 --
 -- KEYS: swf:callbacks:SHA256, a hash index -> SHA256 of the next value (empty
 --       at the end), ':', the step's JSON
 -- ARGV: ttl in seconds, the values from index 0 on
--- Returns: 1, or 0 where they are there already (its life is prolonged)
+-- Returns: 1, or 0 if they are stored already (they then live for the ttl at least)
+
+-- @include _slices
+-- @include _prolong
 
 local key, ttl = KEYS[1], tonumber(ARGV[1])
-local left = redis.call('TTL', key)
-if left ~= -2 then
-  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end
-  return 0
+if prolong_volatile(key, ttl, 0) then return 0 end
+local fields = {}
+for i = 2, #ARGV do
+  fields[#fields + 1] = i - 2
+  fields[#fields + 1] = ARGV[i]
 end
-for first = 2, #ARGV, 1000 do
-  local pairs_ = {}
-  for i = first, math.min(first + 999, #ARGV) do
-    pairs_[#pairs_ + 1] = i - 2
-    pairs_[#pairs_ + 1] = ARGV[i]
-  end
-  redis.call('HSET', key, unpack(pairs_))
-end
+call_in_slices('HSET', key, fields, 1, #fields)
 redis.call('EXPIRE', key, ttl)
 return 1

@@ -1,10 +1,10 @@
--- Take one suspect of a dead worker (BASE:I!, see recover.lua) into flight
--- here, so that it runs beside no other suspect of its queue.
+-- Takes one suspect of a dead worker (BASE:I!, see recover.lua) into flight here, so
+-- that no other suspect of its queue runs at the same time.
 --
 -- Call it at each beat for the dead members that hold suspects of a queue that
--- this process consumes, and again when a trial has ended.  The job is to run
--- as any other that was fetched ahead: begin.lua marks that it has begun, and
--- what kills the worker is counted by recover.lua.
+-- this process consumes, and again when a trial has ended.  The job then runs as
+-- any other that was fetched ahead: begin.lua marks that it has begun, and
+-- recover.lua counts it if it kills the worker.
 --
 -- KEYS: swf:workers, in-flight hash of the dead member, in-flight hash of the
 --       own member, swf:trial:QUEUE, 'paused'
@@ -18,9 +18,10 @@
 -- Sent twice with the same base it answers the same.  swf:trial:QUEUE holds
 -- 'TIME RECEIPT MEMBER' of the last trial: it runs while the job is in flight.
 
+-- @include _types
+
 for i, kind in ipairs({'zset', 'hash', 'hash'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then return {'TYPE', KEYS[i]} end
+  if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
 end
 local receipt = ARGV[5] .. ':1'
 local before = redis.call('HGET', KEYS[3], receipt .. '?')

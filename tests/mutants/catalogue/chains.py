@@ -29,15 +29,15 @@ CHAINS = [
     store(
         "store-does-not-prolong",
         "A chain that a second run refers to expires with the first.",
-        "  if left ~= -1 and left < ttl then redis.call('EXPIRE', key, ttl) end\n",
-        "",
+        "if prolong_volatile(key, ttl, 0) then return 0 end\n",
+        "if redis.call('EXISTS', key) == 1 then return 0 end\n",
         STORAGE + "test_what_is_stored_already_lives_no_shorter",
         RULES + "test_a_stored_chain_is_prolonged_when_it_is_stored_again",
     ),
     read(
         "read-does-not-prolong",
         "A stored chain expires while its run moves.",
-        "  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end\n",
+        "for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end\n",
         "",
         STORAGE + "test_it_lives_on_while_the_run_moves",
     ),
@@ -51,16 +51,9 @@ CHAINS = [
     own(
         "own-without-ttl",
         "The chain of each large workflow stays for ever.",
-        "if redis.call('TTL', key) < ttl then redis.call('EXPIRE', key, ttl) end\n",
+        "prolong(KEYS[1], tonumber(ARGV[1]))\n",
         "",
         expires("own_chain"),
-    ),
-    own(
-        "own-shortens",
-        "A chain that is written late expires before its run is over.",
-        "if redis.call('TTL', key) < ttl then redis.call",
-        "if true then redis.call",
-        RULES + "test_the_chain_of_a_run_is_prolonged_and_not_shortened",
     ),
     release(
         "release-shared-chain",

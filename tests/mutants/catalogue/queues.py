@@ -43,14 +43,14 @@ QUEUES = [
     push(
         "push-noted-before-reading",
         "With a key of another type a push counts as made.",
-        "local wanted = ARGV[2] == '' and 'zset' or 'list'\n",
-        "redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)\nlocal wanted = ARGV[2] == '' and 'zset' or 'list'\n",
+        "local to_schedule = ARGV[2] == ''\n",
+        "redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)\nlocal to_schedule = ARGV[2] == ''\n",
         refuses("push", "queue:next"),
     ),
     push(
         "push-type-queue",
         "With a queue of another type the number counts though nothing was pushed: a repetition says it was.",
-        "if found ~= 'none' and found ~= wanted then return type_error(KEYS[3], found, wanted) end\n",
+        "if not type_is(KEYS[3], wanted) then return type_error(KEYS[3], wanted) end\n",
         "",
         refuses("push", "queue:next"),
         refuses("schedule", "schedule"),
@@ -58,7 +58,7 @@ QUEUES = [
     push(
         "push-type-queues",
         "With a `queues` of another type the push is made, and raises.",
-        "  if found ~= 'none' and found ~= 'set' then return type_error(KEYS[2], found, 'set') end\n",
+        "if not to_schedule and not type_is(KEYS[2], 'set') then return type_error(KEYS[2], 'set') end\n",
         "",
         refuses("push", "queues"),
     ),
@@ -115,7 +115,7 @@ QUEUES = [
     due(
         "due-type",
         "A schedule of another type keeps retry from being looked at.",
-        "  if found ~= 'none' and found ~= 'zset' then\n",
+        "  if not type_is(key, 'zset') then\n",
         "  if false then\n",
         POLLER + "test_a_set_of_another_type_keeps_no_other_back[schedule-retry]",
     ),
@@ -143,7 +143,7 @@ QUEUES = [
     process(
         "process-types",
         "A record of another type is written half.",
-        "    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)\n",
+        "  if kind and not type_is(KEYS[i], kind) then return type_error(KEYS[i], kind) end\n",
         "",
         refuses("show", "host:1:abc"),
         refuses("show", "processes"),

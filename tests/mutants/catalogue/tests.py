@@ -20,6 +20,9 @@ MEMBERS = "integration/test_bad_members.py::"
 FAILURES = "brokers/test_failures.py::"
 FANOUTS = "integration/test_fanouts.py::"
 
+#: Members of a group on another broker, the last of which comes again.
+COUNTED = RULES + "test_a_unit_is_counted_once_on_another_broker"
+
 #: As in test_scripts.
 MINE, ITS = "swf:inflight:host:1:abc:python", "swf:inflight:host:2:def:python"
 INNER, OUTER, CHAIN = (f"{n * 8}-0000-0000-0000-000000000000" for n in "123")

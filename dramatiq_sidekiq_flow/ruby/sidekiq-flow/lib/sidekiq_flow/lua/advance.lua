@@ -1,4 +1,168 @@
--- Shared by advance and start: reads a plan's arguments, then writes it.
+-- Advances a run past a finished step: takes its job out of flight, writes its
+-- output to the memory, counts down barriers, and writes what follows.  One atomic
+-- step, safe to send twice.
+--
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
+--       the callbacks' (see _walk), the plan's (see _plan)
+-- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
+--       seconds that the memory outlives its run, the fields' (see _fields),
+--       the callbacks',
+--       index of the callback that the plan is for (1 = the top), 0 = no plan,
+--       the plan's
+-- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
+--       recovered by another worker | {'PLAN', index} nothing written: that
+--       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
+--       | {'TYPE', key} nothing written: another type, or a barrier that is not a
+--       whole number | {'STAGE', key} nothing written: stage the plan again
+--
+-- The memory lives as long as its run: while anything waits, as long as the
+-- barriers do; when nothing is left, for its own ttl, or for what extend_ttl asked
+-- for (swf:keep:MEMORY lives that long).
+
+-- The walk over a step's callback stack: which barriers the step counts down,
+-- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
+-- count.lua for one on another broker, whose callbacks have a fourth key.
+--
+-- In KEYS, from k on, width (3 or 4) per callback from the top:
+--   BARRIER, BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua) if width is 4
+-- In ARGV, from a on: number of callbacks, per callback: kind
+--   'f' fires a continuation         (the walk stops there)
+--   'n' has none and propagates      (count down the next one, too)
+--   's' has none, does not propagate (the walk stops)
+--
+-- walk(unit, k, a, width) -> what was found, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER}.  It writes nothing.  Found are
+--   n         number of callbacks
+--   counts    barriers to count down, in order; all are released, but the last may wait
+--   released  how many of them are released
+--   fire      index of the callback that fires (1 = the top), 0 = none
+--   again     set if this unit released the barrier of that callback before (width 4)
+--   new       false if the top barrier has counted this step before
+-- count_down(count, kept): writes one of counts, and keeps a released barrier for that
+--                            many seconds.  Returns true if BARRIER:u has no expiry yet:
+--                            the caller knows how long it must live
+-- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
+--                            live for ttl seconds
+-- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
+--
+-- The set BARRIER:u holds the units that a barrier has counted: the jid of a
+-- child, or the barrier's id of a finished inner group.  So a job that comes
+-- twice counts once.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+
+local RELEASED_TTL = 86400
+
+local function walk(unit, k, a, width)
+  local n = tonumber(ARGV[a])
+  local walked = {n = n, first_key = k, width = width, counts = {}, released = 0, fire = 0, again = false, new = true}
+  for i = 1, n do
+    local barrier, ran, units = KEYS[k], KEYS[k + 1], KEYS[k + 2]
+    local fired = width == 4 and KEYS[k + 3]
+    local kind = ARGV[a + i]
+    if not type_is(barrier, 'string') then return nil, {'TYPE', barrier} end
+    if not type_is(ran, 'string') then return nil, {'TYPE', ran} end
+    if fired and not type_is(fired, 'string') then return nil, {'TYPE', fired} end
+    if not type_is(units, 'set') then return nil, {'TYPE', units} end
+    local releaser = fired and redis.call('GET', fired)
+    if releaser then
+      if i == 1 then walked.new = false end
+      -- The unit that released the barrier goes the same way again.
+      if releaser ~= unit then break end
+    else
+      local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
+      if not value or not marker then return nil, {'EXPIRED', barrier} end
+      value, marker = whole(value), whole(marker)
+      if not value then return nil, {'TYPE', barrier} end
+      if not marker then return nil, {'TYPE', ran} end
+      if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
+        if i == 1 then walked.new = false end
+        break
+      end
+      local released = value <= 1
+      walked.counts[#walked.counts + 1] = {
+        barrier = barrier, ran = ran, units = units, fired = fired, unit = unit, value = value, released = released,
+      }
+      if not released then break end
+      walked.released = walked.released + 1
+    end
+    if kind == 'f' then
+      walked.fire, walked.again = i, releaser
+      break
+    end
+    if kind == 's' then break end
+    unit = barrier
+    k = k + width
+  end
+  return walked
+end
+
+local function count_down(count, kept)
+  if count.released then
+    redis.call('SETEX', count.barrier, kept, count.value - 1)
+    redis.call('SETEX', count.ran, kept, 0)
+    redis.call('UNLINK', count.units)
+    return false
+  end
+  redis.call('DECR', count.barrier)
+  redis.call('SADD', count.units, count.unit)
+  return redis.call('TTL', count.units) < 0
+end
+
+local function prolong_waiting(walked, ttl)
+  for i = walked.released, walked.n - 1 do
+    local k = walked.first_key + walked.width * i
+    if redis.call('TTL', KEYS[k]) < ttl - SLACK then
+      redis.call('EXPIRE', KEYS[k], ttl)
+      redis.call('EXPIRE', KEYS[k + 1], ttl)
+      redis.call('EXPIRE', KEYS[k + 2], ttl)
+    end
+  end
+end
+-- Fields of a run's memory, as arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields) -> writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- What follows a step, or the first jobs of a run: reads a plan from the arguments,
+-- then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
 --                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
@@ -10,35 +174,24 @@
 --                      ('' = `schedule`)
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
--- A plan too large for one script was staged as a list (stage.lua).  Here it is
--- only committed: the list lives from now on, and its ID is in `swf:fanouts`,
--- so any process can push what it holds (pour.lua).
+-- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
+--                      | {'STAGE', key} the list of the fan-out has vanished
+-- write_plan(plan): cannot fail, since read_plan has seen all types
 --
--- read_plan  -> plan, or nil and an error reply (nothing is written)
--- write_plan -> writes it; every type was seen before, so nothing can fail
+-- A plan too large for one script was staged as a list (stage.lua).  It is only
+-- committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push what it holds (pour.lua).
 
-local function type_is(key, wanted)
-  local found = redis.call('TYPE', key).ok
-  return found == 'none' or found == wanted
-end
-
--- A whole number as DECR and INCRBY take it, small enough for Lua; nil for all else.
-local function whole(text)
-  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
-end
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
-  local plan = {barriers = {}, queues = {}, QUEUES = QUEUES, SCHEDULE = SCHEDULE}
   local n = tonumber(ARGV[a]); a = a + 1
-  for i = 1, n do
-    plan.barriers[i] = {KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2]}
-    k = k + 2; a = a + 3
-  end
+  local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  k = k + 2 * n; a = a + 3 * n
   n = tonumber(ARGV[a]); a = a + 1
   if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
   for i = 1, n do
     local count = tonumber(ARGV[a + 1])
-    plan.queues[i] = {KEYS[k], ARGV[a], a + 2, a + 1 + count}
+    plan.queues[i] = {key = KEYS[k], name = ARGV[a], first = a + 2, last = a + 1 + count}
     if not type_is(KEYS[k], 'list') then return nil, {'TYPE', KEYS[k]} end
     k = k + 1; a = a + 2 + count
   end
@@ -49,172 +202,83 @@ local function read_plan(k, a, QUEUES, SCHEDULE)
   n = tonumber(ARGV[a]); a = a + 1
   if n > 0 then
     local list, fanouts = KEYS[k], KEYS[k + 1]
-    local held = redis.call('TYPE', list).ok
-    if held ~= 'none' and held ~= 'list' then return nil, {'TYPE', list} end
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
     if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
     if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
     for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
-      if ARGV[i] == '' then
+      local name = ARGV[i]
+      if name == '' then
         if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
       else
+        local queue = 'queue:' .. name
         if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
-        if not type_is('queue:' .. ARGV[i], 'list') then return nil, {'TYPE', 'queue:' .. ARGV[i]} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
       end
     end
-    plan.fanout = {list, fanouts, redis.call('TIME')[1], ARGV[a]}
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
   end
   return plan
 end
 
 local function write_plan(plan)
-  for _, b in ipairs(plan.barriers) do
-    redis.call('SETEX', b[1], b[3], b[4])
-    redis.call('SETEX', b[2], b[3], b[5])
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
+    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])
+    k = k + 2; a = a + 3
   end
-  for _, q in ipairs(plan.queues) do
-    redis.call('SADD', plan.QUEUES, q[2])
-    -- unpack has a limit of some thousands
-    for first = q[3], q[4], 1000 do
-      redis.call('LPUSH', q[1], unpack(ARGV, first, math.min(first + 999, q[4])))
-    end
+  for _, queue in ipairs(plan.queues) do
+    redis.call('SADD', plan.QUEUES, queue.name)
+    call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
   end
-  for first = plan.first_scheduled, plan.last_scheduled, 1000 do
-    redis.call('ZADD', plan.SCHEDULE, unpack(ARGV, first, math.min(first + 999, plan.last_scheduled)))
-  end
+  call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
   if plan.fanout then
-    redis.call('PERSIST', plan.fanout[1])
-    redis.call('ZADD', plan.fanout[2], plan.fanout[3], plan.fanout[4])
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
   end
 end
--- A job is done: take it out of flight, keep its output, walk its callback
--- stack, and write what follows.  One step, safe to send twice.
---
--- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
---       per callback from the top: BARRIER, BARRIER_ran, BARRIER:u
---       then the plan's (see _plan)
--- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory outlives its run, number of fields, per field: name, JSON
---       number of callbacks, per callback: kind
---         'f' fires a continuation       (stop there)
---         'n' has none and propagates    (count the next one down)
---         's' has none, does not propagate (stop)
---       index of the callback that the plan is for (1 = the top), 0 = no plan
---       then the plan's
--- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
---       recovered by another worker | {'PLAN', index} nothing written: that
---       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
---       | {'TYPE', key} nothing written: another type, or a barrier that is no
---       whole number | {'STAGE', key} nothing written: stage the plan again
---
--- The set BARRIER:u holds the units that a barrier has counted: the jid of a
--- child, or the barrier's id of a finished inner group.  So a job that comes
--- twice counts once.
---
--- The memory lives as long as its run: while anything waits, as long as the
--- barriers do; when nothing is left, its own ttl, or what extend_ttl asked for
--- (swf:keep:MEMORY lives that long).
-
-local RELEASED_TTL = 86400
-
-local a, k = 1, 4
-local function arg() a = a + 1; return ARGV[a - 1] end
 
 local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = arg(), arg(), tonumber(arg()), tonumber(arg())
+local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 
-local n_fields = tonumber(arg())
-local first_field = a
-a = a + 2 * n_fields
-
--- Reads. `counts` are the barriers to count down, in order.
-local counts, fire, new = {}, 0, true
-local n = tonumber(arg())
-local first_kind = a
-a = a + n
-for i = 1, n do
-  local barrier, ran, units = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
-  k = k + 3
-  local kind = ARGV[first_kind + i - 1]
-  if not type_is(barrier, 'string') then return {'TYPE', barrier} end
-  if not type_is(ran, 'string') then return {'TYPE', ran} end
-  if not type_is(units, 'set') then return {'TYPE', units} end
-  local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
-  if not value or not marker then return {'EXPIRED', barrier} end
-  value, marker = whole(value), whole(marker)
-  if not value then return {'TYPE', barrier} end
-  if not marker then return {'TYPE', ran} end
-  if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
-    if i == 1 then new = false end
-    break
-  end
-  local released = value - 1 <= 0
-  counts[#counts + 1] = {barrier, ran, units, unit, released, value}
-  if not released then break end
-  if kind == 'f' then fire = i; break end
-  if kind == 's' then break end
-  unit = barrier
-end
-k = 4 + 3 * n + 1
-
-local planned = tonumber(arg())
-if fire > 0 and planned ~= fire then return {'PLAN', fire} end
-if new and n_fields > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+-- Reads.
+local fields, a = read_fields(5)
+local walked, wrong = walk(unit, 5, a, 3)
+if not walked then return wrong end
+a = a + 1 + walked.n
+local fires = walked.fire > 0
+if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
+local writes_fields = walked.new and fields.n > 0
+if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan
-if fire > 0 then
-  local wrong
-  plan, wrong = read_plan(k, a, KEYS[3], KEYS[4])
+if fires then
+  plan, wrong = read_plan(5 + 3 * walked.n, a + 1, KEYS[3], KEYS[4])
   if not plan then return wrong end
 end
 
 -- Writes. The gate comes first: it passes when Redis is out of memory, and
 -- after it the rest of the script does, too.
 redis.call('HDEL', in_flight, receipt)
-if new and n_fields > 0 then
-  local last = first_field + 2 * n_fields - 1
-  for first = first_field, last, 1000 do
-    redis.call('HSET', memory, unpack(ARGV, first, math.min(first + 999, last)))
-  end
-end
-for _, c in ipairs(counts) do
-  if c[5] then
-    -- Released: kept for a day, for a duplicate that comes late.
-    redis.call('SETEX', c[1], RELEASED_TTL, c[6] - 1)
-    redis.call('SETEX', c[2], RELEASED_TTL, 0)
-    redis.call('UNLINK', c[3])
-  else
-    redis.call('DECR', c[1])
-    redis.call('SADD', c[3], c[4])
+if writes_fields then write_fields(memory, fields) end
+for _, count in ipairs(walked.counts) do
+  if count_down(count, RELEASED_TTL) then
     -- As long as the barrier, which may wait for a child with a long delay.
-    if redis.call('TTL', c[3]) < 0 then redis.call('EXPIRE', c[3], math.max(ttl, redis.call('TTL', c[1]))) end
+    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
   end
 end
 if plan then write_plan(plan) end
-
--- Barriers that still wait are kept alive as long as their jobs move; an hour
--- of slack saves writing for every child of a large group.
-local done = 0
-for _, c in ipairs(counts) do if c[5] then done = done + 1 end end
-for i = done + 1, n do
-  local barrier, ran, units = KEYS[1 + 3 * i + 1], KEYS[1 + 3 * i + 2], KEYS[1 + 3 * i + 3]
-  if redis.call('TTL', barrier) < ttl - 3600 then
-    redis.call('EXPIRE', barrier, ttl)
-    redis.call('EXPIRE', ran, ttl)
-    redis.call('EXPIRE', units, ttl)
-  end
-end
-if memory ~= '' and new then
-  local left = redis.call('TTL', memory)
-  local over = done == n and fire == 0
-  local wanted = memory_ttl
-  if not over then
-    wanted = math.max(wanted, ttl)
-    -- The lowest barrier waits for all of the run, siblings with a delay too.
-    if done < n then wanted = math.max(wanted, redis.call('TTL', KEYS[1 + 3 * n + 1])) end
-  end
-  if left ~= -2 and (over or left < wanted - 3600) then
+prolong_waiting(walked, ttl)
+if memory ~= '' and walked.new then
+  local left, wanted = redis.call('TTL', memory), memory_ttl
+  local waits = walked.released < walked.n
+  local over = not waits and not fires
+  if not over then wanted = math.max(wanted, ttl) end
+  -- The lowest barrier waits for all of the run, siblings with a delay too.
+  if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
+  if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end

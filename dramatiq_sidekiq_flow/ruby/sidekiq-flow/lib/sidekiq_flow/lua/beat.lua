@@ -1,4 +1,4 @@
--- A worker process says that it lives, and hears who does not.
+-- Records heartbeats and returns workers whose heartbeat has expired.
 --
 -- KEYS: swf:workers
 -- ARGV: seconds without a beat that make a worker dead, how many of the dead to
@@ -6,7 +6,7 @@
 --       how many jobs it holds ('' = do not look)
 -- Returns: {members without a beat for that long, 16 at most,
 --       members of this process that have more in flight than they hold,
---       1 where fan-outs are not pushed to the end (see pour.lua), else 0}
+--       1 if fan-outs are not pushed to the end (see pour.lua), else 0}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
@@ -27,9 +27,11 @@ for i = 3, #ARGV, 2 do
     if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
   end
 end
--- The clock of Redis was set back: who is dead would be found when it has
--- caught up.  Who lives beats again soon.
+-- The clock of Redis was set back: dead workers would be found only when it has
+-- caught up.  Live ones beat again soon.
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
-local dead = string.format('(%.6f', now - timeout)
-return {redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', dead, 'LIMIT', ARGV[2], 16), more, redis.call('TYPE', 'swf:fanouts').ok == 'zset' and 1 or 0}
+local expired = string.format('(%.6f', now - timeout)
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', expired, 'LIMIT', ARGV[2], 16)
+local has_fanouts = redis.call('TYPE', 'swf:fanouts').ok == 'zset'
+return {dead, more, has_fanouts and 1 or 0}

@@ -1,13 +1,27 @@
--- A job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
+-- Marks that a job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
 -- Only jobs that had begun count when their worker dies.  Safe to send twice.
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 where the job is no longer in flight here: recovered by
+-- Returns: 1, or 0 if the job is no longer in flight here: recovered by
 --       another worker, it must not run | {'TYPE', key} nothing written
 
-local found = redis.call('TYPE', KEYS[1]).ok
-if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end

@@ -1,4 +1,4 @@
--- A job failed: from flight into `retry` or `dead`, or nowhere.
+-- Moves a failed job from flight to `retry` or `dead`, or discards it.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
@@ -7,21 +7,48 @@
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
-local found = redis.call('TYPE', KEYS[1]).ok
-if found ~= 'none' and found ~= 'hash' then return {'TYPE', KEYS[1]} end
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Lets keys live longer, never shorter.  A missing key stays missing.
+--
+-- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
+--       all that belongs to a run expires
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
+--       key without an expiry keeps none, and one that has up to slack seconds less
+--       than ttl is left as it is
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+
+if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-found = redis.call('TYPE', KEYS[2]).ok
-if action ~= 'discard' and found ~= 'none' and found ~= 'zset' then return {'TYPE', KEYS[2]} end
+if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-local ttl = tonumber(ARGV[7])
-for i = 3, #KEYS do
-  local left = redis.call('TTL', KEYS[i])
-  if left ~= -2 and left < ttl then redis.call('EXPIRE', KEYS[i], ttl) end
-end
+for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

@@ -1,5 +1,5 @@
--- Due jobs go from `schedule` or `retry` to their queues.  What cannot be read
--- goes to `dead`: never lost, never in the way.
+-- Moves due jobs from `schedule` or `retry` to their queues.  A job that cannot be
+-- read goes to `dead`: never lost, never in the way.
 --
 -- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
@@ -9,9 +9,19 @@
 --       {number of each job that 'dead', 'queues' or the set itself, holding
 --       another type, keeps where it is}}; these stay where they are
 
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
 
 local readable = type_is(KEYS[1], 'zset')

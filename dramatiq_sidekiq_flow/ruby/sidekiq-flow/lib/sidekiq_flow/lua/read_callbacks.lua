@@ -1,18 +1,37 @@
--- Read steps of a stored chain, and keep chains alive whose run moves.
+-- Reads steps of a stored chain, and keeps chains alive whose run moves.
 --
 -- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
 -- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
 --       bytes after which no further one is read, bytes from which a value is
 --       not read here (none given: all are)
--- Returns: the values from that index on; none where there are none; {nil}
---       where the first one is too large for a script: read it by HGET
+-- Returns: the values from that index on; none if there are none; {nil} if the
+--       first one is too large for a script: read it by HGET
+
+-- Lets keys live longer, never shorter.  A missing key stays missing.
+--
+-- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
+--       all that belongs to a run expires
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
+--       key without an expiry keeps none, and one that has up to slack seconds less
+--       than ttl is left as it is
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+-- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
 
 local ttl = tonumber(ARGV[1])
-for _, key in ipairs(KEYS) do
-  local left = redis.call('TTL', key)
-  -- An hour of slack saves a write for every step.
-  if left >= 0 and left < ttl - 3600 then redis.call('EXPIRE', key, ttl) end
-end
+for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end
 local found, size, large = {}, 0, tonumber(ARGV[5] or math.huge)
 for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
   local index = string.format('%d', i)

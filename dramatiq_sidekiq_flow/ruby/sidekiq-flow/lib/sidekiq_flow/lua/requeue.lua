@@ -1,14 +1,42 @@
--- Jobs in flight that were not run go back to the end that is taken from next.
+-- Puts jobs in flight that were not run back to the end of their queue that is taken
+-- from next.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
--- Returns: how many went back (those no longer in flight do not)
+-- Returns: how many went back (those no longer in flight do not); an error if a key
+--       has another type: nothing was written
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- type_error(key, wanted) -> the error reply that names a key of another type
+
+local function type_error(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return redis.error_reply('WRONGTYPE ' .. key .. ' holds a ' .. found .. ', not a ' .. wanted)
+end
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
 
 for i, kind in ipairs({'hash', 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
-  end
+  if not type_is(KEYS[i], kind) then return type_error(KEYS[i], kind) end
 end
 local receipts, payloads = {}, {}
 for i = #ARGV, 1, -1 do
@@ -18,9 +46,6 @@ for i = #ARGV, 1, -1 do
     payloads[#payloads + 1] = payload
   end
 end
-for first = 1, #receipts, 1000 do
-  local last = math.min(first + 999, #receipts)
-  redis.call('HDEL', KEYS[1], unpack(receipts, first, last))
-  redis.call('RPUSH', KEYS[2], unpack(payloads, first, last))
-end
+call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
+call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts

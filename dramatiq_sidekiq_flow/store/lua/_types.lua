@@ -1,0 +1,14 @@
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- whole(text)          -> the number; nil if the text is not a whole number as DECR
+--                         and INCRBY take it, and small enough for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function whole(text)
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end

@@ -29,21 +29,21 @@ class Limit:
 
 
 LIMITS = {
-    "trip_files": Limit("trip of a finished job: files", 11, 8),
-    "trip_stops": Limit("trip of a finished job: stops", 13, 20),
+    "trip_files": Limit("trip of a finished job: files", 8, 8),
+    "trip_stops": Limit("trip of a finished job: stops", 10, 20),
     "trip_page": Limit("lines of the page's list that are not the trip's", 0, 0),
-    "page_files": Limit("files that the page names and that do not exist", 4, 0),
-    "cycles": Limit("files in import cycles, type checking counted", 12, 0),
+    "page_files": Limit("files that the page names and that do not exist", 0, 0),
+    "cycles": Limit("files in import cycles, type checking counted", 0, 0),
     "replies": Limit("reply[0] outside store/", 0, 0),
-    "complexity": Limit("radon: average", 2.92, 2.7),
-    "rank_d": Limit("radon: blocks D or worse", 1, 0),
-    "rank_c": Limit("radon: blocks of rank C", 17, 10),
+    "complexity": Limit("radon: average", 2.75, 2.7),
+    "rank_d": Limit("radon: blocks D or worse", 0, 0),
+    "rank_c": Limit("radon: blocks of rank C", 3, 10),
     "median": Limit("median length of a function, in lines", 6, 6, least=5),
-    "wording": Limit("words to avoid: is no, whoever, nobody ...", 48, 9),
-    "long_modules": Limit("modules over 350 lines", 2, 0),
+    "wording": Limit("words to avoid: is no, whoever, nobody ...", 18, 9),
+    "long_modules": Limit("modules over 350 lines", 1, 0),
     "long_ruby": Limit("Ruby files over 250 lines", 0, 0),
-    "names": Limit("file names that stand twice", 2, 0),
-    "unused": Limit("names that nothing uses", 3, 0),
+    "names": Limit("file names that stand twice", 0, 0),
+    "unused": Limit("names that nothing uses", 0, 0),
 }
 
 LONGEST_MODULE = 350
@@ -69,6 +69,8 @@ USED = {
     "the standard library or attrs calls or reads them": (
         "__getattr__",
         "_commands",
+        "_ttl",
+        "_walk",
         "_get",
         "_init",
         "_put",
@@ -82,6 +84,7 @@ USED = {
         "maxtuple",
         "returncode",
     ),
+    "only tests look at them": ("address", "lasts", "tracks"),
     "msgspec fills in the fields of a schema": ("memory_namespace", "wrapped"),
     "users call what the documentation names": (
         "assert_order",

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from processes import HERE, ROOT, RUN, Site, Worker, ruby_environment
+from interop.tests.processes import HERE, ROOT, RUN, Site, Worker, ruby_environment
 
 RUBY = ROOT / "dramatiq_sidekiq_flow" / "ruby"
 FILE = "sidekiq_flow_companion.rb"

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
 from tests.running import in_flight
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import build
-from processes import ROOT, RUN, Site, ruby_environment
-from workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.actors import build
+from interop.tests.processes import ROOT, RUN, Site, ruby_environment
+from interop.tests.workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
 
 FROM = "300"  # bytes: so that the end of each chain travels in the payload
 STUBS = "Py::Step,Py::DeadAtOnce,Py::Gate,Py::Echo"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, RUN, Site, Worker, ruby_environment
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
 from dramatiq_sidekiq_flow.workflow.completion import Completion
 from interop.soak.__main__ import main as soak
+from interop.tests.processes import ROOT, RUN, Site, Worker, ruby_environment
 
 COMPANION = {
     "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site, ruby
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site, ruby
 from tests.running import in_flight
 
 

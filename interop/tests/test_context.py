@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
 
 TENANT = {"apartment": "acme", "acts_as_tenant": {"class": "Account", "id": 7}}
 
@@ -98,7 +98,7 @@ def plain(server: EmbeddedServer, container: None, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize("which", ["both", "plain"])
 def test_four_steps_have_their_tenant(request: pytest.FixtureRequest, which: str) -> None:
     """Ruby, Ruby, Python, Ruby; with the companion and with the gem alone."""
-    from actors import build
+    from interop.tests.actors import build
 
     site: Site = request.getfixturevalue(which)
     broker = build(site.url)

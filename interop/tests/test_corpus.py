@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
 from tests.corpus import judge, loader
 
 #: Lines in the log for each member: its backtrace, once.

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from processes import Site
-from workflows import LANGUAGES, languages, py, rb, start, step
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Templates
+from interop.tests.processes import Site
+from interop.tests.workflows import LANGUAGES, languages, py, rb, start, step
 
 VALUES: dict[str, Any] = {
     "text": 'Grüße, 世界 🦀 \u0000\u2028\u2029 </script> "quoted" \\ \ttab \u00e9 e\u0301',

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import build
-from processes import ROOT, RUN, Site, ruby_environment
-from workflows import rb
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.actors import build
+from interop.tests.processes import ROOT, RUN, Site, ruby_environment
+from interop.tests.workflows import rb
 
 COMPANION = {
     "INTEROP_EXTRA": str(ROOT / "dramatiq_sidekiq_flow" / "ruby"),

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
 from tests.running import eventually, in_flight
 
 #: How long it is sick, in seconds.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from processes import Site
-from workflows import LANGUAGES, languages, py, rb, start, step
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker
+from interop.tests.processes import Site
+from interop.tests.workflows import LANGUAGES, languages, py, rb, start, step
 
 HASH: dict[str, Any] = {
     "text": "añ 世",

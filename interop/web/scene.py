@@ -14,10 +14,10 @@ from typing import Any
 
 import dramatiq
 import redis
-from scene_actors import BROKEN, EXECUTIONS, NO_CONSTANT, build
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow
 from interop.tests.processes import DEADLINE, ROOT, Worker
+from interop.web.scene_actors import BROKEN, EXECUTIONS, NO_CONSTANT, build
 from tests.running import eventually
 
 HERE = Path(__file__).parent

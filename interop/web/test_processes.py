@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from pages import Pages
-from scene import Scene
+from interop.web.pages import Pages
+from interop.web.scene import Scene
 
 
 def holder(scene: Scene, jid: str) -> str:

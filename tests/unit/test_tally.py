@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.processes import Appearance, layouts, queues_of, ruby_infos
+from dramatiq_sidekiq_flow.broker.fleet import queues_of, ruby_infos
+from dramatiq_sidekiq_flow.broker.processes import Appearance, layouts
 from dramatiq_sidekiq_flow.broker.tally import Tally
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.store import stats

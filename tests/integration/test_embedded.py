@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import pty
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -116,7 +118,7 @@ def test_settings_reach_the_server() -> None:
 
 
 @pytest.mark.parametrize("config", [{"port": 1}, {"bind": "0.0.0.0"}, {"requirepass": "x"}])
-def test_what_the_server_sets_itself_is_refused(config: dict[str, object]) -> None:
+def test_what_the_server_sets_itself_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(EmbeddedServerError, match=next(iter(config))):
         EmbeddedServer(**config)
 
@@ -260,7 +262,7 @@ def test_a_named_server_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_without_the_package_the_path_is_searched(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = find_binary()
     monkeypatch.delenv(BINARY_VARIABLE, raising=False)
-    monkeypatch.setattr(server_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedServerError, match="redis-server on the PATH"):
         EmbeddedServer().start()
@@ -368,7 +370,8 @@ def test_signals_are_forwarded(number: signal.Signals) -> None:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (child,) = (c for c in children if "got" in Path(f"/proc/{c}/cmdline").read_text())
     os.kill(int(child), signal.SIGUSR1)
-    assert process.communicate(timeout=30) == ("", None)
+    ended: tuple[Any, Any] = process.communicate(timeout=30)
+    assert ended == ("", None)
     assert process.returncode == 5
 
 

@@ -15,6 +15,7 @@ from dramatiq_sidekiq_flow.store import fanouts, keys, runs, scripts, workers
 from dramatiq_sidekiq_flow.workflow.completion import Completion
 from dramatiq_sidekiq_flow.workflow.plan import NewBarrier
 
+from ..redis_values import scored
 from ..running import eventually, members, working
 
 SIZE = 3_500
@@ -62,7 +63,7 @@ def committed(broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.Mo
         with monkeypatch.context() as patched:
             patched.setattr(Completion, "pour", lambda self, writes: None)
             Workflow(tree).run()
-        ((fanout_id, _),) = client.zrange("swf:fanouts", 0, -1, withscores=True)
+        ((fanout_id, _),) = scored(client.zrange("swf:fanouts", 0, -1, withscores=True))
         return str(fanout_id.decode())
 
     return start

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from interop.tests.processes import HERE, ROOT, RUN, Site, Worker, ruby_environment
 
@@ -15,7 +16,7 @@ FILE = "sidekiq_flow_companion.rb"
 
 
 @contextlib.contextmanager
-def installed(folder: Path, *files: str, before: Sequence[str] = (), companion: str = FILE) -> Iterator[dict[str, str]]:
+def installed(folder: Path, *files: str, before: Sequence[str] = (), companion: str = FILE) -> Iterator[dict[str, Any]]:
     """The environment of a Ruby process that loads the companion, and files of ``ruby/``.
 
     Parameters:

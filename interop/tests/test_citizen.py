@@ -43,7 +43,8 @@ def run(broker: SidekiqBroker, node: Node) -> str:
 
 def shown(event: dict[str, Any]) -> str:
     """The class that metrics know an execution by."""
-    return event.get("wrapped") or event["class"]
+    name: str = event.get("wrapped") or event["class"]
+    return name
 
 
 def pythons(dump: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests.companions import installed, worker
 from interop.tests.processes import Site
+from tests.redis_values import as_text
 
 TENANT = {"apartment": "acme", "acts_as_tenant": {"class": "Account", "id": 7}}
 
@@ -67,7 +68,7 @@ def test_what_follows_is_sent_when_all_middleware_has_ended(both: Site, broker: 
     before = both.client.llen("commits")
     run_id = Workflow(Chain(tenant(f"{name}/1", slow_commit=True), Job("Rb::Step", queue="ruby")), broker).run()
     both.eventually(lambda: both.events(run_id)[-1:] and both.events(run_id)[-1]["class"] == "Rb::Step", "the end", 20)
-    [_, start] = both.client.lindex("commits", before).decode().split(" ")
+    [_, start] = as_text(both.client.lindex("commits", before)).split(" ")
     assert both.events(run_id)[-1]["start"] >= float(start)
 
 

@@ -21,7 +21,10 @@ SEEN = {**HASH, "at": "2026-01-02T03:04:05.678000+00:00"}
 
 
 def memory_at_the_end(both: Site, run_id: str) -> dict[str, Any]:
-    return both.eventually(lambda: (m := both.memory(run_id)) and "echo" in m and m["echo"], "the echo in memory")
+    echo: dict[str, Any] = both.eventually(
+        lambda: (m := both.memory(run_id)) and "echo" in m and m["echo"], "the echo in memory"
+    )
+    return echo
 
 
 @pytest.mark.parametrize("starter", LANGUAGES)

@@ -100,7 +100,7 @@ check: $(VENV)/.installed ## Check style, spelling, types, which module imports 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/mypy --strict dramatiq_sidekiq_flow tests/typing
+	$(BIN)/mypy --strict dramatiq_sidekiq_flow tests examples interop benchmarks
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.architecture
 

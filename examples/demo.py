@@ -155,15 +155,21 @@ def run(demo: Demo, sabotage: str | None) -> int:
     run_id = Workflow(tree).run()
     demo.say(f"run {run_id} started")
     if sabotage:
-        demo.wait_for("task1", lambda: (demo.observe(), demo.ended("task1" if sabotage == "early" else "task4"))[1])
+        last = "task1" if sabotage == "early" else "task4"
+
+        def ended() -> Any:
+            demo.observe()
+            return demo.ended(last)
+
+        demo.wait_for("task1", ended)
         Workflow(task4.message()).run(run_id + "-sabotage")
         demo.say(paint("sabotage: task4 is enqueued by hand", "kill"))
 
     def over() -> bool:
         demo.observe()
         victim = demo.started("task3")
-        in_group = victim and demo.started("task2") and not demo.ended("task3")
-        if in_group and demo.killed is None and not sabotage and time.time() > victim["at"] + 0.3:
+        in_group = demo.started("task2") and not demo.ended("task3")
+        if victim and in_group and demo.killed is None and not sabotage and time.time() > victim["at"] + 0.3:
             name = victim["worker"]
             demo.kill_worker(name)
             demo.say(paint(f"kill -9 worker {name}, in the middle of task3", "kill"))
@@ -174,7 +180,8 @@ def run(demo: Demo, sabotage: str | None) -> int:
         return finished and not busy
 
     demo.wait_for("the workflow", over)
-    memory = {k.decode(): v.decode() for k, v in demo.client.hgetall(f"swf:mem:{run_id}").items()}
+    found: dict[Any, Any] = demo.client.hgetall(f"swf:mem:{run_id}")
+    memory = {k.decode(): v.decode() for k, v in found.items()}
     fields = [f"{name}: {value}" for name, value in sorted(memory.items())]
     print(f"  memory   {', '.join(fields[:2])},")
     print(f"           {', '.join(fields[2:])}")

@@ -43,7 +43,7 @@ def work(task: str) -> None:
 
 
 task1, task2, task3, task4 = (
-    dramatiq.actor(lambda task=task: work(task), actor_name=task, queue_name="python") for task in TASKS
+    dramatiq.actor(actor_name=task, queue_name="python")(lambda task=task: work(task)) for task in TASKS
 )
 
 

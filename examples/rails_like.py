@@ -69,7 +69,7 @@ def step(broker: SidekiqBroker, name: str, queue: str, work: Any) -> dramatiq.Ac
             tell("end")
         return returned
 
-    return dramatiq.actor(run, actor_name=name, queue_name=queue, broker=broker)
+    return dramatiq.actor(actor_name=name, queue_name=queue, broker=broker)(run)
 
 
 # -- the Python side: what this page is about ------------------------------------
@@ -155,7 +155,8 @@ def main() -> int:
         # The last step's own output is kept when it is acknowledged.
         while time.monotonic() < deadline and not client.hexists(f"swf:mem:{run_id}", "mailed"):
             time.sleep(0.02)
-        memory = {name.decode(): json.loads(value) for name, value in client.hgetall(f"swf:mem:{run_id}").items()}
+        found: dict[Any, Any] = client.hgetall(f"swf:mem:{run_id}")
+        memory = {name.decode(): json.loads(value) for name, value in found.items()}
     finally:
         for process in sides:
             process.terminate()

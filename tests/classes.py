@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import partial
+from types import GenericAlias
 from typing import Any, Literal, Optional
 from uuid import UUID
 
@@ -94,12 +96,12 @@ def _list(inner: Kind) -> Kind:
         values, (bad, path) = parts
         return [*form(values), bad], f"[{len(values)}]{path}"
 
-    return Kind(list[inner.annotation], good, _whole(list) | st.tuples(good, inner.bad).map(spoil), form)
+    return Kind(GenericAlias(list, inner.annotation), good, _whole(list) | st.tuples(good, inner.bad).map(spoil), form)
 
 
 def _tuple(inner: Kind) -> Kind:
     listed = _list(inner)
-    return Kind(tuple[inner.annotation, ...], listed.good.map(tuple), listed.bad, listed.form)
+    return Kind(GenericAlias(tuple, (inner.annotation, ...)), listed.good.map(tuple), listed.bad, listed.form)
 
 
 def _pair(inner: Kind) -> Kind:
@@ -110,7 +112,7 @@ def _pair(inner: Kind) -> Kind:
         return [bad, number], f"[0]{path}"
 
     bad = _whole() | st.tuples(good, inner.bad).map(spoil)
-    return Kind(tuple[inner.annotation, int], good, bad, lambda pair: [inner.form(pair[0]), pair[1]])
+    return Kind(GenericAlias(tuple, (inner.annotation, int)), good, bad, lambda pair: [inner.form(pair[0]), pair[1]])
 
 
 def _dict(inner: Kind) -> Kind:
@@ -124,7 +126,7 @@ def _dict(inner: Kind) -> Kind:
         return {**form(values), key: bad}, (f".{key}" if key.isidentifier() else f"[{key!r}]") + path
 
     bad = _whole(dict) | st.tuples(good, TEXT, inner.bad).map(spoil)
-    return Kind(dict[str, inner.annotation], good, bad, form)
+    return Kind(GenericAlias(dict, (str, inner.annotation)), good, bad, form)
 
 
 def _optional(inner: Kind) -> Kind:
@@ -137,6 +139,10 @@ def _optional(inner: Kind) -> Kind:
     )
 
 
+def _given(value: Any) -> Any:
+    return value
+
+
 @st.composite
 def _class(draw: Any, inner: st.SearchStrategy[Kind]) -> Kind:
     """A class of one to four fields, the last of them with defaults."""
@@ -146,7 +152,7 @@ def _class(draw: Any, inner: st.SearchStrategy[Kind]) -> Kind:
     body: dict[str, Any] = {}
     for index, (name, kind) in enumerate(zip(names, kinds)):
         # Made anew for each instance: a default that is a list would be shared.
-        default = attrs.Factory(lambda value=draw(kind.good): value) if index >= required else attrs.NOTHING
+        default = attrs.Factory(partial(_given, draw(kind.good))) if index >= required else attrs.NOTHING
         body[name] = attrs.field(type=kind.annotation, default=default)
     cls = attrs.make_class(f"Class{next(_numbers)}", body, frozen=draw(st.booleans()))
     keys = [name.lstrip("_") for name in names]

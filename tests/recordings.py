@@ -15,6 +15,8 @@ from typing import Any
 
 import redis
 
+from .redis_values import as_text, fields, raws, scored, texts
+
 RECORDINGS = Path(__file__).parent.parent / "interop" / "recordings"
 VERSIONS = ("7.3.2", "8.1.7")
 
@@ -44,22 +46,22 @@ def live(version: str) -> Snapshot:
 def snapshot(client: redis.Redis) -> Snapshot:
     """All of Redis, in the form of the recordings, without our own keys."""
     result = {}
-    for raw in client.keys():
+    for raw in raws(client.keys()):
         name = raw.decode()
         if _OURS.match(name):
             continue
-        kind = client.type(raw).decode()
+        kind = as_text(client.type(raw))
         value: Any
         if kind == "string":
-            value = client.get(raw).decode()
+            value = as_text(client.get(raw))
         elif kind == "list":
-            value = [item.decode() for item in client.lrange(raw, 0, -1)]
+            value = texts(client.lrange(raw, 0, -1))
         elif kind == "set":
-            value = sorted(item.decode() for item in client.smembers(raw))
+            value = sorted(texts(client.smembers(raw)))
         elif kind == "hash":
-            value = {k.decode(): v.decode() for k, v in client.hgetall(raw).items()}
+            value = {k: v.decode() for k, v in fields(client.hgetall(raw)).items()}
         else:
-            value = [[m.decode(), score] for m, score in client.zrange(raw, 0, -1, withscores=True)]
+            value = [[m.decode(), score] for m, score in scored(client.zrange(raw, 0, -1, withscores=True))]
         result[name] = {"type": kind, "ttl": client.ttl(raw), "value": value}
     return result
 

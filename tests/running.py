@@ -13,8 +13,10 @@ import redis
 
 from dramatiq_sidekiq_flow import SidekiqBroker
 
+from .redis_values import raws
 
-def eventually(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+
+def eventually(condition: Callable[..., Any], seconds: float = 20.0, what: str = "") -> Any:
     """Wait until a condition holds; its value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -43,12 +45,12 @@ def members(client: redis.Redis, name: str) -> list[dict[str, Any]]:
         raw = client.zrange(name, 0, -1)
     else:
         raw = client.lrange(f"queue:{name}", 0, -1)
-    return [json.loads(member) for member in raw]
+    return [json.loads(member) for member in raws(raw)]
 
 
 def in_flight(client: redis.Redis) -> list[bytes]:
     """All payloads in flight, of any worker."""
-    return [payload for key in client.keys("swf:inflight:*") for payload in client.hvals(key)]
+    return raws(payload for key in client.keys("swf:inflight:*") for payload in client.hvals(key))
 
 
 def advance(broker: SidekiqBroker, count: int = 1) -> None:

@@ -16,7 +16,7 @@ import threading
 import types
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import dramatiq
 from dramatiq.logging import get_logger
@@ -41,6 +41,8 @@ _PLACE = "flow_test_place"
 _logger = get_logger(__name__)
 _lock = threading.Lock()
 _server: EmbeddedServer | None = None
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class FlowTest:
@@ -125,6 +127,12 @@ class FlowTest:
         self._open.close()
 
     # -- fakes ------------------------------------------------------------------
+
+    @overload
+    def ruby(self, name: str, function: None = None) -> Callable[[F], F]: ...
+
+    @overload
+    def ruby(self, name: str, function: F) -> F: ...
 
     def ruby(self, name: str, function: Callable[..., Any] | None = None) -> Any:
         """Register a Python function as a fake of a Ruby class.

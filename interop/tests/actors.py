@@ -117,7 +117,7 @@ def build(
     def behave(*args: Any) -> Any:
         options = args[-1] if args and isinstance(args[-1], dict) else {}
         if "fail" in options:
-            message = CurrentMessage.get_current_message()
+            message: Any = CurrentMessage.get_current_message()
             key = f"{EVENTS}:tries:{message.message_id}"
             number = client.incr(key)
             client.expire(key, 3600)
@@ -129,7 +129,7 @@ def build(
         return behave(name, options)
 
     def declare(function: Any, name: str, **options: Any) -> None:
-        dramatiq.actor(function, actor_name=name, queue_name="python", broker=broker, **options)
+        dramatiq.actor(actor_name=name, queue_name="python", broker=broker, **options)(function)
 
     def gate(name: str) -> None:
         # In short waits: a client gives up on a socket that is silent for longer.
@@ -143,7 +143,7 @@ def build(
     def typed(input: TypedInput) -> TypedOutput:
         return TypedOutput(input.text.upper(), 3, input)
 
-    actor(typed, actor_name="Py::Typed", queue_name="python", broker=broker, max_retries=3)
+    actor(actor_name="Py::Typed", queue_name="python", broker=broker, max_retries=3)(typed)
     declare(behave, "Py::Step", max_retries=3, min_backoff=1000, max_backoff=1500)
     declare(behave, "Py::DeadAtOnce", max_retries=0)
     declare(behave, "docs.step without a Ruby name", max_retries=3, min_backoff=1000, max_backoff=1500)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import dramatiq
-from actors import build
+
+from interop.tests.actors import build
 
 broker = build(
     os.environ["REDIS_URL"],

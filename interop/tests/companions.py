@@ -12,9 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from processes import HERE, ROOT, RUN, Site, Worker, ruby_environment
+from interop.tests.processes import HERE, ROOT, RUN, Site, Worker, ruby_environment
 
 RUBY = ROOT / "dramatiq_sidekiq_flow" / "ruby"
 
@@ -46,7 +46,7 @@ def installed(
     *files: str,
     before: Sequence[str] = (),
     entry: dict[Form, str] = COMPANION,
-) -> Iterator[dict[str, str]]:
+) -> Iterator[dict[str, Any]]:
     """The environment of a Ruby process that loads the companion, and files of ``ruby/``.
 
     Parameters:

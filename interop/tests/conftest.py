@@ -13,11 +13,10 @@ HERE = Path(__file__).parent
 # The tests' own helpers in tests/, also where only this folder is collected.
 sys.path.insert(0, str(HERE.parent.parent))
 
-from actors import build, is_constant  # noqa: E402
-from processes import Site, ruby  # noqa: E402
-
 from dramatiq_sidekiq_flow import SidekiqBroker  # noqa: E402
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer  # noqa: E402
+from interop.tests.actors import build, is_constant  # noqa: E402
+from interop.tests.processes import Site, ruby  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from typing import Any
 
 import redis
 
+from tests.redis_values import fields, raws
 from tests.running import eventually
 
 HERE = Path(__file__).parent
@@ -178,7 +179,8 @@ class Site:
 
     def api(self, *command: str) -> dict[str, Any]:
         """What a person does in Sidekiq's Web UI (api.rb)."""
-        return json.loads(ruby(self.url, "api.rb", *command))
+        answer: dict[str, Any] = json.loads(ruby(self.url, "api.rb", *command))
+        return answer
 
     # -- looking --------------------------------------------------------------
 
@@ -189,20 +191,20 @@ class Site:
 
     def members(self, name: str, run_id: str) -> list[dict[str, Any]]:
         """The jobs of a run in ``schedule``, ``retry`` or ``dead``."""
-        jobs = [json.loads(member) for member in self.client.zrange(name, 0, -1)]
+        jobs = [json.loads(member) for member in raws(self.client.zrange(name, 0, -1))]
         return [job for job in jobs if job.get("workflow_run_id") == run_id]
 
     def memory(self, run_id: str) -> dict[str, Any]:
         """A run's memory, as it stands in Redis."""
-        fields = self.client.hgetall(f"swf:mem:{run_id}")
-        return {field.decode(): json.loads(value) for field, value in fields.items()}
+        found = self.client.hgetall(f"swf:mem:{run_id}")
+        return {field: json.loads(value) for field, value in fields(found).items()}
 
     def barriers(self) -> dict[bytes, int]:
         """The counters of all barriers."""
         names = [key.removesuffix(b"_ran") for key in self.client.scan_iter("*_ran")]
         return {name: int(value) for name, value in zip(names, self.client.mget(names)) if value} if names else {}
 
-    def eventually(self, condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    def eventually(self, condition: Callable[..., Any], what: str, seconds: float = DEADLINE) -> Any:
         """Wait until a condition holds, and for no longer than the workers live; its value."""
 
         def holds() -> Any:

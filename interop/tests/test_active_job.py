@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
+from tests.redis_values import texts
 from tests.running import in_flight
 
 
@@ -31,7 +32,7 @@ def both(server: EmbeddedServer, container: None, tmp_path_factory: pytest.TempP
 
 
 def active(what: str, name: str, **options: Any) -> Job:
-    data = {
+    data: dict[str, Any] = {
         "job_class": "Aj::Step",
         "job_id": str(uuid.uuid4()),
         "provider_job_id": None,
@@ -56,9 +57,7 @@ def start(broker: SidekiqBroker, what: str, **options: Any) -> tuple[str, str]:
 
 def ran(site: Site, name: str) -> list[str]:
     """What ActiveJob performed of it."""
-    return [
-        line.split(" ", 1)[1] for line in map(bytes.decode, site.client.lrange("aj", 0, -1)) if line.startswith(name)
-    ]
+    return [line.split(" ", 1)[1] for line in texts(site.client.lrange("aj", 0, -1)) if line.startswith(name)]
 
 
 def followed(site: Site, run_id: str, name: str) -> bool:

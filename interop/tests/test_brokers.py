@@ -8,9 +8,9 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.brokers.redis import RedisBroker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, RedisHashMemory, WithDelay, Workflow, WorkflowMiddleware
+from interop.tests.processes import Site
 from tests.running import eventually
 
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import companions
 import pytest
-from actors import build
-from processes import RUN, Site, ruby_environment
-from workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests import companions
+from interop.tests.actors import build
+from interop.tests.processes import RUN, Site, ruby_environment
+from interop.tests.workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
+from tests.redis_values import fields
 
 FROM = "300"  # bytes: so that the end of each chain travels in the payload
 STUBS = "Py::Step,Py::DeadAtOnce,Py::Gate,Py::Echo"
@@ -124,15 +125,15 @@ def test_both_write_the_same_keys_and_values(storing: Site, broker: SidekiqBroke
         run_id = start(storing, broker, starter, tree)
         finished(storing, run_id, 9)
         (chain,) = chains(storing) - before
-        values = storing.client.hgetall(chain)
+        values = fields(storing.client.hgetall(chain))
         assert sorted(map(int, values)) == list(range(8))
-        links = [values[str(n).encode()].partition(b":") for n in range(8)]
+        links = [values[str(n)].partition(b":") for n in range(8)]
         stored.append([json.loads(text) for _, _, text in links])
         for n, (_, _, text) in enumerate(links):
             assert json.dumps(stored[-1][n], separators=(",", ":")).encode() == text
             # Each value is named by the one before it, and the first by the key.
             name = links[n - 1][0] if n else chain.removeprefix(b"swf:callbacks:")
-            assert hashlib.sha256(values[str(n).encode()]).hexdigest().encode() == name
+            assert hashlib.sha256(values[str(n)]).hexdigest().encode() == name
         assert links[-1][0] == b""
         storing.client.delete(chain)
     assert stored[0] == stored[1] == as_ruby(broker, tree)["children"][1:]
@@ -143,7 +144,7 @@ def test_a_chain_that_is_gone_is_dead_or_retried_and_never_silent(
 ) -> None:
     """The plain gem looks before it runs the job, the companion too; both name what is missing."""
     missing = {"__type__": "reference", "chain": "0" * 64, "at": 1, "sha": "1" * 64}
-    job = {
+    job: dict[str, Any] = {
         "class": "Rb::Step",
         "args": [],
         "jid": "c" * 24,

@@ -9,11 +9,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from processes import Site
-from workflows import CARRIED, py, rb
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.wire.nodes import Node
+from interop.tests.processes import Site
+from interop.tests.workflows import CARRIED, py, rb
 
 #: Milliseconds: it beats each second.
 HEARTBEAT = 5_000
@@ -43,7 +43,8 @@ def run(broker: SidekiqBroker, node: Node) -> str:
 
 def shown(event: dict[str, Any]) -> str:
     """The class that metrics know an execution by."""
-    return event.get("wrapped") or event["class"]
+    name: str = event.get("wrapped") or event["class"]
+    return name
 
 
 def pythons(dump: dict[str, Any]) -> list[dict[str, Any]]:

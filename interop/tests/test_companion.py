@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import companions
 import pytest
-from processes import RUN, Site, Worker, ruby_environment
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
 from interop.soak.__main__ import main as soak
+from interop.tests import companions
+from interop.tests.processes import RUN, Site, Worker, ruby_environment
+from tests.redis_values import raws, texts
 
 RETRY_HORIZON = 21 * 86_400
 
@@ -62,11 +63,11 @@ def step(*args: Any, **options: Any) -> Job:
 
 
 def in_flight(site: Site) -> list[bytes]:
-    return [payload for key in site.client.scan_iter("swf:inflight:*") for payload in site.client.hvals(key)]
+    return raws(payload for key in site.client.scan_iter("swf:inflight:*") for payload in site.client.hvals(key))
 
 
-def dead(site: Site, jid: str) -> dict[str, Any] | None:
-    jobs = [json.loads(member) for member in site.client.zrange("dead", 0, -1)]
+def dead(site: Site, jid: str) -> Any:
+    jobs = [json.loads(member) for member in raws(site.client.zrange("dead", 0, -1))]
     return next((job for job in jobs if job["jid"] == jid), None)
 
 
@@ -121,7 +122,7 @@ def test_the_memory_lives_as_long_as_its_run(companion: Site, broker: SidekiqBro
     companion.eventually(lambda: companion.memory(run_id) == {"kept": 1, "n": 2}, "what was kept")
     assert client.ttl(key) > RETRY_HORIZON + 30 * day - 3700
     # It is over when the last one is done: then it is kept for a day.
-    (raw,) = client.zrange("schedule", 0, -1)
+    (raw,) = raws(client.zrange("schedule", 0, -1))
     client.zrem("schedule", raw)
     client.lpush("queue:ruby", raw)
     companion.eventually(lambda: 0 < client.ttl(key) <= day, "its own ttl")
@@ -181,7 +182,7 @@ def test_the_same_job_twice_counts_once(companion: Site, broker: SidekiqBroker) 
 
 
 def test_a_large_group_is_staged(companion: Site, broker: SidekiqBroker) -> None:
-    children = [Job("Py::Many", n, queue="many") for n in range(2500)]
+    children: list[Job | WithDelay] = [Job("Py::Many", n, queue="many") for n in range(2500)]
     children += [WithDelay(Job("Py::Late", n, queue="many"), delay=3_600_000) for n in range(1100)]
     Workflow(Chain(step(), Group(*children)), broker).run()
     companion.eventually(lambda: companion.client.llen("queue:many") == 2500, "2500 jobs")
@@ -245,7 +246,7 @@ def test_a_dead_workers_jobs_come_back_and_a_poison_pill_does_not(companion: Sit
     member = "gone:1:abcdef:ruby"
     companion.client.set(f"swf:recovered:{pill['jid']}", 2)
     companion.client.set(f"swf:recovered:{fingerprint(garbage)}", 2)
-    flight = {"1:1": json.dumps(fine), "1:2": json.dumps(pill), "1:3": garbage}
+    flight: dict[Any, Any] = {"1:1": json.dumps(fine), "1:2": json.dumps(pill), "1:3": garbage}
     companion.client.hset(f"swf:inflight:{member}", mapping=flight)
     companion.client.zadd("swf:workers", {member: time.time() - 60})
     companion.eventually(lambda: dead(companion, pill["jid"]), "a dead poison pill")
@@ -278,7 +279,7 @@ def test_a_suspect_is_tried(companion: Site) -> None:
 def test_what_is_in_no_threads_hands_comes_back(companion: Site) -> None:
     """A fetch that was delivered late has left it in flight."""
     client, late = companion.client, job(args=[uuid.uuid4().hex])
-    [member] = [m for m in map(bytes.decode, client.zrange("swf:workers", 0, -1)) if m.endswith(":ruby")]
+    [member] = [m for m in texts(client.zrange("swf:workers", 0, -1)) if m.endswith(":ruby")]
     client.hset(f"swf:inflight:{member}", "fffff:1", json.dumps(late))
     companion.eventually(lambda: late["args"] in [e["args"] for e in companion.events()], "its run")
     companion.eventually(lambda: not in_flight(companion), "an empty flight")
@@ -287,7 +288,8 @@ def test_what_is_in_no_threads_hands_comes_back(companion: Site) -> None:
 def test_what_cannot_be_promoted_is_dead_and_not_in_the_way(companion: Site) -> None:
     fine, jid = job(args=[uuid.uuid4().hex]), uuid.uuid4().hex[:24]
     garbage = b"{\xfe no JSON"
-    companion.client.zadd("schedule", {garbage: 1, json.dumps({"class": 5, "jid": jid}): 2, json.dumps(fine): 3})
+    scheduled: dict[Any, float] = {garbage: 1, json.dumps({"class": 5, "jid": jid}): 2, json.dumps(fine): 3}
+    companion.client.zadd("schedule", scheduled)
     companion.eventually(lambda: any(e["args"] == fine["args"] for e in companion.events()), "the good one's run")
     assert dead(companion, fingerprint(garbage))["error_class"] == "MalformedPayload"
     assert dead(companion, jid)["error_class"] == "InvalidPayload"

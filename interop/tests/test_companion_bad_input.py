@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site, ruby
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.wire.payload import fingerprint
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site, ruby
+from tests.redis_values import raws
 from tests.running import in_flight
 
 
@@ -36,7 +37,7 @@ def site(server: EmbeddedServer, container: None, tmp_path_factory: pytest.TempP
 
 
 def dead(site: Site) -> list[dict[str, Any]]:
-    return [json.loads(member) for member in site.client.zrange("dead", 0, -1)]
+    return [json.loads(member) for member in raws(site.client.zrange("dead", 0, -1))]
 
 
 def good(site: Site) -> None:

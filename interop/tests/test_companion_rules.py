@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import REGISTRY, installed, worker
-from processes import Site, ruby
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow, __version__
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import REGISTRY, installed, worker
+from interop.tests.processes import Site, ruby
+from tests.redis_values import raws
 from tests.running import in_flight
 
 DAY = 86_400
@@ -42,9 +43,10 @@ def dead(site: Site, jid: str) -> dict[str, Any]:
     """The dead job of that id, when it is there."""
 
     def found() -> list[dict[str, Any]]:
-        return [job for job in map(json.loads, site.client.zrange("dead", 0, -1)) if job["jid"] == jid]
+        return [job for job in map(json.loads, raws(site.client.zrange("dead", 0, -1))) if job["jid"] == jid]
 
-    return site.eventually(found, f"{jid} in dead", 20)[0]
+    job: dict[str, Any] = site.eventually(found, f"{jid} in dead", 20)[0]
+    return job
 
 
 def deaths(site: Site, jid: str) -> int:
@@ -124,7 +126,7 @@ def test_a_carrier_with_retries_comes_back(both: Site) -> None:
     both.client.lpush("queue:ruby", json.dumps(payload))
 
     def failed() -> list[dict[str, Any]]:
-        return [j for j in map(json.loads, both.client.zrange("retry", 0, -1)) if j["jid"] == payload["jid"]]
+        return [j for j in map(json.loads, raws(both.client.zrange("retry", 0, -1))) if j["jid"] == payload["jid"]]
 
     [again] = both.eventually(failed, "a retry", 20)
     assert again["wrapped"] == "docs.extract"

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
+from tests.redis_values import as_text
 
 TENANT = {"apartment": "acme", "acts_as_tenant": {"class": "Account", "id": 7}}
 
@@ -67,7 +68,7 @@ def test_what_follows_is_sent_when_all_middleware_has_ended(both: Site, broker: 
     before = both.client.llen("commits")
     run_id = Workflow(Chain(tenant(f"{name}/1", slow_commit=True), Job("Rb::Step", queue="ruby")), broker).run()
     both.eventually(lambda: both.events(run_id)[-1:] and both.events(run_id)[-1]["class"] == "Rb::Step", "the end", 20)
-    [_, start] = both.client.lindex("commits", before).decode().split(" ")
+    [_, start] = as_text(both.client.lindex("commits", before)).split(" ")
     assert both.events(run_id)[-1]["start"] >= float(start)
 
 
@@ -98,7 +99,7 @@ def plain(server: EmbeddedServer, container: None, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize("which", ["both", "plain"])
 def test_four_steps_have_their_tenant(request: pytest.FixtureRequest, which: str) -> None:
     """Ruby, Ruby, Python, Ruby; with the companion and with the gem alone."""
-    from actors import build
+    from interop.tests.actors import build
 
     site: Site = request.getfixturevalue(which)
     broker = build(site.url)

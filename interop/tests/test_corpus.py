@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
 from tests.corpus import judge, loader
+from tests.redis_values import raws
 
 #: Lines in the log for each member: its backtrace, once.
 MAX_LINES = 50
@@ -47,7 +48,11 @@ def empty(site: Site) -> Iterator[Site]:
     """The worker, with nothing left of the test before."""
     yield site
     client = site.client
-    own = {b"processes", b"swf:workers", *(key for key in client.keys("*") if b":" in key and is_own(client, key))}
+    own = {
+        b"processes",
+        b"swf:workers",
+        *(key for key in raws(client.keys("*")) if b":" in key and is_own(client, key)),
+    }
     left = [key for key in client.keys("*") if key not in own]
     if left:
         client.delete(*left)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from processes import Site
-from workflows import CARRIED, LANGUAGES, languages, py, rb, start, step
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
+from interop.tests.processes import Site
+from interop.tests.workflows import CARRIED, LANGUAGES, languages, py, rb, start, step
 
 starters = pytest.mark.parametrize("starter", LANGUAGES)
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from processes import Site
-from workflows import LANGUAGES, languages, py, rb, start, step
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Templates
+from interop.tests.processes import Site
+from interop.tests.workflows import LANGUAGES, languages, py, rb, start, step
 
 VALUES: dict[str, Any] = {
     "text": 'Grüße, 世界 🦀 \u0000\u2028\u2029 </script> "quoted" \\ \ttab \u00e9 e\u0301',
@@ -64,7 +64,8 @@ def test_a_typed_ruby_job_takes_its_input_from_python(both: Site, broker: Sideki
 
 @pytest.mark.parametrize("starter", LANGUAGES)
 def test_what_is_no_mapping_is_not_kept(both: Site, broker: SidekiqBroker, starter: str) -> None:
-    steps = [step(language, {"return": value}) for language in LANGUAGES for value in ("text", 7, [{"a": 1}], {})]
+    values: list[Any] = ["text", 7, [{"a": 1}], {}]
+    steps = [step(language, {"return": value}) for language in LANGUAGES for value in values]
     run_id = start(both, broker, starter, Chain(*steps, rb({"return": {"end": True}}), Job("Py::Echo")))
     memory = both.eventually(lambda: (m := both.memory(run_id)) and "echo" in m and m, "the echo in memory")
     assert memory == {"end": True, "echo": {"end": True}}

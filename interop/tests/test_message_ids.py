@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import build
-from companions import companion
-from processes import RUN, Site, ruby_environment
-from workflows import rb
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.actors import build
+from interop.tests.companions import companion
+from interop.tests.processes import RUN, Site, ruby_environment
+from interop.tests.workflows import rb
 
 
 @pytest.fixture(params=["the gem alone", "with the companion"])

@@ -6,11 +6,11 @@ from typing import Any
 
 import dramatiq
 import pytest
-from processes import Site
-from workflows import rb
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.errors import QueueShared
+from interop.tests.processes import Site
+from interop.tests.workflows import rb
 
 
 @pytest.fixture

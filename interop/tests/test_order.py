@@ -7,10 +7,10 @@ import uuid
 from typing import Any
 
 import pytest
-from processes import Site
-from workflows import CARRIED, LANGUAGES, languages, py, rb, start, step
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
+from interop.tests.processes import Site
+from interop.tests.workflows import CARRIED, LANGUAGES, languages, py, rb, start, step
 from tests.trees import Shape, build, violations
 
 starters = pytest.mark.parametrize("starter", LANGUAGES)

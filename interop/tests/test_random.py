@@ -14,10 +14,10 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from processes import EVENTS, Site
-from workflows import CARRIED, LANGUAGES, Workflow, as_messages, start_in_ruby
 
-from dramatiq_sidekiq_flow import Job, SidekiqBroker
+from dramatiq_sidekiq_flow import Job, SidekiqBroker, Workflow
+from interop.tests.processes import EVENTS, Site
+from interop.tests.workflows import CARRIED, LANGUAGES, as_messages, start_in_ruby
 from tests.trees import Shape, build, random_shape, violations
 
 NUMBER = int(os.environ.get("INTEROP_WORKFLOWS", "300"))

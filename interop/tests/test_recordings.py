@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import redis
-from processes import ruby
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.processes import ruby
 
 
 def test_the_gem_or_its_stand_in_replays_the_recordings(server: EmbeddedServer, container: None) -> None:

@@ -12,14 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
-from companions import installed, worker
-from processes import Site
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site
+from tests.redis_values import texts
 from tests.running import eventually, in_flight
 
 #: How long it is sick, in seconds.
@@ -65,7 +67,7 @@ class Server:
 
     # -- sicknesses -------------------------------------------------------------
 
-    def config(self, well: object, ill: object, name: str) -> Iterator[None]:
+    def config(self, well: Any, ill: Any, name: str) -> Iterator[None]:
         self.client.config_set(name, ill)
         yield
         self.client.config_set(name, well)
@@ -217,7 +219,7 @@ def test_a_sick_redis_is_waited_out(sick: tuple[Server, Site, redis.Redis], name
         eventually(all_done, 60, "all of it")
     except AssertionError as e:
         raise AssertionError(f"{e}\n{site.report()}") from None
-    counted = Counter(text.decode() for text in notes.lrange("notes", 0, -1))
+    counted = Counter(texts(notes.lrange("notes", 0, -1)))
     assert counted == Counter(wanted)
     assert server.client.zcard("dead") == server.client.zcard("retry") == 0
     written = len(site.workers[0].log.read_text().splitlines()) - lines

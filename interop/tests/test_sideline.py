@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from companions import installed, worker
-from processes import Site, ruby
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
+from interop.tests.companions import installed, worker
+from interop.tests.processes import Site, ruby
+from tests.redis_values import raws
 
 DAY = 86_400
 
@@ -20,7 +21,7 @@ DAY = 86_400
 @pytest.fixture(scope="module")
 def sideline(
     server: EmbeddedServer, container: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Site, dict[str, str]]]:
+) -> Iterator[tuple[Site, dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("sideline")
     site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/10", folder, ())
     try:
@@ -43,7 +44,7 @@ def args(site: Site) -> list[Any]:
     return [event["args"] for event in site.events() if event["outcome"] == "done"]
 
 
-def test_a_run(sideline: tuple[Site, dict[str, str]]) -> None:
+def test_a_run(sideline: tuple[Site, dict[str, Any]]) -> None:
     site, _ = sideline
     broker = SidekiqBroker(url=site.url)
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), dialect="sideline"))
@@ -54,7 +55,7 @@ def test_a_run(sideline: tuple[Site, dict[str, str]]) -> None:
     broker.close()
 
 
-def test_what_ruby_starts_lives_as_long_as_its_delays(sideline: tuple[Site, dict[str, str]]) -> None:
+def test_what_ruby_starts_lives_as_long_as_its_delays(sideline: tuple[Site, dict[str, Any]]) -> None:
     site, environment = sideline
     before = set(site.client.scan_iter("*_ran"))
     ruby(site.url, "/interop/extra/start_sideline.rb", **environment)
@@ -63,24 +64,24 @@ def test_what_ruby_starts_lives_as_long_as_its_delays(sideline: tuple[Site, dict
     site.client.delete("schedule")
 
 
-def test_keys_of_the_old_name_are_refused(sideline: tuple[Site, dict[str, str]]) -> None:
+def test_keys_of_the_old_name_are_refused(sideline: tuple[Site, dict[str, Any]]) -> None:
     site, _ = sideline
     jid = uuid.uuid4().hex[:24]
     payload = {"class": "Rb::Step", "args": ["old"], "jid": jid, "queue": "ruby", "workflow_run_id": "r", "retry": 0}
     site.client.lpush("queue:ruby", json.dumps(payload))
     site.eventually(lambda: site.client.zcard("dead"), "a dead job", 20)
-    [found] = map(json.loads, site.client.zrange("dead", 0, -1))
+    [found] = map(json.loads, raws(site.client.zrange("dead", 0, -1)))
     assert found["error_class"] == "OtherDialect"
     assert "workflow_run_id" in found["error_message"]
     assert 'dialect="sideline"' in found["error_message"]
     assert ["old"] not in args(site)
 
 
-def test_a_carrier_is_not_performed(sideline: tuple[Site, dict[str, str]]) -> None:
+def test_a_carrier_is_not_performed(sideline: tuple[Site, dict[str, Any]]) -> None:
     site, _ = sideline
     site.client.delete("dead")
     payload = {"class": "Sidekiq::Sideline::NoopWorker", "args": [], "jid": "c", "queue": "ruby", "wrapped": "py.actor"}
     site.client.lpush("queue:ruby", json.dumps({**payload, "retry": 0}))
     site.eventually(lambda: site.client.zcard("dead"), "a dead job", 20)
-    [found] = map(json.loads, site.client.zrange("dead", 0, -1))
+    [found] = map(json.loads, raws(site.client.zrange("dead", 0, -1)))
     assert found["error_class"] == "SidekiqFlow::WrongQueue"

@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 
 import redis
-from actors import build
-from processes import RUN
 
 from dramatiq_sidekiq_flow import Job, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.registry.registry import Entry, actors
 from dramatiq_sidekiq_flow.registry.stubs import ruby as stubs_for_ruby
+from interop.tests.actors import build
+from interop.tests.processes import RUN
 
 REGISTRY = Path(__file__).parents[2] / "dramatiq_sidekiq_flow" / "ruby" / "sidekiq_flow_registry.rb"
 

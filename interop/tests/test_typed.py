@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from processes import Site
-from workflows import LANGUAGES, languages, py, rb, start, step
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker
+from interop.tests.processes import Site
+from interop.tests.workflows import LANGUAGES, languages, py, rb, start, step
 
 HASH: dict[str, Any] = {
     "text": "añ 世",
@@ -21,7 +21,10 @@ SEEN = {**HASH, "at": "2026-01-02T03:04:05.678000+00:00"}
 
 
 def memory_at_the_end(both: Site, run_id: str) -> dict[str, Any]:
-    return both.eventually(lambda: (m := both.memory(run_id)) and "echo" in m and m["echo"], "the echo in memory")
+    echo: dict[str, Any] = both.eventually(
+        lambda: (m := both.memory(run_id)) and "echo" in m and m["echo"], "the echo in memory"
+    )
+    return echo
 
 
 @pytest.mark.parametrize("starter", LANGUAGES)

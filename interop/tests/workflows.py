@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from actors import is_constant
-from processes import Site, ruby
-
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.wire.nodes import Wire, carry, dump, dump_job
+from interop.tests.actors import is_constant
+from interop.tests.processes import Site, ruby
 
 LANGUAGES = ("ruby", "python")
 

@@ -111,7 +111,7 @@ class Browser:
     @property
     def path(self) -> str:
         """Where the browser is."""
-        return self.driver.current_url.removeprefix(self.root)
+        return str(self.driver.current_url).removeprefix(self.root)
 
     def shot(self, name: str) -> None:
         """Keep what the page looks like, down to its end, once it stands still (charts are drawn little by little)."""
@@ -130,13 +130,14 @@ class Browser:
     # -- reading ----------------------------------------------------------------
 
     def all(self, css: str) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, css)
+        found: list[WebElement] = self.driver.find_elements(By.CSS_SELECTOR, css)
+        return found
 
     def one(self, css: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
     def text(self, css: str) -> str:
-        return self.one(css).text
+        return str(self.one(css).text)
 
     def until(self, condition: Callable[[], Any], what: str, *path: str) -> Any:
         """Open a page again and again until a condition holds on it; its value."""

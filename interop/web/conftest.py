@@ -16,12 +16,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from browser import Browser, chromium  # noqa: E402
-from pages import VERSIONS, Pages, Version  # noqa: E402
-from scene import Scene  # noqa: E402
-
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer  # noqa: E402
 from interop.tests.processes import RUN, Worker, ruby, ruby_environment  # noqa: E402
+from interop.web.browser import Browser, chromium  # noqa: E402
+from interop.web.pages import VERSIONS, Pages, Version  # noqa: E402
+from interop.web.scene import Scene  # noqa: E402
 from tests.running import eventually  # noqa: E402
 
 SHOTS = ROOT / "build" / "web-ui"

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import attrs
-from browser import Browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+
+from interop.web.browser import Browser
 
 
 @attrs.frozen

@@ -14,10 +14,10 @@ from typing import Any
 
 import dramatiq
 import redis
-from scene_actors import BROKEN, EXECUTIONS, NO_CONSTANT, build
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow
 from interop.tests.processes import DEADLINE, ROOT, Worker
+from interop.web.scene_actors import BROKEN, EXECUTIONS, NO_CONSTANT, build
 from tests.running import eventually
 
 HERE = Path(__file__).parent
@@ -129,7 +129,8 @@ class Scene:
 
     def members(self, name: str) -> list[tuple[dict[str, Any], float]]:
         """Jobs and scores of ``schedule``, ``retry`` or ``dead``."""
-        return [(json.loads(member), score) for member, score in self.client.zrange(name, 0, -1, withscores=True)]
+        found: list[Any] = self.client.zrange(name, 0, -1, withscores=True)
+        return [(json.loads(member), score) for member, score in found]
 
     def find(self, name: str, jid: str) -> tuple[dict[str, Any], float] | None:
         """A job of a set, and its score."""
@@ -145,7 +146,9 @@ class Scene:
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """Identity -> record of each process."""
-        found = {identity: self.client.hgetall(identity) for identity in self.client.smembers("processes")}
+        found: dict[Any, Any] = {
+            identity: self.client.hgetall(identity) for identity in self.client.smembers("processes")
+        }
         return {i: {**record, "info": json.loads(record["info"])} for i, record in found.items() if record}
 
     def busy(self) -> dict[str, dict[str, Any]]:
@@ -227,7 +230,7 @@ class Scene:
             "Processed": len(executions),
             "Failed": sum(event["failed"] for event in executions),
             "Busy": len(self.held),
-            "Enqueued": sum(self.client.llen(f"queue:{name}") for name in self.client.smembers("queues")),
+            "Enqueued": sum(self.client.llen(f"queue:{name!s}") for name in self.client.smembers("queues")),
             "Retries": self.client.zcard("retry"),
             "Scheduled": self.client.zcard("schedule"),
             "Dead": self.client.zcard("dead"),

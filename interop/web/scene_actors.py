@@ -70,9 +70,9 @@ def build(url: str) -> SidekiqBroker:
         return {"finished": run.memory.read("extracted")}
 
     def declare(function: Any, name: str, queue: str = "python", **options: Any) -> None:
-        dramatiq.actor(function, actor_name=name, queue_name=queue, broker=broker, **options)
+        dramatiq.actor(actor_name=name, queue_name=queue, broker=broker, **options)(function)
 
-    later = {"min_backoff": RETRY_IN, "max_backoff": RETRY_IN}
+    later: dict[str, Any] = {"min_backoff": RETRY_IN, "max_backoff": RETRY_IN}
     declare(extract, "Docs::Extract", max_retries=5, backtrace=True, **later)
     declare(extract, "Docs::Once", max_retries=0)
     declare(extract, NO_CONSTANT, max_retries=3, tags=["nlp"], **later)

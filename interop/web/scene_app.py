@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import dramatiq
-from scene_actors import build
+
+from interop.web.scene_actors import build
 
 broker = build(os.environ["REDIS_URL"])
 dramatiq.set_broker(broker)

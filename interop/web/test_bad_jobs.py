@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pages import Pages
-from scene import Scene
+from interop.web.pages import Pages
+from interop.web.scene import Scene
 
 
 def job(**fields: Any) -> bytes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pages import Pages
-from scene import ODD, Scene
-from scene_actors import NO_CONSTANT
 
 from dramatiq_sidekiq_flow import Chain, Group, Job
+from interop.web.pages import Pages
+from interop.web.scene import ODD, Scene
+from interop.web.scene_actors import NO_CONSTANT
 
 #: Where a button is pressed: on the list, where the job is ticked, or on the page of the job.
 PLACES = pytest.mark.parametrize("place", ["list", "job"])

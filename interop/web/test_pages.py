@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from pages import Pages, Version, number
-from scene import ODD, THREADS, Scene
-from scene_actors import NO_CONSTANT, RETRY_IN
 
 from interop.tests.processes import ruby
+from interop.web.pages import Pages, Version, number
+from interop.web.scene import ODD, THREADS, Scene
+from interop.web.scene_actors import NO_CONSTANT, RETRY_IN
 
 #: What Debian's package ruby-sidekiq leaves out: asking "are you sure?", and the live refresh.
 NOT_IN_DEBIAN = {"/javascripts/application.js", "/javascripts/dashboard.js"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from pages import Pages
-from scene import Scene
+from interop.web.pages import Pages
+from interop.web.scene import Scene
 
 
 def holder(scene: Scene, jid: str) -> str:
@@ -15,12 +15,13 @@ def holder(scene: Scene, jid: str) -> str:
     def find() -> str | None:
         return next((i for i in scene.processes() if any(jid in w for w in scene.client.hvals(f"{i}:work"))), None)
 
-    return scene.eventually(find, "a process at work on the job")
+    found: str = scene.eventually(find, "a process at work on the job")
+    return found
 
 
 def test_quiet(empty: Scene, page: Pages) -> None:
     """A quiet process ends its jobs, and begins no other."""
-    processes = dict(reversed(empty.start()) for _ in range(2))
+    processes = {identity: worker for worker, identity in (empty.start() for _ in range(2))}
     held = empty.hold("to be quiet")
     quiet = holder(empty, held)
     (other,) = set(processes) - {quiet}
@@ -46,7 +47,7 @@ def test_quiet(empty: Scene, page: Pages) -> None:
 
 def test_stop(empty: Scene, page: Pages) -> None:
     """A process that is stopped ends its jobs first, and its `dramatiq` command with it; no other process notices."""
-    processes = dict(reversed(empty.start()) for _ in range(2))
+    processes = {identity: worker for worker, identity in (empty.start() for _ in range(2))}
     held = empty.hold("to the end")
     stopped = holder(empty, held)
     (other,) = set(processes) - {stopped}
@@ -91,7 +92,7 @@ def test_quiet_all_and_stop_all(empty: Scene, page: Pages) -> None:
 
 def test_killed(empty: Scene, page: Pages) -> None:
     """A process killed with -9 leaves the page within a minute, and its job is at work elsewhere."""
-    processes = dict(reversed(empty.start()) for _ in range(2))
+    processes = {identity: worker for worker, identity in (empty.start() for _ in range(2))}
     held = empty.hold("through a death")
     victim = holder(empty, held)
     (other,) = set(processes) - {victim}

@@ -20,7 +20,7 @@ from .servers import Server
 USERS = {"all": ["+@all"], "no INFO": ["+@all", "-info"]}
 
 
-@pytest.fixture(params=USERS.values(), ids=USERS.keys())
+@pytest.fixture(params=list(USERS.values()), ids=list(USERS))
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     user = ["--user", "worker", "on", ">worker", "~*", "&*", *request.param]
     server = Server(tmp_path / "redis", "--save", "", *user)

@@ -22,7 +22,7 @@ def sender(redis_url: str) -> tuple[SidekiqBroker, dict[str, Any]]:
     broker.add_middleware(WorkflowMiddleware())
     actors = {}
     for name in ("pill", "good", "long"):
-        actors[name] = dramatiq.actor(lambda *_: None, actor_name=name, queue_name="python", broker=broker)
+        actors[name] = dramatiq.actor(actor_name=name, queue_name="python", broker=broker)(lambda *_: None)
     return broker, actors
 
 
@@ -51,7 +51,7 @@ def test_a_pill_with_thirty_neighbours_buries_itself_alone(redis_url: str, clien
         # Retried when it is cured, its run goes on.
         client.set("cured", 1)
         client.lpush("queue:python", client.zpopmin("dead")[0][0])
-        eventually(lambda: client.sismember("done", 30))
+        eventually(lambda: client.sismember("done", "30"))
     broker.close()
 
 

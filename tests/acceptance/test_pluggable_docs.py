@@ -29,6 +29,7 @@ def pytest_run(folder: Path, *arguments: str) -> str:
 
 
 def block(name: str) -> str:
+    text: str
     (text,) = [text for text, head in BLOCKS if head == name]
     return text
 

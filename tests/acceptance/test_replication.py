@@ -20,6 +20,7 @@ from dramatiq_sidekiq_flow.errors import InvalidWorkflow, NotReplicated
 from dramatiq_sidekiq_flow.process.events import Event, Unreplicated
 from dramatiq_sidekiq_flow.workflow import engine_of
 
+from ..redis_values import raws
 from ..running import eventually, in_flight, members, working
 from .replicas import Pair, pair
 
@@ -136,7 +137,7 @@ def test_a_large_fan_out_is_on_the_replica_when_it_is_started(servers: Pair) -> 
     replica = servers.replica.client
     assert replica.exists(f"swf:run:{run_id}") == 1
     # Queued, or still to be poured by any worker.
-    staged = [element for key in replica.keys("swf:fanout:*") for element in replica.lrange(key, 0, -1)]
+    staged = raws(element for key in replica.keys("swf:fanout:*") for element in replica.lrange(key, 0, -1))
     waiting = sum(element.startswith(b"{") for element in staged)
     assert waiting == 0 or replica.zcard("swf:fanouts") == 1
     assert waiting + replica.llen("queue:python") == 1_500

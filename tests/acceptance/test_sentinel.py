@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dramatiq
 import pytest
@@ -53,7 +54,7 @@ class Watched:
 
     def _sees_all(self, port: int) -> bool:
         with contextlib.suppress(redis.RedisError):
-            state = redis.Redis(port=port).sentinel_master("flow")
+            state: Any = redis.Redis(port=port).sentinel_master("flow")
             return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == SENTINELS - 1)
         return False
 

@@ -10,7 +10,7 @@ import redis
 
 from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
 
-options = {"max_connections": int(os.environ["CONNECTIONS"])} if "CONNECTIONS" in os.environ else {}
+options: dict[str, Any] = {"max_connections": int(os.environ["CONNECTIONS"])} if "CONNECTIONS" in os.environ else {}
 broker = SidekiqBroker(url=os.environ["REDIS_URL"], client_name="worker", **options)
 broker.add_middleware(WorkflowMiddleware())
 dramatiq.set_broker(broker)

@@ -19,6 +19,7 @@ from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_sidekiq_flow import RedisHashMemory, WorkflowMiddleware
 
+from ..redis_values import raws
 from .rabbitmq import rabbitmq
 from .ruby import FakeRuby
 
@@ -38,7 +39,9 @@ class App:
         self.trouble: dict[str, int] = {}
         self.lock = threading.Lock()
 
-        retries = {} if "max_retries" not in broker.actor_options else {"max_retries": max_retries, "min_backoff": 10}
+        retries: dict[str, Any] = (
+            {} if "max_retries" not in broker.actor_options else {"max_retries": max_retries, "min_backoff": 10}
+        )
 
         @dramatiq.actor(queue_name="python", broker=broker, **retries)
         def step(name: Any) -> dict[str, Any]:
@@ -71,11 +74,11 @@ class App:
         )
 
     def dead(self) -> list[dict[str, Any]]:
-        return [json.loads(member) for member in self.client.zrange("dead", 0, -1)]
+        return [json.loads(member) for member in raws(self.client.zrange("dead", 0, -1))]
 
     def retry_dead(self) -> None:
         """What a person does in Sidekiq's UI: retry all that is dead (``api.rb``, ``SortedEntry#retry``)."""
-        for member in self.client.zrange("dead", 0, -1):
+        for member in raws(self.client.zrange("dead", 0, -1)):
             job = json.loads(member)
             job["retry_count"] -= 1
             self.client.zrem("dead", member)

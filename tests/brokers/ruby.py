@@ -14,6 +14,8 @@ from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, Payload
 from dramatiq_sidekiq_flow.workflow.engine import RANDOM_IDS
 from dramatiq_sidekiq_flow.workflow.plan import Source, plan
 
+from ..redis_values import as_bytes
+
 
 class FakeRuby:
     """One thread that consumes some Sidekiq queues.
@@ -48,7 +50,7 @@ class FakeRuby:
             try:
                 popped = self.client.brpop(self.queues, timeout=0.1)
                 if popped:
-                    self.perform(popped[1])
+                    self.perform(as_bytes(popped[1]))
             except redis.ConnectionError:
                 self._stop.wait(0.05)
 

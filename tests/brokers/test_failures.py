@@ -23,6 +23,7 @@ from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow, Wo
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 
+from ..redis_values import raws
 from ..running import eventually
 from .conftest import App, Make
 
@@ -65,7 +66,7 @@ def test_a_retry_keeps_the_barriers_alive(make: Make) -> None:
     app = make()
     app.trouble.update(a=1)
     start(app, "a", "b")
-    for key in app.client.keys("*_ran"):
+    for key in raws(app.client.keys("*_ran")):
         app.client.expire(key, 100)
         app.client.expire(key.removesuffix(b"_ran"), 100)
     ttls: list[int] = []
@@ -182,7 +183,7 @@ def test_a_step_that_comes_twice_counts_once(make: Make) -> None:
     group = Group(step("a"), step("b"), Job("Docs::Step", "ruby", queue="ruby"))
     Workflow(Chain(group, Group(step("c"), step("d")), step("e")), broker=app.broker).run()
     (barrier,) = (
-        key for key in app.client.keys("*-*") if app.client.type(key) == b"string" and app.client.get(key) == b"3"
+        key for key in raws(app.client.keys("*-*")) if app.client.type(key) == b"string" and app.client.get(key) == b"3"
     )
     with app.working(threads=1):
         eventually(lambda: app.log.count("a") == app.log.count("b") == 2)
@@ -250,7 +251,7 @@ def test_the_bridge_treats_what_it_cannot_hand_over_as_sidekiq_does(app: App) ->
     with app.working():
         eventually(lambda: "fine" in app.log)
         eventually(lambda: app.client.zcard("retry") == 1 and app.client.zcard("dead") == 1)
-    (again,) = [json.loads(member) for member in app.client.zrange("retry", 0, -1)]
+    (again,) = [json.loads(member) for member in raws(app.client.zrange("retry", 0, -1))]
     assert (again["class"], again["error_class"]) == ("Nobody", "ActorNotFound")
     assert app.dead()[0]["error_class"] == "MalformedPayload"
     assert not app.client.keys("swf:inflight:*")
@@ -307,7 +308,7 @@ def test_async_actors_and_results(app: App) -> None:
 def test_the_same_run_id_starts_once_and_is_finished_after_a_crash(make: Make) -> None:
     app = make()
     enqueue = app.broker.enqueue
-    died = []
+    died: list[Any] = []
 
     def dies(message: Any, delay: int | None = None) -> Any:
         if len(died) < 1 and message.args == ("b",):

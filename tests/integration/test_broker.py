@@ -20,6 +20,7 @@ from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, I
 from dramatiq_sidekiq_flow.store import queues
 
 from ..recordings import expand_backtrace, live
+from ..redis_values import raws, scored
 from ..running import eventually, in_flight, members, working
 
 
@@ -66,7 +67,7 @@ def test_a_delayed_message_goes_to_schedule(broker: SidekiqBroker, client: redis
     def later(word: str) -> None: ...
 
     later.send_with_options(args=("later",), delay=timedelta(hours=1))
-    ((raw, score),) = client.zrange("schedule", 0, -1, withscores=True)
+    ((raw, score),) = scored(client.zrange("schedule", 0, -1, withscores=True))
     ((recorded, _),) = live(version)["schedule"]["value"]
     assert json.loads(raw).keys() == json.loads(recorded).keys()
     assert 3590 < score - time.time() < 3601
@@ -123,6 +124,7 @@ def failing(
         "queue:default", json.dumps({"class": "Boom", "args": [1], "jid": "a" * 24, "queue": "default", **job})
     )
     with working(broker):
+        member: dict[str, Any]
         (member,) = eventually(lambda: members(client, name))
         assert not in_flight(client)
     return member
@@ -135,7 +137,7 @@ def test_a_failure_goes_to_retry_as_sidekiq_writes_it(broker: SidekiqBroker, cli
     assert before < job["failed_at"] < time.time()
     assert (job["error_class"], job["error_message"], job["cattr"]) == ("ValueError", "bad ✓ 1", {"tenant": 1})
     assert "in 'boom'" in expand_backtrace(job["error_backtrace"])[0]
-    score = client.zscore("retry", client.zrange("retry", 0, 0)[0])
+    score = client.zscore("retry", raws(client.zrange("retry", 0, 0))[0])
     # count ** 4 + 15 seconds, and up to 10 of jitter
     assert 15 <= score - job["failed_at"] <= 25.1
 
@@ -253,7 +255,7 @@ def failing_actor_sends_one(broker: SidekiqBroker, client: redis.Redis) -> None:
 
     boom.send()
     with working(broker):
-        eventually(lambda: client.zrange("dead", -1, -1)[0].startswith(b"{"))
+        eventually(lambda: raws(client.zrange("dead", -1, -1))[0].startswith(b"{"))
 
 
 def test_dramatiqs_retry_exception_sets_the_wait(broker: SidekiqBroker, client: redis.Redis) -> None:
@@ -264,7 +266,7 @@ def test_dramatiqs_retry_exception_sets_the_wait(broker: SidekiqBroker, client: 
     again.send()
     with working(broker):
         eventually(lambda: members(client, "retry"))
-    assert 119 < client.zrange("retry", 0, 0, withscores=True)[0][1] - time.time() < 121
+    assert 119 < scored(client.zrange("retry", 0, 0, withscores=True))[0][1] - time.time() < 121
 
 
 def waits_of(broker: SidekiqBroker, client: redis.Redis, actor: Any, **options: Any) -> float:
@@ -273,7 +275,7 @@ def waits_of(broker: SidekiqBroker, client: redis.Redis, actor: Any, **options: 
     actor.send_with_options(**options)
     with working(broker):
         broker.process.poller.stop()
-        ((_, score),) = eventually(lambda: client.zrange("retry", 0, -1, withscores=True))
+        ((_, score),) = scored(eventually(lambda: client.zrange("retry", 0, -1, withscores=True)))
     return score - before
 
 
@@ -293,11 +295,10 @@ def waits_of(broker: SidekiqBroker, client: redis.Redis, actor: Any, **options: 
 def test_a_backoff_of_0_does_not_wait(
     broker: SidekiqBroker, client: redis.Redis, of_actor: Any, of_message: Any, at_most: float
 ) -> None:
-    @dramatiq.actor(**of_actor)
     def boom() -> None:
         raise ValueError
 
-    wait = waits_of(broker, client, boom, **of_message)
+    wait = waits_of(broker, client, dramatiq.actor(**of_actor)(boom), **of_message)
     assert 0 <= wait < at_most
     if at_most > 5:
         assert wait >= 60
@@ -451,7 +452,8 @@ def test_scripts_are_loaded_again_when_the_server_forgets_them(broker: SidekiqBr
 
 
 def test_stopping_puts_back_what_was_not_run_in_order(broker: SidekiqBroker, client: redis.Redis) -> None:
-    started, release = [], []
+    started: list[Any] = []
+    release: list[Any] = []
 
     @dramatiq.actor
     def slow(n: int) -> None:

@@ -28,6 +28,7 @@ from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON
 from dramatiq_sidekiq_flow.wire.references import refer
 from dramatiq_sidekiq_flow.workflow import payload_size
 
+from ..redis_values import as_bytes, raws
 from ..running import advance, chains, eventually, in_flight, members, working
 
 DAY = 86_400
@@ -62,7 +63,7 @@ def declare(broker: SidekiqBroker, log: list[Any], **options: Any) -> Any:
         log.append(n)
         return {str(n): n}
 
-    return dramatiq.actor(step, queue_name="python", broker=broker, **options)
+    return dramatiq.actor(queue_name="python", broker=broker, **options)(step)
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_it_lives_as_long_as_a_dead_job_can_be_retried(broker: SidekiqBroker, cl
     with working(broker):
         eventually(lambda: client.zcard("dead"))
         assert client.ttl(chain) > 180 * DAY
-        (raw,) = client.zrange("dead", 0, -1)
+        (raw,) = raws(client.zrange("dead", 0, -1))
         client.zrem("dead", raw)
         client.lpush("queue:python", raw)
         eventually(lambda: log == [1, 1, 2])
@@ -250,7 +251,7 @@ def test_a_reference_to_nothing_is_dead_by_name(
     elif broken == "cut":
         client.hdel(chain, "0")
     else:
-        client.hset(chain, "0", client.hget(chain, "0").replace(b"[1]", b"[7]"))
+        client.hset(chain, "0", as_bytes(client.hget(chain, "0")).replace(b"[1]", b"[7]"))
     (job,) = members(client, "python")
     with working(broker):
         (dead,) = eventually(lambda: members(client, "dead"))
@@ -316,7 +317,7 @@ def test_a_storage_without_a_broker_says_so() -> None:
 
 def test_retrieved_a_stack_is_complete(broker: SidekiqBroker, storage: RedisCallbackStorage, client: Any) -> None:
     job = {"__type__": "job", "class": "A", "args": [1]}
-    stack = [["b", {"__type__": "chain", "children": [job] * 3}, False], ["c", None, True]]
+    stack: list[list[Any]] = [["b", {"__type__": "chain", "children": [job] * 3}, False], ["c", None, True]]
     stored = storage.store(stack)
     assert json.loads(json.dumps(stored))[0][1]["__type__"] == "reference"
     assert storage.retrieve(stored) == stack
@@ -340,7 +341,7 @@ class Reversed:
     def retrieve(self, stored: Any) -> Any:
         if self.problem is not None:
             raise self.problem
-        return json.loads(self.client.hget("mine", stored.removeprefix("mine/")))[::-1]
+        return json.loads(as_bytes(self.client.hget("mine", stored.removeprefix("mine/"))))[::-1]
 
 
 def test_a_storage_of_ones_own(redis_url: str, client: redis.Redis, log: list[Any]) -> None:
@@ -374,12 +375,12 @@ def test_a_storage_that_cannot_be_reached_fails_the_job_and_not_the_worker(
         assert job["workflow_completion_callbacks"] == "mine/1"
         assert not in_flight(client)
         storage.problem = CallbacksMissing("It is not there.")
-        (raw,) = client.zrange("retry", 0, -1)
+        (raw,) = raws(client.zrange("retry", 0, -1))
         client.zadd("retry", {raw: 1})
         (dead,) = eventually(lambda: members(client, "dead"))
         assert dead["error_class"] == "CallbacksMissing"
         storage.problem = None
-        (raw,) = client.zrange("dead", 0, -1)
+        (raw,) = raws(client.zrange("dead", 0, -1))
         client.zrem("dead", raw)
         client.lpush("queue:python", raw)
         eventually(lambda: log == [1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import dramatiq
 import pytest
@@ -84,7 +85,12 @@ def test_redis_is_not_asked_each_time(
 ) -> None:
     asked: list[str] = []
     answers: list[bool] = []
-    monkeypatch.setattr("dramatiq_sidekiq_flow.store.processes.cancelled", lambda _, jid: bool(asked.append(jid)))
+
+    def none_is(_: Any, jid: str) -> bool:
+        asked.append(jid)
+        return False
+
+    monkeypatch.setattr("dramatiq_sidekiq_flow.store.processes.cancelled", none_is)
 
     @dramatiq.actor(queue_name="python", cancellable=True)
     def export() -> None:

@@ -61,10 +61,9 @@ def test_pipelines_and_groups(broker: SidekiqBroker, results: ResultBackend) -> 
         return x + y
 
     with working(broker):
-        assert (
-            pipeline([add.message(1, 2), add.message(3), add.message(4)]).run().get_result(block=True, timeout=10_000)
-            == 10
-        )
+        # What a message returns is the last argument of the next one.
+        then: Any = add.message
+        assert pipeline([add.message(1, 2), then(3), then(4)]).run().get_result(block=True, timeout=10_000) == 10
         assert sorted(group([add.message(1, 1), add.message(2, 2)]).run().get_results(block=True, timeout=10_000)) == [
             2,
             4,

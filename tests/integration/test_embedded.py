@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -117,7 +118,7 @@ def test_settings_reach_the_server() -> None:
 
 
 @pytest.mark.parametrize("config", [{"port": 1}, {"bind": "0.0.0.0"}, {"requirepass": "x"}])
-def test_what_the_server_sets_itself_is_refused(config: dict[str, object]) -> None:
+def test_what_the_server_sets_itself_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(EmbeddedServerError, match=next(iter(config))):
         EmbeddedServer(**config)
 
@@ -371,7 +372,8 @@ def test_signals_are_forwarded(number: signal.Signals) -> None:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (child,) = (c for c in children if "got" in Path(f"/proc/{c}/cmdline").read_text())
     os.kill(int(child), signal.SIGUSR1)
-    assert process.communicate(timeout=30) == ("", None)
+    ended: tuple[Any, Any] = process.communicate(timeout=30)
+    assert ended == ("", None)
     assert process.returncode == 5
 
 

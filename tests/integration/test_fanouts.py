@@ -16,6 +16,7 @@ from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.outcomes import Done
 from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
+from ..redis_values import scored
 from ..running import eventually, members, working
 
 SIZE = 3_500
@@ -63,7 +64,7 @@ def committed(broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.Mo
         with monkeypatch.context() as patched:
             patched.setattr("dramatiq_sidekiq_flow.workflow.start.pour", lambda connection, writes: None)
             Workflow(tree).run()
-        ((fanout_id, _),) = client.zrange("swf:fanouts", 0, -1, withscores=True)
+        ((fanout_id, _),) = scored(client.zrange("swf:fanouts", 0, -1, withscores=True))
         return str(fanout_id.decode())
 
     return start

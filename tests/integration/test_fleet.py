@@ -30,7 +30,7 @@ def broker(redis_url: str) -> Iterator[SidekiqBroker]:
 
 
 def actor(broker: SidekiqBroker, queue: str, name: str = "step") -> Any:
-    return dramatiq.actor(lambda: None, actor_name=name, queue_name=queue, broker=broker)
+    return dramatiq.actor(actor_name=name, queue_name=queue, broker=broker)(lambda: None)
 
 
 def process(client: redis.Redis, identity: str, *queues: str, form: str = "weights", **info: Any) -> None:
@@ -118,7 +118,8 @@ def test_the_copy_of_the_fleet_is_kept(redis_url: str, client: redis.Redis) -> N
     assert view.look() == Fleet()
     assert view.look(max_age=0) == Fleet({"default": "app-1:1:abc (shop)"})
     # Members that no Ruby process has are Python's, shown or not; what cannot be read is passed over.
-    client.zadd("swf:workers", {"h:1:n:hidden": 1, "app-1:1:abc:default": 1, "odd": 1, b"\xff:1:n:odd": 1})
+    odd: dict[Any, float] = {"h:1:n:hidden": 1, "app-1:1:abc:default": 1, "odd": 1, b"\xff:1:n:odd": 1}
+    client.zadd("swf:workers", odd)
     client.sadd("processes", b"\xff", "text", "gone")
     client.set("text", "x")
     client.hset("broken", "info", "{")

@@ -31,6 +31,7 @@ from dramatiq_sidekiq_flow.wire.lifetimes import RELEASED_TTL, RETRY_HORIZON
 from dramatiq_sidekiq_flow.workflow import payload_size
 from dramatiq_sidekiq_flow.workflow.stack_references import LARGE
 
+from ..redis_values import as_bytes
 from ..running import advance, chains, eventually, in_flight, members, working
 from .test_pluggable import SetBarrier
 
@@ -70,7 +71,7 @@ def declare(broker: dramatiq.Broker, log: list[Any]) -> Any:
         log.append(n)
         return {str(n): len(text)}
 
-    return dramatiq.actor(step, queue_name="python", broker=broker)
+    return dramatiq.actor(queue_name="python", broker=broker)(step)
 
 
 def remaining(job: Any) -> list[str]:
@@ -259,7 +260,7 @@ def test_a_large_step_is_not_read_by_a_script(broker: SidekiqBroker, client: red
     assert read(0, LARGE_STEP) == [None]
     assert read(0, 1 << 40) == [large, small]
     assert read(1, LARGE_STEP) == [small]
-    assert read(1, len(small)) == [None]
+    assert read(1, len(as_bytes(small))) == [None]
 
 
 def test_a_large_step_that_is_gone(broker: SidekiqBroker, client: redis.Redis, step: Any, log: list[Any]) -> None:

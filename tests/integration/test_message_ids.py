@@ -16,6 +16,7 @@ from dramatiq.results.backends import RedisBackend
 from dramatiq_sidekiq_flow import Chain, Group, Job, Namespace, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow
 
+from ..redis_values import raws
 from ..running import eventually, members, working
 
 
@@ -150,7 +151,7 @@ def test_a_step_that_enqueues_its_own_message_fails(redis_url: str, client: redi
         # A job outside of a workflow may, as everywhere in Dramatiq.
         plain.send()
         eventually(lambda: ran == ["plain", "plain"])
-    for job in map(json.loads, client.zrange("dead", 0, -1)):
+    for job in map(json.loads, raws(client.zrange("dead", 0, -1))):
         assert job["error_class"] == "StepEnqueuedItself"
         assert "raise dramatiq.errors.Retry(delay=...)" in job["error_message"]
     broker.close()

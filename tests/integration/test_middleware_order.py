@@ -31,6 +31,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.broker import Retries as SidekiqRetries
 
+from ..redis_values import fields
 from ..running import eventually, in_flight, members, working
 
 OURS = ("workflow", "logging", "metrics", "traces")
@@ -68,7 +69,7 @@ def run_with(redis_url: str, client: redis.Redis, order: list[Middleware], caplo
     assert "Unexpected failure" not in caplog.text
     assert not client.exists("retry", "schedule", "queue:python")
     assert [job["class"] for job in members(client, "dead")] == ["dead"]
-    memory = {name.decode(): json.loads(value) for name, value in client.hgetall(f"swf:mem:{run_id}").items()}
+    memory = {name: json.loads(value) for name, value in fields(client.hgetall(f"swf:mem:{run_id}")).items()}
     assert memory == {"a": True, "b": True, "c": True, "d": True}
     expected = {"done": 4, "retry": 1, "dead": 1}
     words = [r.getMessage().partition(":")[0] for r in caplog.records if r.name == "dramatiq_sidekiq_flow.job"]

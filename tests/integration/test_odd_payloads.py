@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -14,6 +15,7 @@ from dramatiq_sidekiq_flow import Chain, Job, SidekiqBroker, Workflow, WorkflowM
 from dramatiq_sidekiq_flow.errors import InvalidArguments
 from dramatiq_sidekiq_flow.wire import codec
 
+from ..redis_values import scored
 from ..running import eventually, working
 
 UUID = "224a1be4-c469-4117-94af-8540a8358a95"
@@ -73,7 +75,7 @@ def test_a_step_of_a_ruby_tree_waits_for_its_at(broker: SidekiqBroker, client: r
     client.lpush("queue:python", json.dumps(fields))
     with working(broker):
         eventually(lambda: client.zcard("schedule"))
-    ((member, score),) = client.zrange("schedule", 0, -1, withscores=True)
+    ((member, score),) = scored(client.zrange("schedule", 0, -1, withscores=True))
     assert score == pytest.approx(at)
     job = json.loads(member)
     assert job["args"] == ["later"]
@@ -95,7 +97,7 @@ def test_too_large_is_refused_at_the_caller(
     def step(text: str) -> None: ...
 
     text = "x" * 6000
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "send": lambda: step.send(text),
         "delay": lambda: step.send_with_options(args=(text,), delay=1000),
         "workflow": lambda: Workflow(step.message(text)).run(),

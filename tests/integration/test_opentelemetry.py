@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, JobLogging, OpenTelemetry, SidekiqBroker, Workflow
 
+from ..redis_values import as_bytes
 from ..running import eventually, members, working
 
 #: As Ruby's instrumentation writes them, beside `class` and `args`.
@@ -80,7 +81,7 @@ def test_a_run_is_one_trace_in_the_order_of_its_steps(broker: SidekiqBroker, spa
     assert (start.name, start.kind, start.parent) == ("create workflow", SpanKind.PRODUCER, None)
     assert parent_of(a) == id_of(start)
     assert [parent_of(child) for child in children] == [id_of(a)] * 2
-    assert parent_of(d) in map(id_of, children)
+    assert parent_of(d) in [id_of(child) for child in children]
     for span in (a, *children, d):
         assert (span.name, span.kind) == ("process step", SpanKind.CONSUMER)
         attributes = dict(span.attributes or {})
@@ -107,7 +108,7 @@ def test_from_ruby_through_python_to_ruby(broker: SidekiqBroker, client: redis.R
     Workflow(Chain(step.message(), Job("Docs::Load", queue="ruby", retry=3))).run()
     (start,) = spans.wait(1)
     # The first step as a Ruby worker would have pushed it.
-    payload = json.loads(client.rpop("queue:python"))
+    payload = json.loads(as_bytes(client.rpop("queue:python")))
     assert payload["traceparent"].split("-")[1:3] == [
         format(start.get_span_context().trace_id, "032x"),  # type: ignore[union-attr]
         format(id_of(start), "016x"),
@@ -183,7 +184,13 @@ def test_a_job_without_a_context_begins_a_trace_whatever_ran_before(
     @dramatiq.actor(queue_name="python")
     def step(number: int) -> None: ...
 
-    junk = [{}, {"traceparent": 5}, {"traceparent": ["x"]}, {"traceparent": "00-zz"}, {"baggage": {"a": 1}}]
+    junk: list[dict[str, Any]] = [
+        {},
+        {"traceparent": 5},
+        {"traceparent": ["x"]},
+        {"traceparent": "00-zz"},
+        {"baggage": {"a": 1}},
+    ]
     for number, keys in enumerate(junk):
         client.lpush("queue:python", json.dumps({"class": "step", "args": [number], "jid": f"{number:024}", **keys}))
     with working(broker, threads=1):
@@ -231,7 +238,7 @@ def test_without_an_sdk_contexts_are_handed_on_as_they_came(broker: SidekiqBroke
     def step() -> None: ...
 
     Workflow(Chain(step.message(), Job("Docs::Load", queue="ruby"))).run()
-    payload = json.loads(client.rpop("queue:python"))
+    payload = json.loads(as_bytes(client.rpop("queue:python")))
     assert "traceparent" not in payload
     client.lpush("queue:python", json.dumps({**payload, **FROM_RUBY}))
     with working(broker):

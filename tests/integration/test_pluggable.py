@@ -13,6 +13,7 @@ import redis
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.errors import BarrierExpired
 
+from ..redis_values import as_bytes, raws
 from ..running import eventually, in_flight, members, working
 
 
@@ -173,7 +174,7 @@ def test_a_crash_between_counting_and_pushing_pushes_the_same_jobs(
 ) -> None:
     Workflow(Chain(Group(step.message("a"), step.message("b")), Group(step.message("c"), step.message("d")))).run()
     finish(broker, take(broker))
-    raw = client.lindex("queue:python", -1)
+    raw = as_bytes(client.lindex("queue:python", -1))
     finish(broker, take(broker))
     first = members(client, "python")
     # As if the worker had died with its push unmade: the job comes again.
@@ -193,7 +194,7 @@ def test_a_job_that_comes_twice_pushes_once(
     broker: SidekiqBroker, barriers: SetBarrier, client: redis.Redis, step: Any
 ) -> None:
     Workflow(Chain(step.message("a"), step.message("b"))).run()
-    raw = client.lindex("queue:python", -1)
+    raw = as_bytes(client.lindex("queue:python", -1))
     client.lpush("queue:python", raw)
     finish(broker, take(broker))
     finish(broker, take(broker))
@@ -242,7 +243,7 @@ def test_one_that_fails_fails_the_job_which_is_tried_again(
         assert (job["error_class"], job["error_message"]) == ("OSError", "the store is down")
         (barrier,) = barriers.parties
         assert any(extended == barrier for extended, _ in barriers.extended)
-        (raw,) = client.zrange("retry", 0, -1)
+        (raw,) = raws(client.zrange("retry", 0, -1))
         client.zadd("retry", {raw: 1})
         eventually(lambda: log == ["a", "a", "b"])
         broker.join("python", timeout=10_000)

@@ -106,7 +106,8 @@ def test_with_queues_of_another_type_what_is_due_waits(
     broker: SidekiqBroker, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.set("queues", "text")
-    client.zadd("schedule", {job(n): 1.0 for n in range(3)} | {b"not JSON": 1.0})
+    due: dict[Any, float] = {job(n): 1.0 for n in range(3)}
+    client.zadd("schedule", due | {b"not JSON": 1.0})
     for _ in range(5):
         broker.process.poller.poll()
     assert (client.zcard("schedule"), client.zcard("dead"), client.llen("queue:default")) == (3, 1, 0)
@@ -121,7 +122,7 @@ def test_what_cannot_be_moved_is_looked_at_once_and_passed_over(
 ) -> None:
     client.set("dead", "text")
     client.set("queue:odd", "text")
-    bad = {b"not JSON %d" % n: 1.0 for n in range(150)}
+    bad: dict[Any, float] = {b"not JSON %d" % n: 1.0 for n in range(150)}
     client.zadd("schedule", bad | {job(n, queue="odd"): 2.0 for n in range(150)} | {job(n): 3.0 for n in range(150)})
     client.config_resetstat()
     with caplog.at_level(logging.INFO):
@@ -144,7 +145,10 @@ def test_a_poller_that_cannot_move_anything_does_not_spin(slow: SidekiqBroker, c
     client.config_resetstat()
     slow.process.poller.start()
     eventually(lambda: slow.process.poller._logged)
-    calls = lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"]  # noqa: E731
+
+    def calls() -> Any:
+        return client.info("commandstats")["cmdstat_evalsha"]["calls"]
+
     eventually(lambda: calls() >= 5)
     # Each nudge is one look more, and nothing else is.
     client.zadd("retry", {job(1): time.time()})
@@ -161,7 +165,7 @@ def test_an_idle_poller_sends_one_command_for_each_look(broker: SidekiqBroker, c
     with client.monitor() as monitor:
         broker.process.poller.poll()
         broker.connection.call("PING")
-        seen = []
+        seen: list[Any] = []
         while not seen or not seen[-1].startswith("PING"):
             command = monitor.next_command()
             if command["client_type"] != "lua":

@@ -18,16 +18,17 @@ from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
 from dramatiq_sidekiq_flow.store import keys, processes
 
 from ..recordings import VERSIONS, live
+from ..redis_values import fields, texts
 from ..running import eventually, in_flight, members, working
 
 
 def identity(client: redis.Redis) -> str:
-    (found,) = client.smembers("processes")
-    return found.decode()
+    (found,) = texts(client.smembers("processes"))
+    return found
 
 
 def record(client: redis.Redis) -> dict[str, str]:
-    return {k.decode(): v.decode() for k, v in client.hgetall(identity(client)).items()}
+    return {k: v.decode() for k, v in fields(client.hgetall(identity(client))).items()}
 
 
 def recorded(version: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -34,7 +34,7 @@ class Site:
         def note() -> None:
             self.log.append(name)
 
-        return dramatiq.actor(note, actor_name=name, queue_name=name, broker=self.broker)
+        return dramatiq.actor(actor_name=name, queue_name=name, broker=self.broker)(note)
 
     def send(self, name: str, count: int) -> None:
         for _ in range(count):

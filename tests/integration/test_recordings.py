@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -13,9 +14,10 @@ from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, Workflow, Work
 from dramatiq_sidekiq_flow.wire.nodes import load
 
 from ..recordings import cases, comparable, restore, snapshot
+from ..redis_values import as_bytes
 
 #: The classes of the recording that say something of themselves.
-CLASSES = {
+CLASSES: dict[str, dict[str, Any]] = {
     "Rb::Fetch": {"queue": "critical"},
     "Rb::Load": {"queue": "critical", "retry": 3, "backtrace": True, "tags": ["etl"]},
 }
@@ -24,7 +26,7 @@ CASES = cases()
 
 
 @pytest.fixture
-def broker(redis_url: str):
+def broker(redis_url: str) -> Iterator[SidekiqBroker]:
     broker = SidekiqBroker(url=redis_url)
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(ttl=300_000), classes=CLASSES))
     for queue in ("default", "critical"):
@@ -55,7 +57,7 @@ def complete(broker: SidekiqBroker, client: redis.Redis, queue: str, raw: bytes,
 def next_payload(client: redis.Redis, queue: str) -> bytes:
     """What a worker takes next: from the queue, else from ``schedule``."""
     waiting = client.lrange(f"queue:{queue}", -1, -1) or client.zrange("schedule", 0, 0)
-    return waiting[0]
+    return as_bytes(waiting[0])
 
 
 @pytest.mark.parametrize("case", [c for _, c in CASES], ids=[n for n, _ in CASES])

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import dramatiq
 import pytest
@@ -31,6 +31,7 @@ from dramatiq_sidekiq_flow.store import processes, queue_stats, queues, sets, wo
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..redirection import redirect
+from ..redis_values import as_text, raws, texts
 from ..running import eventually, in_flight, members, working
 
 
@@ -63,7 +64,7 @@ def finish(broker: SidekiqBroker, message: SidekiqMessage) -> None:
 
 def let_die(client: redis.Redis) -> None:
     """Make every worker's last beat an old one."""
-    for member in client.zrange("swf:workers", 0, -1):
+    for member in raws(client.zrange("swf:workers", 0, -1)):
         client.zadd("swf:workers", {member: time.time() - 3600})
 
 
@@ -141,7 +142,7 @@ def test_a_job_recovered_three_times_is_dead(
     assert 0 < client.ttl(client.keys("swf:recovered:*")[0]) <= 72 * 3600
 
 
-def dying(client: redis.Redis, name: str = "gone:1:abc:python", **jobs: Any) -> str:
+def dying(client: redis.Redis, name: str = "gone:1:abc:python", /, **jobs: Any) -> str:
     """A dead worker with these jobs in flight: receipt -> args[0]."""
     client.zadd("swf:workers", {name: time.time() - 3600})
     for receipt, n in jobs.items():
@@ -215,12 +216,15 @@ def test_a_trial_that_takes_long_lets_the_next_one_begin(
 ) -> None:
     name = dying(client, **{"a:1!": 1, "a:2!": 2})
     member = broker.process.heartbeat.register("python")
-    take = lambda base: workers.try_suspect(broker.connection, name, member, base, timeout=60)  # noqa: E731
+
+    def take(base: str) -> Any:
+        return workers.try_suspect(broker.connection, name, member, base, timeout=60)
+
     assert take("b") == payload(1).encode()
     # The reply was lost.
     assert take("b") == payload(1).encode()
     assert take("c") == "wait"
-    began, rest = client.get("swf:trial:python").decode().split(" ", 1)
+    began, rest = as_text(client.get("swf:trial:python")).split(" ", 1)
     client.set("swf:trial:python", f"{float(began) - 60} {rest}")
     assert take("c") == payload(2).encode()
     assert not client.zscore("swf:workers", name)
@@ -229,7 +233,10 @@ def test_a_trial_that_takes_long_lets_the_next_one_begin(
 def test_no_trial_of_a_paused_queue_or_of_a_live_worker(broker: SidekiqBroker, client: redis.Redis) -> None:
     name = dying(client, **{"a:1!": 1})
     member = broker.process.heartbeat.register("python")
-    take = lambda: workers.try_suspect(broker.connection, name, member, "b", timeout=60)  # noqa: E731
+
+    def take() -> Any:
+        return workers.try_suspect(broker.connection, name, member, "b", timeout=60)
+
     broker.pause_queue("python")
     assert take() == "wait"
     broker.unpause_queue("python")
@@ -263,7 +270,7 @@ def test_a_job_begins_when_its_actor_does(broker: SidekiqBroker, client: redis.R
 
 
 def receipts(client: redis.Redis) -> list[bytes]:
-    return [receipt for key in client.keys("swf:inflight:*") for receipt in client.hkeys(key)]
+    return raws(receipt for key in client.keys("swf:inflight:*") for receipt in client.hkeys(key))
 
 
 def test_the_mark_of_a_job_that_begins(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
@@ -424,7 +431,12 @@ def test_a_clock_of_redis_that_was_set_back_does_not_stop_recovery(
     client.zadd("swf:workers", {name: time.time() + 86_400})
     other.process.heartbeat.beat()
     assert client.zscore("swf:workers", name) == pytest.approx(time.time(), abs=60)
-    eventually(lambda: other.process.heartbeat.beat() or client.llen("queue:python"))
+
+    def back() -> Any:
+        other.process.heartbeat.beat()
+        return client.llen("queue:python")
+
+    eventually(back)
 
 
 # -- in flight, and nobody knows it --------------------------------------------
@@ -482,7 +494,8 @@ def test_a_fetch_whose_reply_was_lost_twice(flaky: SidekiqBroker, client: redis.
     for _ in range(3):
         flaky.process.heartbeat.beat()
     assert len(in_flight(client)) == 3
-    assert [next(consumer).args for _ in range(3)] == [("0",), ("1",), ("2",)]
+    taken: list[Any] = [next(consumer) for _ in range(3)]
+    assert [message.args for message in taken] == [("0",), ("1",), ("2",)]
     assert len(in_flight(client)) == 3
 
 
@@ -512,7 +525,7 @@ def test_a_shutdown_leaves_suspects_and_hands_back_all_else(
     """A worker that was taken for dead, and lives."""
     broker.consume("python", prefetch=1)
     (member,) = broker.process.heartbeat.members
-    jobs = {"a:1!": payload(1), b"\xff": payload(2), "a:2": payload(3), "9:3~": payload(4)}
+    jobs: dict[Any, Any] = {"a:1!": payload(1), b"\xff": payload(2), "a:2": payload(3), "9:3~": payload(4)}
     client.hset(f"swf:inflight:{member}", mapping=jobs)
     broker.process.hand_back()
     assert receipts(client) == [b"a:1!"]
@@ -525,8 +538,8 @@ def test_unreadable_bytes_in_flight_are_recovered_too(
     broker: SidekiqBroker, client: redis.Redis, step: Any, other: SidekiqBroker
 ) -> None:
     broker.consume("python")
-    (member,) = client.zrange("swf:workers", 0, -1)
-    client.hset(f"swf:inflight:{member.decode()}", "1:1", b"{not json")
+    (member,) = texts(client.zrange("swf:workers", 0, -1))
+    client.hset(f"swf:inflight:{member}", "1:1", b"{not json")
     let_die(client)
     other.process.heartbeat.beat()
     assert client.lrange("queue:python", 0, -1) == [b"{not json"]
@@ -571,7 +584,7 @@ def test_what_outlives_a_shutdown_acknowledges_nothing_of_the_next_worker(
     broker.process.hand_back()
     assert client.llen("queue:python") == 1
     later = broker.consume("python", prefetch=1)
-    message = next(later)
+    message: Any = next(later)
     consumer.ack(late)
     broker.process.commit.flush()
     assert in_flight(client) == [message.payload.raw]
@@ -633,7 +646,7 @@ def test_everything_sent_twice_happens_once(twice: SidekiqBroker, client: redis.
 
 @pytest.mark.parametrize("action", ["retry", "dead"])
 def test_a_failure_sent_twice_is_one_failure(
-    broker: SidekiqBroker, client: redis.Redis, step: Any, action: str
+    broker: SidekiqBroker, client: redis.Redis, step: Any, action: Literal["retry", "dead"]
 ) -> None:
     step.send("a")
     message = take(broker)
@@ -719,7 +732,10 @@ def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.
     begin(broker.process.in_flight, broker.connection, message)
     let_die(client)
     orphan = workers.Orphan(message.receipt.encode(), message.payload.jid, b"{}")
-    recover = lambda: workers.recover(broker.connection, message.member, [orphan], timeout=60, now=1.0)  # noqa: E731
+
+    def recover() -> Any:
+        return workers.recover(broker.connection, message.member, [orphan], timeout=60, now=1.0)
+
     assert recover() == workers.Recovery(back=1)
     assert recover() == workers.Recovery()
     assert client.llen("queue:python") == 1
@@ -799,7 +815,7 @@ def test_an_advance_that_found_no_server_is_tried_again(flaky: SidekiqBroker, cl
 def test_a_bad_job_that_found_no_server_is_buried_later(flaky: SidekiqBroker, client: redis.Redis) -> None:
     flaky.declare_queue("python")
     client.lpush("queue:python", b"no JSON", b"none either")
-    consumer = flaky.consume("python", prefetch=200)
+    consumer: Any = flaky.consume("python", prefetch=200)
     connection: Any = flaky.connection
     wanted = consumer._write_failure
 
@@ -807,7 +823,7 @@ def test_a_bad_job_that_found_no_server_is_buried_later(flaky: SidekiqBroker, cl
         connection.cut = len(client.zrange("dead", 0, -1)) == 1
         wanted(*arguments)
 
-    consumer._write_failure = cut_first  # type: ignore[method-assign]
+    consumer._write_failure = cut_first
     assert next(consumer) is None
     assert len(in_flight(client)) == 1
     connection.cut = False
@@ -851,7 +867,8 @@ def test_a_fetch_that_comes_late_takes_nothing(client: redis.Redis, broker: Side
     done = []
     for base in range(1, 81):
         name = format(base, "x")
-        ((receipt, payload),) = queues.fetch(connection, member, "python", name, 1, free=1)
+        fetched: Any = queues.fetch(connection, member, "python", name, 1, free=1)
+        ((receipt, payload),) = fetched
         assert payload == f"job {base - 1}".encode()
         done.append((name, queues.done(member, [receipt])))
         connection.send([done[-1][1]])

@@ -172,7 +172,8 @@ def test_a_named_class_is_not_guessed_while_redis_is_away(
 
     Workflow(Chain(step.message(), Job("Reg::Thumbnail", 7)), broker=broker).run()
     client.hset("swf:registry:ruby", "Reg::Thumbnail", json.dumps(THUMBNAIL))
-    read, lost = registry_store.read, []
+    lost: list[Any] = []
+    read = registry_store.read
 
     def losing(*args: Any) -> Any:
         if len(lost) < 2:

@@ -14,6 +14,7 @@ from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, current
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.errors import InvalidOptions, NothingToRelease, WrongType
 
+from ..redis_values import raws
 from ..running import eventually, members, working
 
 
@@ -33,7 +34,7 @@ def step(broker: SidekiqBroker, log: list[Any]) -> Any:
 
 def lose_barriers(client: redis.Redis) -> None:
     """As if they had expired."""
-    for key in client.keys("*_ran"):
+    for key in raws(client.keys("*_ran")):
         client.delete(key, key.removesuffix(b"_ran"), key.removesuffix(b"_ran") + b":u")
 
 
@@ -108,7 +109,7 @@ def test_a_queue_that_is_not_a_list_leaves_the_job_where_it_is(
 ) -> None:
     first = step.message("a")
     Workflow(Chain(first, step.message("b"))).run()
-    (raw,) = client.lrange("queue:python", 0, -1)
+    (raw,) = raws(client.lrange("queue:python", 0, -1))
     client.delete("queue:python")
     client.zadd("dead", {raw: 1})
     client.set("queue:python", "text")

@@ -91,9 +91,7 @@ def test_a_server_that_is_not_there(url: str) -> None:
 
 
 def test_clients_that_were_handed_in() -> None:
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        [("127.0.0.1", 1)], sentinel_kwargs={"password": SECRET}, password=SECRET
-    )
+    sentinel: Any = Sentinel([("127.0.0.1", 1)], sentinel_kwargs={"password": SECRET}, password=SECRET)
     clients: list[Any] = [
         redis.Redis(port=1, password=SECRET),
         redis.Redis(port=1, username="user", password=SECRET),

@@ -131,7 +131,7 @@ def free_port() -> int:
 def cluster(tmp_path: Path) -> Iterator[str]:
     """The URL of a server in cluster mode."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    settings = {"cluster_enabled": True, "cluster_port": free_port()}
+    settings: dict[str, Any] = {"cluster_enabled": True, "cluster_port": free_port()}
     with EmbeddedServer(binary=binary, data_dir=tmp_path, **settings) as cluster:
         yield cluster.url
 

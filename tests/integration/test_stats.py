@@ -15,6 +15,7 @@ from dramatiq_sidekiq_flow.store import stats
 from dramatiq_sidekiq_flow.store.stats import Counts, Executions
 
 from ..recordings import VERSIONS, live, snapshot
+from ..redis_values import as_bytes
 from ..running import eventually, working
 
 
@@ -135,7 +136,7 @@ def test_a_worker_counts_what_it_did(broker: SidekiqBroker, client: redis.Redis,
         broker.join("python", timeout=20_000)
     # What is not a job is no execution, neither here nor in Sidekiq (processor.rb).
     assert (client.get("stat:processed"), client.get("stat:failed")) == (b"8", b"2")
-    assert sum(int(client.get(key)) for key in client.keys("stat:processed:*")) == 8
+    assert sum(int(as_bytes(client.get(key))) for key in client.keys("stat:processed:*")) == 8
     for pattern in ("j|20[0-9][0-9]????|*", "j|[0-9][0-9]????|*:?", "j|[0-9][0-9]????|*:??"):
         assert total(client, pattern, "Ok|p") == 5
         assert total(client, pattern, "Boom|f") == 1
@@ -143,7 +144,7 @@ def test_a_worker_counts_what_it_did(broker: SidekiqBroker, client: redis.Redis,
         assert total(client, pattern, "Nobody|p") == 0
     assert not any(client.hexists(key, "Boom|ms") for key in client.keys("j|*"))
     for pattern in ("Ok-*", "h|Ok-*"):
-        assert sum(int.from_bytes(client.get(key)[:2], "big") for key in client.keys(pattern)) == 5
+        assert sum(int.from_bytes(as_bytes(client.get(key))[:2], "big") for key in client.keys(pattern)) == 5
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -31,6 +31,7 @@ from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.errors import InvalidOptions
 from dramatiq_sidekiq_flow.process import upkeep
 
+from ..redis_values import as_bytes, raws, scored
 from ..running import eventually, members, working
 
 DAY = 86_400
@@ -63,7 +64,7 @@ def finish(broker: SidekiqBroker, output: Any = None) -> SidekiqMessage:
 
 def promote(client: redis.Redis) -> None:
     """Whatever is scheduled is due."""
-    for member in client.zrange("schedule", 0, -1):
+    for member in raws(client.zrange("schedule", 0, -1)):
         client.zrem("schedule", member)
         client.lpush("queue:python", member)
 
@@ -153,11 +154,11 @@ def test_a_failed_step_keeps_the_memory_until_it_is_tried_again(broker: SidekiqB
     key = f"swf:mem:{run_id}"
     with working(broker):
         (job,) = eventually(lambda: members(client, "retry"))
-        wait = client.zrange("retry", 0, 0, withscores=True)[0][1] - time.time()
+        wait = scored(client.zrange("retry", 0, 0, withscores=True))[0][1] - time.time()
         assert wait > DAY
         assert about(client.ttl(key), HORIZON + int(wait))
         # The second failure is the last.
-        (raw,) = client.zrange("retry", 0, 0)
+        (raw,) = raws(client.zrange("retry", 0, 0))
         client.zrem("retry", raw)
         client.lpush("queue:python", raw)
         eventually(lambda: members(client, "dead"))
@@ -189,7 +190,8 @@ def test_a_step_that_a_plain_job_would_not_survive_is_dead_and_keeps_all(
     broker: SidekiqBroker, client: redis.Redis, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its run waits for it, and goes on when it is retried."""
-    failed, ran = [], []
+    failed: list[Any] = []
+    ran: list[Any] = []
 
     @dramatiq.actor(queue_name="python", **options)
     def fails() -> None:
@@ -211,7 +213,7 @@ def test_a_step_that_a_plain_job_would_not_survive_is_dead_and_keeps_all(
         (line,) = [text for text in caplog.messages if "its run waits" in text]
         assert job["jid"] in line
         assert run_id in line
-        (raw,) = client.zrange("dead", 0, 0)
+        (raw,) = raws(client.zrange("dead", 0, 0))
         client.zrem("dead", raw)
         client.lpush("queue:python", raw)
         eventually(lambda: ran)
@@ -259,12 +261,12 @@ def test_a_job_that_was_killed_by_hand_may_be_retried_for_as_long_as_it_is_dead(
 ) -> None:
     """*Kill* in the Web UI moves the job, and knows nothing of barriers; neither does plain Ruby."""
     run_id = Workflow(Chain(step.message("a"), step.message("b"))).start(seed={"n": 1})
-    job = client.rpop("queue:python")
+    job = as_bytes(client.rpop("queue:python"))
     client.zadd("dead", {b"not JSON": 1.0, job: time.time(), b'{"swf_completion_callbacks": 1}': time.time() + 9999})
     broker.process.heartbeat.upkeep.look()
     keys = (barriers_of(json.loads(job))[0], f"swf:mem:{run_id}")
     assert all(about(client.ttl(key), HORIZON + 180 * DAY) for key in keys)
-    assert float(client.get("swf:upkeep:dead")) == pytest.approx(time.time() - 60, abs=30)
+    assert float(as_bytes(client.get("swf:upkeep:dead"))) == pytest.approx(time.time() - 60, abs=30)
 
 
 def test_the_upkeep_of_dead_jobs_is_done_once_a_minute_and_goes_on_where_it_was(
@@ -342,7 +344,7 @@ def test_delays_that_no_redis_can_count_do_not_stop_a_worker(
 ) -> None:
     """Redis refuses a ttl past the end of its clock, and a script that is half done has no way back."""
     Workflow(Chain(step.message("a"), WithDelay(step.message("b"), 1), step.message("c"))).run()
-    (raw,) = client.lrange("queue:python", 0, -1)
+    (raw,) = raws(client.lrange("queue:python", 0, -1))
     client.delete("queue:python")
     client.lpush("queue:python", raw.replace(b'"delay":1,', f'"delay":{delay},'.encode()))
     with working(broker):
@@ -477,7 +479,8 @@ def test_extend_ttl_is_one_round_trip(broker: SidekiqBroker, client: redis.Redis
         extend_ttl(timedelta(days=1))  # the script is loaded
         broker.process.poller.stop()
         commands: list[Any] = []
-        original = broker.connection.send
+        connection: Any = broker.connection
+        original = connection.send
 
         def send(sent: Any) -> Any:
             if threading.current_thread() is me:
@@ -485,11 +488,11 @@ def test_extend_ttl_is_one_round_trip(broker: SidekiqBroker, client: redis.Redis
             return original(sent)
 
         me = threading.current_thread()
-        broker.connection.send = send  # type: ignore[method-assign]
+        connection.send = send
         try:
             extend_ttl(timedelta(days=2))
         finally:
-            del broker.connection.send  # type: ignore[method-assign]
+            del connection.send
         counts.append(len(commands))
 
     Workflow(Chain(extends.message(), extends.message())).start(seed={"n": 1})

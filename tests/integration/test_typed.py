@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import dramatiq
@@ -37,6 +37,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.errors import InvalidInput, InvalidOutput
 from dramatiq_sidekiq_flow.registry import registry, stubs
 
+from ..redis_values import fields, raws
 from ..running import eventually, members, working
 
 
@@ -85,7 +86,7 @@ def extract(broker: SidekiqBroker, ran: list[Any]) -> TypedActor[ExtractOutput]:
 
 
 def memory(client: redis.Redis, run_id: str) -> dict[str, Any]:
-    return {field.decode(): json.loads(value) for field, value in client.hgetall(f"swf:mem:{run_id}").items()}
+    return {name: json.loads(value) for name, value in fields(client.hgetall(f"swf:mem:{run_id}")).items()}
 
 
 def test_an_instance_arrives_as_it_was(
@@ -216,7 +217,7 @@ def test_a_run_goes_on_when_its_memory_was_mended(
     with working(broker):
         eventually(lambda: client.zcard("dead") == 1)
         broker.completion.engine.memory.write(run_id, {"doc_id": "1"})  # type: ignore[union-attr]
-        (member,) = client.zrange("dead", 0, -1)
+        (member,) = raws(client.zrange("dead", 0, -1))
         client.zrem("dead", member)
         client.lpush("queue:python", member)
         eventually(lambda: len(ran) == 2)
@@ -243,7 +244,7 @@ def test_a_bad_output_is_dead_and_writes_nothing(
     @actor(queue_name="python")
     def make() -> ExtractOutput:
         ran.append(1)
-        return result
+        return cast(ExtractOutput, result)
 
     run_id = Workflow(Chain(make.message(), make.message())).run()
     with working(broker):
@@ -473,7 +474,8 @@ def test_any_broker_of_dramatiq(any_broker: tuple[dramatiq.Broker, Any], ran: li
     worker.start()
     try:
         message = extract.send(FULL)
-        assert message.get_result(backend=backend, block=True, timeout=20_000) == {"text": "42", "words": 0}
+        result: Any = message.get_result(backend=backend, block=True, timeout=20_000)
+        assert result == {"text": "42", "words": 0}
         bad = extract.message()
         broker.enqueue(bad)
         with pytest.raises(Exception, match="input.doc_id: is missing"):
@@ -500,7 +502,8 @@ def test_an_actor_that_moves_to_another_broker(redis_url: str) -> None:
     worker = dramatiq.Worker(second, worker_threads=1, worker_timeout=100)
     worker.start()
     try:
-        assert extract.send(doc_id="1").get_result(backend=backend, block=True, timeout=20_000) == {
+        result: Any = extract.send(doc_id="1").get_result(backend=backend, block=True, timeout=20_000)
+        assert result == {
             "text": "1",
             "words": 0,
         }

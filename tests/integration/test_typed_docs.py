@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from ..redis_values import fields
 from ..running import working
 
 DOCS = Path(__file__).parents[2] / "docs" / "typed-actors.md"
@@ -38,7 +39,7 @@ def test_the_examples_run_as_printed(redis_url: str, client: redis.Redis, monkey
         names["broker"].close()
 
     def memory(run_id: str) -> dict[str, Any]:
-        return {name.decode(): json.loads(value) for name, value in client.hgetall(f"swf:mem:{run_id}").items()}
+        return {name: json.loads(value) for name, value in fields(client.hgetall(f"swf:mem:{run_id}")).items()}
 
     assert client.zcard("dead") == client.zcard("retry") == 0
     assert memory(names["run_id"]) == {"text": "the text of 42", "words": 4, "verdict": "short"}

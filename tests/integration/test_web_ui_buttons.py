@@ -12,6 +12,7 @@ import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow
 
+from ..redis_values import raws, scored
 from ..running import eventually, in_flight, members, working
 
 WRAPPER = "ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper"
@@ -27,11 +28,11 @@ class Ui:
         """``remove_job``: by score, then the others with it back."""
         (found,) = [
             (member, score)
-            for member, score in self.client.zrange(name, 0, -1, withscores=True)
+            for member, score in scored(self.client.zrange(name, 0, -1, withscores=True))
             if json.loads(member)["jid"] == jid
         ]
         member, score = found
-        removed = self.client.zrange(name, score, score, byscore=True)
+        removed = raws(self.client.zrange(name, score, score, byscore=True))
         self.client.zremrangebyscore(name, score, score)
         for other in removed:
             if other != member:
@@ -183,7 +184,8 @@ def test_delete_from_a_queue(client: redis.Redis, steps: Steps, broker: SidekiqB
     """``JobRecord#delete`` is an LREM of the job as it stands in the queue."""
     for name in ("a", "b"):
         broker.enqueue(steps(name))
-    (first,) = [raw for raw in client.lrange("queue:python", 0, -1) if b'"a"' in raw]
+    first: Any
+    (first,) = [raw for raw in raws(client.lrange("queue:python", 0, -1)) if b'"a"' in raw]
     assert client.lrem("queue:python", 1, first) == 1
     with working(broker):
         eventually(lambda: steps.done == ["b"])

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.store import foreign_runs, runs, sets
 
 from ..running import in_flight, members
@@ -82,10 +82,8 @@ def test_what_follows_cannot_be_written(
     @dramatiq.actor(queue_name="next")
     def following() -> None: ...
 
-    after = Group(*(following.message() for _ in range(3)))
+    after: Group | WithDelay = Group(*(following.message() for _ in range(3)))
     if key == "schedule":
-        from dramatiq_sidekiq_flow import WithDelay
-
         after = WithDelay(after, 60_000)
     Workflow(Chain(step.message("a"), after)).run()
     client.delete("queues")

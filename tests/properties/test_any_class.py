@@ -18,6 +18,7 @@ from dramatiq_sidekiq_flow.errors import InvalidInput
 from dramatiq_sidekiq_flow.typed.actor import actor
 
 from ..classes import Kind, classes
+from ..redis_values import raws
 
 QUEUE = "python"
 LIMITS = settings(
@@ -154,7 +155,7 @@ def test_what_does_not_fit_in_memory_is_dead_with_its_path(site: Site, client: r
 
 
 def assert_dead(client: redis.Redis, path: str) -> None:
-    (member,) = client.zrange("dead", 0, -1)
+    (member,) = raws(client.zrange("dead", 0, -1))
     job = json.loads(member)
     assert job["error_class"] == "InvalidInput"
     assert f": input{path}: " in job["error_message"]

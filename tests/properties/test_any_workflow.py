@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker.begin import begin
 
+from ..redis_values import raws
 from ..trees import Shape, build, shapes, violations
 
 QUEUE = "python"
@@ -43,10 +44,10 @@ def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed
     late: list[bytes] = []
     deaths = 0
     while True:
-        for member in client.zrange("schedule", 0, -1):
+        for member in raws(client.zrange("schedule", 0, -1)):
             client.zrem("schedule", member)
             client.lpush(f"queue:{QUEUE}", member)
-        waiting = client.lrange(f"queue:{QUEUE}", 0, -1)
+        waiting: list[Any] = raws(client.lrange(f"queue:{QUEUE}", 0, -1))
         if not waiting:
             if not late:
                 break

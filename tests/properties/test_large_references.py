@@ -39,7 +39,7 @@ def chains(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredCh
 
 def is_python(job: Mapping[str, Any]) -> bool:
     """As pushed by Python, a job that does nothing goes to a queue of Python's."""
-    return job["class"] == "Python" or (job["class"] == NOOP_CLASS and job["queue"] == "python")
+    return bool(job["class"] == "Python" or (job["class"] == NOOP_CLASS and job["queue"] == "python"))
 
 
 class Fleet:

@@ -17,6 +17,7 @@ from dramatiq_sidekiq_flow.broker.retries import Failure
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
 
+from ..redis_values import raws, scored
 from ..trees import Shape, build, shapes
 
 QUEUE = "python"
@@ -35,7 +36,7 @@ class World:
         """Seconds until it is due, and the job."""
         found = [(0.0, json.loads(raw)) for raw in self.client.lrange(f"queue:{QUEUE}", 0, -1)]
         for name in ("schedule", "retry"):
-            for raw, at in self.client.zrange(name, 0, -1, withscores=True):
+            for raw, at in scored(self.client.zrange(name, 0, -1, withscores=True)):
                 found.append((max(0.0, at - time.time()), json.loads(raw)))
         return found
 
@@ -44,7 +45,7 @@ class World:
         found = [
             (at, name, raw)
             for name in ("schedule", "retry")
-            for raw, at in self.client.zrange(name, 0, 0, withscores=True)
+            for raw, at in scored(self.client.zrange(name, 0, 0, withscores=True))
         ]
         if not found:
             return False
@@ -53,9 +54,9 @@ class World:
         self.client.lpush(f"queue:{QUEUE}", raw)
         elapsed = max(0, int(at - time.time()))
         for other in ("schedule", "retry"):
-            for member in self.client.zrange(other, 0, -1):
+            for member in raws(self.client.zrange(other, 0, -1)):
                 self.client.zincrby(other, -elapsed, member)
-        keys = self.client.keys()
+        keys = raws(self.client.keys())
         with self.client.pipeline() as pipeline:
             for key, ttl in zip(keys, [self.client.ttl(key) for key in keys]):
                 if ttl >= 0 and not key.startswith(b"swf:push:"):
@@ -104,7 +105,7 @@ def test_nothing_that_is_needed_expires(redis_url: str, shape: Shape, seed: int,
     failures, done, over = 0, 0, not world.pending()
     while not over:
         check(world, run_id, written)
-        waiting = client.lrange(f"queue:{QUEUE}", 0, -1)
+        waiting: list[Any] = raws(client.lrange(f"queue:{QUEUE}", 0, -1))
         if not waiting:
             assert world.wait()
             continue

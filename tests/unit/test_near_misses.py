@@ -41,7 +41,7 @@ def broker() -> Iterator[SidekiqBroker]:
 
 @pytest.fixture
 def step(broker: SidekiqBroker) -> Any:
-    return dramatiq.actor(lambda: None, actor_name="step", queue_name="python", broker=broker)
+    return dramatiq.actor(actor_name="step", queue_name="python", broker=broker)(lambda: None)
 
 
 def unset(call: Callable[[], Any]) -> Any:

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from types import GenericAlias
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Optional, TypeVar, Union
 from uuid import UUID
 
@@ -375,12 +376,12 @@ def test_defaults_converters_inheritance_and_computed_fields() -> None:
         a: int
 
     @attrs.define(kw_only=True)
-    class Input(Base):
+    class Input(Base):  # type: ignore[no-untyped-def]
         b: list[int] = attrs.field(factory=list)
-        c: str = attrs.field(default="c", converter=str.upper)
+        c: str = attrs.field(default="c", converter=str.upper)  # type: ignore[misc]
         d: int = attrs.field(init=False, default=7)
         e: int = attrs.field(default=attrs.Factory(lambda self: self.a + 1, takes_self=True))
-        untyped = attrs.field(default=None)
+        untyped = attrs.field(default=None)  # type: ignore[var-annotated]
 
     schema = Schema.of(Input)
     loaded = schema.load({"a": 1, "c": "x", "untyped": [1, {}]})
@@ -394,7 +395,7 @@ def test_named_types() -> None:
     """As the statement ``type Ids = list[int]`` makes them on Python 3.12."""
     ids, tag = TypeAliasType("ids", list[int]), TypeAliasType("tag", Optional[str])
     assert load(ids, [1]) == [1]
-    assert load(dict[str, tag], {"a": None}) == {"a": None}
+    assert load(GenericAlias(dict, (str, tag)), {"a": None}) == {"a": None}
     with pytest.raises(InvalidInput, match=r"input.x\[0\]: expected int"):
         load(ids, ["1"])
 

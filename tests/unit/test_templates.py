@@ -345,7 +345,7 @@ async def not_now(params: Any) -> Any:
         (lambda params: None, "gave no workflow. None is not a step"),
         (lambda params: "Job", "gave no workflow. 'Job' is not a step"),
         (lambda params: Chain(Job("A"), [Job("B")]), "gave no workflow"),
-        (lambda params: {}["missing"], "raised KeyError: 'missing'"),
+        (lambda params: dict[str, Any]()["missing"], "raised KeyError: 'missing'"),
         (lambda params: Job(7), "'junk'"),  # type: ignore[arg-type]
         (not_now, "async"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import dramatiq
@@ -168,7 +168,7 @@ def test_an_actor_without_input() -> None:
 def test_bad_output_is_refused_in_a_call_too(result: Any) -> None:
     @actor
     def make() -> Output:
-        return result
+        return cast(Output, result)
 
     with pytest.raises(InvalidOutput, match="^make: output"):
         make()
@@ -189,7 +189,8 @@ def test_other_return_annotations_say_nothing_of_the_output() -> None:
 
     for each in (one, two, three):
         assert (each.output, each.output_schema) == (None, None)
-    assert (one(), three()) == ("not checked", 3)
+    returned: tuple[Any, Any] = (one(), three())
+    assert returned == ("not checked", 3)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +235,7 @@ def test_functions_that_are_refused() -> None:
     def a_dict(input: dict[str, Any]) -> None: ...
     def optional(input: Input | None) -> None: ...
 
+    fn: Any
     for fn in (two, many, named, keyword):
         with pytest.raises(ConfigurationError, match="^Docs::Bad: a typed actor takes one parameter"):
             _declared(fn)
@@ -285,9 +287,11 @@ def test_classes_local_to_a_function_are_found() -> None:
     async def asynchronous(input: Outer) -> Inner:
         return input.inner
 
+    each: Any
     for each in (short, options, long):
         assert each({"inner": {"n": 1}, "more": [{"inner": {"n": 2}}]}) == Inner(1)
-    assert asynchronous.message({"inner": {"n": 1}}).args == ({"inner": {"n": 1}},)
+    given: Any = {"inner": {"n": 1}}
+    assert asynchronous.message(given).args == ({"inner": {"n": 1}},)
     assert (options.queue_name, options.priority) == ("other", 3)
 
 

@@ -57,7 +57,7 @@ class Workflow:
                 barrier.value
             )
         now = time.time() * 1000
-        jobs = [(None, raw) for raws in planned.pushes.values() for raw in raws]
+        jobs: list[tuple[int | None, bytes]] = [(None, raw) for raws in planned.pushes.values() for raw in raws]
         jobs += [(round(at * 1000), raw) for at, raw in planned.scheduled]
         for delay, raw in jobs:
             fields = json.loads(raw)

@@ -2,8 +2,8 @@
 
     python examples/fastapi_app.py
 
-starts an embedded server, the web server and a worker, sends a request, watches
-the run, and exits 0 when it is finished. (To install FastAPI, uvicorn and httpx:
+This starts an embedded server, the web server and a worker, sends a request,
+watches the run, and exits 0 when it is finished. (To install FastAPI, uvicorn and httpx:
 `pip install 'dramatiq-sidekiq-flow[embedded,examples]'`.) To use a Redis of your
 own, run each command in a terminal:
 

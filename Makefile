@@ -24,11 +24,11 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 .DELETE_ON_ERROR:
 .PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-ui check format bench dist reproducible audit clean model
 
-help: ## Show this
+help: ## Show this help
 	@echo "make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 
-demo: $(VENV)/.installed ## Run a workflow and watch it (a server comes along)
+demo: $(VENV)/.installed ## Run a workflow and watch it, with an embedded server
 	@$(BIN)/python $(DEMO)
 
 # Those that are started by another have no main.
@@ -49,23 +49,23 @@ test-floor: $(VENV)/.installed ## Run most tests on the oldest Python and packag
 test-newest: $(VENV)/.installed ## Run most tests on the newest Python and packages (PYTEST_NEWEST=...)
 	@$(BIN)/python -m tests.release.pythons newest $(PYTEST_NEWEST)
 
-test-brokers: $(VENV)/.installed ## Run the tests of other brokers on a real RabbitMQ (rabbitmq-server)
+test-brokers: $(VENV)/.installed ## Run the tests of other brokers, with a real RabbitMQ (needs rabbitmq-server)
 	@DSF_TEST_BROKERS=rabbitmq $(BIN)/python -m pytest --timeout=300 $(PYTEST_BROKERS) tests/brokers
 
-dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-workflow (downloaded) on a SidekiqBroker
+dramatiq-suite: $(VENV)/.installed ## Run the tests of Dramatiq and dramatiq-workflow, downloaded, on a SidekiqBroker
 	@$(BIN)/python -m tests.dramatiq_suite
 
 # Needs redis-server.
-cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each on a redis-server of its own (CASES="gevent tenant")
+cases: $(VENV)/.installed-cases ## Run the scripts of tests/cases, each with its own redis-server (CASES="gevent tenant")
 	@$(BIN)/python -m tests.cases $(CASES)
 
-mutants: $(VENV)/.installed ## Break each line that a guarantee rests on, and see a test fail (MUTANTS="--only gate")
+mutants: $(VENV)/.installed ## Break each line that a guarantee depends on, and check that a test fails (MUTANTS="--only gate")
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
-sweep: $(VENV)/.installed ## Hurt each command of a worker in seven ways (SWEEP="--scenario chain --quick")
+sweep: $(VENV)/.installed ## Apply seven kinds of fault to each command of a worker (SWEEP="--scenario chain --quick")
 	@$(BIN)/python -m tests.sweep $(SWEEP)
 
-companion: $(VENV)/.installed ## Build the Ruby files to copy from the gem, and what the gem takes from the package
+companion: $(VENV)/.installed ## Build the single-file companion from the gem, and the gem's copies of package files
 	@$(BIN)/python -m interop.companion
 
 # The first use builds the container: a Docker image, or where no engine answers a
@@ -90,13 +90,13 @@ web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a br
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
-model: $(VENV)/.installed ## Explore the protocol's states, and the plain gem's faults (MODEL="--deep": minutes)
+model: $(VENV)/.installed ## Explore the states of the protocol, and the faults of the plain gem (MODEL="--deep" takes minutes)
 	@$(BIN)/python -m tests.model $(MODEL)
 
-state-machine: $(VENV)/.installed ## Hold the package against the model on a server, on new examples (EXAMPLES=2000)
+state-machine: $(VENV)/.installed ## Compare the package with the model on a server, with new examples (EXAMPLES=2000)
 	@STATE_MACHINE_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest --numprocesses=0 --timeout=0 tests/properties/test_state_machine.py
 
-check: $(VENV)/.installed ## Check style, spelling, types, which module imports which, and the shape of the code
+check: $(VENV)/.installed ## Check style, spelling, types, imports between modules, and the shape of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
@@ -104,27 +104,27 @@ check: $(VENV)/.installed ## Check style, spelling, types, which module imports 
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.architecture
 
-format: $(VENV)/.installed ## Format the code, and fix what can be fixed
+format: $(VENV)/.installed ## Format the code, and apply automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick", about a minute)
+bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick" takes about a minute)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-fuzz: $(VENV)/.installed ## Read mutated payloads for a while (SECONDS=300); build/fuzz.json
+fuzz: $(VENV)/.installed ## Fuzz the decoders with mutated payloads (SECONDS=300); writes build/fuzz.json
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
-dist: $(VENV)/.installed-release ## Build the sdist and the wheel, install the wheel, and run the README's example there
+dist: $(VENV)/.installed-release ## Build the sdist and the wheel, install the wheel, and run the README's example with it
 	@$(BIN)/python -m tests.release.build
 	@$(BIN)/python -m tests.release.installed
 
 reproducible: $(VENV)/.installed-release ## Build the sdist and the wheel twice, and compare their bytes
 	@$(BIN)/python -m tests.release.reproducible
 
-audit: $(VENV)/.installed-release ## Ask for known vulnerabilities of what the package needs
+audit: $(VENV)/.installed-release ## Check the package's dependencies for known vulnerabilities
 	@$(BIN)/python -m tests.release.audit
 
-clean: ## Remove all that make has made
+clean: ## Remove all files that make has created
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

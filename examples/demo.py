@@ -1,14 +1,14 @@
-"""A workflow, live, with a worker killed in the middle of it.
+"""Run a workflow and watch it while a worker is killed in the middle.
 
     python examples/demo.py
 
 Starts an embedded server and two `dramatiq` workers, runs
 chain(task1, group(task2, task3), task4), kills one worker with -9 while the
-group runs, and proves that the order held all the same and that each step
-followed once. Exits 1, naming what is wrong, where it did not.
+group runs, and proves that the order still holds and that each step was
+enqueued once. If not, it names the violation and exits 1.
 
 `--sabotage early` and `--sabotage twice` break the workflow on purpose, to
-see the proof fail.
+show that the proof fails.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Demo:
         print(f"  {time.monotonic() - self.began:5.2f} s  {text}", flush=True)
 
     def start_worker(self, name: str) -> None:
-        # One thread, one job in flight: the two of the group meet both workers.
+        # One thread and one job in flight, so the two jobs of the group run on both workers.
         command = [sys.executable, "-m", "dramatiq", "demo_app", "--path", str(HERE), "-p", "1", "-t", "1"]
         environment = {**os.environ, "REDIS_URL": self.url, "WORKER": name, "dramatiq_queue_prefetch": "1"}
-        # A Ctrl-C in between would leave a worker that stop() does not know.
+        # Ctrl-C between the start and the record of it would leave a worker that stop() does not know.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with self.log.open("ab") as log:
@@ -92,7 +92,7 @@ class Demo:
             time.sleep(0.01)
 
     def observe(self) -> None:
-        """Show what has happened since the last look."""
+        """Show the events since the last call."""
         for raw in self.client.lrange("demo:events", len(self.events), -1):
             event = json.loads(raw)
             earlier = [e for e in self.events if e["what"] == "start" and e["task"] == event["task"]]
@@ -115,7 +115,7 @@ class Demo:
 
 
 def violations(events: list[Event], memory: dict[str, str]) -> list[str]:
-    """What is wrong with the events observed."""
+    """Violations found in the observed events."""
     wrong = []
     first_start: dict[str, int] = {}
     first_end: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The actors of the demo; `demo.py` runs them with the real `dramatiq` command."""
+"""Actors of the demo; `demo.py` runs them with the real `dramatiq` command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddle
 
 URL = os.environ["REDIS_URL"]
 
-# A worker without a beat for 1.5 seconds is dead: quick, for a demo.
+# A worker without a heartbeat for 1.5 seconds is dead. This is short, for the demo.
 broker = SidekiqBroker(url=URL, heartbeat_timeout=1_500)
 broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
 dramatiq.set_broker(broker)
@@ -22,7 +22,7 @@ observer = redis.Redis.from_url(URL)
 
 
 def observe(what: str, task: str, **more: object) -> None:
-    """Tell the demo, outside of the workflow, what happens."""
+    """Report an event to the demo, outside the workflow."""
     run = current_run()
     event = {"what": what, "task": task, "jid": run.jid, "worker": os.environ["WORKER"], "at": time.time(), **more}
     observer.rpush("demo:events", json.dumps({**event, "memory": run.memory.read()}))
@@ -33,7 +33,7 @@ def work(task: str, seconds: float) -> dict[str, str]:
     time.sleep(seconds)
     returned = {task: f"done by {os.environ['WORKER']}"}
     observe("end", task, returns=returned)
-    return returned  # a mapping goes to the run's memory
+    return returned  # a returned mapping is saved in the run's memory
 
 
 @dramatiq.actor(queue_name="demo")

@@ -1,18 +1,18 @@
-"""A Django application, in one file, that starts a workflow in a request and shows how far it is.
+"""A Django application in one file that starts a workflow in a request and shows its progress.
 
     python examples/django_app.py
 
-starts an embedded server, the web server and a worker, sends a request, watches
-the run, and exits 0 when it is finished. (Django comes with
-`pip install 'dramatiq-sidekiq-flow[embedded,examples]'`.) With a Redis of your
-own, each in a terminal:
+This starts an embedded server, the web server and a worker, sends a request,
+watches the run, and exits 0 when it is finished. (To install Django:
+`pip install 'dramatiq-sidekiq-flow[embedded,examples]'`.) To use a Redis of your
+own, run each command in a terminal:
 
     python django_app.py runserver
     dramatiq django_app
 
-In a project of the usual form, the broker stands in a module that `dramatiq`
-is given and that an AppConfig's `ready()` imports, so that it is set before the
-first actor is declared; nothing else differs.
+In a project with the usual layout, define the broker in a module that is passed to
+`dramatiq` and that an AppConfig's `ready()` imports, so that the broker is set
+before the first actor is declared. Nothing else differs.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["127.0.0.1", "localhost"],
         ROOT_URLCONF="django_app",
-        # Of a demo that is thrown away.
+        # For this demo only.
         SECRET_KEY="not a secret",
         REDIS_URL=os.environ.get("REDIS_URL", "redis://localhost:6379/0"),
     )
     django.setup()
-    # As `python django_app.py` this module is `__main__`: ROOT_URLCONF shall not load it twice.
+    # With `python django_app.py`, this module is `__main__`. Keep ROOT_URLCONF from loading it again.
     sys.modules.setdefault("django_app", sys.modules[__name__])
 
 memory = RedisHashMemory()
@@ -66,7 +66,7 @@ broker.add_middleware(WorkflowMiddleware(memory=memory))
 dramatiq.set_broker(broker)
 
 
-# -- the steps; each returns what the next ones need, and the run's memory keeps it --
+# -- the steps: each returns values for the next ones, kept in the run's memory --------
 
 
 def recall(*names: str) -> Any:
@@ -94,7 +94,7 @@ def total() -> dict[str, int]:
     return {"total": sum(recall("cents", "tax", "shipping").values())}
 
 
-#: The memory's keys say which steps are done.
+#: The keys in the memory show which steps are done.
 STEPS = ("cents", "tax", "shipping", "total")
 
 
@@ -104,8 +104,8 @@ STEPS = ("cents", "tax", "shipping", "total")
 @require_POST
 def orders(request: HttpRequest) -> JsonResponse:
     items = json.loads(request.body)["items"]
-    # Inside of a transaction: transaction.on_commit(workflow.run), so that no
-    # step reads what is not yet committed.
+    # Inside a transaction, use transaction.on_commit(workflow.run), so that no
+    # step reads uncommitted data.
     tree = Chain(price.message(items), Group(tax.message(), shipping.message()), total.message())
     return JsonResponse({"run_id": Workflow(tree).run()}, status=202)
 
@@ -121,7 +121,7 @@ def progress(request: HttpRequest, run_id: str) -> JsonResponse:
 urlpatterns = [path("orders", orders), path("runs/<str:run_id>", progress)]
 
 
-# -- one command for all of it --------------------------------------------------------------
+# -- one command that starts all processes ----------------------------------------------
 
 
 def call(url: str, body: Any = None) -> tuple[int, Any]:

@@ -1,11 +1,11 @@
-"""A FastAPI application that starts a workflow in a request, and shows how far it is.
+"""A FastAPI application that starts a workflow in a request and shows its progress.
 
     python examples/fastapi_app.py
 
-starts an embedded server, the web server and a worker, sends a request, watches
-the run, and exits 0 when it is finished. (FastAPI, uvicorn and httpx come with
-`pip install 'dramatiq-sidekiq-flow[embedded,examples]'`.) With a Redis of your
-own, each in a terminal:
+This starts an embedded server, the web server and a worker, sends a request,
+watches the run, and exits 0 when it is finished. (To install FastAPI, uvicorn and httpx:
+`pip install 'dramatiq-sidekiq-flow[embedded,examples]'`.) To use a Redis of your
+own, run each command in a terminal:
 
     uvicorn fastapi_app:app
     dramatiq fastapi_app
@@ -43,7 +43,7 @@ broker.add_middleware(JobLogging())
 dramatiq.set_broker(broker)
 
 
-# -- the steps; each returns what the next ones need, and the run's memory keeps it --
+# -- the steps: each returns values for the next ones, kept in the run's memory --------
 
 
 def recall(*names: str) -> Any:
@@ -71,7 +71,7 @@ def report() -> dict[str, str]:
     return {"report": "{words} words, {letters} letters".format(**recall("words", "letters"))}
 
 
-#: The memory's keys say which steps are done.
+#: The keys in the memory show which steps are done.
 STEPS = ("text", "words", "letters", "report")
 
 
@@ -84,7 +84,7 @@ class Document(BaseModel):
     text: str
 
 
-# Plain functions: FastAPI runs them in threads, where they may wait for Redis.
+# Plain functions: FastAPI runs them in threads, so they may block on Redis.
 @app.post("/documents", status_code=202)
 def start(document: Document) -> dict[str, str]:
     tree = Chain(clean.message(document.text), Group(count_words.message(), count_letters.message()), report.message())
@@ -99,7 +99,7 @@ def progress(run_id: str) -> dict[str, Any]:
     return {"done": [step for step in STEPS if step in found], "of": len(STEPS), "report": found.get("report")}
 
 
-# -- one command for all of it --------------------------------------------------------------
+# -- one command that starts all processes ----------------------------------------------
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""What steps hand to each other: the memory of a run.
+"""Pass values between steps in the memory of a run.
 
     python examples/memory.py
 
-A step returns a mapping, and its fields are in the run's memory; later steps
-read them there, in Python and in Ruby.  Branches that would write the same
-fields get a namespace each.
+A step returns a mapping, and its fields are saved in the run's memory.  Later
+steps read them there, in Python and in Ruby.  Branches that would write the same
+fields each get a namespace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dramatiq_sidekiq_flow import (
     current_run,
 )
 
-# A Redis server comes along; with your own, write its URL: redis://localhost:6379/0
+# Starts an embedded Redis server. To use your own, put its URL here: redis://localhost:6379/0
 broker = SidekiqBroker(url="embedded://")
 memory = RedisHashMemory(ttl=timedelta(hours=1))  # kept for an hour after the run
 broker.add_middleware(WorkflowMiddleware(memory=memory))
@@ -48,7 +48,7 @@ def select(last: bool) -> dict[str, list[str]]:
 
 @dramatiq.actor(queue_name="python")
 def measure() -> dict[str, int]:
-    # In a namespace, `words` are those of this branch.
+    # Inside a namespace, `words` is the value of this branch.
     words = current_run().memory.read("words")["words"]
     return {"letters": sum(map(len, words))}
 

@@ -1,9 +1,9 @@
-"""The order holds: chain(task1, group(task2, task3), task4), many times at once.
+"""Prove the order of chain(task1, group(task2, task3), task4), many runs at once.
 
     python examples/proof.py
 
-Each task notes when it starts and ends; then every pair that has an order is
-looked at.  Exits 1 where one was violated, or a task ran twice or never.
+Each task records its start and its end; every ordered pair is then checked.
+Exits 1 if an order was violated, or if a task ran twice or never.
 (`make demo` shows the same while a worker is killed in the middle.)
 """
 
@@ -18,7 +18,7 @@ import dramatiq
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, WorkflowMiddleware, current_run
 
-# A Redis server comes along; with your own, write its URL: redis://localhost:6379/0
+# Starts an embedded Redis server. To use your own, put its URL here: redis://localhost:6379/0
 broker = SidekiqBroker(url="embedded://")
 broker.add_middleware(WorkflowMiddleware())
 dramatiq.set_broker(broker)
@@ -27,7 +27,7 @@ RUNS = 20
 TASKS = ("task1", "task2", "task3", "task4")
 ORDER = [("task1", "task2"), ("task1", "task3"), ("task2", "task4"), ("task3", "task4")]
 
-events: list[tuple[str, str, str]] = []  # (run id, "start" or "end", task), in the order it happened
+events: list[tuple[str, str, str]] = []  # (run id, "start" or "end", task), in order of time
 lock = threading.Lock()
 
 

@@ -1,4 +1,4 @@
-"""A document goes through a Rails application and Python, as one workflow.
+"""Process a document in a Rails application and in Python, as one workflow.
 
     python examples/rails_like.py
 
@@ -8,13 +8,13 @@
           summarize            Python
           with_delay(Mailers::Notify, 300 ms)   Ruby)
 
-No Ruby is needed to run it, and none runs: the queue `rails` is worked by
-this package again, under the names of the Ruby classes, as a stand-in for the
-Sidekiq process with the gem sidekiq-workflow that would do so (see
-`make interop` for the real one). The two sides share no broker, no actor and
-no process; all that passes between them are Sidekiq payloads in one Redis.
+Ruby is neither needed nor run. A second process of this package consumes the
+queue `rails` under the names of the Ruby classes. It stands in for a Sidekiq
+process with the gem sidekiq-workflow (see `make interop` for the real one). The
+two sides share no broker, no actor and no process; only Sidekiq payloads in one
+Redis pass between them.
 
-Exits 1, naming what is wrong, where a step was missing, doubled or early.
+If a step is missing, doubled or early, it names the violation and exits 1.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def side() -> SidekiqBroker:
 
 
 def step(broker: SidekiqBroker, name: str, queue: str, work: Any) -> dramatiq.Actor[Any, Any]:
-    """An actor that says what it does, in the Redis list `example:events`, and does it."""
+    """An actor that does its work and records its events in the Redis list `example:events`."""
 
     def run(*args: Any) -> Any:
         here = current_run()
@@ -72,7 +72,7 @@ def step(broker: SidekiqBroker, name: str, queue: str, work: Any) -> dramatiq.Ac
     return dramatiq.actor(actor_name=name, queue_name=queue, broker=broker)(run)
 
 
-# -- the Python side: what this page is about ------------------------------------
+# -- the Python side: the subject of this example --------------------------------
 
 python = side()
 extract = step(python, "extract", "python", lambda memory: {"words": len(memory.read("text")["text"].split())})
@@ -80,7 +80,7 @@ summarize = step(
     python, "summarize", "python", lambda memory: {"summary": "{words} words".format(**memory.read("words"))}
 )
 
-# What Python knows of the Ruby classes, said once.
+# The Ruby classes and their job options, declared once.
 Fetch = RubyJob("Docs::Fetch", queue="rails", retry=5)
 Thumbnail = RubyJob("Images::Thumbnail", queue="rails", retry=3)
 Notify = RubyJob("Mailers::Notify", queue="rails", retry=3)
@@ -106,7 +106,7 @@ step(rails, "Images::Thumbnail", "rails", lambda memory, doc_id, size: {"thumbna
 step(rails, "Mailers::Notify", "rails", lambda memory, doc_id: {"mailed": memory.read("summary")["summary"]})
 
 
-# -- run and look ---------------------------------------------------------------------
+# -- run and check --------------------------------------------------------------------
 
 STEPS = ("Docs::Fetch", "extract", "Images::Thumbnail", "summarize", "Mailers::Notify")
 ORDER = [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)]
@@ -152,7 +152,7 @@ def main() -> int:
                 events.append(json.loads(raw))
                 print("  {queue:7} {what:5} {step}".format(**events[-1]), flush=True)
             time.sleep(0.02)
-        # The last step's own output is kept when it is acknowledged.
+        # The output of the last step is saved when the step is acknowledged.
         while time.monotonic() < deadline and not client.hexists(f"swf:mem:{run_id}", "mailed"):
             time.sleep(0.02)
         found: dict[Any, Any] = client.hgetall(f"swf:mem:{run_id}")

@@ -1,9 +1,9 @@
-"""Templates: a workflow's shape, written once and run with different parameters.
+"""Define the shape of a workflow once, as a template, and run it with different parameters.
 
     python examples/templates.py
 
-The parameters are checked, completed with their defaults, and in the run's
-memory before the first job exists: typed steps find theirs there, and need no
+The parameters are checked, completed with their defaults, and saved in the run's
+memory before the first job exists. Typed steps read their input there, and need no
 arguments.
 """
 
@@ -26,7 +26,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.errors import InvalidInput
 
-# A Redis server comes along; with your own, write its URL: redis://localhost:6379/0
+# Starts an embedded Redis server. To use your own, put its URL here: redis://localhost:6379/0
 broker = SidekiqBroker(url="embedded://")
 memory = RedisHashMemory()
 broker.add_middleware(WorkflowMiddleware(memory=memory))
@@ -81,7 +81,7 @@ class EnrichParams:
 
 @template("enrich_and_index")
 def enrich_and_index(params: EnrichParams) -> Chain:
-    # A plain function: the tree may depend on the parameters.
+    # A plain function, so the tree may depend on the parameters.
     enrich = [measure.message()] + [summarize.message()] * params.with_summary
     return Chain(fetch.message(), Group(*enrich), index.message())
 
@@ -100,7 +100,7 @@ def main() -> int:
     for run_id, values in zip(runs, found):
         print(f"run {run_id} knows {values}")
 
-    # What does not fit is an error here, at the caller, and nothing is enqueued.
+    # Invalid parameters raise an error here, at the caller, and nothing is enqueued.
     try:
         templates.run("enrich_and_index", {"doc_id": "123", "langauge": "fr"})
         refused = ""

@@ -1,9 +1,9 @@
-"""A template whose defaults are in a YAML file; a run says only what is its own.
+"""Keep the defaults of a template in a YAML file; a run sets only its own values.
 
     pip install 'dramatiq-sidekiq-flow[yaml]'
     python examples/templates_yaml.py
 
-What a run says comes before the file, and the file before the class.
+Values of a run take precedence over the file, and the file over the class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dramatiq_sidekiq_flow import (
     templates,
 )
 
-# A Redis server comes along; with your own, write its URL: redis://localhost:6379/0
+# Starts an embedded Redis server. To use your own, put its URL here: redis://localhost:6379/0
 broker = SidekiqBroker(url="embedded://")
 memory = RedisHashMemory()
 broker.add_middleware(WorkflowMiddleware(memory=memory))
@@ -56,8 +56,8 @@ class EnrichParams:
     priority: int = 5
 
 
-# The file is read and checked now, when the module is loaded: a mistake in it
-# is no surprise of the night. Its path begins at this module's folder.
+# The file is read and checked when the module is loaded, so a mistake in it is
+# found at startup. Its path is relative to the folder of this module.
 @template("enrich_and_index", defaults="config/enrich_and_index.yml")
 def enrich_and_index(params: EnrichParams) -> Chain:
     return Chain(fetch.message(), enrich.message(), index.message())

@@ -1,10 +1,10 @@
-"""Typed steps: what goes in and out of an actor is an attrs class.
+"""Declare the input and output of typed steps as attrs classes.
 
     python examples/typed_job.py
 
-A typed step takes one object.  What its arguments leave open is filled from
-the run's memory, and what it returns goes there, checked.  In Ruby it is a
-``Sidekiq::Workflow::TypedJob``, with the same JSON.
+A typed step takes one object.  Fields that its arguments leave open are filled
+from the run's memory; its output is checked and saved there.  The counterpart in
+Ruby is a ``Sidekiq::Workflow::TypedJob``, with the same JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import dramatiq
 from dramatiq_sidekiq_flow import Chain, RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware, actor
 from dramatiq_sidekiq_flow.errors import InvalidInput
 
-# A Redis server comes along; with your own, write its URL: redis://localhost:6379/0
+# Starts an embedded Redis server. To use your own, put its URL here: redis://localhost:6379/0
 broker = SidekiqBroker(url="embedded://")
 memory = RedisHashMemory()
 broker.add_middleware(WorkflowMiddleware(memory=memory))
@@ -77,14 +77,14 @@ def write(input: ReceiptInput) -> Receipt:
 def main() -> int:
     worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
     worker.start()
-    # add_up needs no arguments: memory has them. write is given one of four.
+    # add_up needs no arguments, because they are in the memory. write gets one of four.
     run_id = Workflow(Chain(take.message(), add_up.message(), write.message(greeting="Hello"))).run()
     broker.join("python", timeout=30_000)
     worker.stop()
     kept = memory.read(run_id)
     print(f"run {run_id} knows {kept}")
 
-    # What does not fit is an error here, at the caller; in a worker, the job is dead with it.
+    # Invalid input raises an error here, at the caller. In a worker, it moves the job to `dead`.
     try:
         add_up.send(Order("Ada", [Item("tea", 4.5), Item("cup", "9.25")]))  # type: ignore[arg-type]
         refused = ""

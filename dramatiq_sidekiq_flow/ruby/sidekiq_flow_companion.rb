@@ -3261,7 +3261,7 @@ return {dead, more, has_fanouts and 1 or 0}
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 if the job is no longer in flight here: recovered by
+-- Returns: 1, or 0 if the job has left flight here: recovered by
 --       another worker, it must not run | {'TYPE', key} nothing written
 
 -- Checks before a script writes.

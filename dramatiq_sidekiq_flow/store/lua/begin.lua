@@ -3,7 +3,7 @@
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 where the job is no longer in flight here: recovered by
+-- Returns: 1, or 0 if the job has left flight here: recovered by
 --       another worker, it must not run | {'TYPE', key} nothing written
 
 local found = redis.call('TYPE', KEYS[1]).ok

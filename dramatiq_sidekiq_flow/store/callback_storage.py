@@ -7,42 +7,16 @@ gem's ``cfg.callback_storage``.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ConfigurationError
+from ..protocols import CallbackStorage, Entry
 from ..wire.nodes import Wire
 from ..wire.references import is_reference, may_refer
 from .chains import Pending, StoredChains, put
 
-#: One entry of a stack as it is stored: ``[barrier id, tree or None, propagate]``.
-Entry = list[Any]
-
-
 #: Bytes of JSON from which a reference takes the place of a tree.
 MIN_BYTES = 2048
-
-
-class CallbackStorage(Protocol):
-    """Where callback stacks are kept: what an implementation must do.
-
-    A stack is a list of ``[barrier_id, remaining, propagate]``, plain JSON;
-    ``remaining`` is a workflow tree or None.  Every worker of a run, of both
-    languages, must have the same storage.
-    """
-
-    def store(self, callbacks: list[Entry]) -> Any:
-        """Keep a stack; what is written into the payload in its place.
-
-        The same stack may be stored again, when something failed in between.
-        Whatever is raised fails the job, which is then retried.
-        """
-
-    def retrieve(self, stored: Any) -> list[Entry]:
-        """The stack for what :meth:`store` gave, which JSON has carried since.
-
-        A FlowError sends the job to ``dead``, under the error's name; anything
-        else that is raised fails it, and it is retried.
-        """
 
 
 class InlineCallbackStorage:

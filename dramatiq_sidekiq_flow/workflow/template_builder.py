@@ -20,10 +20,7 @@ Builder = Callable[..., Any]
 
 def parameter_of(name: str, builder: Builder) -> inspect.Parameter | None:
     """The parameter that gets the params; None where there is none."""
-    try:
-        parameters = [*inspect.signature(builder).parameters.values()]
-    except (TypeError, ValueError):
-        raise InvalidTemplate(f"The builder of the template {name!r} has no signature to be seen.", builder) from None
+    parameters = _parameters(name, builder)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
     needed = list(filter(_is_needed, parameters))
     if needed not in ([], positional[:1]):
@@ -33,6 +30,13 @@ def parameter_of(name: str, builder: Builder) -> inspect.Parameter | None:
             builder,
         )
     return positional[0] if positional else None
+
+
+def _parameters(name: str, builder: Builder) -> list[inspect.Parameter]:
+    try:
+        return [*inspect.signature(builder).parameters.values()]
+    except (TypeError, ValueError):
+        raise InvalidTemplate(f"The builder of the template {name!r} has no signature to be seen.", builder) from None
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:
@@ -46,23 +50,33 @@ def params_class(name: str, builder: Builder, parameter: inspect.Parameter) -> t
     """The class that a parameter asks for; None for any mapping."""
     if parameter.annotation is parameter.empty:
         return None
-    function = _function(builder)
-    try:
-        kind = typing.get_type_hints(function).get(parameter.name, parameter.annotation)
-    except Exception as e:
-        raise InvalidTemplate(
-            f"The annotation {parameter.annotation!r} of the template {name!r} cannot be read here ({e}). "
-            "Say input=THE_CLASS.",
-            builder,
-        ) from None
-    origin = typing.get_origin(kind) or kind
-    if kind is Any or (isinstance(origin, type) and issubclass(origin, Mapping)):
+    kind = _annotation(name, builder, parameter)
+    if _is_any_mapping(kind):
         return None
     if not isinstance(kind, type) or not attrs.has(kind):
         raise InvalidTemplate(
             f"The params of the template {name!r} must be an attrs class or a mapping, not {kind!r}.", builder
         )
     return kind
+
+
+def _annotation(name: str, builder: Builder, parameter: inspect.Parameter) -> Any:
+    """The annotation of a parameter, resolved where it is a string."""
+    try:
+        hints = typing.get_type_hints(_function(builder))
+    except Exception as e:
+        raise InvalidTemplate(
+            f"The annotation {parameter.annotation!r} of the template {name!r} cannot be read here ({e}). "
+            "Say input=THE_CLASS.",
+            builder,
+        ) from None
+    return hints.get(parameter.name, parameter.annotation)
+
+
+def _is_any_mapping(kind: Any) -> bool:
+    """Whether an annotation leaves open which params a mapping has."""
+    origin = typing.get_origin(kind) or kind
+    return kind is Any or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
 def _function(builder: Builder) -> Callable[..., Any]:

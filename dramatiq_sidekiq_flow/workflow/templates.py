@@ -55,31 +55,41 @@ class Template:
         Raises:
           InvalidInput: naming the path of what does not fit.
         """
-        if self.schema is not None and isinstance(params, self.schema.cls):
-            # It is complete.  That its values fit its own annotations is only known after a look.
-            given = self.schema.dump(params, "params")
-        elif params is None or isinstance(params, Mapping):
-            given = {**self.defaults, **(params or {})}
-        else:
-            wanted = "a mapping" if self.schema is None else f"a {self.schema.cls.__name__} or a mapping"
-            raise InvalidInput(
-                f"params of the template {self.name!r}: expected {wanted}, not a {type(params).__name__}.", params
-            )
+        given = self._completed(params)
         if self.schema is None:
-            try:
-                codec.check(given, "params")
-            except FlowError as e:
-                raise InvalidInput(e.message, params) from None
+            _check_json(given, "params", params)
             # The builder may do with its own what it likes.
             return copy.deepcopy(given), given
         loaded = self.schema.load(given, "params")
         return loaded, self.schema.dump(loaded, "params")
 
+    def _completed(self, params: Any) -> dict[str, Any]:
+        """The params of a run as JSON; a mapping is completed by the template's defaults."""
+        if params is None:
+            return {**self.defaults}
+        if self.schema is not None and isinstance(params, self.schema.cls):
+            # It is complete.  That its values fit its own annotations is only known after a look.
+            return dict(self.schema.dump(params, "params"))
+        if isinstance(params, Mapping):
+            return {**self.defaults, **params}
+        wanted = "a mapping" if self.schema is None else f"a {self.schema.cls.__name__} or a mapping"
+        raise InvalidInput(
+            f"params of the template {self.name!r}: expected {wanted}, not a {type(params).__name__}.", params
+        )
+
     def build(self, params: Any = None, broker: dramatiq.Broker | None = None) -> Workflow:
         """See :meth:`Templates.build`."""
         loaded, seed = self.params(params)
+        node = self._call_builder(loaded)
         try:
-            node = self.builder(loaded) if self.takes_params else self.builder()
+            return Workflow(node, broker, seed=seed)
+        except InvalidWorkflow as e:
+            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", node) from e
+
+    def _call_builder(self, params: Any) -> Any:
+        """The node that the builder gives for these params."""
+        try:
+            node = self.builder(params) if self.takes_params else self.builder()
         except InvalidWorkflow as e:
             raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", e.value) from e
         except FlowError:
@@ -93,12 +103,7 @@ class Template:
             raise InvalidTemplate(
                 f"The builder of the template {self.name!r} is async. Build the tree in a plain function.", params
             )
-        if isinstance(node, Workflow):
-            node = node.node
-        try:
-            return Workflow(node, broker, seed=seed)
-        except InvalidWorkflow as e:
-            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", node) from e
+        return node.node if isinstance(node, Workflow) else node
 
 
 class Templates:
@@ -152,10 +157,7 @@ class Templates:
             raise InvalidTemplate(f"A template needs a name, not {name!r}.", name)
         if not callable(builder):
             raise InvalidTemplate(f"The template {name!r} needs a function that builds its workflow.", builder)
-        parameter = parameter_of(name, builder)
-        kind = input if input is not None or parameter is None else params_class(name, builder, parameter)
-        schema = None if kind is None else Schema.of(kind)
-        template = Template(name, builder, schema, takes_params=parameter is not None)
+        template = _template(name, builder, input)
         if defaults is not None:
             template = _with(template, *_read(defaults, folder_of(builder)))
         with self._lock:
@@ -239,6 +241,15 @@ class Templates:
             self._templates = {}
 
 
+def _template(name: str, builder: Builder, input: type[Any] | None) -> Template:
+    """The template of a builder, without defaults."""
+    parameter = parameter_of(name, builder)
+    if input is None and parameter is not None:
+        input = params_class(name, builder, parameter)
+    schema = None if input is None else Schema.of(input)
+    return Template(name, builder, schema, takes_params=parameter is not None)
+
+
 def _read(defaults: Defaults, folder: Path) -> tuple[Mapping[str, Any], str]:
     if isinstance(defaults, Mapping):
         return defaults, "defaults"
@@ -250,11 +261,20 @@ def _with(template: Template, values: Mapping[str, Any], source: str) -> Templat
     if template.schema is not None:
         template.schema.check(values, source)
     else:
-        try:
-            codec.check(dict(values), source)
-        except FlowError as e:
-            raise InvalidInput(e.message, values) from None
+        _check_json(dict(values), source, values)
     return attrs.evolve(template, defaults={**template.defaults, **values})
+
+
+def _check_json(values: dict[str, Any], source: str, given: Any) -> None:
+    """Check that values are JSON's own.
+
+    Raises:
+      InvalidInput: if not; the message names the path, below ``source``, and the error's value is ``given``.
+    """
+    try:
+        codec.check(values, source)
+    except FlowError as e:
+        raise InvalidInput(e.message, given) from None
 
 
 #: The templates of this process.

@@ -14,16 +14,16 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
 from .broker import SidekiqBroker
-from .context import CurrentRun, Memory, RunMemory, set_current_run
+from .context import CurrentRun, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .foreign.bridge import Bridge
 from .foreign.foreign_broker import ForeignSidekiqBroker
 from .foreign.foreign_hooks import ForeignHooks
 from .foreign.foreign_transport import ForeignTransport
+from .protocols import Barrier, CallbackStorage, Memory
 from .registry import file as registry_file
 from .registry.registry import Registry
-from .store.barriers import Barrier
-from .store.callback_storage import CallbackStorage, is_custom
+from .store.callback_storage import is_custom
 from .store.connection import RedisClient
 from .store.memory import RedisHashMemory
 from .store.replication import Replication

@@ -19,10 +19,9 @@ from dramatiq.logging import get_logger
 from ..broker import SidekiqBroker
 from ..broker.message import new_jid
 from ..broker.step_hooks import StepHooks
-from ..context import Memory, current_job
+from ..context import current_job
+from ..protocols import Barrier, CallbackStorage, Memory
 from ..registry.registry import Registry
-from ..store.barriers import Barrier
-from ..store.callback_storage import CallbackStorage
 from ..store.connection import LOST
 from ..store.needs import Needs, needs
 from ..wire.callbacks import Callback

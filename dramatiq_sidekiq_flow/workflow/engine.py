@@ -129,7 +129,7 @@ class Engine:
             ids=ids or RANDOM_IDS,
             noop_queue=queue,
             inherited=self._inherited(finished),
-            tags=self._tags_of(run_id),
+            tags=(f"wf:{run_id[:8]}",) if self.settings.tag_runs and run_id else (),
             dialect=finished.dialect if finished else self.settings.dialect,
             store=self.stacks.store,
             prepare=None if hooks is None else hooks.before,
@@ -142,10 +142,6 @@ class Engine:
         inherited = before.inherited(self.broker.inherit) if before else {}
         self.broker.stamp(inherited, "advance" if finished else "start")
         return inherited
-
-    def _tags_of(self, run_id: str | None) -> tuple[str, ...]:
-        """The tags that the jobs of a run get."""
-        return (f"wf:{run_id[:8]}",) if self.settings.tag_runs and run_id else ()
 
     def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
         """Work out what starting a node writes, and store what its payloads refer to.

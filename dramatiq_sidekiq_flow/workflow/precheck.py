@@ -168,17 +168,18 @@ class Precheck:
 
     def _look_for_queue(self, name: str, queue: Any) -> None:
         if self.derives_ids and name in self.broker.actors:
-            return  # its queue is another broker's
-        queue = queue or self._known_queue(name)
-        if queue in self._queues:
+            return  # its queue is on another broker
+        known = queue or self._known_queue(name)
+        if known in self._queues:
             return
         fleet = self.fleet.look()
         if not fleet.queues:
+            # No worker is up yet: check the queue at the next start.
             self._seen.discard((name, queue))
-            return  # no worker is up yet
-        self._queues.add(queue)
-        if queue not in fleet.queues:
-            self._warn_of_no_consumer(name, queue, fleet)
+            return
+        self._queues.add(known)
+        if known not in fleet.queues:
+            self._warn_of_no_consumer(name, known, fleet)
 
     def _warn_of_no_consumer(self, name: str, queue: Any, fleet: Fleet) -> None:
         self.logger.warning(

@@ -1,4 +1,4 @@
-"""Workflows: trees of steps, started under a run id and advanced when their jobs end."""
+"""Workflows: trees of steps that start under a run id and advance as their jobs finish."""
 
 from .completion import Completion
 from .engine import Engine, Settings

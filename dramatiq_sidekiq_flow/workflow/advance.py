@@ -1,8 +1,8 @@
-"""The advance of a run past a finished job: the only loop, for all transports.
+"""Advance of a run after a finished job: the only loop, for all transports.
 
-The callback stack is walked from the top.  Each entry's barrier counts the
-job; where a barrier releases, its callback fires, and what remains is planned
-and written.  How that is counted and written is the transport's part.
+The callback stack is walked from the top.  Each callback's barrier counts the
+job.  If a barrier releases, its callback fires, and the continuation is planned
+and written.  The transport does the counting and the writing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from .finished_job import FinishedJob
 
 
 def advance(job: FinishedJob, engine: Engine) -> None:
-    """Count a finished job, and write what follows.  Calling it again is safe.
+    """Count a finished job, and push the next steps.  Repeated calls are safe.
 
-    A step of a chain always fires, so its plan goes along at once.  A member
-    of a group sends none; the last one is told which callback fires, and sends
-    again with its plan.
+    A step of a chain always fires a callback, so its plan is sent with the first
+    call.  A member of a group sends no plan; for the last one the outcome names
+    the callback that fires, and the plan is sent with a second call.
 
     Raises:
-      BarrierExpired, WrongType: if the run cannot go on; nothing is written,
-        the job is still in flight.
+      BarrierExpired, WrongType: if the run cannot continue; nothing is written,
+        and the job stays in flight.
       ConnectionClosed: if Redis cannot be reached.
     """
     transport = engine.transport
@@ -35,10 +35,14 @@ def advance(job: FinishedJob, engine: Engine) -> None:
             case NeedsPlan(index):
                 due, plan = index, None
             case StageLost():
-                # The transport stages the same plan again.
+                # Its staged list is gone: the transport stages the same plan again.
                 continue
             case Gone():
-                engine.logger.debug("Job %s is not in flight: sent twice, or recovered elsewhere.", job.payload.jid)
+                engine.logger.debug(
+                    "Job %s is no longer in flight: it was acknowledged before, or recovered by another process. "
+                    "Nothing is written.",
+                    job.payload.jid,
+                )
                 return
             case _:
                 if plan is not None:

@@ -1,7 +1,7 @@
-"""Steps that run side by side and write the same fields of the memory.
+"""Warnings of parallel steps that write the same fields of the run's memory.
 
-The last one wins, and which one that is depends on who is faster.  Where the
-fields that a step writes are declared, this is seen before anything runs.
+The last write wins, so the result depends on timing.  If the output fields of
+the steps are declared, the collision is found before the run starts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .engine import Engine
 
 @attrs.frozen
 class Collision:
-    """Two steps, and the fields that both write."""
+    """Two parallel steps, and the fields that both write."""
 
     first: str
     second: str
@@ -33,7 +33,7 @@ class Collision:
 
 
 def warn_of_collisions(engine: Engine, wire: Wire) -> None:
-    """Warn, once, of steps that run side by side and are known to write the same fields."""
+    """Warn, once for each collision, of parallel steps whose declared output fields are the same."""
     if engine.memory is None:
         return
     declared = _declared_fields(engine)
@@ -46,7 +46,7 @@ def warn_of_collisions(engine: Engine, wire: Wire) -> None:
 
 
 def _declared_fields(engine: Engine) -> dict[str, Iterable[str]]:
-    """The fields that each actor is declared to write; without the actors that declare none."""
+    """Map each actor that declares output fields to these fields."""
     declared: dict[str, Iterable[str]] = {}
     for name, actor in engine.broker.actors.items():
         fields = getattr(actor, "output_fields", None)
@@ -56,11 +56,11 @@ def _declared_fields(engine: Engine) -> dict[str, Iterable[str]]:
 
 
 def collisions(wire: Wire, fields_of: Callable[[str], Iterable[str]]) -> list[Collision]:
-    """What collides in a tree.
+    """Find the collisions in a tree.
 
     Parameters:
       wire: The tree, before its steps are made carriers.
-      fields_of: Class or actor name -> the fields that it is known to write.
+      fields_of: Class or actor name -> its declared output fields.
     """
     found: dict[tuple[str, str], dict[str, None]] = {}
     _writers(wire, fields_of, found)
@@ -70,7 +70,7 @@ def collisions(wire: Wire, fields_of: Callable[[str], Iterable[str]]) -> list[Co
 def _writers(
     wire: Wire, fields_of: Callable[[str], Iterable[str]], found: dict[tuple[str, str], dict[str, None]]
 ) -> dict[str, str]:
-    """Full name of a field -> a step that writes it."""
+    """Map the full name of each field to a step that writes it; add the collisions to ``found``."""
     kind = wire["__type__"]
     if kind == "job":
         return _written_by(wire, fields_of)
@@ -87,7 +87,7 @@ def _writers(
 
 
 def _written_by(job: Wire, fields_of: Callable[[str], Iterable[str]]) -> dict[str, str]:
-    """Full name of each field that one job writes -> the job's class."""
+    """Map the full name of each field that one job writes to the job's class."""
     step, namespace = job["class"], job.get("memory_namespace")
     prefix = f"{namespace}." if namespace else ""
     return {prefix + field: step for field in sorted(fields_of(step))}
@@ -96,7 +96,7 @@ def _written_by(job: Wire, fields_of: Callable[[str], Iterable[str]]) -> dict[st
 def _add_member(
     writers: dict[str, str], of_member: Mapping[str, str], found: dict[tuple[str, str], dict[str, None]]
 ) -> None:
-    """Add the fields that a member of a group writes; those that another member writes, too, are found collisions."""
+    """Add the fields of a member of a group; a field that another member writes is a collision."""
     for field, step in of_member.items():
         if field in writers:
             pair = (min(writers[field], step), max(writers[field], step))

@@ -1,4 +1,4 @@
-"""Where a job that ended leaves flight: the workflow's side of a SidekiqBroker."""
+"""Acknowledgement of finished jobs on a SidekiqBroker, and the advance of their runs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .finished_job import FinishedJob
 
 
 class Completion:
-    """Advances runs when their jobs end; ``Consumer.ack`` calls it."""
+    """Acknowledger of jobs that belong to a workflow; ``SidekiqConsumer.ack`` calls it."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     @property
     def retrieve(self) -> Callable[[Any], Any] | None:
-        """Gives the callback stack for what a payload holds in its place; None where it holds the stack."""
+        """Function that turns the stored value of a payload into its callback stack; None if payloads hold stacks."""
         return self.engine.stacks.retrieve
 
     def advance(self, message: SidekiqMessage) -> None:
-        """Acknowledge a job that succeeded, and go on with its run.
+        """Acknowledge a job that succeeded, and advance its run.
 
         Raises:
-          BarrierExpired, WrongType, InvalidOutput: if the run cannot go on;
-            nothing is written, the job is still in flight.
+          BarrierExpired, WrongType, InvalidOutput: if the run cannot continue;
+            nothing is written, and the job stays in flight.
           ConnectionClosed: if Redis cannot be reached; calling again is safe.
         """
         engine, payload = self.engine, message.payload
@@ -46,9 +46,9 @@ class Completion:
             raise ConnectionClosed(e) from None
 
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs:
-        """Prepare the run of a failed job for a wait: what the script that moves the job keeps alive.
+        """List the keys that a failed job's run needs during the wait; the script that moves the job extends them.
 
-        Barriers of the application's own are extended at once.
+        Custom barriers are extended at once.
 
         Parameters:
           waits: Seconds until the job may run again.

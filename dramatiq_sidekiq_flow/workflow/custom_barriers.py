@@ -1,9 +1,9 @@
-"""The transport for barriers of the application's own (``WorkflowMiddleware(barriers=...)``).
+"""Transport for custom barriers (``WorkflowMiddleware(barriers=...)``).
 
-They count first; then one script takes the job out of flight, keeps its output
-and pushes what follows.  A crash between the two runs the job again: the same
-unit gets the same answer, and the ids of what follows are derived from the
-barrier's, so that the same jobs are pushed.
+The barriers count first; then one script takes the job out of flight, saves its
+output and pushes the next steps.  After a crash between the two the job runs
+again: the same unit gets the same answer, and the ids of the next steps are
+derived from the barrier's id, so the same jobs are pushed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .transport import pour_committed, step_hooks
 
 
 class CustomBarrierTransport:
-    """Counts through a Barrier, and pushes with ``release.lua``."""
+    """Transport that counts through a Barrier, and pushes with ``release.lua``."""
 
     derives_ids = False
 
@@ -36,7 +36,7 @@ class CustomBarrierTransport:
         self.barriers = barriers
 
     def start_ids(self, run_id: str) -> Ids | None:
-        """See Transport: barriers made again for the same run must be the same ones."""
+        """See Transport; derived, so that a repeated start creates the same barriers."""
         return derived(run_id)
 
     def ids_after(self, callback: Callback) -> Ids | None:
@@ -48,22 +48,22 @@ class CustomBarrierTransport:
         return step_hooks(self.broker, message)
 
     def prepare(self, plan: Plan) -> None:
-        """Make the barriers of a plan, before its jobs exist."""
+        """Create the barriers of a plan, before its jobs are pushed."""
         create(self.barriers, plan.barriers)
 
     def writes(self, plan: Plan) -> Writes:
-        """See Transport; the barriers are made already."""
+        """See Transport; :meth:`prepare` has created the barriers."""
         return runs.writes(self.broker.connection, (), plan.pushes, plan.scheduled)
 
     def started(self, run_id: str, plan: Plan, *, before: bool) -> None:
         """See Transport."""
 
     def first_due(self, job: FinishedJob) -> int:
-        """Count the job: number of the callback that fires."""
+        """Count the job; return the number of the callback that fires (1 = the top), 0 for none."""
         return count(self.barriers, job.payload.stack, job.payload.jid)
 
     def send(self, job: FinishedJob, due: int, plan: Plan | None) -> Outcome:
-        """Take the job, which is counted, out of flight, and push what follows."""
+        """Take the counted job out of flight, and push the next steps."""
         message = job.message
         assert message is not None
         self.extend(job.payload, job.ttl)
@@ -82,13 +82,13 @@ class CustomBarrierTransport:
         return outcome
 
     def extend(self, payload: Payload, ttl: int) -> None:
-        """Let the barriers of a stack live for so many seconds."""
+        """Let the barriers of a stack live for at least ``ttl`` seconds from now."""
         for callback in payload.stack:
             self.barriers.extend(callback.barrier, ttl * 1000)
 
 
 def as_long_as_the_run(job: FinishedJob) -> Output:
-    """A job's output; the memory lives at least as long as the barriers that wait."""
+    """Get a job's output, with a memory that lives at least as long as the barriers that still wait."""
     output = job.output
     if not job.payload.stack:
         return output
@@ -97,14 +97,14 @@ def as_long_as_the_run(job: FinishedJob) -> Output:
 
 
 def create(barriers: Barrier, made: tuple[NewBarrier, ...]) -> None:
-    """Make barriers; those that have released need none."""
+    """Create barriers, except those that have already released."""
     for barrier in made:
         if barrier.value:
             barriers.create(barrier.id, barrier.value, barrier.ttl * 1000)
 
 
 def count(barriers: Barrier, stack: tuple[Callback, ...], unit: str) -> int:
-    """Walk a stack from the top; the number of the callback that fires (1 = the top), 0 = none."""
+    """Walk a stack from the top; return the number of the callback that fires (1 = the top), 0 for none."""
     for number, callback in enumerate(reversed(stack), 1):
         if not barriers.wait(callback.barrier, unit):
             return 0

@@ -1,4 +1,4 @@
-"""Warns of steps whose returned value goes nowhere."""
+"""Warnings of steps whose return value is dropped."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _logger = get_logger(__name__)
 
 
 class DroppedOutput:
-    """Says it once for each actor.
+    """Warnings of dropped return values, once for each actor.
 
     Parameters:
-      broker: Whose Results middleware, if it has one, takes every value.
-      has_memory: Whether mappings are kept.
+      broker: A Results middleware of this broker stores every value.
+      has_memory: True if workflows have a memory, which stores mappings.
     """
 
     def __init__(self, broker: Broker, has_memory: bool) -> None:
@@ -29,7 +29,7 @@ class DroppedOutput:
         self._warned: set[str] = set()
 
     def warn(self, actor_name: str, value: Any) -> None:
-        """Warn of a step's returned value, if it is dropped."""
+        """Warn if the return value of a step is dropped."""
         if value is None or actor_name in self._warned:
             return
         if self.has_memory and isinstance(value, Mapping):
@@ -43,29 +43,30 @@ class DroppedOutput:
 
 
 def _log_drop(actor_name: str, value: Any) -> None:
-    """Log why a value is dropped, and what would keep it."""
+    """Log why a value is dropped, and how to keep it."""
     if isinstance(value, Mapping):
         _logger.warning(
             "%s is a step of a workflow and returns a mapping, which is dropped, since workflows have no memory "
-            "here. To keep it for the steps that follow: WorkflowMiddleware(memory=RedisHashMemory()).",
+            "here. To keep it for the next steps, use WorkflowMiddleware(memory=RedisHashMemory()).",
             actor_name,
         )
     else:
         _logger.warning(
             "%s is a step of a workflow and returns a value of type %s, which is dropped: the run's memory keeps "
-            'mappings. Return {"name": value} for the steps that follow, or add Dramatiq\'s Results middleware. '
-            "It is not passed to the next step as an argument.",
+            'mappings. Return {"name": value} for the next steps, or add Dramatiq\'s Results middleware. '
+            "The value is not passed to the next step as an argument.",
             actor_name,
             type(value).__name__,
         )
 
 
 class _KeptOutput(logging.Filter):
-    """Drops Dramatiq's warning that a returned value was discarded, where it was kept, and where we say it.
+    """Log filter for Dramatiq's warning that a return value was discarded.
 
-    Dramatiq warns for each job that returns something without the Results
-    middleware.  The record does not hold the value, so it is looked up in the
-    frame that logs.
+    It drops the warning if the value was kept, or if :class:`DroppedOutput` warns
+    of it.  Dramatiq warns for each job that returns a value without the Results
+    middleware.  The record does not hold the value, so it is read from the frame
+    that logs.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -74,7 +75,7 @@ class _KeptOutput(logging.Filter):
         in_worker = record.name.endswith("WorkerThread")
         for local_names in _scopes_of_dramatiq(sys._getframe()):
             if in_worker and _is_of_run(local_names.get("message")):
-                return False  # said once, with what to do: workflow.dropped_output
+                return False  # DroppedOutput warns once, and says what to do
             value = local_names.get("res", local_names.get("result"))
             if value is not None:
                 return not isinstance(value, Mapping)
@@ -82,7 +83,7 @@ class _KeptOutput(logging.Filter):
 
 
 def _scopes_of_dramatiq(frame: FrameType | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the local names of each function of Dramatiq that holds a returned value, from the innermost."""
+    """Yield the local variables of each function of Dramatiq that holds a return value, innermost first."""
     while frame is not None:
         if frame.f_code.co_name in ("process_message", "after_process_message"):
             yield frame.f_locals
@@ -90,13 +91,13 @@ def _scopes_of_dramatiq(frame: FrameType | None) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_of_run(message: Any) -> bool:
-    """Whether a message is a step of a run."""
+    """Return True if a message is a step of a run."""
     payload = getattr(message, "payload", None)
     return payload is not None and payload.run_id is not None
 
 
 def quieten_dramatiq() -> None:
-    """Drop Dramatiq's own warning of a discarded value, where it is wrong or said here."""
+    """Filter Dramatiq's warning of a discarded value if it is wrong, or if :class:`DroppedOutput` warns."""
     for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
         logger = logging.getLogger(name)
         if not any(isinstance(f, _KeptOutput) for f in logger.filters):

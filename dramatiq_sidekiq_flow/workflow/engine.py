@@ -1,7 +1,7 @@
-"""The engine of one broker's workflows: settings, options, plans.
+"""Engine of one broker's workflows: settings, job options, plans.
 
-Starting a run and advancing one need the same: the options of the classes that
-follow, fresh ids, the context that is handed on, and a plan.
+The start of a run and its advance need the same parts: the options of the
+classes of the next steps, new ids, the context that is passed on, and a plan.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .transport import Transport
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What a WorkflowMiddleware was given; its docstring describes each."""
+    """Parameters of a WorkflowMiddleware, which documents them."""
 
     memory: Memory | None = None
     classes: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
@@ -50,12 +50,12 @@ class Settings:
 
 
 class Engine:
-    """Plans what follows, for one broker.
+    """Planner of the first and next steps, for one broker.
 
     Parameters:
-      broker: The Sidekiq Redis.
+      broker: The broker of Sidekiq's Redis.
       actors_on: The broker that the actors are declared on.
-      transport: How steps are counted and pushed.
+      transport: Counts and pushes steps.
     """
 
     def __init__(
@@ -78,24 +78,24 @@ class Engine:
         )
         self.stacks = Stacks(broker.connection, settings.callback_storage, self.precheck.is_python)
         self.outputs = Outputs(settings.memory, actors_on)
-        #: Warnings that were logged, each once.
+        #: Warnings that were logged, so that each is logged once.
         self.warned: set[Hashable] = set()
 
     @property
     def memory(self) -> Memory | None:
-        """The memory of runs."""
+        """Memory of runs; None if workflows have none."""
         return self.settings.memory
 
     def note_dialect(self, payload: Payload) -> None:
-        """Warn, once, of a job in another dialect than the setting's.  Its run goes on in its own."""
+        """Warn, once per dialect, of a job whose dialect is not the configured one.  Its run keeps its dialect."""
         found, expected = payload.dialect.name, self.settings.dialect.name
         if found == expected or found in self.warned:
             return
         self.warned.add(found)
         self.logger.warning(
-            "Job %s is a step in the dialect %r, this process starts runs in %r. Python goes on with both; a Ruby "
-            "process knows only that of its gem, and drops what follows otherwise. Set "
-            "WorkflowMiddleware(dialect=%r) where Ruby has that gem.",
+            "Job %s is a step in the dialect %r, but this process starts runs in %r. Python continues runs of both; "
+            "a Ruby process reads only the dialect of its gem, and drops the next steps of the other. If Ruby has "
+            "the gem of the first, set WorkflowMiddleware(dialect=%r).",
             payload.jid,
             found,
             expected,
@@ -113,14 +113,14 @@ class Engine:
         ids: Ids | None = None,
         hooks: StepHooks | None = None,
     ) -> Source:
-        """Where a plan takes ids, time and options from.
+        """Make the source of a plan: ids, time, options and context.
 
         Parameters:
-          finished: The step that the plan follows.  The first steps of a run
-            have the context of the job that starts it, if one does.
-          queue: For a job that does nothing.
-          ids: Makers of ids; random ones unless given.
-          hooks: Called for Python's steps.
+          finished: The step before the plan's steps; None for the first steps of
+            a run, which inherit the context of the job that starts it, if any.
+          queue: Queue of a job that does nothing.
+          ids: Makers of ids; random ids unless given.
+          hooks: Hooks that are called for Python's steps.
         """
         return Source(
             run_id=run_id,
@@ -137,20 +137,20 @@ class Engine:
         )
 
     def _inherited(self, finished: Payload | None) -> dict[str, Any]:
-        """The context that the next steps inherit from the step or job before them, with a trace of this one."""
+        """Make the context that the next steps inherit from the step or job before them, with its trace."""
         before = finished or current_job()
         inherited = before.inherited(self.broker.inherit) if before else {}
         self.broker.stamp(inherited, "advance" if finished else "start")
         return inherited
 
     def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
-        """Work out what starting a node writes, and store what its payloads refer to.
+        """Plan the start of a node, and store the chains that its payloads refer to.
 
         Parameters:
           ttl: Seconds that its barriers must live.
 
         Raises:
-          CallbacksMissing: if the node is a reference to a chain that is gone.
+          CallbacksMissing: if the node refers to a stored chain that is gone.
           ConnectionClosed: if Redis cannot be reached.
         """
         try:
@@ -163,10 +163,10 @@ class Engine:
         return ready
 
     def plan_after(self, job: FinishedJob, due: int) -> Plan:
-        """Plan what follows a finished job.
+        """Plan the continuation of a finished job.
 
         Parameters:
-          due: Number of the callback that fires; 1 is the top of the stack.
+          due: Number of the callback that fires (1 = the top of the stack).
         """
         stack = job.payload.stack
         callback = stack[-due]
@@ -185,7 +185,7 @@ class Engine:
         return ready
 
     def pushed(self, ready: Plan) -> None:
-        """A plan is written: wake the poller, and let chains expire that are used up."""
+        """Finish a written plan: wake the poller for its delayed jobs, and release the stored chains it has used up."""
         if ready.scheduled:
             self.broker.process.poller.nudge(ready.scheduled[0][0] - time.time())
         try:
@@ -193,10 +193,10 @@ class Engine:
         except LOST as e:
             self.broker.process.availability.lost(e)
 
-    # -- what waits -------------------------------------------------------------
+    # -- jobs that wait ---------------------------------------------------------
 
     def needs(self, payload: Payload, *, waits: float = 0.0) -> Needs:
-        """What a job's run needs until the job is done.
+        """List the keys that a job's run needs until the job is done.
 
         Parameters:
           waits: Seconds until the job may run.
@@ -204,16 +204,16 @@ class Engine:
         return needs(payload, self.outputs.memory_key(payload), waits=waits)
 
     def extend_custom_barriers(self, payload: Payload, ttl: int) -> None:
-        """Let barriers of the application's own live for so many seconds; an error is logged."""
+        """Let custom barriers live for at least ``ttl`` seconds from now; log an error instead of raising it."""
         try:
             self.transport.extend(payload, ttl)
         except Exception as e:
-            # The caller's own writes must be made all the same.
-            self.logger.error("The barriers of job %s could not be extended: %s", payload.jid, e)
+            # The caller's own writes must be made even so.
+            self.logger.error("The custom barriers of job %s were not extended and may expire: %s", payload.jid, e)
 
 
 class _RandomIds:
-    """Makers of new ids."""
+    """Makers of random ids."""
 
     def new_jid(self) -> str:
         return new_jid()

@@ -1,4 +1,4 @@
-"""Finds the engine of a broker's workflows."""
+"""Lookup of the engine of a broker's workflows."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from .engine import Engine
 
 @runtime_checkable
 class EngineProvider(Protocol):
-    """A middleware that makes workflows run on a broker: WorkflowMiddleware."""
+    """Middleware that runs workflows on a broker: WorkflowMiddleware."""
 
     def engine_of(self, broker: dramatiq.Broker) -> Engine:
-        """The engine of a broker that is not a SidekiqBroker.
+        """Get the engine of a broker that is not a SidekiqBroker.
 
         Raises:
-          ConfigurationError: if the middleware lacks the Sidekiq Redis, or serves another broker.
+          ConfigurationError: if the middleware has neither url nor client of Sidekiq's Redis, or belongs to
+            another broker.
         """
 
 
 def engine_of(broker: dramatiq.Broker) -> Engine:
-    """The engine of a broker's workflows.
+    """Get the engine of a broker's workflows.
 
     Raises:
-      ConfigurationError: if the broker has no WorkflowMiddleware, or one that lacks the Sidekiq Redis.
+      ConfigurationError: if the broker has no WorkflowMiddleware, or one without url or client of Sidekiq's Redis.
     """
     if isinstance(broker, SidekiqBroker):
         return _of_sidekiq(broker)
@@ -38,7 +39,7 @@ def engine_of(broker: dramatiq.Broker) -> Engine:
 def _of_sidekiq(broker: SidekiqBroker) -> Engine:
     if isinstance(broker.completion, Completion):
         return broker.completion.engine
-    raise _no_middleware(broker, "broker.add_middleware(WorkflowMiddleware()).")
+    raise _no_middleware(broker, "call broker.add_middleware(WorkflowMiddleware()).")
 
 
 def _of_other(broker: dramatiq.Broker) -> Engine:
@@ -47,11 +48,11 @@ def _of_other(broker: dramatiq.Broker) -> Engine:
             return middleware.engine_of(broker)
     raise _no_middleware(
         broker,
-        "if it was made by Dramatiq, dramatiq.set_broker(broker) with a SidekiqBroker was not called before the "
-        "actors were declared. To run workflows on it: "
-        'broker.add_middleware(WorkflowMiddleware(url="redis://...")), with the url of the Sidekiq Redis.',
+        "if Dramatiq created this broker by itself, call dramatiq.set_broker(broker) with a SidekiqBroker before the "
+        "actors are declared. To run workflows on it, call "
+        'broker.add_middleware(WorkflowMiddleware(url="redis://...")) with the url of Sidekiq\'s Redis.',
     )
 
 
-def _no_middleware(broker: dramatiq.Broker, cure: str) -> ConfigurationError:
-    return ConfigurationError(f"The {type(broker).__name__} has no WorkflowMiddleware: {cure}", broker)
+def _no_middleware(broker: dramatiq.Broker, remedy: str) -> ConfigurationError:
+    return ConfigurationError(f"The {type(broker).__name__} has no WorkflowMiddleware: {remedy}", broker)

@@ -1,4 +1,4 @@
-"""A job that succeeded, as an advance takes it."""
+"""FinishedJob: a job that succeeded, as input of an advance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class FinishedJob:
     """A job that succeeded.
 
     Attributes:
-      queue: Where it came from.
-      output: What it sets in the memory of its run.
-      message: As it is in flight on a SidekiqBroker; None on another broker.
+      queue: The queue that it was fetched from.
+      output: Values that it sets in the memory of its run.
+      message: The message in flight on a SidekiqBroker; None on another broker.
       ttl: Seconds that the barriers of its callback stack must live.
       walk: Its callback stack, from the top.
     """
@@ -39,5 +39,5 @@ class FinishedJob:
 
     @property
     def first_due(self) -> int:
-        """1 if the top of the stack fires as soon as it is counted, as after a step of a chain; else 0."""
+        """Number of the callback that certainly fires: 1 (the top) after a step of a chain, else 0 (not known yet)."""
         return 1 if self.walk and self.walk[0].kind == "f" else 0

@@ -1,4 +1,4 @@
-"""The hooks of a WorkflowMiddleware, which differ by broker."""
+"""Hooks of a WorkflowMiddleware, which differ by the kind of broker."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from .engine_lookup import engine_of
 
 
 class WorkflowHooks(Protocol):
-    """What a WorkflowMiddleware leaves to the kind of broker that it serves."""
+    """Protocol of the hooks that depend on the kind of broker."""
 
     def engine(self, broker: dramatiq.Broker) -> Engine:
-        """The engine of a broker's workflows."""
+        """Get the engine of a broker's workflows."""
 
     def after_worker_boot(self, worker: dramatiq.Worker) -> None:
-        """A worker has started."""
+        """Called after a worker has started."""
 
     def before_worker_shutdown(self) -> None:
-        """A worker is about to stop."""
+        """Called before a worker stops."""
 
     def started(self, message: Any) -> Payload | None:
-        """An actor is about to run; the job, if the message is one of a workflow."""
+        """Called before an actor runs.  Return the message's job; None if it is not a job of Sidekiq or a run."""
 
     def finished(self, broker: dramatiq.Broker, message: Any, result: Any, exception: BaseException | None) -> None:
-        """The actor has run, or failed."""
+        """Called after the actor has returned or raised."""
 
     def skipped(self, message: Any) -> None:
-        """A middleware skipped the message."""
+        """Called after a middleware has skipped a message."""
 
     def enqueued(self, message: Any) -> None:
-        """A message was enqueued."""
+        """Called after a message was enqueued."""
 
     def before_ack(self, message: Any) -> None:
-        """The broker is about to acknowledge a message."""
+        """Called before the broker acknowledges a message."""
 
     def before_nack(self, message: Any) -> None:
-        """The broker is about to reject a message."""
+        """Called before the broker rejects a message."""
 
     def close(self) -> None:
-        """Stop threads, and close connections, that the hooks have opened."""
+        """Stop the threads and close the connections that the hooks have opened."""
 
 
 class SidekiqHooks:
-    """The hooks on a SidekiqBroker, whose consumer acknowledges and advances."""
+    """Hooks on a SidekiqBroker, whose consumer acknowledges jobs and advances runs."""
 
     def engine(self, broker: dramatiq.Broker) -> Engine:
         """See WorkflowHooks."""
@@ -65,7 +65,7 @@ class SidekiqHooks:
         return payload
 
     def finished(self, broker: Any, message: Any, result: Any, exception: BaseException | None) -> None:
-        """Keep the output, and the context for hooks of what follows, for the advance."""
+        """Keep the output for the advance, and the context for the hooks that are called for the next steps."""
         if message.payload.run_id is None:
             return
         message.output = result

@@ -20,14 +20,14 @@ Options = Mapping[str, Any]
 
 
 class JobOptions:
-    """Looks up the options that a class or actor has of itself.
+    """Lookup of the job options of classes and actors.
 
     The most specific source comes first: the actor of this process,
-    ``WorkflowMiddleware(classes=...)``, RubyJob, and for what these leave open
-    the registry.
+    ``WorkflowMiddleware(classes=...)``, RubyJob, and the registry for options
+    that these do not set.
 
     Parameters:
-      classes: Class name -> options, as given to the middleware.
+      classes: Class name -> options; the middleware's ``classes``.
     """
 
     def __init__(self, broker: SidekiqBroker, classes: Mapping[str, Options], registry: Registry) -> None:
@@ -38,11 +38,11 @@ class JobOptions:
         self._warned: set[str] = set()
 
     def find(self, name: str) -> Options | None:
-        """The options of a class or actor; None if it is unknown.
+        """Look up the options of a class or actor; None if it is unknown.
 
         Raises:
           ConnectionClosed: if the registry is needed and cannot be reached: a
-            guess would send the step to a queue that may have no consumer.
+            guess might send the step to a queue without a consumer.
         """
         declared = self.declared_here(name)
         if name in NOOP_CLASSES or (declared is not None and "queue" in declared and "retry" in declared):
@@ -53,7 +53,7 @@ class JobOptions:
         return {**entry.options, **(declared or {})}
 
     def _published(self, name: str) -> Entry | None:
-        """The registry's entry of a class or actor.
+        """Look up the registry's entry of a class or actor.
 
         Raises:
           ConnectionClosed: as :meth:`find`.
@@ -64,7 +64,7 @@ class JobOptions:
             raise ConnectionClosed(e) from None
 
     def declared_here(self, name: str) -> Options | None:
-        """The options that this process declares, without the registry; None if it declares none."""
+        """Look up the options that this process declares, without the registry; None if it declares none."""
         own = self.broker.options_of(name)
         if own is not None:
             return own
@@ -74,11 +74,11 @@ class JobOptions:
         return {**(declared or {}), **(of_class or {})}
 
     def with_defaults(self, name: str) -> Options:
-        """The options of a class or actor, over Sidekiq's defaults."""
+        """Merge the options of a class or actor over Sidekiq's defaults."""
         return {**DEFAULTS, **(self.find(name) or {})}
 
     def of_step(self, node: Wire) -> Options:
-        """The options of a step's class, over Sidekiq's defaults; warns if its queue is a guess."""
+        """Merge the options of a step's class over Sidekiq's defaults; warn if its queue is a guess."""
         name = node["class"]
         found = self.find(name)
         if found is not None:
@@ -86,7 +86,7 @@ class JobOptions:
         if "queue" not in node and name not in self._warned:
             self._warned.add(name)
             self.logger.warning(
-                "The class %s is unknown here, so its jobs go to queue %r with Sidekiq's retries. If its "
+                "The class %s is unknown here, so its jobs go to queue %r with Sidekiq's default retries. If its "
                 "sidekiq_options differ, declare them: RubyJob(%r, queue=..., retry=...).",
                 name,
                 DEFAULTS["queue"],

@@ -1,4 +1,4 @@
-"""A workflow as people read it: a line for each step."""
+"""Readable outline of a workflow: one line per step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import Wire
 
-#: How much of a step's arguments is shown.
+#: Maximum characters of a step's arguments in the outline.
 ARGUMENTS = 60
 
 
 def outline(wire: Wire) -> str:
-    """The tree in lines, indented by what is inside of what."""
+    """Write a tree as lines, indented by nesting."""
     return "\n".join(_lines(wire, ""))
 
 

@@ -1,4 +1,4 @@
-"""Outputs of steps: the fields that they set in the memory of their run."""
+"""Outputs of steps: the values that they set in the memory of their run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .dropped_output import DroppedOutput
 
 
 class Outputs:
-    """Turns returned values into what an advance writes.
+    """Converter of return values to the values that an advance writes.
 
     Parameters:
-      memory: The memory of runs; None for none.
-      broker: Where the actors are declared.
+      memory: The memory of runs; None if there is none.
+      broker: The broker that the actors are declared on.
     """
 
     def __init__(self, memory: Memory | None, broker: Broker) -> None:
@@ -28,10 +28,10 @@ class Outputs:
         self._dropped = DroppedOutput(broker, memory is not None)
 
     def of(self, payload: Payload, value: Any) -> Output:
-        """The output of a job that returned ``value``.
+        """Make the output of a job that returned ``value``.
 
         A memory other than RedisHashMemory cannot be part of the advance: it is
-        written here, before it, and written again after a crash in between.
+        written here, before the advance, and again if a crash comes in between.
 
         Raises:
           InvalidOutput: if JSON cannot carry the value exactly.
@@ -49,7 +49,7 @@ class Outputs:
         return Output(memory)
 
     def memory_key(self, payload: Payload) -> MemoryKey:
-        """The key of the memory of a job's run."""
+        """Get the key of the memory of a job's run; NO_MEMORY if it has no RedisHashMemory or no run."""
         if not isinstance(self.memory, RedisHashMemory) or payload.run_id is None:
             return NO_MEMORY
         return MemoryKey(self.memory.for_dialect(payload.dialect).key(payload.run_id), self.memory.ttl_seconds)

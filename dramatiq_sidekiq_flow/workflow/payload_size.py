@@ -1,4 +1,4 @@
-"""Warns of workflows whose callback stacks make their payloads large."""
+"""Warnings of workflows whose callback stacks make their payloads large."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..wire import codec
 from ..wire.nodes import Wire
 from .stack_references import LARGE, IsPython
 
-#: A workflow of fewer jobs is not weighed.
+#: Minimum number of jobs of a workflow whose size is computed.
 FEWEST_JOBS = 100
 
-#: Bytes that the payloads of a workflow may carry together before it is warned of.
+#: Bytes of callback stacks, over all payloads of a workflow, from which it is warned of.
 HEAVY = 1024 * 1024
 
 _logger = get_logger(__name__)
@@ -20,7 +20,7 @@ _warned: set[tuple[int, int]] = set()
 
 
 def warn_of_size(wire: Wire, jobs: int, is_python: IsPython | None = None) -> None:
-    """Warn, once for workflows of a size, of one whose payloads carry much that is still to come.
+    """Warn, once for workflows of about the same size, if the callback stacks make the payloads large.
 
     Parameters:
       is_python: As :func:`weight`.
@@ -32,9 +32,10 @@ def warn_of_size(wire: Wire, jobs: int, is_python: IsPython | None = None) -> No
     if carried >= HEAVY and size not in _warned:
         _warned.add(size)
         _logger.warning(
-            "The %d jobs of this workflow carry what follows them: %s together, %s a job on average, each time that "
-            "one is pushed or fetched. With WorkflowMiddleware(callback_storage=RedisCallbackStorage()) it is stored "
-            "once, and a job carries a reference.",
+            "The %d jobs of this workflow carry the steps that come after them: %s together, %s a job on average, "
+            "each time that a job is pushed or fetched. With "
+            "WorkflowMiddleware(callback_storage=RedisCallbackStorage()) the steps are stored once, and a job "
+            "carries a reference.",
             jobs,
             _readable(carried),
             _readable(carried // jobs),
@@ -42,23 +43,24 @@ def warn_of_size(wire: Wire, jobs: int, is_python: IsPython | None = None) -> No
 
 
 def weight(wire: Wire, is_python: IsPython | None = None) -> int:
-    """How many bytes of what is still to come the payloads of a workflow carry together.
+    """Estimate the bytes of the callback stacks of all payloads of a workflow together.
 
     Parameters:
-      is_python: Where large trees go by reference: whether Python takes a job.
+      is_python: True for a job that Python runs; None if large trees are never
+        carried by reference.
     """
     return _weigh(wire, is_python or (lambda job: False)).carried
 
 
 @attrs.frozen
 class _Weight:
-    """What a tree weighs.
+    """Size of a tree.
 
     Attributes:
-      jobs: How many it has.
+      jobs: Number of its jobs.
       size: Its bytes.
-      carried: Bytes that its jobs carry of what follows them in it.
-      python: Whether all of them are Python's.
+      carried: Bytes of the later steps of this tree that its jobs carry.
+      python: True if Python runs all of its jobs.
     """
 
     jobs: int
@@ -82,7 +84,7 @@ def _weigh(node: Wire, is_python: IsPython) -> _Weight:
 
 
 def _together(children: list[_Weight]) -> _Weight:
-    """The weight of a group of these."""
+    """Add the weights of the members of a group."""
     jobs = size = carried = 0
     python = True
     for child in children:
@@ -94,12 +96,12 @@ def _together(children: list[_Weight]) -> _Weight:
 
 
 def _carried_along(children: list[_Weight]) -> int:
-    """Bytes that the steps of a chain carry of the steps after them."""
+    """Compute the bytes of later steps that the steps of a chain carry."""
     size = after = 0
     linked = True
     for child in reversed(children):
         if child.python and linked and size >= LARGE:
-            after = 0  # by reference from here to its end
+            after = 0  # the rest of the chain is carried by reference
         else:
             after += child.jobs * size
         linked = linked if child.python else 3 * child.size >= size

@@ -1,20 +1,20 @@
-"""What follows when a node starts: barriers to make, jobs to push.
+"""Plan of a node's start: the barriers to create and the jobs to push.
 
 Imports neither redis nor dramatiq: time, ids, storages and references come
-through :class:`Source`.  A plan is the outcome of running a node with a callback
-stack, worked out to the end, so that one script can write it in one step.  It
-mirrors what the gem does one command at a time:
+through :class:`Source`.  A plan is the complete result of starting a node with a
+callback stack, so that one script can write it in one step.  It does the same as
+the gem, which writes one command at a time:
 
-* a job is pushed, with the stack (and to ``schedule`` when delayed, or when its
-  option ``at`` lies ahead; a delay goes before ``at``);
-* a chain makes a barrier of 1 for what remains, and starts its first child;
-* a group makes a barrier of its size, and starts every child;
+* a job is pushed, with the stack (to ``schedule`` if it is delayed, or if its
+  option ``at`` is in the future; a delay takes precedence over ``at``);
+* a chain creates a barrier of 1 for its other children, and starts the first;
+* a group creates a barrier of its size, and starts every child;
 * an empty chain or group completes at once, and a delayed one becomes a
   NoopWorker job, whose completion then counts.
 
-What completes at once counts down the barriers made in the same plan right
-here; only when the *whole* node completes at once does the walk go on with
-barriers that live in Redis (:attr:`Plan.completes`).
+A child that completes at once counts down the barriers of the same plan here.
+Only if the *whole* node completes at once does the walk continue with barriers
+that are in Redis (:attr:`Plan.completes`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ..wire.nodes import Wire
 
 
 class Ids(Protocol):
-    """Makers of ids.  They are called once a plan, so that a plan sent twice carries the same bytes."""
+    """Makers of ids.  Each id of a plan is made once, so that a plan which is sent twice has the same bytes."""
 
     def new_jid(self) -> str: ...
     def new_barrier(self) -> str: ...
@@ -45,13 +45,13 @@ class Ids(Protocol):
 
 @attrs.frozen
 class Plan:
-    """The outcome of starting a node.
+    """Barriers and jobs that the start of a node writes.
 
     Attributes:
-      barriers: To make before anything is pushed.
+      barriers: Barriers to create before any job is pushed.
       pushes: Payloads by queue, in order.
       scheduled: ``(epoch seconds, payload)`` for the ``schedule`` set.
-      completes: The node had nothing to run: its callbacks are due now.
+      completes: True if the node has no job to run: its callbacks are due now.
       consumed: SHA256 of each stored chain whose last step starts.
       ttl: Seconds that its barriers, and the chains that it refers to, must live.
     """
@@ -65,41 +65,43 @@ class Plan:
 
 
 class References(Protocol):
-    """Callbacks that payloads hold by reference; see ``workflow.references``.
+    """Protocol of the references in one plan's payloads; see ``workflow.stack_references``.
 
     Attributes:
-      least: Bytes of a stack from which :meth:`hold` is asked.
+      least: Minimum bytes of a stack for which :meth:`hold` is called.
     """
 
     least: int
 
     def hold(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> tuple[Callback, ...]:
-        """The stack as a job's payload holds it; the same object for the same stack."""
+        """Get the stack as a job's payload holds it; the same object for the same stack."""
 
     def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
-        """The step that a reference points at, and the reference to what comes after it, if anything does."""
+        """Read the step that a reference points at, and the reference to the steps after it; None if it is the last."""
 
     def write(self, ttl: int) -> None:
-        """Store what the payloads refer to, for so many seconds at least."""
+        """Store the chains that the payloads refer to, for at least ``ttl`` seconds."""
 
 
 @attrs.frozen
 class Source:
-    """Where a plan takes from what is not in the tree.
+    """Inputs of a plan that are not in the tree.
 
     Attributes:
-      run_id: Of the jobs.
+      run_id: Run id of the jobs; None for jobs without a run.
       now: Epoch seconds.
-      options: A job in wire form -> the options that its class has of itself.
+      options: A job in wire form -> the job options of its class.
       ids: Makers of ids.
-      noop_queue: Where a NoopWorker goes.
-      inherited: Keys handed on by the step before (trace, tenant).
-      tags: Added to each job's ``tags``.
-      dialect: What the workflow's keys are called.
+      noop_queue: Queue of a NoopWorker job.
+      inherited: Keys passed on by the step before (trace, tenant).
+      tags: Tags added to each job's ``tags``.
+      dialect: Dialect of the workflow's keys.
       prepare: Called with the keys of each job that is pushed, and its delay
-        in milliseconds, before it is encoded; it may add some.
-      store: What is written into a payload in place of a callback stack.
-      references: Where trees are references; None where there are none.
+        in milliseconds, before the job is encoded; it may add keys.
+      store: Callback stack -> the value that a payload holds in its place; None
+        if payloads hold stacks.
+      references: References of the plan; None if the trees hold none, and none
+        are to be made.
     """
 
     run_id: str | None
@@ -116,7 +118,7 @@ class Source:
 
 
 def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
-    """Work out what starting ``node`` writes.
+    """Plan the start of ``node``.
 
     Parameters:
       node: The tree in wire form (checked by ``wire.nodes.validate``).
@@ -138,7 +140,7 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> P
 
 @attrs.define
 class _DerivedIds:
-    """Makers of ids that are the same each time for the same name."""
+    """Makers of ids that are the same for the same name."""
 
     name: str
     _jids: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
@@ -152,7 +154,7 @@ class _DerivedIds:
 
 
 def derived(name: str) -> Ids:
-    """Makers of ids, the same each time for the same name."""
+    """Make makers of ids that are the same for the same name, so that a repeated plan pushes the same jobs."""
     return _DerivedIds(name)
 
 
@@ -164,16 +166,16 @@ class _Build:
         self.pushes: dict[str, list[bytes]] = {}
         self.scheduled: list[tuple[float, bytes]] = []
         self.consumed: list[str] = []
-        # Each child of a group carries the same stack: it is written once, as
-        # is what the stacks of a group's chains have in common.
+        # Each child of a group carries the same stack: it is encoded once, and
+        # so are the callbacks that the stacks of a group's chains share.
         self.stack: tuple[Callback, ...] = ()
         self.large = False
         self.held: dict[int, msgspec.Raw] = {}
-        #: By the callback's id(), with the callback, which keeps that id.
+        #: By the callback's id(); holding the callback keeps that id in use.
         self.shared: dict[int, tuple[Callback, bytes]] = {}
 
     def start(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
-        """Start a node; true if it completes at once.
+        """Start a node; return True if it completes at once.
 
         Parameters:
           delay: Milliseconds that its first jobs wait.
@@ -197,12 +199,12 @@ class _Build:
             rest = self.start_chain(children, stack, delay)
             if rest is None:
                 return False
-            # The first child completed at once: what remains starts now, and
-            # without the delay, which was the first child's.
+            # The first child completed at once: the other children start now,
+            # without the delay, which belonged to the first child.
             node, delay = _chain(rest), 0.0
 
     def resolved(self, reference: Wire) -> list[Wire]:
-        """The step that a reference points at, and the reference to what follows it, if anything does."""
+        """Read the step that a reference points at, and the reference to the steps after it, if any."""
         assert self.source.references is not None
         child, following = self.source.references.resolve(reference, self.ttl)
         if following is None:
@@ -211,7 +213,7 @@ class _Build:
         return [child, following]
 
     def start_empty(self, stack: tuple[Callback, ...], delay: float) -> bool:
-        """Start a chain or group without children; a delayed one becomes a job that does nothing."""
+        """Start a chain or group without children; return True unless a delay makes it a job that does nothing."""
         if not delay:
             return True
         source = self.source
@@ -220,7 +222,7 @@ class _Build:
         return False
 
     def start_chain(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> list[Wire] | None:
-        """Start the first of a chain's children; the others if it completes at once, else None."""
+        """Start a chain's first child; return the other children if it completes at once, else None."""
         first, rest = children[0], children[1:]
         if not rest:
             return [] if self.start(first, stack, delay) else None
@@ -233,7 +235,7 @@ class _Build:
         return rest
 
     def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
-        """Start all children of a group; true if all complete at once."""
+        """Start all children of a group; return True if all complete at once."""
         barrier = self.source.ids.new_barrier()
         self.barriers[barrier] = (len(children), -1)
         members_stack = (*stack, Callback(barrier, None, True))
@@ -245,7 +247,7 @@ class _Build:
         return not waiting
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
-        """Write the payload of a job, for its queue or for ``schedule``."""
+        """Add the payload of a job to the pushes of its queue, or to ``schedule``."""
         source = self.source
         fields = self.fields(node, stack)
         at = fields.pop("at", 0.0)
@@ -260,10 +262,10 @@ class _Build:
             self.pushes.setdefault(fields["queue"], []).append(codec.encode_payload(fields))
 
     def fields(self, node: Wire, stack: tuple[Callback, ...]) -> dict[str, Any]:
-        """The keys of a job's payload."""
+        """Make the keys of a job's payload."""
         source = self.source
-        # The options of this very job come last, as in Ruby's own client
-        # middleware: a tenant given to the step is not overwritten.
+        # The options of this job come last, as in the client middleware of
+        # Ruby: an inherited tenant does not overwrite one given to the step.
         fields = {**source.inherited, **source.options(node), **node}
         fields.pop("__type__", None)
         if source.run_id is not None:
@@ -272,17 +274,17 @@ class _Build:
             fields["tags"] = _with_tags(fields.get("tags"), source.tags)
         if stack:
             fields[source.dialect.callbacks_key] = self.callbacks(stack, fields)
-        # A step made from a message has that message's id.
+        # A step that was made from a message has that message's id.
         if type(fields.get("jid")) is not str or not fields["jid"]:
             fields["jid"] = source.ids.new_jid()
         fields["created_at"] = source.now
         return fields
 
     def callbacks(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> msgspec.Raw:
-        """The JSON of a stack, as the payload of a job holds it."""
+        """Encode a stack as the payload of a job holds it."""
         references = self.source.references
         if stack is not self.stack:
-            self.take_up(stack)
+            self.use_stack(stack)
         if self.large and references is not None:
             stack = references.hold(stack, job)
         found = self.held.get(id(stack))
@@ -290,20 +292,20 @@ class _Build:
             found = self.held[id(stack)] = msgspec.Raw(codec.encode(dump_stack(stack)))
         return found
 
-    def take_up(self, stack: tuple[Callback, ...]) -> None:
-        """Encode the stack of the jobs that come next; not a large one, which each of them may hold differently."""
+    def use_stack(self, stack: tuple[Callback, ...]) -> None:
+        """Encode the stack of the next jobs, unless it is large: each job may hold a large one differently."""
         source = self.source
         self.stack, self.held = stack, {}
         if source.store is not None:
             self.held[id(stack)] = msgspec.Raw(codec.encode(source.store(dump_stack(stack))))
             return
-        parts = [*map(self.below, stack[:-1]), codec.encode(stack[-1].dump())]
+        parts = [*map(self.encode_shared, stack[:-1]), codec.encode(stack[-1].dump())]
         self.large = source.references is not None and sum(map(len, parts)) >= source.references.least
         if not self.large:
             self.held[id(stack)] = msgspec.Raw(b"[" + b",".join(parts) + b"]")
 
-    def below(self, callback: Callback) -> bytes:
-        """The JSON of a callback that other stacks have, too: encoded once."""
+    def encode_shared(self, callback: Callback) -> bytes:
+        """Encode a callback that several stacks hold, once."""
         found = self.shared.get(id(callback))
         if found is None:
             found = self.shared[id(callback)] = (callback, codec.encode(callback.dump()))
@@ -311,7 +313,7 @@ class _Build:
 
 
 def _chain(children: list[Wire]) -> Wire:
-    """The chain of these; a reference stands for a chain already."""
+    """Make a chain of nodes; a single reference already stands for a chain."""
     if len(children) == 1 and children[0]["__type__"] == "reference":
         return children[0]
     return {"__type__": "chain", "children": children}

@@ -1,7 +1,7 @@
 """Checks before a run starts: each step has a class, and a process that consumes its queue.
 
 They use the registry, the actors and the records of live processes.  A problem
-is logged once, with its cure.  Only a tree that would lose a step is refused.
+is logged once, with its remedy.  Only a tree that would lose a step is refused.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from ..wire.nodes import Wire, is_ruby_constant, jobs
 from ..wire.payload import DEFAULTS
 from .job_options import JobOptions
 
-#: Classes, queues and pairs of them that are remembered as looked at.
+#: Maximum number of classes, of queues and of pairs that are remembered as checked.
 _MOST_SEEN = 10_000
 
 
 class Precheck:
-    """Checks the trees of one broker's workflows before they start.
+    """Checks of one broker's workflow trees before they start.
 
     Parameters:
-      derives_ids: Steps of this broker's actors travel on another broker.
+      derives_ids: True if the steps of this broker's actors go to another
+        broker (see Transport).
     """
 
     def __init__(
@@ -44,15 +45,15 @@ class Precheck:
         self.registry = registry
         self.derives_ids = derives_ids
         self.fleet = FleetView(broker.connection)
-        # A copy of its own: the other one remembers a name that it did not find, though it may be published
-        # before its step is due.
+        # A second Registry: the first one would remember a name as missing that may be published before its step
+        # is due.
         self._registry = Registry(broker.connection)
         self._seen: set[Any] = set()
         self._names: set[str] = set()
         self._queues: set[Any] = set()
 
     def check(self, wire: Wire) -> None:
-        """Look at each step of a tree.
+        """Check each step of a tree.
 
         Raises:
           QueueShared: if a Ruby process consumes the queue of a carrier.
@@ -64,7 +65,7 @@ class Precheck:
                 self._look_at(name, queue)
 
     def _look_at(self, name: str, queue: Any) -> None:
-        """Look for the class and the queue of a step that is not remembered as looked at."""
+        """Check the class and the queue of a step, and remember the pair as checked."""
         self._limit_memory()
         self._seen.add((name, queue))
         if name not in self._names:
@@ -73,13 +74,13 @@ class Precheck:
         self._look_for_queue(name, queue)
 
     def _limit_memory(self) -> None:
-        """Forget what was looked at once there is too much of it."""
+        """Forget the checked classes, queues and pairs if there are too many."""
         for seen in (self._seen, self._names, self._queues):
             if len(seen) >= _MOST_SEEN:
                 seen.clear()
 
     def noop_queue(self, wire: Wire) -> str:
-        """The queue of a job that does nothing: a Python step's, else one that Python alone consumes.
+        """Choose the queue of a job that does nothing: a Python step's, else one that only Python consumes.
 
         ``default``, as in the gem, if there is no Python queue at all.
 
@@ -99,7 +100,7 @@ class Precheck:
         return "default"
 
     def _python_queues(self, wire: Wire) -> list[str]:
-        """The queues of a tree's Python steps."""
+        """List the queues of a tree's Python steps."""
         queues = []
         for name, queue, carried in map(_facts, jobs(wire)):
             if carried or name in self.broker.actors:
@@ -107,11 +108,14 @@ class Precheck:
         return queues
 
     def _known_queue(self, name: str) -> Any:
-        """The queue of a class or actor; Sidekiq's default if it is unknown."""
+        """Look up the queue of a class or actor; Sidekiq's default if it is unknown."""
         return {**DEFAULTS, **(self._options(name) or {})}["queue"]
 
     def is_python(self, job: Mapping[str, Any]) -> bool:
-        """Whether a job, in wire form or as it is pushed, runs in Python for certain: Ruby does not consume its queue.
+        """Return True if a job certainly runs in Python: Ruby does not consume its queue, and Python has its class.
+
+        Parameters:
+          job: A job in wire form, or the keys that it is pushed with.
 
         Raises:
           redis.ConnectionError, redis.TimeoutError: if the registry is needed and Redis cannot be reached.
@@ -137,28 +141,31 @@ class Precheck:
         here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES
         nearest = hint(name, {*published, *here})
         if nearest:
-            self.logger.warning("No class or actor is known by the name %s.%s", name, nearest)
+            self.logger.warning("No class or actor has the name %s; its step is pushed anyway.%s", name, nearest)
         else:
             self._warn_of_unknown(name, published)
 
     def _warn_of_unknown(self, name: str, published: set[str]) -> None:
-        """Warn of a name that no class or actor has, and that is not like one; not if Ruby may have it unpublished."""
+        """Warn of a name that no class or actor has, and that resembles none.
+
+        Not of a Ruby constant while Ruby has published no classes: it may exist.
+        """
         if not is_ruby_constant(name):
             self.logger.warning(
-                "No actor is named %s on this broker, and no other program has published one. Is it declared on "
-                "another broker, before dramatiq.set_broker(...)?",
+                "No actor is named %s on this broker, and no other program has published one; its step is pushed "
+                "anyway. Is it declared on another broker, before dramatiq.set_broker(...)?",
                 name,
             )
         elif any(map(is_ruby_constant, published)):
             self.logger.warning(
-                "No class is known by the name %s: it is not among those that Ruby has published. Where it exists, "
-                "let its process write the registry, or say RubyJob(%r, queue=..., retry=...).",
+                "No class has the name %s: Ruby has not published it in the registry. If it exists, let its process "
+                "write the registry, or declare it: RubyJob(%r, queue=..., retry=...).",
                 name,
                 name,
             )
 
     def _options(self, name: str) -> Mapping[str, Any] | None:
-        """As ``JobOptions.find``; None also if Redis cannot be asked."""
+        """Look up options as ``JobOptions.find``, but without the registry in Redis if Redis cannot be reached."""
         declared = self.job_options.declared_here(name)
         entry = None
         if declared is None or "queue" not in declared:
@@ -183,8 +190,8 @@ class Precheck:
 
     def _warn_of_no_consumer(self, name: str, queue: Any, fleet: Fleet) -> None:
         self.logger.warning(
-            "No live process consumes queue %r, where %s goes.%s Consumed are: %s. Start a worker for it, or give "
-            "the step another queue.",
+            "No live process consumes queue %r, so the step %s waits there.%s Consumed queues: %s. Start a worker "
+            "for it, or give the step another queue.",
             queue,
             name,
             hint(str(queue), fleet.queues),
@@ -193,17 +200,17 @@ class Precheck:
 
 
 def _facts(job: Mapping[str, Any]) -> tuple[str, Any, bool]:
-    """Name, queue (None: not said) and whether it is a carrier."""
+    """Read a job's name, its queue (None if it is not set), and True if it is a carrier."""
     carried = job["class"] in NOOP_CLASSES and type(job.get("wrapped")) is str
     queue = job.get("queue")
     return job["wrapped"] if carried else job["class"], queue if type(queue) is str else None, carried
 
 
-def _shared(what: str, queue: str, fleet: Fleet) -> QueueShared:
+def _shared(subject: str, queue: str, fleet: Fleet) -> QueueShared:
     return QueueShared(
-        f"{what} would go to queue {queue!r}, which the Ruby process {fleet.ruby[queue]} consumes: Ruby would take it "
-        "for done without running it. Give each language queues of its own: queue_name= of the actor, and -Q of the "
-        "Python worker.",
+        f"{subject} would go to queue {queue!r}, which the Ruby process {fleet.ruby[queue]} consumes: Ruby would count "
+        "it as done without running it. Use separate queues for each language: queue_name= of the actor, and -Q of "
+        "the Python worker.",
         queue,
     )
 

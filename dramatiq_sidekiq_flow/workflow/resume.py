@@ -1,4 +1,4 @@
-"""Starts what remains of a run whose step is done, but whose run could not go on."""
+"""Restart of a run that could not continue after a finished step: the API behind ``release``."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from .engine_lookup import engine_of
 
 
 def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) -> str:
-    """Count a failed step as done, and go on with its run.
+    """Count a failed step as done, and continue its run.
 
     For a job in ``dead`` (or ``retry``) with the error BarrierExpired: its
     actor has run, and a retry would only run it again.  Barriers of its
-    callback stack that are gone are made anew, and a job that does nothing
-    takes its place: a Python worker goes on from there as after any step.
+    callback stack that are gone are created again, and a job that does nothing
+    replaces the step: a Python worker advances the run after it as after any
+    step.
 
     Parameters:
-      jid: Of the job.
-      members: If the job is a member of a group whose barrier is gone: how
-        many of its members, this one included, are still to be done or
-        released.  With too few, what follows the group starts early.
+      jid: The job's id.
+      members: If the job is a member of a group whose barrier is gone: the
+        number of members, this one included, that are not yet done or
+        released.  If it is too small, the step after the group starts early.
 
     Returns:
       The run id.
 
     Raises:
-      NothingToRelease: if the job is not there, or nothing follows it.
+      NothingToRelease: if the job is in neither set, or has no next steps.
       InvalidOptions: if members is below 1.
       ConfigurationError: if the broker has no WorkflowMiddleware.
-      ConnectionClosed: when Redis cannot be reached.
+      ConnectionClosed: if Redis cannot be reached.
     """
     if type(members) is not int or members < 1:
         raise InvalidOptions(f"members must be 1 or more, not {members!r}.", members)
@@ -49,7 +50,7 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
     name, raw = _find(engine, jid)
     payload = Payload.decode(raw, engine.stacks.retrieve)
     if not payload.stack or payload.run_id is None:
-        raise NothingToRelease(f"Nothing follows the job {jid}: delete it, or retry it.", jid)
+        raise NothingToRelease(f"The job {jid} has no next steps to start: delete it, or retry it.", jid)
     try:
         was_there = _replace(engine, name, payload, _barriers(payload, members))
     except LOST as e:
@@ -60,7 +61,7 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
 
 
 def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBarrier]) -> bool:
-    """Put a job that does nothing in the place of a failed step; False if the step is gone."""
+    """Replace a failed step by a job that does nothing; return False if the step is gone."""
     ttl = stack_ttl(payload)
     queue = _queue_of(payload)
     if engine.settings.barriers is not None:
@@ -73,13 +74,18 @@ def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBar
 
 
 def _queue_of(payload: Payload) -> str:
-    """The queue of a job; Sidekiq's default if the payload does not name one."""
+    """Get the queue of a job; Sidekiq's default if the payload does not name one."""
     queue = payload.fields.get("queue")
     return queue if type(queue) is str and queue else str(DEFAULTS["queue"])
 
 
 def _find(engine: Engine, jid: str) -> tuple[str, bytes]:
-    """The set, ``dead`` or ``retry``, that has a job, and the job's bytes."""
+    """Find the set that holds a job, ``dead`` or ``retry``; return its name and the job's bytes.
+
+    Raises:
+      NothingToRelease: if neither holds it.
+      ConnectionClosed: if Redis cannot be reached.
+    """
     for name in (keys.DEAD, keys.RETRY):
         try:
             found = sets.members(engine.broker.connection, name)
@@ -92,7 +98,7 @@ def _find(engine: Engine, jid: str) -> tuple[str, bytes]:
 
 
 def _has_jid(raw: bytes, jid: str) -> bool:
-    """Whether a payload has this jid; False if it cannot be read."""
+    """Return True if a payload has this jid; False if it cannot be read."""
     try:
         return jid.encode() in raw and codec.decode(raw).get("jid") == jid
     except FlowError:
@@ -100,19 +106,19 @@ def _has_jid(raw: bytes, jid: str) -> bool:
 
 
 def _barriers(payload: Payload, members: int) -> list[LostBarrier]:
-    """Each barrier of the stack from the top, and its value where it is made anew."""
+    """List the barriers of a stack from the top, each with the value to create it with if it is gone."""
     found = []
     for callback in reversed(payload.stack):
         of_group = callback.remaining is None
         found.append(LostBarrier(callback.barrier, members if of_group else 1))
         if of_group:
-            # Only the innermost group is the one that the job is a member of.
+            # The job is a member of the innermost group only.
             members = 1
     return found
 
 
 def _in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, object]:
-    """A job that does nothing, with what follows the step, its context and its jid."""
+    """Make a job that does nothing, with the callback stack, the context and the jid of the failed step."""
     dialect, now = payload.dialect, time.time()
     return {
         **payload.inherited(engine.broker.inherit),

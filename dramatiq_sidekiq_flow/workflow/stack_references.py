@@ -1,8 +1,9 @@
-"""Which callbacks the jobs of one plan carry by reference, and what is stored for them.
+"""References of one plan: the callbacks that its jobs carry by reference, and the chains stored for them.
 
-With ``RedisCallbackStorage`` every process reads references.  Without a
-storage only Python's do, so a large tree goes by reference where the jobs that
-carry it are all Python's.  A Ruby step carries whole trees, as in the gem.
+With ``RedisCallbackStorage`` the processes of both languages read references.
+Without a storage only Python's do, so a large tree is carried by reference only
+if all jobs that carry it are Python's.  A Ruby step carries whole trees, as in
+the gem.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from ..wire.callbacks import Callback
 from ..wire.nodes import Wire, jobs
 from ..wire.references import is_reference, may_refer
 
-#: Bytes of a callback stack from which a Python step carries it by reference.
-#: A fetch takes 5 ms for each MB of a job; other clients wait.
+#: Bytes of a callback stack from which a Python step carries it by reference:
+#: a fetch blocks Redis, and so all other clients, for 5 ms per MB of a job.
 LARGE = 256 * 1024
 
-#: Whether a job, in wire form or as it is pushed, is taken by Python.
+#: Returns True if Python runs a job, given in wire form or as it is pushed.
 IsPython = Callable[[Mapping[str, Any]], bool]
 
 Stack = tuple[Callback, ...]
 
 
 class References:
-    """The references of one plan, which makes none: payloads hold whole trees.
+    """References of a plan that reads references and makes none: payloads hold whole trees.
 
     Parameters:
-      chains: Where references are read from, and stored.
+      chains: The stored chains that references point to.
 
     Attributes:
-      least: Bytes of a stack from which :meth:`hold` is asked.
+      least: Minimum bytes of a stack for which :meth:`hold` is called.
     """
 
     least = sys.maxsize
@@ -43,13 +44,13 @@ class References:
     def __init__(self, chains: StoredChains) -> None:
         self.chains = chains
         self.pending: Pending = {}
-        #: By the stack's id(), with the stack, which keeps that id.
+        #: By the stack's id(); holding the stack keeps that id in use.
         self._held: dict[int, tuple[Stack, Stack]] = {}
-        #: The same of callbacks: one lies in many stacks.
+        #: The same for callbacks, since many stacks hold the same one.
         self._short: dict[int, tuple[Callback, Callback]] = {}
 
     def hold(self, stack: Stack, job: Mapping[str, Any]) -> Stack:
-        """The stack as a job's payload holds it; the same object for the same stack.
+        """Get the stack as a job's payload holds it; the same object for the same stack.
 
         Parameters:
           job: The keys that the job is pushed with.
@@ -62,24 +63,24 @@ class References:
         return found[1]
 
     def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
-        """The step that a reference points at, and the reference to what comes after it.
+        """Read the step that a reference points at, and the reference to the steps after it; None if it is the last.
 
         Parameters:
           ttl: Seconds that the chain must live from now.
 
         Raises:
-          CallbacksMissing: where it is gone.
-          WrongType: where its key is not a hash.
+          CallbacksMissing: if the chain is gone.
+          WrongType: if its key is not a hash.
         """
         return self.chains.read(reference, ttl)
 
     def write(self, ttl: int) -> None:
-        """Store what the payloads refer to, for so many seconds at least."""
+        """Store the chains that the payloads refer to, for at least ``ttl`` seconds."""
         if self.pending:
             self.chains.write(self.pending, ttl)
 
     def _reads(self, job: Mapping[str, Any]) -> bool:
-        """Whether each process that may take the job reads references."""
+        """Return True if each process that may fetch the job reads references."""
         return True
 
     def _shorten(self, stack: Stack) -> Stack:
@@ -94,12 +95,12 @@ class References:
         return found[1]
 
     def _refer(self, remaining: Wire, barrier: str) -> Wire:
-        """A reference to a tree, and what to store for it into ``pending``; or the tree."""
+        """Make a reference to a tree, and add its chain to ``pending``; return the tree itself if it is not stored."""
         return remaining
 
 
 class StorageReferences(References):
-    """As the application's storage makes them, for steps of both languages."""
+    """References of a RedisCallbackStorage, for steps of both languages."""
 
     def __init__(self, chains: StoredChains, storage: RedisCallbackStorage) -> None:
         super().__init__(chains)
@@ -111,7 +112,7 @@ class StorageReferences(References):
 
 
 class LargeReferences(References):
-    """For large stacks of Python steps, where no storage was chosen.  Each chain belongs to one run."""
+    """References for large stacks of Python steps, if no storage is set.  Each chain belongs to one run."""
 
     def __init__(self, chains: StoredChains, is_python: IsPython) -> None:
         super().__init__(chains)
@@ -130,14 +131,17 @@ class LargeReferences(References):
     def _shorten(self, stack: Stack) -> Stack:
         held: list[Callback] = []
         python = True
-        # The jobs of what lies above carry what lies below.
+        # The jobs of the callbacks above carry the callbacks below.
         for callback in reversed(stack):
             held.append(self._short_one(callback) if python else callback)
             python = python and self._python_carries(callback)
         return tuple(reversed(held))
 
     def _python_carries(self, callback: Callback) -> bool:
-        """Whether all jobs of what remains are Python's.  The tree behind a reference is not read here."""
+        """Return True if all jobs of a callback's tree are Python's.
+
+        The tree behind a reference is not read here: False.
+        """
         remaining = callback.remaining
         if remaining is None:
             return True
@@ -152,11 +156,12 @@ class LargeReferences(References):
         return remaining if steps is None else put(self.pending, steps, barrier)
 
     def _linked(self, children: Sequence[Wire]) -> Sequence[Wire] | None:
-        """The steps of a stored chain; None where it is better carried whole.
+        """Make the steps of a stored chain; None if it is better carried whole.
 
-        The jobs of each step carry a reference to what comes after it, so a
-        step with a Ruby job, and all after it, become one.  It is stored anew
-        after each stretch of Python steps, so that step must be a quarter of it.
+        The jobs of each step carry a reference to the steps after it, so a step
+        with a Ruby job and all steps after it become one step.  These steps are
+        stored again after each sequence of Python steps, so the step with the
+        Ruby job must be a quarter of them.
         """
         for index, child in enumerate(children[:-1]):
             if not self._all_python(child):

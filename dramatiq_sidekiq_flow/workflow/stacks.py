@@ -1,4 +1,4 @@
-"""Callback stacks that payloads hold by reference, or in a storage of the application's own."""
+"""Storage of callback stacks that payloads do not hold whole: by reference, or in a custom storage."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from .stack_references import IsPython, LargeReferences, References, StorageRefe
 
 
 class Stacks:
-    """Stores and reads callback stacks for one broker.
+    """Reader and writer of one broker's callback stacks.
 
     Parameters:
-      storage: As given to the middleware; None keeps stacks in the payload, but
-        large ones of Python steps by reference.
+      storage: The middleware's ``callback_storage``; None keeps stacks in the
+        payload, and large ones of Python steps by reference.
 
     Attributes:
-      retrieve: What a payload holds -> the stack; None unless the application
-        has a storage of its own.
-      store: The stack -> what a payload holds; None as ``retrieve``.
-      inline: Payloads hold whole callback stacks.
-      refers_large: Large stacks of Python steps go by reference.
+      retrieve: Stored value of a payload -> the stack; None without a custom
+        storage.
+      store: The stack -> the value that a payload holds in its place; None
+        without a custom storage.
+      inline: True if payloads hold whole callback stacks.
+      refers_large: True if large stacks of Python steps are held by reference.
     """
 
     def __init__(self, connection: Connection, storage: CallbackStorage | None, is_python: IsPython) -> None:
         self.logger = get_logger(__name__, type(self))
-        #: References are read with any storage: another process may write them.
+        #: Used with any storage: another process may write references.
         self.chains = StoredChains(connection)
         self._is_python = is_python
         self._storage: RedisCallbackStorage | None = None
@@ -49,7 +50,7 @@ class Stacks:
         self.refers_large = storage is None
 
     def references(self) -> References:
-        """The references of one plan."""
+        """Make the references of one plan."""
         if self._storage is not None:
             return StorageReferences(self.chains, self._storage)
         if self.refers_large:
@@ -57,7 +58,10 @@ class Stacks:
         return References(self.chains)
 
     def extend(self, payload: Payload, ttl: int) -> None:
-        """Let the chains that a job's stack refers to live for so many seconds.
+        """Extend the chains that a job's stack refers to, at most once an hour for each.
+
+        Parameters:
+          ttl: Lifetime from now, in seconds.
 
         Raises:
           ConnectionClosed: if Redis cannot be reached.
@@ -70,11 +74,13 @@ class Stacks:
             raise ConnectionClosed(e) from None
 
     def release(self, plan: Plan) -> None:
-        """Let chains of this run, whose last steps a plan has pushed, expire in a day.
+        """Let the stored chains whose last steps a plan has pushed expire in a day.
+
+        Only chains that belong to one run: those of a RedisCallbackStorage are shared.
 
         Raises:
           redis.ConnectionError, ServerUnavailable: if Redis cannot be reached; the chains expire later.
         """
         if plan.consumed and self.refers_large:
             for error in self.chains.release(plan.consumed):
-                self.logger.warning("A stored chain that the run has passed expires late: %s", error)
+                self.logger.warning("The TTL of a used stored chain was not shortened, so it expires late: %s", error)

@@ -1,4 +1,4 @@
-"""The start of a run: its marker, its seeded memory, its barriers and first jobs."""
+"""Start of a run: its marker, its seeded memory, its barriers and first jobs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .transport import pour
 
 
 def start(engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | None) -> NotReplicated | None:
-    """Start a run, once for its id.  Calling it again is safe.
+    """Start a run, once for its id.  Repeated calls are safe.
 
     Parameters:
       wire: A valid tree.
-      seed: Values that are in the run's memory before its first job exists.
+      seed: Values to write to the run's memory before its first job exists.
 
     Returns:
-      The error to raise when all else is done: the run has started, but too
-      few replicas have it.
+      An error for the caller to raise at the end, if the run has started but
+      too few replicas confirmed it; else None.
 
     Raises:
-      ConfigurationError: if there is a seed, and no memory.
-      QueueShared: if Ruby would take a step of Python's.
+      ConfigurationError: if there is a seed but no memory.
+      QueueShared: if a Ruby process consumes the queue of a Python step.
       ConnectionClosed, redis.ConnectionError: if Redis cannot be reached.
     """
     engine.precheck.check(wire)
@@ -57,12 +57,12 @@ def start(engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | Non
 
 @attrs.frozen
 class _Started:
-    """A run that is started.
+    """Result of writing the start of a run.
 
     Attributes:
-      writes: What was written.
-      before: An earlier call started it; nothing was written.
-      unconfirmed: Too few replicas have it.
+      writes: The keys and arguments that were sent.
+      before: True if an earlier call started the run; nothing was written.
+      unconfirmed: The error if too few replicas confirmed the start.
     """
 
     writes: runs.Writes
@@ -78,7 +78,7 @@ def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output) ->
         try:
             reply = engine.broker.connection.write(*operation.command)
         except Unconfirmed as e:
-            # Started all the same: raised when all else is done.
+            # The run has started: the error is raised after the remaining work.
             reply, unconfirmed = e.reply, e.of_run(run_id)
         outcome = operation.read(reply)
         if not isinstance(outcome, StageLost):
@@ -86,12 +86,12 @@ def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output) ->
 
 
 def _seeded(engine: Engine, run_id: str, seed: Mapping[str, Any] | None) -> Output:
-    """What the start of a run writes into its memory; another memory is written to here."""
+    """Make the values that the start of a run writes to its memory; write to a custom memory here."""
     if not seed:
         return NO_OUTPUT
     memory = engine.memory
     if memory is None:
-        raise ConfigurationError("There is no memory to seed: use WorkflowMiddleware(memory=...).", seed)
+        raise ConfigurationError("Workflows have no memory for the seed: use WorkflowMiddleware(memory=...).", seed)
     if not isinstance(memory, RedisHashMemory):
         memory.write(run_id, seed)
         return NO_OUTPUT

@@ -1,4 +1,4 @@
-"""The function that builds a template's workflow: the class of its params, and the place where it is defined."""
+"""Inspection of a template's builder: its parameter, the class of its params, and its module."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ import attrs
 
 from ..errors import InvalidTemplate
 
-#: Gives a node, a Dramatiq message or a Workflow.  Its one parameter, which it
-#: may leave out, gets the params.
+#: Returns a node, a Dramatiq message or a Workflow.  Takes one parameter, the
+#: params, or none.
 Builder = Callable[..., Any]
 
 
 def parameter_of(name: str, builder: Builder) -> inspect.Parameter | None:
-    """The parameter that gets the params; None where there is none."""
+    """Find the parameter that receives the params; None if the builder takes none.
+
+    Raises:
+      InvalidTemplate: if the builder needs other parameters, or has no readable signature.
+    """
     parameters = _parameters(name, builder)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
     needed = list(filter(_is_needed, parameters))
@@ -36,18 +40,25 @@ def _parameters(name: str, builder: Builder) -> list[inspect.Parameter]:
     try:
         return [*inspect.signature(builder).parameters.values()]
     except (TypeError, ValueError):
-        raise InvalidTemplate(f"The builder of the template {name!r} has no signature to be seen.", builder) from None
+        raise InvalidTemplate(
+            f"The signature of the builder of the template {name!r} cannot be read. Write it as a Python function.",
+            builder,
+        ) from None
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:
-    """Whether a call must give this parameter."""
+    """Return True if a call must pass this parameter."""
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return False
     return parameter.default is parameter.empty
 
 
 def params_class(name: str, builder: Builder, parameter: inspect.Parameter) -> type[Any] | None:
-    """The class that a parameter asks for; None for any mapping."""
+    """Get the attrs class that a parameter is annotated with; None for any mapping.
+
+    Raises:
+      InvalidTemplate: if the annotation is neither, or cannot be resolved.
+    """
     if parameter.annotation is parameter.empty:
         return None
     kind = _annotation(name, builder, parameter)
@@ -61,33 +72,33 @@ def params_class(name: str, builder: Builder, parameter: inspect.Parameter) -> t
 
 
 def _annotation(name: str, builder: Builder, parameter: inspect.Parameter) -> Any:
-    """The annotation of a parameter, resolved where it is a string."""
+    """Get the annotation of a parameter, resolved if it is a string."""
     try:
         hints = typing.get_type_hints(_function(builder))
     except Exception as e:
         raise InvalidTemplate(
             f"The annotation {parameter.annotation!r} of the template {name!r} cannot be read here ({e}). "
-            "Say input=THE_CLASS.",
+            "Pass the class: input=THE_CLASS.",
             builder,
         ) from None
     return hints.get(parameter.name, parameter.annotation)
 
 
 def _is_any_mapping(kind: Any) -> bool:
-    """Whether an annotation leaves open which params a mapping has."""
+    """Return True if an annotation stands for any mapping."""
     origin = typing.get_origin(kind) or kind
     return kind is Any or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
 def _function(builder: Builder) -> Callable[..., Any]:
-    """The function behind a builder: of a partial, and of an object that can be called."""
+    """Get the function of a builder, also of a partial or of a callable object."""
     while isinstance(builder, functools.partial):
         builder = builder.func
     return builder if inspect.isroutine(builder) else type(builder).__call__
 
 
 def folder_of(builder: Builder) -> Path:
-    """Where a builder's module is; the current folder where it is nowhere (a prompt)."""
+    """Get the folder of a builder's module; the current folder if it has no file (a prompt)."""
     try:
         return Path(inspect.getfile(inspect.unwrap(_function(builder)))).parent
     except (TypeError, OSError):
@@ -95,6 +106,6 @@ def folder_of(builder: Builder) -> Path:
 
 
 def place_of(builder: Builder) -> str:
-    """The name of a builder, with its module, for errors."""
+    """Format the name of a builder with its module, for errors."""
     name = getattr(builder, "__qualname__", repr(builder))
     return f"{getattr(builder, '__module__', '?')}.{name}"

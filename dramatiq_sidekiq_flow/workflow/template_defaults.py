@@ -11,12 +11,13 @@ from ..wire import codec
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping, of JSON values.
+    """Read a YAML file that holds one mapping of JSON values.
 
-    Dates and times become ISO 8601 strings, as JSON has them.
+    Dates and times become ISO 8601 strings, since JSON has no type for them.
 
     Raises:
-      ConfigurationError: naming the file, and where in it.
+      ConfigurationError: if the file cannot be read or used; names the file and
+        the place in it.
     """
     value = _parse(path)
     if not isinstance(value, dict):
@@ -29,20 +30,22 @@ def load(path: str | Path) -> dict[str, Any]:
     except InvalidArguments as e:
         raise ConfigurationError(f"The defaults {str(path)!r} cannot be used: {e}", value) from None
     except RecursionError:
-        raise ConfigurationError(f"The defaults {str(path)!r} hold themselves.", path) from None
+        raise ConfigurationError(
+            f"The defaults {str(path)!r} contain themselves, or are nested too deeply.", path
+        ) from None
     return plain
 
 
 def _parse(path: str | Path) -> Any:
-    """The value in a YAML file."""
+    """Parse a YAML file."""
     try:
         import yaml
     except ImportError:
         raise ConfigurationError(
-            f"To read {str(path)!r}, PyYAML is needed: pip install 'dramatiq-sidekiq-flow[yaml]'.", path
+            f"PyYAML is needed to read {str(path)!r}: pip install 'dramatiq-sidekiq-flow[yaml]'.", path
         ) from None
     try:
-        # From bytes: YAML says itself how its encoding is found.
+        # Bytes, since YAML detects the encoding by itself.
         return yaml.safe_load(Path(path).read_bytes())
     except OSError as e:
         raise ConfigurationError(f"The defaults {str(path)!r} cannot be read: {e.strerror}.", path) from None

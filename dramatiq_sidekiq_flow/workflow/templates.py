@@ -1,8 +1,8 @@
-"""Named workflows with parameters: the shape is written once, and run many times.
+"""Templates: named workflows with parameters, defined once and run many times.
 
-What a run was started with is checked, completed with defaults, and in the
-run's memory before its first job exists, so that any step, of either
-language, finds it there (the gem's ``Templates``).
+The params of a run are checked, completed with defaults, and written to the
+run's memory before its first job exists, so that any step, of either language,
+can read them (the gem's ``Templates``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .workflow import Workflow
 
 B = TypeVar("B", bound=Builder)
 
-#: Where the defaults come from: a YAML file, or the values themselves.
+#: Default params: the path of a YAML file, or the values.
 Defaults = typing.Union[str, Path, Mapping[str, Any]]
 
 
@@ -36,11 +36,12 @@ class Template:
     """A registered template.
 
     Attributes:
-      name: It is run by this name.
-      builder: Makes the workflow of the params.
-      schema: What the params must be; None for any mapping.
-      defaults: For what a run does not say; before the class's own.
-      takes_params: Whether the builder has a parameter.
+      name: Name to run it by.
+      builder: Function that makes the workflow from the params.
+      schema: Schema of the params; None for any mapping.
+      defaults: Values of params that a run does not set; they take precedence
+        over the defaults of the attrs class.
+      takes_params: True if the builder has a parameter.
     """
 
     name: str
@@ -50,25 +51,25 @@ class Template:
     takes_params: bool = True
 
     def params(self, params: Any = None) -> tuple[Any, dict[str, Any]]:
-        """What the builder gets, and the same as JSON.
+        """Check and complete the params of a run; return them for the builder, and as JSON for the memory.
 
         Raises:
-          InvalidInput: naming the path of what does not fit.
+          InvalidInput: if a param does not fit; the message names its path.
         """
         given = self._completed(params)
         if self.schema is None:
             _check_json(given, "params", params)
-            # The builder may do with its own what it likes.
+            # A copy, since the builder may change it.
             return copy.deepcopy(given), given
         loaded = self.schema.load(given, "params")
         return loaded, self.schema.dump(loaded, "params")
 
     def _completed(self, params: Any) -> dict[str, Any]:
-        """The params of a run as JSON; a mapping is completed by the template's defaults."""
+        """Convert the params of a run to JSON; complete a mapping with the template's defaults."""
         if params is None:
             return {**self.defaults}
         if self.schema is not None and isinstance(params, self.schema.cls):
-            # It is complete.  That its values fit its own annotations is only known after a look.
+            # Complete already, but only dump and load check its values against the annotations.
             return dict(self.schema.dump(params, "params"))
         if isinstance(params, Mapping):
             return {**self.defaults, **params}
@@ -78,20 +79,26 @@ class Template:
         )
 
     def build(self, params: Any = None, broker: dramatiq.Broker | None = None) -> Workflow:
-        """See :meth:`Templates.build`."""
+        """Build the workflow of a run; see :meth:`Templates.build`."""
         loaded, seed = self.params(params)
         node = self._call_builder(loaded)
         try:
             return Workflow(node, broker, seed=seed)
         except InvalidWorkflow as e:
-            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", node) from e
+            raise InvalidTemplate(f"The builder of the template {self.name!r} returned no workflow. {e}", node) from e
 
     def _call_builder(self, params: Any) -> Any:
-        """The node that the builder gives for these params."""
+        """Call the builder; return its node.
+
+        Raises:
+          InvalidTemplate: if the builder raises or is async.
+        """
         try:
             node = self.builder(params) if self.takes_params else self.builder()
         except InvalidWorkflow as e:
-            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", e.value) from e
+            raise InvalidTemplate(
+                f"The builder of the template {self.name!r} returned no workflow. {e}", e.value
+            ) from e
         except FlowError:
             raise
         except Exception as e:
@@ -101,13 +108,14 @@ class Template:
         if inspect.iscoroutine(node):
             node.close()
             raise InvalidTemplate(
-                f"The builder of the template {self.name!r} is async. Build the tree in a plain function.", params
+                f"The builder of the template {self.name!r} is async. Build the tree in a function without async.",
+                params,
             )
         return node.node if isinstance(node, Workflow) else node
 
 
 class Templates:
-    """A registry of templates.  :data:`templates` is the one of the process."""
+    """Registry of templates.  :data:`templates` is the registry of the process."""
 
     def __init__(self) -> None:
         self._templates: dict[str, Template] = {}
@@ -116,7 +124,7 @@ class Templates:
     def template(
         self, name: str, *, input: type[Any] | None = None, defaults: Defaults | None = None
     ) -> Callable[[B], B]:
-        """Decorator: register a builder, which stays what it is.  See :meth:`register`.
+        """Decorate a builder: register it, and return it unchanged.  See :meth:`register`.
 
         Examples:
 
@@ -139,18 +147,18 @@ class Templates:
         """Register a template.
 
         Parameters:
-          name: Not registered before.
+          name: A name that is not registered yet.
           builder: ``params -> node``; called for each run.
-          input: The attrs class of the params.  Unless given, the annotation
-            of the builder's parameter says it; where that is a mapping, or
-            nothing, the params are any mapping.
-          defaults: For what a run does not say: a mapping, or a YAML file of
-            one, found from the folder of the builder's module.  They are read
-            and checked now.
+          input: The attrs class of the params.  By default the annotation of
+            the builder's parameter; if that is a mapping or missing, the params
+            are any mapping.
+          defaults: Values of params that a run does not set: a mapping, or the
+            path of a YAML file that holds one, relative to the folder of the
+            builder's module.  They are read and checked now.
 
         Raises:
-          InvalidTemplate: if the name is taken, or the builder cannot be one.
-          InvalidInput: if defaults do not fit; names the path.
+          InvalidTemplate: if the name is taken, or the builder is invalid.
+          InvalidInput: if a default does not fit; the message names its path.
           ConfigurationError: if a file cannot be read.
         """
         if not isinstance(name, str) or not name:
@@ -163,23 +171,23 @@ class Templates:
         with self._lock:
             if name in self._templates:
                 raise InvalidTemplate(
-                    f"There is a template {name!r} already, by {place_of(self._templates[name].builder)}; "
-                    f"this one is by {place_of(builder)}. Give one of them another name.",
+                    f"The template {name!r} is registered already, by {place_of(self._templates[name].builder)}, and "
+                    f"now by {place_of(builder)}. Give one of them another name.",
                     name,
                 )
             self._templates[name] = template
         return template
 
     def load_defaults(self, path: str | Path) -> None:
-        """Take the defaults of registered templates from one YAML file: ``{template: {param: value}}``.
+        """Read the defaults of registered templates from one YAML file: ``{template: {param: value}}``.
 
-        What the file says comes before what ``register(defaults=...)`` said.
+        They take precedence over ``register(defaults=...)``.  After an error,
+        no value of the file is used.
 
         Raises:
-          ConfigurationError: for a file that cannot be read.
-          UnknownTemplate: for a name in it that is not registered.
-          InvalidInput: for values that do not fit, naming the path.
-            Nothing of the file counts then.
+          ConfigurationError: if the file cannot be read.
+          UnknownTemplate: if the file names a template that is not registered.
+          InvalidInput: if a value does not fit; the message names its path.
         """
         loaded = files.load(path)
         with self._lock:
@@ -188,18 +196,19 @@ class Templates:
                 template = self.fetch(name)
                 source = f"{path}: {name}"
                 if not isinstance(values, dict):
-                    raise InvalidInput(f"{source}: a mapping of params is needed, not {values!r:.100}.", values)
+                    raise InvalidInput(f"{source}: expected a mapping of params, not {values!r:.100}.", values)
                 changed[name] = _with(template, values, source)
             self._templates = {**self._templates, **changed}
 
     def run(
         self, name: str, params: Any = None, *, run_id: str | None = None, broker: dramatiq.Broker | None = None
     ) -> str:
-        """Build and start a run.  Where workflows have a memory, the params are in it before the first job is.
+        """Build and start a run.  If workflows have a memory, the params are in it before the first job exists.
 
         Parameters:
-          params: An instance of the template's class, complete as it is; or a
-            mapping, completed by the template's defaults, then the class's.
+          params: An instance of the template's class, which is used as it is;
+            or a mapping, which is completed with the template's defaults, then
+            with those of the class.
           run_id: As in :meth:`Workflow.run`.
 
         Returns:
@@ -207,42 +216,43 @@ class Templates:
 
         Raises:
           UnknownTemplate, InvalidInput, InvalidTemplate, InvalidArguments,
-          InvalidOptions, ConfigurationError: nothing is enqueued.
+          InvalidOptions, ConfigurationError: if the run cannot be built; nothing
+            is enqueued.
         """
         return self.build(name, params, broker=broker).run(run_id)
 
     def build(self, name: str, params: Any = None, *, broker: dramatiq.Broker | None = None) -> Workflow:
-        """The workflow of a run, not started; its ``run()`` puts the params into the memory.  As :meth:`run`."""
+        """Build the workflow of a run as :meth:`run`, but do not start it; its ``run()`` seeds the memory."""
         return self.fetch(name).build(params, broker)
 
     def fetch(self, name: str) -> Template:
-        """The template of a name.
+        """Look up a template by its name.
 
         Raises:
-          UnknownTemplate: naming those that there are.
+          UnknownTemplate: if no template has the name; the message lists the registered names.
         """
         template = self._templates.get(name)
         if template is None:
             known = ", ".join(self.names()) or "none"
             raise UnknownTemplate(
-                f"The template {name!r} is not registered; registered are: {known}. Is the module imported that "
-                "registers it?",
+                f"The template {name!r} is not registered; registered are: {known}. Import the module that "
+                "registers it first.",
                 name,
             )
         return template
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """List the names of all templates, sorted."""
         return sorted(self._templates)
 
     def clear(self) -> None:
-        """Forget all templates.  For tests."""
+        """Remove all templates.  For tests."""
         with self._lock:
             self._templates = {}
 
 
 def _template(name: str, builder: Builder, input: type[Any] | None) -> Template:
-    """The template of a builder, without defaults."""
+    """Make the template of a builder, without defaults."""
     parameter = parameter_of(name, builder)
     if input is None and parameter is not None:
         input = params_class(name, builder, parameter)
@@ -257,7 +267,11 @@ def _read(defaults: Defaults, folder: Path) -> tuple[Mapping[str, Any], str]:
 
 
 def _with(template: Template, values: Mapping[str, Any], source: str) -> Template:
-    """The template with more defaults, if they fit."""
+    """Add defaults to a copy of a template, after a check.
+
+    Raises:
+      InvalidInput: if a value does not fit.
+    """
     if template.schema is not None:
         template.schema.check(values, source)
     else:
@@ -266,10 +280,10 @@ def _with(template: Template, values: Mapping[str, Any], source: str) -> Templat
 
 
 def _check_json(values: dict[str, Any], source: str, given: Any) -> None:
-    """Check that values are JSON's own.
+    """Check that JSON can carry values exactly.
 
     Raises:
-      InvalidInput: if not; the message names the path, below ``source``, and the error's value is ``given``.
+      InvalidInput: if not; the message names the path below ``source``, and the error's value is ``given``.
     """
     try:
         codec.check(values, source)
@@ -277,8 +291,8 @@ def _check_json(values: dict[str, Any], source: str, given: Any) -> None:
         raise InvalidInput(e.message, given) from None
 
 
-#: The templates of this process.
+#: Registry of this process.
 templates = Templates()
 
-#: Registers with :data:`templates`; see :meth:`Templates.template`.
+#: Decorator that registers with :data:`templates`; see :meth:`Templates.template`.
 template = templates.template

@@ -1,4 +1,4 @@
-"""Transports: how a run's steps are counted, and how what follows reaches its workers."""
+"""Transports: they count the steps of a run, and push the next steps."""
 
 from __future__ import annotations
 
@@ -22,60 +22,64 @@ _logger = get_logger(__name__)
 
 
 class Transport(Protocol):
-    """What an advance, and the start of a run, leave open.
+    """Protocol of a transport, used by an advance and by the start of a run.
 
     Attributes:
-      derives_ids: A run that is started again under its id makes the same
-        jobs, since some of them are pushed before it is known as started.
+      derives_ids: True if the ids of a run's first jobs derive from its run id.
+        A repeated start then makes the same jobs: needed if some are pushed
+        before the run is marked as started.
     """
 
     derives_ids: bool
 
     def start_ids(self, run_id: str) -> Ids | None:
-        """Makers of the ids of a run's first steps; None for new ones."""
+        """Get makers of the ids of a run's first steps; None for random ids."""
 
     def ids_after(self, callback: Callback) -> Ids | None:
-        """Makers of the ids of what a callback starts; None for new ones."""
+        """Get makers of the ids of a callback's continuation; None for random ids."""
 
     def hooks(self, message: SidekiqMessage | None) -> StepHooks | None:
-        """Hooks of other middleware for what is pushed; None if none has any.
+        """Get the hooks of other middleware to call for pushed steps; None if no middleware has any.
 
         Parameters:
-          message: The finished step; without one, a run is started.
+          message: The finished step; None at the start of a run.
         """
 
     def prepare(self, plan: Plan) -> None:
-        """Make what must exist before a plan's jobs do."""
+        """Create what must exist before the jobs of a plan are pushed."""
 
     def writes(self, plan: Plan) -> Writes:
-        """A plan as the scripts take it."""
+        """Make the keys and arguments of a plan for the scripts."""
 
     def started(self, run_id: str, plan: Plan, *, before: bool) -> None:
         """Finish the start of a run.
 
         Parameters:
-          before: It was started by an earlier call.
+          before: True if an earlier call started it.
         """
 
     def first_due(self, job: FinishedJob) -> int:
-        """Number of the callback to plan for before anything is sent (1 = the top); 0 for none."""
+        """Get the number of the callback to plan for before the first call of :meth:`send` (1 = the top); 0 for none.
+
+        A custom barrier counts the job here.
+        """
 
     def send(self, job: FinishedJob, due: int, plan: Plan | None) -> Outcome:
-        """Count the job, and write what follows.
+        """Count the job, and push the next steps.
 
         Parameters:
-          due: Number of the callback that the plan is for; 0 without a plan.
+          due: Number of the callback that the plan belongs to; 0 without a plan.
 
         Returns:
           Done, Gone, NeedsPlan or StageLost.
         """
 
     def extend(self, payload: Payload, ttl: int) -> None:
-        """Let barriers that are not in this Redis live for so many seconds."""
+        """Let custom barriers of a job live for at least ``ttl`` seconds from now."""
 
 
 class AtomicTransport:
-    """Counts, acknowledges and pushes in one script: ``advance.lua``."""
+    """Transport that counts, acknowledges and pushes in one script: ``advance.lua``."""
 
     derives_ids = False
 
@@ -133,7 +137,7 @@ class AtomicTransport:
 
 
 def step_hooks(broker: SidekiqBroker, message: SidekiqMessage | None) -> StepHooks | None:
-    """Hooks of other middleware on a SidekiqBroker; see Transport."""
+    """Get the hooks of other middleware on a SidekiqBroker; see Transport."""
     if not broker.has_enqueue_hooks:
         return None
     context = None if message is None else message.context
@@ -141,23 +145,24 @@ def step_hooks(broker: SidekiqBroker, message: SidekiqMessage | None) -> StepHoo
 
 
 def pour(connection: Connection, writes: Writes) -> None:
-    """Push what a committed fan-out holds.
+    """Push the jobs of a committed fan-out.
 
     Raises:
       ServerUnavailable, redis.ConnectionError: if Redis cannot be reached; the
-        next beat of any worker pushes what is left.
+        next beat of any worker pushes the remaining jobs.
     """
     if not writes.fanout:
         return
-    # Others as well: where this call is a repetition, an earlier list was committed.
+    # All fan-outs: if this call is a repetition, the list of an earlier call was committed.
     for error in fanouts.pour_all(connection, writes.fanout).values():
         _logger.error("%s", error)
 
 
 def pour_committed(broker: SidekiqBroker, writes: Writes, outcome: Outcome) -> None:
-    """Push what a fan-out holds, if an advance has committed it.
+    """Push the jobs of a fan-out if the advance has committed it.
 
-    The step has left flight, so a Redis that is unavailable now is left to the next beat.
+    The step has left flight, so an unavailable Redis is not an error here: the
+    next beat of any worker pushes the jobs.
     """
     if not writes.fanout or isinstance(outcome, (NeedsPlan, StageLost)):
         return

@@ -1,8 +1,8 @@
-"""Extends the lifetimes of a run's barriers and memory.
+"""Extension of the lifetimes of a run's barriers and memory.
 
-Each transition of a run does so by itself, for all delays ahead and Sidekiq's
-retry horizon.  :func:`extend_ttl` is for runs that need more: a job that runs
-for weeks, a memory that is read long after the end.
+Each advance of a run extends them, for all remaining delays and Sidekiq's retry
+horizon.  :func:`extend_ttl` is for runs that need more: a job that runs for
+weeks, or a memory that is read long after the end.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ from .engine import Engine
 
 
 def extend_ttl(ttl: int | timedelta | None = None) -> bool:
-    """From inside an actor: let the barriers and the memory of its run live on.
+    """Extend the lifetime of the barriers and the memory of the current actor's run.
 
-    Nothing lives shorter than before.  A ``ttl`` that is given also holds for
-    the memory after the run's end, counted from now.  It is the gem's
-    ``Sidekiq::Workflow.extend_ttl!``, and one round trip.
+    No lifetime becomes shorter.  A given ``ttl``, counted from now, also holds
+    for the memory after the run's end.  Costs one round trip.  The gem has it as
+    ``Sidekiq::Workflow.extend_ttl!``.
 
     Examples:
 
       >>> extend_ttl(timedelta(days=60))
 
     Parameters:
-      ttl: Milliseconds, or a timedelta, from now.  Unless given, all delays
-        that are still ahead and Sidekiq's retry horizon of 21 days: what each
-        step does by itself.
+      ttl: Milliseconds, or a timedelta, from now.  By default the sum of all
+        remaining delays and Sidekiq's retry horizon of 21 days, as for each step.
 
     Returns:
-      Whether there is a run: False, as in the gem, if the current job belongs
-      to no workflow, and outside of actors.  A thread of an actor's own has
-      its run if it was started with ``contextvars.copy_context().run``.
+      True if there is a run; False, as in the gem, if the current job does not
+      belong to a workflow, and outside of actors.  A thread that an actor starts
+      has the run if it was started with ``contextvars.copy_context().run``.
 
     Raises:
-      InvalidOptions: for less than a second.
-      ConnectionClosed: when Redis cannot be reached.
+      InvalidOptions: if ttl is less than a second.
+      ConnectionClosed: if Redis cannot be reached.
     """
     seconds = None if ttl is None else _whole_seconds(ttl)
     run = find_current_run()
@@ -56,10 +55,10 @@ def extend_ttl(ttl: int | timedelta | None = None) -> bool:
 
 
 def _whole_seconds(ttl: int | timedelta) -> int:
-    """A lifetime in seconds, never shorter than asked for.
+    """Convert a lifetime to seconds, rounded up.
 
     Raises:
-      InvalidOptions: if it is less than a second, or not a lifetime.
+      InvalidOptions: if it is less than a second, or of another type.
     """
     given: float = 0
     if isinstance(ttl, timedelta):
@@ -72,7 +71,7 @@ def _whole_seconds(ttl: int | timedelta) -> int:
 
 
 def extend(engine: Engine, payload: Payload, seconds: int | None) -> None:
-    """Extend what a job's run needs, by ``seconds`` or the rule."""
+    """Extend the keys that a job's run needs, by ``seconds``, or by the default of :func:`extend_ttl` if None."""
     needs = engine.needs(payload)
     if seconds is not None:
         needs = attrs.evolve(needs, ttl=seconds)
@@ -80,10 +79,10 @@ def extend(engine: Engine, payload: Payload, seconds: int | None) -> None:
 
 
 def extend_dead(engine: Engine, job: Payload) -> None:
-    """Extend what a dead job's run needs: it may be retried for as long as ``dead`` keeps it.
+    """Extend the keys that a dead job's run needs: the job may be retried as long as ``dead`` keeps it.
 
     Parameters:
-      job: As it was read without its callback stack.
+      job: The job, read without its callback stack.
     """
     payload = Payload.decode(job.raw, engine.stacks.retrieve)
     if payload.stack:

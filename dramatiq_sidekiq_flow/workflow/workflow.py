@@ -1,4 +1,4 @@
-"""A workflow: a tree of steps, started under one run id."""
+"""Workflow: a tree of steps that starts under one run id."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .outline import outline
 from .payload_size import warn_of_size
 from .start import start
 
-#: Attribute of a message: the run that its id is known to.
+#: Attribute of a message: the first run that it is a step of.
 _RUN = "sidekiq_run"
 
 
 class Workflow:
-    """Steps to run, in Ruby and in Python.
+    """Tree of steps in Ruby and Python, which can be run.
 
     Examples:
 
@@ -34,18 +34,19 @@ class Workflow:
 
     Parameters:
       node: ``Chain``, ``Group``, ``WithDelay``, ``Job``, or a Dramatiq message.
-      broker: The global broker unless given.
-      seed: Values that are in the run's memory, where there is one, before the
+      broker: The broker; the global one by default.
+      seed: Values to write to the run's memory, if there is one, before the
         first job exists.
 
     Raises:
-      InvalidWorkflow, InvalidArguments, InvalidOptions: for what cannot be a
+      InvalidWorkflow, InvalidArguments, InvalidOptions: if a node cannot be a
         step; nothing is enqueued.
       ConfigurationError: if the broker cannot run workflows.
 
     A step made from a message has that message's id as its jid, so that
     ``message.get_result()``, abort and cancel work.  In a second run of the
-    same message the id of its step derives from both: a job has an id of its own.
+    same message the jid derives from the run id and the message id, because
+    two jobs must not have the same jid.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class Workflow:
     ) -> None:
         if broker is not None and not isinstance(broker, dramatiq.Broker):
             raise InvalidWorkflow(
-                "A workflow has one node: Workflow(Chain(a, b)) for one after the other, Workflow(Group(a, b)) for "
-                f"side by side. As its broker it got {broker!r:.100}.",
+                "A workflow has one node: Workflow(Chain(a, b)) for steps one after the other, Workflow(Group(a, b)) "
+                f"for parallel steps. The second argument is the broker, but it is {broker!r:.100}.",
                 broker,
             )
         self.node = node
@@ -66,34 +67,34 @@ class Workflow:
         self.broker = broker or global_broker()
         self.engine = engine_of(self.broker)
         self.wire = self._dump(node)
-        #: The run that a call has perhaps started, since it raised.
+        #: Run id of a call that raised: it may have started the run.
         self._raised: str | None = None
 
     def walk(self) -> Iterator[Any]:
-        """The steps, jobs and messages, in the order in which they are written."""
+        """Yield the steps, jobs and messages, in the order in which they are written."""
         return walk(self.node)
 
     def run(self, run_id: str | None = None) -> str:
         """Start the workflow.
 
-        Calling it again with the same run id, also after a crash in between,
-        starts it once.  A call that raised may have started the run: the next one
-        without a run id has the id of that one.
+        Repeated calls with the same run id start the run once, also after a
+        crash.  A call that raised may have started the run: the next call
+        without a run id uses the same id.
 
         Parameters:
-          run_id: Any name for the run; a new UUID unless given.
+          run_id: Any name for the run; a new UUID by default.
 
         Returns:
           The run id.
 
         Raises:
-          NotReplicated: if the run has started, and too few replicas have it
-            (``SidekiqBroker(replication=...)``).  Calling again waits again.
+          NotReplicated: if the run has started, but too few replicas confirmed it
+            (``SidekiqBroker(replication=...)``).  A repeated call waits again.
         """
         return self.start(run_id, self.seed if self.engine.memory is not None else None)
 
     def start(self, run_id: str | None = None, seed: Mapping[str, Any] | None = None) -> str:
-        """As :meth:`run`, with values in the run's memory before the first job exists."""
+        """Start the workflow as :meth:`run`, with ``seed`` as the initial values of the run's memory."""
         if run_id is not None:
             return self._start(run_id, seed, named=True)
         run_id, self._raised = self._raised or str(uuid.uuid4()), None
@@ -124,8 +125,8 @@ class Workflow:
         return {message.message_id for message in self._messages()}
 
     def _of_run(self, wire: Wire, run_id: str) -> Wire:
-        """The tree with ids of their own for the steps of messages that other runs have."""
-        ids = self._ids_in_place(run_id)
+        """Give new ids to the steps whose messages belong to another run; return the tree, or a changed copy."""
+        ids = self._replaced_ids(run_id)
         if not ids:
             return wire
         wire = copy.deepcopy(wire)
@@ -134,8 +135,8 @@ class Workflow:
                 job["jid"] = ids[job["jid"]]
         return wire
 
-    def _ids_in_place(self, run_id: str) -> dict[str, str]:
-        """Id of each message that another run has -> the id of its step in this run."""
+    def _replaced_ids(self, run_id: str) -> dict[str, str]:
+        """Map the id of each message of another run to the id of its step in this run."""
         ids: dict[str, str] = {}
         for message in self._messages():
             if message.__dict__.get(_RUN, run_id) != run_id:
@@ -150,7 +151,7 @@ class Workflow:
         def leaf(value: Any) -> Wire | None:
             if isinstance(value, Job):
                 wire = dump_job(value)
-                # Without a Ruby name it is another Python program's actor.
+                # A name that is not a Ruby constant belongs to an actor of another Python program.
                 here = self.engine.broker.options_of(value.job_class) is not None
                 if is_ruby_constant(value.job_class) and not here:
                     unknown.append(value)
@@ -165,7 +166,7 @@ class Workflow:
 
         wire = dump(node, leaf)
         validate(wire)
-        self._give_own_ids(wire)
+        self._separate_duplicates(wire)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:
             python = self._is_python if self.engine.stacks.refers_large else None
@@ -175,7 +176,7 @@ class Workflow:
         return wire
 
     def _make_carriers(self, steps: list[Wire]) -> None:
-        """Make carriers, in place, of the steps that Ruby could not advance onto: it looks up each one's class."""
+        """Turn the steps that Ruby could not push into carriers, in place: Ruby looks up the class of each step."""
         for step in steps:
             if not is_ruby_constant(step["class"]):
                 options = self.engine.job_options.with_defaults(step["class"])
@@ -184,19 +185,19 @@ class Workflow:
                 step.update(carried)
 
     def _is_python(self, job: Mapping[str, Any]) -> bool:
-        """Whether an actor of this broker takes a job."""
+        """Return True if an actor of this broker runs a job."""
         return job["class"] in self.engine.broker.actors
 
-    def _give_own_ids(self, wire: Wire) -> None:
-        """Make two jobs of one that is in the tree twice: the second one gets an id when it is pushed."""
+    def _separate_duplicates(self, wire: Wire) -> None:
+        """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
         seen: set[str] = set()
         for job in jobs(wire):
             jid = job.get("jid")
             if jid in seen:
                 del job["jid"]
                 self.engine.logger.warning(
-                    "%s is in this workflow twice, as the same message %s: the second one gets a new id, so results, "
-                    "abort and cancel do not find it. Call .message(...) for each step.",
+                    "%s is in this workflow twice, as the same message %s: the second step gets a new id, so results, "
+                    "abort and cancel do not find it by the message. Call .message(...) for each step.",
                     job["class"],
                     jid,
                 )
@@ -207,7 +208,7 @@ class Workflow:
         job = current_job()
         if was_sent(message):
             raise InvalidWorkflow(
-                f"The message {message} was sent already, and would run a second time as a step: write "
+                f"The message {message} was sent already, and would run a second time as a step: use "
                 f"{message.actor_name}.message(...) instead of .send(...).",
                 message,
             )
@@ -224,7 +225,7 @@ class Workflow:
         }
 
     def __str__(self) -> str:
-        """A line for each step."""
+        """Return an outline of the tree: one line per step."""
         return outline(self.wire)
 
     def __repr__(self) -> str:
@@ -232,7 +233,7 @@ class Workflow:
 
 
 def _without(wire: Wire, ids: Collection[str]) -> Wire:
-    """The tree without these jids."""
+    """Copy a tree without these jids."""
     wire = copy.deepcopy(wire)
     for job in jobs(wire):
         if job.get("jid") in ids:
@@ -241,14 +242,14 @@ def _without(wire: Wire, ids: Collection[str]) -> Wire:
 
 
 def global_broker() -> dramatiq.Broker:
-    """The global broker; Dramatiq itself would make one of its own.
+    """Get the global broker.  If none is set, Dramatiq itself would create another one; this function raises.
 
     Raises:
-      ConfigurationError: if none was set.
+      ConfigurationError: if none is set.
     """
     if dramatiq.broker.global_broker is None:
         raise ConfigurationError(
-            "There is no broker: dramatiq.set_broker(broker) was not called. Call it before the actors are declared, "
-            "or pass Workflow(..., broker=broker)."
+            "There is no global broker: call dramatiq.set_broker(broker) before the actors are declared, or pass "
+            "Workflow(..., broker=broker)."
         )
     return dramatiq.get_broker()

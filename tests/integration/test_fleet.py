@@ -138,7 +138,7 @@ def test_a_misspelt_class_is_warned_of_though_its_queue_is_said(
     for _ in range(2):
         Workflow(Job("Docs::Extrakt", queue="ruby"), broker).run()
     assert warnings_of(caplog) == [
-        "No class or actor is known by the name Docs::Extrakt. Do you mean 'Docs::Extract'?",
+        "No class or actor has the name Docs::Extrakt; its step is pushed anyway. Do you mean 'Docs::Extract'?",
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_queue_that_no_process_consumes_is_warned_of(
     for _ in range(2):
         Workflow(step.message(), broker).run()
     (warning,) = warnings_of(caplog)
-    assert "No live process consumes queue 'pyton', where step goes. Do you mean 'python'?" in warning
+    assert "No live process consumes queue 'pyton', so the step step waits there. Do you mean 'python'?" in warning
 
 
 def test_a_step_that_names_no_queue_is_looked_at_again_once_a_process_is_up(
@@ -188,7 +188,7 @@ def test_a_step_that_names_no_queue_is_looked_at_again_once_a_process_is_up(
     broker.completion.engine.precheck.fleet.look(max_age=0)  # type: ignore[union-attr]
     Workflow(Job("Shop::Order"), broker).run()
     (warning,) = warnings_of(caplog)
-    assert "No live process consumes queue 'pyton', where Shop::Order goes." in warning
+    assert "No live process consumes queue 'pyton', so the step Shop::Order waits there." in warning
 
 
 def test_a_worker_says_what_it_is_and_which_queue_has_no_actor(
@@ -251,5 +251,5 @@ def test_a_step_in_the_other_dialect_is_warned_of_once(
     with working(broker):
         eventually(lambda: sorted(done) == ["a", "b", "c"])
     (warning,) = [text for text in warnings_of(caplog) if "dialect" in text]
-    assert "is a step in the dialect 'sideline', this process starts runs in 'workflow'" in warning
+    assert "is a step in the dialect 'sideline', but this process starts runs in 'workflow'" in warning
     assert "WorkflowMiddleware(dialect='sideline')" in warning

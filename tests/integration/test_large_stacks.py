@@ -147,7 +147,7 @@ def test_a_chain_that_cannot_be_released_does_not_fail_its_step(
     with caplog.at_level(logging.WARNING, "dramatiq_sidekiq_flow"), working(broker):
         eventually(lambda: not members(client, "python") and not in_flight(client))
     assert [record.getMessage() for record in caplog.records] == [
-        "A stored chain that the run has passed expires late: no"
+        "The TTL of a used stored chain was not shortened, so it expires late: no"
     ]
     assert client.zcard("dead") == client.zcard("retry") == 0
 

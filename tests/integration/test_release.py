@@ -97,7 +97,7 @@ def test_what_cannot_be_released(broker: SidekiqBroker, client: redis.Redis, ste
         restart_remaining(broker, "j404")
     job = {"class": "step", "args": ["x"], "jid": "alone", "queue": "python", "retry": True}
     client.zadd("dead", {json.dumps(job): 1})
-    with pytest.raises(NothingToRelease, match="Nothing follows"):
+    with pytest.raises(NothingToRelease, match="has no next steps"):
         restart_remaining(broker, "alone")
     with pytest.raises(InvalidOptions, match="members"):
         restart_remaining(broker, "alone", members=0)

@@ -88,7 +88,7 @@ MISSES: list[tuple[Callable[[Any, Any], Any], str, str]] = [
     (
         lambda broker, step: unset(lambda: Workflow(A)),
         "ConfigurationError",
-        "dramatiq.set_broker(broker) was not called",
+        "call dramatiq.set_broker(broker) before the actors",
     ),
     (lambda broker, step: Workflow(A, StubBroker()), "ConfigurationError", "dramatiq.set_broker(broker)"),
     (

@@ -157,7 +157,7 @@ def test_one_file_may_hold_the_defaults_of_many(registry: Templates, broker: Sid
         ("echo: {tries: 4}\nother: {}", UnknownTemplate, "'other'"),
         ("echo: {modell: x}", InvalidInput, "modell"),
         ("echo: {tries: many}", InvalidInput, "echo.tries"),
-        ("echo: 1", InvalidInput, "echo: a mapping"),
+        ("echo: 1", InvalidInput, "echo: expected a mapping"),
         ("- echo", ConfigurationError, "must be a mapping"),
         ("", ConfigurationError, "must be a mapping"),
         ("echo: {", ConfigurationError, "not valid YAML"),
@@ -257,7 +257,7 @@ def test_an_unknown_name_says_which_there_are(registry: Templates, broker: Sidek
 
 def test_a_name_is_taken_once(registry: Templates) -> None:
     registry.register("echo", echo)
-    with pytest.raises(InvalidTemplate, match=r"'echo' already, by .*test_templates\.echo"):
+    with pytest.raises(InvalidTemplate, match=r"'echo' is registered already, by .*test_templates\.echo"):
         registry.register("echo", lambda: None)
     assert registry.fetch("echo").builder is echo
 
@@ -342,9 +342,9 @@ async def not_now(params: Any) -> Any:
 @pytest.mark.parametrize(
     ("builder", "why"),
     [
-        (lambda params: None, "gave no workflow. None is not a step"),
-        (lambda params: "Job", "gave no workflow. 'Job' is not a step"),
-        (lambda params: Chain(Job("A"), [Job("B")]), "gave no workflow"),
+        (lambda params: None, "returned no workflow. None is not a step"),
+        (lambda params: "Job", "returned no workflow. 'Job' is not a step"),
+        (lambda params: Chain(Job("A"), [Job("B")]), "returned no workflow"),
         (lambda params: dict[str, Any]()["missing"], "raised KeyError: 'missing'"),
         (lambda params: Job(7), "'junk'"),  # type: ignore[arg-type]
         (not_now, "async"),

@@ -300,7 +300,7 @@ WORKERS = [
     advance(
         "stage-not-answered",
         "A fan-out that vanished before its commit is lost.",
-        "                # The transport stages the same plan again.\n                continue\n",
+        "                # Its staged list is gone: the transport stages the same plan again.\n                continue\n",
         "                return\n",
         WORKFLOW + "test_a_continuation_that_vanishes_is_staged_again",
     ),

@@ -1,1 +1,1 @@
-"""Workflows whose actors are on another Dramatiq broker: RedisBroker, RabbitmqBroker, StubBroker."""
+"""Workflows of actors on another Dramatiq broker: RedisBroker, RabbitmqBroker, StubBroker."""

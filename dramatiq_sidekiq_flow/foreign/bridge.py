@@ -1,9 +1,9 @@
-"""Moves jobs from Sidekiq's queues onto another Dramatiq broker.
+"""Bridge: it moves jobs from Sidekiq's queues to another Dramatiq broker.
 
-Ruby advances a run by pushing a job into a Sidekiq queue.  If that queue's
-actors are on another broker, the bridge fetches the job, enqueues it there, and
-only then acknowledges it: a crash in between enqueues it again under the same
-id, which a workflow counts once.
+Ruby advances a run by pushing a job to a Sidekiq queue.  If the actors of that
+queue are on another broker, the bridge fetches the job, enqueues it there, and
+only then acknowledges it.  After a crash in between it enqueues the job again
+under the same id, which a workflow counts once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from ..store.connection import FAULTS, LOST
 from .foreign_broker import ForeignSidekiqBroker
 from .foreign_messages import to_foreign
 
-#: How many jobs one queue's thread holds in flight.
+#: Maximum jobs in flight of each queue.
 PREFETCH = 16
 
-#: Milliseconds that it waits for a job before it looks whether to stop.
+#: Milliseconds that a thread waits for a job before it checks the stop flag.
 WAIT = 500
 
-#: Seconds before it tries again, where one of the two brokers is away.
+#: Seconds before the next attempt, if one of the two brokers cannot be reached.
 PAUSE = 1.0
 
 
 class Bridge:
-    """One thread for each queue.
+    """Mover of jobs from Sidekiq's queues to another broker: one thread per queue.
 
-    A WorkflowMiddleware starts it with a worker.  In a process of its own::
+    A WorkflowMiddleware starts it with a worker.  In a separate process::
 
         bridge = middleware.bridge_of(broker)
         bridge.start(["python"])
@@ -52,14 +52,14 @@ class Bridge:
 
     @property
     def queues(self) -> set[str]:
-        """The queues that are bridged now."""
+        """Names of the queues that are bridged now."""
         return set(self._queues)
 
     def start(self, queues: Iterable[str] | None = None) -> None:
-        """Bridge these queues, all declared ones unless given; more may be added later.
+        """Bridge queues, by default all declared ones.  A later call adds queues.
 
         Raises:
-          ConfigurationError: for a Redis that cannot be used.
+          ConfigurationError: if Sidekiq's Redis cannot be used.
         """
         wanted = self.broker.get_declared_queues() if queues is None else set(queues)
         if not self._threads:
@@ -74,7 +74,7 @@ class Bridge:
             thread.start()
 
     def _check_server(self) -> None:
-        """Log what is wrong with the Sidekiq Redis.
+        """Log problems of Sidekiq's Redis.
 
         Raises:
           ConfigurationError: as :meth:`start`.
@@ -83,12 +83,12 @@ class Bridge:
             warnings = server_check.inspect(self.broker.connection)
             warnings += server_check.look_at_replicas(self.broker.connection, self.broker.process.replication)
         except LOST as e:
-            warnings = [f"The Sidekiq Redis cannot be reached yet: {e}"]
+            warnings = [f"Sidekiq's Redis cannot be reached yet; the bridge tries again: {e}"]
         for warning in warnings:
             self.logger.warning("%s", warning)
 
     def stop(self) -> None:
-        """Stop, and put back what was not handed over."""
+        """Stop, and put jobs in flight back to their queues."""
         self.broker.process.quiet = True
         self._stop.set()
         threads, self._threads, self._queues = self._threads, [], set()
@@ -100,19 +100,19 @@ class Bridge:
         try:
             self.broker.process.hand_back()
         except (BrokerConnectionError, *LOST) as e:
-            # Others recover them, once this process has been silent for long enough.
-            self.logger.warning("Jobs in flight could not be put back: %s", e)
+            # Other workers recover them after the heartbeat timeout of this process.
+            self.logger.warning("Jobs in flight were not put back; another worker will recover them: %s", e)
 
     def _run(self, queue: str, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 self._consume(queue, stop)
             except Exception as e:
-                self.logger.warning("The bridge of queue %r tries again soon: %s", queue, e)
+                self.logger.warning("The bridge of queue %r failed, and tries again in %g s: %s", queue, PAUSE, e)
                 stop.wait(PAUSE)
 
     def _consume(self, queue: str, stop: threading.Event) -> None:
-        """Hand over the jobs of a queue until the bridge stops."""
+        """Move the jobs of a queue until the bridge stops."""
         consumer = SidekiqConsumer(self.broker.process, queue, PREFETCH, WAIT)
         while not stop.is_set():
             message = next(consumer)
@@ -120,13 +120,14 @@ class Bridge:
                 stop.wait(PAUSE)
 
     def hand_over(self, consumer: SidekiqConsumer, message: SidekiqMessage) -> bool:
-        """Enqueue one job on the other broker.
+        """Enqueue one job on the other broker, and acknowledge it.
 
         Returns:
-          False where it went back to its queue, because that broker is away.
+          False if the job was put back to its queue, because that broker cannot
+          be reached.
         """
         if message.actor_name not in self.broker.actors:
-            # As Sidekiq treats an unknown class: a deploy may be on its way.
+            # Retried, as Sidekiq does with an unknown class: a deploy may be in progress.
             error = unknown_actor(message.actor_name, self.broker.actors, consumer.queue_name)
             message.stuff_exception(error)
             self.logger.error("%s", error)
@@ -136,10 +137,12 @@ class Bridge:
             self.broker.local.enqueue(to_foreign(message.payload, consumer.queue_name))
         except Exception as e:
             if is_away(e):
-                self.logger.warning("The broker is away; job %s waits in Sidekiq's queue: %s", message.message_id, e)
+                self.logger.warning(
+                    "The broker cannot be reached; job %s was put back to Sidekiq's queue: %s", message.message_id, e
+                )
                 consumer.requeue([message])
                 return False
-            self.logger.exception("Job %s cannot be enqueued and is now in 'dead'.", message.message_id)
+            self.logger.exception("Job %s cannot be enqueued; it was moved to 'dead'.", message.message_id)
             message.stuff_exception(e)
             consumer.nack(message)
             return True
@@ -149,5 +152,5 @@ class Bridge:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that a broker cannot be reached, or refuses, for now: trying again helps."""
+    """Return True if an error means that a broker cannot be reached, or refuses for now: a retry may succeed."""
     return isinstance(error, (BrokerConnectionError, *FAULTS))

@@ -1,4 +1,4 @@
-"""The Sidekiq Redis of a process whose actors are on another broker."""
+"""SidekiqBroker of a process whose actors are on another broker."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..wire.dialect import NOOP_CLASSES
 
 
 class ForeignSidekiqBroker(SidekiqBroker):
-    """A SidekiqBroker that knows the actors and queues of another broker.
+    """SidekiqBroker with the actors and queues of another broker.
 
-    No Dramatiq worker runs on it: steps leave through it, and the bridge
-    brings them back.
+    No Dramatiq worker runs on it.  It pushes steps to Sidekiq's queues, and the
+    bridge fetches jobs from them.
 
     Parameters:
       local: The broker that the actors are declared on.
-      url, client, replication: Of the Sidekiq Redis, as for SidekiqBroker.
+      url, client, replication: For Sidekiq's Redis, as for SidekiqBroker.
     """
 
     def __init__(
@@ -46,29 +46,33 @@ class ForeignSidekiqBroker(SidekiqBroker):
             poll_interval=poll_interval,
             replication=replication,
         )
-        # The same mapping: an actor declared later is known here, too.
+        # The same mapping, so that it includes actors that are declared later.
         self.actors = self.process.actors = local.actors
         for name in NOOP_CLASSES - local.actors.keys():
-            # A delayed empty chain or group. Put there by hand: an actor that
-            # is declared would declare its queue, and workers consume that.
+            # Runs the job of a delayed empty chain or group. Not declared, since
+            # declaring an actor declares its queue, which workers then consume.
             local.actors[name] = noop_actor(local, name)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Queues are declared on the other broker."""
+        """Do nothing: queues are declared on the other broker."""
 
     def get_declared_queues(self) -> set[str]:
-        """The names of the other broker's queues."""
+        """List the names of the other broker's queues, without its delay queues."""
         return {name for name in self.local.get_declared_queues() if name not in self.local.get_declared_delay_queues()}
 
     def get_actor(self, actor_name: str) -> dramatiq.Actor[Any, Any]:
-        """Look an actor of the other broker up."""
+        """Look up an actor of the other broker.
+
+        Raises:
+          ActorNotFound: if it has no such actor.
+        """
         actor = self.actors.get(actor_name)
         if actor is None:
             raise unknown_actor(actor_name, self.actors)
         return actor
 
     def options_of(self, actor_name: str) -> Mapping[str, Any] | None:
-        """The job options of an actor of the other broker."""
+        """Get the job options of an actor of the other broker; None if it has no such actor."""
         options = self._options.get(actor_name)
         if options is None:
             actor = self.actors.get(actor_name)

@@ -1,4 +1,4 @@
-"""The hooks of a WorkflowMiddleware on a broker that is not a SidekiqBroker."""
+"""Hooks of a WorkflowMiddleware on a broker that is not a SidekiqBroker."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .foreign_steps import ForeignSteps
 
 
 class ForeignHooks:
-    """What a SidekiqBroker's consumer does by itself, done in the hooks of another broker.
+    """Hooks that do the work of a SidekiqBroker's consumer on another broker.
 
     Parameters:
-      broker: The Sidekiq Redis.
-      bridged: The queues to bring jobs over from; True for those that a worker
+      broker: The broker of Sidekiq's Redis.
+      bridged: The queues of Sidekiq to bridge; True for those that the worker
         consumes, False for none.
     """
 
@@ -32,7 +32,7 @@ class ForeignHooks:
         self._steps = ForeignSteps(engine)
 
     def engine(self, broker: dramatiq.Broker) -> Engine:
-        """The engine of a broker's workflows."""
+        """Get the engine of a broker's workflows."""
         return self._engine
 
     def after_worker_boot(self, worker: dramatiq.Worker) -> None:
@@ -47,30 +47,30 @@ class ForeignHooks:
         self.bridge.stop()
 
     def started(self, message: Any) -> Payload | None:
-        """An actor is about to run; the job, if the message is one of a workflow."""
+        """Follow a message before its actor runs.  Return its job; None if it is not a job of Sidekiq or a run."""
         return self._steps.started(message)
 
     def finished(self, broker: dramatiq.Broker, message: Any, result: Any, exception: BaseException | None) -> None:
-        """The actor has run, or failed."""
+        """Record that the actor has returned or raised."""
         self._steps.finished(message, result, exception)
 
     def skipped(self, message: Any) -> None:
-        """A middleware skipped the message."""
+        """Record that a middleware has skipped the message."""
         self._steps.finished(message, None, None, skipped=True)
 
     def enqueued(self, message: Any) -> None:
-        """A message was enqueued."""
+        """Record that a message was enqueued, perhaps as a retry of the current step."""
         self._steps.enqueued(message)
 
     def before_ack(self, message: Any) -> None:
-        """The broker is about to acknowledge a message."""
+        """Advance the run of a message before the broker acknowledges it."""
         self._steps.before_ack(message)
 
     def before_nack(self, message: Any) -> None:
-        """The broker is about to reject a message."""
+        """Move a step to ``dead`` before the broker rejects it."""
         self._steps.before_nack(message)
 
     def close(self) -> None:
-        """Stop the bridge, and close the connections to the Sidekiq Redis."""
+        """Stop the bridge, and close the connections to Sidekiq's Redis."""
         self.bridge.stop()
         self.broker.close()

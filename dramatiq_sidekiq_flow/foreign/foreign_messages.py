@@ -1,9 +1,9 @@
-"""Steps as messages of another Dramatiq broker.
+"""Conversion of steps to messages of another Dramatiq broker, and back.
 
-There a step is a message like any other.  Its run id and callback stack are
-message options of the wire's own names; what else a Sidekiq job holds
-(``tags``, ``cattr``, ``traceparent`` ...) is carried along in one option,
-``sidekiq``, and is there again when a next step leaves for Ruby.
+On that broker a step is an ordinary message.  Its run id and callback stack are
+message options with the names that a payload uses.  The other keys of a Sidekiq
+job (``tags``, ``cattr``, ``traceparent`` ...) are in one option, ``sidekiq``, so
+that a next step in Ruby gets them again.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from ..wire.callbacks import load_stack
 from ..wire.dialect import KEYS, detect
 from ..wire.payload import Payload
 
-#: The message option with the rest of a Sidekiq job.
+#: Message option with the other keys of a Sidekiq job.
 SIDEKIQ_KEY = "sidekiq"
 
-#: Written by the broker itself, or anew where the step goes next.
+#: Message options that the broker writes itself, or that are written again for the next queue.
 _TRANSIENT = DERIVED | {"redis_message_id"}
 
-#: Keys of a payload that a message says in its own way, or that end with the
-#: job's stay in a queue or set.
-_SAID = KEYS | {"class", "args", "jid", "queue", "retry", "enqueued_at", "at", DRAMATIQ_KEY}
+#: Keys of a payload that are not in SIDEKIQ_KEY: a message has fields or options
+#: for them, or they apply only while the job is in a queue or set.
+_MESSAGE_KEYS = KEYS | {"class", "args", "jid", "queue", "retry", "enqueued_at", "at", DRAMATIQ_KEY}
 
 
 def is_step(message: Any) -> bool:
-    """Whether a message belongs to a workflow, or came from Sidekiq's queues."""
+    """Return True if a message belongs to a workflow, or came from Sidekiq's queues."""
     options = message.options
     return SIDEKIQ_KEY in options or any(key in options for key in KEYS)
 
 
 def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
-    """The message of a payload.
+    """Make the message of a payload.
 
     Parameters:
       queue: The queue of the other broker.
@@ -49,7 +49,7 @@ def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     options = message_options.read(fields.get(DRAMATIQ_KEY))
     retry = fields.get("retry")
     if retry is False:
-        options["max_retries"] = 0  # and discarded, where a 0 of itself is dead
+        options["max_retries"] = 0  # SIDEKIQ_KEY keeps the False: discarded, while retry: 0 is dead
     elif type(retry) is int:
         options["max_retries"] = retry
     options.update((key, fields[key]) for key in KEYS if key in fields)
@@ -57,7 +57,7 @@ def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     return dramatiq.Message(
         queue_name=queue,
         actor_name=payload.actor_name,
-        # Other brokers' messages are JSON: an ActiveJob's dates and decimals are text there.
+        # Messages of other brokers are JSON, so the dates and decimals of an ActiveJob become text.
         args=tuple(msgspec.to_builtins(payload.args)),
         kwargs=msgspec.to_builtins(payload.kwargs),
         options=options,
@@ -66,9 +66,9 @@ def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
 
 
 def _rest_of(payload: Payload) -> dict[str, Any]:
-    """The keys of a job that its message does not say in its own way."""
+    """Collect the keys of a job that its message has no other place for."""
     fields = payload.fields
-    rest = {key: value for key, value in fields.items() if key not in _SAID}
+    rest = {key: value for key, value in fields.items() if key not in _MESSAGE_KEYS}
     if fields.get("retry") is False:
         rest["retry"] = False
     if fields["class"] != payload.actor_name:
@@ -79,14 +79,14 @@ def _rest_of(payload: Payload) -> dict[str, Any]:
 
 
 def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True) -> Payload:
-    """The job of a message, as Sidekiq would hold it; its ``raw`` is empty.
+    """Make the payload of a message; its ``raw`` is empty.
 
     Parameters:
-      of_actor: The actor's own job options.
-      strict: False where the callback stack is only to be kept, not read.
+      of_actor: The job options of the actor.
+      strict: False keeps the callback stack without reading it.
 
     Raises:
-      InvalidCallbacks, InvalidNode: for a callback stack that is none.
+      InvalidCallbacks, InvalidNode: if the callback stack is invalid.
     """
     fields = _fields_of(message, of_actor)
     dialect = detect(fields)
@@ -95,18 +95,18 @@ def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = Tr
 
 
 def _fields_of(message: Any, of_actor: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the payload that a message stands for."""
+    """Make the keys of the payload of a message."""
     options = {key: value for key, value in message.options.items() if key not in _TRANSIENT}
     rest = options.pop(SIDEKIQ_KEY, None)
     retry = options.pop("max_retries", None)
-    said = {key: options.pop(key) for key in KEYS & options.keys()}
+    of_workflow = {key: options.pop(key) for key in KEYS & options.keys()}
     fields: dict[str, Any] = {
         **of_actor,
         "class": message.actor_name,
         "args": list(message.args),
         "created_at": message.message_timestamp / 1000,
         **(rest if type(rest) is dict else {}),
-        **said,
+        **of_workflow,
         "queue": q_name(message.queue_name),
         "jid": message.message_id,
     }
@@ -118,5 +118,5 @@ def _fields_of(message: Any, of_actor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode(payload: Payload) -> bytes:
-    """The bytes of a payload that :func:`from_foreign` made."""
+    """Encode a payload that :func:`from_foreign` made."""
     return codec.encode(payload.fields)

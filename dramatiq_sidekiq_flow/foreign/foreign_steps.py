@@ -1,7 +1,7 @@
-"""Steps as messages of another Dramatiq broker, from their start to their acknowledgement.
+"""Processing of steps on another Dramatiq broker, from their start to their acknowledgement.
 
 RedisBroker, RabbitmqBroker and StubBroker acknowledge a message by themselves,
-so what follows a step is written in ``before_ack``; see ``foreign_transport``.
+so the run is advanced in ``before_ack``; see ``foreign_transport``.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from .foreign_messages import encode, from_foreign, is_step
 
 
 class StepUnsettled(FlowError, MiddlewareError, BrokerConnectionError):
-    """What follows a step cannot be written yet: Dramatiq tries again, without running the actor again."""
+    """A run cannot be advanced past its step yet: Dramatiq tries again, without running the actor again."""
 
 
-_SKIPPED = "A middleware skipped the step, so what follows it waits."
+_SKIPPED = "A middleware skipped the step, so the next steps wait."
 
 
 @attrs.define
 class Step:
-    """The state of a message while this process works on it.
+    """State of a message while this process works on it.
 
     Attributes:
-      requeued: The message was enqueued again, to be retried.
-      corpse: Its payload as it goes to ``dead``, made once.
+      ended: True if the actor has returned or raised, or was skipped.
+      requeued: True if the message was enqueued again, as a retry.
+      corpse: Its payload for ``dead``, encoded once.
     """
 
     message_id: str
@@ -55,7 +56,7 @@ class Step:
 
 
 class ForeignSteps:
-    """Follows the messages that this process works on, and advances their runs."""
+    """Tracker of the messages that this process works on; advances their runs."""
 
     def __init__(self, engine: Engine) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -63,7 +64,7 @@ class ForeignSteps:
         self._doing = threading.local()
 
     def started(self, message: Any) -> Payload | None:
-        """Follow a message whose actor is about to run; the job, if it is one of a workflow."""
+        """Follow a message before its actor runs.  Return its job; None if it is not a job of Sidekiq or a run."""
         if not is_step(message):
             return None
         step = message.workflow_step = self._doing.step = Step(message.message_id)
@@ -74,8 +75,8 @@ class ForeignSteps:
             message.workflow_step = self._doing.step = None
             raise
         except FlowError as e:
-            # Its run could not go on after it, so it is not run.
-            self.logger.error("Message %s cannot be run and goes to 'dead': %s", message.message_id, e)
+            # Its run could not be advanced after it, so the actor is not run.
+            self.logger.error("Message %s is invalid; it is not run, and goes to 'dead': %s", message.message_id, e)
             step.exception = e
             message.fail()
         return step.payload
@@ -84,26 +85,26 @@ class ForeignSteps:
         return from_foreign(message, self.engine.broker.options_of(message.actor_name) or DEFAULTS, strict=strict)
 
     def finished(self, message: Any, output: Any, exception: BaseException | None, *, skipped: bool = False) -> None:
-        """Note that the actor has run, or failed, or was skipped."""
+        """Record that the actor has returned or raised, or was skipped."""
         step = _step(message)
         if step is not None:
             step.ended, step.output, step.skipped = True, output, skipped
             step.exception = exception or step.exception
 
     def enqueued(self, message: Any) -> None:
-        """Note that a message was enqueued: it may be the one that this thread works on, to be retried."""
+        """Record that a message was enqueued; if this thread works on it, it is a retry."""
         step: Step | None = getattr(self._doing, "step", None)
         if step is not None and message.message_id == step.message_id:
             step.requeued = True
 
     def before_ack(self, message: Any) -> None:
-        """Write what follows a message that the broker is about to acknowledge.
+        """Advance the run of a message that the broker is about to acknowledge.
 
         Raises:
-          StepUnsettled: if it cannot be written yet; called again later.
+          StepUnsettled: if that is not possible yet; Dramatiq calls this again.
         """
         step = _step(message)
-        # A message that only moves out of a delay queue was never started.
+        # A message that was only moved out of a delay queue has not started.
         if step is None or not step.ended:
             return
         with _trying(message):
@@ -111,12 +112,12 @@ class ForeignSteps:
         self._doing.step = None
 
     def _settle(self, message: Any, step: Step) -> None:
-        """Write what follows a step that has ended: its run goes on, waits for the retry, or the step is dead."""
+        """Settle a step that has ended: advance its run, extend it for the retry, or move the step to ``dead``."""
         payload = step.payload or self._payload(message, strict=False)
         if step.exception is not None and step.requeued:
             self._extend(payload)
         elif step.exception is not None:
-            # Without a retry, Dramatiq would acknowledge it as done.
+            # Without a retry, Dramatiq acknowledges the message as if it were done.
             self._bury(message, step.exception)
         elif step.skipped:
             self._bury(message, StepSkipped(_SKIPPED, message.message_id))
@@ -129,16 +130,16 @@ class ForeignSteps:
         except StepUnsettled:
             raise
         except FlowError as e:
-            self.logger.error("Step %s is done, but cannot go on, and is now in 'dead': %s", payload.jid, e)
+            self.logger.error("Step %s is done, but its run cannot continue; it goes to 'dead': %s", payload.jid, e)
             self._bury(message, e)
         except Exception as e:
             if is_away(e):
                 raise
-            self.logger.exception("What follows step %s cannot be enqueued; it is now in 'dead'.", payload.jid)
+            self.logger.exception("The next steps of %s cannot be enqueued; the step goes to 'dead'.", payload.jid)
             self._bury(message, e)
 
     def before_nack(self, message: Any) -> None:
-        """Bury a message that the broker is about to reject.
+        """Move a step to ``dead`` that the broker is about to reject.
 
         Raises:
           StepUnsettled: as :meth:`before_ack`.
@@ -158,17 +159,17 @@ class ForeignSteps:
             ttl.extend(self.engine, payload, None)
 
     def _bury(self, message: Any, error: BaseException) -> None:
-        """Write a step to Sidekiq's ``dead``; retried from there, it comes back over the bridge."""
+        """Move a step to Sidekiq's ``dead``; if it is retried there, the bridge brings it back."""
         step = _step(message) or Step(message.message_id)
         message.workflow_step = step
         payload = step.payload or self._payload(message, strict=False)
         if _is_never_dead(payload, failed_itself=error is step.exception):
             if payload.run_id is None and not payload.stack:
-                return  # discarded, as Sidekiq does
+                return  # discarded, as in Sidekiq
             self._warn_of_wait(payload)
         now = time.time()
         if not step.corpse:
-            # Once: called again, the same bytes are the same member.
+            # Encoded once: a repeated call must write the same member of ``dead``.
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
             step.corpse = encode(attrs.evolve(payload, fields=fields))
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
@@ -176,8 +177,8 @@ class ForeignSteps:
 
     def _warn_of_wait(self, payload: Payload) -> None:
         self.logger.warning(
-            "Step %s (%s) of run %s failed and has retry: false or dead: false, but its run waits for it: it is in "
-            "'dead', and retrying it there resumes the run.",
+            "Step %s (%s) of run %s failed and has retry: false or dead: false, but its run waits for it: it goes to "
+            "'dead', and a retry from there resumes the run.",
             payload.jid,
             payload.actor_name,
             payload.run_id,
@@ -190,7 +191,7 @@ class ForeignSteps:
 
 
 def _is_never_dead(payload: Payload, *, failed_itself: bool) -> bool:
-    """Whether a job's options keep it out of ``dead``: ``dead: false``, or ``retry: false`` of a job that failed."""
+    """Return True if options keep a job out of ``dead``: ``dead: false``, or ``retry: false`` if it failed itself."""
     fields = payload.fields
     return fields.get("dead") is False or (failed_itself and fields.get("retry") is False)
 
@@ -200,7 +201,7 @@ def _step(message: Any) -> Step | None:
 
 
 class _trying:
-    """Turns any error inside into StepUnsettled, which Dramatiq tries again."""
+    """Context manager that turns errors into StepUnsettled, after which Dramatiq tries again."""
 
     def __init__(self, message: Any) -> None:
         self.message = message
@@ -210,5 +211,5 @@ class _trying:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, StepUnsettled):
             raise StepUnsettled(
-                f"What follows step {self.message.message_id} cannot be written yet: {error!r}", error
+                f"The run cannot be advanced past step {self.message.message_id} yet: {error!r}", error
             ) from error

@@ -1,10 +1,10 @@
-"""The transport for steps that travel on another Dramatiq broker.
+"""Transport for steps on another Dramatiq broker.
 
 That broker acknowledges a message by itself, so a step cannot be acknowledged
 and advanced in one script.  Instead: count (``count.lua``, idempotent), enqueue
-what follows on that broker, and note that it is enqueued (``fired.lua``).  A
-crash in between repeats; the ids of what follows are derived from the barrier's
-id, so that a repetition counts once.
+the next steps on that broker, and mark them as enqueued (``fired.lua``).  After
+a crash in between this is repeated; the ids of the next steps are derived from
+the barrier's id, so a repetition counts once.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from .foreign_messages import to_foreign
 
 @attrs.frozen
 class ForeignStep:
-    """A step for the other broker.
+    """Step to enqueue on the other broker.
 
     Attributes:
-      at: When it is due, in epoch seconds; None for now.
+      at: Due time in epoch seconds; None for now.
     """
 
     payload: Payload
@@ -43,11 +43,11 @@ class ForeignStep:
 
 @attrs.frozen
 class Split:
-    """A plan in two parts.
+    """Two parts of a plan.
 
     Attributes:
-      sidekiq: What goes to Sidekiq's queues, and the barriers.
-      steps: What goes to the other broker.
+      sidekiq: The barriers, and the jobs for Sidekiq's queues.
+      steps: The steps for the other broker.
     """
 
     sidekiq: Plan
@@ -55,10 +55,10 @@ class Split:
 
 
 class ForeignTransport:
-    """Counts with ``count.lua``, and enqueues Python's steps on another broker.
+    """Transport that counts with ``count.lua``, and enqueues Python's steps on another broker.
 
     Parameters:
-      broker: The Sidekiq Redis.
+      broker: The broker of Sidekiq's Redis.
     """
 
     derives_ids = True
@@ -76,18 +76,18 @@ class ForeignTransport:
         return derived(callback.barrier)
 
     def hooks(self, message: SidekiqMessage | None) -> StepHooks | None:
-        """None: the other broker's ``enqueue`` calls them."""
+        """Return None: the other broker's ``enqueue`` calls the hooks."""
         return None
 
     def prepare(self, plan: Plan) -> None:
         """See Transport."""
 
     def writes(self, plan: Plan) -> Writes:
-        """What the scripts write: barriers, and what goes to Sidekiq's queues."""
+        """See Transport; only the barriers, and the jobs for Sidekiq's queues."""
         return self._writes(self._split(plan).sidekiq)
 
     def started(self, run_id: str, plan: Plan, *, before: bool) -> None:
-        """Enqueue a run's first steps here, unless that is known to have been done."""
+        """Enqueue a run's first steps on the other broker, unless they are marked as enqueued."""
         steps = self._split(plan).steps
         if not steps or (before and foreign_runs.is_enqueued(self.broker.connection, run_id)):
             return
@@ -115,7 +115,7 @@ class ForeignTransport:
             )
         )
         if isinstance(outcome, (Done, Fires)):
-            # The barriers must be there before a step is enqueued that counts one down.
+            # The barriers must exist before a step that counts one down is enqueued.
             pour(self.broker.connection, writes)
         if not isinstance(outcome, Fires):
             return outcome
@@ -140,11 +140,11 @@ class ForeignTransport:
         return Split(attrs.evolve(plan, pushes=pushes, scheduled=scheduled), steps)
 
     def _without_steps(self, payloads: tuple[bytes, ...], steps: list[ForeignStep]) -> tuple[bytes, ...]:
-        """The payloads that stay in Sidekiq's queue; the others are added to ``steps``."""
+        """Select the payloads for Sidekiq's queue; add the others to ``steps``."""
         return tuple(raw for raw in payloads if not self._is_here(raw, None, steps))
 
     def _is_here(self, raw: bytes, at: float | None, steps: list[ForeignStep]) -> bool:
-        """Whether a job is a step of the other broker, which is then added to ``steps``."""
+        """Return True if a job is a step for the other broker, and add it to ``steps``."""
         payload = Payload.decode(raw)
         if payload.actor_name not in self.local.actors:
             return False

@@ -130,8 +130,8 @@ class CurrentRun:
       jid: The job's id.
       depth: Number of callbacks on the stack.
       memory: The run's memory.
-      keeper: Extends the lifetime of the run; see ``extend_ttl``.
-      reader: Reads the context.
+      keeper: Function that extends the lifetime of the run; see ``extend_ttl``.
+      reader: Function that reads the context from the job.
     """
 
     run_id: str

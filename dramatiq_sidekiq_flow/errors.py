@@ -1,4 +1,4 @@
-"""Every error of the package.
+"""Errors of the package.
 
 All derive from :class:`FlowError`.  A message names the problem and the cure;
 ``value`` holds the offending value.  The name of the class is written as
@@ -148,14 +148,14 @@ class NotReplicated(FlowError):
 
 
 class BarrierExpired(FlowError):
-    """A barrier of the job's callback stack is gone, so its run cannot go on.
+    """A barrier of the job's callback stack is gone, so its run cannot continue.
 
     ``value`` is the barrier's id.
     """
 
 
 class NothingToRelease(FlowError):
-    """A job that cannot be released: it is not in ``dead`` or ``retry``, or nothing follows it.
+    """A job that cannot be released: it is not in ``dead`` or ``retry``, or it has no next steps.
 
     ``value`` is the jid.
     """
@@ -181,7 +181,7 @@ class WorkflowMiddlewareMissing(FlowError):
 
 
 class PoisonPill(FlowError):
-    """Three workers died while the job was in flight."""
+    """A job was recovered three times within 72 hours: each time its worker died with the job in flight."""
 
 
 class JobExpired(FlowError):
@@ -196,4 +196,4 @@ class StepSkipped(FlowError):
 
 
 class StepRejected(FlowError):
-    """A step was rejected without an error of its own.  ``value`` is the message id."""
+    """The worker or a middleware rejected a step without an exception.  ``value`` is the message id."""

@@ -386,7 +386,7 @@ def test_the_sidekiq_redis_must_be_named(redis_url: str) -> None:
     Workflow(Chain(), broker=first)
     with pytest.raises(ConfigurationError, match="another broker"):
         Workflow(Chain(), broker=second)
-    with pytest.raises(ConfigurationError, match="leave url"):
+    with pytest.raises(ConfigurationError, match="pass url, client and replication to the broker"):
         SidekiqBroker(url=redis_url).add_middleware(WorkflowMiddleware(url=redis_url))
     with pytest.raises(ConfigurationError, match="no bridge"):
         WorkflowMiddleware().bridge_of(SidekiqBroker(url=redis_url))

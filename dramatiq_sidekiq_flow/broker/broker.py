@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import dramatiq
 from dramatiq import Middleware
-from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
-from ..errors import FlowError, NotReplicated
+from ..errors import FlowError
 from ..process.events import Events
 from ..process.presence import Appearance
 from ..store import keys, processes, queues, sets
-from ..store.connection import LOST, RedisClient
-from ..store.replication import Replication, ReplicaWait, Unconfirmed
-from ..wire import codec
+from ..store.connection import RedisClient
+from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
 from ..wire.payload_fields import queue_of
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
-from .message import actor_options, enqueued_itself, mark_sent, to_fields
+from .message import actor_options, check_not_itself, mark_sent, to_fields
 from .noop_actor import noop_actor
 from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries
-from .step_hooks import has_hooks
+from .sender import Sender
+from .step_hooks import HookSearch
 from .unknown_actor import correct_log, unknown_actor
 from .worker_middleware import WorkerMiddleware
 from .worker_process import JobCompletion, WorkerProcess
@@ -70,9 +70,6 @@ class SidekiqBroker(dramatiq.Broker):
     #: Keys that a job hands on to those that it sends, beyond the usual ones; set by the WorkflowMiddleware.
     inherit: frozenset[str] = frozenset()
 
-    #: How many middleware there were when it was looked whether any has hooks, and whether one had.
-    _hooks = (-1, False)
-
     def __init__(
         self,
         url: str | None = None,
@@ -108,9 +105,11 @@ class SidekiqBroker(dramatiq.Broker):
             replication=replication,
             declared=declared,
         )
+        #: What this broker sends through; for the package's own use.
+        self.sender = Sender(self.process)
         #: Called with the keys of each job that is pushed from here, and why:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
-        self.stamps: list[Callable[[dict[str, Any], Literal["send", "start", "advance"]], None]] = []
+        self.stamps = self.sender.stamps
         #: Options of the Ruby classes declared for this broker: class name -> options.
         self.ruby_jobs: dict[str, dict[str, Any]] = {}
         #: Names of the actors whose jobs an operator may cancel.
@@ -122,6 +121,7 @@ class SidekiqBroker(dramatiq.Broker):
         #: Around all middleware, and none of it: `before` and `after` count from the application's first.
         self._worker_middleware = WorkerMiddleware(self.process)
         super().__init__(middleware=list(middleware))
+        self._hook_search = HookSearch(self.middleware)
         self.process.actors = self.actors
         self.queues = declared
         self.actor_options |= self._worker_middleware.actor_options
@@ -180,10 +180,7 @@ class SidekiqBroker(dramatiq.Broker):
     @property
     def has_enqueue_hooks(self) -> bool:
         """Whether a middleware wants to know what is enqueued, steps too."""
-        count = len(self.middleware)
-        if self._hooks[0] != count:
-            self._hooks = (count, any(map(has_hooks, self.middleware)))
-        return self._hooks[1]
+        return self._hook_search.found
 
     def check_encoder(self) -> None:
         """Check that the application has set no encoder: messages of this broker are Sidekiq's JSON.
@@ -235,49 +232,28 @@ class SidekiqBroker(dramatiq.Broker):
           delay: Milliseconds; such a job goes to ``schedule``.
 
         Raises:
-          InvalidArguments, InvalidOptions: for what this wire cannot carry.
+          InvalidArguments, InvalidOptions: if an argument or option cannot be written as JSON.
           EncoderIgnored: if the application has set an encoder of its own.
-          StepEnqueuedItself: for the message of the step that this thread works on.
-          ConnectionClosed: when Redis cannot be reached.
+          StepEnqueuedItself: if it is the message of the step that this thread works on.
+          ConnectionClosed: if Redis cannot be reached.
           NotReplicated: if the job was pushed, and too few replicas have it.
         """
         self.check_encoder()
         job = current_job()
-        if job is not None and job.jid == message.message_id and (job.stack or job.run_id):
-            raise enqueued_itself(message)
+        if job is not None:
+            check_not_itself(message, job)
         self.emit_before("enqueue", message, delay)
         now = time.time()
         fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
         if job is not None:
             fields = {**job.inherited(self.inherit), **fields}
-        self.stamp(fields, "send")
-        unconfirmed: NotReplicated | None = None
-        try:
-            if delay is not None and delay > 0:
-                at = now + delay / 1000
-                self.process.poller.nudge(delay / 1000)
-                queues.schedule(self.connection, at, codec.encode_payload(fields))
-            else:
-                fields["enqueued_at"] = now
-                queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
-        except Unconfirmed as e:
-            # Pushed all the same: said when all else is done.
-            unconfirmed = e.of_job(message.message_id)
-        except LOST as e:
-            raise ConnectionClosed(e) from None
+        self.sender.stamp(fields, "send")
+        unconfirmed = self.sender.push(fields, delay, now=now)
         mark_sent(message)
         self.emit_after("enqueue", message, delay)
         if unconfirmed is not None:
             raise unconfirmed
         return message
-
-    def stamp(self, fields: dict[str, Any], why: Literal["send", "start", "advance"]) -> None:
-        """Let each of :attr:`stamps` add what a job carries along, such as a trace context."""
-        for stamp in self.stamps:
-            try:
-                stamp(fields, why)
-            except Exception:
-                self.logger.warning("A job goes out without what %r adds to it.", stamp, exc_info=True)
 
     # -- consuming ----------------------------------------------------------
 
@@ -335,16 +311,17 @@ class SidekiqBroker(dramatiq.Broker):
           interval, timeout: Milliseconds.
 
         Raises:
-          QueueJoinTimeout: when the timeout passes first.
+          QueueJoinTimeout: if the timeout passes first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while True:
-            count, later = queues.unfinished(self.connection, queue_name)
-            if not count and not any(queue_of(member) == queue_name for member in later):
-                return
+        while self._is_unfinished(queue_name):
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)
+
+    def _is_unfinished(self, queue_name: str) -> bool:
+        count, later = queues.unfinished(self.connection, queue_name)
+        return bool(count) or any(queue_of(member) == queue_name for member in later)
 
     def close(self) -> None:
         """Stop this process's threads and connections; in a forked child, leave the parent's alone."""

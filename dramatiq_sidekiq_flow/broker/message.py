@@ -54,6 +54,19 @@ def was_sent(message: Any) -> bool:
     return "sidekiq_sent" in message.__dict__
 
 
+def check_not_itself(message: Any, job: Payload) -> None:
+    """Check that a step does not enqueue its own message.
+
+    Parameters:
+      job: The job that this thread works on.
+
+    Raises:
+      StepEnqueuedItself: if it does.
+    """
+    if job.jid == message.message_id and (job.stack or job.run_id):
+        raise enqueued_itself(message)
+
+
 def enqueued_itself(message: Any) -> StepEnqueuedItself:
     """The error of a step that is about to enqueue its own message."""
     return StepEnqueuedItself(

@@ -7,6 +7,7 @@ trace) or keeps a record of it (Django's admin) sees steps all the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import Context
 from typing import Any
 
@@ -25,6 +26,23 @@ def has_hooks(middleware: Middleware) -> bool:
     if getattr(kind, "sees_steps", False):
         return False
     return any(getattr(kind, name, None) not in (None, getattr(Middleware, name)) for name in HOOKS)
+
+
+class HookSearch:
+    """Whether any middleware of a list has hooks; looked for anew when the length of the list has changed."""
+
+    def __init__(self, middleware: Sequence[Middleware]) -> None:
+        self._middleware = middleware
+        self._searched = 0
+        self._found = False
+
+    @property
+    def found(self) -> bool:
+        """Whether one has."""
+        count = len(self._middleware)
+        if self._searched != count:
+            self._searched, self._found = count, any(map(has_hooks, self._middleware))
+        return self._found
 
 
 class StepHooks:

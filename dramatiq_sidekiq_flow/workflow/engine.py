@@ -125,7 +125,7 @@ class Engine:
         """
         before = finished or current_job()
         inherited = before.inherited(self.broker.inherit) if before else {}
-        self.broker.stamp(inherited, "advance" if finished else "start")
+        self.broker.sender.stamp(inherited, "advance" if finished else "start")
         return Source(
             run_id=run_id,
             now=time.time(),

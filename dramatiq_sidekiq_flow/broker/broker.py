@@ -22,6 +22,7 @@ from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
 from ..wire.payload_fields import queue_of
+from .broker_aware import BrokerAware
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
 from .message import actor_options, check_not_itself, mark_sent, to_fields
@@ -169,13 +170,12 @@ class SidekiqBroker(dramatiq.Broker):
         before: type[Middleware] | None = None,
         after: type[Middleware] | None = None,
     ) -> None:
-        """Add a middleware.  One with ``attach(broker)`` is told which broker it serves."""
+        """Add a middleware; a :class:`BrokerAware` one is attached to this broker."""
         if type(middleware) is DramatiqRetries:
             middleware = Retries.taking_over(middleware)
         super().add_middleware(middleware, before=before, after=after)
-        attach = getattr(middleware, "attach", None)
-        if attach is not None:
-            attach(self)
+        if isinstance(middleware, BrokerAware):
+            middleware.attach(self)
 
     @property
     def has_enqueue_hooks(self) -> bool:

@@ -27,6 +27,7 @@ from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
 from ..wire.payload_fields import seconds
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
+from .dramatiq_internals import dict_of, exception_of
 from .retries import Failure
 
 #: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
@@ -118,14 +119,14 @@ class SidekiqMessage(MessageProxy):
     @property
     def exception(self) -> BaseException | None:
         """What the actor raised."""
-        return self._exception
+        return exception_of(self)
 
     def asdict(self) -> dict[str, Any]:
         """The message as a dict of JSON values, as it is sent to ``on_failure`` and its like.
 
         The dates and decimals of an ActiveJob are text there.
         """
-        fields: dict[str, Any] = self._message.asdict()
+        fields = dict_of(self)
         if self.payload.fields["class"] in WRAPPERS:
             fields["args"] = msgspec.to_builtins(fields["args"])
             fields["kwargs"] = msgspec.to_builtins(fields["kwargs"])

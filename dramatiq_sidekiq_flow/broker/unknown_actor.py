@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dramatiq.errors import ActorNotFound
 
 from ..wire.near_names import hint
+from .dramatiq_internals import consumer_logger
 
 #: Dramatiq's words, which do not hold here.
 _MOVING = "Moving it to the DLQ"
@@ -53,6 +54,6 @@ class _NotToDlq(logging.Filter):
 
 def correct_log(queue: str) -> None:
     """Replace Dramatiq's line, for the jobs of a queue of this broker."""
-    logger = logging.getLogger(f"dramatiq.worker.ConsumerThread({queue})")
+    logger = consumer_logger(queue)
     if not any(isinstance(f, _NotToDlq) for f in logger.filters):
         logger.addFilter(_NotToDlq())

@@ -27,7 +27,7 @@ from ..store.needs import Needs
 from ..store.replication import Replication, ReplicaWait
 from ..wire.payload import Payload
 from .ack_batch import GroupCommit
-from .dramatiq_internals import give_back, work_queue_of
+from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_queues, work_queue_of
 from .in_flight import InFlight
 from .message import SidekiqMessage
 from .queue_order import QueueOrder
@@ -145,7 +145,7 @@ class WorkerProcess:
     @property
     def threads(self) -> int:
         """How many threads run jobs in this process."""
-        return sum(worker.worker_threads for worker in self.workers)
+        return threads_of(self.workers)
 
     def is_running(self) -> bool:
         """Whether a Dramatiq worker runs in this process."""
@@ -153,10 +153,7 @@ class WorkerProcess:
 
     def consumed_queues(self) -> set[str]:
         """The queues that have a consumer in this process."""
-        names: set[str] = set()
-        for worker in self.workers:
-            names.update(list(worker.consumers))
-        return names
+        return consumed_queues(self.workers)
 
     def begin(self, worker: dramatiq.Worker) -> None:
         """Prepare for a Dramatiq worker that is about to start."""
@@ -218,7 +215,7 @@ class WorkerProcess:
             return set(self.in_flight)
         names: set[str] = set()
         for worker in self.workers:
-            wanted = worker.consumer_whitelist
+            wanted = wanted_queues(worker)
             names |= self.declared & wanted if wanted else self.declared
         return names
 

@@ -17,6 +17,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
+from ..broker.dramatiq_internals import wanted_queues
 from ..errors import BarrierExpired, ConfigurationError
 from ..process.events import Buried, Recovered, Unreplicated
 from ..wire.payload_fields import seconds
@@ -93,7 +94,7 @@ class Prometheus(JobObserver):
         if self.exposition is None:
             return
         # Metrics of all actors exist from the start, with the value 0.
-        queues = worker.consumer_whitelist
+        queues = wanted_queues(worker)
         for actor in broker.actors.values():
             if not queues or actor.queue_name in queues:
                 self._child(actor.queue_name, actor.actor_name)

@@ -22,6 +22,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
+from ..broker.dramatiq_internals import as_global_broker
 from ..embedded import EmbeddedServer
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
@@ -104,8 +105,7 @@ class FlowTest:
             if self._given is None:
                 self._broker = SidekiqBroker(url=url)
                 self._broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
-                stack.callback(setattr, dramatiq.broker, "global_broker", dramatiq.broker.global_broker)
-                dramatiq.set_broker(self._broker)
+                stack.enter_context(as_global_broker(self._broker))
                 stack.callback(self._broker.close)
             broker = self.broker
             if broker.process.in_flight:

@@ -817,13 +817,13 @@ def test_a_bad_job_that_found_no_server_is_buried_later(flaky: SidekiqBroker, cl
     client.lpush("queue:python", b"no JSON", b"none either")
     consumer: Any = flaky.consume("python", prefetch=200)
     connection: Any = flaky.connection
-    wanted = consumer._write_failure
+    wanted = consumer.failures.write
 
     def cut_first(*arguments: Any) -> None:
         connection.cut = len(client.zrange("dead", 0, -1)) == 1
         wanted(*arguments)
 
-    consumer._write_failure = cut_first
+    consumer.failures.write = cut_first
     assert next(consumer) is None
     assert len(in_flight(client)) == 1
     connection.cut = False

@@ -73,7 +73,6 @@ class SidekiqConsumer(Consumer):
         return None
 
     def _next(self) -> SidekiqMessage | None:
-        held = self.in_flight
         while True:
             if self.process.quiet:
                 self.close()
@@ -82,22 +81,7 @@ class SidekiqConsumer(Consumer):
             message = self._next_fetched()
             if message is not None:
                 return message
-            slots = held.free_slots()
-            if not slots:
-                self.process.commit.flush_nowait()
-                held.wait_for_slot(self.seconds)
-                return None
-            if not self._may_fetch():
-                return None
-            if held.queue_empty:
-                self.process.commit.flush_nowait()
-                if not self.process.waiter.wait(self.queue_name, self.seconds):
-                    return None
-                if self.process.quiet:
-                    continue
-                if not self._may_fetch():
-                    return None
-            if not self._fetch(slots):
+            if not self._fetch_more():
                 return None
 
     def _next_fetched(self) -> SidekiqMessage | None:
@@ -114,6 +98,31 @@ class SidekiqConsumer(Consumer):
                 return message
             held.discard(fetched[0])
         return None
+
+    def _fetch_more(self) -> bool:
+        """Fetch jobs as soon as there is a free slot, and the queue may hold jobs.
+
+        Returns:
+          False if there is nothing to look at: it has waited for a while.
+        """
+        held = self.in_flight
+        slots = held.free_slots()
+        if not slots:
+            self.process.commit.flush_nowait()
+            held.wait_for_slot(self.seconds)
+            return False
+        if not self._may_fetch():
+            return False
+        return self._wait_and_fetch(slots) if held.queue_empty else self._fetch(slots)
+
+    def _wait_and_fetch(self, count: int) -> bool:
+        """Wait until an empty queue may hold jobs, and fetch them."""
+        self.process.commit.flush_nowait()
+        if not self.process.waiter.wait(self.queue_name, self.seconds):
+            return False
+        if self.process.quiet:
+            return True
+        return self._may_fetch() and self._fetch(count)
 
     def _pause(self, seconds: float) -> None:
         time.sleep(min(self.seconds, seconds))
@@ -174,21 +183,28 @@ class SidekiqConsumer(Consumer):
         except LOST:
             raise
         except FlowError as e:
-            dead = Failure("dead", buried(raw, e, now=time.time(), queue=self.queue_name))
-            self.failures.write(receipt, dead, payload)
-            text = "A job of queue %r cannot be run and is now in 'dead': %s"
-            self.process.log_burst(self.logger.error, text, self.queue_name, e)
-            self.process.events.emit(Buried(self.queue_name, e))
+            self._bury(receipt, raw, payload, e)
             return None
         except Exception as e:
-            # A callback storage of the application's own: this job's failure, tried again later.
-            payload = Payload.decode(raw, lambda stored: None)
-            actor = self.process.actors.get(payload.actor_name)
-            self.failures.write(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
-            text = "The callback stack of a job of queue %r was not found: %s"
-            self.process.log_burst(self.logger.error, text, self.queue_name, e)
+            self._retry_later(receipt, raw, e)
             return None
         return SidekiqMessage(to_message(payload, self.queue_name), payload, self.in_flight.member, receipt)
+
+    def _bury(self, receipt: str, raw: bytes, payload: Payload | None, error: FlowError) -> None:
+        """Move a job that cannot be run to ``dead``."""
+        dead = Failure("dead", buried(raw, error, now=time.time(), queue=self.queue_name))
+        self.failures.write(receipt, dead, payload)
+        text = "A job of queue %r cannot be run and is now in 'dead': %s"
+        self.process.log_burst(self.logger.error, text, self.queue_name, error)
+        self.process.events.emit(Buried(self.queue_name, error))
+
+    def _retry_later(self, receipt: str, raw: bytes, error: Exception) -> None:
+        """Count an error of the application's own callback storage as a failure of the job."""
+        payload = Payload.decode(raw, lambda stored: None)
+        actor = self.process.actors.get(payload.actor_name)
+        self.failures.write(receipt, decide(payload, self.queue_name, error, actor, Retries()), payload)
+        text = "The callback stack of a job of queue %r was not found: %s"
+        self.process.log_burst(self.logger.error, text, self.queue_name, error)
 
     def ack(self, message: Any) -> None:
         """Take a job out of flight that is done, or has failed."""
@@ -227,10 +243,15 @@ class SidekiqConsumer(Consumer):
         if message.gone:
             self.in_flight.discard(message.receipt)
             return
-        failure = message.failure
-        if failure is None and message.exception is not None:
+        self._leave(message, self._failure_of(message))
+
+    def _failure_of(self, message: SidekiqMessage) -> Failure | None:
+        """The failure of an acknowledged message; None if it is done."""
+        if message.failure is not None:
+            return message.failure
+        if message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
-            failure = decide(
+            return decide(
                 message.payload,
                 self.queue_name,
                 message.exception,
@@ -239,11 +260,11 @@ class SidekiqConsumer(Consumer):
                 own_options=message.options,
                 stopping=self.process.quiet,
             )
-        elif failure is None and message.skipped and message.payload.stack:
+        if message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
             self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
-            failure = killed(message.payload, self.queue_name, error)
-        self._leave(message, failure)
+            return killed(message.payload, self.queue_name, error)
+        return None
 
     def _nack(self, message: SidekiqMessage) -> None:
         failure = message.failure
@@ -260,22 +281,7 @@ class SidekiqConsumer(Consumer):
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
         confirm(self.process.in_flight, self.process.connection, message)
         if failure is None:
-            try:
-                self._advance(message)
-            except (ConnectionClosed, *LOST):
-                raise
-            except FlowError as e:
-                what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
-                text = "Job %s %s, and is now in 'dead': %s"
-                self.process.log_burst(self.logger.error, text, message.message_id, what, e)
-                failure = killed(message.payload, self.queue_name, e)
-                message.stuff_exception(e)
-            except Exception as e:
-                # A memory or a barrier of the application's own.
-                text = "Job %s is done, but could not go on, and is tried again: %s"
-                self.process.log_burst(self.logger.error, text, message.message_id, e)
-                failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
-                message.stuff_exception(e)
+            failure = self._try_advance(message)
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.
             message.failure = failure
@@ -284,6 +290,28 @@ class SidekiqConsumer(Consumer):
                 return
             self.failures.write(message.receipt, failure, message.payload)
         self.in_flight.discard(message.receipt)
+
+    def _try_advance(self, message: SidekiqMessage) -> Failure | None:
+        """Acknowledge a finished job, and push what follows it; the failure of the job if that is impossible."""
+        try:
+            self._advance(message)
+        except (ConnectionClosed, *LOST):
+            raise
+        except FlowError as e:
+            what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
+            text = "Job %s %s, and is now in 'dead': %s"
+            self.process.log_burst(self.logger.error, text, message.message_id, what, e)
+            failure = killed(message.payload, self.queue_name, e)
+            message.stuff_exception(e)
+            return failure
+        except Exception as e:
+            # A memory or a barrier of the application's own.
+            text = "Job %s is done, but could not go on, and is tried again: %s"
+            self.process.log_burst(self.logger.error, text, message.message_id, e)
+            failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
+            message.stuff_exception(e)
+            return failure
+        return None
 
     def _advance(self, message: SidekiqMessage) -> None:
         if message.payload.run_id is None and not message.payload.stack:

@@ -111,6 +111,11 @@ class InFlight:
         held = self.held
         return self._size - held if held <= self._size // 2 else 0
 
+    @property
+    def may_bring_jobs(self) -> bool:
+        """Whether a fetch could bring jobs now."""
+        return not self.queue_empty and not self.unavailable and self.free_slots() > 0
+
     def wait_for_slot(self, seconds: float) -> None:
         """Wait until half of the slots are free."""
         self._slot_free.clear()
@@ -180,8 +185,7 @@ class InFlight:
         Parameters:
           waiting: Receipts whose acknowledgement waits to be sent.
         """
-        held = [receipt for receipt, _ in list(self.fetched)]
-        known = {parse_receipt(receipt)[:2] for receipt in (*held, *list(self.handed_out), *waiting)}
+        known = self._known(waiting)
         expected = {self._base, self._trial_base} - {None}
         found = set()
         for raw in receipts:
@@ -189,6 +193,11 @@ class InFlight:
             if state == SUSPECT or ((base, index) not in known and base not in expected):
                 found.add(raw)
         return found
+
+    def _known(self, waiting: Iterable[str]) -> set[tuple[str, int]]:
+        """Base and number of the receipts that this process holds, or waits to acknowledge."""
+        fetched = [receipt for receipt, _ in list(self.fetched)]
+        return {parse_receipt(receipt)[:2] for receipt in (*fetched, *list(self.handed_out), *waiting)}
 
     def discard(self, receipt: str) -> None:
         """Forget a job that has left flight.

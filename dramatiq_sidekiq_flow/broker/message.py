@@ -142,10 +142,7 @@ def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
     fields = payload.fields
     options = message_options.read(fields.get(DRAMATIQ_KEY))
     if payload.retries:
-        options["retries"] = payload.retries
-        failed = seconds(fields.get("retried_at")) or seconds(fields.get("failed_at"))
-        if failed is not None:
-            options["requeue_timestamp"] = int(failed * 1000)
+        options.update(_retry_options(payload))
     created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
     return dramatiq.Message(
         queue_name=queue_name,
@@ -156,6 +153,15 @@ def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
         message_id=payload.jid,
         message_timestamp=int(created * 1000),
     )
+
+
+def _retry_options(payload: Payload) -> dict[str, int]:
+    """The options that Dramatiq sets on a message that is retried."""
+    options = {"retries": payload.retries}
+    failed = seconds(payload.fields.get("retried_at")) or seconds(payload.fields.get("failed_at"))
+    if failed is not None:
+        options["requeue_timestamp"] = int(failed * 1000)
+    return options
 
 
 def actor_options(actor: dramatiq.Actor[Any, Any]) -> dict[str, Any]:
@@ -197,10 +203,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     Raises:
       InvalidArguments, InvalidOptions: naming the option.
     """
-    own = {name: value for name, value in options.items() if name not in DERIVED}
-    if own.get("max_retries") is not None:
-        own["retry"] = own["max_retries"]
-    own.pop("max_retries", None)
+    own = _written_options(options)
     said = {name: own.pop(name) for name in SIDEKIQ_OPTIONS & own.keys()}
     check_options(said)
     if own:
@@ -208,6 +211,15 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         # Context that a message is given: Ruby reads it beside the class, Dramatiq's middleware in the options.
         said.update((name, value) for name, value in own.items() if is_inherited(name))
     return said, own
+
+
+def _written_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a payload holds, ``max_retries`` under Sidekiq's name."""
+    own = {name: value for name, value in options.items() if name not in DERIVED}
+    retry = own.pop("max_retries", None)
+    if retry is not None:
+        own["retry"] = retry
+    return own
 
 
 def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:

@@ -40,14 +40,20 @@ def read(stored: Any, depth: int = _MAX_PIPE) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in stored.items():
         if name in _MESSAGES:
-            checked = _MESSAGES[name](value, depth - 1)
+            checked = _checked(name, value, depth - 1)
             if checked is not None:
                 options[name] = checked
-            elif value is not None:
-                _warn(name, "is not a message as Dramatiq writes it")
         elif _may_keep(name, value):
             options[name] = value
     return options
+
+
+def _checked(name: str, value: Any, depth: int) -> Any:
+    """The value of an option that holds messages; warns of one that does not, and gives None."""
+    checked = _MESSAGES[name](value, depth)
+    if checked is None and value is not None:
+        _warn(name, "is not a message as Dramatiq writes it")
+    return checked
 
 
 def _may_keep(name: str, value: Any) -> bool:
@@ -114,11 +120,16 @@ NEVER = frozenset(
 
 def _message(value: Any, depth: int) -> dict[str, Any] | None:
     """A message as ``Message.asdict`` writes it, with its own options read; None for anything else."""
-    if type(value) is not dict or depth <= 0 or not value.keys() <= _MESSAGE_KEYS.keys():
-        return None
-    if not all(name in value and is_valid(value[name]) for name, is_valid in _MESSAGE_KEYS.items()):
+    if depth <= 0 or type(value) is not dict or not _is_message(value):
         return None
     return {**value, "options": read(value["options"], depth)}
+
+
+def _is_message(value: dict[str, Any]) -> bool:
+    """Whether an object has the keys of a message, each with a value of its type, and no others."""
+    if value.keys() != _MESSAGE_KEYS.keys():
+        return False
+    return all(is_valid(value[name]) for name, is_valid in _MESSAGE_KEYS.items())
 
 
 def _messages(value: Any, depth: int) -> list[dict[str, Any]] | None:

@@ -117,26 +117,34 @@ class Retries(DramatiqRetries):
                 "Message %r was interrupted by the shutdown and goes back to its queue.", message.message_id
             )
             return
-        retries = message.payload.retries
         if failure.action != "retry" and _is_expected(exception, actor):
             self.logger.info("Aborting message %r.", message.message_id)
             message.fail()
             return
-        # As Dramatiq leaves them, for the hooks and callbacks that follow.
-        message.options["retries"] = retries + 1
-        message.options["traceback"] = traceback.format_exc(limit=30)
-        message.options["requeue_timestamp"] = int(time.time() * 1000)
+        _note_failure(message)
         if failure.action == "retry":
             delay = max(failure.at - time.time(), 0.0)
             self.logger.info("Retrying message %r in %d milliseconds.", message.message_id, delay * 1000)
             return
         message.fail()
         self.logger.warning("Message %r is %s.", message.message_id, _PAST[failure.action])
+        self._send_exhausted(broker, message, actor)
+
+    def _send_exhausted(self, broker: Any, message: Any, actor: dramatiq.Actor[Any, Any] | None) -> None:
+        """Send a message that is not retried to the actor that its ``on_retry_exhausted`` names, if it names one."""
         target = message.options.get("on_retry_exhausted") or (actor and actor.options.get("on_retry_exhausted"))
-        if target:
-            broker.get_actor(target).send(
-                message.asdict(), {"retries": retries, "max_retries": _tries(message.payload.fields, actor, self)}
-            )
+        if not target:
+            return
+        tries = _tries(message.payload.fields, actor, self)
+        counts = {"retries": message.payload.retries, "max_retries": tries}
+        broker.get_actor(target).send(message.asdict(), counts)
+
+
+def _note_failure(message: Any) -> None:
+    """Set the options that Dramatiq sets, for the hooks and callbacks that follow."""
+    message.options["retries"] = message.payload.retries + 1
+    message.options["traceback"] = traceback.format_exc(limit=30)
+    message.options["requeue_timestamp"] = int(time.time() * 1000)
 
 
 _PAST = {"dead": "dead: no retries are left", "discard": "discarded: its retry or dead option says so"}
@@ -173,12 +181,23 @@ def decide(
         return _discard(job, fields, "retry: false")
     if _is_expected(exception, actor):
         return bury(job, fields)
-    should_retry = _asked(options.get("retry_when", settings.retry_when), count, exception)
-    if should_retry is None:
-        should_retry = count < (DEFAULT_RETRIES if tries is True else tries)
-    if not should_retry or _is_past_retry_for(job, fields, now):
+    retry_when = options.get("retry_when", settings.retry_when)
+    if not _should_retry(retry_when, count, tries, exception) or _is_past_retry_for(job, fields, now):
         return bury(job, fields)
     return Failure("retry", codec.encode(fields), now + _wait(count, exception, own_options or {}, options, settings))
+
+
+def _should_retry(retry_when: Any, count: int, tries: int, exception: BaseException) -> bool:
+    """Whether ``retry_when``, or else the number of retries, allows another try.
+
+    Parameters:
+      count: How many retries there were.
+      tries: How many there may be; True for Sidekiq's number.
+    """
+    asked = _asked(retry_when, count, exception)
+    if asked is not None:
+        return asked
+    return count < (DEFAULT_RETRIES if tries is True else tries)
 
 
 def _is_past_retry_for(job: Payload, fields: Mapping[str, Any], now: float) -> bool:
@@ -279,12 +298,17 @@ def _wait(
 def _chosen_wait(
     count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
 ) -> float | None:
-    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None where none says any."""
+    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None if none of them sets it."""
     if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
         return exception.delay / 1000
     least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
     if not settings.own_backoff and least is None and most is None:
         return None
+    return _computed_wait(count, least, most, settings)
+
+
+def _computed_wait(count: int, least: int | None, most: int | None, settings: Retries) -> float:
+    """Dramatiq's backoff in seconds; the middleware's own limits where None is given."""
     least = settings.min_backoff if least is None else least
     most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
     return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000

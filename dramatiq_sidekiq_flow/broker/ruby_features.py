@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
@@ -64,15 +64,24 @@ def check(payload: Payload) -> None:
       JobExpired: if it has, and is a step of a run, which would wait for it.
       SkipMessage: if it has, and is any other job, which is then done, as in Ruby.
     """
+    _warn_of_ruby_only(payload)
+    limit = expiry(payload.fields)
+    if limit is not None and time.time() > limit:
+        _expire(payload, limit)
+
+
+def _warn_of_ruby_only(payload: Payload) -> None:
+    """Warn of features that only Ruby workers have: batches, and locks of unique jobs."""
     fields = payload.fields
     if fields.get(_BATCH):
         _warn(payload, _BATCH, _BATCH_WARNING, shortened(fields[_BATCH]))
     lock = next((key for key in _LOCKS if fields.get(key)), None)
     if lock is not None:
         _warn(payload, "lock", _LOCK_WARNING, lock)
-    limit = expiry(fields)
-    if limit is None or time.time() <= limit:
-        return
+
+
+def _expire(payload: Payload, limit: float) -> NoReturn:
+    """Raise the error of a job that expired at ``limit``, epoch seconds."""
     if payload.run_id is not None or payload.stack:
         raise JobExpired(
             f"The step expired at {_moment(limit)} (its 'expiry'), so it did not run, and its run waits. "

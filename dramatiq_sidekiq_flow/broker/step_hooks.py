@@ -7,7 +7,7 @@ trace) or keeps a record of it (Django's admin) sees steps all the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -67,9 +67,7 @@ class StepHooks:
           fields: The payload; changed in place.
           delay: Milliseconds.
         """
-        name = fields["class"]
-        if name in NOOP_CLASSES:
-            name = fields.get("wrapped")
+        name = _actor_name(fields)
         if name not in self.broker.actors:
             return
         message = step_message(fields, name)
@@ -82,10 +80,7 @@ class StepHooks:
                 raise
             self.broker.logger.critical("A before_enqueue hook failed for step %s.", message, exc_info=True)
             return
-        fields.update(said)
-        fields.pop(DRAMATIQ_KEY, None)
-        if own:
-            fields[DRAMATIQ_KEY] = own
+        _write_options(fields, said, own)
         self._messages.append((message, waits))
 
     def after(self) -> None:
@@ -105,3 +100,17 @@ class StepHooks:
             emit("enqueue", message, delay)
         else:
             self.context.run(emit, "enqueue", message, delay)
+
+
+def _actor_name(fields: Mapping[str, Any]) -> Any:
+    """The class of a job; for a carrier, the actor that it carries."""
+    name = fields["class"]
+    return fields.get("wrapped") if name in NOOP_CLASSES else name
+
+
+def _write_options(fields: dict[str, Any], said: dict[str, Any], own: dict[str, Any]) -> None:
+    """Replace the options of a payload."""
+    fields.update(said)
+    fields.pop(DRAMATIQ_KEY, None)
+    if own:
+        fields[DRAMATIQ_KEY] = own

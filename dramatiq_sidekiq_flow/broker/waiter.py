@@ -95,6 +95,10 @@ class Waiter:
         watch = self._watches.get(queue_name)
         if watch is None:
             watch = self._watches.setdefault(queue_name, _Watch(keys.queue(queue_name)))
+        return self._wait_for(watch, deadline)
+
+    def _wait_for(self, watch: _Watch, deadline: float) -> bool:
+        """Read the connection, or wait for the consumer that does, until a queue is filled or the time is up."""
         while True:
             with self._lock:
                 if watch.filled:
@@ -103,11 +107,7 @@ class Waiter:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                leads, self._led = not self._led, True
-                if not leads:
-                    self._arm([watch])
-                    watch.waiting = True
-                    watch.called.clear()
+                leads = self._take_lead(watch)
             if leads:
                 try:
                     self._lead(watch, deadline)
@@ -116,6 +116,15 @@ class Waiter:
             else:
                 watch.called.wait(left)
                 watch.waiting = False
+
+    def _take_lead(self, watch: _Watch) -> bool:
+        """Become the leader, unless another consumer is; then prepare to be called.  The lock is held."""
+        leads, self._led = not self._led, True
+        if not leads:
+            self._arm([watch])
+            watch.waiting = True
+            watch.called.clear()
+        return leads
 
     def wake(self, queue_name: str) -> None:
         """Let the consumers of a queue look now."""
@@ -141,28 +150,38 @@ class Waiter:
     def _lead(self, watch: _Watch, deadline: float) -> None:
         """Read what the server tells, until a queue is filled or the time is up."""
         try:
-            with self._lock:
-                if self._tracking is None:
-                    self._open()
-                self._arm([watch])
-                tracking = self._tracking
-            if tracking is None:
-                raise TrackingLost("The connection that waits for jobs was closed.")
-            while not watch.filled:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return
-                ready = tracking.wait(left)
-                with self._lock:
-                    if tracking is not self._tracking:
-                        return
-                    self._tell(*tracking.read()) if ready else self._check(tracking)
+            self._read_until(self._armed_tracking(watch), watch, deadline)
         except TrackingRefused as e:
             self._refuse(e)
         except (*LOST, OSError, ValueError) as e:
             with self._lock:
                 self._close()
             raise e if isinstance(e, LOST) else TrackingLost(str(e)) from None
+
+    def _armed_tracking(self, watch: _Watch) -> Tracking:
+        """The connection that the server tells of a queue; opened if there is none."""
+        with self._lock:
+            if self._tracking is None:
+                self._open()
+            self._arm([watch])
+            tracking = self._tracking
+        if tracking is None:
+            raise TrackingLost("The connection that waits for jobs was closed.")
+        return tracking
+
+    def _read_until(self, tracking: Tracking, watch: _Watch, deadline: float) -> None:
+        while not watch.filled:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            ready = tracking.wait(left)
+            with self._lock:
+                if tracking is not self._tracking:
+                    return
+                if ready:
+                    self._tell(*tracking.read())
+                else:
+                    self._check(tracking)
 
     def _open(self) -> None:
         self._tracking = Tracking(self.connection)

@@ -221,13 +221,14 @@ class WorkerProcess:
 
     def _has_pending_work(self, queue_name: str) -> bool:
         held = self.in_flight.get(queue_name)
-        if held is None or held.fetched:
+        if held is None or held.fetched or self._waits_for_thread(queue_name):
             return True
-        for worker in self.workers:
-            waiting = work_queue_of(worker)
-            if waiting is not None and waiting.waiting(queue_name):
-                return True
-        return not held.queue_empty and not held.unavailable and held.free_slots() > 0
+        return held.may_bring_jobs
+
+    def _waits_for_thread(self, queue_name: str) -> bool:
+        """Whether a worker has jobs of a queue that no thread has taken yet."""
+        waiting = map(work_queue_of, self.workers)
+        return any(queue is not None and queue.waiting(queue_name) for queue in waiting)
 
     # -- the end of the process -------------------------------------------------
 

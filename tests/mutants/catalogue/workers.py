@@ -34,23 +34,23 @@ WORKERS = [
     consumer(
         "ack-failed-is-done",
         "Without the Retries middleware a failed step counts as done, and its run goes on.",
-        "        if failure is None and message.exception is not None:\n",
+        "        if message.exception is not None:\n",
         "        if False:\n",
         BROKER + "test_without_retries_a_failure_is_still_a_failure",
     ),
     consumer(
         "ack-retried-is-done",
         "A step that is to be retried counts as done: what follows starts early.",
-        "        self._leave(message, failure)\n\n    def _nack(",
-        "        self._leave(message, None)\n\n    def _nack(",
+        "        self._leave(message, self._failure_of(message))\n",
+        "        self._leave(message, None)\n",
         WORKFLOW + "test_a_dead_step_is_retried_and_the_run_goes_on",
         BROKER + "test_a_failure_goes_to_retry_as_sidekiq_writes_it",
     ),
     consumer(
         "ack-skipped-is-done",
         "A step that a middleware skipped counts as done.",
-        "        elif failure is None and message.skipped and message.payload.stack:\n",
-        "        elif False:\n",
+        "        if message.skipped and message.payload.stack:\n",
+        "        if False:\n",
         MIDDLEWARE + "test_a_skipped_step_is_dead_by_name_and_goes_on_when_it_is_retried",
     ),
     consumer(
@@ -77,16 +77,16 @@ WORKERS = [
     consumer(
         "ack-lost-is-a-failure",
         "Redis is away during an advance: the step is buried though it is done.",
-        "            except (ConnectionClosed, *LOST):\n                raise\n            except FlowError as e:",
-        "            except FlowError as e:",
+        "        except (ConnectionClosed, *LOST):\n            raise\n        except FlowError as e:",
+        "        except FlowError as e:",
         LATE,
     ),
     consumer(
         "ack-refused-is-done",
         "A step whose run cannot go on leaves no trace.",
-        "                failure = killed(message.payload, self.queue_name, e)\n                message.stuff_exception(e)\n"
-        "            except Exception as e:\n                # A memory",
-        "                message.stuff_exception(e)\n            except Exception as e:\n                # A memory",
+        "            failure = killed(message.payload, self.queue_name, e)\n            message.stuff_exception(e)\n"
+        "            return failure\n",
+        "            message.stuff_exception(e)\n            return None\n",
         WORKFLOW + "test_with_a_missing_barrier_the_job_is_dead_by_name[]",
     ),
     consumer(
@@ -106,8 +106,8 @@ WORKERS = [
     consumer(
         "read-lost-is-a-failure",
         "A storage that cannot be reached for a moment costs the job a retry.",
-        "        except LOST:\n            raise\n        except FlowError as e:\n            dead =",
-        "        except FlowError as e:\n            dead =",
+        "        except LOST:\n            raise\n        except FlowError as e:\n            self._bury(",
+        "        except FlowError as e:\n            self._bury(",
         STORAGE + "test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was",
     ),
     consumer(

@@ -213,13 +213,16 @@ class Presence:
             # Until one is there it is looked for with each beat: it may be about to start.
             self._looked = time.monotonic()
         self._layouts = layouts(found)
-        for name in sorted(self.worker.consumed_queues() & queues_of(found)):
-            # With each look, once a minute: as long as it is so, steps can be lost.
+        self._warn_of_shared_queues(found)
+
+    def _warn_of_shared_queues(self, ruby: list[dict[str, Any]]) -> None:
+        """Warn of queues that this process and one of Ruby's consume, again with each look: steps can be lost."""
+        for name in sorted(self.worker.consumed_queues() & queues_of(ruby)):
             self.logger.warning(
                 "Ruby process %s consumes queue %r, too. Each language takes jobs that only the other one knows, and a "
                 "Ruby process passes a step of Python's without running it. Give each language queues of its own: "
                 "queue_name= of the actors here, `-Q` of this worker, and the queues in Ruby's sidekiq.yml.",
-                next(name_of(info) for info in found if name in queues_of([info])),
+                next(name_of(info) for info in ruby if name in queues_of([info])),
                 name,
             )
 

@@ -132,17 +132,17 @@ class Recovery:
         """
         queue_name = keys.queue_of(member)
         receipts = workers.receipts(self.connection, member)
-        suspects = [receipt for receipt in receipts if receipt.endswith(keys.SUSPECT.encode())]
-        others = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
+        others = [receipt for receipt in receipts if not _is_suspect(receipt)]
         # What is pushed last is taken next.
         others.sort(key=keys.fetch_order, reverse=True)
         total = self._recover_all_of(member, others)
         if total is None:
             return False
         self._report(member, queue_name, total)
-        if suspects or total.waiting:
+        has_suspects = len(others) < len(receipts) or total.waiting > 0
+        if has_suspects:
             self._suspects[queue_name].add(member)
-        return not (suspects or total.waiting or total.kept)
+        return not (has_suspects or total.kept)
 
     def _recover_all_of(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
         """Recover these jobs, a batch at a time; None if the worker turns out to live."""
@@ -185,17 +185,21 @@ class Recovery:
             if orphan.job is not None:
                 self.upkeep.extend(orphan.job)
         if total.back or total.dead or total.waiting:
-            self.events.emit(Recovered(queue_name, total.back, len(total.dead)))
-            # Its record would stand on the Busy page until it expires.
-            processes.remove(self.connection, keys.identity_of(member))
-            self.logger.warning(
-                "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead, %d run alone next.",
-                member,
-                total.back,
-                queue_name,
-                len(total.dead),
-                total.waiting,
-            )
+            self._announce(member, queue_name, total)
+
+    def _announce(self, member: str, queue_name: str, total: workers.Recovery) -> None:
+        """Log that jobs of a dead worker have left flight, notify listeners, and remove its record."""
+        self.events.emit(Recovered(queue_name, total.back, len(total.dead)))
+        # Its record would stand on the Busy page until it expires.
+        processes.remove(self.connection, keys.identity_of(member))
+        self.logger.warning(
+            "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead, %d run alone next.",
+            member,
+            total.back,
+            queue_name,
+            len(total.dead),
+            total.waiting,
+        )
 
     def try_suspects(self) -> None:
         """Take one suspect of each queue of this process, unless one runs already."""
@@ -246,6 +250,10 @@ class Recovery:
             self.logger.error("%s", text)
         if len(troubles) > MAX_LINES:
             self.logger.error("There are %d more of them in the Redis key %r.", len(troubles) - MAX_LINES, keys.WORKERS)
+
+
+def _is_suspect(receipt: bytes) -> bool:
+    return receipt.endswith(keys.SUSPECT.encode())
 
 
 def _member(raw: bytes) -> str:

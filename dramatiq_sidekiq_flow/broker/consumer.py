@@ -16,15 +16,14 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing
-from ..process.events import Buried
+from ..errors import FlowError, InvalidOutput, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
-from ..wire.payload import Payload, buried
 from .begin import confirm
 from .failure_writer import FailureWriter
 from .in_flight import InFlight, reserve
-from .message import SidekiqMessage, to_message
+from .job_reader import JobReader
+from .message import SidekiqMessage
 from .retries import Failure, Retries, decide, killed, rejected
 from .worker_process import WorkerProcess
 
@@ -59,6 +58,7 @@ class SidekiqConsumer(Consumer):
         self.seconds = timeout / 1000
         self.in_flight = process.holding(queue_name, prefetch)
         self.failures = FailureWriter(process, queue_name, self.in_flight.member)
+        self.reader = JobReader(process, self.failures)
 
     def __next__(self) -> SidekiqMessage | None:
         try:
@@ -90,7 +90,7 @@ class SidekiqConsumer(Consumer):
         while held.fetched:
             fetched = held.take()
             try:
-                message = self._read(*fetched)
+                message = self.reader.read(*fetched)
             except BaseException:
                 held.put_back(*fetched)
                 raise
@@ -168,43 +168,6 @@ class SidekiqConsumer(Consumer):
         held.queue_empty = len(jobs) < count
         held.add(jobs)
         return True
-
-    def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
-        payload = None
-        completion = self.process.completion
-        try:
-            payload = Payload.decode(raw, None if completion is None else completion.retrieve)
-            if payload.stack and completion is None:
-                raise WorkflowMiddlewareMissing(
-                    "This job is a step of a workflow, and the broker has no WorkflowMiddleware to go on with it. "
-                    "Add one, then retry the job.",
-                    raw,
-                )
-        except LOST:
-            raise
-        except FlowError as e:
-            self._bury(receipt, raw, payload, e)
-            return None
-        except Exception as e:
-            self._retry_later(receipt, raw, e)
-            return None
-        return SidekiqMessage(to_message(payload, self.queue_name), payload, self.in_flight.member, receipt)
-
-    def _bury(self, receipt: str, raw: bytes, payload: Payload | None, error: FlowError) -> None:
-        """Move a job that cannot be run to ``dead``."""
-        dead = Failure("dead", buried(raw, error, now=time.time(), queue=self.queue_name))
-        self.failures.write(receipt, dead, payload)
-        text = "A job of queue %r cannot be run and is now in 'dead': %s"
-        self.process.log_burst(self.logger.error, text, self.queue_name, error)
-        self.process.events.emit(Buried(self.queue_name, error))
-
-    def _retry_later(self, receipt: str, raw: bytes, error: Exception) -> None:
-        """Count an error of the application's own callback storage as a failure of the job."""
-        payload = Payload.decode(raw, lambda stored: None)
-        actor = self.process.actors.get(payload.actor_name)
-        self.failures.write(receipt, decide(payload, self.queue_name, error, actor, Retries()), payload)
-        text = "The callback stack of a job of queue %r was not found: %s"
-        self.process.log_burst(self.logger.error, text, self.queue_name, error)
 
     def ack(self, message: Any) -> None:
         """Take a job out of flight that is done, or has failed."""

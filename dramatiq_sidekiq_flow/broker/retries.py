@@ -7,8 +7,6 @@ raised; the consumer writes it in one step when Dramatiq acknowledges.
 
 from __future__ import annotations
 
-import math
-import random
 import time
 import traceback
 from collections.abc import Mapping
@@ -16,16 +14,14 @@ from typing import Any, Literal
 
 import attrs
 import dramatiq
-from dramatiq.common import compute_backoff
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown
-from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload, payload_fields
-from ..wire.lifetimes import MAX_TTL
 from ..wire.payload import DEFAULT_RETRIES, Payload
 from ..wire.payload_fields import seconds
+from . import backoff
 
 _logger = get_logger(__name__)
 
@@ -184,7 +180,8 @@ def decide(
     retry_when = options.get("retry_when", settings.retry_when)
     if not _should_retry(retry_when, count, tries, exception) or _is_past_retry_for(job, fields, now):
         return bury(job, fields)
-    return Failure("retry", codec.encode(fields), now + _wait(count, exception, own_options or {}, options, settings))
+    wait = backoff.wait(count, exception, own_options or {}, options, settings)
+    return Failure("retry", codec.encode(fields), now + wait)
 
 
 def _should_retry(retry_when: Any, count: int, tries: int, exception: BaseException) -> bool:
@@ -276,45 +273,3 @@ def _asked(retry_when: Any, count: int, exception: BaseException) -> bool | None
     except Exception:
         _logger.exception("retry_when failed, so Sidekiq's rule decides: the number of retries.")
         return None
-
-
-def _wait(
-    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
-) -> float:
-    """Seconds until the next try."""
-    try:
-        chosen = _chosen_wait(count, exception, own, options, settings)
-        if chosen is not None and not math.isfinite(chosen):
-            raise ValueError(f"{chosen} s is not a time to wait")
-    except Exception as e:
-        _logger.error("The delay or backoff of a retry is of no use (%s: %s): Sidekiq's is taken.", type(e).__name__, e)
-        chosen = None
-    if chosen is not None:
-        return min(max(chosen, 0.0), MAX_TTL)
-    jitter: int = random.randrange(10)  # noqa: S311
-    return float(count**4 + 15 + jitter * (count + 1))
-
-
-def _chosen_wait(
-    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
-) -> float | None:
-    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None if none of them sets it."""
-    if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
-        return exception.delay / 1000
-    least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
-    if not settings.own_backoff and least is None and most is None:
-        return None
-    return _computed_wait(count, least, most, settings)
-
-
-def _computed_wait(count: int, least: int | None, most: int | None, settings: Retries) -> float:
-    """Dramatiq's backoff in seconds; the middleware's own limits where None is given."""
-    least = settings.min_backoff if least is None else least
-    most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
-    return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
-
-
-def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
-    """The message's option, or its actor's, or None."""
-    value = own.get(name)
-    return value if type(value) is int else options.get(name)

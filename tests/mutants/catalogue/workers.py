@@ -6,6 +6,7 @@ from ..mutant import in_file
 from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
 
 consumer = in_file("broker/consumer.py")
+reader = in_file("broker/job_reader.py")
 failures = in_file("broker/failure_writer.py")
 commit = in_file("broker/ack_batch.py")
 retries = in_file("broker/retries.py")
@@ -96,14 +97,14 @@ WORKERS = [
         "",
         RECOVERY + "test_the_mark_of_a_beginning_may_be_lost",
     ),
-    consumer(
+    reader(
         "step-without-middleware-runs",
         "A step runs in a process that cannot go on after it: its run stops.",
         "            if payload.stack and completion is None:\n",
         "            if False:\n",
         WORKFLOW + "test_a_step_without_the_middleware_is_dead_by_name",
     ),
-    consumer(
+    reader(
         "read-lost-is-a-failure",
         "A storage that cannot be reached for a moment costs the job a retry.",
         "        except LOST:\n            raise\n        except FlowError as e:\n            self._bury(",

@@ -108,7 +108,7 @@ class FlowTest:
             if broker.process.in_flight:
                 raise ConfigurationError("A worker of this broker is at work in this process: stop it first.", broker)
             stack.enter_context(broker.connection.redirected(url))
-            stack.callback(setattr, broker, "quiet", broker.process.quiet)
+            stack.callback(setattr, broker.process, "quiet", broker.process.quiet)
             broker.process.quiet = False
             stack.callback(broker.process.hand_back)
             worker = types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)

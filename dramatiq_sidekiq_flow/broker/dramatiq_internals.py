@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -39,6 +40,11 @@ def dict_of(message: MessageProxy) -> dict[str, Any]:
 
 
 # -- workers ------------------------------------------------------------------
+
+
+def stand_in_worker(broker: dramatiq.Broker) -> Any:
+    """What hooks may read of a ``Worker`` (its attributes in ``Worker.__init__``), without consumers or threads."""
+    return types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
 
 
 def threads_of(workers: Iterable[dramatiq.Worker]) -> int:

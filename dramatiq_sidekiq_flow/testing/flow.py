@@ -12,7 +12,6 @@ import contextlib
 import copy
 import random
 import threading
-import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -21,7 +20,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
-from ..broker.dramatiq_internals import as_global_broker
+from ..broker.dramatiq_internals import as_global_broker, stand_in_worker
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
 from ..process.poller import promotion
@@ -111,7 +110,7 @@ class FlowTest:
             stack.callback(setattr, broker.process, "quiet", broker.process.quiet)
             broker.process.quiet = False
             stack.callback(broker.process.hand_back)
-            worker = types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
+            worker = stand_in_worker(broker)
             for middleware in broker.middleware:
                 # Middleware that works while a worker runs: time limits, event loops.
                 _quietly(middleware.before_worker_boot, broker, worker)

@@ -39,7 +39,7 @@ def wait(
         if chosen is not None and not math.isfinite(chosen):
             raise ValueError(f"{chosen} s is not a time to wait")
     except Exception as e:
-        _logger.error("The delay or backoff of a retry is of no use (%s: %s): Sidekiq's is taken.", type(e).__name__, e)
+        _logger.error("The delay or backoff of a retry cannot be used, so Sidekiq's is: %s: %s", type(e).__name__, e)
         chosen = None
     if chosen is not None:
         return min(max(chosen, 0.0), MAX_TTL)

@@ -119,7 +119,7 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        #: Around all middleware, and none of it: `before` and `after` count from the application's first.
+        #: Called around all middleware, but not in its list: `before` and `after` of add_middleware do not see it.
         self._worker_middleware = WorkerMiddleware(self.process)
         super().__init__(middleware=list(middleware))
         self._hook_search = HookSearch(self.middleware)
@@ -179,7 +179,7 @@ class SidekiqBroker(dramatiq.Broker):
 
     @property
     def has_enqueue_hooks(self) -> bool:
-        """Whether a middleware wants to know what is enqueued, steps too."""
+        """Whether a middleware has enqueue hooks, which are called for steps, too."""
         return self._hook_search.found
 
     def check_encoder(self) -> None:
@@ -191,7 +191,7 @@ class SidekiqBroker(dramatiq.Broker):
         check_encoder()
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue.  Has no effect where it is declared already."""
+        """Declare a queue, unless it is declared already."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
@@ -274,27 +274,27 @@ class SidekiqBroker(dramatiq.Broker):
         return SidekiqConsumer(self.process, queue_name, prefetch, timeout)
 
     def stop_fetching(self) -> None:
-        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``)."""
+        """Start no new jobs until the worker is restarted (Sidekiq's ``quiet``)."""
         self.process.stop_fetching()
 
-    # -- what an operator does -------------------------------------------------
+    # -- steering -------------------------------------------------
 
     def pause_queue(self, queue_name: str) -> None:
-        """Let no Python worker (and no Sidekiq Pro) fetch from a queue; those that run go on."""
+        """Stop all Python workers, and Sidekiq Pro, from fetching from a queue; running jobs continue."""
         queues.pause(self.connection, queue_name)
 
     def unpause_queue(self, queue_name: str) -> None:
-        """Let a queue be fetched from again, within a second."""
+        """Resume a paused queue; workers notice within a second."""
         queues.unpause(self.connection, queue_name)
 
     def cancel(self, jid: str) -> None:
-        """Cancel a job of an actor (or of a Ruby iterable job) that asks for it."""
+        """Cancel a job of a cancellable actor, or a Ruby iterable job."""
         processes.cancel(self.connection, jid, now=time.time())
 
-    # -- looking and cleaning -----------------------------------------------
+    # -- cleaning and waiting -----------------------------------------------
 
     def flush(self, queue_name: str) -> None:
-        """Drop the jobs of a queue, those that are scheduled for it too."""
+        """Drop the jobs of a queue, including those that are scheduled or retried."""
         queues.clear(self.connection, queue_name)
         for name in (keys.SCHEDULE, keys.RETRY):
             sets.remove(self.connection, name, sets.members_of(self.connection, name, queue_name))

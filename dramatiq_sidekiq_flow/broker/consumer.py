@@ -30,17 +30,17 @@ from .worker_process import WorkerProcess
 #: Between two looks at a paused queue, in seconds.
 PAUSE = 0.5
 
-#: Between two looks of a quiet process whether it ends, in seconds.
+#: Between two checks of a quiet process whether it stops, in seconds.
 QUIET = 0.05
 
-#: Between two tries to fetch from a queue whose key holds something else, in seconds.
+#: Between two tries to fetch from a queue whose key is not a list, in seconds.
 UNREADABLE = 1.0
 
 #: How long a job waits for an unavailable Redis while its process shuts down, in
 #: seconds.  After that it stays in flight, is recovered, and runs again.
 SHUTDOWN_PATIENCE = 20.0
 
-#: Between two looks whether a queue that goes first still has jobs, in seconds.
+#: Between two checks whether a queue of higher priority still has jobs, in seconds.
 HELD_BACK = 0.01
 
 
@@ -128,7 +128,7 @@ class SidekiqConsumer(Consumer):
         time.sleep(min(self.seconds, seconds))
 
     def _may_fetch(self) -> bool:
-        """Whether no jobs of other queues go first; where they do, it has waited a little."""
+        """Whether the queue may be fetched from in the strict order; waits a moment if not."""
         if self.process.may_fetch(self.queue_name):
             return True
         self._pause(HELD_BACK)
@@ -170,11 +170,11 @@ class SidekiqConsumer(Consumer):
         return True
 
     def ack(self, message: Any) -> None:
-        """Take a job out of flight that is done, or has failed."""
+        """Take a job that is done, or has failed, out of flight."""
         self._settle(message, self._ack)
 
     def nack(self, message: Any) -> None:
-        """Take a job out of flight that is not to be run, or not again."""
+        """Take a rejected job out of flight."""
         self._settle(message, self._nack)
 
     def _settle(self, message: SidekiqMessage, settle: Callable[[SidekiqMessage], None]) -> None:
@@ -255,7 +255,7 @@ class SidekiqConsumer(Consumer):
         self.in_flight.discard(message.receipt)
 
     def _try_advance(self, message: SidekiqMessage) -> Failure | None:
-        """Acknowledge a finished job, and push what follows it; the failure of the job if that is impossible."""
+        """Acknowledge a finished job and push the next steps; returns its failure if that is impossible."""
         try:
             self._advance(message)
         except (ConnectionClosed, *LOST):
@@ -268,7 +268,7 @@ class SidekiqConsumer(Consumer):
             message.stuff_exception(e)
             return failure
         except Exception as e:
-            # A memory or a barrier of the application's own.
+            # An error of the application's own memory or barrier.
             text = "Job %s is done, but could not go on, and is tried again: %s"
             self.process.log_burst(self.logger.error, text, message.message_id, e)
             failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
@@ -288,18 +288,18 @@ class SidekiqConsumer(Consumer):
         return self.process.actors.get(message.actor_name)
 
     def requeue(self, messages: Iterable[Any]) -> None:
-        """Put messages that were not run back, to be taken next."""
+        """Put messages that were not run back at the front of their queue."""
         receipts = [message.receipt for message in messages]
         self._requeue(receipts)
 
     def close(self) -> None:
-        """Put back what no worker thread has seen."""
+        """Put back fetched jobs that were not handed to a worker thread."""
         receipts = [receipt for receipt, _ in self.in_flight.fetched]
         try:
             self._requeue(receipts)
             self.in_flight.fetched.clear()
         except (ConnectionClosed, *FAULTS) as e:
-            # Still in flight, still held: the next consumer hands it out.
+            # They stay in flight and are held: the next consumer hands them out.
             self.logger.warning("Could not put %d jobs back into %r: %s", len(receipts), self.queue_name, e)
 
     def _requeue(self, receipts: list[str]) -> None:

@@ -103,7 +103,7 @@ def work_queue_of(worker: dramatiq.Worker) -> WorkQueue | None:
 def give_back(worker: dramatiq.Worker) -> None:
     """Put back messages that wait in a worker for a thread.
 
-    If Redis cannot be reached, they stay where they are, and run.
+    If Redis cannot be reached, they stay in the worker, and run.
     """
     for queue_name, items in _waiting(worker).items():
         try:

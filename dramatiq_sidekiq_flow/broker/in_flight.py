@@ -28,7 +28,7 @@ BUSY = 16
 _reserving = threading.Lock()
 
 #: Numbers all fetches of the process: a thread that
-#: outlived a shutdown must never acknowledge the job of a later one.
+#: outlives a shutdown must never acknowledge a job of a later fetch.
 _fetches = itertools.count(1)
 
 
@@ -53,7 +53,7 @@ class InFlight:
     """The jobs of one queue that this process holds in flight.
 
     It outlives a consumer: when Dramatiq restarts one after a connection
-    error, what was fetched is still here.
+    error, the fetched jobs are still here.
     """
 
     def __init__(self, queue_name: str, member: str) -> None:
@@ -69,9 +69,9 @@ class InFlight:
         self.queue_empty = False
         #: The member was in ``swf:workers`` when jobs were last fetched.
         self.registered = False
-        #: Paused, or of another type: queues after it do not wait for it.
+        #: Paused, or not a list: queues of lower priority do not wait for it.
         self.unavailable = False
-        #: Idle threads that wait for what is being fetched.
+        #: Idle threads that are reserved for the jobs being fetched.
         self.reserved = 0
         self._base: str | None = None
         self._trial_base: str | None = None
@@ -180,7 +180,7 @@ class InFlight:
         return begun
 
     def unknown(self, receipts: Iterable[bytes], waiting: Iterable[str]) -> set[bytes]:
-        """Those of the receipts that no thread of this process knows.
+        """The receipts that no thread of this process knows.
 
         Parameters:
           waiting: Receipts whose acknowledgement waits to be sent.

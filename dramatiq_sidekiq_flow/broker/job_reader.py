@@ -17,7 +17,7 @@ from .worker_process import WorkerProcess
 
 
 class JobReader:
-    """Makes messages of payloads; writes the failure of those that cannot be read."""
+    """Decodes payloads into messages; writes the failure of a payload that cannot be read."""
 
     def __init__(self, process: WorkerProcess, failures: FailureWriter) -> None:
         self.logger = get_logger(__name__, type(self))

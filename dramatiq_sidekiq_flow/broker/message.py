@@ -83,15 +83,15 @@ class SidekiqMessage(MessageProxy):
 
     Attributes:
       payload: The job as it was read.
-      member: Who holds it in flight (worker process and queue).
+      member: The holder of it in flight (worker process and queue).
       receipt: Its field in the in-flight hash.
       output: What the actor returned.
-      failure: What is to become of it, where it failed.
-      skipped: A middleware kept it from being run.
-      cancelled: A person did.
-      context: In which the actor ran, where middleware is told of what follows it.
-      gone: It left flight before it began: another worker has recovered it.
-      unsure: Whether its beginning was marked is not known.
+      failure: The decision about it, if it failed (``retries.decide``).
+      skipped: Whether a middleware skipped it.
+      cancelled: Whether an operator cancelled it.
+      context: The context in which the actor ran; enqueue hooks of the next steps run in it.
+      gone: Whether it left flight before it began: another worker has recovered it.
+      unsure: Whether it is unknown if Redis has marked it as begun.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -118,7 +118,7 @@ class SidekiqMessage(MessageProxy):
 
     @property
     def exception(self) -> BaseException | None:
-        """What the actor raised."""
+        """The exception that the actor raised."""
         return exception_of(self)
 
     def asdict(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     """Message options as a payload holds them.
 
     Returns:
-      Those that stand beside the class, and those that only Dramatiq knows.
+      Options to write beside the class, and those that only Dramatiq knows.
 
     Raises:
       InvalidArguments, InvalidOptions: naming the option.

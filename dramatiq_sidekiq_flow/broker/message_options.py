@@ -1,11 +1,11 @@
-"""The options of a Dramatiq message, as far as a payload may say them.
+"""The options of a Dramatiq message that a payload may set.
 
 They travel under one key of the payload (``dramatiq``), and Dramatiq trusts
 them: a ``throws`` that is not a class ends the worker's thread, an ``eta``
-that has passed runs the next step before this one.  So the options that
-Dramatiq itself reads are let through by name and type, and what it keeps for
-itself while a message is at work never comes from the wire.  Options that it
-does not know belong to other middleware, and travel as they are.
+that has passed runs the next step before this one.  So options that Dramatiq
+itself reads are checked by name and type, and those that it sets while a
+message is processed are never read from a payload.  Unknown options belong to
+other middleware, and are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _logger = get_logger(__name__)
 #: Options that have been warned of; only names of :data:`_KNOWN` are added.
 _warned: set[str] = set()
 
-#: How many messages may hang on one another by ``pipe_target``.
+#: How many messages may be chained by ``pipe_target``.
 _MAX_PIPE = 100
 
 
 def read(stored: Any, depth: int = _MAX_PIPE) -> dict[str, Any]:
-    """The options of a message from what its payload holds; those that Dramatiq could not use are dropped.
+    """Read the message options of a payload; drop those that Dramatiq could not use.
 
     Parameters:
       stored: Any JSON value; None for no options.
@@ -112,7 +112,7 @@ _KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "broker_priority": _is_integer,
 }
 
-#: What Dramatiq notes of a message at work, and what only code can say.
+#: Options that Dramatiq sets while it processes a message, and those that only code may set.
 NEVER = frozenset(
     ("throws", "eta", "retries", "traceback", "requeue_timestamp", "retry_when", "max_retries", "redis_message_id")
 )
@@ -149,7 +149,7 @@ _MESSAGE_KEYS: Mapping[str, Callable[[Any], bool]] = {
     "message_timestamp": lambda value: type(value) in (int, float) and 0 <= value <= MAX_DELAY,
 }
 
-#: Options that hold messages to be sent afterwards.
+#: Options that hold messages, which Dramatiq sends afterwards.
 _MESSAGES: Mapping[str, Callable[[Any, int], Any]] = {
     "pipe_target": _message,
     "group_completion_callbacks": _messages,

@@ -1,8 +1,8 @@
-"""What becomes of a job that failed: Sidekiq's rules, one decision.
+"""Decides by Sidekiq's rules whether a failed job is retried, dead or discarded.
 
-``job_retry.rb`` says when a job is tried again, when it is dead and what its
-payload then holds.  The decision is made here, once, when the actor has
-raised; the consumer writes it in one step when Dramatiq acknowledges.
+The rules, and the keys of the payload, are those of ``job_retry.rb``.  The
+decision is made once, when the actor has raised; the consumer writes it in one
+step when Dramatiq acknowledges.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Failure:
       action: ``retry``; ``dead``; ``discard`` (``retry: false``, or dead with
         ``dead: false``); ``requeue`` (a shutdown interrupted it: back into its
         queue as it was).
-      payload: The job with what Sidekiq notes of the failure.
+      payload: The job, with the keys that Sidekiq writes about a failure.
       at: When to try again, epoch seconds.
     """
 
@@ -77,7 +77,7 @@ class Retries(DramatiqRetries):
 
     @classmethod
     def taking_over(cls, other: DramatiqRetries) -> Retries:
-        """Ours, with the settings of Dramatiq's."""
+        """Make one with the settings of Dramatiq's middleware."""
         defaults = DramatiqRetries()
         mine = cls(
             max_retries=DEFAULT_RETRIES if other.max_retries == defaults.max_retries else other.max_retries,
@@ -209,7 +209,7 @@ def bury(job: Payload, fields: dict[str, Any]) -> Failure:
     """The failure of a job that is not retried: dead, or discarded if ``dead`` is false.
 
     Parameters:
-      fields: The job with what Sidekiq notes of the failure.
+      fields: The job, with the keys that Sidekiq writes about a failure.
     """
     if fields.get("dead") is False:
         return _discard(job, fields, "dead: false")
@@ -238,7 +238,7 @@ def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
 
 
 def killed(job: Payload, queue: str, exception: BaseException) -> Failure:
-    """The failure of a job that a retry could not help: dead at once, whatever ``retry`` says."""
+    """The failure of a job that a retry cannot repair: dead at once, whatever its ``retry`` option."""
     fields = payload.failed(job.fields, exception, now=time.time(), queue=queue, backtrace=lines(exception))
     return Failure("dead", codec.encode(fields))
 
@@ -259,13 +259,13 @@ def _tries(fields: dict[str, Any], actor: dramatiq.Actor[Any, Any] | None, setti
 
 
 def _is_expected(exception: BaseException, actor: dramatiq.Actor[Any, Any] | None) -> bool:
-    """Whether the actor's ``throws`` names it."""
+    """Whether the actor's ``throws`` option lists the exception."""
     throws: Any = actor.options.get("throws") if actor else None
     return bool(throws) and isinstance(exception, throws)
 
 
 def _asked(retry_when: Any, count: int, exception: BaseException) -> bool | None:
-    """What ``retry_when`` says; None where there is none, or it fails (as Sidekiq takes ``sidekiq_retry_in``)."""
+    """The answer of ``retry_when``; None if it is not set, or fails (as Sidekiq treats ``sidekiq_retry_in``)."""
     if retry_when is None:
         return None
     try:

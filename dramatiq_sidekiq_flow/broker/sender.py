@@ -1,4 +1,4 @@
-"""Pushes what a broker sends, as Sidekiq jobs."""
+"""Pushes the messages of a broker as Sidekiq jobs."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Sender:
         self.stamps: list[Callable[[dict[str, Any], Why], None]] = []
 
     def stamp(self, fields: dict[str, Any], why: Why) -> None:
-        """Let each of :attr:`stamps` add what a job carries along, such as a trace context."""
+        """Call each of :attr:`stamps`, which add keys such as a trace context; an error is logged."""
         for stamp in self.stamps:
             try:
                 stamp(fields, why)
             except Exception:
-                self.logger.warning("A job goes out without what %r adds to it.", stamp, exc_info=True)
+                self.logger.warning("%r failed, so the job is pushed without what it adds.", stamp, exc_info=True)
 
     def push(self, fields: dict[str, Any], delay: int | None, *, now: float) -> NotReplicated | None:
         """Push a job to its queue, or to ``schedule``.

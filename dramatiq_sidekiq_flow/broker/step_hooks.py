@@ -1,8 +1,8 @@
-"""``before_enqueue`` and ``after_enqueue`` of other middleware, for steps.
+"""Calls ``before_enqueue`` and ``after_enqueue`` of other middleware for steps.
 
 A step is not pushed by ``enqueue()``, but by the script that starts its run or
 acknowledges the step before it.  Middleware that adds to a message (Sentry's
-trace) or keeps a record of it (Django's admin) sees steps all the same.
+trace) or keeps a record of it (Django's admin) is called for steps, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HOOKS = ("before_enqueue", "after_enqueue")
 
 
 def has_hooks(middleware: Middleware) -> bool:
-    """Whether a middleware wants to know what is enqueued."""
+    """Whether a middleware has enqueue hooks that are called for steps."""
     kind = type(middleware)
     if getattr(kind, "sees_steps", False):
         return False
@@ -61,7 +61,7 @@ class StepHooks:
         self._messages: list[tuple[dramatiq.Message[Any], int | None]] = []
 
     def before(self, fields: dict[str, Any], delay: float) -> None:
-        """A job is about to be pushed: a step of Python's may get more options.
+        """Call the ``before`` hooks of a Python step that is about to be pushed; they may add options.
 
         Parameters:
           fields: The payload; changed in place.
@@ -84,11 +84,11 @@ class StepHooks:
         self._messages.append((message, waits))
 
     def after(self) -> None:
-        """Tell of what was prepared, once.
+        """Call the ``after`` hooks of all steps prepared so far, once.
 
-        Called before an advance pushes it: another thread may run the step at
-        once, and what a middleware notes after that (Django's admin: "enqueued")
-        would take the place of "done".
+        Called before an advance pushes them: another thread may run a step at
+        once, and a status that a middleware writes after that (Django's admin:
+        "enqueued") would replace "done".
         """
         messages, self._messages = self._messages, []
         for message, delay in messages:

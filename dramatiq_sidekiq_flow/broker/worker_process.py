@@ -168,9 +168,9 @@ class WorkerProcess:
         self.heartbeat.start()
 
     def stop_fetching(self) -> None:
-        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
+        """Start no new jobs until the worker is restarted (Sidekiq's ``quiet``).
 
-        Jobs that were fetched, and not begun, go back to their queue.  Like
+        Jobs that were fetched, but not begun, go back to their queue.  Like
         Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
         """
         self.quiet = True
@@ -180,7 +180,7 @@ class WorkerProcess:
             give_back(worker)
 
     def end(self, worker: dramatiq.Worker) -> None:
-        """Leave the fleet: a Dramatiq worker has ended."""
+        """Put back what is in flight and deregister, after a Dramatiq worker has stopped."""
         self.waiter.stop()
         self.poller.stop()
         if worker in self.workers:

@@ -18,7 +18,7 @@ from ..wire import codec
 #: How old the copy may be, in seconds.
 MAX_AGE = 10.0
 
-#: What says in a process record that Python wrote it.
+#: Value of ``language`` in a process record that Python wrote.
 LANGUAGE = "python"
 
 
@@ -36,12 +36,12 @@ class Fleet:
 
     @property
     def queues(self) -> set[str]:
-        """The queues that any process consumes; empty where no process is known."""
+        """The queues that any process consumes; empty if no process is known."""
         return {*self.ruby, *self.python}
 
 
 class FleetView:
-    """A copy of what is known of the fleet, renewed when it is asked for and too old."""
+    """A cached Fleet, refreshed on access when it is too old."""
 
     def __init__(self, connection: Connection) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -51,13 +51,13 @@ class FleetView:
         self._lock = threading.Lock()
 
     def look(self, max_age: float = MAX_AGE) -> Fleet:
-        """The fleet as it was at most ``max_age`` seconds ago; the last copy where Redis cannot be asked."""
-        # One thread looks; others, and a child that was forked meanwhile, take the copy.
+        """The fleet as it was at most ``max_age`` seconds ago; an older copy if Redis cannot be read."""
+        # One thread reads; others, and a child forked in the meantime, use the copy.
         if time.monotonic() - self._at > max_age and self._lock.acquire(blocking=False):
             try:
                 self._fleet = _fleet(*processes.fleet(self.connection))
             except Exception as e:
-                self.logger.debug("The processes could not be looked at: %s", e)
+                self.logger.debug("The process records could not be read: %s", e)
             finally:
                 self._at = time.monotonic()
                 self._lock.release()
@@ -65,7 +65,7 @@ class FleetView:
 
 
 def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
-    """What the processes that no Python wrote say of themselves."""
+    """Decode the records of processes that are not Python's."""
     return [info for info in map(_read, infos) if info and not _is_python(info)]
 
 
@@ -75,7 +75,7 @@ def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def name_of(info: Mapping[str, Any]) -> str:
-    """How a person knows a process."""
+    """The name of a process in messages: its identity, and its tag."""
     tag = info.get("tag")
     identity = info.get("identity") or f"{info.get('hostname')}:{info.get('pid')}"
     return f"{identity} ({tag})" if type(tag) is str and tag not in ("", "/") else str(identity)

@@ -26,7 +26,7 @@ from .loop import Loop
 
 BATCH = 100
 
-#: Seconds until the same trouble is logged again.
+#: Seconds until the same problem is logged again.
 QUIET = 60.0
 
 #: Seconds between two looks at least.
@@ -35,7 +35,7 @@ SHORTEST = 0.001
 
 @attrs.define
 class _Look:
-    """What one look at the sets has come to."""
+    """The result of one look at the sets."""
 
     moved: int = 0
     #: Set -> members that are due and stay.
@@ -88,7 +88,7 @@ class Poller:
         self._loop.hurry(delay)
 
     def poll(self) -> int:
-        """Promote all that is due now; returns how many."""
+        """Promote all due jobs now; returns how many."""
         return self._look().moved
 
     def _look(self) -> _Look:
@@ -161,7 +161,7 @@ class Poller:
             self.events.emit(Buried(name))
 
     def _log(self, what: str, text: str) -> None:
-        """Log a trouble that lasts, once in a while."""
+        """Log a lasting problem, at most once a minute."""
         now = time.monotonic()
         if now - self._logged.get(what, float("-inf")) >= QUIET:
             self._logged[what] = now
@@ -179,11 +179,11 @@ class Poller:
         except LOST as e:
             self.availability.lost(e)
         except Exception as e:
-            self._log("error", f"Could not promote this time: {e}")
+            self._log("error", f"Due jobs could not be promoted, which is tried again: {e}")
 
 
 def promotion(member: bytes, now: float) -> sets.Promotion:
-    """What becomes of a due member (``client.rb``: ``normalize_item``, ``atomic_push``)."""
+    """Decide where a due member goes (``client.rb``: ``normalize_item``, ``atomic_push``)."""
     try:
         return _promotion(member, now)
     except PayloadError as e:

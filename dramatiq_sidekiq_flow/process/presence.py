@@ -45,7 +45,7 @@ class Appearance:
       labels: Shown beside its tag.
       metrics: ``auto``, ``7``, ``8``, ``both`` or ``off``: whose layout of
         metrics to write.  ``auto`` is that of the Ruby processes that run,
-        and both as long as none does.
+        and both if there is none.
 
     Raises:
       ConfigurationError: for another layout.
@@ -119,7 +119,7 @@ class Presence:
         try:
             self.beat()
         except Exception as e:
-            # A worker must start without it, too; the next beat tries again.
+            # A worker starts without a record, too; the next beat tries again.
             self.logger.warning("The record of this process could not be written: %s", e)
 
     def forget(self, stats: ExecutionStats) -> None:
@@ -139,7 +139,7 @@ class Presence:
             handle_signal(name, self.worker, self.master.pid)
 
     def _show(self) -> list[str]:
-        """Write the record; the signals that were sent."""
+        """Write the record; returns the signals that the Web UI has sent."""
         identity = self.heartbeat.identity
         work = self.stats.running()
         fields = {
@@ -210,7 +210,7 @@ class Presence:
             return
         found = ruby_infos(processes.infos(self.connection).values())
         if found:
-            # Until one is there it is looked for with each beat: it may be about to start.
+            # While there is none, each beat looks again: one may be about to start.
             self._looked = time.monotonic()
         self._layouts = layouts(found)
         self._warn_of_shared_queues(found)
@@ -233,7 +233,7 @@ class Presence:
 
 
 def layouts(infos: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The layouts of metrics that the Ruby processes of a fleet read; all where there are none."""
+    """The layouts of metrics that the Ruby processes of a fleet read; all if there is no such process."""
     found = set()
     for info in infos:
         major = str(info.get("version", "")).partition(".")[0]

@@ -32,7 +32,7 @@ class Reconciliation:
     """Puts back jobs in flight that no thread of this process knows.
 
     Parameters:
-      in_flight: Queue -> what this process holds of it.
+      in_flight: Queue -> the jobs of it that this process holds.
       leaving: Gives member and receipt of jobs that are not held any longer, and
         have not left flight yet.
     """

@@ -31,7 +31,7 @@ BATCH, PAGES = 50, 20
 
 @attrs.frozen
 class _Seen:
-    """What one look has seen of ``dead``: up to which score, and whether that is the end."""
+    """How far one look has read ``dead``: the last score, and whether that is the end."""
 
     last: float
     reached_end: bool
@@ -48,7 +48,7 @@ class Upkeep:
     """Looks at new members of ``dead``.
 
     Attributes:
-      extend_dead: Extends what a dead job's run depends on; None without workflows.
+      extend_dead: Extends the lifetimes that a dead job's run depends on; None without workflows.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -71,7 +71,7 @@ class Upkeep:
             sets.upkept(self.connection, next_start)
 
     def _extend_since(self, start: float) -> _Seen:
-        """Extend what members of ``dead`` from a score on depend on, so many pages of them."""
+        """Extend the lifetimes of the jobs in ``dead`` from a score on, at most PAGES pages of them."""
         last = start
         for page in range(PAGES):
             found = sets.dead_since(self.connection, start, page * BATCH, BATCH)
@@ -83,7 +83,7 @@ class Upkeep:
         return _Seen(last, reached_end=False)
 
     def extend(self, job: Payload) -> None:
-        """Extend what a dead job's run depends on; an error is logged.
+        """Extend the lifetimes that a dead job's run depends on; an error is logged.
 
         Raises:
           redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.

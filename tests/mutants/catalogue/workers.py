@@ -218,7 +218,7 @@ WORKERS = [
         "((base, index) not in known and base not in expected)",
         "((base, index) not in known)",
         RECOVERY + "test_a_fetch_whose_reply_was_lost_twice",
-        "unit/test_window.py::test_what_a_fetch_has_just_moved_is_not_unknown",
+        "unit/test_in_flight.py::test_what_a_fetch_has_just_moved_is_not_unknown",
     ),
     in_flight(
         "unknown-once",

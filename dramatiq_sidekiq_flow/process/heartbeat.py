@@ -144,7 +144,7 @@ class Heartbeat:
             self._loop.hurry(remaining)
             return
         self._beat_due = time.monotonic() + self.interval
-        self._guarded(self.beat, "The heartbeat failed, and is tried again with the next one: ")
+        self._guarded(self.beat, "The heartbeat failed, the next one tries again: ")
         for task in self.tasks:
             self._guarded(task)
 

@@ -183,10 +183,8 @@ class GroupCommit:
         """
         entries = _drain(self._waiting)
         acks = self._take_acks()
-        commands = [entry.command for entry in entries]
-        commands += [queues.done(member, receipts) for member, receipts in acks.items()]
         try:
-            replies, asked = self._exchange(commands)
+            replies, asked = self._exchange(_commands(entries, acks))
         except BaseException as e:
             # An interrupt as well (a time limit that fires late): queued
             # acknowledgements stay, and threads that wait try again.
@@ -198,8 +196,7 @@ class GroupCommit:
         self._sending.clear()
         for entry, reply in zip(entries, replies):
             _settle(entry, reply)
-        if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
-            self._look_at_replicas(asked)
+        self._check_replicas(replies, asked)
         self._keep_refused(acks, replies[len(entries) :])
 
     def _take_acks(self) -> dict[str, list[str]]:
@@ -226,6 +223,11 @@ class GroupCommit:
         replies = self.connection.send([*commands, *self._replicas.commands])
         return replies[: len(commands)], replies[len(commands) :]
 
+    def _check_replicas(self, replies: list[Any], asked: list[Any]) -> None:
+        """Look whether enough replicas confirm, if the primary has accepted everything."""
+        if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
+            self._look_at_replicas(asked)
+
     def _look_at_replicas(self, asked: list[Any]) -> None:
         """Log when too few replicas confirm what was sent, and when enough do again.
 
@@ -236,10 +238,12 @@ class GroupCommit:
         if asked:
             shortage = self._shortage = self._replicas.shortage(asked)
             self._ask_again = time.monotonic() + PATIENCE * self._replicas.timeout / 1000
-        if shortage is None:
-            if before is not None:
-                self.logger.info("Acknowledgements are confirmed by enough replicas again.")
-            return
+        if shortage is not None:
+            self._report_shortage(shortage)
+        elif before is not None:
+            self.logger.info("Acknowledgements are confirmed by enough replicas again.")
+
+    def _report_shortage(self, shortage: Shortage) -> None:
         if self._log_limit.allows("replicas"):
             self.logger.warning(
                 "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, finished jobs run "
@@ -267,6 +271,13 @@ class GroupCommit:
         else:
             self.availability.lost(refused)
             raise refused
+
+
+def _commands(entries: list[_Entry], acks: dict[str, list[str]]) -> list[Command]:
+    """The commands of waiting operations, then one for the acknowledgements of each member."""
+    commands = [entry.command for entry in entries]
+    commands += [queues.done(member, receipts) for member, receipts in acks.items()]
+    return commands
 
 
 def _drain(queue: deque[Any]) -> list[Any]:

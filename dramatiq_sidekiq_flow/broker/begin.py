@@ -1,7 +1,7 @@
 """Marks a job that was fetched ahead as begun, right before its actor runs.
 
-When a worker dies, only jobs that had begun are counted: one of them may be
-what killed it.  Jobs that start as soon as they are fetched are marked by the
+When a worker dies, only jobs that had begun are counted: one of them may have
+killed it.  Jobs that start as soon as they are fetched are marked by the
 fetch, and those of a burst are not marked one by one: both cost nothing here.
 """
 
@@ -38,7 +38,7 @@ def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: An
     except LOST as e:
         # It counts as not begun; `confirm` finds out whether the server has marked it.
         message.unsure = True
-        _logger.debug("Job %s begins unmarked: %s", message.message_id, e)
+        _logger.debug("Job %s runs, but could not be marked as begun: %s", message.message_id, e)
         return
     if receipt is None:
         message.gone = True

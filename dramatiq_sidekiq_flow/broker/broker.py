@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import dramatiq
 from dramatiq import Middleware
-from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.middleware import MiddlewareError, default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
-from ..errors import FlowError, NotReplicated
+from ..errors import FlowError
 from ..process.events import Events
 from ..process.presence import Appearance
 from ..store import keys, processes, queues, sets
-from ..store.connection import LOST, RedisClient
-from ..store.replication import Replication, ReplicaWait, Unconfirmed
-from ..wire import codec
+from ..store.connection import RedisClient
+from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
 from ..wire.payload_fields import queue_of
+from .broker_aware import BrokerAware
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
-from .message import actor_options, enqueued_itself, mark_sent, to_fields
+from .message import actor_options, check_not_itself, mark_sent, to_fields
 from .noop_actor import noop_actor
 from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries
-from .step_hooks import has_hooks
+from .sender import Sender
+from .step_hooks import HookSearch
 from .unknown_actor import correct_log, unknown_actor
 from .worker_middleware import WorkerMiddleware
 from .worker_process import JobCompletion, WorkerProcess
@@ -70,9 +71,6 @@ class SidekiqBroker(dramatiq.Broker):
     #: Keys that a job hands on to those that it sends, beyond the usual ones; set by the WorkflowMiddleware.
     inherit: frozenset[str] = frozenset()
 
-    #: How many middleware there were when it was looked whether any has hooks, and whether one had.
-    _hooks = (-1, False)
-
     def __init__(
         self,
         url: str | None = None,
@@ -108,9 +106,11 @@ class SidekiqBroker(dramatiq.Broker):
             replication=replication,
             declared=declared,
         )
+        #: What this broker sends through; for the package's own use.
+        self.sender = Sender(self.process)
         #: Called with the keys of each job that is pushed from here, and why:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
-        self.stamps: list[Callable[[dict[str, Any], Literal["send", "start", "advance"]], None]] = []
+        self.stamps = self.sender.stamps
         #: Options of the Ruby classes declared for this broker: class name -> options.
         self.ruby_jobs: dict[str, dict[str, Any]] = {}
         #: Names of the actors whose jobs an operator may cancel.
@@ -119,9 +119,10 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        #: Around all middleware, and none of it: `before` and `after` count from the application's first.
+        #: Called around all middleware, but not in its list: `before` and `after` of add_middleware do not see it.
         self._worker_middleware = WorkerMiddleware(self.process)
         super().__init__(middleware=list(middleware))
+        self._hook_search = HookSearch(self.middleware)
         self.process.actors = self.actors
         self.queues = declared
         self.actor_options |= self._worker_middleware.actor_options
@@ -169,21 +170,17 @@ class SidekiqBroker(dramatiq.Broker):
         before: type[Middleware] | None = None,
         after: type[Middleware] | None = None,
     ) -> None:
-        """Add a middleware.  One with ``attach(broker)`` is told which broker it serves."""
+        """Add a middleware; a :class:`BrokerAware` one is attached to this broker."""
         if type(middleware) is DramatiqRetries:
             middleware = Retries.taking_over(middleware)
         super().add_middleware(middleware, before=before, after=after)
-        attach = getattr(middleware, "attach", None)
-        if attach is not None:
-            attach(self)
+        if isinstance(middleware, BrokerAware):
+            middleware.attach(self)
 
     @property
     def has_enqueue_hooks(self) -> bool:
-        """Whether a middleware wants to know what is enqueued, steps too."""
-        count = len(self.middleware)
-        if self._hooks[0] != count:
-            self._hooks = (count, any(map(has_hooks, self.middleware)))
-        return self._hooks[1]
+        """Whether a middleware has enqueue hooks, which are called for steps, too."""
+        return self._hook_search.found
 
     def check_encoder(self) -> None:
         """Check that the application has set no encoder: messages of this broker are Sidekiq's JSON.
@@ -194,7 +191,7 @@ class SidekiqBroker(dramatiq.Broker):
         check_encoder()
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue.  Has no effect where it is declared already."""
+        """Declare a queue, unless it is declared already."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
@@ -235,49 +232,28 @@ class SidekiqBroker(dramatiq.Broker):
           delay: Milliseconds; such a job goes to ``schedule``.
 
         Raises:
-          InvalidArguments, InvalidOptions: for what this wire cannot carry.
+          InvalidArguments, InvalidOptions: if an argument or option cannot be written as JSON.
           EncoderIgnored: if the application has set an encoder of its own.
-          StepEnqueuedItself: for the message of the step that this thread works on.
-          ConnectionClosed: when Redis cannot be reached.
+          StepEnqueuedItself: if it is the message of the step that this thread works on.
+          ConnectionClosed: if Redis cannot be reached.
           NotReplicated: if the job was pushed, and too few replicas have it.
         """
         self.check_encoder()
         job = current_job()
-        if job is not None and job.jid == message.message_id and (job.stack or job.run_id):
-            raise enqueued_itself(message)
+        if job is not None:
+            check_not_itself(message, job)
         self.emit_before("enqueue", message, delay)
         now = time.time()
         fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
         if job is not None:
             fields = {**job.inherited(self.inherit), **fields}
-        self.stamp(fields, "send")
-        unconfirmed: NotReplicated | None = None
-        try:
-            if delay is not None and delay > 0:
-                at = now + delay / 1000
-                self.process.poller.nudge(delay / 1000)
-                queues.schedule(self.connection, at, codec.encode_payload(fields))
-            else:
-                fields["enqueued_at"] = now
-                queues.push(self.connection, fields["queue"], (codec.encode_payload(fields),))
-        except Unconfirmed as e:
-            # Pushed all the same: said when all else is done.
-            unconfirmed = e.of_job(message.message_id)
-        except LOST as e:
-            raise ConnectionClosed(e) from None
+        self.sender.stamp(fields, "send")
+        unconfirmed = self.sender.push(fields, delay, now=now)
         mark_sent(message)
         self.emit_after("enqueue", message, delay)
         if unconfirmed is not None:
             raise unconfirmed
         return message
-
-    def stamp(self, fields: dict[str, Any], why: Literal["send", "start", "advance"]) -> None:
-        """Let each of :attr:`stamps` add what a job carries along, such as a trace context."""
-        for stamp in self.stamps:
-            try:
-                stamp(fields, why)
-            except Exception:
-                self.logger.warning("A job goes out without what %r adds to it.", stamp, exc_info=True)
 
     # -- consuming ----------------------------------------------------------
 
@@ -298,27 +274,27 @@ class SidekiqBroker(dramatiq.Broker):
         return SidekiqConsumer(self.process, queue_name, prefetch, timeout)
 
     def stop_fetching(self) -> None:
-        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``)."""
+        """Start no new jobs until the worker is restarted (Sidekiq's ``quiet``)."""
         self.process.stop_fetching()
 
-    # -- what an operator does -------------------------------------------------
+    # -- steering -------------------------------------------------
 
     def pause_queue(self, queue_name: str) -> None:
-        """Let no Python worker (and no Sidekiq Pro) fetch from a queue; those that run go on."""
+        """Stop all Python workers, and Sidekiq Pro, from fetching from a queue; running jobs continue."""
         queues.pause(self.connection, queue_name)
 
     def unpause_queue(self, queue_name: str) -> None:
-        """Let a queue be fetched from again, within a second."""
+        """Resume a paused queue; workers notice within a second."""
         queues.unpause(self.connection, queue_name)
 
     def cancel(self, jid: str) -> None:
-        """Cancel a job of an actor (or of a Ruby iterable job) that asks for it."""
+        """Cancel a job of a cancellable actor, or a Ruby iterable job."""
         processes.cancel(self.connection, jid, now=time.time())
 
-    # -- looking and cleaning -----------------------------------------------
+    # -- cleaning and waiting -----------------------------------------------
 
     def flush(self, queue_name: str) -> None:
-        """Drop the jobs of a queue, those that are scheduled for it too."""
+        """Drop the jobs of a queue, including those that are scheduled or retried."""
         queues.clear(self.connection, queue_name)
         for name in (keys.SCHEDULE, keys.RETRY):
             sets.remove(self.connection, name, sets.members_of(self.connection, name, queue_name))
@@ -335,16 +311,17 @@ class SidekiqBroker(dramatiq.Broker):
           interval, timeout: Milliseconds.
 
         Raises:
-          QueueJoinTimeout: when the timeout passes first.
+          QueueJoinTimeout: if the timeout passes first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while True:
-            count, later = queues.unfinished(self.connection, queue_name)
-            if not count and not any(queue_of(member) == queue_name for member in later):
-                return
+        while self._is_unfinished(queue_name):
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)
+
+    def _is_unfinished(self, queue_name: str) -> bool:
+        count, later = queues.unfinished(self.connection, queue_name)
+        return bool(count) or any(queue_of(member) == queue_name for member in later)
 
     def close(self) -> None:
         """Stop this process's threads and connections; in a forked child, leave the parent's alone."""

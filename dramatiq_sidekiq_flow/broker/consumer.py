@@ -16,32 +16,31 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, InvalidOutput, StepSkipped, WorkflowMiddlewareMissing
-from ..process.events import Buried
+from ..errors import FlowError, InvalidOutput, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
-from ..wire.payload import Payload, buried
 from .begin import confirm
 from .failure_writer import FailureWriter
 from .in_flight import InFlight, reserve
-from .message import SidekiqMessage, to_message
+from .job_reader import JobReader
+from .message import SidekiqMessage
 from .retries import Failure, Retries, decide, killed, rejected
 from .worker_process import WorkerProcess
 
 #: Between two looks at a paused queue, in seconds.
 PAUSE = 0.5
 
-#: Between two looks of a quiet process whether it ends, in seconds.
+#: Between two checks of a quiet process whether it stops, in seconds.
 QUIET = 0.05
 
-#: Between two tries to fetch from a queue whose key holds something else, in seconds.
+#: Between two tries to fetch from a queue whose key is not a list, in seconds.
 UNREADABLE = 1.0
 
 #: How long a job waits for an unavailable Redis while its process shuts down, in
 #: seconds.  After that it stays in flight, is recovered, and runs again.
 SHUTDOWN_PATIENCE = 20.0
 
-#: Between two looks whether a queue that goes first still has jobs, in seconds.
+#: Between two checks whether a queue of higher priority still has jobs, in seconds.
 HELD_BACK = 0.01
 
 
@@ -59,6 +58,7 @@ class SidekiqConsumer(Consumer):
         self.seconds = timeout / 1000
         self.in_flight = process.holding(queue_name, prefetch)
         self.failures = FailureWriter(process, queue_name, self.in_flight.member)
+        self.reader = JobReader(process, self.failures)
 
     def __next__(self) -> SidekiqMessage | None:
         try:
@@ -73,7 +73,6 @@ class SidekiqConsumer(Consumer):
         return None
 
     def _next(self) -> SidekiqMessage | None:
-        held = self.in_flight
         while True:
             if self.process.quiet:
                 self.close()
@@ -82,22 +81,7 @@ class SidekiqConsumer(Consumer):
             message = self._next_fetched()
             if message is not None:
                 return message
-            slots = held.free_slots()
-            if not slots:
-                self.process.commit.flush_nowait()
-                held.wait_for_slot(self.seconds)
-                return None
-            if not self._may_fetch():
-                return None
-            if held.queue_empty:
-                self.process.commit.flush_nowait()
-                if not self.process.waiter.wait(self.queue_name, self.seconds):
-                    return None
-                if self.process.quiet:
-                    continue
-                if not self._may_fetch():
-                    return None
-            if not self._fetch(slots):
+            if not self._fetch_more():
                 return None
 
     def _next_fetched(self) -> SidekiqMessage | None:
@@ -106,7 +90,7 @@ class SidekiqConsumer(Consumer):
         while held.fetched:
             fetched = held.take()
             try:
-                message = self._read(*fetched)
+                message = self.reader.read(*fetched)
             except BaseException:
                 held.put_back(*fetched)
                 raise
@@ -115,11 +99,36 @@ class SidekiqConsumer(Consumer):
             held.discard(fetched[0])
         return None
 
+    def _fetch_more(self) -> bool:
+        """Fetch jobs as soon as there is a free slot, and the queue may hold jobs.
+
+        Returns:
+          False if there is nothing to look at: it has waited for a while.
+        """
+        held = self.in_flight
+        slots = held.free_slots()
+        if not slots:
+            self.process.commit.flush_nowait()
+            held.wait_for_slot(self.seconds)
+            return False
+        if not self._may_fetch():
+            return False
+        return self._wait_and_fetch(slots) if held.queue_empty else self._fetch(slots)
+
+    def _wait_and_fetch(self, count: int) -> bool:
+        """Wait until an empty queue may hold jobs, and fetch them."""
+        self.process.commit.flush_nowait()
+        if not self.process.waiter.wait(self.queue_name, self.seconds):
+            return False
+        if self.process.quiet:
+            return True
+        return self._may_fetch() and self._fetch(count)
+
     def _pause(self, seconds: float) -> None:
         time.sleep(min(self.seconds, seconds))
 
     def _may_fetch(self) -> bool:
-        """Whether no jobs of other queues go first; where they do, it has waited a little."""
+        """Whether the queue may be fetched from in the strict order; waits a moment if not."""
         if self.process.may_fetch(self.queue_name):
             return True
         self._pause(HELD_BACK)
@@ -160,42 +169,12 @@ class SidekiqConsumer(Consumer):
         held.add(jobs)
         return True
 
-    def _read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
-        payload = None
-        completion = self.process.completion
-        try:
-            payload = Payload.decode(raw, None if completion is None else completion.retrieve)
-            if payload.stack and completion is None:
-                raise WorkflowMiddlewareMissing(
-                    "This job is a step of a workflow, and the broker has no WorkflowMiddleware to go on with it. "
-                    "Add one, then retry the job.",
-                    raw,
-                )
-        except LOST:
-            raise
-        except FlowError as e:
-            dead = Failure("dead", buried(raw, e, now=time.time(), queue=self.queue_name))
-            self.failures.write(receipt, dead, payload)
-            text = "A job of queue %r cannot be run and is now in 'dead': %s"
-            self.process.log_burst(self.logger.error, text, self.queue_name, e)
-            self.process.events.emit(Buried(self.queue_name, e))
-            return None
-        except Exception as e:
-            # A callback storage of the application's own: this job's failure, tried again later.
-            payload = Payload.decode(raw, lambda stored: None)
-            actor = self.process.actors.get(payload.actor_name)
-            self.failures.write(receipt, decide(payload, self.queue_name, e, actor, Retries()), payload)
-            text = "The callback stack of a job of queue %r was not found: %s"
-            self.process.log_burst(self.logger.error, text, self.queue_name, e)
-            return None
-        return SidekiqMessage(to_message(payload, self.queue_name), payload, self.in_flight.member, receipt)
-
     def ack(self, message: Any) -> None:
-        """Take a job out of flight that is done, or has failed."""
+        """Take a job that is done, or has failed, out of flight."""
         self._settle(message, self._ack)
 
     def nack(self, message: Any) -> None:
-        """Take a job out of flight that is not to be run, or not again."""
+        """Take a rejected job out of flight."""
         self._settle(message, self._nack)
 
     def _settle(self, message: SidekiqMessage, settle: Callable[[SidekiqMessage], None]) -> None:
@@ -227,10 +206,15 @@ class SidekiqConsumer(Consumer):
         if message.gone:
             self.in_flight.discard(message.receipt)
             return
-        failure = message.failure
-        if failure is None and message.exception is not None:
+        self._leave(message, self._failure_of(message))
+
+    def _failure_of(self, message: SidekiqMessage) -> Failure | None:
+        """The failure of an acknowledged message; None if it is done."""
+        if message.failure is not None:
+            return message.failure
+        if message.exception is not None:
             # No Retries middleware: Dramatiq would call it done. It is not.
-            failure = decide(
+            return decide(
                 message.payload,
                 self.queue_name,
                 message.exception,
@@ -239,11 +223,11 @@ class SidekiqConsumer(Consumer):
                 own_options=message.options,
                 stopping=self.process.quiet,
             )
-        elif failure is None and message.skipped and message.payload.stack:
+        if message.skipped and message.payload.stack:
             error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
             self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
-            failure = killed(message.payload, self.queue_name, error)
-        self._leave(message, failure)
+            return killed(message.payload, self.queue_name, error)
+        return None
 
     def _nack(self, message: SidekiqMessage) -> None:
         failure = message.failure
@@ -260,22 +244,7 @@ class SidekiqConsumer(Consumer):
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
         confirm(self.process.in_flight, self.process.connection, message)
         if failure is None:
-            try:
-                self._advance(message)
-            except (ConnectionClosed, *LOST):
-                raise
-            except FlowError as e:
-                what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
-                text = "Job %s %s, and is now in 'dead': %s"
-                self.process.log_burst(self.logger.error, text, message.message_id, what, e)
-                failure = killed(message.payload, self.queue_name, e)
-                message.stuff_exception(e)
-            except Exception as e:
-                # A memory or a barrier of the application's own.
-                text = "Job %s is done, but could not go on, and is tried again: %s"
-                self.process.log_burst(self.logger.error, text, message.message_id, e)
-                failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
-                message.stuff_exception(e)
+            failure = self._try_advance(message)
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.
             message.failure = failure
@@ -284,6 +253,28 @@ class SidekiqConsumer(Consumer):
                 return
             self.failures.write(message.receipt, failure, message.payload)
         self.in_flight.discard(message.receipt)
+
+    def _try_advance(self, message: SidekiqMessage) -> Failure | None:
+        """Acknowledge a finished job and push the next steps; returns its failure if that is impossible."""
+        try:
+            self._advance(message)
+        except (ConnectionClosed, *LOST):
+            raise
+        except FlowError as e:
+            what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
+            text = "Job %s %s, and is now in 'dead': %s"
+            self.process.log_burst(self.logger.error, text, message.message_id, what, e)
+            failure = killed(message.payload, self.queue_name, e)
+            message.stuff_exception(e)
+            return failure
+        except Exception as e:
+            # An error of the application's own memory or barrier.
+            text = "Job %s is done, but could not go on, and is tried again: %s"
+            self.process.log_burst(self.logger.error, text, message.message_id, e)
+            failure = decide(message.payload, self.queue_name, e, self._actor(message), Retries())
+            message.stuff_exception(e)
+            return failure
+        return None
 
     def _advance(self, message: SidekiqMessage) -> None:
         if message.payload.run_id is None and not message.payload.stack:
@@ -297,18 +288,18 @@ class SidekiqConsumer(Consumer):
         return self.process.actors.get(message.actor_name)
 
     def requeue(self, messages: Iterable[Any]) -> None:
-        """Put messages that were not run back, to be taken next."""
+        """Put messages that were not run back at the front of their queue."""
         receipts = [message.receipt for message in messages]
         self._requeue(receipts)
 
     def close(self) -> None:
-        """Put back what no worker thread has seen."""
+        """Put back fetched jobs that were not handed to a worker thread."""
         receipts = [receipt for receipt, _ in self.in_flight.fetched]
         try:
             self._requeue(receipts)
             self.in_flight.fetched.clear()
         except (ConnectionClosed, *FAULTS) as e:
-            # Still in flight, still held: the next consumer hands it out.
+            # They stay in flight and are held: the next consumer hands them out.
             self.logger.warning("Could not put %d jobs back into %r: %s", len(receipts), self.queue_name, e)
 
     def _requeue(self, receipts: list[str]) -> None:

@@ -1,18 +1,82 @@
-"""All that touches the insides of Dramatiq, so that a new version of it breaks one file."""
+"""All that touches the insides of Dramatiq, so that a new version of it breaks one file.
+
+Each function says where in Dramatiq it looks: in 2.1 and 2.2 alike, unless
+another version is named.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import types
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dramatiq
 from dramatiq import worker as dramatiq_worker
+from dramatiq.broker import MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
 from .queue_order import QueueOrder, WorkQueue
 
-#: Whether Dramatiq's own work queue keeps jobs of equal priority in their order: from 2.2 on.
+#: Whether Dramatiq's own work queue keeps jobs of equal priority in their order
+#: (``worker._WorkQueueItem``): from 2.2 on.
 KEEPS_AGE = hasattr(dramatiq_worker, "_WorkQueueItem")
+
+
+# -- messages -----------------------------------------------------------------
+
+
+def exception_of(message: MessageProxy) -> BaseException | None:
+    """The exception that a message failed with (``MessageProxy._exception``)."""
+    return message._exception
+
+
+def dict_of(message: MessageProxy) -> dict[str, Any]:
+    """The message behind a proxy as a dict (``MessageProxy._message``)."""
+    fields: dict[str, Any] = message._message.asdict()
+    return fields
+
+
+# -- workers ------------------------------------------------------------------
+
+
+def stand_in_worker(broker: dramatiq.Broker) -> Any:
+    """What hooks may read of a ``Worker`` (its attributes in ``Worker.__init__``), without consumers or threads."""
+    return types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
+
+
+def threads_of(workers: Iterable[dramatiq.Worker]) -> int:
+    """The number of threads that run actors (``Worker.worker_threads``)."""
+    return sum(worker.worker_threads for worker in workers)
+
+
+def consumed_queues(workers: Iterable[dramatiq.Worker]) -> set[str]:
+    """The queues that some workers have a consumer for (the keys of ``Worker.consumers``)."""
+    names: set[str] = set()
+    for worker in workers:
+        # A copy: Dramatiq adds consumers in other threads.
+        names.update(list(worker.consumers))
+    return names
+
+
+def wanted_queues(worker: dramatiq.Worker) -> set[str] | None:
+    """The queues that a worker is restricted to (``Worker.consumer_whitelist``); None for all."""
+    return worker.consumer_whitelist or None
+
+
+def explicit_prefetch() -> bool:
+    """Whether ``dramatiq_queue_prefetch`` in the environment sets the prefetch (``worker.QUEUE_PREFETCH``)."""
+    return bool(dramatiq_worker.QUEUE_PREFETCH)
+
+
+def consumer_logger(queue_name: str) -> logging.Logger:
+    """The logger of the thread that consumes a queue (``worker.ConsumerThread``)."""
+    return logging.getLogger(f"dramatiq.worker.ConsumerThread({queue_name})")
+
+
+# -- a worker's queue of waiting messages (Worker.work_queue) -----------------
 
 
 def message_of(item: Any) -> Any:
@@ -23,11 +87,6 @@ def message_of(item: Any) -> Any:
 def priority_of(item: Any) -> Any:
     """The actor's priority of an item of Dramatiq's work queue; lower comes first."""
     return item[0] if type(item) is tuple else item.priority
-
-
-def explicit_prefetch() -> bool:
-    """Whether the environment sets how many messages a consumer prefetches (``dramatiq_queue_prefetch``)."""
-    return bool(dramatiq_worker.QUEUE_PREFETCH)
 
 
 def order_work_queue(worker: dramatiq.Worker, order: QueueOrder) -> None:
@@ -44,17 +103,45 @@ def work_queue_of(worker: dramatiq.Worker) -> WorkQueue | None:
 def give_back(worker: dramatiq.Worker) -> None:
     """Put back messages that wait in a worker for a thread.
 
-    If Redis cannot be reached, they stay where they are, and run.
+    If Redis cannot be reached, they stay in the worker, and run.
     """
-    waiting: dict[str, list[Any]] = {}
-    for item in iter_queue(worker.work_queue):
-        waiting.setdefault(message_of(item).queue_name, []).append(item)
-    for queue_name, items in waiting.items():
+    for queue_name, items in _waiting(worker).items():
         try:
             worker.consumers[queue_name].requeue_messages(message_of(item) for item in items)
         except ConnectionClosed as e:
             worker.logger.warning("Could not put %d jobs back into %r: %s", len(items), queue_name, e)
-            for item in items:
-                worker.work_queue.put(item)
+            _put_all(worker, items)
         for _ in items:
             worker.work_queue.task_done()
+
+
+def _waiting(worker: dramatiq.Worker) -> dict[str, list[Any]]:
+    """Take all items out of a worker's queue: queue of the broker -> items."""
+    waiting: dict[str, list[Any]] = {}
+    for item in iter_queue(worker.work_queue):
+        waiting.setdefault(message_of(item).queue_name, []).append(item)
+    return waiting
+
+
+def _put_all(worker: dramatiq.Worker, items: Iterable[Any]) -> None:
+    for item in items:
+        worker.work_queue.put(item)
+
+
+# -- the process --------------------------------------------------------------
+
+
+def has_global_broker() -> bool:
+    """Whether a global broker was set (``dramatiq.broker.global_broker``); asking for it would make one."""
+    return dramatiq.broker.global_broker is not None
+
+
+@contextlib.contextmanager
+def as_global_broker(broker: dramatiq.Broker) -> Iterator[None]:
+    """Make a broker the global one inside the block (``dramatiq.broker.global_broker``, which may be None)."""
+    before = dramatiq.broker.global_broker
+    dramatiq.set_broker(broker)
+    try:
+        yield
+    finally:
+        dramatiq.broker.global_broker = before

@@ -16,7 +16,7 @@ from .worker_process import WorkerProcess
 
 
 class FailureWriter:
-    """Writes what was decided of failed jobs."""
+    """Writes the decisions about failed jobs of one queue (``retries.decide``)."""
 
     def __init__(self, process: WorkerProcess, queue_name: str, member: str) -> None:
         self.logger = get_logger(__name__, type(self))

@@ -28,7 +28,7 @@ BUSY = 16
 _reserving = threading.Lock()
 
 #: Numbers all fetches of the process: a thread that
-#: outlived a shutdown must never acknowledge the job of a later one.
+#: outlives a shutdown must never acknowledge a job of a later fetch.
 _fetches = itertools.count(1)
 
 
@@ -53,7 +53,7 @@ class InFlight:
     """The jobs of one queue that this process holds in flight.
 
     It outlives a consumer: when Dramatiq restarts one after a connection
-    error, what was fetched is still here.
+    error, the fetched jobs are still here.
     """
 
     def __init__(self, queue_name: str, member: str) -> None:
@@ -69,9 +69,9 @@ class InFlight:
         self.queue_empty = False
         #: The member was in ``swf:workers`` when jobs were last fetched.
         self.registered = False
-        #: Paused, or of another type: queues after it do not wait for it.
+        #: Paused, or not a list: queues of lower priority do not wait for it.
         self.unavailable = False
-        #: Idle threads that wait for what is being fetched.
+        #: Idle threads that are reserved for the jobs being fetched.
         self.reserved = 0
         self._base: str | None = None
         self._trial_base: str | None = None
@@ -110,6 +110,11 @@ class InFlight:
         """How many jobs to fetch now; 0 until half of the slots are free."""
         held = self.held
         return self._size - held if held <= self._size // 2 else 0
+
+    @property
+    def may_bring_jobs(self) -> bool:
+        """Whether a fetch could bring jobs now."""
+        return not self.queue_empty and not self.unavailable and self.free_slots() > 0
 
     def wait_for_slot(self, seconds: float) -> None:
         """Wait until half of the slots are free."""
@@ -175,13 +180,12 @@ class InFlight:
         return begun
 
     def unknown(self, receipts: Iterable[bytes], waiting: Iterable[str]) -> set[bytes]:
-        """Those of the receipts that no thread of this process knows.
+        """The receipts that no thread of this process knows.
 
         Parameters:
           waiting: Receipts whose acknowledgement waits to be sent.
         """
-        held = [receipt for receipt, _ in list(self.fetched)]
-        known = {parse_receipt(receipt)[:2] for receipt in (*held, *list(self.handed_out), *waiting)}
+        known = self._known(waiting)
         expected = {self._base, self._trial_base} - {None}
         found = set()
         for raw in receipts:
@@ -189,6 +193,11 @@ class InFlight:
             if state == SUSPECT or ((base, index) not in known and base not in expected):
                 found.add(raw)
         return found
+
+    def _known(self, waiting: Iterable[str]) -> set[tuple[str, int]]:
+        """Base and number of the receipts that this process holds, or waits to acknowledge."""
+        fetched = [receipt for receipt, _ in list(self.fetched)]
+        return {parse_receipt(receipt)[:2] for receipt in (*fetched, *list(self.handed_out), *waiting)}
 
     def discard(self, receipt: str) -> None:
         """Forget a job that has left flight.

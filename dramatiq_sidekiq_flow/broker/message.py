@@ -27,6 +27,7 @@ from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
 from ..wire.payload_fields import seconds
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
+from .dramatiq_internals import dict_of, exception_of
 from .retries import Failure
 
 #: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
@@ -54,6 +55,19 @@ def was_sent(message: Any) -> bool:
     return "sidekiq_sent" in message.__dict__
 
 
+def check_not_itself(message: Any, job: Payload) -> None:
+    """Check that a step does not enqueue its own message.
+
+    Parameters:
+      job: The job that this thread works on.
+
+    Raises:
+      StepEnqueuedItself: if it does.
+    """
+    if job.jid == message.message_id and (job.stack or job.run_id):
+        raise enqueued_itself(message)
+
+
 def enqueued_itself(message: Any) -> StepEnqueuedItself:
     """The error of a step that is about to enqueue its own message."""
     return StepEnqueuedItself(
@@ -69,15 +83,15 @@ class SidekiqMessage(MessageProxy):
 
     Attributes:
       payload: The job as it was read.
-      member: Who holds it in flight (worker process and queue).
+      member: The holder of it in flight (worker process and queue).
       receipt: Its field in the in-flight hash.
       output: What the actor returned.
-      failure: What is to become of it, where it failed.
-      skipped: A middleware kept it from being run.
-      cancelled: A person did.
-      context: In which the actor ran, where middleware is told of what follows it.
-      gone: It left flight before it began: another worker has recovered it.
-      unsure: Whether its beginning was marked is not known.
+      failure: The decision about it, if it failed (``retries.decide``).
+      skipped: Whether a middleware skipped it.
+      cancelled: Whether an operator cancelled it.
+      context: The context in which the actor ran; enqueue hooks of the next steps run in it.
+      gone: Whether it left flight before it began: another worker has recovered it.
+      unsure: Whether it is unknown if Redis has marked it as begun.
     """
 
     def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
@@ -104,15 +118,15 @@ class SidekiqMessage(MessageProxy):
 
     @property
     def exception(self) -> BaseException | None:
-        """What the actor raised."""
-        return self._exception
+        """The exception that the actor raised."""
+        return exception_of(self)
 
     def asdict(self) -> dict[str, Any]:
         """The message as a dict of JSON values, as it is sent to ``on_failure`` and its like.
 
         The dates and decimals of an ActiveJob are text there.
         """
-        fields: dict[str, Any] = self._message.asdict()
+        fields = dict_of(self)
         if self.payload.fields["class"] in WRAPPERS:
             fields["args"] = msgspec.to_builtins(fields["args"])
             fields["kwargs"] = msgspec.to_builtins(fields["kwargs"])
@@ -128,10 +142,7 @@ def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
     fields = payload.fields
     options = message_options.read(fields.get(DRAMATIQ_KEY))
     if payload.retries:
-        options["retries"] = payload.retries
-        failed = seconds(fields.get("retried_at")) or seconds(fields.get("failed_at"))
-        if failed is not None:
-            options["requeue_timestamp"] = int(failed * 1000)
+        options.update(_retry_options(payload))
     created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
     return dramatiq.Message(
         queue_name=queue_name,
@@ -142,6 +153,15 @@ def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
         message_id=payload.jid,
         message_timestamp=int(created * 1000),
     )
+
+
+def _retry_options(payload: Payload) -> dict[str, int]:
+    """The options that Dramatiq sets on a message that is retried."""
+    options = {"retries": payload.retries}
+    failed = seconds(payload.fields.get("retried_at")) or seconds(payload.fields.get("failed_at"))
+    if failed is not None:
+        options["requeue_timestamp"] = int(failed * 1000)
+    return options
 
 
 def actor_options(actor: dramatiq.Actor[Any, Any]) -> dict[str, Any]:
@@ -178,15 +198,12 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     """Message options as a payload holds them.
 
     Returns:
-      Those that stand beside the class, and those that only Dramatiq knows.
+      Options to write beside the class, and those that only Dramatiq knows.
 
     Raises:
       InvalidArguments, InvalidOptions: naming the option.
     """
-    own = {name: value for name, value in options.items() if name not in DERIVED}
-    if own.get("max_retries") is not None:
-        own["retry"] = own["max_retries"]
-    own.pop("max_retries", None)
+    own = _written_options(options)
     said = {name: own.pop(name) for name in SIDEKIQ_OPTIONS & own.keys()}
     check_options(said)
     if own:
@@ -194,6 +211,15 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         # Context that a message is given: Ruby reads it beside the class, Dramatiq's middleware in the options.
         said.update((name, value) for name, value in own.items() if is_inherited(name))
     return said, own
+
+
+def _written_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a payload holds, ``max_retries`` under Sidekiq's name."""
+    own = {name: value for name, value in options.items() if name not in DERIVED}
+    retry = own.pop("max_retries", None)
+    if retry is not None:
+        own["retry"] = retry
+    return own
 
 
 def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:

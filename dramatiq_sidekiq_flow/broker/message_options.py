@@ -1,11 +1,11 @@
-"""The options of a Dramatiq message, as far as a payload may say them.
+"""The options of a Dramatiq message that a payload may set.
 
 They travel under one key of the payload (``dramatiq``), and Dramatiq trusts
 them: a ``throws`` that is not a class ends the worker's thread, an ``eta``
-that has passed runs the next step before this one.  So the options that
-Dramatiq itself reads are let through by name and type, and what it keeps for
-itself while a message is at work never comes from the wire.  Options that it
-does not know belong to other middleware, and travel as they are.
+that has passed runs the next step before this one.  So options that Dramatiq
+itself reads are checked by name and type, and those that it sets while a
+message is processed are never read from a payload.  Unknown options belong to
+other middleware, and are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _logger = get_logger(__name__)
 #: Options that have been warned of; only names of :data:`_KNOWN` are added.
 _warned: set[str] = set()
 
-#: How many messages may hang on one another by ``pipe_target``.
+#: How many messages may be chained by ``pipe_target``.
 _MAX_PIPE = 100
 
 
 def read(stored: Any, depth: int = _MAX_PIPE) -> dict[str, Any]:
-    """The options of a message from what its payload holds; those that Dramatiq could not use are dropped.
+    """Read the message options of a payload; drop those that Dramatiq could not use.
 
     Parameters:
       stored: Any JSON value; None for no options.
@@ -40,14 +40,20 @@ def read(stored: Any, depth: int = _MAX_PIPE) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in stored.items():
         if name in _MESSAGES:
-            checked = _MESSAGES[name](value, depth - 1)
+            checked = _checked(name, value, depth - 1)
             if checked is not None:
                 options[name] = checked
-            elif value is not None:
-                _warn(name, "is not a message as Dramatiq writes it")
         elif _may_keep(name, value):
             options[name] = value
     return options
+
+
+def _checked(name: str, value: Any, depth: int) -> Any:
+    """The value of an option that holds messages; warns of one that does not, and gives None."""
+    checked = _MESSAGES[name](value, depth)
+    if checked is None and value is not None:
+        _warn(name, "is not a message as Dramatiq writes it")
+    return checked
 
 
 def _may_keep(name: str, value: Any) -> bool:
@@ -106,7 +112,7 @@ _KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "broker_priority": _is_integer,
 }
 
-#: What Dramatiq notes of a message at work, and what only code can say.
+#: Options that Dramatiq sets while it processes a message, and those that only code may set.
 NEVER = frozenset(
     ("throws", "eta", "retries", "traceback", "requeue_timestamp", "retry_when", "max_retries", "redis_message_id")
 )
@@ -114,11 +120,16 @@ NEVER = frozenset(
 
 def _message(value: Any, depth: int) -> dict[str, Any] | None:
     """A message as ``Message.asdict`` writes it, with its own options read; None for anything else."""
-    if type(value) is not dict or depth <= 0 or not value.keys() <= _MESSAGE_KEYS.keys():
-        return None
-    if not all(name in value and is_valid(value[name]) for name, is_valid in _MESSAGE_KEYS.items()):
+    if depth <= 0 or type(value) is not dict or not _is_message(value):
         return None
     return {**value, "options": read(value["options"], depth)}
+
+
+def _is_message(value: dict[str, Any]) -> bool:
+    """Whether an object has the keys of a message, each with a value of its type, and no others."""
+    if value.keys() != _MESSAGE_KEYS.keys():
+        return False
+    return all(is_valid(value[name]) for name, is_valid in _MESSAGE_KEYS.items())
 
 
 def _messages(value: Any, depth: int) -> list[dict[str, Any]] | None:
@@ -138,7 +149,7 @@ _MESSAGE_KEYS: Mapping[str, Callable[[Any], bool]] = {
     "message_timestamp": lambda value: type(value) in (int, float) and 0 <= value <= MAX_DELAY,
 }
 
-#: Options that hold messages to be sent afterwards.
+#: Options that hold messages, which Dramatiq sends afterwards.
 _MESSAGES: Mapping[str, Callable[[Any, int], Any]] = {
     "pipe_target": _message,
     "group_completion_callbacks": _messages,

@@ -1,4 +1,4 @@
-"""Opens what the parameters of a SidekiqBroker name."""
+"""Opens the connection that the parameters of a SidekiqBroker describe."""
 
 from __future__ import annotations
 

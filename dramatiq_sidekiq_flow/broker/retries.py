@@ -1,14 +1,12 @@
-"""What becomes of a job that failed: Sidekiq's rules, one decision.
+"""Decides by Sidekiq's rules whether a failed job is retried, dead or discarded.
 
-``job_retry.rb`` says when a job is tried again, when it is dead and what its
-payload then holds.  The decision is made here, once, when the actor has
-raised; the consumer writes it in one step when Dramatiq acknowledges.
+The rules, and the keys of the payload, are those of ``job_retry.rb``.  The
+decision is made once, when the actor has raised; the consumer writes it in one
+step when Dramatiq acknowledges.
 """
 
 from __future__ import annotations
 
-import math
-import random
 import time
 import traceback
 from collections.abc import Mapping
@@ -16,16 +14,14 @@ from typing import Any, Literal
 
 import attrs
 import dramatiq
-from dramatiq.common import compute_backoff
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Shutdown
-from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..wire import codec, payload, payload_fields
-from ..wire.lifetimes import MAX_TTL
 from ..wire.payload import DEFAULT_RETRIES, Payload
 from ..wire.payload_fields import seconds
+from . import backoff
 
 _logger = get_logger(__name__)
 
@@ -38,7 +34,7 @@ class Failure:
       action: ``retry``; ``dead``; ``discard`` (``retry: false``, or dead with
         ``dead: false``); ``requeue`` (a shutdown interrupted it: back into its
         queue as it was).
-      payload: The job with what Sidekiq notes of the failure.
+      payload: The job, with the keys that Sidekiq writes about a failure.
       at: When to try again, epoch seconds.
     """
 
@@ -81,7 +77,7 @@ class Retries(DramatiqRetries):
 
     @classmethod
     def taking_over(cls, other: DramatiqRetries) -> Retries:
-        """Ours, with the settings of Dramatiq's."""
+        """Make one with the settings of Dramatiq's middleware."""
         defaults = DramatiqRetries()
         mine = cls(
             max_retries=DEFAULT_RETRIES if other.max_retries == defaults.max_retries else other.max_retries,
@@ -117,26 +113,34 @@ class Retries(DramatiqRetries):
                 "Message %r was interrupted by the shutdown and goes back to its queue.", message.message_id
             )
             return
-        retries = message.payload.retries
         if failure.action != "retry" and _is_expected(exception, actor):
             self.logger.info("Aborting message %r.", message.message_id)
             message.fail()
             return
-        # As Dramatiq leaves them, for the hooks and callbacks that follow.
-        message.options["retries"] = retries + 1
-        message.options["traceback"] = traceback.format_exc(limit=30)
-        message.options["requeue_timestamp"] = int(time.time() * 1000)
+        _note_failure(message)
         if failure.action == "retry":
             delay = max(failure.at - time.time(), 0.0)
             self.logger.info("Retrying message %r in %d milliseconds.", message.message_id, delay * 1000)
             return
         message.fail()
         self.logger.warning("Message %r is %s.", message.message_id, _PAST[failure.action])
+        self._send_exhausted(broker, message, actor)
+
+    def _send_exhausted(self, broker: Any, message: Any, actor: dramatiq.Actor[Any, Any] | None) -> None:
+        """Send a message that is not retried to the actor that its ``on_retry_exhausted`` names, if it names one."""
         target = message.options.get("on_retry_exhausted") or (actor and actor.options.get("on_retry_exhausted"))
-        if target:
-            broker.get_actor(target).send(
-                message.asdict(), {"retries": retries, "max_retries": _tries(message.payload.fields, actor, self)}
-            )
+        if not target:
+            return
+        tries = _tries(message.payload.fields, actor, self)
+        counts = {"retries": message.payload.retries, "max_retries": tries}
+        broker.get_actor(target).send(message.asdict(), counts)
+
+
+def _note_failure(message: Any) -> None:
+    """Set the options that Dramatiq sets, for the hooks and callbacks that follow."""
+    message.options["retries"] = message.payload.retries + 1
+    message.options["traceback"] = traceback.format_exc(limit=30)
+    message.options["requeue_timestamp"] = int(time.time() * 1000)
 
 
 _PAST = {"dead": "dead: no retries are left", "discard": "discarded: its retry or dead option says so"}
@@ -173,12 +177,24 @@ def decide(
         return _discard(job, fields, "retry: false")
     if _is_expected(exception, actor):
         return bury(job, fields)
-    should_retry = _asked(options.get("retry_when", settings.retry_when), count, exception)
-    if should_retry is None:
-        should_retry = count < (DEFAULT_RETRIES if tries is True else tries)
-    if not should_retry or _is_past_retry_for(job, fields, now):
+    retry_when = options.get("retry_when", settings.retry_when)
+    if not _should_retry(retry_when, count, tries, exception) or _is_past_retry_for(job, fields, now):
         return bury(job, fields)
-    return Failure("retry", codec.encode(fields), now + _wait(count, exception, own_options or {}, options, settings))
+    wait = backoff.wait(count, exception, own_options or {}, options, settings)
+    return Failure("retry", codec.encode(fields), now + wait)
+
+
+def _should_retry(retry_when: Any, count: int, tries: int, exception: BaseException) -> bool:
+    """Whether ``retry_when``, or else the number of retries, allows another try.
+
+    Parameters:
+      count: How many retries there were.
+      tries: How many there may be; True for Sidekiq's number.
+    """
+    asked = _asked(retry_when, count, exception)
+    if asked is not None:
+        return asked
+    return count < (DEFAULT_RETRIES if tries is True else tries)
 
 
 def _is_past_retry_for(job: Payload, fields: Mapping[str, Any], now: float) -> bool:
@@ -193,7 +209,7 @@ def bury(job: Payload, fields: dict[str, Any]) -> Failure:
     """The failure of a job that is not retried: dead, or discarded if ``dead`` is false.
 
     Parameters:
-      fields: The job with what Sidekiq notes of the failure.
+      fields: The job, with the keys that Sidekiq writes about a failure.
     """
     if fields.get("dead") is False:
         return _discard(job, fields, "dead: false")
@@ -222,7 +238,7 @@ def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
 
 
 def killed(job: Payload, queue: str, exception: BaseException) -> Failure:
-    """The failure of a job that a retry could not help: dead at once, whatever ``retry`` says."""
+    """The failure of a job that a retry cannot repair: dead at once, whatever its ``retry`` option."""
     fields = payload.failed(job.fields, exception, now=time.time(), queue=queue, backtrace=lines(exception))
     return Failure("dead", codec.encode(fields))
 
@@ -243,13 +259,13 @@ def _tries(fields: dict[str, Any], actor: dramatiq.Actor[Any, Any] | None, setti
 
 
 def _is_expected(exception: BaseException, actor: dramatiq.Actor[Any, Any] | None) -> bool:
-    """Whether the actor's ``throws`` names it."""
+    """Whether the actor's ``throws`` option lists the exception."""
     throws: Any = actor.options.get("throws") if actor else None
     return bool(throws) and isinstance(exception, throws)
 
 
 def _asked(retry_when: Any, count: int, exception: BaseException) -> bool | None:
-    """What ``retry_when`` says; None where there is none, or it fails (as Sidekiq takes ``sidekiq_retry_in``)."""
+    """The answer of ``retry_when``; None if it is not set, or fails (as Sidekiq treats ``sidekiq_retry_in``)."""
     if retry_when is None:
         return None
     try:
@@ -257,40 +273,3 @@ def _asked(retry_when: Any, count: int, exception: BaseException) -> bool | None
     except Exception:
         _logger.exception("retry_when failed, so Sidekiq's rule decides: the number of retries.")
         return None
-
-
-def _wait(
-    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
-) -> float:
-    """Seconds until the next try."""
-    try:
-        chosen = _chosen_wait(count, exception, own, options, settings)
-        if chosen is not None and not math.isfinite(chosen):
-            raise ValueError(f"{chosen} s is not a time to wait")
-    except Exception as e:
-        _logger.error("The delay or backoff of a retry is of no use (%s: %s): Sidekiq's is taken.", type(e).__name__, e)
-        chosen = None
-    if chosen is not None:
-        return min(max(chosen, 0.0), MAX_TTL)
-    jitter: int = random.randrange(10)  # noqa: S311
-    return float(count**4 + 15 + jitter * (count + 1))
-
-
-def _chosen_wait(
-    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Retries
-) -> float | None:
-    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None where none says any."""
-    if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
-        return exception.delay / 1000
-    least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
-    if not settings.own_backoff and least is None and most is None:
-        return None
-    least = settings.min_backoff if least is None else least
-    most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
-    return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
-
-
-def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
-    """The message's option, or its actor's, or None."""
-    value = own.get(name)
-    return value if type(value) is int else options.get(name)

@@ -1,17 +1,17 @@
-"""Features of a payload that Ruby's middleware honours, and what a Python worker does about them.
+"""How a Python worker treats the features of a payload that Ruby's middleware implements.
 
-* ``expiry`` (Sidekiq Pro's ``expires_in``) is honoured: an expired job does not run.
+* ``expiry`` (Sidekiq Pro's ``expires_in``) is obeyed: an expired job does not run.
 * ``bid`` (Sidekiq Pro's batches) and the locks of unique jobs (Sidekiq
   Enterprise, sidekiq-unique-jobs) need code that exists in Ruby only.  The job
-  runs, and a warning says what does not happen.
-* ``encrypt`` is refused where the payload is read (``wire.payload``).
+  runs, and a warning names the consequence.
+* ``encrypt`` is refused when the payload is decoded (``wire.payload``).
 """
 
 from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
@@ -28,21 +28,21 @@ _logger = get_logger(__name__)
 
 _BATCH = "bid"
 
-#: Written for unique jobs, the most telling first.
+#: Keys of unique jobs, the most significant first.
 _LOCKS = ("unique_for", "unique_token", "unique_digest", "lock", "lock_digest", "unlock", "unique_until", "lock_ttl")
 
 _KEYS = frozenset((_BATCH, "expiry", *_LOCKS))
 
-#: ``(actor, feature)`` of the warnings so far.  Names come from payloads, so it has an end.
+#: ``(actor, feature)`` of the warnings so far.  Names come from payloads, so their number is limited.
 _warned: set[tuple[str, str]] = set()
 _MOST_WARNINGS = 1000
 
 
 def before_process(message: SidekiqMessage) -> None:
-    """Look at a message that is about to be processed.
+    """Check a message that is about to be processed.
 
     Raises:
-      SkipMessage: if it has expired; a step of a run goes to ``dead``.
+      SkipMessage: if it has expired; a step of a run is then moved to ``dead``.
     """
     payload = message.payload
     if _KEYS.isdisjoint(payload.fields):
@@ -58,21 +58,30 @@ def before_process(message: SidekiqMessage) -> None:
 
 
 def check(payload: Payload) -> None:
-    """Warn of what Python does not do for a job, and see whether it has expired.
+    """Warn of features that Python does not implement, and check that the job has not expired.
 
     Raises:
-      JobExpired: if it has, and is a step of a run, which would wait for it.
-      SkipMessage: if it has, and is any other job, which is then done, as in Ruby.
+      JobExpired: if a step of a run has expired, since its run waits for it.
+      SkipMessage: if any other job has expired; it counts as done, as in Ruby.
     """
+    _warn_of_ruby_only(payload)
+    limit = expiry(payload.fields)
+    if limit is not None and time.time() > limit:
+        _expire(payload, limit)
+
+
+def _warn_of_ruby_only(payload: Payload) -> None:
+    """Warn of features that only Ruby workers have: batches, and locks of unique jobs."""
     fields = payload.fields
     if fields.get(_BATCH):
         _warn(payload, _BATCH, _BATCH_WARNING, shortened(fields[_BATCH]))
     lock = next((key for key in _LOCKS if fields.get(key)), None)
     if lock is not None:
         _warn(payload, "lock", _LOCK_WARNING, lock)
-    limit = expiry(fields)
-    if limit is None or time.time() <= limit:
-        return
+
+
+def _expire(payload: Payload, limit: float) -> NoReturn:
+    """Raise the error of a job that expired at ``limit``, epoch seconds."""
     if payload.run_id is not None or payload.stack:
         raise JobExpired(
             f"The step expired at {_moment(limit)} (its 'expiry'), so it did not run, and its run waits. "
@@ -89,8 +98,9 @@ def check(payload: Payload) -> None:
 
 
 _BATCH_WARNING = (
-    "Jobs of %s belong to a batch of Sidekiq Pro (bid %s). They run here, but only Ruby workers tell the batch, so it "
-    "stays pending and its callbacks do not run. Let Ruby workers run the jobs of a batch, or use a workflow's Group."
+    "Jobs of %s belong to a batch of Sidekiq Pro (bid %s). They run here, but only Ruby workers report to the batch, "
+    "so it stays pending and its callbacks do not run. Let Ruby workers run the jobs of a batch, or use a workflow's "
+    "Group."
 )
 _LOCK_WARNING = (
     "Jobs of %s hold a lock of a unique job (%s). They run here, but only Ruby workers release the lock, so an equal "

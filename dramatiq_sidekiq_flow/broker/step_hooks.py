@@ -1,12 +1,13 @@
-"""``before_enqueue`` and ``after_enqueue`` of other middleware, for steps.
+"""Calls ``before_enqueue`` and ``after_enqueue`` of other middleware for steps.
 
 A step is not pushed by ``enqueue()``, but by the script that starts its run or
 acknowledges the step before it.  Middleware that adds to a message (Sentry's
-trace) or keeps a record of it (Django's admin) sees steps all the same.
+trace) or keeps a record of it (Django's admin) is called for steps, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -20,11 +21,28 @@ HOOKS = ("before_enqueue", "after_enqueue")
 
 
 def has_hooks(middleware: Middleware) -> bool:
-    """Whether a middleware wants to know what is enqueued."""
+    """Whether a middleware has enqueue hooks that are called for steps."""
     kind = type(middleware)
     if getattr(kind, "sees_steps", False):
         return False
     return any(getattr(kind, name, None) not in (None, getattr(Middleware, name)) for name in HOOKS)
+
+
+class HookSearch:
+    """Whether any middleware of a list has hooks; looked for anew when the length of the list has changed."""
+
+    def __init__(self, middleware: Sequence[Middleware]) -> None:
+        self._middleware = middleware
+        self._searched = 0
+        self._found = False
+
+    @property
+    def found(self) -> bool:
+        """Whether one has."""
+        count = len(self._middleware)
+        if self._searched != count:
+            self._searched, self._found = count, any(map(has_hooks, self._middleware))
+        return self._found
 
 
 class StepHooks:
@@ -43,15 +61,13 @@ class StepHooks:
         self._messages: list[tuple[dramatiq.Message[Any], int | None]] = []
 
     def before(self, fields: dict[str, Any], delay: float) -> None:
-        """A job is about to be pushed: a step of Python's may get more options.
+        """Call the ``before`` hooks of a Python step that is about to be pushed; they may add options.
 
         Parameters:
           fields: The payload; changed in place.
           delay: Milliseconds.
         """
-        name = fields["class"]
-        if name in NOOP_CLASSES:
-            name = fields.get("wrapped")
+        name = _actor_name(fields)
         if name not in self.broker.actors:
             return
         message = step_message(fields, name)
@@ -64,18 +80,15 @@ class StepHooks:
                 raise
             self.broker.logger.critical("A before_enqueue hook failed for step %s.", message, exc_info=True)
             return
-        fields.update(said)
-        fields.pop(DRAMATIQ_KEY, None)
-        if own:
-            fields[DRAMATIQ_KEY] = own
+        _write_options(fields, said, own)
         self._messages.append((message, waits))
 
     def after(self) -> None:
-        """Tell of what was prepared, once.
+        """Call the ``after`` hooks of all steps prepared so far, once.
 
-        Called before an advance pushes it: another thread may run the step at
-        once, and what a middleware notes after that (Django's admin: "enqueued")
-        would take the place of "done".
+        Called before an advance pushes them: another thread may run a step at
+        once, and a status that a middleware writes after that (Django's admin:
+        "enqueued") would replace "done".
         """
         messages, self._messages = self._messages, []
         for message, delay in messages:
@@ -87,3 +100,17 @@ class StepHooks:
             emit("enqueue", message, delay)
         else:
             self.context.run(emit, "enqueue", message, delay)
+
+
+def _actor_name(fields: Mapping[str, Any]) -> Any:
+    """The class of a job; for a carrier, the actor that it carries."""
+    name = fields["class"]
+    return fields.get("wrapped") if name in NOOP_CLASSES else name
+
+
+def _write_options(fields: dict[str, Any], said: dict[str, Any], own: dict[str, Any]) -> None:
+    """Replace the options of a payload."""
+    fields.update(said)
+    fields.pop(DRAMATIQ_KEY, None)
+    if own:
+        fields[DRAMATIQ_KEY] = own

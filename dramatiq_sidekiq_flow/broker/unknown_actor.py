@@ -1,4 +1,4 @@
-"""Jobs that no actor of this process has the name of."""
+"""The error of a job whose class is not an actor of this process."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from collections.abc import Collection
 from dramatiq.errors import ActorNotFound
 
 from ..wire.near_names import hint
+from .dramatiq_internals import consumer_logger
 
-#: Dramatiq's words, which do not hold here.
+#: Dramatiq's log line says this, which is wrong for this broker.
 _MOVING = "Moving it to the DLQ"
 
-#: How much of a name that is not an actor's is shown.
+#: Characters of an unknown name that are shown.
 _SHOWN = 200
 
 
 class UnknownActor(ActorNotFound):
-    """As Dramatiq's, saying what becomes of the job."""
+    """Dramatiq's ActorNotFound, with a message that says that the job is retried."""
 
 
-# What operators see as `error_class`, and match.
+# Written to payloads as `error_class`, which operators see and match.
 UnknownActor.__name__ = UnknownActor.__qualname__ = "ActorNotFound"
 
 
 def unknown_actor(name: str, known: Collection[str], queue: str = "") -> ActorNotFound:
-    """The error of a job whose actor is not here.
+    """Make the error of a job whose actor is unknown.
 
     Parameters:
       known: The names of the actors of this process.
-      queue: Where the job came from.
+      queue: The queue that the job came from.
     """
     text = name[:_SHOWN]
     came = f" (queue {queue!r})" if queue else ""
@@ -42,7 +43,7 @@ def unknown_actor(name: str, known: Collection[str], queue: str = "") -> ActorNo
 
 
 class _NotToDlq(logging.Filter):
-    """Says of an unknown actor what happens here, and leaves other brokers' words alone."""
+    """Replaces Dramatiq's line about an unknown actor; leaves those of other brokers alone."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -52,7 +53,7 @@ class _NotToDlq(logging.Filter):
 
 
 def correct_log(queue: str) -> None:
-    """Replace Dramatiq's line, for the jobs of a queue of this broker."""
-    logger = logging.getLogger(f"dramatiq.worker.ConsumerThread({queue})")
+    """Correct Dramatiq's log line about unknown actors, for a queue of this broker."""
+    logger = consumer_logger(queue)
     if not any(isinstance(f, _NotToDlq) for f in logger.filters):
         logger.addFilter(_NotToDlq())

@@ -1,14 +1,14 @@
 """Waits for jobs, for all queues of a process at once.
 
-Redis tells over one connection which queues have changed (``store/tracking.py``).
+Redis notifies one connection of queues that have changed (``store/tracking.py``).
 Consumers that found their queue empty wait here.  One of them, the leader, reads
 the connection and wakes the others; when its own queue is filled, or its time is
-up, another one takes over.  So the consumer of a busy process's only queue is
-woken by the server itself, without a change of threads.
+up, another one becomes the leader.  So if a process has one queue, its consumer
+is woken by the server directly, without a switch of threads.
 
 Where the server refuses client tracking, each consumer blocks on its own queue
 with ``BLMOVE`` of the list's end onto itself, which takes nothing; when there are
-more queues than connections for that, the others look from time to time.
+more queues than connections for that, the others check from time to time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..store import keys, queues
 from ..store.connection import FEW, LOST, Connection, ServerUnavailable
 from ..store.tracking import Tracking, TrackingLost, TrackingRefused
 
-#: Seconds after which a silent connection is asked, which shows that it lives.
+#: Seconds after which a silent connection is checked with a request.
 RECHECK = 10.0
 
 #: Seconds after which a server that refused to track is asked again.
 ASK_AGAIN = 60.0
 
 #: Without tracking: how many consumers block on their queue at once, and how
-#: often in seconds the others look.
+#: often in seconds the others check.
 BLOCKING = 16
 LOOK_EVERY = 0.2
 
@@ -43,17 +43,17 @@ class _Watch:
 
     def __init__(self, key: str) -> None:
         self.key = key
-        #: The server was asked to tell of a change.
+        #: The server was asked for a notification of the next change.
         self.armed = False
         #: The queue may hold jobs, and no consumer has looked yet.
         self.filled = False
-        #: A consumer waits to be called: the queue is filled, or it is to lead.
+        #: A consumer waits to be called: its queue is filled, or it becomes the leader.
         self.waiting = False
         self.called = threading.Event()
 
 
 class Waiter:
-    """Tells consumers when their queue may hold jobs."""
+    """Wakes consumers when their queue may hold jobs."""
 
     def __init__(self, connection: Connection) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -61,7 +61,7 @@ class Waiter:
         self._forget()
 
     def _forget(self) -> None:
-        """Begin anew; what a parent process has open is not ours."""
+        """Start without a connection: in a forked child, the open one is the parent's."""
         self._pid = os.getpid()
         #: Guards all that follows, and the connection's socket.
         self._lock = threading.RLock()
@@ -77,14 +77,14 @@ class Waiter:
 
     @property
     def tracks(self) -> bool:
-        """Whether the server tells this process of its queues."""
+        """Whether the server notifies this process of changed queues."""
         return self._tracking is not None
 
     def wait(self, queue_name: str, seconds: float) -> bool:
         """Wait until a queue may hold jobs; False if the time passed first.
 
         Raises:
-          redis.ConnectionError, redis.TimeoutError: if the server is away.
+          redis.ConnectionError, redis.TimeoutError: if the server cannot be reached.
         """
         if self._pid != os.getpid():
             self._forget()
@@ -95,6 +95,10 @@ class Waiter:
         watch = self._watches.get(queue_name)
         if watch is None:
             watch = self._watches.setdefault(queue_name, _Watch(keys.queue(queue_name)))
+        return self._wait_for(watch, deadline)
+
+    def _wait_for(self, watch: _Watch, deadline: float) -> bool:
+        """Read the connection, or wait for the consumer that does, until a queue is filled or the time is up."""
         while True:
             with self._lock:
                 if watch.filled:
@@ -103,11 +107,7 @@ class Waiter:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                leads, self._led = not self._led, True
-                if not leads:
-                    self._arm([watch])
-                    watch.waiting = True
-                    watch.called.clear()
+                leads = self._take_lead(watch)
             if leads:
                 try:
                     self._lead(watch, deadline)
@@ -117,15 +117,24 @@ class Waiter:
                 watch.called.wait(left)
                 watch.waiting = False
 
+    def _take_lead(self, watch: _Watch) -> bool:
+        """Become the leader, unless another consumer is; then prepare to be called.  The lock is held."""
+        leads, self._led = not self._led, True
+        if not leads:
+            self._arm([watch])
+            watch.waiting = True
+            watch.called.clear()
+        return leads
+
     def wake(self, queue_name: str) -> None:
-        """Let the consumers of a queue look now."""
+        """Let the consumers of a queue check it now."""
         with self._lock:
             watch = self._watches.get(queue_name)
             if watch is not None:
                 self._fill([watch])
 
     def release(self) -> None:
-        """Let all consumers look at their queues now."""
+        """Let all consumers check their queues now."""
         with self._lock:
             self._fill(list(self._watches.values()))
 
@@ -139,30 +148,40 @@ class Waiter:
     # -- with tracking ----------------------------------------------------------
 
     def _lead(self, watch: _Watch, deadline: float) -> None:
-        """Read what the server tells, until a queue is filled or the time is up."""
+        """Read notifications until the leader's own queue is filled, or the time is up."""
         try:
-            with self._lock:
-                if self._tracking is None:
-                    self._open()
-                self._arm([watch])
-                tracking = self._tracking
-            if tracking is None:
-                raise TrackingLost("The connection that waits for jobs was closed.")
-            while not watch.filled:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return
-                ready = tracking.wait(left)
-                with self._lock:
-                    if tracking is not self._tracking:
-                        return
-                    self._tell(*tracking.read()) if ready else self._check(tracking)
+            self._read_until(self._armed_tracking(watch), watch, deadline)
         except TrackingRefused as e:
             self._refuse(e)
         except (*LOST, OSError, ValueError) as e:
             with self._lock:
                 self._close()
             raise e if isinstance(e, LOST) else TrackingLost(str(e)) from None
+
+    def _armed_tracking(self, watch: _Watch) -> Tracking:
+        """Open the connection unless it is open, and ask for notifications of a queue."""
+        with self._lock:
+            if self._tracking is None:
+                self._open()
+            self._arm([watch])
+            tracking = self._tracking
+        if tracking is None:
+            raise TrackingLost("The connection that waits for jobs was closed.")
+        return tracking
+
+    def _read_until(self, tracking: Tracking, watch: _Watch, deadline: float) -> None:
+        while not watch.filled:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            ready = tracking.wait(left)
+            with self._lock:
+                if tracking is not self._tracking:
+                    return
+                if ready:
+                    self._tell(*tracking.read())
+                else:
+                    self._check(tracking)
 
     def _open(self) -> None:
         self._tracking = Tracking(self.connection)
@@ -182,7 +201,7 @@ class Waiter:
             watch.armed = False
 
     def _arm(self, watches: Iterable[_Watch]) -> None:
-        """Ask the server to tell of these queues.  The lock is held."""
+        """Ask the server for notifications of these queues.  The lock is held."""
         unarmed = [watch for watch in watches if not watch.armed]
         if unarmed and self._tracking is not None:
             self._ask(self._tracking, unarmed)
@@ -190,7 +209,7 @@ class Waiter:
                 watch.armed = True
 
     def _tell(self, filled: list[str], changed: list[str] | None) -> None:
-        """Wake the consumers of the queues that something was heard of."""
+        """Wake the consumers of the queues that were notified; None as ``changed`` means all."""
         self._heard = time.monotonic()
         if changed is None:
             self._fill(list(self._watches.values()))
@@ -209,7 +228,7 @@ class Waiter:
         self._asked = time.monotonic()
 
     def _check(self, tracking: Tracking) -> None:
-        """Ask a connection that has been silent for long; give it up where it does not answer."""
+        """Check a connection that has been silent for long; raises TrackingLost if it does not answer."""
         now = time.monotonic()
         if tracking.waiting:
             if now - self._asked > 2 * self.connection.longest_wait:
@@ -232,8 +251,8 @@ class Waiter:
         with self._lock:
             if not self._refused:
                 self.logger.warning(
-                    "Redis refuses CLIENT TRACKING (%s), so each consumer keeps a connection that waits. "
-                    "Allow the commands hello and client|tracking to wait with one.",
+                    "Redis refuses CLIENT TRACKING (%s), so each consumer waits on a connection of its own. "
+                    "Allow the commands hello and client|tracking to use one connection for all queues.",
                     error,
                 )
             self._refused = True
@@ -245,7 +264,7 @@ class Waiter:
             try:
                 return queues.wait(self.connection, queue_name, seconds)
             except ServerUnavailable:
-                # BLMOVE is refused, by a full Redis or an access rule, where a fetch may succeed.
+                # A full Redis or an access rule refuses BLMOVE, but a fetch may succeed.
                 time.sleep(min(seconds, LOOK_EVERY))
                 return True
             finally:

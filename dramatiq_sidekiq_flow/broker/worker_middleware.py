@@ -17,7 +17,7 @@ from ..store.connection import LOST
 from ..wire.dialect import NOOP_CLASSES
 from . import ruby_features
 from .begin import begin
-from .dramatiq_internals import give_back, order_work_queue
+from .dramatiq_internals import give_back, order_work_queue, wanted_queues
 from .worker_process import WorkerProcess
 
 
@@ -103,11 +103,13 @@ class WorkerMiddleware(Middleware):
             raise SystemExit(1) from None
 
     def after_worker_boot(self, broker: Any, worker: Any) -> None:
-        workers = self.process.workers
+        process = self.process
         actors = len(broker.actors.keys() - NOOP_CLASSES)
-        self.logger.info("%s", banner(broker.connection.url, workers, actors))
-        for warning in boot_warnings(workers, broker.get_declared_queues()):
-            self.logger.warning("%s", warning)
+        line = banner(broker.connection.url, queues=process.consumed_queues(), actors=actors, threads=process.threads)
+        self.logger.info("%s", line)
+        for each in process.workers:
+            for warning in boot_warnings(wanted_queues(each) or (), broker.get_declared_queues()):
+                self.logger.warning("%s", warning)
         # Not before: their events go to middleware, which starts in before_worker_boot.
         self.process.start()
 

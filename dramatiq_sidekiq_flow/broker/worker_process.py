@@ -27,7 +27,7 @@ from ..store.needs import Needs
 from ..store.replication import Replication, ReplicaWait
 from ..wire.payload import Payload
 from .ack_batch import GroupCommit
-from .dramatiq_internals import give_back, work_queue_of
+from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_queues, work_queue_of
 from .in_flight import InFlight
 from .message import SidekiqMessage
 from .queue_order import QueueOrder
@@ -145,7 +145,7 @@ class WorkerProcess:
     @property
     def threads(self) -> int:
         """How many threads run jobs in this process."""
-        return sum(worker.worker_threads for worker in self.workers)
+        return threads_of(self.workers)
 
     def is_running(self) -> bool:
         """Whether a Dramatiq worker runs in this process."""
@@ -153,10 +153,7 @@ class WorkerProcess:
 
     def consumed_queues(self) -> set[str]:
         """The queues that have a consumer in this process."""
-        names: set[str] = set()
-        for worker in self.workers:
-            names.update(list(worker.consumers))
-        return names
+        return consumed_queues(self.workers)
 
     def begin(self, worker: dramatiq.Worker) -> None:
         """Prepare for a Dramatiq worker that is about to start."""
@@ -171,9 +168,9 @@ class WorkerProcess:
         self.heartbeat.start()
 
     def stop_fetching(self) -> None:
-        """Begin no new job, until the worker is started anew (Sidekiq's ``quiet``).
+        """Start no new jobs until the worker is restarted (Sidekiq's ``quiet``).
 
-        Jobs that were fetched, and not begun, go back to their queue.  Like
+        Jobs that were fetched, but not begun, go back to their queue.  Like
         Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
         """
         self.quiet = True
@@ -183,7 +180,7 @@ class WorkerProcess:
             give_back(worker)
 
     def end(self, worker: dramatiq.Worker) -> None:
-        """Leave the fleet: a Dramatiq worker has ended."""
+        """Put back what is in flight and deregister, after a Dramatiq worker has stopped."""
         self.waiter.stop()
         self.poller.stop()
         if worker in self.workers:
@@ -218,19 +215,20 @@ class WorkerProcess:
             return set(self.in_flight)
         names: set[str] = set()
         for worker in self.workers:
-            wanted = worker.consumer_whitelist
+            wanted = wanted_queues(worker)
             names |= self.declared & wanted if wanted else self.declared
         return names
 
     def _has_pending_work(self, queue_name: str) -> bool:
         held = self.in_flight.get(queue_name)
-        if held is None or held.fetched:
+        if held is None or held.fetched or self._waits_for_thread(queue_name):
             return True
-        for worker in self.workers:
-            waiting = work_queue_of(worker)
-            if waiting is not None and waiting.waiting(queue_name):
-                return True
-        return not held.queue_empty and not held.unavailable and held.free_slots() > 0
+        return held.may_bring_jobs
+
+    def _waits_for_thread(self, queue_name: str) -> bool:
+        """Whether a worker has jobs of a queue that no thread has taken yet."""
+        waiting = map(work_queue_of, self.workers)
+        return any(queue is not None and queue.waiting(queue_name) for queue in waiting)
 
     # -- the end of the process -------------------------------------------------
 

@@ -161,15 +161,8 @@ def find_broker(name: str) -> SidekiqBroker:
       ConfigurationError: if there is none.
     """
     sys.path.insert(0, os.getcwd())
-    module_name, _, attribute = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
-        found = reduce(_attribute, attribute.split("."), module) if attribute else dramatiq.get_broker()
-        if isinstance(found, dramatiq.Actor):
-            raise ConfigurationError(f"{name} is an actor. Name its broker, or only the module: {module_name}.", name)
-        if callable(found) and not isinstance(found, dramatiq.Broker):
-            found()
-            found = dramatiq.get_broker()
+        found = _load(name)
     except FlowError:
         raise
     except Exception as e:
@@ -179,6 +172,21 @@ def find_broker(name: str) -> SidekiqBroker:
         found = engine_of(found).broker
     if not isinstance(found, SidekiqBroker):
         raise ConfigurationError(f"{name} is a {type(found).__name__}, not a SidekiqBroker.", name)
+    return found
+
+
+def _load(name: str) -> Any:
+    """Import a module, and find a broker in it; a function is called, and sets the global broker."""
+    module_name, _, attribute = name.partition(":")
+    module = importlib.import_module(module_name)
+    if not attribute:
+        return dramatiq.get_broker()
+    found = reduce(_attribute, attribute.split("."), module)
+    if isinstance(found, dramatiq.Actor):
+        raise ConfigurationError(f"{name} is an actor. Name its broker, or only the module: {module_name}.", name)
+    if callable(found) and not isinstance(found, dramatiq.Broker):
+        found()
+        return dramatiq.get_broker()
     return found
 
 

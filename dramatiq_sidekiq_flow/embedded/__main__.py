@@ -33,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     if arguments in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
-    command = arguments[1:] if arguments[:1] == ["--"] else arguments
-    if not command or (command is arguments and command[0].startswith("-")):
+    command = _command(arguments)
+    if not command:
         print(USAGE, end="", file=sys.stderr)
         return 2
     try:
@@ -44,6 +44,14 @@ def main(arguments: Sequence[str]) -> int:
     except EmbeddedServerError as e:
         print(e, file=sys.stderr)
         return 1
+
+
+def _command(arguments: Sequence[str]) -> Sequence[str]:
+    """The command of a command line; empty if it has none, or begins with an unknown option."""
+    if arguments[:1] == ["--"]:
+        return arguments[1:]
+    is_option = bool(arguments) and arguments[0].startswith("-")
+    return () if is_option else arguments
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:

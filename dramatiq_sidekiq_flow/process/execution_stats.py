@@ -39,8 +39,8 @@ class ExecutionStats:
 
     def __init__(self) -> None:
         self._running: dict[int, tuple[RunningJob, float]] = {}
-        # Appended to without a lock: one that every thread takes for every job
-        # makes them wait in line for the interpreter, and halves what it does.
+        # Appended to without a lock: a lock that every thread takes for every job
+        # makes the threads wait for the interpreter, and halves the throughput.
         self._finished: deque[tuple[str | None, int, bool]] = deque()
         self._lock = threading.Lock()
         self._processed = self._failed = self._number = 0

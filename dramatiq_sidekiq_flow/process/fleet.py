@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -18,7 +18,7 @@ from ..wire import codec
 #: How old the copy may be, in seconds.
 MAX_AGE = 10.0
 
-#: What says in a process record that Python wrote it.
+#: Value of ``language`` in a process record that Python wrote.
 LANGUAGE = "python"
 
 
@@ -36,12 +36,12 @@ class Fleet:
 
     @property
     def queues(self) -> set[str]:
-        """The queues that any process consumes; empty where no process is known."""
+        """The queues that any process consumes; empty if no process is known."""
         return {*self.ruby, *self.python}
 
 
 class FleetView:
-    """A copy of what is known of the fleet, renewed when it is asked for and too old."""
+    """A cached Fleet, refreshed on access when it is too old."""
 
     def __init__(self, connection: Connection) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -51,13 +51,13 @@ class FleetView:
         self._lock = threading.Lock()
 
     def look(self, max_age: float = MAX_AGE) -> Fleet:
-        """The fleet as it was at most ``max_age`` seconds ago; the last copy where Redis cannot be asked."""
-        # One thread looks; others, and a child that was forked meanwhile, take the copy.
+        """The fleet as it was at most ``max_age`` seconds ago; an older copy if Redis cannot be read."""
+        # One thread reads; others, and a child forked in the meantime, use the copy.
         if time.monotonic() - self._at > max_age and self._lock.acquire(blocking=False):
             try:
                 self._fleet = _fleet(*processes.fleet(self.connection))
             except Exception as e:
-                self.logger.debug("The processes could not be looked at: %s", e)
+                self.logger.debug("The process records could not be read: %s", e)
             finally:
                 self._at = time.monotonic()
                 self._lock.release()
@@ -65,8 +65,8 @@ class FleetView:
 
 
 def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
-    """What the processes that no Python wrote say of themselves."""
-    return [info for info in map(_read, infos) if info and info.get("language") != LANGUAGE]
+    """Decode the records of processes that are not Python's."""
+    return [info for info in map(_read, infos) if info and not _is_python(info)]
 
 
 def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -75,29 +75,51 @@ def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def name_of(info: Mapping[str, Any]) -> str:
-    """How a person knows a process."""
+    """The name of a process in messages: its identity, and its tag."""
     tag = info.get("tag")
     identity = info.get("identity") or f"{info.get('hostname')}:{info.get('pid')}"
     return f"{identity} ({tag})" if type(tag) is str and tag not in ("", "/") else str(identity)
 
 
 def _fleet(infos: Mapping[str, bytes | None], members: Iterable[str]) -> Fleet:
-    ruby: dict[str, str] = {}
-    python: set[str] = set()
-    companions = set()
+    records = _records(infos)
+    python = queues_of(info for info in records.values() if _is_python(info))
+    others = {identity: info for identity, info in records.items() if not _is_python(info)}
+    beating = _beating_queues(members, others.keys())
+    return Fleet(_ruby_consumers(others), frozenset(python | beating))
+
+
+def _records(infos: Mapping[str, bytes | None]) -> dict[str, dict[str, Any]]:
+    """Identity -> record of the processes that have one that can be read."""
+    records = {}
     for identity, raw in infos.items():
         info = _read(raw)
-        if not info:
-            continue
-        if info.get("language") == LANGUAGE:
-            python |= _queues(info)
-            continue
-        companions.add(identity)
+        if info:
+            records[identity] = info
+    return records
+
+
+def _is_python(info: Mapping[str, Any]) -> bool:
+    return info.get("language") == LANGUAGE
+
+
+def _ruby_consumers(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Queue -> the first Ruby process that consumes it."""
+    consumers: dict[str, str] = {}
+    for identity, info in records.items():
         for queue in _queues(info):
-            ruby.setdefault(queue, name_of({"identity": identity, **info}))
-    # A Python process that is not shown has no record, but beats.
-    python |= {keys.queue_of(m) for m in members if m.count(":") >= 3 and keys.identity_of(m) not in companions}
-    return Fleet(ruby, frozenset(python))
+            consumers.setdefault(queue, name_of({"identity": identity, **info}))
+    return consumers
+
+
+def _beating_queues(members: Iterable[str], others: Collection[str]) -> set[str]:
+    """The queues of Python processes that beat: one that the Web UI does not show has no record.
+
+    Parameters:
+      others: Identities that are not Python's: those with the companion beat, too.
+    """
+    named = [member for member in members if member.count(":") >= 3]
+    return {keys.queue_of(member) for member in named if keys.identity_of(member) not in others}
 
 
 def _read(raw: bytes | None) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ class Heartbeat:
 
     Attributes:
       tasks: Called after each beat; an error is logged.
-      reconciliation: Compares what is in flight; None for a process without consumers.
+      reconciliation: Compares the jobs in flight; None for a process without consumers.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Heartbeat:
         return member
 
     def beat(self) -> None:
-        """Beat now, recover the workers that the beat finds dead, and compare what is in flight."""
+        """Beat now, recover the workers that the beat finds dead, and compare the jobs in flight."""
         members = self.members
         reconciliation = self.reconciliation
         held = dict.fromkeys(members) if reconciliation is None else reconciliation.held(members)
@@ -113,14 +113,14 @@ class Heartbeat:
         self.availability.back()
 
     def _pour(self) -> None:
-        """Push what fan-outs hold whose process died, or was cut off from Redis, after their commit."""
+        """Push the rest of committed fan-outs whose process died, or lost Redis, after the commit."""
         waiting = fanouts.pour_all(self.connection)
         for fanout_id in waiting.keys() - self._waiting_fanouts:
             self.logger.error("%s", waiting[fanout_id])
         self._waiting_fanouts = set(waiting)
 
     def recover(self, member: str) -> None:
-        """Put back what a dead worker had in flight."""
+        """Put back the jobs that a dead worker had in flight."""
         self.recovery.recover(member)
 
     def trial_ended(self) -> None:
@@ -144,7 +144,7 @@ class Heartbeat:
             self._loop.hurry(remaining)
             return
         self._beat_due = time.monotonic() + self.interval
-        self._guarded(self.beat, "No heartbeat this time: ")
+        self._guarded(self.beat, "The heartbeat failed, the next one tries again: ")
         for task in self.tasks:
             self._guarded(task)
 

@@ -1,4 +1,4 @@
-"""Few lines in the log for what happens again and again."""
+"""Limits the log lines about events that repeat."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
-#: Names that are remembered at most.
+#: The most names that are remembered.
 _MOST = 10_000
 
 
 class LogLimit:
-    """Allows a line once in a while.
+    """Allows one line of each name per interval.
 
     Parameters:
       every: Seconds between two lines of the same name.
@@ -34,12 +34,12 @@ class LogLimit:
 
 
 class LogBurst:
-    """Writes so many lines a second, and says how many it left out.
+    """Limits the lines per second, and logs how many were left out.
 
-    For lines about single jobs, where a queue may hold thousands of bad ones.
+    For lines about single jobs: a queue may hold thousands of bad ones.
 
     Parameters:
-      most: Lines in one second.
+      most: The most lines in one second.
     """
 
     def __init__(self, most: int = 20) -> None:
@@ -49,7 +49,7 @@ class LogBurst:
         self._written = self._left_out = 0
 
     def __call__(self, log: Callable[..., None], text: str, *values: object) -> None:
-        """Write a line with one of a logger's methods, unless there were too many."""
+        """Call a logger's method, unless there were too many lines in this second."""
         with self._lock:
             now = time.monotonic()
             left_out = 0
@@ -61,5 +61,5 @@ class LogBurst:
                 return
             self._written += 1
         if left_out:
-            log("%d lines of this kind were left out.", left_out)
+            log("%d similar lines were left out.", left_out)
         log(text, *values)

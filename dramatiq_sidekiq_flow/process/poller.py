@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from typing import Any
 
 import attrs
 from dramatiq.logging import get_logger
@@ -25,7 +26,7 @@ from .loop import Loop
 
 BATCH = 100
 
-#: Seconds until the same trouble is logged again.
+#: Seconds until the same problem is logged again.
 QUIET = 60.0
 
 #: Seconds between two looks at least.
@@ -34,7 +35,7 @@ SHORTEST = 0.001
 
 @attrs.define
 class _Look:
-    """What one look at the sets has come to."""
+    """The result of one look at the sets."""
 
     moved: int = 0
     #: Set -> members that are due and stay.
@@ -87,23 +88,14 @@ class Poller:
         self._loop.hurry(delay)
 
     def poll(self) -> int:
-        """Promote all that is due now; returns how many."""
+        """Promote all due jobs now; returns how many."""
         return self._look().moved
 
     def _look(self) -> _Look:
         look = _Look()
         more = True
         while more and not self._loop.stopping:
-            more = False
-            found = sets.due(self.connection, BATCH, look.stayed)
-            look.wait = min((due.wait for due in found.values() if due.wait is not None), default=None)
-            for name, due in found.items():
-                if due.wrong_type:
-                    self._log(name, f"The Redis key {name!r} holds a {due.wrong_type}, not a sorted set. Remove it.")
-                elif due.members:
-                    # Once more in any case: what is due next is only said where nothing is due now.
-                    more = True
-                    self._promote(name, due.members, look)
+            more = self._promote_batch(look)
         for name, count in look.bad.items():
             self.logger.error(
                 "%d members of %r cannot be read and are now in 'dead'. One of them: %.200r",
@@ -113,6 +105,19 @@ class Poller:
             )
         return look
 
+    def _promote_batch(self, look: _Look) -> bool:
+        """Promote due members of each set, a batch at most; whether there were any."""
+        found = sets.due(self.connection, BATCH, look.stayed)
+        waits = [due.wait for due in found.values() if due.wait is not None]
+        look.wait = min(waits, default=None)
+        for name, due in found.items():
+            if due.wrong_type:
+                self._log(name, f"The Redis key {name!r} holds a {due.wrong_type}, not a sorted set. Remove it.")
+            elif due.members:
+                self._promote(name, due.members, look)
+        # Redis tells when the next member is due only if none is due now, so look once more.
+        return any(due.members for due in found.values())
+
     def _promote(self, name: str, members: list[bytes], look: _Look) -> None:
         now = time.time()
         promotions = [promotion(member, now) for member in members]
@@ -120,15 +125,22 @@ class Poller:
         look.moved += result.moved
         stuck = {index: promotions[index] for index in result.stuck}
         if result.misplaced:
-            misplaced = [_misplaced(promotions[index], now) for index in result.misplaced]
-            again = sets.promote(self.connection, name, now, misplaced)
-            look.moved += again.moved
-            for index in again.stuck:
-                stuck[result.misplaced[index]] = misplaced[index]
+            misplaced = {index: _misplaced(promotions[index], now) for index in result.misplaced}
+            stuck.update(self._bury_misplaced(name, misplaced, look, now))
         if stuck:
             look.stayed[name] += len(stuck)
             self._log_stuck(name, list(stuck.values()))
         self._note_bad(name, [p for index, p in enumerate(promotions) if index not in stuck], look)
+
+    def _bury_misplaced(
+        self, name: str, misplaced: dict[int, sets.Promotion], look: _Look, now: float
+    ) -> dict[int, sets.Promotion]:
+        """Move members whose queue is not a list to ``dead``; those of them that stay."""
+        result = sets.promote(self.connection, name, now, list(misplaced.values()))
+        look.moved += result.moved
+        indices = list(misplaced)
+        stuck = [indices[position] for position in result.stuck]
+        return {index: misplaced[index] for index in stuck}
 
     def _log_stuck(self, name: str, stuck: list[sets.Promotion]) -> None:
         example = stuck[0]
@@ -149,7 +161,7 @@ class Poller:
             self.events.emit(Buried(name))
 
     def _log(self, what: str, text: str) -> None:
-        """Log a trouble that lasts, once in a while."""
+        """Log a lasting problem, at most once a minute."""
         now = time.monotonic()
         if now - self._logged.get(what, float("-inf")) >= QUIET:
             self._logged[what] = now
@@ -167,11 +179,11 @@ class Poller:
         except LOST as e:
             self.availability.lost(e)
         except Exception as e:
-            self._log("error", f"Could not promote this time: {e}")
+            self._log("error", f"Due jobs could not be promoted, which is tried again: {e}")
 
 
 def promotion(member: bytes, now: float) -> sets.Promotion:
-    """What becomes of a due member (``client.rb``: ``normalize_item``, ``atomic_push``)."""
+    """Decide where a due member goes (``client.rb``: ``normalize_item``, ``atomic_push``)."""
     try:
         return _promotion(member, now)
     except PayloadError as e:
@@ -185,15 +197,25 @@ def _promotion(member: bytes, now: float) -> sets.Promotion:
     fields = codec.decode(member)
     if type(fields.get("class")) is not str or type(fields.get("args")) is not list:
         raise InvalidPayload("A job needs a class and an array of args.", member)
-    fields = {**DEFAULTS, **{name: value for name, value in fields.items() if value is not None or name != "queue"}}
-    fields.pop("at", None)
-    if isinstance(fields["queue"], (list, dict)):
-        raise InvalidPayload("The queue of a job must be a string.", member)
-    queue = fields["queue"] = str(fields["queue"] or DEFAULTS["queue"])
+    fields = _with_defaults(fields)
+    queue = fields["queue"] = _queue_name(fields["queue"], member)
     fields.setdefault("jid", fingerprint(member))
     fields.setdefault("created_at", now)
     fields["enqueued_at"] = now
     return sets.Promotion(member, queue, codec.encode(fields))
+
+
+def _with_defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """A due job with Sidekiq's defaults, and without the time at which it was due."""
+    given = {name: value for name, value in fields.items() if value is not None or name != "queue"}
+    given.pop("at", None)
+    return {**DEFAULTS, **given}
+
+
+def _queue_name(value: Any, member: bytes) -> str:
+    if isinstance(value, (list, dict)):
+        raise InvalidPayload("The queue of a job must be a string.", member)
+    return str(value or DEFAULTS["queue"])
 
 
 def _misplaced(p: sets.Promotion, now: float) -> sets.Promotion:

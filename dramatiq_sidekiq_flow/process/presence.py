@@ -45,7 +45,7 @@ class Appearance:
       labels: Shown beside its tag.
       metrics: ``auto``, ``7``, ``8``, ``both`` or ``off``: whose layout of
         metrics to write.  ``auto`` is that of the Ruby processes that run,
-        and both as long as none does.
+        and both if there is none.
 
     Raises:
       ConfigurationError: for another layout.
@@ -119,7 +119,7 @@ class Presence:
         try:
             self.beat()
         except Exception as e:
-            # A worker must start without it, too; the next beat tries again.
+            # A worker starts without a record, too; the next beat tries again.
             self.logger.warning("The record of this process could not be written: %s", e)
 
     def forget(self, stats: ExecutionStats) -> None:
@@ -139,7 +139,7 @@ class Presence:
             handle_signal(name, self.worker, self.master.pid)
 
     def _show(self) -> list[str]:
-        """Write the record; the signals that were sent."""
+        """Write the record; returns the signals that the Web UI has sent."""
         identity = self.heartbeat.identity
         work = self.stats.running()
         fields = {
@@ -210,16 +210,19 @@ class Presence:
             return
         found = ruby_infos(processes.infos(self.connection).values())
         if found:
-            # Until one is there it is looked for with each beat: it may be about to start.
+            # While there is none, each beat looks again: one may be about to start.
             self._looked = time.monotonic()
         self._layouts = layouts(found)
-        for name in sorted(self.worker.consumed_queues() & queues_of(found)):
-            # With each look, once a minute: as long as it is so, steps can be lost.
+        self._warn_of_shared_queues(found)
+
+    def _warn_of_shared_queues(self, ruby: list[dict[str, Any]]) -> None:
+        """Warn of queues that this process and one of Ruby's consume, again with each look: steps can be lost."""
+        for name in sorted(self.worker.consumed_queues() & queues_of(ruby)):
             self.logger.warning(
                 "Ruby process %s consumes queue %r, too. Each language takes jobs that only the other one knows, and a "
                 "Ruby process passes a step of Python's without running it. Give each language queues of its own: "
                 "queue_name= of the actors here, `-Q` of this worker, and the queues in Ruby's sidekiq.yml.",
-                next(name_of(info) for info in found if name in queues_of([info])),
+                next(name_of(info) for info in ruby if name in queues_of([info])),
                 name,
             )
 
@@ -230,7 +233,7 @@ class Presence:
 
 
 def layouts(infos: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The layouts of metrics that the Ruby processes of a fleet read; all where there are none."""
+    """The layouts of metrics that the Ruby processes of a fleet read; all if there is no such process."""
     found = set()
     for info in infos:
         major = str(info.get("version", "")).partition(".")[0]

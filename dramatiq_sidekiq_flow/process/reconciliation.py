@@ -32,7 +32,7 @@ class Reconciliation:
     """Puts back jobs in flight that no thread of this process knows.
 
     Parameters:
-      in_flight: Queue -> what this process holds of it.
+      in_flight: Queue -> the jobs of it that this process holds.
       leaving: Gives member and receipt of jobs that are not held any longer, and
         have not left flight yet.
     """
@@ -76,13 +76,17 @@ class Reconciliation:
             held = by_member.get(member)
             if held is None:
                 continue
-            receipts = workers.receipts(self.connection, member)
-            leaving = [receipt for of, receipt in self.leaving() if of == member]
-            unknown = held.unknown(receipts, leaving)
+            unknown = self._unknown_of(held)
             lost = unknown & before.get(member, set())
             self._unknown[member] = unknown - lost
             if lost:
                 self._put_back(held, lost)
+
+    def _unknown_of(self, held: Held) -> set[bytes]:
+        """Receipts that Redis has in flight for a member, and that no thread of this process knows."""
+        receipts = workers.receipts(self.connection, held.member)
+        leaving = [receipt for member, receipt in self.leaving() if member == held.member]
+        return held.unknown(receipts, leaving)
 
     def _put_back(self, held: Held, receipts: set[bytes]) -> None:
         ordered = sorted(receipts, key=keys.fetch_order)

@@ -2,11 +2,11 @@
 
 Jobs that had not begun go back to their queue.  Jobs that had are counted; the
 second time, a job is a suspect: it stays in the dead worker's hash until a
-live process tries it beside no other suspect.  So a job that kills its
-process ends in ``dead`` alone (``recover.lua``, ``trial.lua``).
+live process tries it while no other suspect runs.  So only the job that kills
+its process ends in ``dead`` (``recover.lua``, ``trial.lua``).
 
-Whatever cannot be recovered is left in place and logged once: one bad record
-must not keep the others back.
+A record that cannot be recovered is left in place and logged once: it must not
+prevent the recovery of others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PAGES = 10
 AGAIN = 60.0
 
 
-#: Troubles that are logged one by one after a beat.
+#: The most problems that are logged after one beat.
 MAX_LINES = 10
 
 
@@ -71,7 +71,7 @@ class Recovery:
         self.is_quiet: Callable[[], bool] = lambda: False
         #: Sends acknowledgements that wait: a trial has ended when it has left flight.
         self.flush: Callable[[], None] = lambda: None
-        # Beats come from the heartbeat's thread, and from consumers that were taken for dead.
+        # Beats come from the heartbeat's thread, and from consumers that were declared dead.
         self._lock = threading.RLock()
         self._skip = 0
         #: Queue -> dead members that hold suspects.
@@ -122,30 +122,30 @@ class Recovery:
         return stayed
 
     def recover(self, member: str) -> bool:
-        """Put back what a dead worker had in flight.
+        """Put back the jobs that a dead worker had in flight.
 
         Returns:
-          Whether nothing of it is left.
+          Whether nothing is left in flight.
 
         Raises:
           WrongType: if its in-flight hash or its queue is of another type.
         """
         queue_name = keys.queue_of(member)
         receipts = workers.receipts(self.connection, member)
-        suspects = [receipt for receipt in receipts if receipt.endswith(keys.SUSPECT.encode())]
-        others = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
+        others = [receipt for receipt in receipts if not _is_suspect(receipt)]
         # What is pushed last is taken next.
         others.sort(key=keys.fetch_order, reverse=True)
         total = self._recover_all_of(member, others)
         if total is None:
             return False
         self._report(member, queue_name, total)
-        if suspects or total.waiting:
+        has_suspects = len(others) < len(receipts) or total.waiting > 0
+        if has_suspects:
             self._suspects[queue_name].add(member)
-        return not (suspects or total.waiting or total.kept)
+        return not (has_suspects or total.kept)
 
     def _recover_all_of(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
-        """Recover these jobs, a batch at a time; None if the worker turns out to live."""
+        """Recover these jobs, a batch at a time; None if the worker turns out to be alive."""
         total = workers.Recovery()
         # An empty batch deregisters the worker.
         for start in range(0, max(1, len(receipts)), BATCH):
@@ -171,7 +171,9 @@ class Recovery:
                 orphans.append(_orphan(receipt, raw, queue_name, now))
             except Exception as e:
                 self._log_once(
-                    member.encode(), repr(receipt), f"The job {receipt!r} of the dead worker {member} stays: {e}"
+                    member.encode(),
+                    repr(receipt),
+                    f"Job {receipt!r} of the dead worker {member} cannot be recovered and stays in flight: {e}",
                 )
         return workers.recover(self.connection, member, orphans, timeout=self.timeout, now=now)
 
@@ -185,17 +187,21 @@ class Recovery:
             if orphan.job is not None:
                 self.upkeep.extend(orphan.job)
         if total.back or total.dead or total.waiting:
-            self.events.emit(Recovered(queue_name, total.back, len(total.dead)))
-            # Its record would stand on the Busy page until it expires.
-            processes.remove(self.connection, keys.identity_of(member))
-            self.logger.warning(
-                "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead, %d run alone next.",
-                member,
-                total.back,
-                queue_name,
-                len(total.dead),
-                total.waiting,
-            )
+            self._announce(member, queue_name, total)
+
+    def _announce(self, member: str, queue_name: str, total: workers.Recovery) -> None:
+        """Log that jobs of a dead worker have left flight, notify listeners, and remove its record."""
+        self.events.emit(Recovered(queue_name, total.back, len(total.dead)))
+        # Its record would stand on the Busy page until it expires.
+        processes.remove(self.connection, keys.identity_of(member))
+        self.logger.warning(
+            "Worker %s is dead: %d of its jobs are back in queue %r, %d are dead, %d run alone next.",
+            member,
+            total.back,
+            queue_name,
+            len(total.dead),
+            total.waiting,
+        )
 
     def try_suspects(self) -> None:
         """Take one suspect of each queue of this process, unless one runs already."""
@@ -218,7 +224,9 @@ class Recovery:
             self._log_once(member.encode(), "trial", f"No suspect of the dead worker {member} is tried: {e}")
             return False
         if isinstance(found, bytes):
-            self.logger.info("A job of queue %r that was in flight when workers died is tried.", trials.queue_name)
+            self.logger.info(
+                "A job of queue %r that was in flight when workers died runs alone now.", trials.queue_name
+            )
             trials.add_trial(found)
             return True
         trials.end_trial()
@@ -245,7 +253,15 @@ class Recovery:
         for text in troubles[:MAX_LINES]:
             self.logger.error("%s", text)
         if len(troubles) > MAX_LINES:
-            self.logger.error("There are %d more of them in the Redis key %r.", len(troubles) - MAX_LINES, keys.WORKERS)
+            self.logger.error(
+                "%d more lines were left out; the workers are in the Redis key %r.",
+                len(troubles) - MAX_LINES,
+                keys.WORKERS,
+            )
+
+
+def _is_suspect(receipt: bytes) -> bool:
+    return receipt.endswith(keys.SUSPECT.encode())
 
 
 def _member(raw: bytes) -> str:
@@ -262,11 +278,11 @@ def _orphan(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.
         raw,
     )
     try:
-        # Its callback stack is not needed here, wherever that is kept.
+        # Its callback stack is not needed here, so it is not read from its storage.
         job = Payload.decode(raw, lambda stored: None)
         return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)
     except PayloadError as e:
         return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
     except Exception:
-        # Fields that no reader took for what they are, such as numbers without end.
+        # Values that can be decoded but not encoded, such as infinite numbers.
         return workers.Orphan(receipt, fingerprint(raw), buried(raw, error, now=now, queue=queue_name))

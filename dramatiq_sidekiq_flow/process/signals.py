@@ -45,7 +45,7 @@ class Master:
         """The process id of the command.
 
         None in a worker inside another program, in a child that it forked, and
-        once the command is gone: another process may have its id then.
+        once the command has ended: another process may then have its id.
         """
         if self._worker_pid == os.getpid() and self._pid == os.getppid():
             return self._pid
@@ -58,7 +58,7 @@ class Master:
 
 
 def handle_signal(name: str, broker: Quietable, master: int | None) -> None:
-    """Do what a signal asks for: ``TSTP``, ``TERM`` or ``TTIN``.
+    """Handle a signal of the Web UI: ``TSTP``, ``TERM`` or ``TTIN``.
 
     Parameters:
       master: The process id of the ``dramatiq`` command; None in another program.

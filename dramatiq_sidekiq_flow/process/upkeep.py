@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 
+import attrs
 from dramatiq.logging import get_logger
 
 from ..errors import FlowError
@@ -28,11 +29,26 @@ OVERLAP = 60.0
 BATCH, PAGES = 50, 20
 
 
+@attrs.frozen
+class _Seen:
+    """How far one look has read ``dead``: the last score, and whether that is the end."""
+
+    last: float
+    reached_end: bool
+
+    def next_start(self, start: float, now: float) -> float:
+        """The score from which the next look starts, after one from ``start`` on at the time ``now``."""
+        if self.reached_end:
+            # A score ahead of the clock must not hide those that come next.
+            return max(start, min(self.last, now) - OVERLAP)
+        return self.last if self.last > start else math.nextafter(self.last, math.inf)
+
+
 class Upkeep:
     """Looks at new members of ``dead``.
 
     Attributes:
-      extend_dead: Extends what a dead job's run depends on; None without workflows.
+      extend_dead: Extends the lifetimes that a dead job's run depends on; None without workflows.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -46,29 +62,28 @@ class Upkeep:
         if self.extend_dead is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + INTERVAL
-        connection = self.connection
-        claimed = sets.claim_upkeep(connection, INTERVAL)
+        claimed = sets.claim_upkeep(self.connection, INTERVAL)
         if claimed is None:
             return
         start, now = claimed
-        last, found = start, []
+        next_start = self._extend_since(start).next_start(start, now)
+        if next_start != start:
+            sets.upkept(self.connection, next_start)
+
+    def _extend_since(self, start: float) -> _Seen:
+        """Extend the lifetimes of the jobs in ``dead`` from a score on, at most PAGES pages of them."""
+        last = start
         for page in range(PAGES):
-            found = sets.dead_since(connection, start, page * BATCH, BATCH)
+            found = sets.dead_since(self.connection, start, page * BATCH, BATCH)
             for member, score in found:
                 self._extend_member(member)
                 last = score
             if len(found) < BATCH:
-                break
-        if len(found) < BATCH:
-            # A score ahead of the clock must not hide those that come next.
-            next_start = max(start, min(last, now) - OVERLAP)
-        else:
-            next_start = last if last > start else math.nextafter(last, math.inf)
-        if next_start != start:
-            sets.upkept(connection, next_start)
+                return _Seen(last, reached_end=True)
+        return _Seen(last, reached_end=False)
 
     def extend(self, job: Payload) -> None:
-        """Extend what a dead job's run depends on; an error is logged.
+        """Extend the lifetimes that a dead job's run depends on; an error is logged.
 
         Raises:
           redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.

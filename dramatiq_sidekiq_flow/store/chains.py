@@ -171,8 +171,7 @@ class StoredChains:
           ttl: Seconds.
         """
         now = time.monotonic()
-        chains = [tree["chain"] for tree in trees if tree is not None and is_reference(tree)]
-        due = [chain for chain in chains if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
+        due = [chain for chain in _chains_of(trees) if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
         if due:
             names = [keys.callbacks(chain) for chain in dict.fromkeys(due)]
             self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))
@@ -192,8 +191,12 @@ class StoredChains:
                     self._cache[sha] = value
                     self._cached += len(value)
                 sha = value.partition(b":")[0].decode("ascii", "replace")
-            while self._cached > CACHE_BYTES:
-                self._cached -= len(self._cache.popitem(last=False)[1])
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Keep the cache within its bytes.  The lock is held."""
+        while self._cached > CACHE_BYTES:
+            self._cached -= len(self._cache.popitem(last=False)[1])
 
     def _values(self, reference: Wire, ttl: int, most: int, size: int, large: int = 1 << 40) -> list[bytes]:
         now = time.monotonic()
@@ -202,8 +205,7 @@ class StoredChains:
         try:
             values: list[bytes] = self.connection.call(*command)
             if values == [None]:
-                value = self.connection.call("HGET", name, reference["at"])
-                values = [] if value is None else [value]
+                values = self._large_value(name, reference["at"])
         except ResponseError as e:
             if "WRONGTYPE" not in str(e):
                 raise
@@ -212,6 +214,11 @@ class StoredChains:
             raise _missing(reference)
         self._have_kept((reference["chain"],), now)
         return values
+
+    def _large_value(self, name: str, at: int) -> list[bytes]:
+        """The value of a step that is too large for the script; empty if it is gone."""
+        value = self.connection.call("HGET", name, at)
+        return [] if value is None else [value]
 
     def _have_kept(self, chains: Sequence[str], now: float) -> None:
         if len(self._kept) > 10_000:
@@ -239,9 +246,14 @@ class _Writing:
 
 def stored_keys(trees: Iterable[Wire | None]) -> Iterator[str]:
     """List the Redis keys of the chains that trees refer to."""
+    return map(keys.callbacks, _chains_of(trees))
+
+
+def _chains_of(trees: Iterable[Wire | None]) -> Iterator[str]:
+    """List the chains that trees refer to, by their SHA256."""
     for tree in trees:
         if tree is not None and is_reference(tree):
-            yield keys.callbacks(tree["chain"])
+            yield tree["chain"]
 
 
 def _missing(reference: Wire) -> CallbacksMissing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from . import keys, scripts
@@ -25,8 +26,8 @@ def beat(
       Signals that were sent to the process, the first one first.  They stay
       until :func:`acknowledge_signals` takes them away, since a lost reply would lose them.
     """
-    at_work = [part for pair in work.items() for part in pair]
-    record = [part for pair in fields.items() for part in pair]
+    at_work: list[Any] = list(chain.from_iterable(work.items()))
+    record: list[Any] = list(chain.from_iterable(fields.items()))
     signals, look = connection.call(
         *scripts.PROCESS.command(
             (keys.PROCESSES, identity, keys.work(identity), keys.signals(identity), keys.PROCESS_CLEANUP),
@@ -64,14 +65,16 @@ def infos(connection: Connection) -> dict[str, bytes | None]:
 def fleet(connection: Connection) -> tuple[dict[str, bytes | None], list[str]]:
     """Identity -> JSON of each process (None where it has expired), and the members of the worker registry."""
     identities, members = connection.send([("SMEMBERS", keys.PROCESSES), ("ZRANGE", keys.WORKERS, 0, -1)])
-    known = [] if isinstance(identities, Exception) else list(identities)
-    beating = [] if isinstance(members, Exception) else members
+    known = list(_unless_error(identities) or ())
     records = connection.send([("HGET", identity, "info") for identity in known]) if known else []
-    found = {
-        identity.decode("utf-8", "replace"): None if isinstance(record, Exception) else record
-        for identity, record in zip(known, records)
-    }
-    return found, [member.decode("utf-8", "replace") for member in beating]
+    names = [identity.decode("utf-8", "replace") for identity in known]
+    beating = [member.decode("utf-8", "replace") for member in _unless_error(members) or []]
+    return dict(zip(names, map(_unless_error, records))), beating
+
+
+def _unless_error(reply: Any) -> Any:
+    """A reply; None instead of an error."""
+    return None if isinstance(reply, Exception) else reply
 
 
 def remove_expired(connection: Connection) -> None:

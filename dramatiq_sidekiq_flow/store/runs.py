@@ -88,16 +88,37 @@ def writes(
     scheduled: Sequence[tuple[float, bytes]],
 ) -> Writes:
     """Make the keys and arguments of a plan.  A large plan is staged now."""
-    jobs = len(scheduled) + sum(map(len, pushes.values()))
-    # A single job stays one element of a list, so staging does not split it.
-    heavy = jobs > 1 and _bytes(pushes, scheduled) > MAX_BYTES_INLINE
-    if heavy or max(jobs, len(barriers)) > MAX_INLINE:
+    if _is_large(barriers, pushes, scheduled):
         staged = fanouts.stage(connection, barriers, pushes, scheduled)
         return Writes(
             (keys.fanout(staged.id), keys.FANOUTS),
             (0, 0, 0, 1, staged.id, staged.length, len(staged.queues), *staged.queues),
             staged.id,
         )
+    names = [name for barrier in barriers for name in keys.barrier(barrier.id)[:2]]
+    names += [keys.queue(queue) for queue in pushes]
+    return Writes(tuple(names), _inline_arguments(barriers, pushes, scheduled))
+
+
+def _is_large(
+    barriers: Sequence[NewBarrier],
+    pushes: Mapping[str, Sequence[bytes]],
+    scheduled: Sequence[tuple[float, bytes]],
+) -> bool:
+    """Whether a plan is too large for the arguments of one script."""
+    jobs = len(scheduled) + sum(map(len, pushes.values()))
+    if max(jobs, len(barriers)) > MAX_INLINE:
+        return True
+    # A single job stays one element of a list, so staging does not split it.
+    return jobs > 1 and _bytes(pushes, scheduled) > MAX_BYTES_INLINE
+
+
+def _inline_arguments(
+    barriers: Sequence[NewBarrier],
+    pushes: Mapping[str, Sequence[bytes]],
+    scheduled: Sequence[tuple[float, bytes]],
+) -> tuple[Argument, ...]:
+    """A plan without a fan-out, as ``_plan.lua`` reads it."""
     arguments: list[Argument] = [len(barriers)]
     for barrier in barriers:
         arguments += (barrier.ttl, barrier.value, barrier.ran)
@@ -108,9 +129,7 @@ def writes(
     for at, payload in scheduled:
         arguments += (repr(at), payload)
     arguments.append(0)
-    names = [name for barrier in barriers for name in keys.barrier(barrier.id)[:2]]
-    names += [keys.queue(queue) for queue in pushes]
-    return Writes(tuple(names), tuple(arguments))
+    return tuple(arguments)
 
 
 def _bytes(pushes: Mapping[str, Sequence[bytes]], scheduled: Sequence[tuple[float, bytes]]) -> int:

@@ -115,12 +115,18 @@ class Promoted:
 
 def promote(connection: Connection, name: str, now: float, promotions: Sequence[Promotion]) -> Promoted:
     """Move due members to their queues, or to ``dead``."""
-    queue_keys = [keys.queue(p.queue or "") for p in promotions]
-    flat = [part for p in promotions for part in (p.member, p.queue or "", p.payload)]
-    moved, misplaced, stuck = connection.call(
-        *scripts.PROMOTE.command((name, keys.DEAD, keys.QUEUES, *queue_keys), (repr(now), *flat))
-    )
+    moved, misplaced, stuck = connection.call(*_promote_command(name, now, promotions))
     return Promoted(moved, [index - 1 for index in misplaced], [index - 1 for index in stuck])
+
+
+def _promote_command(name: str, now: float, promotions: Sequence[Promotion]) -> scripts.Command:
+    queue_keys: list[str] = []
+    members: list[scripts.Argument] = []
+    for promotion in promotions:
+        queue = promotion.queue or ""
+        queue_keys.append(keys.queue(queue))
+        members += (promotion.member, queue, promotion.payload)
+    return scripts.PROMOTE.command((name, keys.DEAD, keys.QUEUES, *queue_keys), (repr(now), *members))
 
 
 def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | None:

@@ -124,31 +124,23 @@ def recover(
     Raises:
       WrongType: if the in-flight hash or the queue holds another type.
     """
-    reply = _checked(
-        connection.call(
-            *scripts.RECOVER.command(
-                (
-                    keys.WORKERS,
-                    keys.in_flight(member),
-                    keys.queue(keys.queue_of(member)),
-                    keys.DEAD,
-                    *(keys.recovered(o.jid) for o in orphans),
-                ),
-                (
-                    member,
-                    repr(timeout),
-                    MAX_RECOVERIES,
-                    RECOVERY_WINDOW,
-                    repr(now),
-                    *(part for o in orphans for part in (o.receipt, o.corpse)),
-                ),
-            )
-        )
-    )
+    reply = _checked(connection.call(*_recover_command(member, orphans, timeout, now)))
     if reply[0] != b"DONE":
         return None
     _, back, _, waiting, dead, kept = reply
     return Recovery(back, waiting, tuple(orphans[i - 1] for i in dead), tuple(orphans[i - 1] for i in kept))
+
+
+def _recover_command(member: str, orphans: Sequence[Orphan], timeout: float, now: float) -> scripts.Command:
+    queue = keys.queue(keys.queue_of(member))
+    counters = [keys.recovered(orphan.jid) for orphan in orphans]
+    jobs: list[scripts.Argument] = []
+    for orphan in orphans:
+        jobs += (orphan.receipt, orphan.corpse)
+    return scripts.RECOVER.command(
+        (keys.WORKERS, keys.in_flight(member), queue, keys.DEAD, *counters),
+        (member, repr(timeout), MAX_RECOVERIES, RECOVERY_WINDOW, repr(now), *jobs),
+    )
 
 
 def try_suspect(connection: Connection, dead: str, member: str, base: str, *, timeout: float) -> bytes | str | None:

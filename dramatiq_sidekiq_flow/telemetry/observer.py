@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from dramatiq import Middleware
 
+from ..broker.dramatiq_internals import exception_of
+
 Outcome = Literal["done", "retry", "dead", "discard", "requeue", "skip", "lost"]
 
 
@@ -117,7 +119,7 @@ class JobObserver(Middleware):
             job = JobExecution(message)
         else:
             self._current.job = None
-        job.exception = message._exception
+        job.exception = exception_of(message)
         job.outcome = _outcome(job, message)
         self.end(job)
 

@@ -17,6 +17,7 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
+from ..broker.dramatiq_internals import wanted_queues
 from ..errors import BarrierExpired, ConfigurationError
 from ..process.events import Buried, Recovered, Unreplicated
 from ..wire.payload_fields import seconds
@@ -92,7 +93,7 @@ class Prometheus(JobObserver):
             self._prepare(broker, several=False)
         if self.exposition is None:
             return
-        self._add_actors(broker, worker.consumer_whitelist)
+        self._add_actors(broker, wanted_queues(worker))
         self._serve()
 
     def _add_actors(self, broker: Any, queues: Any) -> None:

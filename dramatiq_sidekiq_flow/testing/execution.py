@@ -62,7 +62,7 @@ def _perform(broker: SidekiqBroker, message: SidekiqMessage) -> Any:
 
 def _act(broker: SidekiqBroker, message: SidekiqMessage, fake: Callable[..., Any]) -> Any:
     """Run a fake as a Ruby worker would: with current_run(), and Sidekiq's retries."""
-    flow = next((m for m in broker.middleware if isinstance(m, WorkflowMiddleware)), None)
+    flow = _workflow_middleware(broker)
     if flow is not None:
         flow.before_process_message(broker, message)
     try:
@@ -75,3 +75,8 @@ def _act(broker: SidekiqBroker, message: SidekiqMessage, fake: Callable[..., Any
     if flow is not None:
         flow.after_process_message(broker, message, result=output)
     return output
+
+
+def _workflow_middleware(broker: SidekiqBroker) -> WorkflowMiddleware | None:
+    found = [middleware for middleware in broker.middleware if isinstance(middleware, WorkflowMiddleware)]
+    return found[0] if found else None

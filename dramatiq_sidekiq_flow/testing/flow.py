@@ -8,12 +8,10 @@ once, in the order of their times.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import copy
 import random
 import threading
-import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -22,25 +20,24 @@ import dramatiq
 from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
-from ..embedded import EmbeddedServer
+from ..broker.dramatiq_internals import as_global_broker, stand_in_worker
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
 from ..process.poller import promotion
 from ..store import keys, sets
-from ..store.connection import connect
 from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
 from ..workflow import Completion, Workflow
 from .execution import execute
-from .run import Enqueued, Run, Step, disorder, mark
+from .flow_server import empty_server
+from .run import Enqueued, Run, Step, check_names, disorder, mark
 
 #: Option with the number of a step in its workflow; it travels in the payloads.
 _PLACE = "flow_test_place"
 
 _logger = get_logger(__name__)
 _lock = threading.Lock()
-_server: EmbeddedServer | None = None
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,21 +97,20 @@ class FlowTest:
             raise ConfigurationError("Another FlowTest is open in this process: leave it first.")
         with contextlib.ExitStack() as stack:
             stack.callback(_lock.release)
-            url = _empty_server()
+            url = empty_server()
             if self._given is None:
                 self._broker = SidekiqBroker(url=url)
                 self._broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
-                stack.callback(setattr, dramatiq.broker, "global_broker", dramatiq.broker.global_broker)
-                dramatiq.set_broker(self._broker)
+                stack.enter_context(as_global_broker(self._broker))
                 stack.callback(self._broker.close)
             broker = self.broker
             if broker.process.in_flight:
                 raise ConfigurationError("A worker of this broker is at work in this process: stop it first.", broker)
             stack.enter_context(broker.connection.redirected(url))
-            stack.callback(setattr, broker, "quiet", broker.process.quiet)
+            stack.callback(setattr, broker.process, "quiet", broker.process.quiet)
             broker.process.quiet = False
             stack.callback(broker.process.hand_back)
-            worker = types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
+            worker = stand_in_worker(broker)
             for middleware in broker.middleware:
                 # Middleware that works while a worker runs: time limits, event loops.
                 _quietly(middleware.before_worker_boot, broker, worker)
@@ -209,10 +205,7 @@ class FlowTest:
           AssertionError: if not; the message names the steps.
         """
         if names:
-            rest = iter(run.order)
-            missing = [name for name in names if name not in rest]
-            if missing:
-                raise AssertionError(f"{missing[0]} is not where it should be: {' > '.join(names)} in {run.order}")
+            check_names(run, names)
             return
         if run.tree is None:
             raise ConfigurationError("This run was not started by FlowTest.run: pass the names in their order.", run)
@@ -223,9 +216,7 @@ class FlowTest:
     # -- inside -------------------------------------------------------------------
 
     def _next_queue(self) -> str | None:
-        connection = self.broker.connection
-        names: list[str] = sorted(name.decode() for name in connection.call("SMEMBERS", keys.QUEUES))
-        waiting = [name for name in names if connection.call("LLEN", keys.queue(name))]
+        waiting = self._waiting_queues()
         if not waiting:
             return None
         if self._random is None:
@@ -233,6 +224,12 @@ class FlowTest:
             later = [name for name in waiting if name > self._last_queue]
             return (later or waiting)[0]
         return self._shuffled(waiting, self._random)
+
+    def _waiting_queues(self) -> list[str]:
+        """The queues that have jobs, by name."""
+        connection = self.broker.connection
+        names: list[str] = sorted(name.decode() for name in connection.call("SMEMBERS", keys.QUEUES))
+        return [name for name in names if connection.call("LLEN", keys.queue(name))]
 
     def _shuffled(self, waiting: list[str], source: random.Random) -> str:
         """Choose a queue at random, and move one of its jobs to the front."""
@@ -287,14 +284,7 @@ class FlowTest:
     def _see(self, message: SidekiqMessage) -> None:
         fields, name = message.payload.fields, message.actor_name
         if name not in self._fakes:
-            try:
-                self.broker.get_actor(name)
-            except dramatiq.errors.ActorNotFound:
-                raise ConfigurationError(
-                    f"{name} is not an actor of this broker, and has no fake. For a Ruby class: "
-                    f"flow.ruby({name!r}, lambda ...: ...)",
-                    name,
-                ) from None
+            self._check_actor(name)
         if message.message_id not in self._enqueued:
             shown = {key: value for key, value in fields.items() if key != _PLACE}
             delay = self._delays.get(message.message_id, 0)
@@ -308,36 +298,37 @@ class FlowTest:
                 shown,
             )
 
+    def _check_actor(self, name: str) -> None:
+        try:
+            self.broker.get_actor(name)
+        except dramatiq.errors.ActorNotFound:
+            raise ConfigurationError(
+                f"{name} is not an actor of this broker, and has no fake. For a Ruby class: "
+                f"flow.ruby({name!r}, lambda ...: ...)",
+                name,
+            ) from None
+
     def _result(self, run_id: str, before: set[str]) -> Run:
-        broker = self.broker
-        completion = broker.completion
-        memory = completion.engine.memory if isinstance(completion, Completion) else None
-        dead = [codec.decode(member) for member, _ in sets.members(broker.connection, keys.DEAD)]
         steps = [step for step in self._steps if step.run_id == run_id]
         enqueued = [job for jid, job in self._enqueued.items() if jid not in before]
+        dead = [codec.decode(member) for member, _ in sets.members(self.broker.connection, keys.DEAD)]
         return Run(
             run_id,
             tuple(steps),
-            {} if memory is None else memory.read(run_id),
+            self._memory_of(run_id),
             tuple(enqueued),
             tuple(filter(partial(_is_of, run_id), dead)),
             self._trees.get(run_id),
         )
 
+    def _memory_of(self, run_id: str) -> dict[str, Any]:
+        completion = self.broker.completion
+        memory = completion.engine.memory if isinstance(completion, Completion) else None
+        return {} if memory is None else memory.read(run_id)
+
 
 def _is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
     return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
-
-
-def _empty_server() -> str:
-    global _server
-    if _server is None or not _server.running:
-        _server = EmbeddedServer().start()
-        atexit.register(_server.stop)
-    connection = connect(_server.url)
-    connection.call("FLUSHALL")
-    connection.close()
-    return _server.url
 
 
 def _quietly(hook: Callable[..., Any], *args: Any) -> None:

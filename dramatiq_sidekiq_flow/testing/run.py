@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -102,6 +102,18 @@ class Run:
         return [step for step in self.steps if not step.done]
 
 
+def check_names(run: Run, names: Sequence[str]) -> None:
+    """Check that these steps were done in this order, with any others between.
+
+    Raises:
+      AssertionError: if not; the message names the first step that is missing.
+    """
+    rest = iter(run.order)
+    missing = [name for name in names if name not in rest]
+    if missing:
+        raise AssertionError(f"{missing[0]} is not where it should be: {' > '.join(names)} in {run.order}")
+
+
 def disorder(run: Run) -> Iterator[str]:
     """Find the steps of a run that its workflow does not allow at their place, and describe each."""
     assert run.tree is not None
@@ -110,12 +122,8 @@ def disorder(run: Run) -> Iterator[str]:
     for number, step in enumerate(run.steps):
         if step.place is not None:
             yield from log.add(step.place, number, step)
-    for place in range(count):
-        if place not in log.ends:
-            yield f"{log.name(place)} was not done"
-    for first, second in pairs:
-        if log.ran_before(second, first):
-            yield f"step {second}, {log.names[second]}, ran before step {first}, {log.names[first]}"
+    yield from log.not_done(count)
+    yield from log.early(pairs)
 
 
 @attrs.frozen
@@ -135,6 +143,18 @@ class _Log:
         if place in self.ends:
             yield f"step {place}, {self.names[place]}, was done twice"
         self.ends.setdefault(place, number)
+
+    def not_done(self, count: int) -> Iterator[str]:
+        """Problems: the steps that were not done, of so many."""
+        for place in range(count):
+            if place not in self.ends:
+                yield f"{self.name(place)} was not done"
+
+    def early(self, pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
+        """Problems: the steps that started before another one, which goes first, was done."""
+        for first, second in pairs:
+            if self.ran_before(second, first):
+                yield f"step {second}, {self.names[second]}, ran before step {first}, {self.names[first]}"
 
     def name(self, place: int) -> str:
         """Number of a step, and its name if it was executed."""

@@ -140,7 +140,7 @@ class Engine:
         """Make the context that the next steps inherit from the step or job before them, with its trace."""
         before = finished or current_job()
         inherited = before.inherited(self.broker.inherit) if before else {}
-        self.broker.stamp(inherited, "advance" if finished else "start")
+        self.broker.sender.stamp(inherited, "advance" if finished else "start")
         return inherited
 
     def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 
+from ..broker.dramatiq_internals import has_global_broker
 from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
@@ -247,7 +248,7 @@ def global_broker() -> dramatiq.Broker:
     Raises:
       ConfigurationError: if none is set.
     """
-    if dramatiq.broker.global_broker is None:
+    if not has_global_broker():
         raise ConfigurationError(
             "There is no global broker: call dramatiq.set_broker(broker) before the actors are declared, or pass "
             "Workflow(..., broker=broker)."

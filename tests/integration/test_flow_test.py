@@ -52,6 +52,13 @@ def app() -> Any:
     return broker
 
 
+def test_a_quiet_process_runs_the_test_and_is_quiet_afterwards(app: Any) -> None:
+    app.process.quiet = True
+    with FlowTest(app) as flow:
+        assert flow.run(app.extract.message("42")).order == ["extract"]
+    assert app.process.quiet
+
+
 def test_a_workflow_of_both_languages(app: Any) -> None:
     with FlowTest(app) as flow:
         flow.ruby("Images::Thumbnail", thumbnail)

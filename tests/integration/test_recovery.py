@@ -399,7 +399,7 @@ def test_one_bad_record_does_not_stop_the_other_recoveries(
     assert client.hkeys("swf:inflight:gone:1:abc:odd") == [b"a:1?"]
     # Ten lines, one for the others, and one for the worker that was recovered.
     assert len(caplog.records) == 12
-    assert "There are 34 more" in caplog.records[-1].getMessage()
+    assert "34 more lines were left out" in caplog.records[-1].getMessage()
     # Nothing else stumbles over them.
     client.sadd("processes", b"\xff")
     client.sadd("queues", b"\xff", "python")

@@ -1,0 +1,72 @@
+"""How long a failed job waits for its next try: Sidekiq's times, unless others are set."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import dramatiq
+from dramatiq.common import compute_backoff
+from dramatiq.logging import get_logger
+from dramatiq.middleware.retries import DEFAULT_MAX_BACKOFF
+
+from ..wire.lifetimes import MAX_TTL
+
+_logger = get_logger(__name__)
+
+
+class Settings(Protocol):
+    """What the middleware sets; see ``broker.retries``."""
+
+    own_backoff: bool
+    min_backoff: int
+    max_backoff: int
+
+
+def wait(
+    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Settings
+) -> float:
+    """Seconds until the next try.
+
+    Parameters:
+      count: How many retries there were.
+      own: Options of the message, which come before those of its actor, ``options``.
+    """
+    try:
+        chosen = _chosen(count, exception, own, options, settings)
+        if chosen is not None and not math.isfinite(chosen):
+            raise ValueError(f"{chosen} s is not a time to wait")
+    except Exception as e:
+        _logger.error("The delay or backoff of a retry cannot be used, so Sidekiq's is: %s: %s", type(e).__name__, e)
+        chosen = None
+    if chosen is not None:
+        return min(max(chosen, 0.0), MAX_TTL)
+    jitter: int = random.randrange(10)  # noqa: S311
+    return float(count**4 + 15 + jitter * (count + 1))
+
+
+def _chosen(
+    count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Settings
+) -> float | None:
+    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None if none of them sets it."""
+    if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
+        return exception.delay / 1000
+    least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
+    if not settings.own_backoff and least is None and most is None:
+        return None
+    return _computed(count, least, most, settings)
+
+
+def _computed(count: int, least: int | None, most: int | None, settings: Settings) -> float:
+    """Dramatiq's backoff in seconds; the middleware's own limits where None is given."""
+    least = settings.min_backoff if least is None else least
+    most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
+    return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
+
+
+def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
+    """The message's option, or its actor's, or None."""
+    value = own.get(name)
+    return value if type(value) is int else options.get(name)

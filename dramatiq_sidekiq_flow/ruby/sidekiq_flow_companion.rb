@@ -657,6 +657,108 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # Reads the replies of the scripts: one reader for each script, which returns a
+  # value, or raises the error that the reply stands for. The head of each script
+  # lists its replies; in Python, store/outcomes.py is the same.
+  module Replies
+    # Nothing is written: the callback of that number fires (1 is the top), and the
+    # script needs its plan.
+    NeedsPlan = Struct.new(:callback)
+
+    # A fan-out waits because that Redis key is of another type.
+    Blocked = Struct.new(:key)
+
+    # What a heartbeat found: members that are dead, members of this process with
+    # more in flight than they hold, and whether a fan-out is not pushed to its end.
+    Beat = Struct.new(:dead, :differing, :fanouts)
+
+    # How many jobs of a dead worker are back in their queue, went to `dead`, and
+    # wait for a trial; the numbers (1 is the first) of those that went to `dead`,
+    # and of those that stay because `dead` is of another type.
+    Recovered = Struct.new(:back, :dead, :alone, :buried, :kept)
+
+    # The numbers (1 is the first) of due jobs whose queue is of another type, and
+    # of those that stay because `dead`, `queues` or the set itself is.
+    Promoted = Struct.new(:misplaced, :stuck)
+
+    class << self
+      # :done, :gone (not in flight here: sent twice, or recovered elsewhere),
+      # :stage_lost (nothing is written: the staged fan-out expired), or NeedsPlan.
+      def advance(reply)
+        kind, detail = reply
+        case kind
+        when "DONE" then :done
+        when "GONE" then :gone
+        when "PLAN" then NeedsPlan.new(detail)
+        when "STAGE" then :stage_lost
+        when "EXPIRED"
+          raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot go on from here. " \
+            "It expired, or it was deleted."
+        else
+          raise WrongType, "The Redis key #{detail.inspect} holds another type than a workflow needs there."
+        end
+      end
+
+      # Returns when the job has left flight, by this call or before it.
+      def fail(reply)
+        kind, key = reply
+        raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
+      end
+
+      # The payload of the one job that was asked for, nil if the queue is empty, or
+      # :unregistered if this worker was declared dead.
+      def fetch(reply)
+        return :unregistered if reply.nil?
+
+        lengths, payload = checked(reply)
+        payload unless lengths.empty?
+      end
+
+      # The payload of a suspect, or nil if none is to be tried now.
+      def trial(reply)
+        kind, payload = checked(reply)
+        payload if kind == "TRIAL"
+      end
+
+      def beat(reply)
+        dead, differing, fanouts = reply
+        Beat.new(dead, differing, fanouts == 1)
+      end
+
+      # Recovered, or nil if the worker lives.
+      def recover(reply)
+        kind, *found = checked(reply)
+        Recovered.new(*found) if kind == "DONE"
+      end
+
+      def promote(reply)
+        _moved, misplaced, stuck = reply
+        Promoted.new(misplaced, stuck)
+      end
+
+      # :more (call again), :done, or Blocked.
+      def pour(reply)
+        kind, key = reply
+        case kind
+        when "MORE" then :more
+        when "DONE" then :done
+        else Blocked.new(key)
+        end
+      end
+
+      private
+
+      def checked(reply)
+        kind, key = reply
+        raise WrongType.of(key) if kind == "TYPE"
+
+        reply
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # Fan-outs that are too large for one script. They are staged as a list that no
   # run refers to, committed by the script that advances the run, then poured into
   # the queues part by part. After a crash, any process pours the rest.
@@ -700,11 +802,11 @@ module SidekiqFlow::Companion
       def pour(conn, logger, id)
         loop do
           keys = [FANOUTS, key(id), "queues", "schedule"]
-          outcome, of = Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES])
-          next if outcome == "MORE"
-          return WAITING.delete(id) if outcome == "DONE"
+          outcome = Replies.pour(Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES]))
+          next if outcome == :more
+          return WAITING.delete(id) if outcome == :done
 
-          log_waiting(logger, of) if WAITING.add?(id)
+          log_waiting(logger, outcome.key) if WAITING.add?(id)
           return nil
         end
       end
@@ -792,16 +894,13 @@ module SidekiqFlow::Companion
       @lock.synchronize { @holders.clear }
     end
 
-    # Takes a suspect of a dead worker into flight as BASE:1. Returns
-    # ["TRIAL", payload], ["WAIT"] or ["NONE"] (see trial.lua).
+    # Takes a suspect of a dead worker into flight as BASE:1. Returns its payload, or
+    # nil if none is to be tried now (see trial.lua).
     def try(queue, dead, own, base)
       keys = [Worker::WORKERS, Member.in_flight(dead), Member.in_flight(own), "swf:trial:#{queue}", "paused"]
       arguments = [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]
-      reply = redis { |conn| Scripts.run(conn, "trial", keys, arguments) }
-      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
-      return reply if reply[0] != "TRIAL"
-
-      begin_trial(own, base) ? reply : ["NONE"]
+      payload = Replies.trial(redis { |conn| Scripts.run(conn, "trial", keys, arguments) })
+      payload if payload && begin_trial(own, base)
     end
 
     private
@@ -849,7 +948,8 @@ module SidekiqFlow::Companion
         passed += stale.count { |member| !recover_guarded(member) }
         break if stale.size < PAGE
 
-        stale, = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+        reply = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+        stale = Replies.beat(reply).dead
       end
     end
 
@@ -899,16 +999,16 @@ module SidekiqFlow::Companion
 
     def recover(member)
       waiting, jobs = in_flight(member).partition { |receipt, _| Suspects.receipt?(receipt) }
-      counts = [0, 0, 0]
+      parts = []
       slices(jobs).each do |slice|
-        reply = recover_slice(member, slice)
-        return false if reply.nil?
+        recovered = recover_slice(member, slice)
+        return false if recovered.nil?
 
-        counts = counts.zip(reply[1, 3]).map(&:sum)
+        parts << recovered
       end
-      has_suspects = waiting.any? || counts[2] > 0
+      has_suspects = waiting.any? || parts.any? { |part| part.alone > 0 }
       @suspects.add(Member.queue(member), member) if has_suspects
-      log_recovered(member, counts)
+      log_recovered(member, parts)
       !has_suspects
     end
 
@@ -919,20 +1019,19 @@ module SidekiqFlow::Companion
       newest_first.empty? ? [[]] : newest_first.each_slice(SLICE)
     end
 
-    # The reply of the script, or nil if the member lives.
+    # What was recovered, or nil if the member lives.
     def recover_slice(member, slice)
       queue = Member.queue(member)
       orphans = slice.map do |receipt, raw|
         [receipt, Payload.jid(Payload.parse(raw), raw), Payload.dead(raw, poison_pill, queue)]
       end
-      reply = run_script(member, orphans, @timeout)
-      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
-      return nil if reply[0] != "DONE"
+      recovered = Replies.recover(run_script(member, orphans, @timeout))
+      return nil if recovered.nil?
 
-      extend_lifetimes(reply[4].map { |number| slice[number - 1].last })
-      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless reply[5].empty?
+      extend_lifetimes(recovered.buried.map { |number| slice[number - 1].last })
+      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless recovered.kept.empty?
 
-      reply
+      recovered
     end
 
     def poison_pill
@@ -962,10 +1061,12 @@ module SidekiqFlow::Companion
       fields.is_a?(Array) ? fields.each_slice(2).to_h : fields
     end
 
-    def log_recovered(member, counts)
-      return if counts.sum.zero?
+    def log_recovered(member, parts)
+      back = parts.sum(&:back)
+      dead = parts.sum(&:dead)
+      alone = parts.sum(&:alone)
+      return if (back + dead + alone).zero?
 
-      back, dead, alone = counts
       logger.warn("Worker #{member} is dead: #{back} of its jobs are back in queue #{Member.queue(member)}, " \
         "#{dead} are dead, #{alone} run alone next.")
     end
@@ -1079,10 +1180,10 @@ module SidekiqFlow::Companion
       return if members.empty?
 
       arguments = [@timeout.to_s, 0, *members.zip(held_by(members)).flatten]
-      stale, differing, fanouts = redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) }
-      differing.each { |member| reconcile(member) }
-      @recovery.recover_all(stale)
-      redis { |conn| Fanouts.pour_all(conn, logger) } if fanouts == 1
+      found = Replies.beat(redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) })
+      found.differing.each { |member| reconcile(member) }
+      @recovery.recover_all(found.dead)
+      redis { |conn| Fanouts.pour_all(conn, logger) } if found.fanouts
     end
 
     private
@@ -1246,11 +1347,10 @@ module SidekiqFlow::Companion
       member = worker.member(queue)
       keys = ["queue:#{queue}", Member.in_flight(member), Worker::WORKERS]
       worker.with_base(queue) do |base|
-        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
-        return register_again if reply.nil?
-        raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+        payload = Replies.fetch(redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) })
+        return register_again if payload == :unregistered
 
-        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
+        payload ? runnable(Unit.new(self, queue, member, "#{base}:1", payload)) : false
       end
     end
 
@@ -1274,8 +1374,8 @@ module SidekiqFlow::Companion
 
     def try_suspect(queue, dead, base)
       member = worker.member(queue)
-      kind, payload = worker.suspects.try(queue, dead, member, base)
-      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if kind == "TRIAL"
+      payload = worker.suspects.try(queue, dead, member, base)
+      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if payload
 
       worker.suspects.forget(queue, dead)
       false
@@ -1472,12 +1572,13 @@ module SidekiqFlow::Companion
       @settled
     end
 
-    # Runs advance.lua. Returns its reply.
+    # Runs advance.lua. Returns its outcome (see Replies.advance).
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
-      settled if %w[DONE GONE].include?(reply[0])
-      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if reply[0] == "GONE"
-      reply
+      outcome = Replies.advance(reply)
+      settled if outcome == :done || outcome == :gone
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
+      outcome
     end
 
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
@@ -1490,8 +1591,7 @@ module SidekiqFlow::Companion
       keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
-      raise WrongType, "The Redis key #{reply[1].inspect} is not a sorted set. Remove it." if reply[0] == "TYPE"
-
+      Replies.fail(reply)
       settled
     rescue Refused => error
       leave(error)
@@ -1559,7 +1659,7 @@ module SidekiqFlow::Companion
     end
 
     def advance(keys, arguments)
-      config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) }
+      Replies.advance(config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) })
     end
   end
 end
@@ -2312,17 +2412,12 @@ module SidekiqFlow::Companion
       return if @stack.empty? && memory_key.empty?
 
       loop do
-        reply = Trouble.patiently(@unit.config.logger) { send_script }
-        case reply[0]
-        when "DONE", "GONE" then return pour
-        when "PLAN" then plan(reply[1])
-        when "EXPIRED"
-          raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
-            "It expired, or it was deleted."
-        when "TYPE"
-          raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
+        outcome = Trouble.patiently(@unit.config.logger) { send_script }
+        case outcome
+        when :done, :gone then return pour
+        when Replies::NeedsPlan then plan(outcome.callback)
+        when :stage_lost then next # the plan stages it again
         end
-        # STAGE: the staged list has vanished; it is staged again.
       end
     end
 
@@ -2796,7 +2891,7 @@ module SidekiqFlow::Companion
     def promote(set, promotions)
       misplaced, stuck = move(set, promotions)
       misplaced.map! { |found| refused(found) }
-      stuck += misplaced.empty? ? [] : move(set, misplaced).flatten(1)
+      stuck += move(set, misplaced).flatten(1) unless misplaced.empty?
       bad = [*promotions.select(&:error), *misplaced] - stuck
       unless bad.empty?
         logger.error("#{bad.size} due jobs of #{set} cannot go to a queue and are now in 'dead': " \
@@ -2815,8 +2910,8 @@ module SidekiqFlow::Companion
     def move(set, promotions)
       keys = [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }]
       arguments = [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }]
-      reply = redis { |conn| Scripts.run(conn, "promote", keys, arguments) }
-      reply[1, 2].map { |numbers| numbers.map { |number| promotions[number - 1] } }
+      left = Replies.promote(redis { |conn| Scripts.run(conn, "promote", keys, arguments) })
+      [left.misplaced, left.stuck].map { |numbers| numbers.map { |number| promotions[number - 1] } }
     end
 
     def promotion(member)

@@ -114,9 +114,9 @@ end
 
 module SidekiqFlow::Companion
   # What the companion needs of Sidekiq and of the gem, beyond their documented
-  # interfaces. A version that it was not tested with is logged; a method that it
-  # overrides or calls, and that is missing, is refused at boot: later, jobs would
-  # be lost without a word.
+  # interfaces. A version that it was not tested with is logged. If a method that it
+  # overrides or calls is missing, the process does not start: it would lose jobs
+  # silently.
   module Requirements
     # The versions that it was tested with. sidekiq-sideline has no releases.
     SIDEKIQ = Gem::Requirement.new(">= 7.3", "< 8.2")
@@ -142,7 +142,8 @@ module SidekiqFlow::Companion
     METHODS_OF_MIDDLEWARE = %i[call config=].freeze
 
     class << self
-      # Raises Unsupported, or logs a warning, or neither.
+      # Raises Unsupported if a method is missing, and logs a warning for a version
+      # that was not tested.
       def check(logger)
         missing = missing_of_sidekiq + missing_of_gem
         raise Unsupported, refusal(missing) unless missing.empty?
@@ -567,7 +568,7 @@ end
 module SidekiqFlow::Companion
   # Tells apart the errors of Redis. Some are about the server (unreachable, not a
   # master, out of memory, busy, refusing our login): they pass, so the companion
-  # waits and forgets nothing in between. The others are about the command: trying
+  # keeps its jobs, waits, and tries again. The others are about the command: trying
   # again does not help.
   module Trouble
     CODES = %w[
@@ -856,8 +857,8 @@ end
 
 module SidekiqFlow::Companion
   # Jobs that were running in more than one worker that died (see recover.lua).
-  # Each is tried while no other suspect of its queue runs, so that one that kills
-  # its worker is found, and takes no others along.
+  # Each is tried while no other suspect of its queue runs: a job that kills its
+  # worker is then found, and no other suspect is counted for that death.
   class Suspects
     include Sidekiq::Component
 
@@ -1622,8 +1623,8 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # For a job that Redis can store nowhere else. In flight it is not lost: it goes
-    # back to its queue when this process ends.
+    # Leaves a job in flight that Redis can store nowhere else. It is not lost: it
+    # goes back to its queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
       @settled = true
@@ -1809,7 +1810,7 @@ module SidekiqFlow::Companion
 
     private
 
-    # Before the job runs: a tree that cannot be started is not found out too late.
+    # Refuses a tree that cannot be started before the job runs.
     def check_continuations(job)
       Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
     end
@@ -1834,7 +1835,7 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # The job that runs on this thread, and what is observed while it runs.
+  # The job that runs on this thread, and the events that were seen while it runs.
   class Execution
     CURRENT = :flow_execution
 
@@ -1953,7 +1954,7 @@ module SidekiqFlow::Companion
       redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
       Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
     rescue => error
-      # The push matters more: its caller may have removed the job from a set.
+      # Pushing goes on: the caller may have removed the job from a set already.
       Sidekiq.logger.warn("The TTLs of the barriers of job #{job["jid"]} could not be extended: " \
         "#{error.class}: #{error.message}")
     end
@@ -1967,8 +1968,8 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # Listens to ActiveJob: to Sidekiq, a job that ActiveJob retries or discards
-  # (retry_on, discard_on) looks as if it had succeeded.
+  # Listens to ActiveJob: a job that ActiveJob retries or discards (retry_on,
+  # discard_on) has succeeded as far as Sidekiq can see.
   module ActiveJobEvents
     EVENTS = /\A(enqueue_retry|retry_stopped|discard|perform)\.active_job\z/
 
@@ -2151,9 +2152,9 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # Stores the rest of long chains once, in Redis; payloads refer to it. The steps of
-  # a chain of thousands then cost the same at its beginning and at its end. It works
-  # with the gem alone, too:
+  # Stores the rest of long chains once, in Redis; payloads refer to it. Each step of
+  # a long chain then costs the same, however many steps follow. It works with the
+  # gem alone, too:
   #
   #   Sidekiq::Workflow.configure do |cfg|
   #     cfg.callback_storage = SidekiqFlow::CallbackStorage.new
@@ -2163,8 +2164,8 @@ module SidekiqFlow::Companion
   # Keys and values are those of Python (see wire/references.py), apart from the
   # order of a job's keys.
   class CallbackStorage
-    # Chains that a thread remembers: the gem mostly stores the rest of one of them
-    # next.
+    # Chains that a thread remembers: the next one to store is mostly the rest of one
+    # of them.
     RECENT = 8
 
     # Seconds by which a stored chain outlives the barriers that lead to it.
@@ -2530,8 +2531,8 @@ module SidekiqFlow::Companion
     }.freeze
 
     class << self
-      # Raises InvalidNode for a tree that could not be started: better before the
-      # step than after its work is done.
+      # Raises InvalidNode for a tree that cannot be started. Called before the step
+      # runs, since its work would be done in vain.
       def check(node, depth = 0)
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
@@ -2565,7 +2566,7 @@ module SidekiqFlow::Companion
         raise InvalidNode, "Invalid node of a workflow tree: #{shown(node)}"
       end
 
-      # The milliseconds that a tree waits at least.
+      # The shortest time that a tree waits, in milliseconds.
       def total_delay(node)
         case node["__type__"]
         when "job" then delay_of_job(node)
@@ -2655,13 +2656,13 @@ module SidekiqFlow::Companion
     # Whether it is too large for one script.
     def fanout?
       jobs = @pushes.sum { |_, pushed| pushed.size } + @scheduled.size
-      # A single job gains nothing: it is one element either way.
+      # One job is one element, staged or not, so it is not staged for its size.
       [jobs, @barriers.size].max > MAX_INLINE || (jobs > 1 && bytes > MAX_BYTES_INLINE)
     end
 
     private
 
-    # Starts a node; true when it completes at once.
+    # Starts a node. Returns true if it completes at once.
     def start(node, stack, delay)
       case node["__type__"]
       when "with_delay" then start(node["task"], stack, delay + node["delay"])

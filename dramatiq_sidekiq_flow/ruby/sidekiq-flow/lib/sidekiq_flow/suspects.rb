@@ -2,8 +2,8 @@
 
 module SidekiqFlow::Companion
   # Jobs that were running in more than one worker that died (see recover.lua).
-  # Each is tried while no other suspect of its queue runs, so that one that kills
-  # its worker is found, and takes no others along.
+  # Each is tried while no other suspect of its queue runs: a job that kills its
+  # worker is then found, and no other suspect is counted for that death.
   class Suspects
     include Sidekiq::Component
 

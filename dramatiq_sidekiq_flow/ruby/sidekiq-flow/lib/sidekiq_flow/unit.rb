@@ -152,8 +152,8 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # For a job that Redis can store nowhere else. In flight it is not lost: it goes
-    # back to its queue when this process ends.
+    # Leaves a job in flight that Redis can store nowhere else. It is not lost: it
+    # goes back to its queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
       @settled = true

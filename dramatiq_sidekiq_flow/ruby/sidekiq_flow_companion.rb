@@ -114,9 +114,9 @@ end
 
 module SidekiqFlow::Companion
   # What the companion needs of Sidekiq and of the gem, beyond their documented
-  # interfaces. A version that it was not tested with is logged; a method that it
-  # overrides or calls, and that is missing, is refused at boot: later, jobs would
-  # be lost without a word.
+  # interfaces. A version that it was not tested with is logged. If a method that it
+  # overrides or calls is missing, the process does not start: it would lose jobs
+  # silently.
   module Requirements
     # The versions that it was tested with. sidekiq-sideline has no releases.
     SIDEKIQ = Gem::Requirement.new(">= 7.3", "< 8.2")
@@ -142,7 +142,8 @@ module SidekiqFlow::Companion
     METHODS_OF_MIDDLEWARE = %i[call config=].freeze
 
     class << self
-      # Raises Unsupported, or logs a warning, or neither.
+      # Raises Unsupported if a method is missing, and logs a warning for a version
+      # that was not tested.
       def check(logger)
         missing = missing_of_sidekiq + missing_of_gem
         raise Unsupported, refusal(missing) unless missing.empty?
@@ -567,7 +568,7 @@ end
 module SidekiqFlow::Companion
   # Tells apart the errors of Redis. Some are about the server (unreachable, not a
   # master, out of memory, busy, refusing our login): they pass, so the companion
-  # waits and forgets nothing in between. The others are about the command: trying
+  # keeps its jobs, waits, and tries again. The others are about the command: trying
   # again does not help.
   module Trouble
     CODES = %w[
@@ -657,6 +658,108 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # Reads the replies of the scripts: one reader for each script, which returns a
+  # value, or raises the error that the reply stands for. The head of each script
+  # lists its replies; in Python, store/outcomes.py is the same.
+  module Replies
+    # Nothing is written: the callback of that number fires (1 is the top), and the
+    # script needs its plan.
+    NeedsPlan = Struct.new(:callback)
+
+    # A fan-out waits because that Redis key is of another type.
+    Blocked = Struct.new(:key)
+
+    # What a heartbeat found: members that are dead, members of this process with
+    # more in flight than they hold, and whether a fan-out is not pushed to its end.
+    Beat = Struct.new(:dead, :differing, :fanouts)
+
+    # How many jobs of a dead worker are back in their queue, went to `dead`, and
+    # wait for a trial; the numbers (1 is the first) of those that went to `dead`,
+    # and of those that stay because `dead` is of another type.
+    Recovered = Struct.new(:back, :dead, :alone, :buried, :kept)
+
+    # The numbers (1 is the first) of due jobs whose queue is of another type, and
+    # of those that stay because `dead`, `queues` or the set itself is.
+    Promoted = Struct.new(:misplaced, :stuck)
+
+    class << self
+      # :done, :gone (not in flight here: sent twice, or recovered elsewhere),
+      # :stage_lost (nothing is written: the staged fan-out expired), or NeedsPlan.
+      def advance(reply)
+        kind, detail = reply
+        case kind
+        when "DONE" then :done
+        when "GONE" then :gone
+        when "PLAN" then NeedsPlan.new(detail)
+        when "STAGE" then :stage_lost
+        when "EXPIRED"
+          raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot go on from here. " \
+            "It expired, or it was deleted."
+        else
+          raise WrongType, "The Redis key #{detail.inspect} holds another type than a workflow needs there."
+        end
+      end
+
+      # Returns when the job has left flight, by this call or before it.
+      def fail(reply)
+        kind, key = reply
+        raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
+      end
+
+      # The payload of the one job that was asked for, nil if the queue is empty, or
+      # :unregistered if this worker was declared dead.
+      def fetch(reply)
+        return :unregistered if reply.nil?
+
+        lengths, payload = checked(reply)
+        payload unless lengths.empty?
+      end
+
+      # The payload of a suspect, or nil if none is to be tried now.
+      def trial(reply)
+        kind, payload = checked(reply)
+        payload if kind == "TRIAL"
+      end
+
+      def beat(reply)
+        dead, differing, fanouts = reply
+        Beat.new(dead, differing, fanouts == 1)
+      end
+
+      # Recovered, or nil if the worker lives.
+      def recover(reply)
+        kind, *found = checked(reply)
+        Recovered.new(*found) if kind == "DONE"
+      end
+
+      def promote(reply)
+        _moved, misplaced, stuck = reply
+        Promoted.new(misplaced, stuck)
+      end
+
+      # :more (call again), :done, or Blocked.
+      def pour(reply)
+        kind, key = reply
+        case kind
+        when "MORE" then :more
+        when "DONE" then :done
+        else Blocked.new(key)
+        end
+      end
+
+      private
+
+      def checked(reply)
+        kind, key = reply
+        raise WrongType.of(key) if kind == "TYPE"
+
+        reply
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # Fan-outs that are too large for one script. They are staged as a list that no
   # run refers to, committed by the script that advances the run, then poured into
   # the queues part by part. After a crash, any process pours the rest.
@@ -700,11 +803,11 @@ module SidekiqFlow::Companion
       def pour(conn, logger, id)
         loop do
           keys = [FANOUTS, key(id), "queues", "schedule"]
-          outcome, of = Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES])
-          next if outcome == "MORE"
-          return WAITING.delete(id) if outcome == "DONE"
+          outcome = Replies.pour(Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES]))
+          next if outcome == :more
+          return WAITING.delete(id) if outcome == :done
 
-          log_waiting(logger, of) if WAITING.add?(id)
+          log_waiting(logger, outcome.key) if WAITING.add?(id)
           return nil
         end
       end
@@ -754,8 +857,8 @@ end
 
 module SidekiqFlow::Companion
   # Jobs that were running in more than one worker that died (see recover.lua).
-  # Each is tried while no other suspect of its queue runs, so that one that kills
-  # its worker is found, and takes no others along.
+  # Each is tried while no other suspect of its queue runs: a job that kills its
+  # worker is then found, and no other suspect is counted for that death.
   class Suspects
     include Sidekiq::Component
 
@@ -792,16 +895,13 @@ module SidekiqFlow::Companion
       @lock.synchronize { @holders.clear }
     end
 
-    # Takes a suspect of a dead worker into flight as BASE:1. Returns
-    # ["TRIAL", payload], ["WAIT"] or ["NONE"] (see trial.lua).
+    # Takes a suspect of a dead worker into flight as BASE:1. Returns its payload, or
+    # nil if none is to be tried now (see trial.lua).
     def try(queue, dead, own, base)
       keys = [Worker::WORKERS, Member.in_flight(dead), Member.in_flight(own), "swf:trial:#{queue}", "paused"]
       arguments = [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]
-      reply = redis { |conn| Scripts.run(conn, "trial", keys, arguments) }
-      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
-      return reply if reply[0] != "TRIAL"
-
-      begin_trial(own, base) ? reply : ["NONE"]
+      payload = Replies.trial(redis { |conn| Scripts.run(conn, "trial", keys, arguments) })
+      payload if payload && begin_trial(own, base)
     end
 
     private
@@ -849,7 +949,8 @@ module SidekiqFlow::Companion
         passed += stale.count { |member| !recover_guarded(member) }
         break if stale.size < PAGE
 
-        stale, = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+        reply = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+        stale = Replies.beat(reply).dead
       end
     end
 
@@ -899,16 +1000,16 @@ module SidekiqFlow::Companion
 
     def recover(member)
       waiting, jobs = in_flight(member).partition { |receipt, _| Suspects.receipt?(receipt) }
-      counts = [0, 0, 0]
+      parts = []
       slices(jobs).each do |slice|
-        reply = recover_slice(member, slice)
-        return false if reply.nil?
+        recovered = recover_slice(member, slice)
+        return false if recovered.nil?
 
-        counts = counts.zip(reply[1, 3]).map(&:sum)
+        parts << recovered
       end
-      has_suspects = waiting.any? || counts[2] > 0
+      has_suspects = waiting.any? || parts.any? { |part| part.alone > 0 }
       @suspects.add(Member.queue(member), member) if has_suspects
-      log_recovered(member, counts)
+      log_recovered(member, parts)
       !has_suspects
     end
 
@@ -919,20 +1020,19 @@ module SidekiqFlow::Companion
       newest_first.empty? ? [[]] : newest_first.each_slice(SLICE)
     end
 
-    # The reply of the script, or nil if the member lives.
+    # What was recovered, or nil if the member lives.
     def recover_slice(member, slice)
       queue = Member.queue(member)
       orphans = slice.map do |receipt, raw|
         [receipt, Payload.jid(Payload.parse(raw), raw), Payload.dead(raw, poison_pill, queue)]
       end
-      reply = run_script(member, orphans, @timeout)
-      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
-      return nil if reply[0] != "DONE"
+      recovered = Replies.recover(run_script(member, orphans, @timeout))
+      return nil if recovered.nil?
 
-      extend_lifetimes(reply[4].map { |number| slice[number - 1].last })
-      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless reply[5].empty?
+      extend_lifetimes(recovered.buried.map { |number| slice[number - 1].last })
+      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless recovered.kept.empty?
 
-      reply
+      recovered
     end
 
     def poison_pill
@@ -962,10 +1062,12 @@ module SidekiqFlow::Companion
       fields.is_a?(Array) ? fields.each_slice(2).to_h : fields
     end
 
-    def log_recovered(member, counts)
-      return if counts.sum.zero?
+    def log_recovered(member, parts)
+      back = parts.sum(&:back)
+      dead = parts.sum(&:dead)
+      alone = parts.sum(&:alone)
+      return if (back + dead + alone).zero?
 
-      back, dead, alone = counts
       logger.warn("Worker #{member} is dead: #{back} of its jobs are back in queue #{Member.queue(member)}, " \
         "#{dead} are dead, #{alone} run alone next.")
     end
@@ -1079,10 +1181,10 @@ module SidekiqFlow::Companion
       return if members.empty?
 
       arguments = [@timeout.to_s, 0, *members.zip(held_by(members)).flatten]
-      stale, differing, fanouts = redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) }
-      differing.each { |member| reconcile(member) }
-      @recovery.recover_all(stale)
-      redis { |conn| Fanouts.pour_all(conn, logger) } if fanouts == 1
+      found = Replies.beat(redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) })
+      found.differing.each { |member| reconcile(member) }
+      @recovery.recover_all(found.dead)
+      redis { |conn| Fanouts.pour_all(conn, logger) } if found.fanouts
     end
 
     private
@@ -1246,11 +1348,10 @@ module SidekiqFlow::Companion
       member = worker.member(queue)
       keys = ["queue:#{queue}", Member.in_flight(member), Worker::WORKERS]
       worker.with_base(queue) do |base|
-        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
-        return register_again if reply.nil?
-        raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+        payload = Replies.fetch(redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) })
+        return register_again if payload == :unregistered
 
-        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
+        payload ? runnable(Unit.new(self, queue, member, "#{base}:1", payload)) : false
       end
     end
 
@@ -1274,8 +1375,8 @@ module SidekiqFlow::Companion
 
     def try_suspect(queue, dead, base)
       member = worker.member(queue)
-      kind, payload = worker.suspects.try(queue, dead, member, base)
-      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if kind == "TRIAL"
+      payload = worker.suspects.try(queue, dead, member, base)
+      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if payload
 
       worker.suspects.forget(queue, dead)
       false
@@ -1472,12 +1573,13 @@ module SidekiqFlow::Companion
       @settled
     end
 
-    # Runs advance.lua. Returns its reply.
+    # Runs advance.lua. Returns its outcome (see Replies.advance).
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
-      settled if %w[DONE GONE].include?(reply[0])
-      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if reply[0] == "GONE"
-      reply
+      outcome = Replies.advance(reply)
+      settled if outcome == :done || outcome == :gone
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
+      outcome
     end
 
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
@@ -1490,8 +1592,7 @@ module SidekiqFlow::Companion
       keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
-      raise WrongType, "The Redis key #{reply[1].inspect} is not a sorted set. Remove it." if reply[0] == "TYPE"
-
+      Replies.fail(reply)
       settled
     rescue Refused => error
       leave(error)
@@ -1522,8 +1623,8 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # For a job that Redis can store nowhere else. In flight it is not lost: it goes
-    # back to its queue when this process ends.
+    # Leaves a job in flight that Redis can store nowhere else. It is not lost: it
+    # goes back to its queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
       @settled = true
@@ -1559,7 +1660,7 @@ module SidekiqFlow::Companion
     end
 
     def advance(keys, arguments)
-      config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) }
+      Replies.advance(config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) })
     end
   end
 end
@@ -1709,7 +1810,7 @@ module SidekiqFlow::Companion
 
     private
 
-    # Before the job runs: a tree that cannot be started is not found out too late.
+    # Refuses a tree that cannot be started before the job runs.
     def check_continuations(job)
       Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
     end
@@ -1734,7 +1835,7 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # The job that runs on this thread, and what is observed while it runs.
+  # The job that runs on this thread, and the events that were seen while it runs.
   class Execution
     CURRENT = :flow_execution
 
@@ -1853,7 +1954,7 @@ module SidekiqFlow::Companion
       redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
       Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
     rescue => error
-      # The push matters more: its caller may have removed the job from a set.
+      # Pushing goes on: the caller may have removed the job from a set already.
       Sidekiq.logger.warn("The TTLs of the barriers of job #{job["jid"]} could not be extended: " \
         "#{error.class}: #{error.message}")
     end
@@ -1867,8 +1968,8 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # Listens to ActiveJob: to Sidekiq, a job that ActiveJob retries or discards
-  # (retry_on, discard_on) looks as if it had succeeded.
+  # Listens to ActiveJob: a job that ActiveJob retries or discards (retry_on,
+  # discard_on) has succeeded as far as Sidekiq can see.
   module ActiveJobEvents
     EVENTS = /\A(enqueue_retry|retry_stopped|discard|perform)\.active_job\z/
 
@@ -2051,9 +2152,9 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # Stores the rest of long chains once, in Redis; payloads refer to it. The steps of
-  # a chain of thousands then cost the same at its beginning and at its end. It works
-  # with the gem alone, too:
+  # Stores the rest of long chains once, in Redis; payloads refer to it. Each step of
+  # a long chain then costs the same, however many steps follow. It works with the
+  # gem alone, too:
   #
   #   Sidekiq::Workflow.configure do |cfg|
   #     cfg.callback_storage = SidekiqFlow::CallbackStorage.new
@@ -2063,8 +2164,8 @@ module SidekiqFlow::Companion
   # Keys and values are those of Python (see wire/references.py), apart from the
   # order of a job's keys.
   class CallbackStorage
-    # Chains that a thread remembers: the gem mostly stores the rest of one of them
-    # next.
+    # Chains that a thread remembers: the next one to store is mostly the rest of one
+    # of them.
     RECENT = 8
 
     # Seconds by which a stored chain outlives the barriers that lead to it.
@@ -2312,17 +2413,12 @@ module SidekiqFlow::Companion
       return if @stack.empty? && memory_key.empty?
 
       loop do
-        reply = Trouble.patiently(@unit.config.logger) { send_script }
-        case reply[0]
-        when "DONE", "GONE" then return pour
-        when "PLAN" then plan(reply[1])
-        when "EXPIRED"
-          raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
-            "It expired, or it was deleted."
-        when "TYPE"
-          raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
+        outcome = Trouble.patiently(@unit.config.logger) { send_script }
+        case outcome
+        when :done, :gone then return pour
+        when Replies::NeedsPlan then plan(outcome.callback)
+        when :stage_lost then next # the plan stages it again
         end
-        # STAGE: the staged list has vanished; it is staged again.
       end
     end
 
@@ -2435,8 +2531,8 @@ module SidekiqFlow::Companion
     }.freeze
 
     class << self
-      # Raises InvalidNode for a tree that could not be started: better before the
-      # step than after its work is done.
+      # Raises InvalidNode for a tree that cannot be started. Called before the step
+      # runs, since its work would be done in vain.
       def check(node, depth = 0)
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
@@ -2470,7 +2566,7 @@ module SidekiqFlow::Companion
         raise InvalidNode, "Invalid node of a workflow tree: #{shown(node)}"
       end
 
-      # The milliseconds that a tree waits at least.
+      # The shortest time that a tree waits, in milliseconds.
       def total_delay(node)
         case node["__type__"]
         when "job" then delay_of_job(node)
@@ -2560,13 +2656,13 @@ module SidekiqFlow::Companion
     # Whether it is too large for one script.
     def fanout?
       jobs = @pushes.sum { |_, pushed| pushed.size } + @scheduled.size
-      # A single job gains nothing: it is one element either way.
+      # One job is one element, staged or not, so it is not staged for its size.
       [jobs, @barriers.size].max > MAX_INLINE || (jobs > 1 && bytes > MAX_BYTES_INLINE)
     end
 
     private
 
-    # Starts a node; true when it completes at once.
+    # Starts a node. Returns true if it completes at once.
     def start(node, stack, delay)
       case node["__type__"]
       when "with_delay" then start(node["task"], stack, delay + node["delay"])
@@ -2796,7 +2892,7 @@ module SidekiqFlow::Companion
     def promote(set, promotions)
       misplaced, stuck = move(set, promotions)
       misplaced.map! { |found| refused(found) }
-      stuck += misplaced.empty? ? [] : move(set, misplaced).flatten(1)
+      stuck += move(set, misplaced).flatten(1) unless misplaced.empty?
       bad = [*promotions.select(&:error), *misplaced] - stuck
       unless bad.empty?
         logger.error("#{bad.size} due jobs of #{set} cannot go to a queue and are now in 'dead': " \
@@ -2815,8 +2911,8 @@ module SidekiqFlow::Companion
     def move(set, promotions)
       keys = [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }]
       arguments = [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }]
-      reply = redis { |conn| Scripts.run(conn, "promote", keys, arguments) }
-      reply[1, 2].map { |numbers| numbers.map { |number| promotions[number - 1] } }
+      left = Replies.promote(redis { |conn| Scripts.run(conn, "promote", keys, arguments) })
+      [left.misplaced, left.stuck].map { |numbers| numbers.map { |number| promotions[number - 1] } }
     end
 
     def promotion(member)

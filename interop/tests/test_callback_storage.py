@@ -52,7 +52,9 @@ def storing(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        patch.setattr("processes.ruby_environment", lambda url, **more: {**os.environ, "REDIS_URL": url, **more})
+        patch.setattr(
+            "interop.tests.processes.ruby_environment", lambda url, **more: {**os.environ, "REDIS_URL": url, **more}
+        )
         try:
             worker = ruby_environment(site.url, **environment)
             command = [str(RUN), "sidekiq", "-r", "./worker.rb", "-q", "ruby", "-q", "default", "-c", "3"]

@@ -55,6 +55,8 @@ BROKEN = [
         2,
     ),
     ("replies", WORDS, "def shout(reply):\n    return reply[0] == b'DONE'\n", 1),
+    ("replies", "dramatiq_sidekiq_flow/ruby/lib/unit.rb", 'settled if reply[0] == "DONE"\n', 1),
+    ("replies", f"dramatiq_sidekiq_flow/ruby/{limits.BUILT_RUBY[0]}", 'settled if reply[0] == "DONE"\n', 1),
     ("rank_c", WORDS, f"def shout(a):\n{BRANCHES}", 1),
     ("rank_d", WORDS, f"def shout(a):\n{BRANCHES}{BRANCHES}", 1),
     ("wording", WORDS, "# This is no plan; Whoever reads it, there is no other.\n", 2),

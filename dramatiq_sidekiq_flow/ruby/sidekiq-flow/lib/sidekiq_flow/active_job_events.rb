@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Listens to ActiveJob: to Sidekiq, a job that ActiveJob retries or discards
-  # (retry_on, discard_on) looks as if it had succeeded.
+  # Listens to ActiveJob: a job that ActiveJob retries or discards (retry_on,
+  # discard_on) has succeeded as far as Sidekiq can see.
   module ActiveJobEvents
     EVENTS = /\A(enqueue_retry|retry_stopped|discard|perform)\.active_job\z/
 

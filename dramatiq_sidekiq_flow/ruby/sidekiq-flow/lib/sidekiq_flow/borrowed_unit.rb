@@ -22,7 +22,7 @@ module SidekiqFlow::Companion
     end
 
     def advance(keys, arguments)
-      config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) }
+      Replies.advance(config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) })
     end
   end
 end

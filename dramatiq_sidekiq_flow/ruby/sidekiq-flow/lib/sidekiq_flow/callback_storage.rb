@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # Stores the rest of long chains once, in Redis; payloads refer to it. The steps of
-  # a chain of thousands then cost the same at its beginning and at its end. It works
-  # with the gem alone, too:
+  # Stores the rest of long chains once, in Redis; payloads refer to it. Each step of
+  # a long chain then costs the same, however many steps follow. It works with the
+  # gem alone, too:
   #
   #   Sidekiq::Workflow.configure do |cfg|
   #     cfg.callback_storage = SidekiqFlow::CallbackStorage.new
@@ -13,8 +13,8 @@ module SidekiqFlow::Companion
   # Keys and values are those of Python (see wire/references.py), apart from the
   # order of a job's keys.
   class CallbackStorage
-    # Chains that a thread remembers: the gem mostly stores the rest of one of them
-    # next.
+    # Chains that a thread remembers: the next one to store is mostly the rest of one
+    # of them.
     RECENT = 8
 
     # Seconds by which a stored chain outlives the barriers that lead to it.

@@ -28,17 +28,12 @@ module SidekiqFlow::Companion
       return if @stack.empty? && memory_key.empty?
 
       loop do
-        reply = Trouble.patiently(@unit.config.logger) { send_script }
-        case reply[0]
-        when "DONE", "GONE" then return pour
-        when "PLAN" then plan(reply[1])
-        when "EXPIRED"
-          raise BarrierExpired, "The barrier #{reply[1]} is gone, so the run cannot go on from here. " \
-            "It expired, or it was deleted."
-        when "TYPE"
-          raise WrongType, "The Redis key #{reply[1].inspect} holds another type than a workflow needs there."
+        outcome = Trouble.patiently(@unit.config.logger) { send_script }
+        case outcome
+        when :done, :gone then return pour
+        when Replies::NeedsPlan then plan(outcome.callback)
+        when :stage_lost then next # the plan stages it again
         end
-        # STAGE: the staged list has vanished; it is staged again.
       end
     end
 

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The job that runs on this thread, and what is observed while it runs.
+  # The job that runs on this thread, and the events that were seen while it runs.
   class Execution
     CURRENT = :flow_execution
 

@@ -44,11 +44,11 @@ module SidekiqFlow::Companion
       def pour(conn, logger, id)
         loop do
           keys = [FANOUTS, key(id), "queues", "schedule"]
-          outcome, of = Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES])
-          next if outcome == "MORE"
-          return WAITING.delete(id) if outcome == "DONE"
+          outcome = Replies.pour(Scripts.run(conn, "pour", keys, [id, PART_ELEMENTS, PART_BYTES]))
+          next if outcome == :more
+          return WAITING.delete(id) if outcome == :done
 
-          log_waiting(logger, of) if WAITING.add?(id)
+          log_waiting(logger, outcome.key) if WAITING.add?(id)
           return nil
         end
       end

@@ -98,11 +98,10 @@ module SidekiqFlow::Companion
       member = worker.member(queue)
       keys = ["queue:#{queue}", Member.in_flight(member), Worker::WORKERS]
       worker.with_base(queue) do |base|
-        reply = redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) }
-        return register_again if reply.nil?
-        raise WrongType.of(reply[1]) if reply[0] == "TYPE"
+        payload = Replies.fetch(redis { |conn| Scripts.run(conn, "fetch", keys, [member, base, 1, 1, "", 0]) })
+        return register_again if payload == :unregistered
 
-        reply[0].empty? ? false : runnable(Unit.new(self, queue, member, "#{base}:1", reply[1]))
+        payload ? runnable(Unit.new(self, queue, member, "#{base}:1", payload)) : false
       end
     end
 
@@ -126,8 +125,8 @@ module SidekiqFlow::Companion
 
     def try_suspect(queue, dead, base)
       member = worker.member(queue)
-      kind, payload = worker.suspects.try(queue, dead, member, base)
-      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if kind == "TRIAL"
+      payload = worker.suspects.try(queue, dead, member, base)
+      return runnable(Unit.new(self, queue, member, "#{base}:1", payload)) if payload
 
       worker.suspects.forget(queue, dead)
       false

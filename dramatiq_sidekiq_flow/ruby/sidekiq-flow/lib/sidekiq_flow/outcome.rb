@@ -27,7 +27,7 @@ module SidekiqFlow::Companion
 
     private
 
-    # Before the job runs: a tree that cannot be started is not found out too late.
+    # Refuses a tree that cannot be started before the job runs.
     def check_continuations(job)
       Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
     end

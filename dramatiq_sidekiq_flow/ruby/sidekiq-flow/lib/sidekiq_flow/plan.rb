@@ -52,13 +52,13 @@ module SidekiqFlow::Companion
     # Whether it is too large for one script.
     def fanout?
       jobs = @pushes.sum { |_, pushed| pushed.size } + @scheduled.size
-      # A single job gains nothing: it is one element either way.
+      # One job is one element, staged or not, so it is not staged for its size.
       [jobs, @barriers.size].max > MAX_INLINE || (jobs > 1 && bytes > MAX_BYTES_INLINE)
     end
 
     private
 
-    # Starts a node; true when it completes at once.
+    # Starts a node. Returns true if it completes at once.
     def start(node, stack, delay)
       case node["__type__"]
       when "with_delay" then start(node["task"], stack, delay + node["delay"])

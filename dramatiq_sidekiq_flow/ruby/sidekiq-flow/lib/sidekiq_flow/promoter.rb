@@ -65,7 +65,7 @@ module SidekiqFlow::Companion
     def promote(set, promotions)
       misplaced, stuck = move(set, promotions)
       misplaced.map! { |found| refused(found) }
-      stuck += misplaced.empty? ? [] : move(set, misplaced).flatten(1)
+      stuck += move(set, misplaced).flatten(1) unless misplaced.empty?
       bad = [*promotions.select(&:error), *misplaced] - stuck
       unless bad.empty?
         logger.error("#{bad.size} due jobs of #{set} cannot go to a queue and are now in 'dead': " \
@@ -84,8 +84,8 @@ module SidekiqFlow::Companion
     def move(set, promotions)
       keys = [set, "dead", "queues", *promotions.map { |found| "queue:#{found.queue}" }]
       arguments = [Time.now.to_f.to_s, *promotions.flat_map { |found| [found.member, found.queue, found.payload] }]
-      reply = redis { |conn| Scripts.run(conn, "promote", keys, arguments) }
-      reply[1, 2].map { |numbers| numbers.map { |number| promotions[number - 1] } }
+      left = Replies.promote(redis { |conn| Scripts.run(conn, "promote", keys, arguments) })
+      [left.misplaced, left.stuck].map { |numbers| numbers.map { |number| promotions[number - 1] } }
     end
 
     def promotion(member)

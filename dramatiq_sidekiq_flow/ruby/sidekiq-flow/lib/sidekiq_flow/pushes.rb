@@ -45,7 +45,7 @@ module SidekiqFlow::Companion
       redis_pool.with { |conn| Scripts.run(conn, "extend", ["", *callbacks.flat_map(&:keys)], [ttl, 0]) }
       Thread.current[PROLONGED] = [callbacks.last.barrier, ttl]
     rescue => error
-      # The push matters more: its caller may have removed the job from a set.
+      # Pushing goes on: the caller may have removed the job from a set already.
       Sidekiq.logger.warn("The TTLs of the barriers of job #{job["jid"]} could not be extended: " \
         "#{error.class}: #{error.message}")
     end

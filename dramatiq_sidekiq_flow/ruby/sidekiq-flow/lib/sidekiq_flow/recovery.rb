@@ -34,7 +34,8 @@ module SidekiqFlow::Companion
         passed += stale.count { |member| !recover_guarded(member) }
         break if stale.size < PAGE
 
-        stale, = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+        reply = redis { |conn| Scripts.run(conn, "beat", [Worker::WORKERS], [@timeout.to_s, passed]) }
+        stale = Replies.beat(reply).dead
       end
     end
 
@@ -84,16 +85,16 @@ module SidekiqFlow::Companion
 
     def recover(member)
       waiting, jobs = in_flight(member).partition { |receipt, _| Suspects.receipt?(receipt) }
-      counts = [0, 0, 0]
+      parts = []
       slices(jobs).each do |slice|
-        reply = recover_slice(member, slice)
-        return false if reply.nil?
+        recovered = recover_slice(member, slice)
+        return false if recovered.nil?
 
-        counts = counts.zip(reply[1, 3]).map(&:sum)
+        parts << recovered
       end
-      has_suspects = waiting.any? || counts[2] > 0
+      has_suspects = waiting.any? || parts.any? { |part| part.alone > 0 }
       @suspects.add(Member.queue(member), member) if has_suspects
-      log_recovered(member, counts)
+      log_recovered(member, parts)
       !has_suspects
     end
 
@@ -104,20 +105,19 @@ module SidekiqFlow::Companion
       newest_first.empty? ? [[]] : newest_first.each_slice(SLICE)
     end
 
-    # The reply of the script, or nil if the member lives.
+    # What was recovered, or nil if the member lives.
     def recover_slice(member, slice)
       queue = Member.queue(member)
       orphans = slice.map do |receipt, raw|
         [receipt, Payload.jid(Payload.parse(raw), raw), Payload.dead(raw, poison_pill, queue)]
       end
-      reply = run_script(member, orphans, @timeout)
-      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
-      return nil if reply[0] != "DONE"
+      recovered = Replies.recover(run_script(member, orphans, @timeout))
+      return nil if recovered.nil?
 
-      extend_lifetimes(reply[4].map { |number| slice[number - 1].last })
-      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless reply[5].empty?
+      extend_lifetimes(recovered.buried.map { |number| slice[number - 1].last })
+      raise WrongType, "The Redis key \"dead\" is not a sorted set. Remove it." unless recovered.kept.empty?
 
-      reply
+      recovered
     end
 
     def poison_pill
@@ -147,10 +147,12 @@ module SidekiqFlow::Companion
       fields.is_a?(Array) ? fields.each_slice(2).to_h : fields
     end
 
-    def log_recovered(member, counts)
-      return if counts.sum.zero?
+    def log_recovered(member, parts)
+      back = parts.sum(&:back)
+      dead = parts.sum(&:dead)
+      alone = parts.sum(&:alone)
+      return if (back + dead + alone).zero?
 
-      back, dead, alone = counts
       logger.warn("Worker #{member} is dead: #{back} of its jobs are back in queue #{Member.queue(member)}, " \
         "#{dead} are dead, #{alone} run alone next.")
     end

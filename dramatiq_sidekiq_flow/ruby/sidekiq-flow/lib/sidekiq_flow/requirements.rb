@@ -2,9 +2,9 @@
 
 module SidekiqFlow::Companion
   # What the companion needs of Sidekiq and of the gem, beyond their documented
-  # interfaces. A version that it was not tested with is logged; a method that it
-  # overrides or calls, and that is missing, is refused at boot: later, jobs would
-  # be lost without a word.
+  # interfaces. A version that it was not tested with is logged. If a method that it
+  # overrides or calls is missing, the process does not start: it would lose jobs
+  # silently.
   module Requirements
     # The versions that it was tested with. sidekiq-sideline has no releases.
     SIDEKIQ = Gem::Requirement.new(">= 7.3", "< 8.2")
@@ -30,7 +30,8 @@ module SidekiqFlow::Companion
     METHODS_OF_MIDDLEWARE = %i[call config=].freeze
 
     class << self
-      # Raises Unsupported, or logs a warning, or neither.
+      # Raises Unsupported if a method is missing, and logs a warning for a version
+      # that was not tested.
       def check(logger)
         missing = missing_of_sidekiq + missing_of_gem
         raise Unsupported, refusal(missing) unless missing.empty?

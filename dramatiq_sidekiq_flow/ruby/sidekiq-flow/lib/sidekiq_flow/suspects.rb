@@ -2,8 +2,8 @@
 
 module SidekiqFlow::Companion
   # Jobs that were running in more than one worker that died (see recover.lua).
-  # Each is tried while no other suspect of its queue runs, so that one that kills
-  # its worker is found, and takes no others along.
+  # Each is tried while no other suspect of its queue runs: a job that kills its
+  # worker is then found, and no other suspect is counted for that death.
   class Suspects
     include Sidekiq::Component
 
@@ -40,16 +40,13 @@ module SidekiqFlow::Companion
       @lock.synchronize { @holders.clear }
     end
 
-    # Takes a suspect of a dead worker into flight as BASE:1. Returns
-    # ["TRIAL", payload], ["WAIT"] or ["NONE"] (see trial.lua).
+    # Takes a suspect of a dead worker into flight as BASE:1. Returns its payload, or
+    # nil if none is to be tried now (see trial.lua).
     def try(queue, dead, own, base)
       keys = [Worker::WORKERS, Member.in_flight(dead), Member.in_flight(own), "swf:trial:#{queue}", "paused"]
       arguments = [dead, own, queue, @timeout.to_s, base, TRIAL_TIME]
-      reply = redis { |conn| Scripts.run(conn, "trial", keys, arguments) }
-      raise WrongType.of(reply[1]) if reply[0] == "TYPE"
-      return reply if reply[0] != "TRIAL"
-
-      begin_trial(own, base) ? reply : ["NONE"]
+      payload = Replies.trial(redis { |conn| Scripts.run(conn, "trial", keys, arguments) })
+      payload if payload && begin_trial(own, base)
     end
 
     private

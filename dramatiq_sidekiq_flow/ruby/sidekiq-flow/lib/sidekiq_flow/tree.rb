@@ -23,8 +23,8 @@ module SidekiqFlow::Companion
     }.freeze
 
     class << self
-      # Raises InvalidNode for a tree that could not be started: better before the
-      # step than after its work is done.
+      # Raises InvalidNode for a tree that cannot be started. Called before the step
+      # runs, since its work would be done in vain.
       def check(node, depth = 0)
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
@@ -58,7 +58,7 @@ module SidekiqFlow::Companion
         raise InvalidNode, "Invalid node of a workflow tree: #{shown(node)}"
       end
 
-      # The milliseconds that a tree waits at least.
+      # The shortest time that a tree waits, in milliseconds.
       def total_delay(node)
         case node["__type__"]
         when "job" then delay_of_job(node)

@@ -3,7 +3,7 @@
 module SidekiqFlow::Companion
   # Tells apart the errors of Redis. Some are about the server (unreachable, not a
   # master, out of memory, busy, refusing our login): they pass, so the companion
-  # waits and forgets nothing in between. The others are about the command: trying
+  # keeps its jobs, waits, and tries again. The others are about the command: trying
   # again does not help.
   module Trouble
     CODES = %w[

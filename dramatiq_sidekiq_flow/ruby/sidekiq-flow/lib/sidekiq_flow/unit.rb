@@ -102,12 +102,13 @@ module SidekiqFlow::Companion
       @settled
     end
 
-    # Runs advance.lua. Returns its reply.
+    # Runs advance.lua. Returns its outcome (see Replies.advance).
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
-      settled if %w[DONE GONE].include?(reply[0])
-      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if reply[0] == "GONE"
-      reply
+      outcome = Replies.advance(reply)
+      settled if outcome == :done || outcome == :gone
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
+      outcome
     end
 
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
@@ -120,8 +121,7 @@ module SidekiqFlow::Companion
       keys = [key, set, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
-      raise WrongType, "The Redis key #{reply[1].inspect} is not a sorted set. Remove it." if reply[0] == "TYPE"
-
+      Replies.fail(reply)
       settled
     rescue Refused => error
       leave(error)
@@ -152,8 +152,8 @@ module SidekiqFlow::Companion
       leave(error)
     end
 
-    # For a job that Redis can store nowhere else. In flight it is not lost: it goes
-    # back to its queue when this process ends.
+    # Leaves a job in flight that Redis can store nowhere else. It is not lost: it
+    # goes back to its queue when this process ends.
     def leave(error)
       config.logger.error("Job of queue #{queue_name} with receipt #{receipt} stays in #{key}: #{error.message}")
       @settled = true

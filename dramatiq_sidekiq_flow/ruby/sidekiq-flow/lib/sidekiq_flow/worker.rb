@@ -107,10 +107,10 @@ module SidekiqFlow::Companion
       return if members.empty?
 
       arguments = [@timeout.to_s, 0, *members.zip(held_by(members)).flatten]
-      stale, differing, fanouts = redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) }
-      differing.each { |member| reconcile(member) }
-      @recovery.recover_all(stale)
-      redis { |conn| Fanouts.pour_all(conn, logger) } if fanouts == 1
+      found = Replies.beat(redis { |conn| Scripts.run(conn, "beat", [WORKERS], arguments) })
+      found.differing.each { |member| reconcile(member) }
+      @recovery.recover_all(found.dead)
+      redis { |conn| Fanouts.pour_all(conn, logger) } if found.fanouts
     end
 
     private

@@ -22,7 +22,7 @@ from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
 from .payload_fields import retry_count
 from .tree_schema import MAX_NAME
 
-#: Sidekiq's options for a class without options of its own (``default_job_options``).
+#: Sidekiq's options for a class that sets none (``default_job_options``).
 DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
 
 #: Number of retries for ``retry: true`` (``job_retry.rb``, ``DEFAULT_MAX_RETRY_ATTEMPTS``).

@@ -1,1 +1,1 @@
-"""What each language knows of the other's job classes."""
+"""Job classes of one language, published for the other."""

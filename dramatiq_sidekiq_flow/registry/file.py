@@ -1,6 +1,6 @@
-"""The registry as a file, to be checked in with the code.
+"""The registry as a file that is checked in with the code.
 
-``{"python": {"Docs::Extract": {"queue": "python", "retry": 5}}, "ruby": {...}}``,
+Its form is ``{"python": {"Docs::Extract": {"queue": "python", "retry": 5}}, "ruby": {...}}``;
 either part may be missing.  ``python -m dramatiq_sidekiq_flow registry``
 writes Python's part, ``SidekiqFlow::Registry.write`` Ruby's.
 """
@@ -31,7 +31,7 @@ def read(path: str | Path) -> RegistryFile:
         value = codec.decode(Path(path).read_bytes())
         if not value.keys() <= set(LANGUAGES):
             unknown = ", ".join(sorted(value.keys() - set(LANGUAGES)))
-            raise ConfigurationError(f"it may have the keys python and ruby, not {unknown}.", value)
+            raise ConfigurationError(f"its keys must be python and ruby, not {unknown}.", value)
         return {language: _entries(language, classes) for language, classes in value.items()}
     except OSError as e:
         raise ConfigurationError(f"The registry {str(path)!r} cannot be read: {e.strerror}.", path) from None
@@ -40,7 +40,7 @@ def read(path: str | Path) -> RegistryFile:
 
 
 def dump(content: RegistryFile) -> str:
-    """The text of a file: sorted, so that a change shows as one."""
+    """Make the text of a file.  It is sorted, so that a diff shows changes only."""
     value: dict[str, Any] = {
         language: {name: entry.dump() for name, entry in entries.items()} for language, entries in content.items()
     }

@@ -1,4 +1,4 @@
-"""The registry: job classes of Ruby and actors of Python, each known to the other language.
+"""The registry: Ruby's job classes and Python's actors, published for the other language.
 
 Ruby writes a class's own options (its queue, its retries) into a job when it
 pushes; a serialized step holds only the options given for that step.  So a
@@ -27,21 +27,22 @@ from ..wire.option_rules import check_options
 if TYPE_CHECKING:
     from ..broker import SidekiqBroker
 
-#: In the order in which a name is looked for: Ruby's list may also hold the
-#: stubs of Python actors.
+#: Languages in the order of a lookup.  Python comes first, since Ruby's entries
+#: may include the stubs of Python actors.
 LANGUAGES = ("python", "ruby")
 
-#: How old the copy of the registry may be, in seconds.
+#: Maximum age of the copy of the registry, in seconds.
 MAX_AGE = 30.0
 
-#: A name that is not in a copy of this age is looked for in a new one at once.
+#: If a name is missing in a copy that is older than this, in seconds, a new copy
+#: is read at once.
 MIN_AGE = 1.0
 
-#: How often a worker publishes its actors, in seconds; and again after an error.
+#: Seconds from one publication of a worker's actors to the next; and after an error.
 PUBLISH_EVERY = 600.0
 PUBLISH_AGAIN = 60.0
 
-#: Names remembered as looked for and not found.
+#: Maximum names that are remembered as not found.
 _MOST_MISSED = 10_000
 
 
@@ -51,7 +52,7 @@ class Entry:
 
     Attributes:
       name: The name of the class or actor.
-      options: As in ``sidekiq_options``: ``queue``, ``retry``, ...
+      options: The options of ``sidekiq_options``: ``queue``, ``retry``, ...
       input, output: JSON Schemas of its arguments and of its result; None if
         they are not declared.
     """
@@ -63,13 +64,13 @@ class Entry:
 
     @classmethod
     def load(cls, name: str, value: Any) -> Entry:
-        """Read the JSON form.
+        """Read an entry in its JSON form.
 
         Raises:
           InvalidOptions: if the entry is invalid; the message names the class.
         """
         if type(value) is not dict:
-            raise InvalidOptions(f"{name}: a JSON object of options is needed, not {value!r:.100}.", value)
+            raise InvalidOptions(f"{name}: the options must be a JSON object, not {value!r:.100}.", value)
         options = dict(value)
         schemas = [options.pop(key, None) for key in ("input", "output")]
         if not all(map(_may_be_schema, schemas)):
@@ -81,7 +82,7 @@ class Entry:
         return cls(name, options, *schemas)
 
     def dump(self) -> dict[str, Any]:
-        """The JSON form."""
+        """Convert the entry to its JSON form."""
         value = dict(self.options)
         if self.input is not None:
             value["input"] = self.input
@@ -91,12 +92,12 @@ class Entry:
 
 
 def _may_be_schema(value: Any) -> bool:
-    """Whether an entry's input or output is a JSON Schema, or is not declared."""
+    """Return True if an entry's input or output is a JSON Schema, or is not declared."""
     return value is None or type(value) is dict
 
 
 def actors(broker: SidekiqBroker) -> dict[str, Entry]:
-    """The entry of each actor of a broker; with JSON Schemas if it is a typed actor."""
+    """Make the entry of each actor of a broker; the entry of a typed actor has JSON Schemas."""
     return {
         name: Entry(
             name,
@@ -116,7 +117,7 @@ def publish(broker: SidekiqBroker) -> None:
 
 
 def published(connection: Connection) -> dict[str, dict[str, Entry]]:
-    """All entries that Redis holds now, by language; invalid ones are left out.
+    """Read all entries in Redis, by language; invalid ones are left out.
 
     Raises:
       redis.ResponseError: if Redis refuses to read them.
@@ -139,7 +140,7 @@ def _valid_entries(stored: Mapping[str, bytes]) -> dict[str, Entry]:
 
 
 class _Copy:
-    """A copy of the registry.  It is replaced as a whole, never changed."""
+    """A copy of the registry in Redis.  It is replaced as a whole, never changed."""
 
     def __init__(self, at: float, raw: Mapping[str, bytes], python: Collection[str] = ()) -> None:
         self.at = at
@@ -159,13 +160,13 @@ class _Copy:
 
 
 class Registry:
-    """Looks up classes that this process does not have.
+    """Lookup of classes that this process does not have.
 
     A copy is kept, so that a step costs no round trip.  In a worker the
-    heartbeat renews it; elsewhere a look-up does, when the copy is too old.
+    heartbeat renews the copy; elsewhere a lookup does, if the copy is too old.
 
     Parameters:
-      file: Entries of a file (see ``registry.file``), which come first.
+      file: Entries of a file (see ``registry.file``); they take precedence.
     """
 
     def __init__(self, connection: Connection, file: Mapping[str, Mapping[str, Entry]] | None = None) -> None:
@@ -183,11 +184,11 @@ class Registry:
         self._lock = threading.Lock()
 
     def find(self, name: str) -> Entry | None:
-        """The entry of a class.
+        """Find the entry of a class; return None if there is none.
 
         Raises:
-          redis.ConnectionError, redis.TimeoutError: if the class is not
-            known yet and Redis cannot be reached.
+          redis.ConnectionError, redis.TimeoutError: if Redis cannot be reached,
+            and neither the file nor the copy has the class.
         """
         entry = self._file.get(name)
         if entry is not None:
@@ -220,21 +221,21 @@ class Registry:
         self._missed.add(name)
 
     def is_python(self, name: str) -> bool:
-        """Whether a Python actor has this name.
+        """Return True if a Python actor has this name.
 
         Raises:
-          redis.ConnectionError, redis.TimeoutError: as :meth:`find`.
+          redis.ConnectionError, redis.TimeoutError: if :meth:`find` raises it.
         """
         if name in self._file:
             return name in self._filed_python
         return self.find(name) is not None and name in self._copy.python
 
     def filed(self, name: str) -> Entry | None:
-        """The entry of a class in the file."""
+        """Return the entry of a class in the file; None if there is none."""
         return self._file.get(name)
 
     def names(self) -> set[str]:
-        """The names in the file and in the current copy; Redis is not asked."""
+        """List the names in the file and in the current copy, without a round trip."""
         return {*self._file, *self._copy.raw}
 
     def beat(self, broker: SidekiqBroker) -> None:
@@ -251,7 +252,7 @@ class Registry:
         if not self._lock.acquire(blocking=wait):
             return
         try:
-            # Otherwise another thread has renewed it meanwhile.
+            # If not, another thread has renewed it in the meantime.
             if self._copy is seen:
                 self._copy = self._read()
         finally:
@@ -262,7 +263,7 @@ class Registry:
         raw: dict[str, bytes] = {}
         python: Collection[str] = ()
         replies = [*zip(LANGUAGES, store.read(self.connection, LANGUAGES))]
-        # The first language last: its entries replace the stubs of the others.
+        # The first language comes last: its entries replace the stubs in the other's.
         for language, entries in reversed(replies):
             if isinstance(entries, Exception):
                 self._warn_once(language, entries)
@@ -275,12 +276,12 @@ class Registry:
     def _warn_once(self, language: str, error: Exception) -> None:
         if language not in self._refused:
             self._refused.add(language)
-            self.logger.warning("The registry of %s's classes cannot be read: %s", language, error)
+            self.logger.warning("The registry of %s's classes cannot be read; it counts as empty: %s", language, error)
 
 
 def _load(name: str, raw: bytes) -> Entry | None:
     try:
         return Entry.load(name, codec.decode(raw))
     except FlowError as e:
-        get_logger(__name__, Entry).warning("The registry's entry for %s is passed over: %s", name, e)
+        get_logger(__name__, Entry).warning("The registry's entry for %s is invalid and was ignored: %s", name, e)
         return None

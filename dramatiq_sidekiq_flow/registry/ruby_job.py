@@ -1,4 +1,4 @@
-"""RubyJob: declares a Ruby job class and its options in Python."""
+"""RubyJob: a declaration of a Ruby job class and its options in Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..wire.nodes import Job
 from ..wire.option_rules import check_options
 
 #: Options of the classes declared without a broker: class name -> options.
-#: They count for every broker of the process: most are declared before there is one.
+#: They apply to every broker of the process, since most are declared before a broker exists.
 _of_process: dict[str, dict[str, Any]] = {}
 
 
@@ -39,9 +39,9 @@ class RubyJob:
 
     Parameters:
       job_class: The Ruby constant.
-      broker: The SidekiqBroker on which the options count; by default they
-        count on every broker of the process that declares no others.
-      **options: As in the class's ``sidekiq_options``.
+      broker: The SidekiqBroker that the options apply to; by default every
+        broker of the process that does not declare others.
+      **options: The options of the class's ``sidekiq_options``.
 
     Raises:
       InvalidOptions: if an option is misspelt or has an invalid value.
@@ -61,18 +61,18 @@ class RubyJob:
         raise no_attribute("A RubyJob", name, "Call it for a step, and start that: Workflow(TheJob(...)).run().")
 
     def __call__(self, *args: Any, **options: Any) -> Job:
-        """A step of a workflow: one job of this class."""
+        """Make a step of a workflow: one job of this class."""
         return Job(self.job_class, *args, **{**self.options, **options})
 
 
 def declared(job_class: str, broker: Declares) -> Mapping[str, Any] | None:
-    """The options declared for a Ruby class on a broker; None if it is not declared."""
+    """Return the options declared for a Ruby class on a broker; None if it is not declared."""
     own = broker.ruby_jobs.get(job_class)
     return _of_process.get(job_class) if own is None else own
 
 
 def names(broker: Declares) -> set[str]:
-    """The Ruby classes that are declared on a broker."""
+    """List the Ruby classes that are declared on a broker."""
     return {*_of_process, *broker.ruby_jobs}
 
 
@@ -81,7 +81,7 @@ def _declarations(broker: Declares | None) -> dict[str, dict[str, Any]]:
         return _of_process
     if not isinstance(broker, Declares):
         raise ConfigurationError(
-            f"{type(broker).__name__} is not a SidekiqBroker. Leave broker= out, and the options count on every "
+            f"{type(broker).__name__} is not a SidekiqBroker. Leave broker= out to apply the options to every "
             "broker of the process.",
             broker,
         )

@@ -1,4 +1,4 @@
-"""Stubs: source code of each language's classes for the other language."""
+"""Stubs: source code that declares the classes of one language in the other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RUBY_HEAD = """\
 
 # Written by `python -m dramatiq_sidekiq_flow stubs`: do not edit.
 #
-# Ruby looks up the class of each step that it advances onto. These stand for
-# actors that run in Python: they say the queue and the retries, and nothing
-# else. A Ruby worker that takes one of their jobs consumes the wrong queue;
-# `perform` raises, so that the step is not passed without its work.
+# Ruby looks up the class of each step that it advances onto. These classes
+# stand for actors that run in Python: they set the queue and the retries, nothing
+# else. A Ruby worker that fetches one of their jobs consumes the wrong queue;
+# `perform` raises, so that the step does not count as done.
 """
 
 _PYTHON_HEAD = '''\
@@ -32,9 +32,9 @@ from dramatiq_sidekiq_flow import RubyJob
 
 
 def ruby(actors: Mapping[str, Entry]) -> str:
-    """A Ruby file with a class for each actor whose name is a Ruby constant.
+    """Write a Ruby file with a class for each actor whose name is a Ruby constant.
 
-    The others travel as carriers, for which Ruby needs nothing.
+    The others travel as carriers, for which Ruby needs no class.
 
     Raises:
       ConfigurationError: if no actor has such a name.
@@ -50,7 +50,7 @@ def ruby(actors: Mapping[str, Entry]) -> str:
 
 
 def _ruby_class(name: str, actors: Mapping[str, Entry]) -> str:
-    """The Ruby class of one actor, in its modules."""
+    """Write the Ruby class of one actor, in its modules."""
     parts = name.split("::")
     lines = [f"{'  ' * depth}{_ruby_keyword(parts, depth, actors)} {part}" for depth, part in enumerate(parts)]
     lines += _ruby_body(actors[name], "  " * len(parts))
@@ -59,13 +59,13 @@ def _ruby_class(name: str, actors: Mapping[str, Entry]) -> str:
 
 
 def _ruby_keyword(parts: list[str], depth: int, actors: Mapping[str, Entry]) -> str:
-    # An actor may be the namespace of another; its own class comes first.
+    # An actor's class may be the namespace of another; names are sorted, so it comes first.
     return "class" if depth == len(parts) - 1 or "::".join(parts[: depth + 1]) in actors else "module"
 
 
 def _ruby_body(entry: Entry, indent: str) -> list[str]:
     options = ", ".join(f"{key}: {_literal(value)}" for key, value in _ordered(entry.options))
-    message = _literal(f"{entry.name} runs in Python: no Ruby worker may take its queue")
+    message = _literal(f"{entry.name} runs in Python: no Ruby worker may consume its queue")
     return [
         f"{indent}include Sidekiq::Job",
         f"{indent}sidekiq_options {options}",
@@ -77,21 +77,21 @@ def _ruby_body(entry: Entry, indent: str) -> list[str]:
 
 
 def python(classes: Mapping[str, Entry]) -> str:
-    """A Python file with a :class:`RubyJob` for each Ruby class.
+    """Write a Python file with a :class:`RubyJob` for each Ruby class.
 
     Raises:
       ConfigurationError: if there are no classes.
     """
     if not classes:
         raise ConfigurationError(
-            "The registry has no Ruby classes: SidekiqFlow::Registry.write in Ruby puts them there."
+            "The registry has no Ruby classes. Publish them with SidekiqFlow::Registry.write in Ruby."
         )
     names = _identifiers(sorted(classes))
     return _PYTHON_HEAD + "\n".join(_helper(identifier, classes[name]) for identifier, name in names.items())
 
 
 def _identifiers(class_names: Iterable[str]) -> dict[str, str]:
-    """A Python name for each class."""
+    """Choose a Python name for each class."""
     names: dict[str, str] = {}
     for name in class_names:
         identifier = _identifier(name)
@@ -102,7 +102,7 @@ def _identifiers(class_names: Iterable[str]) -> dict[str, str]:
 
 
 def _helper(identifier: str, entry: Entry) -> str:
-    """The statement that declares one class."""
+    """Write the statement that declares one class."""
     arguments = repr(entry.name)
     others: dict[str, Any] = {}
     for key, value in _ordered(entry.options):
@@ -132,7 +132,7 @@ def _ordered(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _literal(value: Any) -> str:
-    """A JSON value as Ruby writes it."""
+    """Write a JSON value in Ruby's syntax."""
     if value is None:
         return "nil"
     if isinstance(value, (list, tuple)):
@@ -140,7 +140,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, dict):
         return _hash_literal(value)
     if isinstance(value, str):
-        # "#{...}" would be evaluated by Ruby.
+        # Escape "#", since Ruby would evaluate "#{...}".
         return json.dumps(value, ensure_ascii=False).replace("#", "\\#")
     return json.dumps(value)
 

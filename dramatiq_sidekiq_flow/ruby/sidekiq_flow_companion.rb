@@ -3029,13 +3029,13 @@ Sidekiq.configure_client { |config| SidekiqFlow::Companion.configure_client(conf
 __END__
 -- @file advance.lua
 -- Advances a run past a finished step: takes its job out of flight, writes its
--- output to the memory, counts down barriers, and writes what follows.  One atomic
--- step, safe to send twice.
+-- output to the memory, counts down barriers, and writes the plan of the
+-- continuation.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
 --       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory outlives its run, the fields' (see _fields),
+--       seconds that the memory is kept after its run, the fields' (see _fields),
 --       the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
@@ -3045,9 +3045,9 @@ __END__
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
 --
--- The memory lives as long as its run: while anything waits, as long as the
--- barriers do; when nothing is left, for its own ttl, or for what extend_ttl asked
--- for (swf:keep:MEMORY lives that long).
+-- The memory lives as long as its run: while a barrier waits, as long as the
+-- barriers; at the end of the run, for its own ttl, or for the ttl that extend_ttl
+-- set, if that is longer (swf:keep:MEMORY lives that long).
 
 -- The walk over a step's callback stack: which barriers the step counts down,
 -- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
@@ -3060,30 +3060,30 @@ __END__
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
--- walk(unit, k, a, width) -> what was found, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  Found are
+-- walk(unit, k, a, width) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER}.  It writes nothing.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
---   released  how many of them are released
+--   released  number of them that are released
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (width 4)
---   new       false if the top barrier has counted this step before
+--   new       false if the top barrier counted this step before
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
--- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
---                            live for ttl seconds
--- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
+-- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
+--                            to ttl seconds
+-- RELEASED_TTL: a day.  A released barrier is kept so long in case a duplicate arrives late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
--- child, or the barrier's id of a finished inner group.  So a job that comes
--- twice counts once.
+-- child, or the barrier's id of a finished inner group.  So a job that is
+-- delivered twice counts once.
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3093,7 +3093,7 @@ end
 local function whole(text)
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
--- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
@@ -3114,7 +3114,7 @@ local function walk(unit, k, a, width)
     local releaser = fired and redis.call('GET', fired)
     if releaser then
       if i == 1 then walked.new = false end
-      -- The unit that released the barrier goes the same way again.
+      -- The unit that released the barrier repeats its walk.
       if releaser ~= unit then break end
     else
       local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
@@ -3169,12 +3169,12 @@ local function prolong_waiting(walked, ttl)
     end
   end
 end
--- Fields of a run's memory, as arguments.
+-- Fields of a run's memory in the arguments.
 --
 -- In ARGV, from a on: number of fields, per field: name, JSON
 --
 -- read_fields(a)            -> the fields, and the index behind them
--- write_fields(key, fields) -> writes them; the caller has checked the type of the key
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
 
 -- call_in_slices(command, key, values, first, last): calls a command with many
 -- values, 1000 at a time.  unpack has a limit of some thousands.
@@ -3194,8 +3194,8 @@ end
 local function write_fields(key, fields)
   call_in_slices('HSET', key, ARGV, fields.first, fields.last)
 end
--- What follows a step, or the first jobs of a run: reads a plan from the arguments,
--- then writes it.
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
 --                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
@@ -3208,12 +3208,12 @@ end
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
 -- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
---                      | {'STAGE', key} the list of the fan-out has vanished
--- write_plan(plan): cannot fail, since read_plan has seen all types
+--                      | {'STAGE', key} the list of the fan-out is gone
+-- write_plan(plan): cannot fail, since read_plan has checked all types
 --
--- A plan too large for one script was staged as a list (stage.lua).  It is only
--- committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
--- any process can push what it holds (pour.lua).
+-- A plan that is too large for one script was staged as a list (stage.lua).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
 
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
@@ -3292,8 +3292,8 @@ if fires then
   if not plan then return wrong end
 end
 
--- Writes. The gate comes first: it passes when Redis is out of memory, and
--- after it the rest of the script does, too.
+-- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
+-- and after it also allows the other writes of the script.
 redis.call('HDEL', in_flight, receipt)
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
@@ -3304,7 +3304,7 @@ if memory ~= '' and walked.new then
   local waits = walked.released < walked.n
   local over = not waits and not fires
   if not over then wanted = math.max(wanted, ttl) end
-  -- The lowest barrier waits for all of the run, siblings with a delay too.
+  -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
   if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
@@ -3315,20 +3315,20 @@ return {'DONE'}
 -- Records heartbeats and returns workers whose heartbeat has expired.
 --
 -- KEYS: swf:workers
--- ARGV: seconds without a beat that make a worker dead, how many of the dead to
---       pass over (they are known), per member of this process: its name, and
---       how many jobs it holds ('' = do not look)
+-- ARGV: seconds without a beat that make a worker dead, number of the dead to
+--       skip (they are known), per member of this process: its name, and
+--       number of jobs that it holds ('' = do not compare)
 -- Returns: {members without a beat for that long, 16 at most,
 --       members of this process that have more in flight than they hold,
---       1 if fan-outs are not pushed to the end (see pour.lua), else 0}
+--       1 if committed fan-outs still have jobs to push (see pour.lua), else 0}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
 local timeout = tonumber(ARGV[1])
 
 local function beat(member)
-  -- ZREM passes when Redis is out of memory, and after it ZADD does, too: a
-  -- full Redis must not make every worker look dead.
+  -- Redis allows ZREM when it is out of memory, and after it also ZADD: a full
+  -- Redis must not make every worker look dead.
   redis.call('ZREM', KEYS[1], member)
   redis.call('ZADD', KEYS[1], string.format('%.6f', now), member)
 end
@@ -3341,8 +3341,9 @@ for i = 3, #ARGV, 2 do
     if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
   end
 end
--- The clock of Redis was set back: dead workers would be found only when it has
--- caught up.  Live ones beat again soon.
+-- If the clock of Redis was set back, beats are in the future, and dead workers would
+-- not be found until the clock has caught up.  Set these beats to now; live workers
+-- beat again soon.
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local expired = string.format('(%.6f', now - timeout)
@@ -3350,19 +3351,19 @@ local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', expired, 'LIMIT', ARGV
 local has_fanouts = redis.call('TYPE', 'swf:fanouts').ok == 'zset'
 return {dead, more, has_fanouts and 1 or 0}
 -- @file begin.lua
--- Marks that a job that was fetched ahead begins: its receipt BASE:I? becomes BASE:I.
--- Only jobs that had begun count when their worker dies.  Safe to send twice.
+-- Marks a job that was fetched ahead as begun: its receipt BASE:I? becomes BASE:I.
+-- Only jobs that have begun are counted when their worker dies.  Safe to send twice.
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 if the job has left flight here: recovered by
---       another worker, it must not run | {'TYPE', key} nothing written
+-- Returns: 1, or 0 if the job is no longer in flight here: another worker has
+--       recovered it, and it must not run | {'TYPE', key} nothing written
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3377,7 +3378,7 @@ if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
--- HDEL passes when Redis is out of memory, and after it HSET does, too.
+-- Redis allows HDEL when it is out of memory, and after it also HSET.
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)
 return 1
@@ -3385,17 +3386,17 @@ return 1
 -- Extends the lifetimes of a run's barriers and memory; shortens none of them.
 --
 -- KEYS: swf:keep:MEMORY ('' = none), then the keys to keep alive
--- ARGV: ttl in seconds, '1' if the memory is to live that long even when the run
---       is over before
--- Returns: how many of the keys exist
+-- ARGV: ttl in seconds, '1' if the memory must live that long even if the run ends
+--       earlier
+-- Returns: number of the keys that exist
 
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -3421,16 +3422,16 @@ return found
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
---       score up to which `dead` is trimmed, most jobs that `dead` keeps,
---       seconds that those live on
+--       score up to which `dead` is trimmed, maximum jobs in `dead`,
+--       seconds that the kept keys live from now on
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3440,13 +3441,13 @@ end
 local function whole(text)
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -3476,18 +3477,18 @@ return {'DONE'}
 --
 -- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
 --       that cannot pause a queue leaves it out)
--- ARGV: member (the worker process and queue), receipt base, how many,
---       how many of them begin at once because threads are idle,
+-- ARGV: member (the worker process and queue), receipt base, maximum jobs,
+--       number of them that begin at once because threads are idle,
 --       '1' in a burst: jobs end faster than each could be marked, else '',
---       bytes after which no further job is taken (the first one always is)
--- Returns: {lengths in bytes, all payloads in one string, n, suffix}: one reply
+--       bytes after which no further job is fetched (the first one always is)
+-- Returns: {lengths in bytes, all payloads in one string, n, suffix}, since a reply
 --       of many parts costs the client more than the jobs.  The receipts of the
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
---       If the same base moved some before (sent twice), those; none if the
---       first of them has left flight since (delivered late).
+--       If the same base moved jobs before (sent twice), those jobs; none if the
+--       first of them is no longer in flight (delivered late).
 --       False if the worker is not registered (it was declared dead): beat first,
---       then fetch.  {'PAUSED'} if the queue is: nothing was moved.
+--       then fetch.  {'PAUSED'} if the queue is paused: nothing was moved.
 --       {'TYPE', key} nothing was moved.
 --
 -- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
@@ -3496,8 +3497,8 @@ return {'DONE'}
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3516,8 +3517,8 @@ local function call_in_slices(command, key, values, first, last)
   end
 end
 
--- Threads of one process that may fetch from a queue at once; a base that is older
--- than so many others is used up.
+-- Maximum threads of one process that fetch from a queue at the same time.  A base
+-- that is older than this many others counts as used.
 local REMEMBERED = 64
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
@@ -3526,7 +3527,7 @@ local fetched = 'swf:fetched:' .. ARGV[1]
 local function reply(payloads, begun, suffix)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  -- A single one, which may be large, is not copied.
+  -- A single payload, which may be large, is not copied.
   local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
   return {table.concat(lengths, ' '), joined, begun, suffix}
 end
@@ -3536,7 +3537,7 @@ for i, kind in ipairs({'list', 'hash', 'zset'}) do
 end
 if not type_is(fetched, 'zset') then return {'TYPE', fetched} end
 
--- Sent twice: the names are those of the first time.
+-- Sent twice: return the jobs, with the receipts of the first call.
 local before, begun, suffix = {}, 0, '?'
 for i = 1, wanted do
   local found
@@ -3551,9 +3552,9 @@ for i = 1, wanted do
   before[i] = found
 end
 if before[1] then return reply(before, begun, suffix) end
--- Delivered late, when the first of its jobs had left flight: those names are
--- used up. A job under one of them would leave flight with the next command that
--- is repeated for the job before it.
+-- Delivered late, after the first of its jobs had left flight: do not use these
+-- receipts again.  A repeated command for the earlier job of a receipt would take
+-- the new job out of flight.
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
 if number then
   if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
@@ -3568,7 +3569,7 @@ if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 th
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])
--- One at a time, since the length of an element is not known before.
+-- One at a time, since the length of an element is not known in advance.
 while #payloads < wanted and size <= most do
   local payload = redis.call('RPOP', KEYS[1])
   if not payload then break end
@@ -3589,19 +3590,19 @@ end
 return reply(payloads, math.min(begun, #payloads), suffix)
 -- @file pour.lua
 -- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
--- order.  Each call moves elements from the list to where they belong, so it may be
--- sent twice, and by any number of processes at once.
+-- order.  Each call moves elements from the list to their keys and queues, so it may be
+-- sent twice, and by any number of processes at the same time.
 --
 -- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
--- ARGV: ID, elements at most (2 or more), bytes after which no further ones are taken
--- Returns: {'MORE'} | {'DONE'} nothing is left, or it is not committed
+-- ARGV: ID, maximum elements (2 or more), bytes after which no further element is read
+-- Returns: {'MORE'} | {'DONE'} nothing is left, or the fan-out is not committed
 --       | {'TYPE', key} nothing written
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3625,11 +3626,12 @@ if not type_is(fanouts, 'zset') then return {'TYPE', fanouts} end
 if not redis.call('ZSCORE', fanouts, ARGV[1]) then return {'DONE'} end
 if not type_is(list, 'list') then return {'TYPE', list} end
 
--- Reads. A part: a queue's name, and payloads for it.
+-- Reads.  A part is the name of a queue, and payloads for it.
 local barriers, parts, scheduled, part = {}, {}, {}, nil
 local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
 while read < most and bytes < most_bytes do
-  -- As many as may fit, by the size of those before; one element may be large.
+  -- As many as fit if they have the average size of those before; the first one alone,
+  -- since it may be large.
   local fit = read > 0 and math.floor((most_bytes - bytes) * read / bytes) or 1
   local wanted = math.max(1, math.min(100, fit, most - read))
   local elements = redis.call('LRANGE', list, read, read + wanted - 1)
@@ -3657,7 +3659,7 @@ end
 if part and not type_is(QUEUES, 'set') then return {'TYPE', QUEUES} end
 if #scheduled > 0 and not type_is(SCHEDULE, 'zset') then return {'TYPE', SCHEDULE} end
 
--- Writes. LTRIM passes when Redis is out of memory, and after it the rest does, too.
+-- Writes.  Redis allows LTRIM when it is out of memory, and after it also the rest.
 redis.call('LTRIM', list, read, -1)
 for _, barrier in ipairs(barriers) do
   redis.call('SETEX', barrier.id, barrier.ttl, barrier.value)
@@ -3677,21 +3679,21 @@ redis.call('ZREM', fanouts, ARGV[1])
 return {'DONE'}
 -- @file promote.lua
 -- Moves due jobs from `schedule` or `retry` to their queues.  A job that cannot be
--- read goes to `dead`: never lost, never in the way.
+-- read is moved to `dead`, so that it is not lost and does not block other jobs.
 --
 -- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
--- Returns: {how many members were moved (those taken by others are not),
---       {number of each job (1 = the first) whose queue is not a list},
---       {number of each job that 'dead', 'queues' or the set itself, holding
---       another type, keeps where it is}}; these stay where they are
+-- Returns: {number of members that were moved (without those that others moved),
+--       {index of each job (1 = the first) whose queue is not a list},
+--       {index of each job that cannot be moved, since 'dead', 'queues' or the
+--       set itself has another type}}; the jobs of both lists stay where they are
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3727,22 +3729,22 @@ for i = 4, #KEYS do
 end
 return {moved, misplaced, stuck}
 -- @file read_callbacks.lua
--- Reads steps of a stored chain, and keeps chains alive whose run moves.
+-- Reads steps of a stored chain, and prolongs stored chains whose run advances.
 --
--- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
--- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
---       bytes after which no further one is read, bytes from which a value is
---       not read here (none given: all are)
+-- KEYS: swf:callbacks:SHA256 to read from, then others that are only prolonged
+-- ARGV: ttl in seconds, index of the first step, maximum steps ('0' = none),
+--       bytes after which no further step is read, size in bytes from which a
+--       value is not read (left out: all are)
 -- Returns: the values from that index on; none if there are none; {nil} if the
---       first one is too large for a script: read it by HGET
+--       first one is too large for a script: read it with HGET
 
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -3754,7 +3756,7 @@ local function prolong_volatile(key, ttl, slack)
   if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
   return left ~= -2
 end
--- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
@@ -3777,35 +3779,35 @@ for i = tonumber(ARGV[2]), ARGV[2] + ARGV[3] - 1 do
 end
 return found
 -- @file recover.lua
--- Takes the jobs in flight of a dead worker from it; where each goes depends on how
--- far it had come.
+-- Moves the jobs that a dead worker left in flight.  The receipt of each shows if the
+-- job had begun, which decides where it goes:
 --
---   BASE:I?  not begun: back to its queue, not counted; one that had begun so
---            often before that once more is too often waits for a trial again
+--   BASE:I?  not begun: back to its queue, not counted; but a job that becomes a
+--            poison pill if counted once more waits for a trial again
 --   BASE:I   begun: counted in swf:recovered:JID
---   BASE:I~  perhaps begun: the counter is made, and not raised
+--   BASE:I~  perhaps begun: the counter is created, but not incremented
 --   BASE:I!  counted before, waits for its trial (see trial.lua): stays
 --
--- A counted job whose counter is new goes back to its queue.  One that was seen
--- before is a suspect.  Counted too often it goes to `dead` (a poison pill),
--- else it becomes BASE:I! and waits, so that it takes no others along.
+-- A counted job whose counter is new goes back to its queue.  One whose counter
+-- existed is a suspect: if it was counted too often it goes to `dead` (a poison pill),
+-- else it becomes BASE:I! and waits, so that it cannot take other jobs down with it.
 --
 -- KEYS: swf:workers, in-flight hash, queue list, 'dead',
 --       per job: swf:recovered:JID
--- ARGV: member, seconds without a beat, recoveries that are too many, seconds
---       that they are counted for, score in `dead`,
---       per job: receipt, payload for `dead`; those to be taken next come last
+-- ARGV: member, seconds without a beat, recoveries that make a poison pill, ttl of
+--       the counters in seconds, score in `dead`,
+--       per job: receipt, payload for `dead`; those to be fetched first come last
 -- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
---       | {'DONE', how many are back in the queue, are dead, wait for a trial,
---          {number of each job that is dead (1 = the first)},
---          {number of each job that stays, since `dead` is not a sorted set}};
---       the worker is deregistered when nothing of it is left
+--       | {'DONE', number of jobs back in the queue, dead, and waiting for a trial,
+--          {index of each job that is dead (1 = the first)},
+--          {index of each job that stays, since `dead` is not a sorted set}};
+--       the worker is deregistered if it has no jobs in flight any more
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3856,19 +3858,19 @@ end
 if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
 return {'DONE', back, #dead, waiting, dead, stay}
 -- @file requeue.lua
--- Puts jobs in flight that were not run back to the end of their queue that is taken
--- from next.
+-- Moves jobs in flight that did not run back to the end of their queue that is fetched
+-- first.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
--- Returns: how many went back (those no longer in flight do not); an error if a key
---       has another type: nothing was written
+-- Returns: number of jobs that were moved (without those no longer in flight); an error
+--       if a key has another type: nothing was written
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -3908,18 +3910,18 @@ call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts
 -- @file stage.lua
--- Stages a part of a fan-out that is too large for one script; advance, start, count
--- or release commits the whole (see _plan).
+-- Stages a part of a fan-out, which is too large for one script.  advance.lua, start.lua,
+-- count.lua or release.lua then commits the whole (see _plan).
 --
 -- KEYS: swf:fanout:ID, 'swf:fanouts'
--- ARGV: seconds until a list that is not committed vanishes, ID, how many
---       elements the list has before this part, elements:
+-- ARGV: ttl in seconds of a list that is not committed, ID, number of
+--       elements in the list before this part, elements:
 --         bTTL VALUE RAN ID  a barrier
---         qNAME              what follows goes to this queue
+--         qNAME              the payloads after it go to this queue
 --         {...               a payload
 --         sSCORE {...        a payload for `schedule`
--- Returns: 1, also if the part is there already (sent twice) | 0 the list has
---       vanished, or is committed (this part comes late)
+-- Returns: 1, also if the part is there already (sent twice) | 0 the list is
+--       gone, or is committed (this part arrived late)
 
 -- call_in_slices(command, key, values, first, last): calls a command with many
 -- values, 1000 at a time.  unpack has a limit of some thousands.
@@ -3938,12 +3940,12 @@ call_in_slices('RPUSH', KEYS[1], ARGV, 4, #ARGV)
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1
 -- @file store_callbacks.lua
--- Stores the steps of a chain, once, for payloads that refer to them.
+-- Stores the steps of a chain once, for payloads that refer to them.
 --
 -- KEYS: swf:callbacks:SHA256, a hash index -> SHA256 of the next value (empty
 --       at the end), ':', the step's JSON
 -- ARGV: ttl in seconds, the values from index 0 on
--- Returns: 1, or 0 if they are stored already (they then live for the ttl at least)
+-- Returns: 1, or 0 if they were stored before (then they are prolonged to the ttl)
 
 -- call_in_slices(command, key, values, first, last): calls a command with many
 -- values, 1000 at a time.  unpack has a limit of some thousands.
@@ -3953,13 +3955,13 @@ local function call_in_slices(command, key, values, first, last)
     redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
   end
 end
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -3983,31 +3985,31 @@ call_in_slices('HSET', key, fields, 1, #fields)
 redis.call('EXPIRE', key, ttl)
 return 1
 -- @file trial.lua
--- Takes one suspect of a dead worker (BASE:I!, see recover.lua) into flight here, so
--- that no other suspect of its queue runs at the same time.
+-- Moves one suspect of a dead worker (BASE:I!, see recover.lua) into flight here, and
+-- makes sure that no other suspect of its queue runs at the same time.
 --
 -- Call it at each beat for the dead members that hold suspects of a queue that
--- this process consumes, and again when a trial has ended.  The job then runs as
--- any other that was fetched ahead: begin.lua marks that it has begun, and
--- recover.lua counts it if it kills the worker.
+-- this process consumes, and again when a trial has ended.  The job then runs like
+-- any other that was fetched ahead: begin.lua marks it as begun, and recover.lua
+-- counts it if it kills the worker.
 --
 -- KEYS: swf:workers, in-flight hash of the dead member, in-flight hash of the
 --       own member, swf:trial:QUEUE, 'paused'
 -- ARGV: dead member, own member, queue name, seconds without a beat that make a
 --       worker dead, a receipt base of this process that is used for nothing
---       else, seconds after which a trial that still runs keeps no other back
+--       else, seconds after which a running trial no longer blocks another one
 -- Returns: {'TRIAL', payload} in flight as BASE:1? | {'WAIT'} another trial
 --       runs, or the queue is paused | {'NONE'} no suspect, the member lives, or
 --       the own one is not registered | {'TYPE', key} nothing written
 --
--- Sent twice with the same base it answers the same.  swf:trial:QUEUE holds
--- 'TIME RECEIPT MEMBER' of the last trial: it runs while the job is in flight.
+-- Sent twice with the same base it returns the same.  swf:trial:QUEUE holds
+-- 'TIME RECEIPT MEMBER' of the last trial, which runs while the job is in flight.
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok

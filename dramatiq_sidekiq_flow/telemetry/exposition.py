@@ -1,9 +1,9 @@
-"""Serves Prometheus metrics: the counts of all worker processes, and sizes of queues and sets.
+"""HTTP server for Prometheus metrics: counts of all worker processes, and sizes of queues and sets.
 
 Dramatiq's own middleware serves from a separate process, which has no broker.
-Here one of the worker processes serves: it can ask Redis at each scrape, and
-when it ends another one takes over.  A lock in their shared folder decides
-which one it is.
+Here one of the worker processes serves: it can read from Redis at each scrape,
+and when it ends another one takes over.  A lock in their shared folder decides
+which one serves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..store.queue_stats import depths
 #: Environment variable for the folder of prometheus_client's multiprocess mode.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-#: Most reads of files that a starting process is still creating.
+#: Maximum reads of files that a starting process is still creating.
 READS = 20
 
 
@@ -43,7 +43,7 @@ class Exposition:
 
     Parameters:
       folder: Folder of the counts, if there are several processes.
-      several: Whether this process is one of several of the same command.
+      several: True if this process is one of several of the same command.
 
     Attributes:
       own: Registry of this process's metrics.
@@ -68,7 +68,7 @@ class Exposition:
         self.all.register(_Sizes(connection))
 
     def text(self) -> str:
-        """Metrics as text, as a scrape gets them.  For tests."""
+        """Return the metrics as text, as a scrape gets them.  For tests."""
         return prom.generate_latest(self.all).decode()
 
     @property
@@ -80,7 +80,7 @@ class Exposition:
         return host, port
 
     def serve(self) -> None:
-        """Serve from this process, unless it or another one already does."""
+        """Serve from this process, unless this or another one already serves."""
         if self._server is not None or not self._acquire():
             return
         try:
@@ -135,7 +135,7 @@ class _Processes(Collector):
     def collect(self) -> Iterator[Any]:
         for file in self.folder.glob("gauge_live*_*.db"):
             pid = int(file.stem.rpartition("_")[2])
-            # A killed process has no running jobs any more.
+            # A killed process no longer has running jobs.
             if not _is_alive(pid):
                 mark_process_dead(pid, str(self.folder))
         yield from self._sum()
@@ -159,11 +159,11 @@ class _Sizes(Collector):
         self.connection = connection
 
     def collect(self) -> Iterator[Any]:
-        up = GaugeMetricFamily("sidekiq_flow_redis_up", "Whether Redis answered this scrape.")
+        up = GaugeMetricFamily("sidekiq_flow_redis_up", "1 if Redis answered this scrape, else 0.")
         try:
             sizes = depths(self.connection)
         except Exception as e:
-            # The counts of the processes are useful without Redis.
+            # Without Redis, still serve the counts of the processes.
             self.logger.warning("Redis did not answer; this scrape has no sizes of queues and sets: %s", e)
             up.add_metric((), 0)
             yield up
@@ -172,7 +172,7 @@ class _Sizes(Collector):
         yield up
         yield _by_queue("queue_depth", "Jobs that wait in a queue.", sizes.waiting)
         yield _by_queue(
-            "in_flight", "Jobs that Python workers have taken from a queue and not finished.", sizes.in_flight
+            "in_flight", "Jobs that Python workers have fetched from a queue and not finished.", sizes.in_flight
         )
         yield _gauge("scheduled_jobs", "Jobs in the schedule set.", sizes.scheduled)
         yield _gauge("retry_jobs", "Jobs in the retry set.", sizes.retries)
@@ -231,7 +231,7 @@ def _remove_old_folders(root: Path) -> None:
 
 
 def _began(pid: int) -> str:
-    """Start time of a process, in a unit of the system; empty if there is no such process."""
+    """Return the start time of a process, in a unit of the system; "" if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:

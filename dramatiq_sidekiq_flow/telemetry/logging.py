@@ -1,7 +1,7 @@
-"""Logs two lines for each job: its start and its outcome.
+"""Log lines for each job: its start and its outcome.
 
-So does Sidekiq by default (``job_logger.rb``).  The field names and the unit
-of ``elapsed`` are those of its JSON formatter, so that one query finds the
+Sidekiq logs the same by default (``job_logger.rb``).  The field names and the
+unit of ``elapsed`` are those of its JSON formatter, so that one query finds the
 jobs of both languages.
 """
 
@@ -38,7 +38,7 @@ class JobLogging(JobObserver):
       level: Level of both lines; a retry is a warning, a dead job an error.
       args: Also log the arguments, as the field ``job_args`` and at the end of
         the first line.  Off by default: arguments may hold secrets.
-      logger: By default ``dramatiq_sidekiq_flow.job``.
+      logger: The logger; by default ``dramatiq_sidekiq_flow.job``.
     """
 
     def __init__(self, *, level: int = logging.INFO, args: bool = False, logger: logging.Logger | None = None) -> None:

@@ -2,10 +2,10 @@
 
 Dramatiq reports a job in four hooks and more, in an order that depends on the
 order of the middleware, and leaves some out (a job that another middleware
-skipped was never announced).  :class:`JobObserver` reduces them to a begin and
-an end, at any place in the list.  The end comes after the acknowledgement:
-only then is it known whether a failed job is retried, and whether a workflow
-went on.
+skipped has no ``before_process_message``).  :class:`JobObserver` reduces them to
+a begin and an end, at any position in the list.  The end comes after the
+acknowledgement: only then is it certain if a failed job is retried, and if a
+workflow continues.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class JobExecution:
 
     Attributes:
       message: Dramatiq's message.
-      queue, actor, jid: The job's.
-      run_id: The run of its workflow, or None.
+      queue, actor, jid: Queue, actor name and id of the job.
+      run_id: The run of its workflow; None if it has none.
       began, ended: Start and end of the actor, in seconds of
         ``time.perf_counter``; None if it never ran.
-      exception: The error of the actor, whether or not the job is retried.
+      exception: The error of the actor, also if the job is retried; None if it succeeded.
       outcome: ``lost`` if the acknowledgement failed: the job runs again elsewhere.
-      state: A value of the observer, from begin to end.
+      state: A value that the observer keeps from begin to end.
     """
 
     __slots__ = ("actor", "began", "ended", "exception", "jid", "message", "outcome", "queue", "run_id", "state")
@@ -72,14 +72,14 @@ class JobObserver(Middleware):
         self._current = _Current()
 
     def begin(self, job: JobExecution) -> None:
-        """Called before the actor runs."""
+        """Handle the start of a job; called before the actor runs."""
 
     def end(self, job: JobExecution) -> None:
-        """Called after the acknowledgement of the job, with its ``outcome``."""
+        """Handle the end of a job; called after the acknowledgement, with the ``outcome``."""
 
     @property
     def watching(self) -> bool:
-        """Whether to observe jobs; False saves the work if nothing would be reported."""
+        """True if jobs are observed; False saves the work if nothing would be reported."""
         return True
 
     def before_process_message(self, broker: Any, message: Any) -> None:
@@ -105,7 +105,7 @@ class JobObserver(Middleware):
         if job is None or job.message is not message:
             if not self.watching:
                 return
-            # A middleware before this one skipped it.
+            # A middleware before this one skipped the job.
             job = self._current.job = JobExecution(message)
         job.outcome = "skip"
         job.ended = time.perf_counter()
@@ -115,7 +115,7 @@ class JobObserver(Middleware):
         if job is None or job.message is not message:
             if not self.watching:
                 return
-            # No worker thread ran it: no actor has its name.
+            # No worker thread ran the job, since no actor has its name.
             job = JobExecution(message)
         else:
             self._current.job = None

@@ -1,15 +1,15 @@
 """OpenTelemetry: a span for each step, and a trace for each run.
 
-The context travels as OpenTelemetry's Sidekiq instrumentation for Ruby writes
-it: in the propagator's own keys (``traceparent``, ``tracestate``, ``baggage``)
-beside ``class`` and ``args``.  Names are those of the semantic conventions for
-messaging.
+The context is passed on in the keys that OpenTelemetry's Sidekiq instrumentation
+for Ruby uses: the propagator's own keys (``traceparent``, ``tracestate``,
+``baggage``), next to ``class`` and ``args`` in the payload.  Names are those of the
+semantic conventions for messaging.
 
 The parent of a step's span is the span that sent the job; for a continuation,
-that of the step which released it.  So the steps of a run are one trace, in
-their order.  (The conventions allow a link instead, which makes each step a
-trace of its own; that suits streams of unrelated messages, not the steps of
-one piece of work.)  Each retry of a job is a new span with the same parent.
+the span of the step that released it.  So the steps of a run are one trace, in
+their order.  (The conventions also allow a link, which makes each step a separate
+trace; that suits streams of unrelated messages, not the steps of one run.)  Each
+retry of a job is a new span with the same parent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ except ImportError:  # OpenTelemetry() raises instead: `from dramatiq_sidekiq_fl
     if not TYPE_CHECKING:
         trace, DefaultGetter = None, object
 
-# As in opentelemetry.semconv, where the names of messaging are not yet stable.
+# Copied from opentelemetry.semconv, since its names for messaging are not yet stable.
 SYSTEM = "messaging.system"
 DESTINATION = "messaging.destination.name"
 OPERATION_NAME = "messaging.operation.name"
@@ -59,18 +59,18 @@ class _Started:
 
 
 class OpenTelemetry(JobObserver):
-    """Record a span for each try of each job, and write trace contexts into payloads.
+    """Record a span for each attempt of each job, and write trace contexts into payloads.
 
     Examples:
 
       >>> broker.add_middleware(OpenTelemetry())
 
     The application sets up the SDK (exporter, resource, sampling).  Without an
-    SDK, contexts are passed on and no spans are made.
+    SDK, contexts are passed on, but no spans are recorded.
 
     Parameters:
-      tracer_provider: By default the global one.
-      propagator: By default the global one.
+      tracer_provider: The provider of the tracer; by default the global one.
+      propagator: The propagator of contexts; by default the global one.
 
     Raises:
       ConfigurationError: if OpenTelemetry's API is not installed.
@@ -92,20 +92,22 @@ class OpenTelemetry(JobObserver):
 
     @property
     def propagator(self) -> TextMapPropagator:
-        """The propagator in use; the global one may be set after the middleware was made."""
+        """The propagator in use.  Looked up each time, since the global one may be set later."""
         return self._propagator or propagate.get_global_textmap()
 
     def attach(self, broker: dramatiq.Broker) -> None:
-        """Called by the broker that this middleware was added to."""
+        """Add the middleware to a broker; called by the broker.
+
+        Raises:
+          ConfigurationError: if the broker is not a SidekiqBroker.
+        """
         if not isinstance(broker, SidekiqBroker):
             raise ConfigurationError(f"OpenTelemetry needs a SidekiqBroker, not a {type(broker).__name__}.", broker)
         broker.stamps.append(self.stamp)
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         if not isinstance(broker, SidekiqBroker):
-            self.logger.error(
-                "OpenTelemetry records no spans on a %s: it needs a SidekiqBroker.", type(broker).__name__
-            )
+            self.logger.error("OpenTelemetry records no spans on a %s. Use a SidekiqBroker.", type(broker).__name__)
 
     # -- consuming ------------------------------------------------------------
 
@@ -124,13 +126,13 @@ class OpenTelemetry(JobObserver):
         }
         if job.run_id is not None:
             attributes[CONVERSATION] = job.run_id
-        # Only from the payload: the current context of this thread is not the parent.
+        # From the payload only: the current context of this thread is not the parent.
         parent = self.propagator.extract(payload.fields, context.Context(), _TEXT)
         span = self.tracer.start_span(
             f"process {job.actor}", parent, kind=trace.SpanKind.CONSUMER, attributes=attributes
         )
-        # Attached until the acknowledgement, which pushes the next steps: this
-        # span is their parent.
+        # Attached until the acknowledgement pushes the next steps, since this span
+        # is their parent.
         job.state = _Started(span, context.attach(trace.set_span_in_context(span, parent)))
 
     def end(self, job: JobExecution) -> None:
@@ -158,7 +160,7 @@ class OpenTelemetry(JobObserver):
             attributes.update({DESTINATION: fields["queue"], MESSAGE_ID: fields["jid"], JOB_CLASS: fields["class"]})
         else:
             name = "create workflow"
-        # Outside of a span, a job begins a trace; so do the first jobs of a run, together.
+        # Outside of a span, a job begins a trace; the first jobs of a run begin one trace together.
         with self.tracer.start_as_current_span(name, kind=trace.SpanKind.PRODUCER, attributes=attributes):
             self._inject(fields)
 
@@ -173,7 +175,7 @@ class OpenTelemetry(JobObserver):
 
 
 class _Text(DefaultGetter):
-    """Reads the text values of a payload; other values count as missing."""
+    """Reader of the text values of a payload; other values count as missing."""
 
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         value = carrier.get(key)

@@ -1,7 +1,7 @@
 """Prometheus metrics of jobs, counted in the worker processes.
 
-Works as Dramatiq's own Prometheus middleware, also under the ``dramatiq``
-command: each worker process writes to its own files (prometheus_client's
+Works like Dramatiq's own Prometheus middleware, also with the ``dramatiq``
+command: each worker process writes to separate files (prometheus_client's
 multiprocess mode), and one of them serves the sum of all.
 """
 
@@ -46,10 +46,10 @@ class Prometheus(JobObserver):
       host, port: Address that serves the metrics; by default the environment
         variables of Dramatiq's own middleware, ``dramatiq_prom_host`` and
         ``dramatiq_prom_port``, else ``0.0.0.0`` and 9191.  One of a command's
-        worker processes serves; when it ends, another takes its place.
-      folder: Folder for the counts of the processes, for this command alone and
-        empty at its start; by default ``PROMETHEUS_MULTIPROC_DIR``, else a
-        fresh one.
+        worker processes serves; when it ends, another one takes over.
+        folder: Folder for the counts of the processes, used by this command only
+          and empty at its start; by default ``PROMETHEUS_MULTIPROC_DIR``, else a
+          new one.
 
     Raises:
       ConfigurationError: if prometheus_client is not installed.
@@ -71,7 +71,11 @@ class Prometheus(JobObserver):
         self._children: dict[tuple[str, str], _Children] = {}
 
     def attach(self, broker: dramatiq.Broker) -> None:
-        """Called by the broker that this middleware was added to."""
+        """Add the middleware to a broker; called by the broker.
+
+        Raises:
+          ConfigurationError: if the broker is not a SidekiqBroker.
+        """
         if not isinstance(broker, SidekiqBroker):
             raise ConfigurationError(f"Prometheus needs a SidekiqBroker, not a {type(broker).__name__}.", broker)
         broker.events.listeners.append(self._count_event)
@@ -85,7 +89,7 @@ class Prometheus(JobObserver):
     # -- start and end of a worker --------------------------------------------
 
     def after_process_boot(self, broker: Any) -> None:
-        """Under the ``dramatiq`` command: one of several processes."""
+        """Prepare one of several processes of the ``dramatiq`` command."""
         self._prepare(broker, several=True)
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
@@ -97,7 +101,7 @@ class Prometheus(JobObserver):
         self._serve()
 
     def _add_actors(self, broker: Any, queues: Any) -> None:
-        """Make the metrics of the actors on these queues, all if none are given: they exist from the start, as 0."""
+        """Create the metrics of the actors on these queues (all if none are given), so that they start at 0."""
         for actor in broker.actors.values():
             if not queues or actor.queue_name in queues:
                 self._child(actor.queue_name, actor.actor_name)
@@ -112,7 +116,7 @@ class Prometheus(JobObserver):
 
         if not isinstance(broker, SidekiqBroker):
             self.logger.error(
-                "Prometheus counts nothing on a %s: it needs a SidekiqBroker. For other brokers use Dramatiq's own "
+                "Prometheus counts nothing on a %s. Use a SidekiqBroker, or for other brokers Dramatiq's own "
                 "middleware of that name.",
                 type(broker).__name__,
             )
@@ -138,7 +142,7 @@ class Prometheus(JobObserver):
                 child.latency.observe(max(0.0, time.time() - since))
 
     def end(self, job: JobExecution) -> None:
-        # A job without an actor here may have any name, which must not become a label.
+        # A job without an actor in this process may have any name, which must not become a label.
         known = job.began is not None or job.outcome == "skip"
         child = self._child(job.queue, job.actor if known else "")
         if job.began is not None:
@@ -147,7 +151,7 @@ class Prometheus(JobObserver):
             self._count(job, child)
 
     def _count(self, job: JobExecution, child: _Children) -> None:
-        """Count a try that ended."""
+        """Count an attempt that ended."""
         if job.elapsed is not None:
             child.duration.observe(job.elapsed)
         if job.exception is not None:
@@ -183,14 +187,14 @@ class Prometheus(JobObserver):
 
 
 def _is_step(job: JobExecution) -> bool:
-    """Whether more steps follow the job."""
+    """Return True if more steps follow the job."""
     payload = getattr(job.message, "payload", None)
     return payload is not None and bool(payload.stack)
 
 
 @attrs.frozen
 class _Metrics:
-    """All metrics of a registry."""
+    """All metrics of one Prometheus registry."""
 
     jobs: Any
     failures: Any
@@ -216,20 +220,20 @@ class _Metrics:
             return prom.Histogram(f"sidekiq_flow_{name}_seconds", text, LABELS, registry=registry, buckets=BUCKETS)
 
         return cls(
-            jobs=counter("jobs", "Tries of jobs that ended, failed or not."),
-            failures=counter("failures", "Tries of jobs that failed."),
-            retries=counter("retries", "Failed jobs that will be tried again."),
-            dead=counter("dead", "Jobs that went to the dead set."),
-            discarded=counter("discarded", "Failed jobs that were discarded, as their options say."),
-            advances=counter("advances", "Steps that were done and went on with their workflow."),
-            expired=counter("barrier_expired", "Steps whose workflow could not go on: its barrier was gone."),
-            recovered=counter("recovered", "Jobs of dead workers that are in their queue again.", ("queue",)),
-            unreplicated=counter("unreplicated", "Round trips of acknowledgements that too few replicas have.", ()),
-            latency=histogram("latency", "From the push to the start of a try."),
-            duration=histogram("duration", "From the start of a try to its end."),
+            jobs=counter("jobs", "Attempts that ended, successful or not."),
+            failures=counter("failures", "Attempts that failed."),
+            retries=counter("retries", "Failed jobs that will be retried."),
+            dead=counter("dead", "Jobs that were moved to the dead set."),
+            discarded=counter("discarded", "Failed jobs that were discarded, as their options require."),
+            advances=counter("advances", "Finished steps whose workflow continued."),
+            expired=counter("barrier_expired", "Steps whose workflow stopped because its barrier was gone."),
+            recovered=counter("recovered", "Jobs of dead workers that were put back into their queue.", ("queue",)),
+            unreplicated=counter("unreplicated", "Acknowledging round trips that too few replicas confirmed.", ()),
+            latency=histogram("latency", "Time from the push to the start of an attempt."),
+            duration=histogram("duration", "Time from the start of an attempt to its end."),
             running=prom.Gauge(
                 "sidekiq_flow_running",
-                "Jobs that threads are at work on.",
+                "Jobs that threads are running.",
                 LABELS,
                 registry=registry,
                 multiprocess_mode="livesum",

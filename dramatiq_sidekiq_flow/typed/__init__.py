@@ -1,1 +1,1 @@
-"""Jobs with a known shape."""
+"""Typed actors, and JSON Schemas of their inputs and outputs."""

@@ -1,8 +1,9 @@
 """Actors whose input and output are attrs classes.
 
-The wire carries one JSON object as the only argument, or none.  A worker makes
-the input of it as the gem's ``TypedJob`` does: the input's fields that the run's
-memory has, the job's object on top, then the class's defaults and checks.
+A job has one JSON object as its only argument, or no argument.  A worker makes
+the input from it as the gem's ``TypedJob`` does: it reads the input's fields from
+the run's memory, overwrites them with the job's object, and then applies the
+class's defaults and checks.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .schema import Schema
 
 R = TypeVar("R")
 
-#: The message that this thread's worker is about to call an actor for.
+#: Message for which this thread's worker is about to call an actor.
 _message: ContextVar[Any] = ContextVar("dramatiq_sidekiq_flow_message", default=None)
 
 
 class TypedActor(dramatiq.Actor[..., R]):
-    """An actor that takes one attrs class and may return another.
+    """An actor that takes an instance of one attrs class and may return one of another.
 
     The class of the input is the annotation of the function's only parameter;
     a function without one takes nothing.  The class of the output is the return
@@ -62,12 +63,12 @@ class TypedActor(dramatiq.Actor[..., R]):
     added to ``throws``), and nothing of the output is written.
 
     Attributes:
-      input: The schema of the input; None for an actor that takes nothing.
-      output: The schema of the output; None where it is not checked.
+      input: The schema of the input; None if the actor takes nothing.
+      output: The schema of the output; None if it is not checked.
 
     Raises:
-      ConfigurationError: when the actor is declared, if a typed actor cannot
-        have such a function or annotation.
+      ConfigurationError: if a typed actor cannot have this function or
+        annotation; raised when the actor is declared.
     """
 
     input: Schema | None
@@ -126,7 +127,7 @@ class TypedActor(dramatiq.Actor[..., R]):
     def message_with_options(
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
     ) -> dramatiq.Message[R]:
-        """Build a message, as :meth:`message` does, with options of its own.
+        """Build a message, as :meth:`message` does, with message options.
 
         Raises:
           InvalidInput: if a field has the wrong type, or is unknown.
@@ -143,7 +144,7 @@ class TypedActor(dramatiq.Actor[..., R]):
         delay: timedelta | int | None = None,
         **options: Any,
     ) -> dramatiq.Message[R]:
-        """Send a message, as :meth:`send` does, with options of its own.
+        """Send a message, as :meth:`send` does, with message options.
 
         Parameters:
           delay: Milliseconds, or a timedelta.
@@ -180,12 +181,12 @@ class TypedActor(dramatiq.Actor[..., R]):
         message = _message.get()
         if message is None or message.actor_name != self.actor_name:
             return self._call(*self._direct(args, kwargs))
-        _message.set(None)  # the function may call actors, too
+        _message.set(None)  # since the function may itself call actors
         try:
             in_json: R = self._called_by_worker(args, kwargs)
             return in_json
         except (InvalidInput, InvalidOutput) as e:
-            self.logger.error("Job %s cannot go on, and is not tried again: %s", message.message_id, e)
+            self.logger.error("Job %s failed and is not retried: %s", message.message_id, e)
             raise
 
     def _call(self, *args: Any) -> R:
@@ -212,7 +213,7 @@ class TypedActor(dramatiq.Actor[..., R]):
         return self._json(super().__call__(instance))
 
     def _remembered(self, schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that were not given and that the run's memory has."""
+        """Read the fields that were not given from the run's memory."""
         run = find_current_run()
         names = [name for name in schema.fields if name not in values]
         if run is None or run.memory.backend is None or not names:
@@ -233,13 +234,13 @@ class TypedActor(dramatiq.Actor[..., R]):
 
 
 class _Checked(tuple[Any, ...]):
-    """Arguments in wire form, already checked."""
+    """Arguments in wire form that were already checked."""
 
     __slots__ = ()
 
 
 class _Calls(Middleware):
-    """Marks a call of an actor that a worker makes."""
+    """Middleware that marks calls of an actor by a worker."""
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         _message.set(message)
@@ -252,7 +253,7 @@ class _Calls(Middleware):
 
 
 class _named:
-    """Adds the actor's name to errors, and the names of the fields that came from memory."""
+    """Context manager that adds the actor's name to errors, and the names of the fields from memory."""
 
     def __init__(self, actor_name: str, remembered: Mapping[str, Any] | None = None) -> None:
         self.actor_name = actor_name
@@ -269,7 +270,7 @@ class _named:
 
 
 def _has_all_fields(given: Any, values: Mapping[str, Any], schema: Schema) -> bool:
-    """Whether an input lacks no field, so that its class can check it as a whole."""
+    """Return True if an input has all fields, so that its class can check it as a whole."""
     return is_instance(given, schema) or values.keys() >= schema.fields.keys()
 
 
@@ -302,7 +303,7 @@ def actor(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Declare a typed actor: ``dramatiq.actor(actor_class=TypedActor, ...)``, with the same options.
 
     Raises:
-      ConfigurationError: if a typed actor cannot have such a function or annotation.
+      ConfigurationError: if a typed actor cannot have this function or annotation.
     """
     options.setdefault("actor_class", TypedActor)
     return functools.partial(dramatiq.actor, **options) if fn is None else dramatiq.actor(fn, **options)

@@ -14,10 +14,10 @@ from .schema.validation_errors import prefixed
 
 
 def check_assignment(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> Any:
-    """Refuse a value that does not fit its field, as a typed actor would.
+    """Check a value that is assigned to a field, as a typed actor checks it.
 
-    For ``on_setattr`` of attrs: the class of an input may be changeable, and
-    attrs itself knows nothing of the types of its fields.
+    For ``on_setattr`` of attrs: the class of an input may be mutable, and attrs
+    itself does not check the types of fields.
 
     Examples:
 
@@ -27,12 +27,13 @@ def check_assignment(instance: Any, attribute: attrs.Attribute[Any], value: Any)
       >>> ExtractInput("42").doc_id = 42      # raises InvalidInput
 
     Raises:
-      InvalidInput: naming the class and the field.
+      InvalidInput: if the value does not fit its field; the message names the
+        class and the field.
     """
     cls: Any = type(instance)
     field = _schema(cls).fields.get(attribute.alias or attribute.name)
     if field is None:
-        return value  # not a key on the wire (init=False)
+        return value  # init=False: not a key on the wire
     try:
         field.adapter.load(dump(value))
     except Exception as e:

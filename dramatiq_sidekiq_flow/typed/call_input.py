@@ -14,12 +14,12 @@ from .schema import Schema
 
 @attrs.frozen
 class CallInput:
-    """Reads the input from the arguments of a call.
+    """Reader of the input from the arguments of a call.
 
     Attributes:
-      actor_name: For errors.
-      parameter: Name of the function's only parameter; empty if it has none.
-      schema: The schema of the input; None for an actor that takes nothing.
+      actor_name: Name that errors give.
+      parameter: Name of the function's only parameter; "" if it has none.
+      schema: The schema of the input; None if the actor takes nothing.
     """
 
     actor_name: str
@@ -27,10 +27,10 @@ class CallInput:
     schema: Schema | None
 
     def read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """The input as the caller gave it: an instance, a dict, or None for nothing.
+        """Read the input as the caller gave it: an instance, a dict, or None for nothing.
 
         Raises:
-          InvalidInput: if the arguments are not one input.
+          InvalidInput: if the arguments are not exactly one input, or none.
         """
         if self._is_call_by_name(args, kwargs):
             return kwargs[self.parameter]
@@ -42,9 +42,9 @@ class CallInput:
         return dict(kwargs) or None
 
     def _read_only(self, value: Any) -> Any:
-        """The input that the only positional argument is."""
+        """Read the input from the only positional argument."""
         if value is None:
-            return None  # a nil, which the gem's typed jobs take as no argument
+            return None  # the gem's typed jobs, too, take nil for no argument
         if isinstance(value, Mapping):
             return dict(value)
         if not is_instance(value, self.schema):
@@ -52,30 +52,30 @@ class CallInput:
         return value
 
     def _is_call_by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether an instance is given by the parameter's name, as the function itself may be called."""
+        """Return True if an instance is given by the parameter's name, as in a call of the function itself."""
         if self.schema is None or args or kwargs.keys() != {self.parameter}:
             return False
         return is_instance(kwargs[self.parameter], self.schema) and self.parameter not in self.schema.fields
 
     def _is_one_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether the arguments are one input at most, in one way."""
+        """Return True if the arguments are at most one input: positional or by name."""
         if self.schema is None:
             return not args and not kwargs
         return len(args) <= 1 and not (args and kwargs)
 
     @property
     def _takes(self) -> str:
-        """A description of the arguments, for errors."""
+        """Description of the expected arguments, for errors."""
         if self.schema is None:
             return "nothing"
         return f"one {self.schema.name}, its fields by name, or one mapping of them"
 
 
 def or_empty(given: Any) -> Any:
-    """The input that was given; an empty object for none."""
+    """Return the given input; an empty object if there is none."""
     return {} if given is None else given
 
 
 def is_instance(value: Any, schema: Schema | None) -> bool:
-    """Whether a value is an instance of a schema's class."""
+    """Return True if a value is an instance of a schema's class."""
     return schema is not None and isinstance(value, typing.get_origin(schema.cls) or schema.cls)

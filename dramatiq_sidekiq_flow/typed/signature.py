@@ -18,10 +18,10 @@ from .schema.compiler import MAPPINGS, UNIONS
 
 @attrs.frozen
 class Signature:
-    """What a typed actor takes and returns.
+    """The parameter of a typed actor's function, and the schemas of its input and output.
 
     Attributes:
-      parameter: The name of the parameter; empty if there is none.
+      parameter: The name of the parameter; "" if there is none.
       input: The schema of the input; None if there is no parameter.
       output: The schema of the output; None if it is not checked.
     """
@@ -42,7 +42,7 @@ def read(fn: Callable[..., Any], name: str) -> Signature:
     parameters, hints = _annotations(fn, name, names)
     if len(parameters) > 1 or not all(map(_is_positional, parameters)):
         raise ConfigurationError(
-            f"{name}: a typed actor takes one parameter, an attrs class, or none. Put what it takes into one class, "
+            f"{name}: a typed actor takes one parameter, an attrs class, or none. Put all values into one class, "
             "or use dramatiq.actor.",
             fn,
         )
@@ -67,8 +67,8 @@ def _annotations(
         hints = typing.get_type_hints(fn, localns=dict(names) or None, include_extras=True)
     except Exception as e:
         raise ConfigurationError(
-            f"{name}: the annotations cannot be read: {e}. What they name must be at the top of the module, or in "
-            "the function that declares the actor.",
+            f"{name}: the annotations cannot be read: {e}. Define the names that they use at the top of the module, "
+            "or in the function that declares the actor.",
             fn,
         ) from None
     return parameters, hints
@@ -79,14 +79,14 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
 
 
 def _output(kind: Any, names: Mapping[str, Any]) -> Schema | None:
-    """The schema of a return annotation; None if it is not checked."""
+    """Make the schema of a return annotation; return None if the output is not checked."""
     if kind in (None, type(None)) or not _is_object(kind):
         return None
     return Schema.of(kind, names)
 
 
 def _is_object(kind: Any) -> bool:
-    """Whether a return annotation names the fields that go to the run's memory."""
+    """Return True if a return annotation names the fields that go to the run's memory."""
     kind = strip_aliases(kind)
     cls = class_of(kind)
     if cls in UNIONS:
@@ -95,10 +95,10 @@ def _is_object(kind: Any) -> bool:
 
 
 def _names(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The local names where an actor is declared: its classes may be local to a function.
+    """Find the local names at the declaration of an actor, since its classes may be local to a function.
 
-    Found by looking at the callers' frames: neither the function nor Dramatiq's
-    decorator, which calls the actor's class, hands on the scope of a declaration.
+    Reads the callers' frames: neither the function nor Dramatiq's decorator, which
+    calls the actor's class, passes on the scope of the declaration.
     """
     globals_of = getattr(inspect.unwrap(fn), "__globals__", None)
     frame = sys._getframe(1)

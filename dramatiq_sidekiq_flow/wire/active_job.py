@@ -1,4 +1,4 @@
-"""ActiveJob's wrapper around a job, and its arguments as Rails means them.
+"""ActiveJob's wrapper around a job, and its arguments as Rails deserializes them.
 
 Rails pushes an ActiveJob as a job of the adapter's class.  ``wrapped`` is the
 ActiveJob's own class, and the only argument is what ActiveJob serialized,
@@ -17,7 +17,7 @@ and ``active_job/serializers/``, Rails 6.0 to 8.1)::
     a record (GlobalID)         str, "gid://app/Model/1"
     any Hash                    dict with string keys
 
-An object of any other serializer is refused by the serializer's name.
+An object of any other serializer is refused; the error names the serializer.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ import msgspec
 from ..errors import InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from .codec import MAX_DEPTH
 
-#: The adapter of Rails, and the one that Sidekiq 8 brings along.
+#: The wrapper classes of Rails' own adapter, and of the adapter that Sidekiq 8 includes.
 WRAPPERS = frozenset(("ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"))
 
 #: Marks the hash at the end of the arguments whose keys are keyword arguments.
 _KEYWORDS = "_aj_ruby2_keywords"
 
-#: Keys that ActiveJob adds to a hash: which keys were symbols, and the like.  In
-#: Python all keys are strings.
+#: Keys that ActiveJob adds to a hash, e.g. to name the keys that were symbols.
+#: Not needed in Python, where all keys are strings.
 _NOTES = frozenset(("_aj_symbol_keys", _KEYWORDS, "_aj_hash_with_indifferent_access"))
 
 _GLOBAL_ID = "_aj_globalid"
@@ -55,11 +55,11 @@ _AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 @attrs.frozen
 class Range:
-    """A Range of Ruby: ``1..5``, ``1...5`` without its end, ``1..`` without one.
+    """A Ruby Range: ``1..5``, ``1...5`` (without its end) or ``1..`` (without an end).
 
     Attributes:
       begin, end: The bounds; None if the range is open there.
-      exclude_end: Whether the range excludes its end (three dots).
+      exclude_end: True if the range excludes its end (three dots).
     """
 
     begin: Any
@@ -67,7 +67,7 @@ class Range:
     exclude_end: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        """Whether a value lies within the bounds, as Ruby's ``cover?``."""
+        """Return True if a value lies within the bounds, as Ruby's ``cover?`` does."""
         if self.begin is not None and value < self.begin:
             return False
         if self.end is None:
@@ -83,7 +83,7 @@ def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[
       raw: Its bytes, for errors.
 
     Raises:
-      InvalidPayload: if ActiveJob does not write such a job.
+      InvalidPayload: if the job is not in ActiveJob's format.
       UnsupportedPayload: if an argument exists in Ruby only.
     """
     job = _serialized(fields, raw)
@@ -97,20 +97,18 @@ def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[
 
 
 def _ends_with_keywords(arguments: list[Any]) -> bool:
-    """Whether the last of the serialized arguments is the hash of the keyword arguments."""
+    """Return True if the last of the serialized arguments is the hash of the keyword arguments."""
     if not arguments or type(arguments[-1]) is not dict:
         return False
     return _KEYWORDS in arguments[-1]
 
 
 def _serialized(fields: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
-    """The job as ActiveJob serialized it: the only argument."""
+    """Return the job as ActiveJob serialized it, which is the only argument."""
     args = fields.get("args")
     if type(args) is list and len(args) == 1 and type(args[0]) is dict:
         return args[0]
-    raise InvalidPayload(
-        f"The job's args must be what ActiveJob serialized, since its class is {fields['class']}.", raw
-    )
+    raise InvalidPayload(f"The job's args must be one serialized ActiveJob, since its class is {fields['class']}.", raw)
 
 
 def decode_context(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +127,7 @@ def _is_attributes(key: str) -> bool:
 
 
 def _attributes(stored: Any) -> Any:
-    """Decode the attributes as either version of Sidekiq stores them; anything else stays as it is."""
+    """Decode attributes in the format of Sidekiq 7 or 8; return any other value unchanged."""
     pairs = list(stored.items()) if type(stored) is dict else stored
     if type(pairs) is not list or not all(map(_is_pair, pairs)):
         return stored
@@ -192,11 +190,11 @@ def _object(value: dict[str, Any], path: str, raw: bytes, depth: int) -> Any:
     except _NotExact as e:
         raise UnsupportedPayload(f"The ActiveJob's {path:.200} is {e}", raw) from None
     except (ArithmeticError, KeyError, TypeError, ValueError, msgspec.MsgspecError):
-        raise InvalidPayload(f"The ActiveJob's {path:.200} is not what {serializer} writes.", raw) from None
+        raise InvalidPayload(f"The ActiveJob's {path:.200} is not in the format of {serializer}.", raw) from None
 
 
 class _NotExact(Exception):
-    """A value that Python cannot represent exactly; the text names it, and the cure."""
+    """A value that Python cannot represent exactly; the text names the value and a replacement."""
 
 
 def _name(value: dict[str, Any]) -> str:
@@ -221,7 +219,7 @@ def _time_with_zone(value: dict[str, Any]) -> datetime:
     try:
         return moment.astimezone(ZoneInfo(name))
     except (KeyError, ValueError, OSError, OverflowError):
-        # This machine does not know the zone: keep the moment with its original offset.
+        # This machine has no data for the zone: keep the moment with its original offset.
         return moment
 
 

@@ -1,4 +1,4 @@
-"""A barrier that is to be made."""
+"""Barriers that a plan creates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import attrs
 
 @attrs.frozen
 class NewBarrier:
-    """A barrier to make: ``SETEX id ttl value`` and ``SETEX id_ran ttl ran``."""
+    """A barrier to create: ``SETEX id ttl value`` and ``SETEX id_ran ttl ran``."""
 
     id: str
     value: int

@@ -1,6 +1,6 @@
-"""Callback stack: what is due after a job.
+"""The callback stack of a job: the callbacks that are due after it.
 
-On the wire ``[[barrier_id, remaining, propagate], ...]``, the last entry is
+On the wire it is ``[[barrier_id, remaining, propagate], ...]``; the last entry is
 the top.  A chain pushes ``[id, {"__type__": "chain", ...}, false]``, a group
 ``[id, null, true]``.
 """
@@ -21,9 +21,9 @@ from .tree_schema import Remaining
 #: be able to name ``queues`` or ``dead`` as a barrier.
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-#: Most entries that a stack may have.  One entry is a chain or group around the
-#: step, and Ruby's JSON allows fewer than 50 of these inside each other; one
-#: script call, during which Redis does nothing else, reads all their barriers.
+#: Maximum entries of a stack.  One entry is a chain or group around the step,
+#: and Ruby's JSON allows fewer than 50 of these inside each other.  One script
+#: call reads the barriers of all entries, and blocks Redis while it does.
 MAX_ENTRIES = 1000
 
 _STACK = Annotated[list[tuple[str, Optional[Remaining], bool]], msgspec.Meta(max_length=MAX_ENTRIES)]
@@ -37,7 +37,7 @@ class Callback:
       barrier: The barrier's id, a UUID, also its Redis key.
       remaining: The tree to run when the barrier releases, in wire form, or a
         reference to it (``wire.references``).
-      propagate: Whether the release also counts down the entry below.
+      propagate: True if the release also counts down the entry below.
     """
 
     barrier: str
@@ -46,14 +46,14 @@ class Callback:
 
     @property
     def kind(self) -> Literal["f", "n", "s"]:
-        """What happens when the barrier releases.
+        """The effect of the barrier's release.
 
-        ``f`` fires a continuation, ``n`` has none and goes on with the next
+        ``f`` fires a continuation, ``n`` has none and continues with the next
         entry, ``s`` has none and stops.
         """
         if self.remaining is None:
             return "n" if self.propagate else "s"
-        # What remains may be empty: then it completes at once, and the walk goes on.
+        # A remaining tree that has nothing to run completes at once, so the walk continues.
         return "n" if completes_at_once(self.remaining) else "f"
 
     def dump(self) -> list[Any]:
@@ -62,7 +62,7 @@ class Callback:
 
 
 def load_stack(value: Any) -> tuple[Callback, ...]:
-    """Read a stack in wire form; None is an empty one.
+    """Read a stack in wire form; None means an empty stack.
 
     Raises:
       InvalidCallbacks: if it is not a list of such entries, has more than 1,000
@@ -89,7 +89,7 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
 
 
 def delay_ahead(stack: tuple[Callback, ...], now: float) -> float:
-    """Longest sum of the delays in the remaining trees of a stack, in milliseconds.
+    """Compute the longest sum of the delays in the remaining trees of a stack, in milliseconds.
 
     Parameters:
       now: Epoch seconds, to which the ``at`` of a job is compared.
@@ -101,7 +101,7 @@ def delay_ahead(stack: tuple[Callback, ...], now: float) -> float:
 
 
 def wait_until(at: float, now: float) -> float:
-    """Milliseconds from ``now`` until ``at``, both in epoch seconds; 0 if it is past."""
+    """Compute the milliseconds from ``now`` until ``at``, both in epoch seconds; 0 if ``at`` is past."""
     return max(0.0, at - now) * 1000
 
 

@@ -1,8 +1,8 @@
 """JSON, exactly as Sidekiq reads and writes it.
 
 msgspec reads and writes it.  Since msgspec silently turns bytes, datetimes and
-integer keys into strings, and NaN into null, :func:`check` refuses such values
-of callers first: Sidekiq's own strict arguments rule (``job_util.rb``,
+integer keys into strings, and NaN into null, :func:`check` first refuses such
+values of callers, as Sidekiq's strict arguments do (``job_util.rb``,
 ``json_unsafe?``).
 """
 
@@ -16,7 +16,7 @@ import msgspec
 
 from ..errors import InvalidArguments, MalformedPayload, cut, shortened
 
-#: Levels that a payload may be nested: Ruby's JSON refuses more than 100
+#: Maximum nesting of a payload, in levels: Ruby's JSON refuses more than 100
 #: (``max_nesting``), so Ruby could not read a deeper payload.
 MAX_DEPTH = 100
 
@@ -38,7 +38,7 @@ def encode(value: Any) -> bytes:
 
     Raises:
       InvalidArguments: if JSON cannot carry the value exactly (a lone surrogate,
-        or a type that :func:`check` would have refused).
+        or a type that :func:`check` refuses).
     """
     try:
         return _encoder.encode(value)
@@ -52,7 +52,8 @@ def encode_payload(fields: dict[str, Any]) -> bytes:
     """Write a payload for a push.
 
     Raises:
-      InvalidArguments: if workers would not read a payload of that size, or as :func:`encode`.
+      InvalidArguments: if the payload is larger than :data:`MAX_SIZE`, or if JSON
+        cannot carry a value exactly.
     """
     raw = encode(fields)
     if len(raw) > MAX_SIZE:
@@ -104,7 +105,7 @@ def check(value: Any, path: str = "args", depth: int = MAX_DEPTH) -> None:
     """Check that a value consists of JSON's own types only, at most ``depth`` levels deep.
 
     Tuples count as arrays.  Subclasses (enums, named tuples, numpy scalars)
-    are refused, since the other side would read something else.
+    are refused, since the reader would get another type.
 
     Raises:
       InvalidArguments: if it does not; the message names the path, e.g. ``args[0].price``.

@@ -1,6 +1,6 @@
-"""The gem's two names.
+"""Dialects: the names that the gem uses before and after its renaming.
 
-``sidekiq-workflow`` became ``sidekiq-sideline`` after 0.1.0, and so did its
+``sidekiq-workflow`` was renamed to ``sidekiq-sideline`` after 0.1.0, with its
 keys; nothing else differs.  Payloads of either dialect are read.  A step
 continues in its payload's dialect, regardless of the setting: its run began in
 that dialect, and the worker of the next step must understand it.
@@ -18,12 +18,12 @@ from ..errors import ConfigurationError
 
 @attrs.frozen
 class Dialect:
-    """Names of the gem's keys and classes.
+    """The keys and classes of one version of the gem.
 
     Attributes:
-      name: As in ``WorkflowMiddleware(dialect=...)``.
+      name: Value of ``WorkflowMiddleware(dialect=...)``.
       run_id_key, callbacks_key: Keys of a payload.
-      noop_class: A job that does nothing; also carries steps for which Ruby has no class.
+      noop_class: Class of a job that does nothing; it also carries steps for which Ruby has no class.
       memory_prefix: Default prefix of a run's memory in Redis.
     """
 
@@ -51,7 +51,7 @@ SIDELINE = Dialect(
 
 DIALECTS = (WORKFLOW, SIDELINE)
 
-#: The names of both dialects.
+#: The classes and keys of both dialects.
 NOOP_CLASSES = frozenset(dialect.noop_class for dialect in DIALECTS)
 _RUN_ID_KEYS = frozenset(dialect.run_id_key for dialect in DIALECTS)
 _CALLBACKS_KEYS = frozenset(dialect.callbacks_key for dialect in DIALECTS)

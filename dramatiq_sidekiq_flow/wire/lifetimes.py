@@ -1,4 +1,4 @@
-"""How long the parts of a run live in Redis.  All in seconds."""
+"""Lifetimes of the parts of a run in Redis, in seconds."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .payload import Payload
 #: Sidekiq's 25 retries take about 21 days: a barrier outlives them.
 RETRY_HORIZON = 21 * 86_400
 
-#: A released barrier is kept for a day, as in the gem: for a duplicate that comes late.
+#: A released barrier is kept for a day, as in the gem, in case a duplicate arrives late.
 RELEASED_TTL = 86_400
 
-#: Redis refuses a TTL whose end it cannot count.
+#: Maximum TTL: Redis refuses one whose end it cannot represent.
 MAX_TTL = 1000 * 365 * 86_400
 
-#: How long ``dead`` keeps a job (Sidekiq's ``config.rb``, ``dead_timeout_in_seconds``).
+#: Time that ``dead`` keeps a job (Sidekiq's ``config.rb``, ``dead_timeout_in_seconds``).
 DEAD_TIMEOUT = 180 * 86_400
 
 
 def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | None = None) -> int:
-    """How long barriers must live: all delays ahead, and the retries of one job.
+    """Compute the TTL of barriers: all delays ahead, and the retries of one job.
 
     Parameters:
       node: A tree that is about to start.
       stack: The callbacks that are due after it.
-      now: Epoch seconds; the clock's unless given.
+      now: Epoch seconds; the current time by default.
     """
     now = time.time() if now is None else now
     ahead = delay_ahead(stack, now)
@@ -37,12 +37,12 @@ def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | Non
 
 
 def stack_ttl(payload: Payload) -> int:
-    """As :func:`barrier_ttl` of a job's callback stack; does not walk trees that hold no delay."""
+    """Compute the TTL of the barriers of a job's callback stack.  Trees that hold no delay are not walked."""
     return barrier_ttl(None, payload.stack) if payload.may_delay else RETRY_HORIZON + 1
 
 
 def chain_ttl(delay: float) -> int:
-    """How long a stored chain must live.
+    """Compute the TTL of a stored chain.
 
     Parameters:
       delay: The sum of its delays, in milliseconds.

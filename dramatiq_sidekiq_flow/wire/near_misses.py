@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InvalidOptions, InvalidWorkflow
 from .near_names import near
 
-#: Options that the library or Sidekiq know.
+#: Options of the library and of Sidekiq.
 KNOWN = frozenset(
     (
         "backtrace",
@@ -34,7 +34,7 @@ KNOWN = frozenset(
 #: Prefixes of the keys of a job's context.
 CONTEXT_PREFIXES = ("cattr_", "x-datadog-")
 
-#: Words of Dramatiq, Celery and this library that are not options of a job, and the correct form.
+#: Names from Dramatiq, Celery and this library that are not options of a job -> the correct form.
 INSTEAD = {
     "delay": "WithDelay(Job(...), milliseconds)",
     "countdown": "WithDelay(Job(...), milliseconds)",
@@ -48,12 +48,12 @@ INSTEAD = {
 #: Methods that enqueue immediately, in either language.
 ENQUEUES = frozenset(("send", "send_with_options", "delay", "apply_async", "perform_async", "perform_in", "enqueue"))
 
-#: A shorter delay, in milliseconds, may have been meant in seconds.
+#: A delay of fewer milliseconds may have been meant in seconds.
 SHORT_DELAY = 100
 
 
 def check_names(options: Mapping[str, Any]) -> None:
-    """Refuse misspelt names of known options; Sidekiq may know any other name.
+    """Refuse misspelt names of known options.  Any other name may be an option of Sidekiq, and is accepted.
 
     Raises:
       InvalidOptions: if a name is misspelt; the message names the correct one.
@@ -66,7 +66,7 @@ def check_names(options: Mapping[str, Any]) -> None:
         similar = near(name, KNOWN, 1)
         if similar:
             raise InvalidOptions(
-                f"{name}= is not an option of a job: write {similar[0]}=. An option that is really named so can be set "
+                f"{name}= is not an option of a job: write {similar[0]}=. If an option really has this name, set it "
                 "in the class's sidekiq_options.",
                 value,
             )
@@ -86,7 +86,7 @@ def check_children(kind: str, children: tuple[Any, ...]) -> None:
 
 
 def warn_of_short(delay: float) -> None:
-    """Warn of a delay that may have been meant in seconds; once for each place in the program."""
+    """Warn of a delay that may have been meant in seconds, once for each place in the program."""
     if 0 < delay < SHORT_DELAY:
         warnings.warn(
             f"WithDelay(..., {delay}) waits {delay} milliseconds. For seconds: timedelta(seconds={delay}).",
@@ -95,19 +95,19 @@ def warn_of_short(delay: float) -> None:
 
 
 def no_attribute(owner: str, name: str, instead: str) -> AttributeError:
-    """Make the error for a missing attribute; if its name is that of a call that enqueues, with the correct call."""
+    """Make the error for a missing attribute.  For the name of a method that enqueues, it shows the correct call."""
     if name in ENQUEUES:
         return AttributeError(f"{owner} has no {name}(): it is for steps of workflows. {instead}", name=name)
     return AttributeError(f"{owner} has no attribute {name!r}.", name=name)
 
 
 def what_it_is(node: Any) -> str:
-    """Hint for a value that is not a node: the correct form; empty if unknown."""
+    """Describe a value that is not a node, and the correct form; return "" for an unknown value."""
     return _hint_for_dramatiq(node) or _hint_for_other(node)
 
 
 def _hint_for_dramatiq(node: Any) -> str:
-    """Hint for an actor, a pipeline or a group of Dramatiq; empty for any other value."""
+    """Describe an actor, a pipeline or a group of Dramatiq; return "" for any other value."""
     kind = type(node).__name__
     if kind in _COMPOSITIONS and hasattr(node, "run"):
         return f" A dramatiq.{kind} is enqueued at once; write {_COMPOSITIONS[kind]}(*messages)."
@@ -117,7 +117,7 @@ def _hint_for_dramatiq(node: Any) -> str:
 
 
 def _hint_for_other(node: Any) -> str:
-    """Hint for a class, a list of nodes or a workflow; empty if unknown."""
+    """Describe a class, a list of nodes or a workflow; return "" for any other value."""
     if isinstance(node, type):
         return " It is a class; call it."
     if isinstance(node, Iterable) and not isinstance(node, (str, bytes, Mapping)):
@@ -127,5 +127,5 @@ def _hint_for_other(node: Any) -> str:
     return ""
 
 
-#: Dramatiq's compositions, and the nodes to write instead.
+#: Dramatiq's compositions -> the nodes to write instead.
 _COMPOSITIONS = {"pipeline": "Chain", "group": "Group"}

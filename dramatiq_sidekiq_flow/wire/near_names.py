@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-#: Least similarity of two names, from 0 to 1.
+#: Minimum similarity of two names, from 0 to 1.
 CUTOFF = 0.8
 
 
 def near(name: str, known: Collection[str], most: int = 3) -> list[str]:
-    """Known names that are similar to a name, the most similar first."""
+    """Find the known names that are similar to a name, the most similar first."""
     return difflib.get_close_matches(name, sorted(known), n=most, cutoff=CUTOFF)
 
 
 def hint(name: str, known: Collection[str]) -> str:
-    """Suggest known names: `` Do you mean ...?``, to follow a sentence; empty if none is similar."""
+    """Suggest known names in a sentence to append, `` Do you mean ...?``; return "" if none is similar."""
     similar = near(name, known)
     if not similar:
         return ""

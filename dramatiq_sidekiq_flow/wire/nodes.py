@@ -31,7 +31,7 @@ Wire = dict[str, Any]
 #: carries steps whose actor has no Ruby name (see :func:`carry`).
 NOOP_CLASS = WORKFLOW.noop_class
 
-#: The name of a Ruby class, as Ruby looks it up; only Python knows other names.
+#: Name of a Ruby class, as Ruby looks it up.  Any other name can only belong to an actor.
 _RUBY_CONSTANT = re.compile(r"[A-Z]\w*(::[A-Z]\w*)*", re.ASCII)
 
 
@@ -50,7 +50,7 @@ class Job:
 
     Raises:
       InvalidArguments: if JSON cannot carry an argument exactly.
-      InvalidOptions: if Sidekiq does not understand an option.
+      InvalidOptions: if an option is misspelt or has an invalid value.
       InvalidWorkflow: if the class has no name.
     """
 
@@ -123,7 +123,8 @@ class WithDelay:
 
     Parameters:
       task: The node.
-      delay: Milliseconds (int or float), or a timedelta.  Warns of less than 100 ms.
+      delay: Milliseconds (int or float), or a timedelta.  A number below 100 gives
+        a warning, since seconds may have been meant.
     """
 
     task: Any
@@ -154,7 +155,7 @@ class Namespace:
     if it exists, else the shared ``size``.  Nested names join: ``outer.inner``.
 
     Parameters:
-      name: As the option ``memory_namespace`` of a single step.
+      name: The prefix, as in the option ``memory_namespace`` of a single step.
       task: The node.
 
     Raises:
@@ -206,7 +207,7 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
 
 
 def _in_namespace(name: str, wire: Wire) -> Wire:
-    """Put a namespace around that of each job of a tree."""
+    """Prefix the namespace of each job of a tree."""
     for job in jobs(wire):
         inner = job.get("memory_namespace")
         job["memory_namespace"] = f"{name}.{inner}" if inner else name
@@ -235,7 +236,7 @@ def jobs(wire: Wire) -> Iterator[Wire]:
 
 
 def dump_job(job: Job) -> Wire:
-    """Convert one job to its wire form: its options stand beside class and args."""
+    """Convert one job to its wire form, in which its options are keys next to ``class`` and ``args``."""
     return {"__type__": "job", "class": job.job_class, "args": list(job.args), **job.options}
 
 
@@ -254,7 +255,7 @@ def _load(wire: Wire) -> Node:
     if kind == "job":
         options = {key: value for key, value in wire.items() if key not in RESERVED or key == "jid"}
         job = Job.__new__(Job)
-        # Not Job(...), which refuses names: another program may have options of its own.
+        # Not Job(...), which refuses misspelt names: another program may use options that are unknown here.
         job._set(wire["class"], tuple(wire["args"]), options)
         return job
     if kind == "with_delay":
@@ -266,12 +267,12 @@ def _load(wire: Wire) -> Node:
 
 
 def is_ruby_constant(name: str) -> bool:
-    """Whether Ruby can have a class of this name."""
+    """Return True if Ruby can have a class of this name."""
     return _RUBY_CONSTANT.fullmatch(name) is not None
 
 
 def carry(wire: Wire, noop_class: str = NOOP_CLASS) -> Wire:
-    """Make a *carrier* of a job, so that Ruby can advance onto it with nothing installed.
+    """Make a *carrier* of a job, so that Ruby can advance onto it without a class of its name.
 
     Ruby looks a step's class up with ``Object.const_get``, so an actor whose
     name is not a Ruby constant travels as the gem's own NoopWorker; ``wrapped``
@@ -298,7 +299,7 @@ def check_depth(wire: Wire) -> None:
     """Check that a tree is not nested deeper than Ruby can read and Python can walk.
 
     Raises:
-      InvalidNode: if it is.
+      InvalidNode: if it is nested deeper.
     """
     levels = [(wire, codec.MAX_DEPTH)]
     while levels:
@@ -314,7 +315,7 @@ def check_depth(wire: Wire) -> None:
 
 
 def total_delay(wire: Wire) -> float:
-    """Longest sum of the delays on one path of a tree, in milliseconds."""
+    """Compute the longest sum of the delays on one path of a tree, in milliseconds."""
     kind = wire["__type__"]
     if kind == "with_delay":
         return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
@@ -325,7 +326,7 @@ def total_delay(wire: Wire) -> float:
 
 
 def latest_start(wire: Wire) -> float:
-    """Latest ``at`` of the jobs of a tree, in epoch seconds; 0 if none has one."""
+    """Find the latest ``at`` of the jobs of a tree, in epoch seconds; 0 if no job has one."""
     if wire["__type__"] == "reference":
         # The "at" of a reference is an index; a chain whose jobs have an "at" is never stored.
         return 0.0
@@ -334,7 +335,7 @@ def latest_start(wire: Wire) -> float:
 
 
 def completes_at_once(node: Wire) -> bool:
-    """Whether a tree has no jobs to run and no delay to wait for."""
+    """Return True if a tree has no jobs to run and no delay to wait for."""
     kind = node["__type__"]
     if kind in ("job", "reference"):
         return False

@@ -1,7 +1,4 @@
-"""Rules for the options of a job.
-
-The options mean in Sidekiq what they say here (``job_util.rb``, ``validate``).
-"""
+"""Rules for the options of a job, those of Sidekiq (``job_util.rb``, ``validate``)."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ from . import codec
 from .dialect import KEYS
 from .payload_fields import MAX_RETRY_FOR
 
-#: Written by the library or at the push; never an option of a class.
+#: Keys that the library or the push writes; never options of a class.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
 
-#: The same without ``jid``, which one job may be given.
+#: The same without ``jid``, which may be set for one job.
 _RESERVED_OF_JOB = RESERVED - {"jid"}
 
 
 @attrs.frozen
 class _Rule:
-    """The values that one option takes.
+    """The values that one option accepts.
 
     Attributes:
-      accepts: Whether a value is one of them.
-      expected: A description of them, for the error.
+      accepts: Function that returns True for such a value.
+      expected: Description of these values, for the error.
     """
 
     accepts: Callable[[Any], bool]
@@ -69,10 +66,11 @@ def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
     """Check the values of job options.
 
     Parameters:
-      of_job: The options are those of one job, which may have a ``jid``, not of a class.
+      of_job: True for the options of one job, which may have a ``jid``; False for those of a class.
 
     Raises:
-      InvalidOptions: if Sidekiq would not understand an option; the message names it.
+      InvalidOptions: if Sidekiq would refuse an option, or if only the library
+        may write it; the message names it.
       InvalidArguments: if JSON cannot carry a value exactly.
     """
     reserved = _RESERVED_OF_JOB if of_job else RESERVED
@@ -91,7 +89,7 @@ def check_namespace(name: Any) -> None:
     """Check the name of a namespace of a run's memory.
 
     Raises:
-      InvalidOptions: if it is not a name, or names joined by dots.
+      InvalidOptions: if it is neither a name nor names joined by dots.
     """
     if not isinstance(name, str) or not all(name.split(".")):
         raise InvalidOptions(f"A namespace of the memory is named like 'left' or 'left.inner', not {name!r}.", name)

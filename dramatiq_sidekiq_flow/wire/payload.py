@@ -22,13 +22,13 @@ from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
 from .payload_fields import retry_count
 from .tree_schema import MAX_NAME
 
-#: Sidekiq's options for a class without options of its own (``default_job_options``).
+#: Sidekiq's options for a class that sets none (``default_job_options``).
 DEFAULTS: Mapping[str, Any] = {"retry": True, "queue": "default"}
 
-#: ``retry: true`` (``job_retry.rb``, ``DEFAULT_MAX_RETRY_ATTEMPTS``).
+#: Number of retries for ``retry: true`` (``job_retry.rb``, ``DEFAULT_MAX_RETRY_ATTEMPTS``).
 DEFAULT_RETRIES = 25
 
-#: ``error_message`` is cut here (``job_retry.rb``, ``exception_message``).
+#: Maximum length of ``error_message``, in characters (``job_retry.rb``, ``exception_message``).
 MAX_ERROR_MESSAGE = 10_000
 
 #: The option of a step that names the namespace of its output in the run's
@@ -59,15 +59,15 @@ INHERITED = frozenset(
 )
 
 #: Prefixes of more such keys: a Ruby program with several classes of
-#: CurrentAttributes writes ``cattr_1`` beside ``cattr``, and so on.
+#: CurrentAttributes writes ``cattr_1`` in addition to ``cattr``, and so on.
 INHERITED_PREFIXES = ("cattr_", "x-datadog-")
 
 
 def is_inherited(key: str, others: Collection[str] = ()) -> bool:
-    """Whether a key belongs to the context of a job.
+    """Return True if a key belongs to the context of a job.
 
     Parameters:
-      others: More keys that belong to it, from the configuration.
+      others: Further keys of the context, from the configuration.
     """
     return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
@@ -87,7 +87,7 @@ class Payload:
       stack: The callback stack, top last.
       dialect: The dialect of its workflow's keys.
       namespace: The namespace of its output in the run's memory; "" is the shared one.
-      retrieved: Whether the stack came from a callback storage, and is not in ``raw``.
+      retrieved: True if the stack came from a callback storage, and is not in ``raw``.
     """
 
     raw: bytes
@@ -106,16 +106,17 @@ class Payload:
         """Read a payload.
 
         Parameters:
-          retrieve: Maps the value that the payload holds in place of a callback
-            stack to the stack (a callback storage's; its errors are raised).
+          retrieve: Function of a callback storage: value that the payload holds
+            in place of its callback stack -> the stack.  Its errors are raised.
 
         Raises:
-          PayloadError: if the job cannot be run: a subclass, with the raw bytes as value.
+          PayloadError: if the job cannot be run.  It is a subclass that names the
+            reason; its value is the raw bytes.
         """
         fields = _object(raw)
         name: Any = fields.get("class")
         if name == WRAPPER_CLASS:
-            # Retried from dead: the wrapped bytes fail again, with their own error.
+            # An operator retried it from dead: the wrapped bytes fail again, with their own error.
             return cls.decode(_wrapped(fields, raw))
         _check_name(name, "class", raw)
         args = fields.get("args")
@@ -143,12 +144,12 @@ class Payload:
 
     @property
     def may_delay(self) -> bool:
-        """Whether the trees of the stack may hold a delay or an ``at``; where not, they need not be walked."""
+        """True if the trees of the stack may hold a delay or an ``at``; if False, they need not be walked."""
         return self.retrieved or not self.raw or b'"delay"' in self.raw or b'"at"' in self.raw
 
     @property
     def may_refer(self) -> bool:
-        """Whether the stack may hold references (``wire.references``)."""
+        """True if the stack may hold references (``wire.references``)."""
         return self.retrieved or not self.raw or b'"reference"' in self.raw
 
     @property
@@ -158,12 +159,12 @@ class Payload:
         return 0 if count is None else count + 1
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
-        """Context that the next steps inherit; see :func:`is_inherited`."""
+        """Return the context that the next steps inherit; see :func:`is_inherited`."""
         return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
 
 
 def fingerprint(raw: bytes) -> str:
-    """24 hex digits of a hash of a payload's bytes."""
+    """Hash a payload's bytes to 24 hex digits."""
     return hashlib.sha1(raw).hexdigest()[:24]  # noqa: S324 - an id, not a secret
 
 
@@ -200,7 +201,7 @@ def failed(
 
 
 def error_message(error: BaseException) -> str:
-    """Text of an error for ``error_message``: valid UTF-8, at most 10,000 characters."""
+    """Convert an error to the text of ``error_message``: valid UTF-8, at most 10,000 characters."""
     try:
         text = str(error)[:MAX_ERROR_MESSAGE]
     except Exception:
@@ -236,7 +237,7 @@ def buried(raw: bytes, error: FlowError, *, now: float, queue: str) -> bytes:
 
 
 def _object(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
-    """Read the JSON object of a payload; adds a missing jid, by which Sidekiq's pages and buttons find a job."""
+    """Read the JSON object of a payload; add a missing jid, by which Sidekiq's pages and buttons find a job."""
     fields = codec.decode(raw, limited=limited)
     jid = fields.get("jid")
     if type(jid) is not str or not 0 < len(jid) <= MAX_NAME:
@@ -267,7 +268,7 @@ def _check_format(fields: Mapping[str, Any], raw: bytes) -> None:
 
 
 def _stack(callbacks: Any, retrieve: Callable[[Any], Any] | None, raw: bytes) -> tuple[Callback, ...]:
-    """Read a callback stack; its errors get the bytes of the payload."""
+    """Read a callback stack; its errors carry the bytes of the payload."""
     if retrieve is not None:
         callbacks = retrieve(callbacks)
     try:
@@ -277,7 +278,7 @@ def _stack(callbacks: Any, retrieve: Callable[[Any], Any] | None, raw: bytes) ->
 
 
 def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict[str, Any]]:
-    """Actor name, arguments and keyword arguments of a carrier or an ActiveJob."""
+    """Read the actor name, arguments and keyword arguments of a carrier or an ActiveJob."""
     name, args = fields["class"], fields["args"]
     kwargs: dict[str, Any] = {}
     if name in active_job.WRAPPERS:
@@ -296,7 +297,7 @@ def _check_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> No
 
 
 def _namespace(fields: Mapping[str, Any], raw: bytes) -> str:
-    """Namespace of the job's output; "" is the shared one."""
+    """Read the namespace of the job's output; "" is the shared one."""
     namespace = fields[NAMESPACE_KEY] or ""
     if type(namespace) is not str:
         raise InvalidPayload(f"The job's {NAMESPACE_KEY} must be a name, not {shortened(namespace)}.", raw)

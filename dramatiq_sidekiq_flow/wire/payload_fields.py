@@ -1,4 +1,4 @@
-"""Reads single fields of a payload: time stamps, retry counts and limits.
+"""Single fields of a payload: time stamps, retry counts and limits.
 
 A field may have any value that another program wrote; values out of range are
 read as the nearest bound, or as missing.
@@ -48,7 +48,7 @@ def _number(text: str) -> int | float | None:
 
 
 def retry_count(fields: Mapping[str, Any]) -> int | None:
-    """``retry_count`` of a job; None before its first failure, or if it is not an integer.
+    """Read ``retry_count`` of a job; None before its first failure, or if it is not an integer.
 
     It is -1 if an operator retried a job after its first failure.  A value
     outside -1 to :data:`MAX_RETRY_COUNT` is read as the nearer bound.
@@ -60,7 +60,7 @@ def retry_count(fields: Mapping[str, Any]) -> int | None:
 
 
 def retry_for(fields: Mapping[str, Any]) -> float | None:
-    """``retry_for`` of a job: seconds after the first failure in which it is retried; None if ``retry`` decides."""
+    """Read ``retry_for`` of a job: seconds of retries after the first failure; None if ``retry`` decides."""
     limit = fields.get("retry_for")
     if type(limit) is not int and type(limit) is not float:
         return None
@@ -68,7 +68,7 @@ def retry_for(fields: Mapping[str, Any]) -> float | None:
 
 
 def expiry(fields: Mapping[str, Any]) -> float | None:
-    """``expiry`` of a job (Sidekiq Pro), in epoch seconds, after which it must not run; None if it never expires.
+    """Read ``expiry`` of a job (Sidekiq Pro): epoch seconds after which it must not run; None if it never expires.
 
     An integer is in seconds, or in milliseconds if as seconds it would be after the year 9999.
     """
@@ -79,7 +79,7 @@ def expiry(fields: Mapping[str, Any]) -> float | None:
 
 
 def queue_of(raw: bytes) -> Any:
-    """The ``queue`` of a payload; None if the payload cannot be read."""
+    """Read the ``queue`` of a payload; None if the payload cannot be read."""
     try:
         return codec.decode(raw).get("queue")
     except PayloadError:

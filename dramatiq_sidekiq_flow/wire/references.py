@@ -1,7 +1,7 @@
 """References to stored chains, in place of the remaining steps.
 
 A callback stack carries the rest of each chain, so a chain of a thousand steps
-carries it a thousand times.  A stored chain is a list of values, one a step,
+carries it a thousand times.  A stored chain is a list of values, one per step,
 linked by their hashes from the end::
 
     value = SHA256 of the next value (empty at the end) + ":" + the step's JSON
@@ -11,11 +11,12 @@ and the payload holds, in place of the tree::
     {"__type__": "reference", "chain": SHA256 of the first value,
      "at": index, "sha": SHA256 of the value there, "delay": MILLISECONDS}
 
-The step after it is the same chain at the next index, so nothing is stored
-again on the way; and each value that is read can be checked by itself.
-``delay`` is the sum of the delays of the whole chain, left out if it is 0:
-barriers must outlive it.  The Ruby companion writes the same.  A chain that
-belongs to one run is stored under another SHA256, which includes its barrier.
+The reference to the next step has the same chain and the next index, so the
+chain is stored only once, and each value can be checked on its own.
+``delay`` is the sum of the delays of the whole chain, which barriers must
+outlive; it is left out if it is 0.  The Ruby companion writes the same.  A
+chain that belongs to one run is stored under another SHA256, which includes its
+barrier.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _SHA = re.compile(rb"[0-9a-f]{64}")
 
 
 def is_reference(node: Wire) -> bool:
-    """Whether a node is a reference to a stored tree."""
+    """Return True if a node is a reference to a stored tree."""
     return bool(node["__type__"] == "reference")
 
 
 def may_refer(tree: Wire, min_bytes: int) -> bool:
-    """Whether a tree may be stored: it is a chain of ``min_bytes`` of JSON or more, and has something to run.
+    """Return True if a tree may be stored: a chain of at least ``min_bytes`` of JSON that has something to run.
 
     A reference does not carry start times, so none of its jobs may have an ``at``.
     """
@@ -72,19 +73,20 @@ def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:
     """Read the step that a reference points at, and make the reference to the next step.
 
     Raises:
-      CallbacksMissing: if the value is not the one that was stored.
+      CallbacksMissing: if the value differs from the stored one.
       InvalidNode: if the value is not a tree, or does not name the next value.
       MalformedPayload: if it is not JSON.
     """
     if digest(value) != reference["sha"]:
         raise CallbacksMissing(
-            f"Step {reference['at']} of the stored chain {reference['chain']} is not what was stored there.", reference
+            f"Step {reference['at']} of the stored chain {reference['chain']} is not the value that was stored.",
+            reference,
         )
     following, _, child = value.partition(b":")
     if following and _SHA.fullmatch(following) is None:
         raise InvalidNode(
-            f"Step {reference['at']} of the stored chain {reference['chain']} does not name the step after it by a "
-            f"SHA256, but says {shortened(following)}.",
+            f"Step {reference['at']} of the stored chain {reference['chain']} must name the next step by its SHA256, "
+            f"not {shortened(following)}.",
             value,
         )
     node = codec.decode_value(child)
@@ -96,7 +98,7 @@ def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:
 
 
 def digest(value: bytes) -> str:
-    """SHA256 of a value, in hex digits: its name."""
+    """Return the SHA256 of a value in hex digits, which is its name."""
     return hashlib.sha256(value).hexdigest()
 
 

@@ -1,8 +1,8 @@
 """msgspec schema of a tree in wire form; each step that arrives is checked against it, in C.
 
 The queue, the start time and the retries of a job are checked before the step
-in front of it runs: an error that is found later leaves that step's work done
-and its run stuck.  Other keys are not checked, since nothing is built from them.
+in front of it runs: an error found after that step would leave its work done
+and the run stuck.  Other keys are not checked, since nothing is built from them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Annotated, Any, Optional, Union
 
 import msgspec
 
-#: The longest delay, in milliseconds: 31,000 years.  Larger numbers are beyond
-#: what floats and Redis count.
+#: The longest delay, in milliseconds: 31,000 years.  Floats and Redis cannot
+#: count larger numbers exactly.
 MAX_DELAY = 10**15
 
 #: Longest name of a class, an actor or a queue, in characters.
 MAX_NAME = 255
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
-# Not "$", which a line break may follow.
+# Not "$", which also matches before a line break.
 _Sha = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _InMilliseconds = msgspec.Meta(ge=-MAX_DELAY, le=MAX_DELAY)
 _InSeconds = msgspec.Meta(ge=-MAX_DELAY // 1000, le=MAX_DELAY // 1000)

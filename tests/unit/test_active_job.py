@@ -156,7 +156,7 @@ def test_an_object_of_another_serializer_is_refused_by_its_name(name: Any) -> No
     ],
 )
 def test_a_damaged_object_is_refused(damaged: Any) -> None:
-    with pytest.raises(InvalidPayload, match=r"arguments\[0\] is not what ActiveJob::Serializers::\w+ writes"):
+    with pytest.raises(InvalidPayload, match=r"arguments\[0\] is not in the format of ActiveJob::Serializers::"):
         Payload.decode(active_job(damaged))
 
 

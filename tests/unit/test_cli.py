@@ -46,7 +46,7 @@ module Docs
     sidekiq_options queue: "python", retry: 5, tags: ["etl"]
 
     def perform(*)
-      raise NotImplementedError, "Docs::Extract runs in Python: no Ruby worker may take its queue"
+      raise NotImplementedError, "Docs::Extract runs in Python: no Ruby worker may consume its queue"
     end
   end
 end

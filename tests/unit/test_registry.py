@@ -164,7 +164,7 @@ def test_an_entry_that_is_none_is_passed_over(
 ) -> None:
     held.ruby = {"A": value, "B": {"queue": "b"}}
     assert (queue(registry, "A"), queue(registry, "A"), queue(registry, "B")) == (None, None, "b")
-    assert caplog.text.count("entry for A is passed over") == 1
+    assert caplog.text.count("entry for A is invalid and was ignored") == 1
     with pytest.raises(InvalidOptions, match="^A: "):
         Entry.load("A", value)
 

@@ -1,9 +1,9 @@
--- Fields of a run's memory, as arguments.
+-- Fields of a run's memory in the arguments.
 --
 -- In ARGV, from a on: number of fields, per field: name, JSON
 --
 -- read_fields(a)            -> the fields, and the index behind them
--- write_fields(key, fields) -> writes them; the caller has checked the type of the key
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
 
 -- @include _slices
 

@@ -1,5 +1,5 @@
--- What follows a step, or the first jobs of a run: reads a plan from the arguments,
--- then writes it.
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
 --                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
@@ -12,12 +12,12 @@
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
 -- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
---                      | {'STAGE', key} the list of the fan-out has vanished
--- write_plan(plan): cannot fail, since read_plan has seen all types
+--                      | {'STAGE', key} the list of the fan-out is gone
+-- write_plan(plan): cannot fail, since read_plan has checked all types
 --
--- A plan too large for one script was staged as a list (stage.lua).  It is only
--- committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
--- any process can push what it holds (pour.lua).
+-- A plan that is too large for one script was staged as a list (stage.lua).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
 
 -- @include _types
 -- @include _slices

@@ -1,10 +1,10 @@
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)

@@ -1,8 +1,8 @@
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok

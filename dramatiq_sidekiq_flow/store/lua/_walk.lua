@@ -9,24 +9,24 @@
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
--- walk(unit, k, a, width) -> what was found, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  Found are
+-- walk(unit, k, a, width) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER}.  It writes nothing.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
---   released  how many of them are released
+--   released  number of them that are released
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (width 4)
---   new       false if the top barrier has counted this step before
+--   new       false if the top barrier counted this step before
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
--- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
---                            live for ttl seconds
--- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
+-- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
+--                            to ttl seconds
+-- RELEASED_TTL: a day.  A released barrier is kept so long in case a duplicate arrives late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
--- child, or the barrier's id of a finished inner group.  So a job that comes
--- twice counts once.
+-- child, or the barrier's id of a finished inner group.  So a job that is
+-- delivered twice counts once.
 
 -- @include _types
 -- @include _slack
@@ -47,7 +47,7 @@ local function walk(unit, k, a, width)
     local releaser = fired and redis.call('GET', fired)
     if releaser then
       if i == 1 then walked.new = false end
-      -- The unit that released the barrier goes the same way again.
+      -- The unit that released the barrier repeats its walk.
       if releaser ~= unit then break end
     else
       local value, marker = redis.call('GET', barrier), redis.call('GET', ran)

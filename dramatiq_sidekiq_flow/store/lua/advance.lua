@@ -1,11 +1,11 @@
 -- Advances a run past a finished step: takes its job out of flight, writes its
--- output to the memory, counts down barriers, and writes what follows.  One atomic
--- step, safe to send twice.
+-- output to the memory, counts down barriers, and writes the plan of the
+-- continuation.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
 --       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory outlives its run, the fields' (see _fields),
+--       seconds that the memory is kept after its run, the fields' (see _fields),
 --       the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
@@ -15,9 +15,9 @@
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
 --
--- The memory lives as long as its run: while anything waits, as long as the
--- barriers do; when nothing is left, for its own ttl, or for what extend_ttl asked
--- for (swf:keep:MEMORY lives that long).
+-- The memory lives as long as its run: while a barrier waits, as long as the
+-- barriers; at the end of the run, for its own ttl, or for the ttl that extend_ttl
+-- set, if that is longer (swf:keep:MEMORY lives that long).
 
 -- @include _walk
 -- @include _fields
@@ -44,8 +44,8 @@ if fires then
   if not plan then return wrong end
 end
 
--- Writes. The gate comes first: it passes when Redis is out of memory, and
--- after it the rest of the script does, too.
+-- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
+-- and after it also allows the other writes of the script.
 redis.call('HDEL', in_flight, receipt)
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
@@ -56,7 +56,7 @@ if memory ~= '' and walked.new then
   local waits = walked.released < walked.n
   local over = not waits and not fires
   if not over then wanted = math.max(wanted, ttl) end
-  -- The lowest barrier waits for all of the run, siblings with a delay too.
+  -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
   if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))

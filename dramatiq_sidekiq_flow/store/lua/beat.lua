@@ -1,20 +1,20 @@
 -- Records heartbeats and returns workers whose heartbeat has expired.
 --
 -- KEYS: swf:workers
--- ARGV: seconds without a beat that make a worker dead, how many of the dead to
---       pass over (they are known), per member of this process: its name, and
---       how many jobs it holds ('' = do not look)
+-- ARGV: seconds without a beat that make a worker dead, number of the dead to
+--       skip (they are known), per member of this process: its name, and
+--       number of jobs that it holds ('' = do not compare)
 -- Returns: {members without a beat for that long, 16 at most,
 --       members of this process that have more in flight than they hold,
---       1 if fan-outs are not pushed to the end (see pour.lua), else 0}
+--       1 if committed fan-outs still have jobs to push (see pour.lua), else 0}
 
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
 local timeout = tonumber(ARGV[1])
 
 local function beat(member)
-  -- ZREM passes when Redis is out of memory, and after it ZADD does, too: a
-  -- full Redis must not make every worker look dead.
+  -- Redis allows ZREM when it is out of memory, and after it also ZADD: a full
+  -- Redis must not make every worker look dead.
   redis.call('ZREM', KEYS[1], member)
   redis.call('ZADD', KEYS[1], string.format('%.6f', now), member)
 end
@@ -27,8 +27,9 @@ for i = 3, #ARGV, 2 do
     if type(found) == 'number' and found > tonumber(ARGV[i + 1]) then more[#more + 1] = ARGV[i] end
   end
 end
--- The clock of Redis was set back: dead workers would be found only when it has
--- caught up.  Live ones beat again soon.
+-- If the clock of Redis was set back, beats are in the future, and dead workers would
+-- not be found until the clock has caught up.  Set these beats to now; live workers
+-- beat again soon.
 local future = string.format('(%.6f', now + timeout)
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], future, '+inf', 'LIMIT', 0, 100)) do beat(member) end
 local expired = string.format('(%.6f', now - timeout)

@@ -1,8 +1,8 @@
 -- Adds a step that failed for good on another broker to `dead`.
 --
 -- KEYS: 'dead', then barrier keys to keep alive
--- ARGV: score, payload, score up to which `dead` is trimmed, most jobs that
---       `dead` keeps, ttl of the barriers in seconds
+-- ARGV: score, payload, score up to which `dead` is trimmed, maximum jobs in
+--       `dead`, ttl of the barriers in seconds
 -- Returns: {'DONE'} | {'TYPE', key} nothing written
 
 -- @include _types

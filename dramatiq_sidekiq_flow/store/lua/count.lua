@@ -1,15 +1,15 @@
 -- Advances a run past a step that finished on another broker: writes its output to
--- the memory, counts down barriers, makes the continuation's barriers, and pushes
--- what goes to Sidekiq's queues.  The caller then enqueues what goes to the other
--- broker.  One atomic step; asked again for the same unit it answers the same.
+-- the memory, counts down barriers, creates the continuation's barriers, and pushes
+-- its jobs for Sidekiq's queues.  The caller then enqueues its jobs for the other
+-- broker.  Atomic; sent again for the same unit it returns the same.
 --
 -- KEYS: memory hash ('' = none), 'queues', 'schedule',
 --       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: unit (the message id), ttl of barriers in seconds,
---       seconds that the memory lives on, the fields' (see _fields),
+--       seconds that the memory lives from now on, the fields' (see _fields),
 --       the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
---       '1' if something of the plan is still to be enqueued elsewhere, else '0',
+--       '1' if the plan has jobs for the other broker, else '0',
 --       the plan's
 -- Returns: {'DONE'} nothing is left to do | {'FIRE'} enqueue the rest of the
 --       plan, then call `fired` | {'PLAN', index} nothing written: that
@@ -17,9 +17,8 @@
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
 --
--- BARRIER:f holds the unit that released the barrier, for as long as its
--- continuation may not have been enqueued; then it is empty.  Only that unit is
--- told to FIRE again.
+-- BARRIER:f holds the unit that released the barrier, until fired.lua marks its
+-- continuation as enqueued; then it is empty.  Only that unit gets FIRE again.
 
 -- @include _walk
 -- @include _fields
@@ -46,13 +45,13 @@ if fires then
   if not plan then return wrong end
 end
 
--- Writes.  The output first, for the step that runs next.  The counts before the
--- plan: each of them is refused when Redis is out of memory, so the first one
--- fails with nothing written, and a script that has begun to write goes on.
+-- Writes.  The output first, for the next step.  The counts before the plan: Redis
+-- refuses each of them when it is out of memory, so the first one fails with nothing
+-- written, while a script that has begun to write continues.
 if writes_fields then write_fields(memory, fields) end
 if memory ~= '' then prolong(memory, memory_ttl) end
--- Until the rest of the plan is enqueued, a released barrier lives as long as one
--- that waits.
+-- Until the other broker has the rest of the plan, a released barrier lives as long
+-- as one that waits.
 local kept = elsewhere and ttl or RELEASED_TTL
 for _, count in ipairs(walked.counts) do
   count_down(count, kept, ttl)

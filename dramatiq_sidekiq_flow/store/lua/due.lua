@@ -1,8 +1,8 @@
--- Reads the jobs that are due in `schedule` and `retry`, by the clock of Redis.
+-- Reads the due jobs of `schedule` and `retry`, by the clock of Redis.
 --
 -- KEYS: the sorted sets
--- ARGV: how many members of each at most, bytes after which no further one of
---       the set is read, per set: how many due ones to pass over
+-- ARGV: maximum members of each, bytes after which no further member of the set
+--       is read, per set: number of due members to skip
 -- Returns: {now in epoch seconds, per set: {'DUE', its due members, the lowest
 --       score first} | {'LATER', score of the next one, '' if there is none}
 --       | {'TYPE', type}: it is not a sorted set}

@@ -1,9 +1,9 @@
 -- Extends the lifetimes of a run's barriers and memory; shortens none of them.
 --
 -- KEYS: swf:keep:MEMORY ('' = none), then the keys to keep alive
--- ARGV: ttl in seconds, '1' if the memory is to live that long even when the run
---       is over before
--- Returns: how many of the keys exist
+-- ARGV: ttl in seconds, '1' if the memory must live that long even if the run ends
+--       earlier
+-- Returns: number of the keys that exist
 
 -- @include _prolong
 

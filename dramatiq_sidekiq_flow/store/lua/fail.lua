@@ -2,8 +2,8 @@
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
---       score up to which `dead` is trimmed, most jobs that `dead` keeps,
---       seconds that those live on
+--       score up to which `dead` is trimmed, maximum jobs in `dead`,
+--       seconds that the kept keys live from now on
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 

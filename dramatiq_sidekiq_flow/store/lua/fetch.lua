@@ -2,18 +2,18 @@
 --
 -- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
 --       that cannot pause a queue leaves it out)
--- ARGV: member (the worker process and queue), receipt base, how many,
---       how many of them begin at once because threads are idle,
+-- ARGV: member (the worker process and queue), receipt base, maximum jobs,
+--       number of them that begin at once because threads are idle,
 --       '1' in a burst: jobs end faster than each could be marked, else '',
---       bytes after which no further job is taken (the first one always is)
--- Returns: {lengths in bytes, all payloads in one string, n, suffix}: one reply
+--       bytes after which no further job is fetched (the first one always is)
+-- Returns: {lengths in bytes, all payloads in one string, n, suffix}, since a reply
 --       of many parts costs the client more than the jobs.  The receipts of the
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
---       If the same base moved some before (sent twice), those; none if the
---       first of them has left flight since (delivered late).
+--       If the same base moved jobs before (sent twice), those jobs; none if the
+--       first of them is no longer in flight (delivered late).
 --       False if the worker is not registered (it was declared dead): beat first,
---       then fetch.  {'PAUSED'} if the queue is: nothing was moved.
+--       then fetch.  {'PAUSED'} if the queue is paused: nothing was moved.
 --       {'TYPE', key} nothing was moved.
 --
 -- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
@@ -22,8 +22,8 @@
 -- @include _types
 -- @include _slices
 
--- Threads of one process that may fetch from a queue at once; a base that is older
--- than so many others is used up.
+-- Maximum threads of one process that fetch from a queue at the same time.  A base
+-- that is older than this many others counts as used.
 local REMEMBERED = 64
 
 local base, wanted = ARGV[2], tonumber(ARGV[3])
@@ -32,7 +32,7 @@ local fetched = 'swf:fetched:' .. ARGV[1]
 local function reply(payloads, begun, suffix)
   local lengths = {}
   for i, payload in ipairs(payloads) do lengths[i] = #payload end
-  -- A single one, which may be large, is not copied.
+  -- A single payload, which may be large, is not copied.
   local joined = #payloads == 1 and payloads[1] or table.concat(payloads)
   return {table.concat(lengths, ' '), joined, begun, suffix}
 end
@@ -42,7 +42,7 @@ for i, kind in ipairs({'list', 'hash', 'zset'}) do
 end
 if not type_is(fetched, 'zset') then return {'TYPE', fetched} end
 
--- Sent twice: the names are those of the first time.
+-- Sent twice: return the jobs, with the receipts of the first call.
 local before, begun, suffix = {}, 0, '?'
 for i = 1, wanted do
   local found
@@ -57,9 +57,9 @@ for i = 1, wanted do
   before[i] = found
 end
 if before[1] then return reply(before, begun, suffix) end
--- Delivered late, when the first of its jobs had left flight: those names are
--- used up. A job under one of them would leave flight with the next command that
--- is repeated for the job before it.
+-- Delivered late, after the first of its jobs had left flight: do not use these
+-- receipts again.  A repeated command for the earlier job of a receipt would take
+-- the new job out of flight.
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
 if number then
   if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
@@ -74,7 +74,7 @@ if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 th
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])
--- One at a time, since the length of an element is not known before.
+-- One at a time, since the length of an element is not known in advance.
 while #payloads < wanted and size <= most do
   local payload = redis.call('RPOP', KEYS[1])
   if not payload then break end

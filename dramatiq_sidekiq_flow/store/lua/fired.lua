@@ -1,9 +1,9 @@
--- Marks that a continuation was enqueued on another broker, so that a duplicate of
--- the step that released its barrier does not start it again.
+-- Marks a continuation as enqueued on another broker, so that a duplicate of the
+-- step that released its barrier does not start it again.
 --
 -- KEYS: per callback from the top to the one that fired: BARRIER, BARRIER_ran, BARRIER:f
--- ARGV: seconds that these are kept for
--- Returns: 1, or 0 if this was marked before, or the barrier is gone
+-- ARGV: seconds that these are kept
+-- Returns: 1, or 0 if it was marked before, or the barrier is gone
 
 local last = KEYS[#KEYS]
 local known = redis.call('GET', last)

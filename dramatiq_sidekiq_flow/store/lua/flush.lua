@@ -1,14 +1,14 @@
--- Adds a worker process's counts to Sidekiq's stats and metrics.  Counts that were
--- written before are known by their number and not added again.
+-- Adds a worker process's counts to Sidekiq's stats and metrics.  Safe to send twice:
+-- counts with the number of the last call are not added again.
 --
 -- KEYS: swf:flushed:IDENTITY, stat:processed, the same of the day, stat:failed,
 --       the same of the day, metrics hashes, histograms
--- ARGV: number, processed, failed, seconds that a day's stats live,
---       how many metrics hashes, seconds that each of them lives, how many
+-- ARGV: number of this call, processed, failed, ttl of a day's stats in seconds,
+--       number of metrics hashes, ttl of each in seconds, number of
 --       fields, field and count of each (all go to each hash), then per
---       histogram: seconds that it lives, how many buckets, index and count of each
--- Returns: keys of another type: they were left as they are.  Only the first write
---       can end the script.
+--       histogram: ttl in seconds, number of buckets, index and count of each
+-- Returns: keys of another type, which are left unchanged.  Only the first write
+--       can end the script with an error.
 
 if redis.pcall('GET', KEYS[1]) == ARGV[1] then return {} end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)

@@ -1,5 +1,5 @@
--- Makes the hash of a chain that belongs to one run; plain HSETs then fill it, since
--- a value of megabytes takes four times as long through a script.
+-- Creates the hash of a chain that belongs to one run.  Plain HSETs then fill it, since
+-- a script takes four times as long to write a value of megabytes.
 --
 -- KEYS: swf:callbacks:SHA256
 -- ARGV: ttl in seconds, barrier that the chain follows

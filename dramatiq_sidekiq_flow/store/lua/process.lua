@@ -1,12 +1,12 @@
--- Writes a worker process's record for Sidekiq's Web UI, in one step.
+-- Writes a worker process's record for Sidekiq's Web UI.  Atomic.
 --
 -- KEYS: 'processes', HOST:PID:NONCE, HOST:PID:NONCE:work, HOST:PID:NONCE-signals,
 --       'process_cleanup'
 -- ARGV: milliseconds that the record lives without another beat,
---       seconds until a process may clean up again, number of threads at work,
+--       seconds until a process may clean up again, number of busy threads,
 --       thread and JSON of each, then fields and values of the record
--- Returns: {signals that were sent to the process, the last one first: they
---       stay, 1 if this process is to look for processes that are gone, else 0};
+-- Returns: {signals sent to the process, the last one first; they are not removed,
+--       1 if this process must look for processes that are gone, else 0};
 --       an error if a key has another type: nothing was written
 
 -- @include _types

@@ -1,13 +1,13 @@
 -- Moves due jobs from `schedule` or `retry` to their queues.  A job that cannot be
--- read goes to `dead`: never lost, never in the way.
+-- read is moved to `dead`, so that it is not lost and does not block other jobs.
 --
 -- KEYS: 'schedule' or 'retry', 'dead', 'queues', per job: queue list
 -- ARGV: score in `dead`, per job: the member, queue name ('' = to `dead`),
 --       payload to push (or to bury)
--- Returns: {how many members were moved (those taken by others are not),
---       {number of each job (1 = the first) whose queue is not a list},
---       {number of each job that 'dead', 'queues' or the set itself, holding
---       another type, keeps where it is}}; these stay where they are
+-- Returns: {number of members that were moved (without those that others moved),
+--       {index of each job (1 = the first) whose queue is not a list},
+--       {index of each job that cannot be moved, since 'dead', 'queues' or the
+--       set itself has another type}}; the jobs of both lists stay where they are
 
 -- @include _types
 

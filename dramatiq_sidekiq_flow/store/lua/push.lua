@@ -1,10 +1,10 @@
--- Enqueues jobs: to a queue, or to `schedule`.
+-- Pushes jobs to a queue, or to `schedule`.
 --
 -- KEYS: swf:push:PRODUCER, 'queues', queue list or 'schedule'
--- ARGV: number of this push (a producer makes one push at a time: its numbers
---       only grow), queue name ('' = schedule), then payloads, or pairs of
+-- ARGV: number of this push (a producer makes one push at a time, so its numbers
+--       only increase), queue name ('' = schedule), then payloads, or pairs of
 --       score, payload
--- Returns: 1, or 0 if this push was made already (sent twice); an error if a key
+-- Returns: 1, or 0 if this push was made before (sent twice); an error if a key
 --       has another type: nothing was written
 
 -- @include _types

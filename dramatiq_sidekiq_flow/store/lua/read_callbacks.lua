@@ -1,11 +1,11 @@
--- Reads steps of a stored chain, and keeps chains alive whose run moves.
+-- Reads steps of a stored chain, and prolongs stored chains whose run advances.
 --
--- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
--- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
---       bytes after which no further one is read, bytes from which a value is
---       not read here (none given: all are)
+-- KEYS: swf:callbacks:SHA256 to read from, then others that are only prolonged
+-- ARGV: ttl in seconds, index of the first step, maximum steps ('0' = none),
+--       bytes after which no further step is read, size in bytes from which a
+--       value is not read (left out: all are)
 -- Returns: the values from that index on; none if there are none; {nil} if the
---       first one is too large for a script: read it by HGET
+--       first one is too large for a script: read it with HGET
 
 -- @include _prolong
 -- @include _slack

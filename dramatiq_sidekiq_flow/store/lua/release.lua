@@ -1,17 +1,17 @@
--- Advances a run past a finished step that the application's own barriers have
--- counted: takes its job out of flight, writes its output to the memory, and pushes
--- what follows.  Safe to send twice.
+-- Advances a run past a finished step after custom barriers counted it: takes its job
+-- out of flight, writes its output to the memory, and writes the plan of the
+-- continuation.  Safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
---       swf:released:BARRIER of the barrier whose continuation this is ('' if
---       nothing follows), the plan's (see _plan)
--- ARGV: receipt, ttl of that marker in seconds, seconds that the memory lives on,
---       the fields' (see _fields), the plan's
+--       swf:released:BARRIER of the barrier that the plan is the continuation of
+--       ('' = no plan), the plan's (see _plan)
+-- ARGV: receipt, ttl of that marker in seconds, seconds that the memory lives from
+--       now on, the fields' (see _fields), the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
 --
--- The marker: for a job that comes twice, its barrier says twice that it released,
--- and only the first of them pushes what follows.
+-- The marker is needed if a job is delivered twice: its barrier then returns twice
+-- that it has released, and only the first call pushes the continuation.
 
 -- @include _types
 -- @include _fields

@@ -1,10 +1,10 @@
--- Lets a chain that belongs to one run expire, since its last step was started.  It
--- is kept for a while, for a duplicate that comes late.  A chain without a barrier
--- may be shared with others, and is left as it is.
+-- Lets a stored chain that belongs to one run expire, since its last step was started.
+-- It is kept for a while, in case a duplicate arrives late.  A chain without a barrier
+-- may be shared with other runs, and is left unchanged.
 --
 -- KEYS: swf:callbacks:SHA256
 -- ARGV: ttl in seconds
--- Returns: 1, or 0 if it is shared, gone, of another type, or expires before
+-- Returns: 1, or 0 if it is shared, gone, of another type, or expires earlier
 
 local key, ttl = KEYS[1], tonumber(ARGV[1])
 if redis.call('TYPE', key).ok ~= 'hash' then return 0 end

@@ -1,5 +1,4 @@
--- Writes fields of a run's memory, or of a registry, and lets it live for a ttl at
--- least.
+-- Writes fields of a run's memory, or of a registry, and prolongs it to at least a ttl.
 --
 -- KEYS: the hash
 -- ARGV: ttl in seconds, then pairs of name, JSON

@@ -1,10 +1,10 @@
--- Puts jobs in flight that were not run back to the end of their queue that is taken
--- from next.
+-- Moves jobs in flight that did not run back to the end of their queue that is fetched
+-- first.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
--- Returns: how many went back (those no longer in flight do not); an error if a key
---       has another type: nothing was written
+-- Returns: number of jobs that were moved (without those no longer in flight); an error
+--       if a key has another type: nothing was written
 
 -- @include _types
 -- @include _type_error

@@ -1,13 +1,13 @@
--- Lets a run go on without running its dead step again: replaces the step's job by
--- one that does nothing, and has the same callback stack.  Barriers of the stack that
--- are gone are made anew.  Safe to send twice.
+-- Continues a run without running its failed step again: replaces the step's job by
+-- one that does nothing and has the same callback stack.  Barriers of the stack that
+-- are gone are created again.  Safe to send twice.
 --
 -- KEYS: 'dead' or 'retry', 'queues', queue list,
 --       per callback: BARRIER, BARRIER_ran, BARRIER:u
 -- ARGV: member of the set, name of the queue, payload of the job that does
---       nothing, ttl of barriers in seconds, per callback: value of its
---       barrier, if that is gone
--- Returns: {'DONE', number of barriers made} | {'GONE'} not in the set
+--       nothing, ttl of barriers in seconds, per callback: value for its
+--       barrier if that is gone
+-- Returns: {'DONE', number of barriers created} | {'GONE'} not in the set
 --       | {'TYPE', key} nothing written
 
 -- @include _types

@@ -1,4 +1,4 @@
--- Starts a run: writes its marker, its seeded memory, its barriers and first jobs.
+-- Starts a run: writes its marker, its initial memory, its barriers and first jobs.
 -- The marker makes it safe to send twice, and safe to call twice.
 --
 -- KEYS: swf:run:ID, memory hash, 'queues', 'schedule', the plan's (see _plan)

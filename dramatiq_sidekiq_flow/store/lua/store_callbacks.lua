@@ -1,9 +1,9 @@
--- Stores the steps of a chain, once, for payloads that refer to them.
+-- Stores the steps of a chain once, for payloads that refer to them.
 --
 -- KEYS: swf:callbacks:SHA256, a hash index -> SHA256 of the next value (empty
 --       at the end), ':', the step's JSON
 -- ARGV: ttl in seconds, the values from index 0 on
--- Returns: 1, or 0 if they are stored already (they then live for the ttl at least)
+-- Returns: 1, or 0 if they were stored before (then they are prolonged to the ttl)
 
 -- @include _slices
 -- @include _prolong

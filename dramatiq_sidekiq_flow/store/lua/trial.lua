@@ -1,22 +1,22 @@
--- Takes one suspect of a dead worker (BASE:I!, see recover.lua) into flight here, so
--- that no other suspect of its queue runs at the same time.
+-- Moves one suspect of a dead worker (BASE:I!, see recover.lua) into flight here, and
+-- makes sure that no other suspect of its queue runs at the same time.
 --
 -- Call it at each beat for the dead members that hold suspects of a queue that
--- this process consumes, and again when a trial has ended.  The job then runs as
--- any other that was fetched ahead: begin.lua marks that it has begun, and
--- recover.lua counts it if it kills the worker.
+-- this process consumes, and again when a trial has ended.  The job then runs like
+-- any other that was fetched ahead: begin.lua marks it as begun, and recover.lua
+-- counts it if it kills the worker.
 --
 -- KEYS: swf:workers, in-flight hash of the dead member, in-flight hash of the
 --       own member, swf:trial:QUEUE, 'paused'
 -- ARGV: dead member, own member, queue name, seconds without a beat that make a
 --       worker dead, a receipt base of this process that is used for nothing
---       else, seconds after which a trial that still runs keeps no other back
+--       else, seconds after which a running trial no longer blocks another one
 -- Returns: {'TRIAL', payload} in flight as BASE:1? | {'WAIT'} another trial
 --       runs, or the queue is paused | {'NONE'} no suspect, the member lives, or
 --       the own one is not registered | {'TYPE', key} nothing written
 --
--- Sent twice with the same base it answers the same.  swf:trial:QUEUE holds
--- 'TIME RECEIPT MEMBER' of the last trial: it runs while the job is in flight.
+-- Sent twice with the same base it returns the same.  swf:trial:QUEUE holds
+-- 'TIME RECEIPT MEMBER' of the last trial, which runs while the job is in flight.
 
 -- @include _types
 

@@ -1,4 +1,4 @@
-"""Types as schemas: values from JSON and to JSON, JSON Schema, and errors with paths."""
+"""Schemas of types: conversion from and to JSON, JSON Schema, and errors with paths."""
 
 from .schema import Schema
 

@@ -1,4 +1,4 @@
-"""Type adapters: what a type takes from JSON, and its JSON Schema."""
+"""Type adapters: the conversion of one type from JSON, and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-#: The types that JSON has, by the names that JSON Schema gives them.
+#: The types of JSON, by their names in JSON Schema.
 NULL = "null"
 BOOLEAN = "boolean"
 INTEGER = "integer"
@@ -32,16 +32,16 @@ KINDS: Mapping[type, str] = {
 
 @attrs.frozen
 class TypeAdapter:
-    """What a type takes from JSON.
+    """The conversion of one type from JSON.
 
     Attributes:
-      name: For errors: ``expected NAME``.
-      load: JSON value -> Python value; raises for a value that does not fit.
+      name: Name of the type in errors: ``expected NAME``.
+      load: JSON value -> Python value; raises if the value does not fit.
       schema: The JSON Schema.
-      kinds: The types of JSON that it takes.
-      values: All values that it takes, each with its type, if these are listed
-        (enums, literals).
-      cls: The attrs class that it makes, with type arguments if there are any.
+      kinds: The JSON types that it accepts.
+      values: All values that it accepts, each with its type; None if the type
+        does not list them (only enums and literals do).
+      cls: The attrs class of its values, with type arguments if there are any.
     """
 
     name: str
@@ -53,12 +53,12 @@ class TypeAdapter:
 
 
 def kind_of(value: Any) -> str | None:
-    """The type of JSON that a value has; None if JSON does not have it."""
+    """Return the JSON type of a value; None if JSON has no such type."""
     return KINDS.get(type(value))
 
 
 def typed(value: Any) -> tuple[type, Any]:
-    """A value with its type: 1, 1.0 and True are equal, and not the same."""
+    """Pair a value with its type, since 1, 1.0 and True are equal but not the same."""
     return type(value), value
 
 

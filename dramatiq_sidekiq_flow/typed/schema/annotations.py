@@ -1,4 +1,4 @@
-"""Annotations of classes: resolved, and without the names given to types."""
+"""Annotations of classes: resolved, and without aliases of types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import ConfigurationError
 
 
 def strip_aliases(kind: Any) -> Any:
-    """A type without the names given to it: NewType, Annotated, ``type X = ...``."""
+    """Replace an alias by its type: NewType, Annotated, ``type X = ...``."""
     while True:
         if isinstance(kind, NewType):
             kind = kind.__supertype__
@@ -25,12 +25,12 @@ def strip_aliases(kind: Any) -> Any:
 
 
 def class_of(kind: Any) -> Any:
-    """The class of a type with or without arguments: ``Box`` of ``Box[int]``."""
+    """Return the class of a type with or without arguments: ``Box`` of ``Box[int]``."""
     return typing.get_origin(kind) or kind
 
 
 def arguments_of(kind: Any, path: str) -> dict[Any, Any]:
-    """The type arguments of a generic class, by its parameters.
+    """Map the parameters of a generic class to its type arguments.
 
     Raises:
       ConfigurationError: if arguments are missing.
@@ -39,12 +39,12 @@ def arguments_of(kind: Any, path: str) -> dict[Any, Any]:
     parameters = getattr(cls, "__parameters__", ())
     arguments = dict(zip(parameters, typing.get_args(kind)))
     if len(arguments) != len(parameters):
-        raise ConfigurationError(f"{path}: {cls.__name__} is generic; say of what, {cls.__name__}[...].")
+        raise ConfigurationError(f"{path}: {cls.__name__} is generic; give its type, {cls.__name__}[...].")
     return arguments
 
 
 def bind(kind: Any, arguments: Mapping[Any, Any]) -> Any:
-    """A field's type, with the arguments of its generic class put in."""
+    """Replace the parameters in a field's type by the arguments of its generic class."""
     if not arguments:
         return kind
     if isinstance(kind, TypeVar):
@@ -59,18 +59,18 @@ def resolve(cls: type, names: Mapping[str, Any]) -> None:
     """Resolve the string annotations of a class, in place.
 
     Parameters:
-      names: Local names, for a class that is local to a function.
+      names: Local names, used for a class that is local to a function.
 
     Raises:
-      ConfigurationError: if an annotation names something that is not found.
+      ConfigurationError: if a name in an annotation is not found.
     """
-    # What a class at the top of a module names is not looked for elsewhere.
+    # Names in a class at the top of a module are looked up in that module only.
     local = dict(names) if "<locals>" in cls.__qualname__ else None
     try:
         _resolve(cls, local)
     except Exception as e:
         raise ConfigurationError(
-            f"The annotations of {cls.__name__} cannot be read: {e}. What they name must be at the top of its "
+            f"The annotations of {cls.__name__} cannot be read: {e}. Define the names that they use at the top of its "
             "module, or in the function that declares the actor.",
             cls,
         ) from None
@@ -80,12 +80,12 @@ def _resolve(cls: type, local: dict[str, Any] | None) -> None:
     try:
         attrs.resolve_types(cls, localns=local, include_extras=True)
     except TypeError:
-        # A field of the name of its type (`list: list[int]`) hides it.
+        # A field with the name of its type (`list: list[int]`) hides the type.
         attrs.resolve_types(cls, localns={**_names_in(cls), **(local or {})}, include_extras=True)
 
 
 def _names_in(cls: type) -> dict[str, Any]:
-    """The names in the body of a class, without its fields."""
+    """Return the names in the body of a class, without its fields."""
     fields = {attribute.name for attribute in attrs.fields(cls)}
     names: dict[str, Any] = {}
     for base in reversed(cls.__mro__):

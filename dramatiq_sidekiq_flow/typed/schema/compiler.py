@@ -2,9 +2,9 @@
 
 Classes are structured by cattrs: it calls the constructor, leaves defaults to
 attrs, refuses unknown keys and collects the errors of all fields.  The hook of
-each field is the adapter of its type.  A type that JSON cannot carry without
-guessing (a union of two kinds of strings, bytes, a class that is not of attrs)
-is refused here, before anything runs.
+each field is the adapter of its type.  A type whose JSON would be ambiguous (a
+union of two kinds of strings), or that has no JSON form (bytes, a class without
+attrs), is refused here, before any job runs.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _SETS: Mapping[Any, type] = {set: set, abc.MutableSet: set, frozenset: frozenset
 #: Types without arguments or parts.
 _PLAIN: Mapping[Any, TypeAdapter] = {**SCALARS, None: SCALARS[type(None)], Any: ANY, object: ANY}
 
-#: Makes the functions that structure classes; every field has a hook of its own.
+#: cattrs' converter.  It makes the functions that structure classes; each field has a separate hook.
 _converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
 _Make = Callable[[Any, tuple[Any, ...], str], TypeAdapter]
 
 
 class Compiler:
-    """Makes the adapters of one schema.
+    """Compiler of the adapters of one schema.
 
     Parameters:
-      root: The class that the schema is of; references to it are to ``#``.
+      root: The class of the schema; references to it are written as ``#``.
       names: Names for string annotations, in addition to those of a class's module.
     """
 
@@ -66,7 +66,7 @@ class Compiler:
         }
 
     def adapter(self, kind: Any, path: str) -> TypeAdapter:
-        """The adapter of a type.
+        """Make the adapter of a type.
 
         Raises:
           ConfigurationError: if JSON cannot carry the type without guessing;
@@ -81,7 +81,7 @@ class Compiler:
         return self._adapter_of_class(kind, path)
 
     def _adapter_of_class(self, kind: Any, path: str) -> TypeAdapter:
-        """The adapter of an enum or an attrs class; any other class is refused."""
+        """Make the adapter of an enum or an attrs class; refuse any other class."""
         if _is_enum(kind):
             return self._enum(kind, path)
         cls = class_of(kind)
@@ -111,14 +111,14 @@ class Compiler:
             keys = SCALARS[str]
         if keys.kinds != {STRING}:
             raise ConfigurationError(
-                f"{path}: JSON has string keys only, and {of_keys!r} does not travel as a string.", of_keys
+                f"{path}: JSON has string keys only, and {of_keys!r} is not a string in JSON.", of_keys
             )
         return containers.mapping("dict", keys, self.adapter(of_values, f"{path}[]"))
 
     def _tuple(self, kind: Any, args: tuple[Any, ...], path: str) -> TypeAdapter:
         if not args or args[-1] is Ellipsis:
             return containers.array("tuple", self._item(args, path), tuple)
-        # tuple[()] has no arguments on some versions, and one empty tuple on others.
+        # tuple[()] has no arguments on some versions of Python, and one empty tuple on others.
         items = [self.adapter(arg, f"{path}[{index}]") for index, arg in enumerate(args) if arg != ()]
         return containers.fixed_tuple(items)
 
@@ -147,7 +147,7 @@ class Compiler:
                 raise Mismatch.of(f"{cls.__name__} (an object)", value)
             return structure(value, cls)
 
-        # Known before its fields are: one of them may hold the class itself.
+        # Add the class before its fields, since a field may hold the class itself.
         adapter = TypeAdapter(cls.__name__, load, {"$ref": reference}, frozenset((OBJECT,)), cls=kind)
         self._classes[kind] = adapter
         resolve(cls, self.names)
@@ -168,7 +168,7 @@ def _init_attributes(cls: Any) -> list[attrs.Attribute[Any]]:
 
 
 def _structure(kind: Any, fields: Mapping[str, Field]) -> Any:
-    """cattrs' function that makes an instance of a JSON object."""
+    """Make cattrs' function that converts a JSON object to an instance."""
     hooks: dict[str, Any] = {name: override(struct_hook=_hook(field.adapter)) for name, field in fields.items()}
     return make_dict_structure_fn(
         kind,
@@ -204,10 +204,10 @@ def _refusal(kind: Any) -> str:
     if kind in (bytes, bytearray):
         return "JSON has no bytes; use str, e.g. in base64."
     if isinstance(kind, TypeVar):
-        return f"{kind} stands for no type here."
+        return f"{kind} is a type variable without a type here."
     if isinstance(kind, str):
-        return f"{kind!r} is the name of a type, and it is not known which."
+        return f"{kind!r} is the name of a type that cannot be resolved."
     return (
-        f"{getattr(kind, '__name__', kind)} has no one form in JSON. Use an attrs class, or a type "
-        "that docs/typed-actors.md names."
+        f"{getattr(kind, '__name__', kind)} has no unambiguous form in JSON. Use an attrs class, or a type "
+        "listed in docs/typed-actors.md."
     )

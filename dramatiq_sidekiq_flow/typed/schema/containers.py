@@ -1,7 +1,7 @@
 """Adapters of lists, sets, tuples and mappings.
 
-Written by hand, since the hooks of cattrs take any iterable for a list (a
-string, the keys of a dict), and a set loses equal items without an error.
+Written by hand, since the hooks of cattrs accept any iterable as a list (a
+string, the keys of a dict), and drop equal items of a set without an error.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _Part = tuple[str, TypeAdapter, Any]
 
 
 def array(name: str, item: TypeAdapter, make: Callable[[list[Any]], Any], *, distinct: bool = False) -> TypeAdapter:
-    """The adapter of any number of items of one type.
+    """Make the adapter of any number of items of one type.
 
     Parameters:
-      make: Makes the Python value of a list of items.
-      distinct: Whether equal items are refused.
+      make: List of items -> Python value.
+      distinct: True refuses equal items.
     """
 
     def load(value: Any) -> Any:
@@ -30,7 +30,7 @@ def array(name: str, item: TypeAdapter, make: Callable[[list[Any]], Any], *, dis
         items = _load_each([(f"[{index}]", item, part) for index, part in enumerate(value)])
         try:
             made = make(items)
-        except TypeError as e:  # an unhashable item of a set
+        except TypeError as e:  # an item of a set is not hashable
             raise Mismatch.at("", str(e)) from None
         if distinct and len(made) != len(items):
             raise Mismatch.of("distinct items", value)
@@ -43,7 +43,7 @@ def array(name: str, item: TypeAdapter, make: Callable[[list[Any]], Any], *, dis
 
 
 def fixed_tuple(items: list[TypeAdapter]) -> TypeAdapter:
-    """The adapter of a tuple in which each item has its own type."""
+    """Make the adapter of a tuple in which each item has its own type."""
     name = f"{len(items)} items"
     paths = [f"[{index}]" for index in range(len(items))]
 
@@ -59,7 +59,7 @@ def fixed_tuple(items: list[TypeAdapter]) -> TypeAdapter:
 
 
 def mapping(name: str, keys: TypeAdapter, values: TypeAdapter) -> TypeAdapter:
-    """The adapter of a dict whose keys are strings, or travel as strings."""
+    """Make the adapter of a dict whose keys are strings, or strings in JSON."""
 
     def load(value: Any) -> Any:
         if kind_of(value) != OBJECT:
@@ -79,7 +79,7 @@ def _load_each(parts: Iterable[_Part]) -> list[Any]:
     """Load all parts.
 
     Raises:
-      Mismatch: with the errors of all parts that do not fit.
+      Mismatch: if a part does not fit; it has the errors of all such parts.
     """
     loaded: list[Any] = []
     errors: list[ValidationError] = []

@@ -1,7 +1,7 @@
 """The JSON form of values, as Ruby's jobs read them.
 
-Written by hand: the form follows the value, not a declared type, so that equal
-values give equal bytes.  cattrs leaves a set in the order in which it iterates.
+Written by hand: the form depends on the value, not on a declared type, so that
+equal values give equal bytes.  cattrs does not sort a set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ORDERED = frozenset((INTEGER, NUMBER, STRING))
 
 
 def dump(value: Any) -> Any:
-    """The JSON form of a value; a value that has none is left as it is."""
+    """Convert a value to its JSON form; return a value without one unchanged."""
     kind = type(value)
     if kind in _UNCHANGED:
         return value
@@ -32,7 +32,7 @@ def dump(value: Any) -> Any:
     if kind in (list, tuple):
         return [dump(item) for item in value]
     if kind in (set, frozenset):
-        # Equal sets give equal bytes: a lock of unique jobs compares them.
+        # Sorted, so that equal sets give equal bytes: a lock of unique jobs compares them.
         return sorted(map(dump, value), key=_order)
     return _dump_by_base(value)
 
@@ -54,7 +54,7 @@ def _dump_moment(value: date | time) -> str:
     return value.isoformat()
 
 
-#: Base classes and their dump; the first that fits counts.
+#: Base classes and the functions that dump their values; the first match is used.
 _BASES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (enum.Enum, _dump_enum),
     (Mapping, _dump_mapping),

@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of classes.  cattrs does not write one; Ruby and the registry read it."""
+"""JSON Schema (2020-12) of classes, for Ruby and the registry.  cattrs does not write one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PREFIX = "#/$defs/"
 
 @attrs.frozen
 class Field:
-    """One key of a class.
+    """A key of a class in JSON.
 
     Attributes:
-      name: As on the wire: the field's alias.
-      adapter: What it takes.
+      name: The key on the wire, which is the field's alias.
+      adapter: The adapter of its type.
       default: The attrs default; ``attrs.NOTHING`` if there is none.
     """
 
@@ -33,7 +33,7 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """Whether the field has no default."""
+        """True if the field has no default."""
         return self.default is attrs.NOTHING
 
 
@@ -44,7 +44,7 @@ class Definitions:
         self._by_reference: dict[str, dict[str, Any]] = {}
 
     def reserve(self, cls: type) -> str:
-        """A reference for a class, before its schema is known: a field may hold the class itself."""
+        """Make a reference to a class before its schema exists, since a field may hold the class itself."""
         reference, number = f"{_PREFIX}{cls.__name__}", 2
         while reference in self._by_reference:
             reference, number = f"{_PREFIX}{cls.__name__}{number}", number + 1
@@ -52,7 +52,7 @@ class Definitions:
         return reference
 
     def define(self, reference: str, cls: type, fields: Iterable[Field]) -> None:
-        """Write the schema of a class."""
+        """Set the schema of a class."""
         fields = list(fields)
         schema: dict[str, Any] = {"title": cls.__name__, "type": OBJECT}
         schema["properties"] = {field.name: {**field.adapter.schema, **_default(field.default)} for field in fields}
@@ -63,10 +63,10 @@ class Definitions:
         self._by_reference[reference] = schema
 
     def document(self, otherwise: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole schema.
+        """Make the whole schema.
 
         Parameters:
-          otherwise: The schema of what is not a class.
+          otherwise: The schema if the root is not a class.
         """
         document = dict(self._by_reference.get(ROOT, otherwise))
         definitions = {
@@ -80,7 +80,7 @@ class Definitions:
 
 
 def _default(default: Any) -> dict[str, Any]:
-    """The default as JSON Schema has it; nothing if it is made anew each time, or JSON cannot carry it."""
+    """Make JSON Schema's ``default``; empty if a factory makes the default, or JSON cannot carry it."""
     if default is attrs.NOTHING or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return {}
     try:

@@ -2,7 +2,7 @@
 
 Strict: nothing is coerced.  ``"1"`` is not an int, ``True`` is not an int,
 ``1.0`` is not an int and ``1`` is not a float, as in the gem's schemas, which
-ask Ruby's ``type === value`` (``int | float`` takes both, as Ruby's ``Numeric``
+use Ruby's ``type === value`` (``int | float`` accepts both, as Ruby's ``Numeric``
 does).  Written by hand, since the hooks of cattrs coerce (``int("1")``) and
 compare enums and literals by ``==``, for which ``True`` is ``1``.
 """
@@ -27,15 +27,15 @@ _decimal = re.compile(_DECIMAL.strip("^$"))
 
 
 def one_of(name: str, members: Iterable[tuple[Any, Any]]) -> TypeAdapter:
-    """The adapter of an enum or a literal.
+    """Make the adapter of an enum or a literal.
 
     Parameters:
-      members: JSON value and Python value of each member.
+      members: Pairs of JSON value and Python value.
     """
     table = {typed(raw): member for raw, member in members}
 
     def load(value: Any) -> Any:
-        # What has parts cannot be looked up, and is never a member.
+        # Arrays and objects are never members, and are not hashable.
         if kind_of(value) not in SIMPLE or typed(value) not in table:
             raise Mismatch.of(name, value)
         return table[typed(value)]
@@ -74,7 +74,7 @@ def _load_float(value: Any) -> float:
 
 
 def _text(name: str, schema: Mapping[str, Any], parse: Callable[[str], Any]) -> TypeAdapter:
-    """The adapter of a type that JSON does not have, and that travels as a string."""
+    """Make the adapter of a type that is a string in JSON."""
 
     def load(value: Any) -> Any:
         if type(value) is str:
@@ -88,7 +88,7 @@ def _text(name: str, schema: Mapping[str, Any], parse: Callable[[str], Any]) -> 
 
 
 def _converted(kind: type, name: str, schema: Mapping[str, Any]) -> TypeAdapter:
-    # msgspec reads these the same way on each version of Python.
+    # By msgspec, which reads these in the same way on each version of Python.
     return _text(name, schema, lambda text: msgspec.convert(text, kind))
 
 

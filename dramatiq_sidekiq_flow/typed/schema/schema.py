@@ -15,17 +15,17 @@ from .json_form import dump
 from .json_schema import Field
 from .validation_errors import ValidationError, path_part, prefixed, unknown_field
 
-#: Validation errors that one message names; the rest are counted.
+#: Maximum validation errors that one message names; the rest are counted.
 _MOST = 50
 
 
 @attrs.frozen(eq=False)
 class Schema:
-    """An attrs class (or a mapping, or a union of classes) and its JSON.
+    """The JSON of an attrs class, a mapping, or a union of classes.
 
     Attributes:
-      cls: The class, mapping or union that the schema is of.
-      fields: For one class, its keys on the wire.
+      cls: The class, mapping or union.
+      fields: The keys of a class on the wire; empty for a mapping or union.
       json: The JSON Schema (2020-12).
     """
 
@@ -36,7 +36,7 @@ class Schema:
 
     @classmethod
     def of(cls, kind: Any, names: Mapping[str, Any] | None = None) -> Schema:
-        """Read the annotations of a class.
+        """Make the schema of a class from its annotations.
 
         Parameters:
           names: Names for string annotations, in addition to those of the
@@ -57,10 +57,10 @@ class Schema:
         return self._adapter.name
 
     def dump(self, value: Any, path: str = "input", error: type[FlowError] = InvalidInput) -> Any:
-        """The JSON form of a value.
+        """Convert a value to its JSON form.
 
         Raises:
-          error: if the value has none.
+          error: if the value has no JSON form.
         """
         try:
             dumped = dump(value)
@@ -70,7 +70,7 @@ class Schema:
             raise _refusal(e, value, path, error) from None
 
     def load(self, value: Any, path: str = "input", error: type[FlowError] = InvalidInput) -> Any:
-        """The value of a JSON form.
+        """Convert a JSON form to its value.
 
         Raises:
           error: if the value does not fit; the message names each path.
@@ -82,7 +82,7 @@ class Schema:
             raise _refusal(e, value, path, error) from None
 
     def check(self, values: Mapping[str, Any], path: str = "input", error: type[FlowError] = InvalidInput) -> None:
-        """Check some fields of a class, whether or not the others are given.
+        """Check the given fields of a class; other fields may be missing.
 
         Raises:
           error: if a field does not fit; the message names each path.
@@ -111,7 +111,7 @@ def _refusal(cause: Exception, value: Any, path: str, error: type[FlowError]) ->
 
 
 def failure(errors: list[ValidationError], value: Any, error: type[FlowError]) -> FlowError:
-    """The exception that names these validation errors."""
+    """Make the exception that names validation errors."""
     named = [f"{one.path}: {one.text}" for one in errors[:_MOST]]
     if len(errors) > _MOST:
         named.append(f"and {len(errors) - _MOST} more")

@@ -1,13 +1,13 @@
-"""Adapters of unions: which member a JSON value is, decided by the value and never by trying.
+"""Adapters of unions.  The JSON value alone decides which member it is; members are not tried one by one.
 
-Written by hand, since the strategies of cattrs decide otherwise (tried with 26.2):
+Written by hand, since the strategies of cattrs decide differently (tried with 26.2):
 
-* Its disambiguation takes classes and None only, not ``Color | int``; tags 1 and
-  True are the same to it; an unknown or missing tag is a bare KeyError, without
-  a path and without the tags that would fit.
-* ``configure_union_passthrough`` goes by ``isinstance``: ``int | str`` takes True,
-  and ``float | str`` takes 1.
-* ``configure_tagged_union`` adds a key of its own to the wire, which Ruby does not
+* Its disambiguation accepts classes and None only, not ``Color | int``; it does
+  not distinguish the tags 1 and True; an unknown or missing tag is a bare
+  KeyError, without a path and without the valid tags.
+* ``configure_union_passthrough`` uses ``isinstance``: ``int | str`` accepts True,
+  and ``float | str`` accepts 1.
+* ``configure_tagged_union`` adds another key to the JSON, which Ruby does not
   write; ``include_subclasses`` accepts classes that the annotation does not name.
 """
 
@@ -28,7 +28,7 @@ Load = Callable[[Any], Any]
 
 
 def union(members: Sequence[TypeAdapter], path: str) -> TypeAdapter:
-    """The adapter of a union.
+    """Make the adapter of a union.
 
     Raises:
       ConfigurationError: if a JSON value could be of two members.
@@ -65,7 +65,7 @@ def _by_kind(members: Sequence[TypeAdapter]) -> dict[str, list[TypeAdapter]]:
 
 
 def _values(members: Iterable[TypeAdapter]) -> frozenset[tuple[type, Any]] | None:
-    """All values of a union; None if a member does not list its own."""
+    """Collect all values of a union; return None if a member does not list its values."""
     values: set[tuple[type, Any]] = set()
     for member in members:
         if member.values is None:
@@ -75,13 +75,13 @@ def _values(members: Iterable[TypeAdapter]) -> frozenset[tuple[type, Any]] | Non
 
 
 def _choose(candidates: Sequence[TypeAdapter], path: str) -> Load:
-    """How to load a value whose JSON type several members take."""
+    """Make the function that loads a value of one JSON type, which all candidates accept."""
     if len(candidates) == 1:
         return candidates[0].load
     if all(candidate.cls is not None for candidate in candidates):
         return _by_tags(candidates) or _by_fields(candidates, path)
     if _is_str_and_literals(candidates):
-        # A str takes any literal string, and gives the same.
+        # A str loads any literal string, unchanged.
         return SCALARS[str].load
     if not _are_disjoint(candidates):
         raise _ambiguous(candidates, path)
@@ -96,12 +96,12 @@ def _is_str_and_literals(candidates: Sequence[TypeAdapter]) -> bool:
 
 
 def _is_literal(adapter: TypeAdapter) -> bool:
-    """Whether an adapter loads its values as they are, as an enum does not."""
+    """Return True if an adapter loads its values unchanged, which an enum does not."""
     return all(type(adapter.load(raw)) is kind for kind, raw in adapter.values or ())
 
 
 def _are_disjoint(candidates: Sequence[TypeAdapter]) -> bool:
-    """Whether all adapters list their values, and no value is one of two adapters."""
+    """Return True if all adapters list their values, and no two of them share a value."""
     together = _values(candidates)
     if together is None:
         return False
@@ -123,12 +123,12 @@ def _by_values(candidates: Sequence[TypeAdapter]) -> Load:
 
 # -- classes by a tag -----------------------------------------------------------
 
-#: Fields that are literals, by their keys: the values of each.
+#: Key of each field that is a literal -> its values.
 _Tags = Mapping[str, list[tuple[type, Any]]]
 
 
 def _by_tags(candidates: Sequence[TypeAdapter]) -> Load | None:
-    """By a field that each class has, with values of its own: ``kind: Literal["card"]``."""
+    """Choose by a tag, a field with different literals in each class: ``kind: Literal["card"]``; None without one."""
     tags = [_tags(candidate.cls) for candidate in candidates]
     for name in tags[0]:
         owners = _owners(name, candidates, tags)
@@ -140,7 +140,7 @@ def _by_tags(candidates: Sequence[TypeAdapter]) -> Load | None:
 def _owners(
     name: str, candidates: Sequence[TypeAdapter], tags: Sequence[_Tags]
 ) -> dict[tuple[type, Any], TypeAdapter] | None:
-    """The class that each value of a tag stands for; None if it is not a tag of each, or not unambiguous."""
+    """Map each value of a tag to its class; return None if a class lacks the tag, or two share a value."""
     owners: dict[tuple[type, Any], TypeAdapter] = {}
     for candidate, own_tags in zip(candidates, tags):
         if name not in own_tags or not owners.keys().isdisjoint(own_tags[name]):
@@ -154,7 +154,7 @@ def _by_tag(name: str, owners: Mapping[tuple[type, Any], TypeAdapter]) -> Load:
 
     def load(value: Any) -> Any:
         if name not in value:
-            raise Mismatch.at(path_part(name), f"is missing: {expected} says which class this is")
+            raise Mismatch.at(path_part(name), f"is missing: {expected} determines the class")
         tag = value[name]
         if kind_of(tag) not in SIMPLE or typed(tag) not in owners:
             raise Mismatch.of(expected, tag, path=path_part(name))
@@ -164,7 +164,7 @@ def _by_tag(name: str, owners: Mapping[tuple[type, Any], TypeAdapter]) -> Load:
 
 
 def _tags(cls: Any) -> _Tags:
-    """The fields of a class that are literals."""
+    """Collect the fields of a class that are literals."""
     return {
         field.alias or field.name: [typed(value) for value in typing.get_args(field.type)]
         for field in _init_fields(cls)
@@ -176,7 +176,7 @@ def _tags(cls: Any) -> _Tags:
 
 
 def _by_fields(candidates: Sequence[TypeAdapter], path: str) -> Load:
-    """By a required field that only one class has; the last class left has none of these."""
+    """Choose by a required field that only one class has; the last remaining class needs none."""
     marks: list[tuple[str, TypeAdapter]] = []
     remaining = list(candidates)
     # Remove each class once it can be identified; the rest may then become unambiguous.
@@ -201,7 +201,7 @@ def _by_fields(candidates: Sequence[TypeAdapter], path: str) -> Load:
 
 
 def _mark_among(candidates: Sequence[TypeAdapter]) -> tuple[str, TypeAdapter] | None:
-    """A field that identifies one of the classes, and that class."""
+    """Find a field that identifies one of the classes, and that class."""
     for candidate in candidates:
         taken = _fields_of_others(candidate, candidates)
         for name, required in _fields(candidate.cls).items():
@@ -211,7 +211,7 @@ def _mark_among(candidates: Sequence[TypeAdapter]) -> tuple[str, TypeAdapter] | 
 
 
 def _fields_of_others(candidate: TypeAdapter, candidates: Sequence[TypeAdapter]) -> set[str]:
-    """The keys of all classes but one."""
+    """Collect the keys of all classes but one."""
     names: set[str] = set()
     for other in candidates:
         if other is not candidate:
@@ -220,7 +220,7 @@ def _fields_of_others(candidate: TypeAdapter, candidates: Sequence[TypeAdapter])
 
 
 def _fields(cls: Any) -> dict[str, bool]:
-    """The keys of a class, and whether each is required."""
+    """Map each key of a class to True if it is required."""
     return {field.alias or field.name: field.default is attrs.NOTHING for field in _init_fields(cls)}
 
 

@@ -1,8 +1,8 @@
 """Validation errors and their paths: ``items[2].price: expected float, got str '1'``.
 
-cattrs collects the errors of a class; it does not write them for users, and it
-names fields by their attributes, not by their keys on the wire.  The path and
-the text are made here.
+cattrs collects the errors of a class, but its texts are not meant for users, and
+it names fields by their attributes, not by their keys on the wire.  This module
+makes the path and the text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 @attrs.frozen
 class ValidationError:
-    """What is wrong at one place of a value.
+    """An error at one place of a value.
 
     Attributes:
-      path: The place, below the value (``.items[2].price``); empty for the value itself.
-      text: What is wrong there.
+      path: The place inside the value (``.items[2].price``); "" for the value itself.
+      text: Description of the error.
     """
 
     path: str
     text: str
 
     def below(self, part: str) -> ValidationError:
-        """The same error, seen from the value that this one is a part of."""
+        """Return the same error with the path from an outer value."""
         return ValidationError(part + self.path, self.text)
 
 
@@ -47,28 +47,28 @@ class Mismatch(ValueError):
 
     @classmethod
     def at(cls, path: str, text: str) -> Mismatch:
-        """A mismatch with one error."""
+        """Make a mismatch with one error."""
         return cls([ValidationError(path, text)])
 
     @classmethod
     def of(cls, expected: str, value: Any, *, path: str = "", hint: str = "") -> Mismatch:
-        """A mismatch of a value of the wrong type as a whole."""
+        """Make the mismatch of a whole value that has the wrong type."""
         got = "None" if value is None else f"{type(value).__name__} {_repr.repr(value)}"
         return cls.at(path, f"expected {expected}, got {got}{hint}")
 
 
 def path_part(name: Any) -> str:
-    """One key, as a part of a path."""
+    """Format one key as a part of a path."""
     return f".{name}" if isinstance(name, str) and name.isidentifier() else f"[{name!r}]"
 
 
 def prefixed(part: str, error: Exception) -> list[ValidationError]:
-    """The errors of a part of a value, with the part's path."""
+    """Return the errors of a part of a value, with the part's path."""
     return [below.below(part) for below in errors_of(error)]
 
 
 def errors_of(error: Exception) -> list[ValidationError]:
-    """The validation errors that an exception stands for."""
+    """Convert an exception to validation errors."""
     if isinstance(error, Mismatch):
         return error.errors
     if isinstance(error, ClassValidationError):
@@ -79,7 +79,7 @@ def errors_of(error: Exception) -> list[ValidationError]:
 
 
 def _text_of(error: Exception) -> str:
-    """The text of an error that a constructor or validator raised; with its class where that says more."""
+    """Return the text of a constructor's or validator's error; with its class if not ValueError or TypeError."""
     text = str(error) or "refused"
     if isinstance(error, (ValueError, TypeError)):
         return text
@@ -87,8 +87,8 @@ def _text_of(error: Exception) -> str:
 
 
 def unknown_field(path: str, owner: str, known: Iterable[str]) -> ValidationError:
-    """The error for a key that a class does not have."""
-    # Not after a semicolon: that is between two errors of one message.
+    """Make the error for a key that a class does not have."""
+    # In parentheses, not after a semicolon, which separates two errors of one message.
     return ValidationError(path, f"unknown field ({owner} has {', '.join(known) or 'none'})")
 
 
@@ -121,11 +121,11 @@ def _unknown_fields(error: ForbiddenExtraKeysError, cls: type, attributes: Attri
 
 
 def _validated_field(error: Exception, attributes: Attributes) -> str:
-    """The path of the field whose validator raised; empty if it was not a validator.
+    """Find the path of the field whose validator raised; return "" if it was not a validator.
 
-    attrs calls validators inside ``__init__`` and hands them the field, but does
-    not add it to the error; nothing but the traceback's frames still has it.
-    Calling the validators one by one would need an instance, and there is none.
+    attrs calls validators inside ``__init__`` and passes them the field, but does
+    not add it to the error, so only the frames of the traceback still hold it.
+    Calling the validators one by one would need an instance, which does not exist.
     """
     traceback = error.__traceback__
     while traceback is not None:
@@ -137,7 +137,7 @@ def _validated_field(error: Exception, attributes: Attributes) -> str:
 
 
 def _field_among(values: Iterable[Any], attributes: Attributes) -> attrs.Attribute[Any] | None:
-    """The first value that is a field of a class."""
+    """Return the first value that is a field of a class."""
     for value in values:
         if isinstance(value, attrs.Attribute) and attributes.get(value.name) == value:
             return value

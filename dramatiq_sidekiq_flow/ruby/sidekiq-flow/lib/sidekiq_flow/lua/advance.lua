@@ -1,11 +1,11 @@
 -- Advances a run past a finished step: takes its job out of flight, writes its
--- output to the memory, counts down barriers, and writes what follows.  One atomic
--- step, safe to send twice.
+-- output to the memory, counts down barriers, and writes the plan of the
+-- continuation.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
 --       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory outlives its run, the fields' (see _fields),
+--       seconds that the memory is kept after its run, the fields' (see _fields),
 --       the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
@@ -15,9 +15,9 @@
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
 --
--- The memory lives as long as its run: while anything waits, as long as the
--- barriers do; when nothing is left, for its own ttl, or for what extend_ttl asked
--- for (swf:keep:MEMORY lives that long).
+-- The memory lives as long as its run: while a barrier waits, as long as the
+-- barriers; at the end of the run, for its own ttl, or for the ttl that extend_ttl
+-- set, if that is longer (swf:keep:MEMORY lives that long).
 
 -- The walk over a step's callback stack: which barriers the step counts down,
 -- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
@@ -30,30 +30,30 @@
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
--- walk(unit, k, a, width) -> what was found, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  Found are
+-- walk(unit, k, a, width) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER}.  It writes nothing.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
---   released  how many of them are released
+--   released  number of them that are released
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (width 4)
---   new       false if the top barrier has counted this step before
+--   new       false if the top barrier counted this step before
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
--- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
---                            live for ttl seconds
--- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
+-- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
+--                            to ttl seconds
+-- RELEASED_TTL: a day.  A released barrier is kept so long in case a duplicate arrives late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
--- child, or the barrier's id of a finished inner group.  So a job that comes
--- twice counts once.
+-- child, or the barrier's id of a finished inner group.  So a job that is
+-- delivered twice counts once.
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -63,7 +63,7 @@ end
 local function whole(text)
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
--- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
@@ -84,7 +84,7 @@ local function walk(unit, k, a, width)
     local releaser = fired and redis.call('GET', fired)
     if releaser then
       if i == 1 then walked.new = false end
-      -- The unit that released the barrier goes the same way again.
+      -- The unit that released the barrier repeats its walk.
       if releaser ~= unit then break end
     else
       local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
@@ -139,12 +139,12 @@ local function prolong_waiting(walked, ttl)
     end
   end
 end
--- Fields of a run's memory, as arguments.
+-- Fields of a run's memory in the arguments.
 --
 -- In ARGV, from a on: number of fields, per field: name, JSON
 --
 -- read_fields(a)            -> the fields, and the index behind them
--- write_fields(key, fields) -> writes them; the caller has checked the type of the key
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
 
 -- call_in_slices(command, key, values, first, last): calls a command with many
 -- values, 1000 at a time.  unpack has a limit of some thousands.
@@ -164,8 +164,8 @@ end
 local function write_fields(key, fields)
   call_in_slices('HSET', key, ARGV, fields.first, fields.last)
 end
--- What follows a step, or the first jobs of a run: reads a plan from the arguments,
--- then writes it.
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
 --
 -- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
 --                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
@@ -178,12 +178,12 @@ end
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
 -- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
---                      | {'STAGE', key} the list of the fan-out has vanished
--- write_plan(plan): cannot fail, since read_plan has seen all types
+--                      | {'STAGE', key} the list of the fan-out is gone
+-- write_plan(plan): cannot fail, since read_plan has checked all types
 --
--- A plan too large for one script was staged as a list (stage.lua).  It is only
--- committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
--- any process can push what it holds (pour.lua).
+-- A plan that is too large for one script was staged as a list (stage.lua).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
 
 
 local function read_plan(k, a, QUEUES, SCHEDULE)
@@ -262,8 +262,8 @@ if fires then
   if not plan then return wrong end
 end
 
--- Writes. The gate comes first: it passes when Redis is out of memory, and
--- after it the rest of the script does, too.
+-- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
+-- and after it also allows the other writes of the script.
 redis.call('HDEL', in_flight, receipt)
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
@@ -274,7 +274,7 @@ if memory ~= '' and walked.new then
   local waits = walked.released < walked.n
   local over = not waits and not fires
   if not over then wanted = math.max(wanted, ttl) end
-  -- The lowest barrier waits for all of the run, siblings with a delay too.
+  -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
   if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))

@@ -1,17 +1,17 @@
 -- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
--- order.  Each call moves elements from the list to where they belong, so it may be
--- sent twice, and by any number of processes at once.
+-- order.  Each call moves elements from the list to their keys and queues, so it may be
+-- sent twice, and by any number of processes at the same time.
 --
 -- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
--- ARGV: ID, elements at most (2 or more), bytes after which no further ones are taken
--- Returns: {'MORE'} | {'DONE'} nothing is left, or it is not committed
+-- ARGV: ID, maximum elements (2 or more), bytes after which no further element is read
+-- Returns: {'MORE'} | {'DONE'} nothing is left, or the fan-out is not committed
 --       | {'TYPE', key} nothing written
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -35,11 +35,12 @@ if not type_is(fanouts, 'zset') then return {'TYPE', fanouts} end
 if not redis.call('ZSCORE', fanouts, ARGV[1]) then return {'DONE'} end
 if not type_is(list, 'list') then return {'TYPE', list} end
 
--- Reads. A part: a queue's name, and payloads for it.
+-- Reads.  A part is the name of a queue, and payloads for it.
 local barriers, parts, scheduled, part = {}, {}, {}, nil
 local read, bytes, most, most_bytes = 0, 0, tonumber(ARGV[2]), tonumber(ARGV[3])
 while read < most and bytes < most_bytes do
-  -- As many as may fit, by the size of those before; one element may be large.
+  -- As many as fit if they have the average size of those before; the first one alone,
+  -- since it may be large.
   local fit = read > 0 and math.floor((most_bytes - bytes) * read / bytes) or 1
   local wanted = math.max(1, math.min(100, fit, most - read))
   local elements = redis.call('LRANGE', list, read, read + wanted - 1)
@@ -67,7 +68,7 @@ end
 if part and not type_is(QUEUES, 'set') then return {'TYPE', QUEUES} end
 if #scheduled > 0 and not type_is(SCHEDULE, 'zset') then return {'TYPE', SCHEDULE} end
 
--- Writes. LTRIM passes when Redis is out of memory, and after it the rest does, too.
+-- Writes.  Redis allows LTRIM when it is out of memory, and after it also the rest.
 redis.call('LTRIM', list, read, -1)
 for _, barrier in ipairs(barriers) do
   redis.call('SETEX', barrier.id, barrier.ttl, barrier.value)

@@ -1,19 +1,19 @@
--- Reads steps of a stored chain, and keeps chains alive whose run moves.
+-- Reads steps of a stored chain, and prolongs stored chains whose run advances.
 --
--- KEYS: swf:callbacks:SHA256 to read from, then others to keep alive only
--- ARGV: ttl in seconds, index of the first step, most steps ('0' = none),
---       bytes after which no further one is read, bytes from which a value is
---       not read here (none given: all are)
+-- KEYS: swf:callbacks:SHA256 to read from, then others that are only prolonged
+-- ARGV: ttl in seconds, index of the first step, maximum steps ('0' = none),
+--       bytes after which no further step is read, size in bytes from which a
+--       value is not read (left out: all are)
 -- Returns: the values from that index on; none if there are none; {nil} if the
---       first one is too large for a script: read it by HGET
+--       first one is too large for a script: read it with HGET
 
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)
@@ -25,7 +25,7 @@ local function prolong_volatile(key, ttl, slack)
   if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
   return left ~= -2
 end
--- SLACK: the seconds that a lifetime may fall short.  It saves an EXPIRE for each
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600

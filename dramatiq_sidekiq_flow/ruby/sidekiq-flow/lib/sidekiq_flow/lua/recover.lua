@@ -1,32 +1,32 @@
--- Takes the jobs in flight of a dead worker from it; where each goes depends on how
--- far it had come.
+-- Moves the jobs that a dead worker left in flight.  The receipt of each shows if the
+-- job had begun, which decides where it goes:
 --
---   BASE:I?  not begun: back to its queue, not counted; one that had begun so
---            often before that once more is too often waits for a trial again
+--   BASE:I?  not begun: back to its queue, not counted; but a job that becomes a
+--            poison pill if counted once more waits for a trial again
 --   BASE:I   begun: counted in swf:recovered:JID
---   BASE:I~  perhaps begun: the counter is made, and not raised
+--   BASE:I~  perhaps begun: the counter is created, but not incremented
 --   BASE:I!  counted before, waits for its trial (see trial.lua): stays
 --
--- A counted job whose counter is new goes back to its queue.  One that was seen
--- before is a suspect.  Counted too often it goes to `dead` (a poison pill),
--- else it becomes BASE:I! and waits, so that it takes no others along.
+-- A counted job whose counter is new goes back to its queue.  One whose counter
+-- existed is a suspect: if it was counted too often it goes to `dead` (a poison pill),
+-- else it becomes BASE:I! and waits, so that it cannot take other jobs down with it.
 --
 -- KEYS: swf:workers, in-flight hash, queue list, 'dead',
 --       per job: swf:recovered:JID
--- ARGV: member, seconds without a beat, recoveries that are too many, seconds
---       that they are counted for, score in `dead`,
---       per job: receipt, payload for `dead`; those to be taken next come last
+-- ARGV: member, seconds without a beat, recoveries that make a poison pill, ttl of
+--       the counters in seconds, score in `dead`,
+--       per job: receipt, payload for `dead`; those to be fetched first come last
 -- Returns: {'ALIVE'} nothing written | {'TYPE', key} nothing written
---       | {'DONE', how many are back in the queue, are dead, wait for a trial,
---          {number of each job that is dead (1 = the first)},
---          {number of each job that stays, since `dead` is not a sorted set}};
---       the worker is deregistered when nothing of it is left
+--       | {'DONE', number of jobs back in the queue, dead, and waiting for a trial,
+--          {index of each job that is dead (1 = the first)},
+--          {index of each job that stays, since `dead` is not a sorted set}};
+--       the worker is deregistered if it has no jobs in flight any more
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok

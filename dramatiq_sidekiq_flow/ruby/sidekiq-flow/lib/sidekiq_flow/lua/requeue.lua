@@ -1,16 +1,16 @@
--- Puts jobs in flight that were not run back to the end of their queue that is taken
--- from next.
+-- Moves jobs in flight that did not run back to the end of their queue that is fetched
+-- first.
 --
 -- KEYS: in-flight hash, queue list
 -- ARGV: receipts, in the order they were fetched
--- Returns: how many went back (those no longer in flight do not); an error if a key
---       has another type: nothing was written
+-- Returns: number of jobs that were moved (without those no longer in flight); an error
+--       if a key has another type: nothing was written
 
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
--- whole(text)          -> the number; nil if the text is not a whole number as DECR
---                         and INCRBY take it, and small enough for Lua
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok

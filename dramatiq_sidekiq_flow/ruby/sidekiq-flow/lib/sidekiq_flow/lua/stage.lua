@@ -1,15 +1,15 @@
--- Stages a part of a fan-out that is too large for one script; advance, start, count
--- or release commits the whole (see _plan).
+-- Stages a part of a fan-out, which is too large for one script.  advance.lua, start.lua,
+-- count.lua or release.lua then commits the whole (see _plan).
 --
 -- KEYS: swf:fanout:ID, 'swf:fanouts'
--- ARGV: seconds until a list that is not committed vanishes, ID, how many
---       elements the list has before this part, elements:
+-- ARGV: ttl in seconds of a list that is not committed, ID, number of
+--       elements in the list before this part, elements:
 --         bTTL VALUE RAN ID  a barrier
---         qNAME              what follows goes to this queue
+--         qNAME              the payloads after it go to this queue
 --         {...               a payload
 --         sSCORE {...        a payload for `schedule`
--- Returns: 1, also if the part is there already (sent twice) | 0 the list has
---       vanished, or is committed (this part comes late)
+-- Returns: 1, also if the part is there already (sent twice) | 0 the list is
+--       gone, or is committed (this part arrived late)
 
 -- call_in_slices(command, key, values, first, last): calls a command with many
 -- values, 1000 at a time.  unpack has a limit of some thousands.

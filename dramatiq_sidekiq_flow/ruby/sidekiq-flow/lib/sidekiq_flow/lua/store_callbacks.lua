@@ -1,9 +1,9 @@
--- Stores the steps of a chain, once, for payloads that refer to them.
+-- Stores the steps of a chain once, for payloads that refer to them.
 --
 -- KEYS: swf:callbacks:SHA256, a hash index -> SHA256 of the next value (empty
 --       at the end), ':', the step's JSON
 -- ARGV: ttl in seconds, the values from index 0 on
--- Returns: 1, or 0 if they are stored already (they then live for the ttl at least)
+-- Returns: 1, or 0 if they were stored before (then they are prolonged to the ttl)
 
 -- call_in_slices(command, key, values, first, last): calls a command with many
 -- values, 1000 at a time.  unpack has a limit of some thousands.
@@ -13,13 +13,13 @@ local function call_in_slices(command, key, values, first, last)
     redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
   end
 end
--- Lets keys live longer, never shorter.  A missing key stays missing.
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
--- prolong(key, ttl): for ttl seconds at least, also a key that had no expiry, since
---       all that belongs to a run expires
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but a
---       key without an expiry keeps none, and one that has up to slack seconds less
---       than ttl is left as it is
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
 
 local function prolong(key, ttl)
   local left = redis.call('TTL', key)

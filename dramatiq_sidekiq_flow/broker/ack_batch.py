@@ -3,12 +3,12 @@
 The thread that holds the sender lock sends all that has gathered meanwhile.
 
 A job without a workflow is acknowledged without waiting: its acknowledgement is
-queued, and the thread goes on with the next job.  After a crash before it is
+queued, and the thread continues with the next job.  After a crash before it is
 sent the job runs again, as it may at any time until Redis has replied.  All
 other operations wait for their reply.
 
 Where replicas must confirm acknowledgements, each round trip waits for them
-once, for all its jobs.  If too few confirm, the worker goes on: the jobs are
+once, for all its jobs.  If too few confirm, the worker continues: the jobs are
 done, and the primary has that.  It asks again after ten times as long as it has
 waited, so that missing replicas cost a worker at most a tenth of its time.
 """
@@ -246,7 +246,7 @@ class GroupCommit:
     def _report_shortage(self, shortage: Shortage) -> None:
         if self._log_limit.allows("replicas"):
             self.logger.warning(
-                "Acknowledgements are confirmed by %s. The worker goes on; if Redis fails over now, finished jobs run "
+                "Acknowledgements are confirmed by %s. The worker continues; if Redis fails over now, finished jobs run "
                 "again. Check the replicas.",
                 shortage,
             )

@@ -224,7 +224,7 @@ class SidekiqConsumer(Consumer):
                 stopping=self.process.quiet,
             )
         if message.skipped and message.payload.stack:
-            error = StepSkipped("A middleware skipped the step, so what follows it waits.", message.message_id)
+            error = StepSkipped("A middleware skipped the step, so the next steps wait.", message.message_id)
             self.logger.error("Job %s is now in 'dead': %s", message.message_id, error)
             return killed(message.payload, self.queue_name, error)
         return None
@@ -261,7 +261,7 @@ class SidekiqConsumer(Consumer):
         except (ConnectionClosed, *LOST):
             raise
         except FlowError as e:
-            what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but cannot go on"
+            what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but its run cannot continue"
             text = "Job %s %s, and is now in 'dead': %s"
             self.process.log_burst(self.logger.error, text, message.message_id, what, e)
             failure = killed(message.payload, self.queue_name, e)

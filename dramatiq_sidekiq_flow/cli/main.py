@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> None:
         bridge_command.run(find_broker(options.broker), options.queues)
     elif options.command == "release":
         run_id = restart_remaining(find_broker(options.broker), options.jid, members=options.members)
-        print(f"Job {options.jid} counts as done; run {run_id} goes on.")
+        print(f"Job {options.jid} counts as done; run {run_id} continues.")
     else:
         _write(_text(options), options.output)
 

@@ -259,7 +259,7 @@ def _chains_of(trees: Iterable[Wire | None]) -> Iterator[str]:
 def _missing(reference: Wire) -> CallbacksMissing:
     name = keys.callbacks(reference["chain"])
     return CallbacksMissing(
-        f"The Redis key {name!r} has no step {reference['at']}, so the run cannot go on from here. "
+        f"The Redis key {name!r} has no step {reference['at']}, so the run cannot continue from here. "
         "It expired, or it was deleted.",
         reference,
     )

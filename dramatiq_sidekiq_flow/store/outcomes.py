@@ -108,7 +108,7 @@ def read_outcome(reply: list[Any]) -> Outcome:
 def barrier_expired(barrier: str) -> BarrierExpired:
     """The error for a barrier that is gone."""
     return BarrierExpired(
-        f"The barrier {barrier} is gone, so the run cannot go on from here: it expired, or it was deleted. The "
+        f"The barrier {barrier} is gone, so the run cannot continue from here: it expired, or it was deleted. The "
         "step itself is done; a retry runs it again, and ends here again. To start what remains of the run "
         "without it: python -m dramatiq_sidekiq_flow release app:broker JID, or restart_remaining(broker, jid).",
         barrier,

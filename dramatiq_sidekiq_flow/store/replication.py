@@ -48,7 +48,7 @@ class Replication:
         ``run()`` returns; 0 does not wait.  With fewer, they raise NotReplicated.
       acknowledge: Replicas that must confirm the acknowledgement of a job and
         the next steps; 0 does not wait.  With fewer, a worker logs a warning
-        and goes on.
+        and continues.
       timeout: Milliseconds to wait for them.
 
     Raises:
@@ -104,7 +104,7 @@ class Unconfirmed(Exception):
     def of_run(self, run_id: str) -> NotReplicated:
         """Make the error for the caller who started a run."""
         cure = (
-            "It goes on: do not start it as a new run. run() with this run id waits again, and starts it if it is "
+            "It continues: do not start it as a new run. run() with this run id waits again, and starts it if it is "
             "missing."
         )
         return self._error(f"The run {run_id}", cure, run_id)

@@ -42,7 +42,7 @@ class Walk:
     """One entry of a callback stack, as ``_walk.lua`` reads it.
 
     Attributes:
-      kind: ``f`` fires a continuation, ``n`` has none and goes on with the
+      kind: ``f`` fires a continuation, ``n`` has none and continues with the
         next entry, ``s`` has none and stops.
     """
 

@@ -335,4 +335,4 @@ def _quietly(hook: Callable[..., Any], *args: Any) -> None:
     try:
         hook(*args)
     except Exception as e:
-        _logger.warning("A hook of a middleware failed; the test goes on: %s", e)
+        _logger.warning("A hook of a middleware failed; the test continues: %s", e)

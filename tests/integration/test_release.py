@@ -147,7 +147,7 @@ def test_the_command(
     }
     client.zadd("dead", {json.dumps(job): 1})
     assert main(["release", "release_app:broker", "j1"]) == 0
-    assert capsys.readouterr().out == "Job j1 counts as done; run run-3 goes on.\n"
+    assert capsys.readouterr().out == "Job j1 counts as done; run run-3 continues.\n"
     (noop,) = members(client, "python")
     assert (noop["class"], noop["locale"]) == ("Sidekiq::Workflow::NoopWorker", "de")
     assert noop["workflow_completion_callbacks"] == job["workflow_completion_callbacks"]

@@ -246,8 +246,8 @@ class GroupCommit:
     def _report_shortage(self, shortage: Shortage) -> None:
         if self._log_limit.allows("replicas"):
             self.logger.warning(
-                "Acknowledgements are confirmed by %s. The worker continues; if Redis fails over now, finished jobs run "
-                "again. Check the replicas.",
+                "Acknowledgements are confirmed by %s. The worker continues; if Redis fails over now, finished jobs "
+                "run again. Check the replicas.",
                 shortage,
             )
         self._events.emit(Unreplicated(shortage))

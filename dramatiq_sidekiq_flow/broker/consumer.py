@@ -261,7 +261,8 @@ class SidekiqConsumer(Consumer):
         except (ConnectionClosed, *LOST):
             raise
         except FlowError as e:
-            what = "returned an invalid output" if isinstance(e, InvalidOutput) else "is done, but its run cannot continue"
+            invalid = isinstance(e, InvalidOutput)
+            what = "returned an invalid output" if invalid else "is done, but its run cannot continue"
             text = "Job %s %s, and is now in 'dead': %s"
             self.process.log_burst(self.logger.error, text, message.message_id, what, e)
             failure = killed(message.payload, self.queue_name, e)

@@ -693,7 +693,7 @@ module SidekiqFlow::Companion
         when "PLAN" then NeedsPlan.new(detail)
         when "STAGE" then :stage_lost
         when "EXPIRED"
-          raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot go on from here. " \
+          raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot continue from here. " \
             "It expired, or it was deleted."
         else
           raise WrongType, "The Redis key #{detail.inspect} holds another type than a workflow needs there."
@@ -2310,7 +2310,7 @@ module SidekiqFlow::Companion
       end
       unless following["sha"] == ""
         raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step " \
-          "#{following["at"]}, so the run cannot go on from here. It expired, or it was deleted."
+          "#{following["at"]}, so the run cannot continue from here. It expired, or it was deleted."
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}

@@ -159,7 +159,7 @@ module SidekiqFlow::Companion
       end
       unless following["sha"] == ""
         raise CallbacksMissing, "The Redis key \"swf:callbacks:#{reference["chain"]}\" has no step " \
-          "#{following["at"]}, so the run cannot go on from here. It expired, or it was deleted."
+          "#{following["at"]}, so the run cannot continue from here. It expired, or it was deleted."
       end
       remember(Chain.new(children, references))
       {"__type__" => "chain", "children" => children}

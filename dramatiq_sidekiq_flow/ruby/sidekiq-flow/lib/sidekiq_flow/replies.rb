@@ -36,7 +36,7 @@ module SidekiqFlow::Companion
         when "PLAN" then NeedsPlan.new(detail)
         when "STAGE" then :stage_lost
         when "EXPIRED"
-          raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot go on from here. " \
+          raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot continue from here. " \
             "It expired, or it was deleted."
         else
           raise WrongType, "The Redis key #{detail.inspect} holds another type than a workflow needs there."

@@ -1,10 +1,10 @@
-# Needs Python 3.10 or later with venv, make and git. All else goes into .venv.
+# Needs Python 3.10 or later with venv, make and git. Everything else is installed into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What `make test` runs, and with which options: make test TESTS=tests/unit PYTEST="-k retry"
+# Tests and options of `make test`: make test TESTS=tests/unit PYTEST="-k retry"
 TESTS ?= tests
 PYTEST ?= --numprocesses=auto
 DEMO ?= examples/demo.py
@@ -14,10 +14,10 @@ CASES ?=
 MUTANTS ?=
 SWEEP ?=
 MODEL ?=
-# Of `make soak`.
+# Options of `make soak`.
 MINUTES ?= 10
 SOAK ?=
-# Of `make companion-check`, `make interop`, `make soak` and `make web-ui`: 7 or 8.
+# Sidekiq for `make companion-check`, `make interop`, `make soak` and `make web-ui`: 7 or 8.
 SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ help: ## Show this help
 demo: $(VENV)/.installed ## Run a workflow and watch it, with an embedded server
 	@$(BIN)/python $(DEMO)
 
-# Those that are started by another have no main.
+# Files that another example starts have no main, and are left out.
 examples: $(VENV)/.installed-examples ## Run every example (EXAMPLES="examples/memory.py")
 	@failed=; output=$$(mktemp); \
 	for example in $(or $(EXAMPLES),$$(grep -l '^if __name__ == "__main__":' examples/*.py)); do \
@@ -42,7 +42,7 @@ examples: $(VENV)/.installed-examples ## Run every example (EXAMPLES="examples/m
 test: $(VENV)/.installed ## Run the tests (TESTS=..., PYTEST=...)
 	@$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
-# Need redis-server. A Python that is not there is said, and the next one is taken.
+# Need redis-server. A missing Python is printed, and the next one is used.
 test-floor: $(VENV)/.installed ## Run most tests on the oldest Python and packages, with coverage (PYTEST_FLOOR=...)
 	@$(BIN)/python -m tests.release.pythons floor $(PYTEST_FLOOR)
 
@@ -68,8 +68,9 @@ sweep: $(VENV)/.installed ## Apply seven kinds of fault to each command of a wor
 companion: $(VENV)/.installed ## Build the single-file companion from the gem, and the gem's copies of package files
 	@$(BIN)/python -m interop.companion
 
-# The first use builds the container: a Docker image, or where no engine answers a
-# root file system (debootstrap, as root). Its suite may have moved: it says what it has.
+# The first use builds the container: a Docker image, or a root file system
+# (debootstrap, as root) if no Docker engine answers. Debian may have updated its
+# packages, so the versions are printed.
 RUBY_VERSIONS = interop/container/run.sh ruby -rsidekiq -e 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
 companion-check interop soak web-ui: export INTEROP_SIDEKIQ := $(SIDEKIQ)
 
@@ -81,11 +82,11 @@ interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a contai
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest --numprocesses=3 $(PYTEST_INTEROP) interop/tests
 
-# Needs redis-server; the columns other than `companion` take a quarter of the time each.
+# Needs redis-server. Each peer takes a quarter of the time that `companion` takes.
 soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Redis for MINUTES=10 (SOAK="--quick")
 	@$(BIN)/python -m interop.soak --minutes $(MINUTES) $(SOAK)
 
-# Needs chromium and its driver; they and Ruby are asked for where missing. Screenshots: build/web-ui.
+# Needs chromium and its driver, and names them if they are missing. Screenshots: build/web-ui.
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
@@ -128,7 +129,7 @@ clean: ## Remove all files that make has created
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp, not the folder, says that an installation was finished.
+# A stamp, since the folder exists before the installation is complete.
 $(VENV)/.installed: pyproject.toml setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "Python 3.10 or later is needed as $(PYTHON), or name another: make PYTHON=python3.12" >&2; exit 1; }

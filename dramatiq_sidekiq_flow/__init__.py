@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from .broker import Retries, SidekiqBroker, cancelled
-from .context import Memory, current_run, find_current_run
+from .context import current_run, find_current_run
 from .middleware import WorkflowMiddleware
 from .process.events import Buried, Recovered
+from .protocols import Barrier, CallbackStorage, Memory
 from .registry.ruby_job import RubyJob
-from .store.barriers import Barrier
-from .store.callback_storage import CallbackStorage, InlineCallbackStorage, RedisCallbackStorage
+from .store.callback_storage import InlineCallbackStorage, RedisCallbackStorage
 from .store.memory import RedisHashMemory
 from .store.replication import Replication
 from .typed.actor import TypedActor, actor

@@ -6,30 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
 from .errors import ConfigurationError, NoCurrentRun
+from .protocols import Memory
 from .wire.active_job import decode_context
 from .wire.option_rules import check_namespace
 from .wire.payload import Payload
-
-
-class Memory(Protocol):
-    """Protocol of a memory backend: values that the steps of a run share.
-
-    Keys are strings; values are JSON values.
-    """
-
-    def write(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Set values; other keys stay."""
-
-    def read(self, run_id: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """Read the values of those of ``keys`` that exist, or of all."""
-
-    def clear(self, run_id: str) -> None:
-        """Delete the values of the run."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""The Dramatiq middleware that makes jobs steps of a workflow."""
+"""WorkflowMiddleware: the Dramatiq middleware that runs workflows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
 from .broker import SidekiqBroker
-from .context import CurrentRun, Memory, RunMemory, set_current_run
+from .context import CurrentRun, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .foreign.bridge import Bridge
 from .foreign.foreign_broker import ForeignSidekiqBroker
 from .foreign.foreign_hooks import ForeignHooks
 from .foreign.foreign_transport import ForeignTransport
+from .protocols import Barrier, CallbackStorage, Memory
 from .registry import file as registry_file
 from .registry.registry import Registry
-from .store.barriers import Barrier
-from .store.callback_storage import CallbackStorage, is_custom
+from .store.callback_storage import is_custom
 from .store.connection import RedisClient
 from .store.memory import RedisHashMemory
 from .store.replication import Replication
@@ -44,46 +44,47 @@ class NotReady(ConfigurationError, MiddlewareError):
 
 
 class WorkflowMiddleware(Middleware):
-    """Advances workflows, keeps what their steps return, and knows the current run.
+    """Advance workflows, keep the output of their steps, and set the current run.
 
     Parameters:
-      memory: Where mappings that actors return are kept, e.g.
-        ``RedisHashMemory(ttl=timedelta(days=1))``, or a Memory of your own.
-        None keeps nothing.
-      classes: Options of Ruby classes that Python advances onto:
+      memory: Memory for the mappings that actors return, e.g.
+        ``RedisHashMemory(ttl=timedelta(days=1))`` or your own Memory.  None
+        discards them.
+      classes: Options of the Ruby classes that Python pushes:
         ``{"Docs::Load": {"queue": "critical", "retry": 3}}``; see also RubyJob.
-      inherit: Names of further keys of a payload that a job hands on to the
-        jobs that follow it and that it sends, as it does with the usual ones:
-        ``cattr``, ``cattr_*``, ``locale``, ``tz``, ``traceparent``,
-        ``tracestate``, ``baggage``, ``apartment``, ``acts_as_tenant``,
-        ``multi_tenant``, ``trace_propagation_headers``, ``sentry_user`` and
-        ``x-datadog-*``.  See ``current_run().context``.
+      inherit: Further keys of a payload that a job passes on to the next steps
+        and to the jobs that it sends.  By default: ``cattr``, ``cattr_*``,
+        ``locale``, ``tz``, ``traceparent``, ``tracestate``, ``baggage``,
+        ``apartment``, ``acts_as_tenant``, ``multi_tenant``,
+        ``trace_propagation_headers``, ``sentry_user`` and ``x-datadog-*``.  See
+        ``current_run().context``.
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
-        id, so that Sidekiq's Web UI finds a run's jobs.
-      registry: A JSON file of what each language's classes are, for what
-        neither actors nor ``classes`` nor RubyJob say; after it comes the
-        registry in Redis, which workers of both languages write.
-      barriers: Barriers of your own, instead of those that count in the very
-        step that pushes what follows (see Barrier for what that gives up).
-      callback_storage: Where callback stacks are kept: in the payload unless
-        given, but from 256 kB by reference where only Python steps carry it;
-        always by reference with ``RedisCallbackStorage()``.
-      dialect: ``"sideline"`` where Ruby has the renamed gem sidekiq-sideline.
-        Jobs of either gem are read; a run goes on as it began.
-      url, client: Of the Sidekiq Redis, where the broker is not a SidekiqBroker:
-        barriers, memory and Ruby's queues are there.
-      replication: How many of its replicas must have what is written there, as
-        for a SidekiqBroker.
-      bridge: On such a broker, what Ruby pushes for its actors is brought
-        over by each worker process, from the queues that it consumes; False
-        leaves that to other processes, and names say which queues.
+        id, so that Sidekiq's Web UI finds the jobs of a run.
+      registry: Path of a registry file.  It is asked after actors, ``classes``
+        and RubyJob, and before the registry in Redis, which workers of both
+        languages write.
+      barriers: Your own Barrier.  By default one script counts a step and
+        pushes the next steps; see Barrier for the guarantees that change.
+      callback_storage: Storage of callback stacks.  By default the payload
+        carries the stack; from 256 kB it carries a reference if only Python
+        steps read it.  ``RedisCallbackStorage()`` always stores a reference.
+      dialect: ``"sideline"`` if Ruby has the renamed gem sidekiq-sideline.
+        Jobs of both gems are read, and a run keeps the dialect it began with.
+      url, client: Sidekiq's Redis, for a broker that is not a SidekiqBroker: it
+        holds the barriers, the memory and Ruby's queues.
+      replication: Number of replicas that must confirm a write there, as for a
+        SidekiqBroker.
+      bridge: On such a broker, True moves the jobs that Ruby pushes for its
+        actors to that broker, in each worker process, from the queues that it
+        consumes.  Names select the queues.  False: another process does it.
 
     Raises:
-      ConfigurationError: for an unknown dialect, a file that is not a registry, a
-        memory (barriers, callback_storage) that is none, and a key that cannot be handed on.
+      ConfigurationError: if the dialect is unknown, the registry file is invalid,
+        a memory, barrier or storage lacks its methods, or a key of ``inherit``
+        cannot be passed on.
     """
 
-    #: Its after_enqueue is for steps on other brokers; see ``broker.step_hooks``.
+    #: ``broker.step_hooks`` skips this middleware: its after_enqueue is for steps on other brokers.
     sees_steps = True
 
     def __init__(
@@ -123,7 +124,7 @@ class WorkflowMiddleware(Middleware):
     def actor_options(self) -> set[str]:
         return {NAMESPACE_KEY}
 
-    # -- the broker that it serves ------------------------------------------------
+    # -- the broker ----------------------------------------------------------------
 
     def attach(self, broker: dramatiq.Broker) -> None:
         """Called by the broker that this middleware was added to."""
@@ -132,7 +133,7 @@ class WorkflowMiddleware(Middleware):
             return
         if any(given is not None for given in (self.url, self.client, self.replication)):
             raise ConfigurationError(
-                "A SidekiqBroker has its own Redis; leave url, client and replication to it.", broker
+                "A SidekiqBroker has its own Redis: pass url, client and replication to the broker.", broker
             )
         transport: Transport = AtomicTransport(broker)
         if self.settings.barriers is not None:
@@ -140,15 +141,15 @@ class WorkflowMiddleware(Middleware):
         self._equip(broker, broker, transport)
 
     def engine_of(self, broker: dramatiq.Broker) -> Engine:
-        """The engine of workflows on a broker that is not a SidekiqBroker; made at the first call.
+        """Get the engine of a broker that is not a SidekiqBroker; created by the first call.
 
         Raises:
-          ConfigurationError: if it is a SidekiqBroker, or a second broker, or no Sidekiq Redis was named.
+          ConfigurationError: if it is a SidekiqBroker or a second broker, or if neither url nor client was given.
         """
         return self._foreign_hooks(broker).engine(broker)
 
     def bridge_of(self, broker: dramatiq.Broker) -> Bridge:
-        """The bridge from Sidekiq's queues to a broker that is not a SidekiqBroker.
+        """Get the bridge from Sidekiq's queues to a broker that is not a SidekiqBroker.
 
         Raises:
           ConfigurationError: as :meth:`engine_of`.
@@ -156,32 +157,32 @@ class WorkflowMiddleware(Middleware):
         return self._foreign_hooks(broker).bridge
 
     def close(self) -> None:
-        """Close what was opened for a broker that is not a SidekiqBroker."""
+        """Close the connections that were opened for a broker that is not a SidekiqBroker."""
         self._hooks.close()
 
     def _foreign_hooks(self, broker: dramatiq.Broker) -> ForeignHooks:
         if isinstance(broker, SidekiqBroker):
-            raise NotReady("A SidekiqBroker needs no bridge: its workers take from Sidekiq's queues.", broker)
+            raise NotReady("A SidekiqBroker needs no bridge: its workers consume Sidekiq's queues.", broker)
         with self._lock:
             hooks = self._hooks
             if not isinstance(hooks, ForeignHooks):
                 hooks = self._hooks = self._serve(broker)
         if hooks.local is not broker:
-            raise NotReady("This WorkflowMiddleware serves another broker; each needs one of its own.", broker)
+            raise NotReady("This WorkflowMiddleware belongs to another broker: create one for each broker.", broker)
         return hooks
 
     def _serve(self, local: dramatiq.Broker) -> ForeignHooks:
-        """Hooks for a broker that is not a SidekiqBroker."""
+        """Make the hooks for a broker that is not a SidekiqBroker."""
         if self.url is None and self.client is None:
             raise NotReady(
-                f"On a {type(local).__name__} a WorkflowMiddleware needs to know the Sidekiq Redis: "
-                'WorkflowMiddleware(url="redis://..."). On a SidekiqBroker it does not.',
+                f"On a {type(local).__name__} a WorkflowMiddleware needs the URL of Sidekiq's Redis: "
+                'WorkflowMiddleware(url="redis://..."). A SidekiqBroker has it already.',
                 local,
             )
         if self.settings.barriers is not None or is_custom(self.settings.callback_storage):
             raise NotReady(
-                "Barriers and callback storages of your own need a SidekiqBroker: on another broker, what is counted "
-                "and what follows are not written in one place.",
+                "Your own barriers and callback storage need a SidekiqBroker: on another broker, counts and next steps "
+                "are not written in one place.",
                 local,
             )
         if getattr(local, "confirm_delivery", True) is False:
@@ -191,7 +192,7 @@ class WorkflowMiddleware(Middleware):
         return ForeignHooks(broker, engine, self.bridge)
 
     def _equip(self, broker: SidekiqBroker, actors_on: dramatiq.Broker, transport: Transport) -> Engine:
-        """Let a SidekiqBroker run workflows."""
+        """Give a SidekiqBroker a registry, an engine and a completion."""
         if isinstance(self.memory, RedisHashMemory):
             self.memory.bind(broker.connection, self.settings.dialect)
         broker.inherit = self.inherit
@@ -217,8 +218,8 @@ class WorkflowMiddleware(Middleware):
         try:
             engine.registry.beat(engine.broker)
         except Exception as e:
-            # The heartbeat tries again; a worker must start without it, too.
-            _logger.warning("The registry could not be written: %s", e)
+            # A worker must start without it, too.
+            _logger.warning("The registry could not be written; the heartbeat tries again: %s", e)
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         self._hooks.before_worker_shutdown()
@@ -259,24 +260,24 @@ class WorkflowMiddleware(Middleware):
 
 
 def _inherited(names: Iterable[str]) -> frozenset[str]:
-    """The keys of ``inherit=``.
+    """Check the keys of ``inherit=``.
 
     Raises:
-      ConfigurationError: if one cannot be handed on.
+      ConfigurationError: if one cannot be passed on.
     """
     if isinstance(names, str):
         raise ConfigurationError(f"inherit takes a list of names: inherit=[{names!r}].", names)
     found = frozenset(names)
     for name in found:
         if not isinstance(name, str) or not name or name in _NEVER_INHERITED:
-            raise ConfigurationError(f"inherit: {name!r} cannot be handed on from job to job.", name)
+            raise ConfigurationError(f"inherit: {name!r} belongs to one job and cannot be passed on.", name)
     return found
 
 
-#: What each job has of its own.
+#: Keys that each job has for itself.
 _NEVER_INHERITED = RESERVED | {"queue", "retry", "created_at", "wrapped", "display_class", "dramatiq", "retry_count"}
 
-#: What each part of the middleware must have, and an example of one.
+#: Methods that each parameter must have, and an example.
 _PARTS = {
     "memory": (("read", "write"), "RedisHashMemory()"),
     "barriers": (("create", "wait"), "MyBarriers()"),
@@ -291,7 +292,7 @@ def _check_parts(**parts: Any) -> None:
             continue
         if isinstance(value, type):
             raise ConfigurationError(
-                f"{name}={value.__name__} is the class; pass one: {name}={value.__name__}().", value
+                f"{name}={value.__name__} is a class; pass an instance: {name}={value.__name__}().", value
             )
         if not all(callable(getattr(value, method, None)) for method in methods):
             raise ConfigurationError(

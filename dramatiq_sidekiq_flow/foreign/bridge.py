@@ -64,13 +64,7 @@ class Bridge:
         wanted = self.broker.get_declared_queues() if queues is None else set(queues)
         if not self._threads:
             self._stop = threading.Event()
-            try:
-                warnings = server_check.inspect(self.broker.connection)
-                warnings += server_check.look_at_replicas(self.broker.connection, self.broker.process.replication)
-                for warning in warnings:
-                    self.logger.warning(warning)
-            except LOST as e:
-                self.logger.warning("The Sidekiq Redis cannot be reached yet: %s", e)
+            self._check_server()
             self.broker.process.quiet = False
             self.broker.process.poller.start()
         for queue in sorted(wanted - self._queues):
@@ -78,6 +72,20 @@ class Bridge:
             thread = threading.Thread(target=self._run, args=(queue, self._stop), name=f"bridge-{queue}", daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _check_server(self) -> None:
+        """Log what is wrong with the Sidekiq Redis.
+
+        Raises:
+          ConfigurationError: as :meth:`start`.
+        """
+        try:
+            warnings = server_check.inspect(self.broker.connection)
+            warnings += server_check.look_at_replicas(self.broker.connection, self.broker.process.replication)
+        except LOST as e:
+            warnings = [f"The Sidekiq Redis cannot be reached yet: {e}"]
+        for warning in warnings:
+            self.logger.warning("%s", warning)
 
     def stop(self) -> None:
         """Stop, and put back what was not handed over."""
@@ -98,13 +106,17 @@ class Bridge:
     def _run(self, queue: str, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
-                consumer = SidekiqConsumer(self.broker.process, queue, PREFETCH, WAIT)
-                while not stop.is_set():
-                    message = next(consumer)
-                    if message is not None and not self.hand_over(consumer, message):
-                        stop.wait(PAUSE)
+                self._consume(queue, stop)
             except Exception as e:
                 self.logger.warning("The bridge of queue %r tries again soon: %s", queue, e)
+                stop.wait(PAUSE)
+
+    def _consume(self, queue: str, stop: threading.Event) -> None:
+        """Hand over the jobs of a queue until the bridge stops."""
+        consumer = SidekiqConsumer(self.broker.process, queue, PREFETCH, WAIT)
+        while not stop.is_set():
+            message = next(consumer)
+            if message is not None and not self.hand_over(consumer, message):
                 stop.wait(PAUSE)
 
     def hand_over(self, consumer: SidekiqConsumer, message: SidekiqMessage) -> bool:

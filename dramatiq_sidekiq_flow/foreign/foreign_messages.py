@@ -53,14 +53,7 @@ def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
     elif type(retry) is int:
         options["max_retries"] = retry
     options.update((key, fields[key]) for key in KEYS if key in fields)
-    rest = {key: value for key, value in fields.items() if key not in _SAID}
-    if retry is False:
-        rest["retry"] = False
-    if fields["class"] != payload.actor_name:
-        rest["class"] = fields["class"]
-    if fields["args"] != payload.args:
-        rest["args"] = fields["args"]
-    options[SIDEKIQ_KEY] = rest
+    options[SIDEKIQ_KEY] = _rest_of(payload)
     return dramatiq.Message(
         queue_name=queue,
         actor_name=payload.actor_name,
@@ -70,6 +63,19 @@ def to_foreign(payload: Payload, queue: str) -> dramatiq.Message[Any]:
         options=options,
         message_id=payload.jid,
     )
+
+
+def _rest_of(payload: Payload) -> dict[str, Any]:
+    """The keys of a job that its message does not say in its own way."""
+    fields = payload.fields
+    rest = {key: value for key, value in fields.items() if key not in _SAID}
+    if fields.get("retry") is False:
+        rest["retry"] = False
+    if fields["class"] != payload.actor_name:
+        rest["class"] = fields["class"]
+    if fields["args"] != payload.args:
+        rest["args"] = fields["args"]
+    return rest
 
 
 def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = True) -> Payload:
@@ -82,6 +88,14 @@ def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = Tr
     Raises:
       InvalidCallbacks, InvalidNode: for a callback stack that is none.
     """
+    fields = _fields_of(message, of_actor)
+    dialect = detect(fields)
+    stack = load_stack(fields.get(dialect.callbacks_key)) if strict else ()
+    return Payload(b"", fields, message.actor_name, list(message.args), message.message_id, stack, dialect)
+
+
+def _fields_of(message: Any, of_actor: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the payload that a message stands for."""
     options = {key: value for key, value in message.options.items() if key not in _TRANSIENT}
     rest = options.pop(SIDEKIQ_KEY, None)
     retry = options.pop("max_retries", None)
@@ -100,9 +114,7 @@ def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = Tr
         fields["retry"] = retry
     if options:
         fields[DRAMATIQ_KEY] = options
-    dialect = detect(fields)
-    stack = load_stack(fields.get(dialect.callbacks_key)) if strict else ()
-    return Payload(b"", fields, message.actor_name, list(message.args), message.message_id, stack, dialect)
+    return fields
 
 
 def encode(payload: Payload) -> bytes:

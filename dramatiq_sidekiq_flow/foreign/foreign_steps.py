@@ -108,17 +108,21 @@ class ForeignSteps:
         if step is None or not step.ended:
             return
         with _trying(message):
-            payload = step.payload or self._payload(message, strict=False)
-            if step.exception is not None and step.requeued:
-                self._extend(payload)
-            elif step.exception is not None:
-                # Without a retry, Dramatiq would acknowledge it as done.
-                self._bury(message, step.exception)
-            elif step.skipped:
-                self._bury(message, StepSkipped(_SKIPPED, message.message_id))
-            else:
-                self._advance_or_bury(message, step, payload)
+            self._settle(message, step)
         self._doing.step = None
+
+    def _settle(self, message: Any, step: Step) -> None:
+        """Write what follows a step that has ended: its run goes on, waits for the retry, or the step is dead."""
+        payload = step.payload or self._payload(message, strict=False)
+        if step.exception is not None and step.requeued:
+            self._extend(payload)
+        elif step.exception is not None:
+            # Without a retry, Dramatiq would acknowledge it as done.
+            self._bury(message, step.exception)
+        elif step.skipped:
+            self._bury(message, StepSkipped(_SKIPPED, message.message_id))
+        else:
+            self._advance_or_bury(message, step, payload)
 
     def _advance_or_bury(self, message: Any, step: Step, payload: Payload) -> None:
         try:
@@ -159,16 +163,10 @@ class ForeignSteps:
         step = _step(message) or Step(message.message_id)
         message.workflow_step = step
         payload = step.payload or self._payload(message, strict=False)
-        if payload.fields.get("dead") is False or (payload.fields.get("retry") is False and error is step.exception):
+        if _is_never_dead(payload, failed_itself=error is step.exception):
             if payload.run_id is None and not payload.stack:
                 return  # discarded, as Sidekiq does
-            self.logger.warning(
-                "Step %s (%s) of run %s failed and has retry: false or dead: false, but its run waits for it: it is in "
-                "'dead', and retrying it there resumes the run.",
-                payload.jid,
-                payload.actor_name,
-                payload.run_id,
-            )
+            self._warn_of_wait(payload)
         now = time.time()
         if not step.corpse:
             # Once: called again, the same bytes are the same member.
@@ -177,10 +175,25 @@ class ForeignSteps:
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
         self.engine.broker.process.commit.run(foreign_runs.bury(step.corpse, now=now, needs=needs))
 
+    def _warn_of_wait(self, payload: Payload) -> None:
+        self.logger.warning(
+            "Step %s (%s) of run %s failed and has retry: false or dead: false, but its run waits for it: it is in "
+            "'dead', and retrying it there resumes the run.",
+            payload.jid,
+            payload.actor_name,
+            payload.run_id,
+        )
+
     def _advance(self, step: Step, payload: Payload) -> None:
         output = self.engine.outputs.of(payload, step.output)
         if payload.stack or output.fields:
             advance(FinishedJob(payload, str(payload.fields["queue"]), output), self.engine)
+
+
+def _is_never_dead(payload: Payload, *, failed_itself: bool) -> bool:
+    """Whether a job's options keep it out of ``dead``: ``dead: false``, or ``retry: false`` of a job that failed."""
+    fields = payload.fields
+    return fields.get("dead") is False or (failed_itself and fields.get("retry") is False)
 
 
 def _step(message: Any) -> Step | None:

@@ -133,11 +133,15 @@ class ForeignTransport:
         steps: list[ForeignStep] = []
         pushes: dict[str, tuple[bytes, ...]] = {}
         for queue, payloads in plan.pushes.items():
-            others = tuple(raw for raw in payloads if not self._is_here(raw, None, steps))
+            others = self._without_steps(payloads, steps)
             if others:
                 pushes[queue] = others
         scheduled = tuple((at, raw) for at, raw in plan.scheduled if not self._is_here(raw, at, steps))
         return Split(attrs.evolve(plan, pushes=pushes, scheduled=scheduled), steps)
+
+    def _without_steps(self, payloads: tuple[bytes, ...], steps: list[ForeignStep]) -> tuple[bytes, ...]:
+        """The payloads that stay in Sidekiq's queue; the others are added to ``steps``."""
+        return tuple(raw for raw in payloads if not self._is_here(raw, None, steps))
 
     def _is_here(self, raw: bytes, at: float | None, steps: list[ForeignStep]) -> bool:
         """Whether a job is a step of the other broker, which is then added to ``steps``."""

@@ -72,7 +72,7 @@ class Entry:
             raise InvalidOptions(f"{name}: a JSON object of options is needed, not {value!r:.100}.", value)
         options = dict(value)
         schemas = [options.pop(key, None) for key in ("input", "output")]
-        if not all(schema is None or type(schema) is dict for schema in schemas):
+        if not all(map(_may_be_schema, schemas)):
             raise InvalidOptions(f"{name}: input and output must be JSON Schemas.", value)
         try:
             check_options(options)
@@ -88,6 +88,11 @@ class Entry:
         if self.output is not None:
             value["output"] = self.output
         return value
+
+
+def _may_be_schema(value: Any) -> bool:
+    """Whether an entry's input or output is a JSON Schema, or is not declared."""
+    return value is None or type(value) is dict
 
 
 def actors(broker: SidekiqBroker) -> dict[str, Entry]:
@@ -120,9 +125,17 @@ def published(connection: Connection) -> dict[str, dict[str, Entry]]:
     for language, entries in zip(LANGUAGES, store.read(connection, LANGUAGES)):
         if isinstance(entries, Exception):
             raise entries
-        loaded = [_load(name, raw) for name, raw in entries.items()]
-        found[language] = {entry.name: entry for entry in loaded if entry is not None}
+        found[language] = _valid_entries(entries)
     return found
+
+
+def _valid_entries(stored: Mapping[str, bytes]) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for name, raw in stored.items():
+        entry = _load(name, raw)
+        if entry is not None:
+            entries[name] = entry
+    return entries
 
 
 class _Copy:

@@ -138,9 +138,16 @@ def _literal(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal(key)} => {_literal(item)}" for key, item in value.items()) + "}"
-    # "#{...}" would be evaluated by Ruby.
-    return json.dumps(value, ensure_ascii=False).replace("#", "\\#") if isinstance(value, str) else json.dumps(value)
+        return _hash_literal(value)
+    if isinstance(value, str):
+        # "#{...}" would be evaluated by Ruby.
+        return json.dumps(value, ensure_ascii=False).replace("#", "\\#")
+    return json.dumps(value)
+
+
+def _hash_literal(value: Mapping[Any, Any]) -> str:
+    pairs = [f"{_literal(key)} => {_literal(item)}" for key, item in value.items()]
+    return "{" + ", ".join(pairs) + "}"
 
 
 def _identifier(name: str) -> str:

@@ -1,76 +1,50 @@
-"""Where a job's callback stack is kept: in its payload, or by reference beside it.
+"""Callback storages: the stack in the payload, or references to trees kept in Redis.
 
-What ``store`` returns is written into the payload under
-``workflow_completion_callbacks``; ``retrieve`` gives the stack back.  It is the
-gem's ``cfg.callback_storage``.
+The payload carries what ``store`` returns under
+``workflow_completion_callbacks``; ``retrieve`` reads it.  The gem calls this
+``cfg.callback_storage``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ConfigurationError
+from ..protocols import CallbackStorage, Entry
 from ..wire.nodes import Wire
 from ..wire.references import is_reference, may_refer
 from .chains import Pending, StoredChains, put
-
-#: One entry of a stack as it is stored: ``[barrier id, tree or None, propagate]``.
-Entry = list[Any]
-
 
 #: Bytes of JSON from which a reference takes the place of a tree.
 MIN_BYTES = 2048
 
 
-class CallbackStorage(Protocol):
-    """Where callback stacks are kept: what an implementation must do.
-
-    A stack is a list of ``[barrier_id, remaining, propagate]``, plain JSON;
-    ``remaining`` is a workflow tree or None.  Every worker of a run, of both
-    languages, must have the same storage.
-    """
-
-    def store(self, callbacks: list[Entry]) -> Any:
-        """Keep a stack; what is written into the payload in its place.
-
-        The same stack may be stored again, when something failed in between.
-        Whatever is raised fails the job, which is then retried.
-        """
-
-    def retrieve(self, stored: Any) -> list[Entry]:
-        """The stack for what :meth:`store` gave, which JSON has carried since.
-
-        A FlowError sends the job to ``dead``, under the error's name; anything
-        else that is raised fails it, and it is retried.
-        """
-
-
 class InlineCallbackStorage:
-    """The whole stack in the payload, as the gem has it.  The default."""
+    """Keep the whole stack in the payload, as the gem does.  The default."""
 
     def store(self, callbacks: list[Entry]) -> Any:
-        """The stack itself."""
+        """Return the stack itself."""
         return callbacks
 
     def retrieve(self, stored: Any) -> list[Entry]:
-        """The stack itself."""
+        """Return the stack itself."""
         stack: list[Entry] = stored
         return stack
 
 
 class RedisCallbackStorage:
-    """What remains of long chains is kept once, in Redis, and payloads refer to it.
+    """Keep the rest of a long chain once, in Redis; payloads carry a reference to it.
 
     A step then costs the same at the beginning of a chain of thousands as at
-    its end.  Ruby workers need the companion file's ``SidekiqFlow::CallbackStorage``;
-    Python workers read references whatever storage they have.
+    its end.  Ruby workers need the companion's ``SidekiqFlow::CallbackStorage``;
+    Python workers read references with any storage.
 
     Parameters:
-      min_bytes: The JSON size from which the rest of a chain is stored; a
-        shorter one travels in the payload.
+      min_bytes: Minimum JSON size of a rest that is kept in Redis; a smaller
+        one stays in the payload.
 
     Raises:
-      ConfigurationError: for a ``min_bytes`` below 0.
+      ConfigurationError: if ``min_bytes`` is below 0.
     """
 
     def __init__(self, min_bytes: int = MIN_BYTES) -> None:
@@ -80,15 +54,15 @@ class RedisCallbackStorage:
         self._chains: StoredChains | None = None
 
     def bind(self, chains: StoredChains) -> None:
-        """Use these chains.  Called by the middleware."""
+        """Set the chains to use.  Called by the middleware."""
         self._chains = chains
 
     @property
     def chains(self) -> StoredChains:
-        """The stored chains of the Redis in use.
+        """Stored chains of the Redis in use.
 
         Raises:
-          ConfigurationError: before a broker was set up with this storage.
+          ConfigurationError: if no middleware has this storage yet.
         """
         if self._chains is None:
             raise ConfigurationError(
@@ -97,7 +71,7 @@ class RedisCallbackStorage:
         return self._chains
 
     def store(self, callbacks: list[Entry]) -> Any:
-        """The stack, with a reference in place of each tree that is large enough."""
+        """Replace each tree that is large enough by a reference."""
         with self.chains.writing() as pending:
             return [
                 [barrier, None if remaining is None else self.shorten(remaining, pending), propagate]
@@ -105,10 +79,10 @@ class RedisCallbackStorage:
             ]
 
     def retrieve(self, stored: Any) -> list[Entry]:
-        """The stack, with the whole tree in place of each reference.
+        """Replace each reference by its tree.
 
         Raises:
-          CallbacksMissing: for a reference to what is gone.
+          CallbacksMissing: if Redis does not have the tree any more.
         """
         return [
             [barrier, self.chains.whole(remaining) if remaining and is_reference(remaining) else remaining, propagate]
@@ -116,13 +90,13 @@ class RedisCallbackStorage:
         ]
 
     def shorten(self, remaining: Wire, pending: Pending) -> Wire:
-        """A reference to a tree where that is worth it, else the tree.
+        """Return a reference to a tree if it is large enough, else the tree.
 
-        What the reference needs in Redis is added to ``pending``.
+        Adds what the reference needs in Redis to ``pending``.
         """
         return put(pending, remaining["children"]) if may_refer(remaining, self.min_bytes) else remaining
 
 
 def is_custom(storage: CallbackStorage | None) -> bool:
-    """Whether a storage is the application's own, neither inline nor in this Redis."""
+    """Return True for a storage of the application, neither inline nor in this Redis."""
     return storage is not None and not isinstance(storage, (InlineCallbackStorage, RedisCallbackStorage))

@@ -1,4 +1,4 @@
-"""Chains that are stored once, for payloads that refer to them (``wire.references``)."""
+"""Stored chains: the steps of a chain, kept once; payloads refer to them (``wire.references``)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from . import keys, scripts
 from .connection import Connection
 from .scripts import Command
 
-#: A stored chain outlives the barriers that lead to it, by so many seconds.
+#: Seconds that a stored chain lives longer than the barriers that lead to it.
 MARGIN = 86_400
 
-#: Steps that are read at once, and the bytes after which no more are: the next
-#: steps of a chain often finish in the same process, and find theirs here.
+#: Number of steps that one read returns, and the bytes after which it stops. The
+#: next steps of a chain often run in the same process, and are read from its cache.
 READ_AHEAD = 8
 READ_AHEAD_BYTES = 2048
 
-#: Bytes of stored steps that one process remembers.
+#: Size of the cache of stored steps in one process, in bytes.
 CACHE_BYTES = 4 * 1024 * 1024
 
 #: Seconds between two prolongations of one chain by one process.
@@ -36,7 +36,7 @@ KEEP_EVERY = 3600
 #: Bytes of stored steps that are sent in one round trip.
 SEND_BYTES = 1024 * 1024
 
-#: Bytes of a step from which it is read by a plain command: a script takes four times as long for it.
+#: Size in bytes from which a step is read with HGET: a script takes four times as long.
 LARGE_STEP = 256 * 1024
 
 
@@ -45,9 +45,9 @@ class NewChain:
     """A chain to store.
 
     Attributes:
-      values: One a step, linked (``wire.references``).
-      delay: What its delays add up to, in milliseconds.
-      barrier: Of the run that it belongs to; empty where equal chains share it.
+      values: One value for each step, linked (``wire.references``).
+      delay: Sum of its delays, in milliseconds.
+      barrier: A barrier of the run that owns it; "" if equal chains share it.
     """
 
     values: list[bytes]
@@ -55,15 +55,15 @@ class NewChain:
     barrier: str = ""
 
 
-#: SHA256 of a chain -> what to store there.
+#: SHA256 of a chain -> the chain to store.
 Pending = dict[str, NewChain]
 
 
 def put(pending: Pending, steps: Sequence[Wire], barrier: str = "") -> Wire:
-    """Add a chain of these steps to what is to be stored; the reference to it.
+    """Add a chain of steps to ``pending``; return the reference to it.
 
     Parameters:
-      barrier: Of the run that it belongs to; empty where equal chains share it.
+      barrier: A barrier of the run that owns it; "" if equal chains share it.
     """
     reference, values = refer(steps, barrier)
     pending[reference["chain"]] = NewChain(values, total_delay(reference), barrier)
@@ -71,7 +71,7 @@ def put(pending: Pending, steps: Sequence[Wire], barrier: str = "") -> Wire:
 
 
 class StoredChains:
-    """The chains that payloads refer to.  Safe to share between threads."""
+    """Reads and writes stored chains, with a cache.  Safe to share between threads."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -81,14 +81,14 @@ class StoredChains:
         self._kept: dict[str, float] = {}
 
     def writing(self) -> _Writing:
-        """A block that collects chains, and writes them at its end."""
+        """Make a context manager that collects chains, and writes them at its end."""
         return _Writing(self)
 
     def write(self, pending: Pending, ttl: int = 0) -> None:
-        """Store chains.  What is there already lives on.
+        """Store chains.  Those that are stored already are only prolonged.
 
         Parameters:
-          ttl: Seconds that they must live at least.
+          ttl: Minimum lifetime, in seconds.
         """
         commands: list[Command] = []
         size = 0
@@ -105,16 +105,16 @@ class StoredChains:
         self._send(commands)
 
     def release(self, shas: Sequence[str]) -> list[Exception]:
-        """Let chains expire in a day whose last steps were started, where they belong to one run.
+        """Let chains of one run expire in a day, after their last steps were started.
 
         Returns:
-          Error replies.  These chains expire later.
+          Error replies; the chains of these commands expire later.
         """
         commands = [scripts.RELEASE_CALLBACKS.command((keys.callbacks(sha),), (RELEASED_TTL,)) for sha in shas]
         return [reply for reply in self.connection.send(commands) if isinstance(reply, Exception)]
 
     def _write_own(self, key: str, chain: NewChain, life: int) -> None:
-        # Before the values, and answered: a hash without a ttl would stay for ever.
+        # Wait for this reply before the values are sent: a hash without a TTL would never expire.
         self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier)))
         part: list[scripts.Argument] = []
         size = 0
@@ -127,15 +127,15 @@ class StoredChains:
         self._send([("HSET", key, *part)] if part else [])
 
     def read(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
-        """The step that a reference points at, and the reference to what comes after it.
+        """Read the step that a reference points at, and the reference to the steps after it.
 
         Parameters:
-          ttl: Seconds that the chain must live from now, where it has not been
-            prolonged lately.
+          ttl: Seconds that the chain must live from now on.  Applied if the step
+            is not in the cache.
 
         Raises:
-          CallbacksMissing: where it is gone.
-          WrongType: where its key is not a hash.
+          CallbacksMissing: if the step is gone.
+          WrongType: if its key is not a hash.
         """
         sha = reference["sha"]
         with self._lock:
@@ -148,10 +148,10 @@ class StoredChains:
         return follow(reference, value)
 
     def whole(self, reference: Wire) -> Wire:
-        """The tree that a reference stands for.
+        """Read the whole tree of a reference.
 
         Raises:
-          CallbacksMissing: where it is gone, or not all there.
+          CallbacksMissing: if it is gone, or incomplete.
         """
         values = iter(self._values(reference, chain_ttl(reference.get("delay", 0)), 1_000_000_000, 1 << 40))
         children: list[Wire] = []
@@ -165,7 +165,7 @@ class StoredChains:
         return {"__type__": "chain", "children": children}
 
     def keep(self, trees: Iterable[Wire | None], ttl: int) -> None:
-        """Prolong what these refer to, where this process has not done so within the hour.
+        """Prolong the chains that trees refer to, at most once an hour for each chain and process.
 
         Parameters:
           ttl: Seconds.
@@ -178,9 +178,10 @@ class StoredChains:
             self._have_kept(due, now)
 
     def _remember(self, sha: str, values: Iterable[bytes]) -> None:
-        """Keep values of a chain that follow each other, the first of which has this name.
+        """Cache consecutive values of a chain, the first under the name ``sha``.
 
-        Other chains share the values: one that has not its name, and what follows it, is not kept.
+        Chains share values, so each value is checked against its name.  Stops at
+        the first value that has another name.
         """
         with self._lock:
             for value in values:
@@ -244,12 +245,12 @@ class _Writing:
 
 
 def stored_keys(trees: Iterable[Wire | None]) -> Iterator[str]:
-    """The Redis keys that these refer to."""
+    """List the Redis keys of the chains that trees refer to."""
     return map(keys.callbacks, _chains_of(trees))
 
 
 def _chains_of(trees: Iterable[Wire | None]) -> Iterator[str]:
-    """The chains that these refer to, as the references name them."""
+    """List the chains that trees refer to, as the references name them."""
     for tree in trees:
         if tree is not None and is_reference(tree):
             yield tree["chain"]

@@ -1,10 +1,10 @@
 """Fan-outs that are too large for one script: staged, committed, poured.
 
-Staged: a list with a TTL, to which no run refers yet.  Committed: one write of the
-script that starts a run or advances it makes the list part of the run, however long
-it is.  Poured: its barriers and jobs move to where they belong, a part at a time.
-A crash before the commit leaves a list that expires; after it, the next beat of
-any worker process goes on.
+Staged: a list with a TTL; no run refers to it yet.  Committed: one write of the
+script that starts or advances a run makes the list part of the run, of any length.
+Poured: its barriers are created and its jobs pushed, one part at a time.  A crash
+before the commit leaves a list that expires.  After a crash behind the commit, the
+next heartbeat of any worker process continues.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Fanout:
     """A staged fan-out.
 
     Attributes:
-      length: How many elements its list has.
-      queues: Where its jobs go; the empty name is ``schedule``.
+      length: Number of elements of its list.
+      queues: Queues of its jobs; "" is ``schedule``.
     """
 
     id: str
@@ -51,9 +51,9 @@ def stage(
     pushes: Mapping[str, Sequence[bytes]],
     scheduled: Sequence[tuple[float, bytes]],
 ) -> Fanout:
-    """Stage what a plan writes.
+    """Stage a plan.
 
-    Where a part finds that the list has vanished, the commit finds it, too.
+    If the list vanishes while it is staged, the commit notices it.
     """
     fanout_id = secrets.token_hex(12)
     list_key = keys.fanout(fanout_id)
@@ -75,7 +75,7 @@ def _elements(
     pushes: Mapping[str, Sequence[bytes]],
     scheduled: Sequence[tuple[float, bytes]],
 ) -> Iterator[bytes]:
-    """The list of ``stage.lua``."""
+    """Encode a plan as the elements of ``stage.lua``."""
     for barrier in barriers:
         yield f"b{barrier.ttl} {barrier.value} {barrier.ran} {barrier.id}".encode()
     for queue, payloads in pushes.items():
@@ -99,12 +99,13 @@ def _parts(elements: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def pour(connection: Connection, fanout_id: str) -> None:
-    """Push all that is left of a fan-out; nothing where it is not committed.
+    """Push the rest of a fan-out.  Does nothing before its commit.
 
     Raises:
-      WrongType: if a queue, or a key that all share, is of another type.  What
-        is left stays, and the next beat tries again.
-      ServerUnavailable, redis.ConnectionError: what is left is pushed by the next beat of any worker.
+      WrongType: if a queue, or a key that all queues share, holds another type.
+        The rest stays in the list, and the next heartbeat tries again.
+      ServerUnavailable, redis.ConnectionError: if Redis cannot be reached.  The
+        next heartbeat of any worker pushes the rest.
     """
     command = scripts.POUR.command(
         (keys.FANOUTS, keys.fanout(fanout_id), keys.QUEUES, keys.SCHEDULE), (fanout_id, PART_ELEMENTS, PART_BYTES)
@@ -120,18 +121,18 @@ def pour(connection: Connection, fanout_id: str) -> None:
 
 
 def pending(connection: Connection) -> list[str]:
-    """The fan-outs that are committed and not pushed to the end, the oldest first."""
+    """List the committed fan-outs that are not pushed completely, the oldest first."""
     return keys.readable(connection.call("ZRANGE", keys.FANOUTS, 0, -1))
 
 
 def pour_all(connection: Connection, first: str = "") -> dict[str, WrongType]:
-    """Push all that is left of the committed fan-outs.
+    """Push the rest of all committed fan-outs.
 
     Parameters:
-      first: ID of the one to begin with; empty for none.
+      first: ID of the fan-out to begin with; "" for none.
 
     Returns:
-      ID -> error of each that waits, since a key is of another type.
+      ID -> error of each fan-out that waits because a key holds another type.
 
     Raises:
       ServerUnavailable, redis.ConnectionError: as :func:`pour`.

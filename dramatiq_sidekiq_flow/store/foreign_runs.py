@@ -1,4 +1,4 @@
-"""Runs whose steps travel on another broker: what Redis keeps of them.
+"""Runs whose steps are on another Dramatiq broker: their data in Redis.
 
 The barriers are the same as any run's.  In addition, ``BARRIER:f`` holds the
 unit that released a barrier whose continuation may not have been enqueued yet.
@@ -16,7 +16,7 @@ from .outcomes import Operation, Outcome, read_nothing, read_outcome, read_writt
 from .runs import NO_OUTPUT, NOTHING, Output, Walk, Writes
 from .sets import DEAD_MAX_JOBS
 
-#: What the marker of a run holds once its first steps were enqueued.
+#: Value of the marker of a run after its first steps were enqueued.
 ENQUEUED = b"enqueued"
 
 
@@ -35,9 +35,9 @@ def count(
     Parameters:
       unit: The message id.
       walk, ttl, planned: As for :func:`runs.advance`.
-      output: ``memory.ttl`` is how many seconds the memory lives on.
-      elsewhere: Something of the plan goes to the other broker.
-      plan: What goes to Sidekiq's queues, and the barriers.
+      output: Values for the memory; ``memory.ttl`` is its lifetime from now on.
+      elsewhere: True if a part of the plan goes to the other broker.
+      plan: The barriers, and the part that goes to Sidekiq's queues.
     """
     names = [key for entry in walk for key in (*keys.barrier(entry.barrier), keys.fired(entry.barrier))]
     kinds = [entry.kind for entry in walk]
@@ -50,16 +50,16 @@ def count(
 
 
 def fired(walk: Sequence[Walk]) -> Operation[None]:
-    """Note that the continuation of the last of ``walk`` is enqueued (``fired.lua``)."""
+    """Mark the continuation of the last entry of ``walk`` as enqueued (``fired.lua``)."""
     names = [key for entry in walk for key in (*keys.barrier(entry.barrier)[:2], keys.fired(entry.barrier))]
     return Operation(scripts.FIRED.command(names, (RELEASED_TTL,)), read_nothing)
 
 
 def bury(payload: bytes, *, now: float, needs: Needs) -> Operation[None]:
-    """Put a step that failed for good into ``dead`` (``bury.lua``).
+    """Move a step that failed for good to ``dead`` (``bury.lua``).
 
     Parameters:
-      needs: Kept alive with it.
+      needs: Keys to keep alive for it.
 
     Raises, when its reply is read:
       WrongType: if ``dead`` is not a sorted set.
@@ -71,10 +71,10 @@ def bury(payload: bytes, *, now: float, needs: Needs) -> Operation[None]:
 
 
 def is_enqueued(connection: Connection, run_id: str) -> bool:
-    """Whether the first steps of a run were enqueued."""
+    """Return True if the first steps of a run were enqueued."""
     return bool(connection.call("GET", keys.run(run_id)) == ENQUEUED)
 
 
 def enqueued(connection: Connection, run_id: str) -> None:
-    """Note that the first steps of a run were enqueued."""
+    """Mark the first steps of a run as enqueued."""
     connection.call("SET", keys.run(run_id), ENQUEUED, "XX", "KEEPTTL")

@@ -1,4 +1,4 @@
-"""What must stay alive for a job that waits, and for how long."""
+"""Keys that a waiting job needs, and how long they must live."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from .runs import NO_MEMORY, MemoryKey
 
 @attrs.frozen
 class Needs:
-    """Redis keys, and the seconds that they must live at least.
+    """Redis keys and their minimum lifetime.
 
     Attributes:
-      keys: Of the barriers of a callback stack, of the chains that it refers
-        to, and of the run's memory.
+      keys: Keys of the barriers of a callback stack, of the stored chains that
+        it refers to, and of the run's memory.
+      ttl: Seconds.
     """
 
     keys: tuple[str, ...] = ()
@@ -28,12 +29,12 @@ NO_NEEDS = Needs()
 
 
 def needs(payload: Payload, memory: MemoryKey = NO_MEMORY, *, waits: float = 0.0) -> Needs:
-    """What a job's run needs until the job is done: as Ruby's ``needs(job)``.
+    """List the keys that a job's run needs until the job is done.  The companion's ``needs(job)`` does the same.
 
     Parameters:
-      memory: Of its run.
-      waits: Seconds until the job may run: until a retry, or for as long as
-        ``dead`` keeps it.
+      memory: Memory of the run.
+      waits: Seconds until the job may run: the delay of a retry, or the time
+        that ``dead`` keeps it.
     """
     barriers = [key for callback in payload.stack for key in keys.barrier(callback.barrier)]
     chains = stored_keys(callback.remaining for callback in payload.stack)

@@ -13,11 +13,11 @@ from .scripts import Argument, Command
 
 
 def push(connection: Connection, queue: str, payloads: Sequence[bytes]) -> None:
-    """Enqueue payloads, the first one to be taken first (``client.rb``, ``atomic_push``).
+    """Enqueue payloads; the first one is fetched first (``client.rb``, ``atomic_push``).
 
     Raises:
       redis.ResponseError: if the queue's key, or ``queues``, holds another type.
-      Unconfirmed: if it was done, and too few replicas have it.
+      Unconfirmed: if the jobs are pushed, but too few replicas confirm it.
     """
     _push(connection, keys.queue(queue), (queue, *payloads))
 
@@ -39,15 +39,15 @@ def _push(connection: Connection, key: str, arguments: Sequence[Argument]) -> No
             if asked:
                 connection.replicas.check(reply, asked)
             return
-        # Sent once, and taken for a repetition: another process has the same
-        # producer (a copy of a running machine). Push as a new one.
+        # Sent once, but refused as a repetition: another process uses the same
+        # producer id (a cloned machine). Push under a new one.
 
 
-#: What :func:`fetch` gives back for a paused queue.
+#: Result of :func:`fetch` for a paused queue.
 PAUSED = "paused"
 
 
-#: Bytes, beside the first job, after which one fetch takes no further one.
+#: Maximum bytes of one fetch, besides the first job.
 MAX_FETCH_BYTES = 1024 * 1024
 
 
@@ -59,15 +59,15 @@ def fetch(
     Safe to repeat with the same base.
 
     Parameters:
-      free: How many of them begin at once, because threads are idle.
-      burst: Jobs end faster than each could be marked as begun.
+      free: Number of jobs that begin at once, because threads are idle.
+      burst: True if jobs end faster than each could be marked as begun.
 
     Returns:
-      Receipts (see :func:`keys.parse_receipt`) and payloads, or None when the
-      member must beat first, or :data:`PAUSED`.
+      Receipts (see :func:`keys.parse_receipt`) and payloads; None if the member
+      must beat first; or :data:`PAUSED`.
 
     Raises:
-      WrongType: if the queue or the in-flight hash is of another type.
+      WrongType: if the queue or the in-flight hash holds another type.
     """
     reply = connection.call(
         *scripts.FETCH.command(
@@ -93,8 +93,8 @@ def fetch(
 def wait(connection: Connection, queue: str, seconds: float) -> bool:
     """Block until a queue has an element, and leave the queue as it was.
 
-    ``BLMOVE`` of a list's end onto itself: the element has no second place
-    where a crash could leave it.
+    Sends ``BLMOVE`` from the end of the list to the same end, so the element
+    never leaves the list, and a crash cannot lose it.
 
     Returns:
       False if the time passed first.
@@ -104,24 +104,24 @@ def wait(connection: Connection, queue: str, seconds: float) -> bool:
 
 
 def length(connection: Connection, queue: str) -> int:
-    """How many jobs wait in a queue."""
+    """Count the jobs that wait in a queue."""
     count: int = connection.call("LLEN", keys.queue(queue))
     return count
 
 
 def done(member: str, receipts: Sequence[str]) -> Command:
-    """The command that takes finished jobs without a workflow out of flight."""
+    """Make the command that takes finished jobs without a workflow out of flight."""
     return ("HDEL", keys.in_flight(member), *receipts)
 
 
 def requeue(connection: Connection, member: str, queue: str, receipts: Sequence[str | bytes]) -> int:
-    """Put jobs in flight back, to be taken next, in the order of the receipts."""
+    """Move jobs in flight back to the head of their queue, in the order of the receipts; return their number."""
     moved: int = connection.call(*scripts.REQUEUE.command((keys.in_flight(member), keys.queue(queue)), receipts))
     return moved
 
 
 def in_flight(connection: Connection, member: str) -> dict[str, bytes]:
-    """Receipt -> payload of all that a member has in flight."""
+    """Read all jobs that a member has in flight: receipt -> payload."""
     reply: Any = connection.call("HGETALL", keys.in_flight(member))
     if not isinstance(reply, dict):  # RESP2 answers with a flat list
         reply = dict(zip(reply[::2], reply[1::2]))
@@ -129,7 +129,7 @@ def in_flight(connection: Connection, member: str) -> dict[str, bytes]:
 
 
 def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
-    """Count the jobs that are left to do, all at one instant.
+    """Count the jobs that are left to do, in one transaction.
 
     Returns:
       The number of jobs of the queue, waiting or in flight anywhere, plus the
@@ -138,7 +138,7 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
     """
     mine: list[str] = []
     while True:
-        # One transaction: a job that moves between two looks would be seen in neither.
+        # One transaction, since a job that moves between two reads would be in neither.
         replies = connection.send(
             [
                 ("MULTI",),
@@ -157,12 +157,12 @@ def unfinished(connection: Connection, queue: str) -> tuple[int, list[bytes]]:
             # A key of another type counts as empty.
             later = [*_list(scheduled), *_list(retried)]
             return sum(count for count in counts if isinstance(count, int)), later
-        # A worker that was not looked at may have fetched from the queue.
+        # A worker that was not read may have fetched from the queue: read again.
         mine = consumers
 
 
 def _consumers(members: Any, queue: str) -> list[str]:
-    """The registered members of a queue."""
+    """Select the registered members of a queue."""
     readable = keys.readable(members)
     return [member for member in readable if keys.is_member(member) and keys.queue_of(member) == queue]
 
@@ -172,7 +172,7 @@ def _list(reply: Any) -> list[bytes]:
 
 
 def clear(connection: Connection, queue: str) -> None:
-    """Drop what waits in a queue (``api.rb``, ``Queue#clear``)."""
+    """Delete the jobs that wait in a queue (``api.rb``, ``Queue#clear``)."""
     connection.send([("UNLINK", keys.queue(queue)), ("SREM", keys.QUEUES, queue)])
 
 
@@ -182,5 +182,5 @@ def pause(connection: Connection, queue: str) -> None:
 
 
 def unpause(connection: Connection, queue: str) -> None:
-    """Let a queue be fetched from again."""
+    """Allow fetches from a queue again."""
     connection.call("SREM", keys.PAUSED, queue)

@@ -14,17 +14,18 @@ from .outcomes import Done, Operation, Outcome, read_outcome
 from .scripts import Argument
 
 #: A plan with more jobs or barriers, or with more bytes, is staged first, so
-#: that no single script holds Redis up for long.
+#: that no single script blocks Redis for long.
 MAX_INLINE = 1000
 MAX_BYTES_INLINE = 1024 * 1024
 
 
 @attrs.frozen
 class Writes:
-    """A plan as the scripts take it: the keys and arguments of ``_plan.lua``.
+    """Keys and arguments of a plan, as ``_plan.lua`` reads them.
 
     Attributes:
-      fanout: ID of what :func:`fanouts.pour` pushes after the commit; empty where all is in the arguments.
+      fanout: ID of the fan-out that :func:`fanouts.pour` pushes after the
+        commit; "" if the arguments hold the whole plan.
     """
 
     keys: tuple[str, ...]
@@ -38,7 +39,7 @@ NOTHING = Writes((), (0, 0, 0, 0))
 
 @attrs.frozen
 class Walk:
-    """One entry of a callback stack, as the scripts walk it.
+    """One entry of a callback stack, as ``_walk.lua`` reads it.
 
     Attributes:
       kind: ``f`` fires a continuation, ``n`` has none and goes on with the
@@ -51,10 +52,10 @@ class Walk:
 
 @attrs.frozen
 class MemoryKey:
-    """The hash that holds a run's memory; an empty key for none.
+    """Hash of a run's memory; an empty key means no memory.
 
     Attributes:
-      ttl: Seconds that it outlives the run.
+      ttl: Seconds that it is kept after the end of the run.
     """
 
     key: str = ""
@@ -86,7 +87,7 @@ def writes(
     pushes: Mapping[str, Sequence[bytes]],
     scheduled: Sequence[tuple[float, bytes]],
 ) -> Writes:
-    """Prepare what a plan writes.  Large ones are staged now."""
+    """Make the keys and arguments of a plan.  A large plan is staged now."""
     if _is_large(barriers, pushes, scheduled):
         staged = fanouts.stage(connection, barriers, pushes, scheduled)
         return Writes(
@@ -108,7 +109,7 @@ def _is_large(
     jobs = len(scheduled) + sum(map(len, pushes.values()))
     if max(jobs, len(barriers)) > MAX_INLINE:
         return True
-    # A single job gains nothing: it is one element in any way.
+    # A single job stays one element of a list, so staging does not split it.
     return jobs > 1 and _bytes(pushes, scheduled) > MAX_BYTES_INLINE
 
 
@@ -140,8 +141,8 @@ def start(run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT) ->
     """Start a run (``start.lua``): Done, AlreadyStarted or StageLost.
 
     Parameters:
-      ttl: Seconds that its start is remembered.
-      output: Values to seed its memory with; ``memory.ttl`` is that of the memory.
+      ttl: Seconds for which a second start of the same id is refused.
+      output: Initial values of its memory; ``memory.ttl`` is the memory's lifetime.
 
     Raises, when its reply is read:
       WrongType: if a key that it needs holds another type.
@@ -169,8 +170,8 @@ def advance(
     Parameters:
       unit: The jid.
       walk: The callback stack, from the top.
-      ttl: Seconds that waiting barriers live on.
-      planned: Number of the callback that ``plan`` is for (1 = the top), 0 = none.
+      ttl: Seconds that barriers which still wait live from now on.
+      planned: Number of the callback that ``plan`` belongs to (1 = the top), 0 = none.
 
     Raises, when its reply is read:
       BarrierExpired, WrongType: see :func:`outcomes.read_outcome`.
@@ -186,12 +187,12 @@ def advance(
 
 
 def extend(connection: Connection, needs: Iterable[str], memory: str = "", *, ttl: int, outlive: bool = False) -> None:
-    """Let keys live ``ttl`` seconds from now; none of them shorter than before.
+    """Let keys live for ``ttl`` seconds from now; never shorten a lifetime.
 
     Parameters:
-      needs: Of barriers, stored chains, and of the memory.
-      memory: The memory's key, where it is to outlive its run.
-      outlive: The memory is to live that long even when its run is over before.
+      needs: Keys of barriers, of stored chains, and of the memory.
+      memory: The memory's key if its lease is to be extended, too.
+      outlive: True keeps the memory for ``ttl`` seconds even if the run ends earlier.
     """
     marker = keys.memory_lease(memory) if memory else ""
     connection.call(*scripts.EXTEND.command((marker, *needs), (ttl, int(outlive))))
@@ -200,11 +201,11 @@ def extend(connection: Connection, needs: Iterable[str], memory: str = "", *, tt
 def release(
     member: str, receipt: str, *, released: str, ttl: int, output: Output = NO_OUTPUT, plan: Writes = NOTHING
 ) -> Operation[Outcome]:
-    """Take a finished job out of flight that other barriers have counted (``release.lua``): Done, Gone or StageLost.
+    """Take a finished job out of flight after custom barriers counted it (``release.lua``): Done, Gone or StageLost.
 
     Parameters:
-      released: The barrier whose continuation ``plan`` is; empty where nothing follows.
-      ttl: Seconds for which it is remembered that it was pushed.
+      released: The barrier that ``plan`` is the continuation of; "" for none.
+      ttl: Seconds for which a second push of that continuation is refused.
     """
     marker = keys.released(released) if released else ""
     memory = output.memory
@@ -217,7 +218,7 @@ def release(
 
 @attrs.frozen
 class LostBarrier:
-    """A barrier of a callback stack, and its value where it is gone and made anew."""
+    """A barrier of a callback stack, and the value with which it is created if it is gone."""
 
     barrier: str
     value: int
@@ -226,12 +227,12 @@ class LostBarrier:
 def resume(
     name: str, member: bytes, *, queue: str, payload: bytes, barriers: Sequence[LostBarrier], ttl: int
 ) -> Operation[bool]:
-    """Put a job that does nothing in the place of a failed step (``resume.lua``); False if the step is gone.
+    """Replace a failed step by a job that does nothing (``resume.lua``); return False if the step is gone.
 
     Parameters:
-      name: The set that the step is in, ``dead`` or ``retry``.
-      barriers: Of its callback stack, from the top.
-      ttl: Seconds that new barriers live.
+      name: The set that holds the step, ``dead`` or ``retry``.
+      barriers: Barriers of its callback stack, from the top.
+      ttl: Lifetime of new barriers, in seconds.
 
     Raises, when its reply is read:
       WrongType: if a key that it needs holds another type.

@@ -15,19 +15,19 @@ from .connection import Connection
 from .needs import NO_NEEDS, Needs
 from .outcomes import Operation, read_written
 
-#: ``dead`` keeps that many jobs (Sidekiq's ``config.rb``), for DEAD_TIMEOUT.
+#: Number of jobs that ``dead`` keeps, for DEAD_TIMEOUT (Sidekiq's ``config.rb``).
 DEAD_MAX_JOBS = 10_000
 
-#: Whose members become due.
+#: The sets whose members become due.
 WAITING = (keys.SCHEDULE, keys.RETRY)
 
-#: Bytes after which one look takes no further due member of a set.
+#: Maximum bytes of due members that one look reads per set, besides the first member.
 MAX_DUE_BYTES = 1024 * 1024
 
 
 @attrs.frozen
 class Promotion:
-    """What becomes of one due member: a queue and payload, or ``dead`` (queue None)."""
+    """Target of one due member: a queue and the payload to push, or ``dead`` (queue None)."""
 
     member: bytes
     queue: str | None
@@ -47,8 +47,8 @@ def fail(
     """Move a failed job out of flight (``fail.lua``).
 
     Parameters:
-      action: ``retry`` is due at epoch seconds ``at``; ``discard`` drops the job.
-      needs: Kept alive with it.
+      action: ``retry`` is due at epoch seconds ``at``; ``discard`` deletes the job.
+      needs: Keys to keep alive for the job.
 
     Raises, when its reply is read:
       WrongType: if ``retry`` or ``dead`` is not a sorted set.
@@ -64,12 +64,12 @@ def fail(
 
 @attrs.frozen
 class Due:
-    """What one look at ``schedule`` or ``retry`` found.
+    """Due members of ``schedule`` or ``retry``.
 
     Attributes:
-      members: Those that are due.
-      wait: Seconds until the next one is due, where none is; None where there is none.
-      wrong_type: What the key holds instead of a sorted set.
+      members: The due members.
+      wait: Seconds until the next member is due; None if a member is due now, or the set is empty.
+      wrong_type: Type of the key if it is not a sorted set, else "".
     """
 
     members: list[bytes] = attrs.field(factory=list)
@@ -78,11 +78,11 @@ class Due:
 
 
 def due(connection: Connection, limit: int, skip: Mapping[str, int]) -> dict[str, Due]:
-    """Look at ``schedule`` and ``retry``, by Redis's clock; one command.
+    """Read the due members of ``schedule`` and ``retry``, by Redis's clock, in one command.
 
     Parameters:
-      limit: The most members of each.
-      skip: How many due members of each to pass over.
+      limit: Maximum number of members of each set.
+      skip: Number of due members of each set to skip.
     """
     now, *replies = connection.call(
         *scripts.DUE.command(WAITING, (limit, MAX_DUE_BYTES, *(skip.get(name, 0) for name in WAITING)))
@@ -100,12 +100,12 @@ def _due(now: float, kind: bytes, found: Any) -> Due:
 
 @attrs.frozen
 class Promoted:
-    """What became of a batch of due members.
+    """Result of a batch of promotions.
 
     Attributes:
-      moved: How many left the set.
-      misplaced: The indices of those whose queue is not a list; they stayed.
-      stuck: Of those that stay because ``dead``, ``queues`` or the set is of another type.
+      moved: Number of members that left the set.
+      misplaced: Indices of members that stay because their queue is not a list.
+      stuck: Indices of members that stay because ``dead``, ``queues`` or the set holds another type.
     """
 
     moved: int
@@ -133,8 +133,8 @@ def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | 
     """Claim the upkeep of ``dead`` for this process.
 
     Returns:
-      The score to start from and Redis's time, or None where another process
-      was here within so many seconds.
+      The score to start from and Redis's time; None if another process claimed
+      it within the last ``seconds``.
     """
     if connection.call("SET", keys.UPKEEP, 1, "NX", "EX", seconds) is None:
         return None
@@ -147,17 +147,17 @@ def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | 
 
 
 def dead_since(connection: Connection, score: float, skip: int, limit: int) -> list[tuple[bytes, float]]:
-    """Members of ``dead`` from a score on, lowest first."""
+    """Read members of ``dead`` from a score on, lowest first."""
     return _scored(connection.call("ZRANGEBYSCORE", keys.DEAD, repr(score), "+inf", "WITHSCORES", "LIMIT", skip, limit))
 
 
 def upkept(connection: Connection, start: float) -> None:
-    """Remember the score from which the next upkeep of ``dead`` starts."""
+    """Store the score from which the next upkeep of ``dead`` starts."""
     connection.call("SET", keys.UPKEEP_DEAD, repr(start), "EX", DEAD_TIMEOUT)
 
 
 def members(connection: Connection, name: str) -> list[tuple[bytes, float]]:
-    """All of a set, lowest score first.  For reading by people and tests."""
+    """Read a whole set, lowest score first.  For commands and tests."""
     return _scored(connection.call("ZRANGE", name, 0, -1, "WITHSCORES"))
 
 
@@ -168,11 +168,11 @@ def _scored(reply: Any) -> list[tuple[bytes, float]]:
 
 
 def members_of(connection: Connection, name: str, queue: str) -> list[bytes]:
-    """The members of a set that go to a queue."""
+    """Read the members of a set that belong to a queue."""
     return [member for member, _ in members(connection, name) if queue_of(member) == queue]
 
 
 def remove(connection: Connection, name: str, found: Sequence[bytes]) -> None:
-    """Take members out of a set."""
+    """Remove members from a set."""
     if found:
         connection.call("ZREM", name, *found)

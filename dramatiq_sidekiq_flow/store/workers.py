@@ -1,4 +1,4 @@
-"""Which workers live, and what the dead ones left in flight."""
+"""Heartbeats of workers, and recovery of the jobs that dead workers left in flight."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ..wire.payload import Payload
 from . import keys, scripts
 from .connection import Connection
 
-#: A job recovered that often within that time is a poison pill (the numbers
-#: of Sidekiq Pro's super_fetch).
+#: A job recovered this many times within the window (seconds) is a poison pill.
+#: The numbers are those of Sidekiq Pro's super_fetch.
 MAX_RECOVERIES = 3
 RECOVERY_WINDOW = 72 * 3600
 
-#: A suspect that still runs after this, in seconds, keeps no other back.
+#: Seconds after which a suspect that still runs no longer blocks the next trial.
 TRIAL_TIME = 60
 
-#: The dead that one beat names at most (``beat.lua``).
+#: Maximum number of dead members in one reply of ``beat.lua``.
 DEAD_AT_ONCE = 16
 
 
 @attrs.frozen
 class Beat:
-    """What a process hears when it beats.
+    """Reply to a heartbeat.
 
     Attributes:
-      dead: Members without a beat for too long, at most :data:`DEAD_AT_ONCE`.
-      more: Members of this process that have more in flight than they hold.
-      fanouts: Committed fan-outs are not pushed to the end (``store.fanouts``).
+      dead: Members whose last beat is older than the timeout, at most :data:`DEAD_AT_ONCE`.
+      more: Members of this process that have more jobs in flight than they hold.
+      fanouts: True if committed fan-outs still have jobs to push (``store.fanouts``).
     """
 
     dead: list[bytes]
@@ -41,7 +41,12 @@ class Beat:
 
 @attrs.frozen
 class Orphan:
-    """A job in flight whose worker is dead, and what would go to ``dead``; ``job`` where it can be read."""
+    """A job in flight of a dead worker.
+
+    Attributes:
+      corpse: The payload to write to ``dead`` if the job is a poison pill.
+      job: The decoded payload; None if it cannot be decoded.
+    """
 
     receipt: bytes
     jid: str
@@ -51,13 +56,13 @@ class Orphan:
 
 @attrs.frozen
 class Recovery:
-    """What became of a dead worker's jobs.
+    """Result of the recovery of a dead worker's jobs.
 
     Attributes:
-      back: How many are in their queue again.
-      waiting: How many wait for a trial.
-      dead: Those that are poison pills.
-      kept: Those that stay in flight, since ``dead`` is not a sorted set.
+      back: Number of jobs put back into their queue.
+      waiting: Number of suspects that wait for a trial.
+      dead: Poison pills, moved to ``dead``.
+      kept: Poison pills that stay in flight because ``dead`` is not a sorted set.
     """
 
     back: int = 0
@@ -70,8 +75,8 @@ def beat(connection: Connection, held: Mapping[str, int | None], timeout: float,
     """Record a beat of this process's members, by Redis's clock.
 
     Parameters:
-      held: Member -> how many jobs it holds; None where that is not known.
-      skip: How many of the dead to pass over.
+      held: Member -> number of jobs that it holds; None if unknown.
+      skip: Number of dead members to skip.
     """
     flat = [part for member, count in held.items() for part in (member, "" if count is None else count)]
     dead, more, fanouts = connection.call(*scripts.BEAT.command((keys.WORKERS,), (repr(timeout), skip, *flat)))
@@ -88,19 +93,19 @@ def begin(connection: Connection, member: str, receipt: str) -> bool:
 
 
 def receipts(connection: Connection, member: str) -> list[bytes]:
-    """The receipts of all that a member has in flight."""
+    """Get the receipts of all jobs that a member has in flight."""
     found: list[bytes] = connection.call("HKEYS", keys.in_flight(member))
     return found
 
 
 def idle(connection: Connection, members: Sequence[str]) -> list[str]:
-    """Those members that have nothing in flight."""
+    """Get the members that have nothing in flight."""
     replies = connection.send([("HLEN", keys.in_flight(member)) for member in members]) if members else []
     return [member for member, reply in zip(members, replies) if reply == 0]
 
 
 def payloads(connection: Connection, member: str, of: Sequence[bytes]) -> list[bytes | None]:
-    """The payloads of some receipts; None where one has left flight."""
+    """Get the payloads of receipts; None for each that has left flight."""
     found: list[bytes | None] = connection.call("HMGET", keys.in_flight(member), *of)
     return found
 
@@ -108,16 +113,16 @@ def payloads(connection: Connection, member: str, of: Sequence[bytes]) -> list[b
 def recover(
     connection: Connection, member: str, orphans: Sequence[Orphan], *, timeout: float, now: float
 ) -> Recovery | None:
-    """Put a dead worker's jobs back, or into ``dead``, or let them wait for a trial.
+    """Move a dead worker's jobs back to their queue or to ``dead``, or mark them to wait for a trial.
 
     Parameters:
-      orphans: Those to be taken next come last.
+      orphans: The jobs; the last one is taken first.
 
     Returns:
-      None where the worker turns out to live.
+      None if the worker is alive after all.
 
     Raises:
-      WrongType: if the in-flight hash or the queue is of another type.
+      WrongType: if the in-flight hash or the queue holds another type.
     """
     reply = _checked(connection.call(*_recover_command(member, orphans, timeout, now)))
     if reply[0] != b"DONE":
@@ -142,14 +147,14 @@ def try_suspect(connection: Connection, dead: str, member: str, base: str, *, ti
     """Take one suspect of a dead worker into flight, as ``BASE:1?``.  Safe to repeat with the same base.
 
     Parameters:
-      dead: The member whose hash holds it.
-      member: The own member of the same queue.
+      dead: The dead member whose in-flight hash holds the suspect.
+      member: This process's member of the same queue.
 
     Returns:
-      The payload; "wait" while another trial runs; None where there is nothing to try.
+      The payload; "wait" while another trial runs; None if no suspect is left.
 
     Raises:
-      WrongType: if a key of either worker is of another type.
+      WrongType: if a key of either worker holds another type.
     """
     queue_name = keys.queue_of(member)
     reply = _checked(
@@ -167,7 +172,7 @@ def try_suspect(connection: Connection, dead: str, member: str, base: str, *, ti
 
 
 def deregister(connection: Connection, members: Sequence[str]) -> None:
-    """Forget members that shut down with nothing in flight."""
+    """Remove members that shut down with nothing in flight."""
     if members:
         connection.call("ZREM", keys.WORKERS, *members)
 

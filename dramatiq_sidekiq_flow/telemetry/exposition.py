@@ -215,14 +215,19 @@ def _fresh_folder() -> Path:
     root.mkdir(mode=0o700, exist_ok=True)
     if root.is_symlink() or root.stat().st_uid != os.getuid():
         raise ConfigurationError(f"{root} belongs to another user. Name another folder: Prometheus(folder=...).", root)
-    for old in root.iterdir():
-        pid, _, began = old.name.partition("-")
-        if pid.isdigit() and began != _began(int(pid)):
-            shutil.rmtree(old, ignore_errors=True)
+    _remove_old_folders(root)
     parent = os.getppid()
     folder = root / f"{parent}-{_began(parent)}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _remove_old_folders(root: Path) -> None:
+    """Remove the folders of commands that have ended."""
+    for folder in root.iterdir():
+        pid, _, began = folder.name.partition("-")
+        if pid.isdigit() and began != _began(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _began(pid: int) -> str:

@@ -93,12 +93,14 @@ class Prometheus(JobObserver):
             self._prepare(broker, several=False)
         if self.exposition is None:
             return
-        # Metrics of all actors exist from the start, with the value 0.
-        queues = wanted_queues(worker)
+        self._add_actors(broker, wanted_queues(worker))
+        self._serve()
+
+    def _add_actors(self, broker: Any, queues: Any) -> None:
+        """Make the metrics of the actors on these queues, all if none are given: they exist from the start, as 0."""
         for actor in broker.actors.values():
             if not queues or actor.queue_name in queues:
                 self._child(actor.queue_name, actor.actor_name)
-        self._serve()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         exposition, self.exposition, self._metrics = self.exposition, None, None

@@ -18,10 +18,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..context import Memory
 from ..errors import BarrierExpired
-from ..store.barriers import Barrier
-from ..store.callback_storage import CallbackStorage
+from ..protocols import Barrier, CallbackStorage, Memory
 from ..wire import codec
 
 #: Long enough for any test, in milliseconds.

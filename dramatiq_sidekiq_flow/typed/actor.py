@@ -8,7 +8,6 @@ memory has, the job's object on top, then the class's defaults and checks.
 from __future__ import annotations
 
 import functools
-import typing
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
@@ -20,6 +19,7 @@ from dramatiq import Middleware
 from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
 from . import signature
+from .call_input import CallInput, is_instance, or_empty
 from .schema import Schema
 
 R = TypeVar("R")
@@ -84,7 +84,8 @@ class TypedActor(dramatiq.Actor[..., R]):
         options: dict[str, Any],
     ) -> None:
         read = signature.read(fn, actor_name)
-        self._parameter, self.input, self.output = read.parameter, read.input, read.output
+        self.input, self.output = read.input, read.output
+        self._call_input = CallInput(actor_name, read.parameter, read.input)
         throws = options.get("throws") or ()
         throws = throws if isinstance(throws, tuple) else (throws,)
         options = {**options, "throws": (*throws, InvalidInput, InvalidOutput)}
@@ -155,52 +156,17 @@ class TypedActor(dramatiq.Actor[..., R]):
         return super().send_with_options(args=checked, kwargs={}, delay=delay, **options)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, complete: bool) -> _Checked:
-        given = self._given(args, kwargs)
+        given = self._call_input.read(args, kwargs)
         schema = self.input
         if schema is None or (given is None and not complete):
             return _Checked()
         with _named(self.actor_name):
-            values = schema.dump(_or_empty(given))
-            if complete or _is(given, schema) or values.keys() >= schema.fields.keys():
+            values = schema.dump(or_empty(given))
+            if complete or _has_all_fields(given, values, schema):
                 schema.load(values)
             else:
                 schema.check(values)
         return _Checked() if given is None else _Checked((values,))
-
-    def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """The input as the caller gave it: an instance, a dict, or None for nothing."""
-        if self._is_call_by_name(args, kwargs):
-            return kwargs[self._parameter]
-        if not self._is_one_input(args, kwargs):
-            given = ", ".join([*map(repr, args), *(f"{name}=..." for name in kwargs)])
-            raise InvalidInput(f"{self.actor_name} takes {self._takes}, not ({given:.200}).", (args, kwargs))
-        if not args:
-            return dict(kwargs) or None
-        only = args[0]
-        if only is None:
-            return None  # a nil, which the gem's typed jobs take as no argument
-        if isinstance(only, Mapping):
-            return dict(only)
-        if not _is(only, self.input):
-            raise InvalidInput(f"{self.actor_name} takes {self._takes}: input: got {only!r:.100}.", only)
-        return only
-
-    def _is_call_by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether an instance is given by the parameter's name, as the function itself may be called."""
-        if self.input is None or args or kwargs.keys() != {self._parameter}:
-            return False
-        return _is(kwargs[self._parameter], self.input) and self._parameter not in self.input.fields
-
-    def _is_one_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether the arguments are one input at most, in one way."""
-        if self.input is None:
-            return not args and not kwargs
-        return len(args) <= 1 and not (args and kwargs)
-
-    @property
-    def _takes(self) -> str:
-        """A description of the arguments, for errors."""
-        return "nothing" if self.input is None else f"one {self.input.name}, its fields by name, or one mapping of them"
 
     # -- a call ---------------------------------------------------------------
 
@@ -228,18 +194,18 @@ class TypedActor(dramatiq.Actor[..., R]):
         return result
 
     def _direct(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        given = self._given(args, kwargs)
+        given = self._call_input.read(args, kwargs)
         if self.input is None:
             return ()
         with _named(self.actor_name):
-            values = self.input.load(self.input.dump(_or_empty(given)))
-        return (given if _is(given, self.input) else values,)
+            values = self.input.load(self.input.dump(or_empty(given)))
+        return (given if is_instance(given, self.input) else values,)
 
     def _called_by_worker(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = self._given(args, kwargs)
+        given = self._call_input.read(args, kwargs)
         if self.input is None:
             return self._json(super().__call__())
-        values = self.input.dump(_or_empty(given))
+        values = self.input.dump(or_empty(given))
         remembered = self._remembered(self.input, values)
         with _named(self.actor_name, remembered):
             instance = self.input.load({**remembered, **values})
@@ -302,14 +268,9 @@ class _named:
             error.args = (error.message,)
 
 
-def _or_empty(given: Any) -> Any:
-    """The input that was given; an empty object for none."""
-    return {} if given is None else given
-
-
-def _is(value: Any, schema: Schema | None) -> bool:
-    """Whether a value is an instance of a schema's class."""
-    return schema is not None and isinstance(value, typing.get_origin(schema.cls) or schema.cls)
+def _has_all_fields(given: Any, values: Mapping[str, Any], schema: Schema) -> bool:
+    """Whether an input lacks no field, so that its class can check it as a whole."""
+    return is_instance(given, schema) or values.keys() >= schema.fields.keys()
 
 
 # -- the decorator ---------------------------------------------------------------

@@ -91,12 +91,16 @@ def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[
     arguments = job.get("arguments")
     if type(name) is not str or not name or type(arguments) is not list:
         raise InvalidPayload("The ActiveJob has no class, or no array of arguments.", raw)
-    keywords: dict[str, Any] = {}
-    if arguments and type(arguments[-1]) is dict and _KEYWORDS in arguments[-1]:
-        *arguments, last = arguments
-        keywords = _value(last, f"arguments[{len(arguments)}]", raw)
     values = [_value(value, f"arguments[{index}]", raw) for index, value in enumerate(arguments)]
+    keywords: dict[str, Any] = values.pop() if _ends_with_keywords(arguments) else {}
     return name, values, keywords
+
+
+def _ends_with_keywords(arguments: list[Any]) -> bool:
+    """Whether the last of the serialized arguments is the hash of the keyword arguments."""
+    if not arguments or type(arguments[-1]) is not dict:
+        return False
+    return _KEYWORDS in arguments[-1]
 
 
 def _serialized(fields: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
@@ -125,19 +129,22 @@ def _is_attributes(key: str) -> bool:
 
 
 def _attributes(stored: Any) -> Any:
+    """Decode the attributes as either version of Sidekiq stores them; anything else stays as it is."""
     pairs = list(stored.items()) if type(stored) is dict else stored
-    if type(pairs) is not list:
+    if type(pairs) is not list or not all(map(_is_pair, pairs)):
         return stored
     decoded: dict[str, Any] = {}
-    for pair in pairs:
-        if type(pair) not in (list, tuple) or len(pair) != 2:
-            return stored
-        name = _decoded(pair[0])
+    for key, value in pairs:
+        name = _decoded(key)
         if type(name) is not str:
             return stored
         if name not in _NOTES:
-            decoded[name] = _decoded(pair[1])
+            decoded[name] = _decoded(value)
     return decoded
+
+
+def _is_pair(value: Any) -> bool:
+    return type(value) in (list, tuple) and len(value) == 2
 
 
 def _decoded(value: Any) -> Any:
@@ -230,12 +237,15 @@ def _duration(value: dict[str, Any]) -> timedelta:
             f"a Duration with {' and '.join(map(shortened, unknown))}, whose length depends on the calendar. "
             "Pass weeks, days, hours, minutes or seconds, or a date."
         )
-    lengths: dict[str, int | float] = {}
-    for unit, length in parts.items():
-        if type(length) not in (int, float, Decimal):
-            raise TypeError
-        lengths[unit] = float(length) if type(length) is Decimal else length
-    return timedelta(**lengths)
+    return timedelta(**{unit: _number(length) for unit, length in parts.items()})
+
+
+def _number(value: Any) -> int | float:
+    if type(value) is Decimal:
+        return float(value)
+    if type(value) is int or type(value) is float:
+        return value
+    raise TypeError
 
 
 def _decimal(value: dict[str, Any]) -> Decimal:

@@ -103,11 +103,21 @@ def no_attribute(owner: str, name: str, instead: str) -> AttributeError:
 
 def what_it_is(node: Any) -> str:
     """Hint for a value that is not a node: the correct form; empty if unknown."""
+    return _hint_for_dramatiq(node) or _hint_for_other(node)
+
+
+def _hint_for_dramatiq(node: Any) -> str:
+    """Hint for an actor, a pipeline or a group of Dramatiq; empty for any other value."""
     kind = type(node).__name__
     if kind in _COMPOSITIONS and hasattr(node, "run"):
         return f" A dramatiq.{kind} is enqueued at once; write {_COMPOSITIONS[kind]}(*messages)."
     if hasattr(node, "message_with_options"):
         return f" It is the actor; write {getattr(node, 'actor_name', 'actor')}.message(...)."
+    return ""
+
+
+def _hint_for_other(node: Any) -> str:
+    """Hint for a class, a list of nodes or a workflow; empty if unknown."""
     if isinstance(node, type):
         return " It is a class; call it."
     if isinstance(node, Iterable) and not isinstance(node, (str, bytes, Mapping)):

@@ -308,8 +308,9 @@ def check_depth(wire: Wire) -> None:
         if "task" in node:
             levels.append((node["task"], depth - 1))
         elif "children" in node:
-            nested = [child for child in node["children"] if child["__type__"] != "job"]
-            levels.extend((child, depth - 2) for child in nested)
+            for child in node["children"]:
+                if child["__type__"] != "job":
+                    levels.append((child, depth - 2))
 
 
 def total_delay(wire: Wire) -> float:

@@ -18,6 +18,9 @@ from .payload_fields import MAX_RETRY_FOR
 #: Written by the library or at the push; never an option of a class.
 RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
 
+#: The same without ``jid``, which one job may be given.
+_RESERVED_OF_JOB = RESERVED - {"jid"}
+
 
 @attrs.frozen
 class _Rule:
@@ -72,8 +75,9 @@ def check_options(options: Mapping[str, Any], *, of_job: bool = False) -> None:
       InvalidOptions: if Sidekiq would not understand an option; the message names it.
       InvalidArguments: if JSON cannot carry a value exactly.
     """
+    reserved = _RESERVED_OF_JOB if of_job else RESERVED
     for name, value in options.items():
-        if name in RESERVED and not (of_job and name == "jid"):
+        if name in reserved:
             raise InvalidOptions(f"{name!r} is not an option of a job; it is written by the library.", value)
         rule = _RULES.get(name)
         if rule is not None and not rule.accepts(value):

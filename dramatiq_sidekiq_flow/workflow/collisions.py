@@ -6,7 +6,7 @@ fields that a step writes are declared, this is seen before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
@@ -34,13 +34,25 @@ class Collision:
 
 def warn_of_collisions(engine: Engine, wire: Wire) -> None:
     """Warn, once, of steps that run side by side and are known to write the same fields."""
-    declared = {name: getattr(actor, "output_fields", None) for name, actor in engine.broker.actors.items()}
-    if engine.memory is None or not any(declared.values()):
+    if engine.memory is None:
         return
-    for found in collisions(wire, lambda name: declared.get(name) or ()):
+    declared = _declared_fields(engine)
+    if not declared:
+        return
+    for found in collisions(wire, lambda name: declared.get(name, ())):
         if found not in engine.warned:
             engine.warned.add(found)
             engine.logger.warning("%s", found)
+
+
+def _declared_fields(engine: Engine) -> dict[str, Iterable[str]]:
+    """The fields that each actor is declared to write; without the actors that declare none."""
+    declared: dict[str, Iterable[str]] = {}
+    for name, actor in engine.broker.actors.items():
+        fields = getattr(actor, "output_fields", None)
+        if fields:
+            declared[name] = fields
+    return declared
 
 
 def collisions(wire: Wire, fields_of: Callable[[str], Iterable[str]]) -> list[Collision]:
@@ -59,18 +71,35 @@ def _writers(
     wire: Wire, fields_of: Callable[[str], Iterable[str]], found: dict[tuple[str, str], dict[str, None]]
 ) -> dict[str, str]:
     """Full name of a field -> a step that writes it."""
-    if wire["__type__"] == "job":
-        step, namespace = wire["class"], wire.get("memory_namespace")
-        prefix = f"{namespace}." if namespace else ""
-        return {prefix + field: step for field in sorted(fields_of(step))}
-    if wire["__type__"] == "with_delay":
+    kind = wire["__type__"]
+    if kind == "job":
+        return _written_by(wire, fields_of)
+    if kind == "with_delay":
         return _writers(wire["task"], fields_of, found)
     writers: dict[str, str] = {}
     for child in wire["children"]:
-        for field, step in _writers(child, fields_of, found).items():
-            if field in writers and wire["__type__"] == "group":
-                pair = (min(writers[field], step), max(writers[field], step))
-                found.setdefault(pair, {})[field] = None
-            else:
-                writers[field] = step
+        of_child = _writers(child, fields_of, found)
+        if kind == "group":
+            _add_member(writers, of_child, found)
+        else:
+            writers.update(of_child)
     return writers
+
+
+def _written_by(job: Wire, fields_of: Callable[[str], Iterable[str]]) -> dict[str, str]:
+    """Full name of each field that one job writes -> the job's class."""
+    step, namespace = job["class"], job.get("memory_namespace")
+    prefix = f"{namespace}." if namespace else ""
+    return {prefix + field: step for field in sorted(fields_of(step))}
+
+
+def _add_member(
+    writers: dict[str, str], of_member: Mapping[str, str], found: dict[tuple[str, str], dict[str, None]]
+) -> None:
+    """Add the fields that a member of a group writes; those that another member writes, too, are found collisions."""
+    for field, step in of_member.items():
+        if field in writers:
+            pair = (min(writers[field], step), max(writers[field], step))
+            found.setdefault(pair, {})[field] = None
+        else:
+            writers[field] = step

@@ -13,8 +13,8 @@ import attrs
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage
 from ..broker.step_hooks import StepHooks
+from ..protocols import Barrier
 from ..store import runs
-from ..store.barriers import Barrier
 from ..store.outcomes import Outcome
 from ..store.runs import Output, Writes
 from ..wire.barrier import NewBarrier

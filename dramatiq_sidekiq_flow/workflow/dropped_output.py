@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from dramatiq import Broker
@@ -31,26 +32,32 @@ class DroppedOutput:
         """Warn of a step's returned value, if it is dropped."""
         if value is None or actor_name in self._warned:
             return
-        is_mapping = isinstance(value, Mapping)
-        if is_mapping and self.has_memory:
+        if self.has_memory and isinstance(value, Mapping):
             return
         self._warned.add(actor_name)
-        if any(isinstance(middleware, Results) for middleware in self.broker.middleware):
-            return
-        if is_mapping:
-            _logger.warning(
-                "%s is a step of a workflow and returns a mapping, which is dropped, since workflows have no memory "
-                "here. To keep it for the steps that follow: WorkflowMiddleware(memory=RedisHashMemory()).",
-                actor_name,
-            )
-        else:
-            _logger.warning(
-                "%s is a step of a workflow and returns a value of type %s, which is dropped: the run's memory keeps "
-                'mappings. Return {"name": value} for the steps that follow, or add Dramatiq\'s Results middleware. '
-                "It is not passed to the next step as an argument.",
-                actor_name,
-                type(value).__name__,
-            )
+        if not self._has_results():
+            _log_drop(actor_name, value)
+
+    def _has_results(self) -> bool:
+        return any(isinstance(middleware, Results) for middleware in self.broker.middleware)
+
+
+def _log_drop(actor_name: str, value: Any) -> None:
+    """Log why a value is dropped, and what would keep it."""
+    if isinstance(value, Mapping):
+        _logger.warning(
+            "%s is a step of a workflow and returns a mapping, which is dropped, since workflows have no memory "
+            "here. To keep it for the steps that follow: WorkflowMiddleware(memory=RedisHashMemory()).",
+            actor_name,
+        )
+    else:
+        _logger.warning(
+            "%s is a step of a workflow and returns a value of type %s, which is dropped: the run's memory keeps "
+            'mappings. Return {"name": value} for the steps that follow, or add Dramatiq\'s Results middleware. '
+            "It is not passed to the next step as an argument.",
+            actor_name,
+            type(value).__name__,
+        )
 
 
 class _KeptOutput(logging.Filter):
@@ -64,19 +71,28 @@ class _KeptOutput(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if "returned a value that is not None" not in str(record.msg):
             return True
-        frame = sys._getframe()
-        while frame is not None:
-            if frame.f_code.co_name in ("process_message", "after_process_message"):
-                value = frame.f_locals.get("res", frame.f_locals.get("result"))
-                payload = getattr(frame.f_locals.get("message"), "payload", None)
-                if record.name.endswith("WorkerThread") and payload is not None and payload.run_id is not None:
-                    return False  # said once, with what to do: workflow.dropped_output
-                if value is not None:
-                    return not isinstance(value, Mapping)
-            if frame.f_back is None:
-                return True
-            frame = frame.f_back
+        in_worker = record.name.endswith("WorkerThread")
+        for local_names in _scopes_of_dramatiq(sys._getframe()):
+            if in_worker and _is_of_run(local_names.get("message")):
+                return False  # said once, with what to do: workflow.dropped_output
+            value = local_names.get("res", local_names.get("result"))
+            if value is not None:
+                return not isinstance(value, Mapping)
         return True
+
+
+def _scopes_of_dramatiq(frame: FrameType | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the local names of each function of Dramatiq that holds a returned value, from the innermost."""
+    while frame is not None:
+        if frame.f_code.co_name in ("process_message", "after_process_message"):
+            yield frame.f_locals
+        frame = frame.f_back
+
+
+def _is_of_run(message: Any) -> bool:
+    """Whether a message is a step of a run."""
+    payload = getattr(message, "payload", None)
+    return payload is not None and payload.run_id is not None
 
 
 def quieten_dramatiq() -> None:

@@ -19,10 +19,9 @@ from dramatiq.logging import get_logger
 from ..broker import SidekiqBroker
 from ..broker.message import new_jid
 from ..broker.step_hooks import StepHooks
-from ..context import Memory, current_job
+from ..context import current_job
+from ..protocols import Barrier, CallbackStorage, Memory
 from ..registry.registry import Registry
-from ..store.barriers import Barrier
-from ..store.callback_storage import CallbackStorage
 from ..store.connection import LOST
 from ..store.needs import Needs, needs
 from ..wire.callbacks import Callback
@@ -123,22 +122,26 @@ class Engine:
           ids: Makers of ids; random ones unless given.
           hooks: Called for Python's steps.
         """
-        before = finished or current_job()
-        inherited = before.inherited(self.broker.inherit) if before else {}
-        self.broker.sender.stamp(inherited, "advance" if finished else "start")
         return Source(
             run_id=run_id,
             now=time.time(),
             options=self.job_options.of_step,
             ids=ids or RANDOM_IDS,
             noop_queue=queue,
-            inherited=inherited,
+            inherited=self._inherited(finished),
             tags=(f"wf:{run_id[:8]}",) if self.settings.tag_runs and run_id else (),
             dialect=finished.dialect if finished else self.settings.dialect,
             store=self.stacks.store,
             prepare=None if hooks is None else hooks.before,
             references=self.stacks.references(),
         )
+
+    def _inherited(self, finished: Payload | None) -> dict[str, Any]:
+        """The context that the next steps inherit from the step or job before them, with a trace of this one."""
+        before = finished or current_job()
+        inherited = before.inherited(self.broker.inherit) if before else {}
+        self.broker.sender.stamp(inherited, "advance" if finished else "start")
+        return inherited
 
     def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
         """Work out what starting a node writes, and store what its payloads refer to.

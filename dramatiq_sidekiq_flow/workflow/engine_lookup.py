@@ -31,18 +31,27 @@ def engine_of(broker: dramatiq.Broker) -> Engine:
       ConfigurationError: if the broker has no WorkflowMiddleware, or one that lacks the Sidekiq Redis.
     """
     if isinstance(broker, SidekiqBroker):
-        if isinstance(broker.completion, Completion):
-            return broker.completion.engine
-    else:
-        for middleware in broker.middleware:
-            if isinstance(middleware, EngineProvider):
-                return middleware.engine_of(broker)
-    if isinstance(broker, SidekiqBroker):
-        cure = "broker.add_middleware(WorkflowMiddleware())."
-    else:
-        cure = (
-            "if it was made by Dramatiq, dramatiq.set_broker(broker) with a SidekiqBroker was not called before the "
-            "actors were declared. To run workflows on it: "
-            'broker.add_middleware(WorkflowMiddleware(url="redis://...")), with the url of the Sidekiq Redis.'
-        )
-    raise ConfigurationError(f"The {type(broker).__name__} has no WorkflowMiddleware: {cure}", broker)
+        return _of_sidekiq(broker)
+    return _of_other(broker)
+
+
+def _of_sidekiq(broker: SidekiqBroker) -> Engine:
+    if isinstance(broker.completion, Completion):
+        return broker.completion.engine
+    raise _no_middleware(broker, "broker.add_middleware(WorkflowMiddleware()).")
+
+
+def _of_other(broker: dramatiq.Broker) -> Engine:
+    for middleware in broker.middleware:
+        if isinstance(middleware, EngineProvider):
+            return middleware.engine_of(broker)
+    raise _no_middleware(
+        broker,
+        "if it was made by Dramatiq, dramatiq.set_broker(broker) with a SidekiqBroker was not called before the "
+        "actors were declared. To run workflows on it: "
+        'broker.add_middleware(WorkflowMiddleware(url="redis://...")), with the url of the Sidekiq Redis.',
+    )
+
+
+def _no_middleware(broker: dramatiq.Broker, cure: str) -> ConfigurationError:
+    return ConfigurationError(f"The {type(broker).__name__} has no WorkflowMiddleware: {cure}", broker)

@@ -10,7 +10,7 @@ from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..registry import ruby_job
-from ..registry.registry import Registry
+from ..registry.registry import Entry, Registry
 from ..store.connection import LOST
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import Wire
@@ -47,13 +47,21 @@ class JobOptions:
         declared = self.declared_here(name)
         if name in NOOP_CLASSES or (declared is not None and "queue" in declared and "retry" in declared):
             return declared
-        try:
-            entry = self.registry.find(name)
-        except LOST as e:
-            raise ConnectionClosed(e) from None
+        entry = self._published(name)
         if entry is None:
             return declared
         return {**entry.options, **(declared or {})}
+
+    def _published(self, name: str) -> Entry | None:
+        """The registry's entry of a class or actor.
+
+        Raises:
+          ConnectionClosed: as :meth:`find`.
+        """
+        try:
+            return self.registry.find(name)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
 
     def declared_here(self, name: str) -> Options | None:
         """The options that this process declares, without the registry; None if it declares none."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from dramatiq import Broker
 
-from ..context import Memory, namespaced
+from ..context import namespaced
+from ..protocols import Memory
 from ..store.memory import RedisHashMemory
 from ..store.runs import NO_MEMORY, MemoryKey, Output
 from ..wire.payload import Payload

@@ -75,12 +75,22 @@ def _weigh(node: Wire, is_python: IsPython) -> _Weight:
         task = _weigh(node["task"], is_python)
         return attrs.evolve(task, size=task.size + 50)
     children = [_weigh(child, is_python) for child in node["children"]]
-    carried = sum(child.carried for child in children)
+    together = _together(children)
     if kind == "chain":
-        carried += _carried_along(children)
-    jobs = sum(child.jobs for child in children)
-    size = sum(child.size + 1 for child in children)
-    return _Weight(jobs, size + 35, carried, all(child.python for child in children))
+        return attrs.evolve(together, carried=together.carried + _carried_along(children))
+    return together
+
+
+def _together(children: list[_Weight]) -> _Weight:
+    """The weight of a group of these."""
+    jobs = size = carried = 0
+    python = True
+    for child in children:
+        jobs += child.jobs
+        size += child.size + 1
+        carried += child.carried
+        python = python and child.python
+    return _Weight(jobs, size + 35, carried, python)
 
 
 def _carried_along(children: list[_Weight]) -> int:

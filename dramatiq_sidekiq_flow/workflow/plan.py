@@ -282,20 +282,25 @@ class _Build:
         """The JSON of a stack, as the payload of a job holds it."""
         references = self.source.references
         if stack is not self.stack:
-            self.stack, self.held = stack, {}
-            if self.source.store is not None:
-                self.held[id(stack)] = msgspec.Raw(codec.encode(self.source.store(dump_stack(stack))))
-            else:
-                parts = [*map(self.below, stack[:-1]), codec.encode(stack[-1].dump())]
-                self.large = references is not None and sum(map(len, parts)) >= references.least
-                if not self.large:
-                    self.held[id(stack)] = msgspec.Raw(b"[" + b",".join(parts) + b"]")
+            self.take_up(stack)
         if self.large and references is not None:
             stack = references.hold(stack, job)
         found = self.held.get(id(stack))
         if found is None:
             found = self.held[id(stack)] = msgspec.Raw(codec.encode(dump_stack(stack)))
         return found
+
+    def take_up(self, stack: tuple[Callback, ...]) -> None:
+        """Encode the stack of the jobs that come next; not a large one, which each of them may hold differently."""
+        source = self.source
+        self.stack, self.held = stack, {}
+        if source.store is not None:
+            self.held[id(stack)] = msgspec.Raw(codec.encode(source.store(dump_stack(stack))))
+            return
+        parts = [*map(self.below, stack[:-1]), codec.encode(stack[-1].dump())]
+        self.large = source.references is not None and sum(map(len, parts)) >= source.references.least
+        if not self.large:
+            self.held[id(stack)] = msgspec.Raw(b"[" + b",".join(parts) + b"]")
 
     def below(self, callback: Callback) -> bytes:
         """The JSON of a callback that other stacks have, too: encoded once."""

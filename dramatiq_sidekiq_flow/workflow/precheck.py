@@ -60,17 +60,23 @@ class Precheck:
         for name, queue, carried in {_facts(job) for job in jobs(wire)}:
             if carried:
                 self._refuse_shared(name, queue)
-            if (name, queue) in self._seen:
-                continue
-            for seen in (self._seen, self._names, self._queues):
-                if len(seen) >= _MOST_SEEN:
-                    seen.clear()
-            self._seen.add((name, queue))
-            if name not in self._names:
-                self._names.add(name)
-                if name not in self.broker.actors and name not in NOOP_CLASSES:
-                    self._look_for_class(name)
-            self._look_for_queue(name, queue)
+            if (name, queue) not in self._seen:
+                self._look_at(name, queue)
+
+    def _look_at(self, name: str, queue: Any) -> None:
+        """Look for the class and the queue of a step that is not remembered as looked at."""
+        self._limit_memory()
+        self._seen.add((name, queue))
+        if name not in self._names:
+            self._names.add(name)
+            self._look_for_class(name)
+        self._look_for_queue(name, queue)
+
+    def _limit_memory(self) -> None:
+        """Forget what was looked at once there is too much of it."""
+        for seen in (self._seen, self._names, self._queues):
+            if len(seen) >= _MOST_SEEN:
+                seen.clear()
 
     def noop_queue(self, wire: Wire) -> str:
         """The queue of a job that does nothing: a Python step's, else one that Python alone consumes.
@@ -125,24 +131,29 @@ class Precheck:
             raise _shared(f"The step {name}", queue, fleet)
 
     def _look_for_class(self, name: str) -> None:
-        if self._options(name) is not None:
+        if name in self.broker.actors or name in NOOP_CLASSES or self._options(name) is not None:
             return
         published = {*self.registry.names(), *self._registry.names()}
         here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES
         nearest = hint(name, {*published, *here})
         if nearest:
             self.logger.warning("No class or actor is known by the name %s.%s", name, nearest)
-        elif is_ruby_constant(name) and any(map(is_ruby_constant, published)):
+        else:
+            self._warn_of_unknown(name, published)
+
+    def _warn_of_unknown(self, name: str, published: set[str]) -> None:
+        """Warn of a name that no class or actor has, and that is not like one; not if Ruby may have it unpublished."""
+        if not is_ruby_constant(name):
+            self.logger.warning(
+                "No actor is named %s on this broker, and no other program has published one. Is it declared on "
+                "another broker, before dramatiq.set_broker(...)?",
+                name,
+            )
+        elif any(map(is_ruby_constant, published)):
             self.logger.warning(
                 "No class is known by the name %s: it is not among those that Ruby has published. Where it exists, "
                 "let its process write the registry, or say RubyJob(%r, queue=..., retry=...).",
                 name,
-                name,
-            )
-        elif not is_ruby_constant(name):
-            self.logger.warning(
-                "No actor is named %s on this broker, and no other program has published one. Is it declared on "
-                "another broker, before dramatiq.set_broker(...)?",
                 name,
             )
 
@@ -157,24 +168,28 @@ class Precheck:
 
     def _look_for_queue(self, name: str, queue: Any) -> None:
         if self.derives_ids and name in self.broker.actors:
-            return  # its queue is another broker's
-        queue = queue or self._known_queue(name)
-        if queue in self._queues:
+            return  # its queue is on another broker
+        known = queue or self._known_queue(name)
+        if known in self._queues:
             return
         fleet = self.fleet.look()
         if not fleet.queues:
+            # No worker is up yet: check the queue at the next start.
             self._seen.discard((name, queue))
-            return  # no worker is up yet
-        self._queues.add(queue)
-        if queue not in fleet.queues:
-            self.logger.warning(
-                "No live process consumes queue %r, where %s goes.%s Consumed are: %s. Start a worker for it, or give "
-                "the step another queue.",
-                queue,
-                name,
-                hint(str(queue), fleet.queues),
-                ", ".join(sorted(fleet.queues)),
-            )
+            return
+        self._queues.add(known)
+        if known not in fleet.queues:
+            self._warn_of_no_consumer(name, known, fleet)
+
+    def _warn_of_no_consumer(self, name: str, queue: Any, fleet: Fleet) -> None:
+        self.logger.warning(
+            "No live process consumes queue %r, where %s goes.%s Consumed are: %s. Start a worker for it, or give "
+            "the step another queue.",
+            queue,
+            name,
+            hint(str(queue), fleet.queues),
+            ", ".join(sorted(fleet.queues)),
+        )
 
 
 def _facts(job: Mapping[str, Any]) -> tuple[str, Any, bool]:

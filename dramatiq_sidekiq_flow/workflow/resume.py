@@ -62,9 +62,7 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
 def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBarrier]) -> bool:
     """Put a job that does nothing in the place of a failed step; False if the step is gone."""
     ttl = stack_ttl(payload)
-    queue = payload.fields.get("queue")
-    if type(queue) is not str or not queue:
-        queue = DEFAULTS["queue"]
+    queue = _queue_of(payload)
     if engine.settings.barriers is not None:
         made = tuple(NewBarrier(entry.barrier, entry.value, -1, ttl) for entry in barriers)
         custom_barriers.create(engine.settings.barriers, made)
@@ -74,19 +72,31 @@ def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBar
     return operation.run(engine.broker.connection)
 
 
+def _queue_of(payload: Payload) -> str:
+    """The queue of a job; Sidekiq's default if the payload does not name one."""
+    queue = payload.fields.get("queue")
+    return queue if type(queue) is str and queue else str(DEFAULTS["queue"])
+
+
 def _find(engine: Engine, jid: str) -> tuple[str, bytes]:
+    """The set, ``dead`` or ``retry``, that has a job, and the job's bytes."""
     for name in (keys.DEAD, keys.RETRY):
         try:
             found = sets.members(engine.broker.connection, name)
         except LOST as e:
             raise ConnectionClosed(e) from None
         for member, _ in found:
-            try:
-                if jid.encode() in member and codec.decode(member).get("jid") == jid:
-                    return name, member
-            except FlowError:
-                continue
+            if _has_jid(member, jid):
+                return name, member
     raise NothingToRelease(f"No job {jid} is in 'dead' or 'retry'.", jid)
+
+
+def _has_jid(raw: bytes, jid: str) -> bool:
+    """Whether a payload has this jid; False if it cannot be read."""
+    try:
+        return jid.encode() in raw and codec.decode(raw).get("jid") == jid
+    except FlowError:
+        return False
 
 
 def _barriers(payload: Payload, members: int) -> list[LostBarrier]:

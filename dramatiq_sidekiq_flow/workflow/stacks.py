@@ -8,7 +8,8 @@ from typing import Any
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
-from ..store.callback_storage import CallbackStorage, RedisCallbackStorage, is_custom
+from ..protocols import CallbackStorage
+from ..store.callback_storage import RedisCallbackStorage, is_custom
 from ..store.chains import StoredChains
 from ..store.connection import LOST, Connection
 from ..wire.payload import Payload

@@ -18,19 +18,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
       ConfigurationError: naming the file, and where in it.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise ConfigurationError(
-            f"To read {str(path)!r}, PyYAML is needed: pip install 'dramatiq-sidekiq-flow[yaml]'.", path
-        ) from None
-    try:
-        # From bytes: YAML says itself how its encoding is found.
-        value = yaml.safe_load(Path(path).read_bytes())
-    except OSError as e:
-        raise ConfigurationError(f"The defaults {str(path)!r} cannot be read: {e.strerror}.", path) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ConfigurationError(f"The defaults {str(path)!r} are not valid YAML: {e}", path) from None
+    value = _parse(path)
     if not isinstance(value, dict):
         raise ConfigurationError(
             f"The defaults {str(path)!r} must be a mapping of names and values, not {value!r:.100}.", value
@@ -43,6 +31,23 @@ def load(path: str | Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigurationError(f"The defaults {str(path)!r} hold themselves.", path) from None
     return plain
+
+
+def _parse(path: str | Path) -> Any:
+    """The value in a YAML file."""
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigurationError(
+            f"To read {str(path)!r}, PyYAML is needed: pip install 'dramatiq-sidekiq-flow[yaml]'.", path
+        ) from None
+    try:
+        # From bytes: YAML says itself how its encoding is found.
+        return yaml.safe_load(Path(path).read_bytes())
+    except OSError as e:
+        raise ConfigurationError(f"The defaults {str(path)!r} cannot be read: {e.strerror}.", path) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise ConfigurationError(f"The defaults {str(path)!r} are not valid YAML: {e}", path) from None
 
 
 def _plain(value: Any) -> Any:

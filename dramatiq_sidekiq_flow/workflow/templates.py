@@ -8,7 +8,6 @@ language, finds it there (the gem's ``Templates``).
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import threading
 import typing
@@ -23,11 +22,8 @@ from ..errors import FlowError, InvalidInput, InvalidTemplate, InvalidWorkflow, 
 from ..typed.schema import Schema
 from ..wire import codec
 from . import template_defaults as files
+from .template_builder import Builder, folder_of, parameter_of, params_class, place_of
 from .workflow import Workflow
-
-#: Gives a node, a Dramatiq message or a Workflow.  Its one parameter, which it
-#: may leave out, gets the params.
-Builder = Callable[..., Any]
 
 B = TypeVar("B", bound=Builder)
 
@@ -59,31 +55,41 @@ class Template:
         Raises:
           InvalidInput: naming the path of what does not fit.
         """
-        if self.schema is not None and isinstance(params, self.schema.cls):
-            # It is complete.  That its values fit its own annotations is only known after a look.
-            given = self.schema.dump(params, "params")
-        elif params is None or isinstance(params, Mapping):
-            given = {**self.defaults, **(params or {})}
-        else:
-            wanted = "a mapping" if self.schema is None else f"a {self.schema.cls.__name__} or a mapping"
-            raise InvalidInput(
-                f"params of the template {self.name!r}: expected {wanted}, not a {type(params).__name__}.", params
-            )
+        given = self._completed(params)
         if self.schema is None:
-            try:
-                codec.check(given, "params")
-            except FlowError as e:
-                raise InvalidInput(e.message, params) from None
+            _check_json(given, "params", params)
             # The builder may do with its own what it likes.
             return copy.deepcopy(given), given
         loaded = self.schema.load(given, "params")
         return loaded, self.schema.dump(loaded, "params")
 
+    def _completed(self, params: Any) -> dict[str, Any]:
+        """The params of a run as JSON; a mapping is completed by the template's defaults."""
+        if params is None:
+            return {**self.defaults}
+        if self.schema is not None and isinstance(params, self.schema.cls):
+            # It is complete.  That its values fit its own annotations is only known after a look.
+            return dict(self.schema.dump(params, "params"))
+        if isinstance(params, Mapping):
+            return {**self.defaults, **params}
+        wanted = "a mapping" if self.schema is None else f"a {self.schema.cls.__name__} or a mapping"
+        raise InvalidInput(
+            f"params of the template {self.name!r}: expected {wanted}, not a {type(params).__name__}.", params
+        )
+
     def build(self, params: Any = None, broker: dramatiq.Broker | None = None) -> Workflow:
         """See :meth:`Templates.build`."""
         loaded, seed = self.params(params)
+        node = self._call_builder(loaded)
         try:
-            node = self.builder(loaded) if self.takes_params else self.builder()
+            return Workflow(node, broker, seed=seed)
+        except InvalidWorkflow as e:
+            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", node) from e
+
+    def _call_builder(self, params: Any) -> Any:
+        """The node that the builder gives for these params."""
+        try:
+            node = self.builder(params) if self.takes_params else self.builder()
         except InvalidWorkflow as e:
             raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", e.value) from e
         except FlowError:
@@ -97,12 +103,7 @@ class Template:
             raise InvalidTemplate(
                 f"The builder of the template {self.name!r} is async. Build the tree in a plain function.", params
             )
-        if isinstance(node, Workflow):
-            node = node.node
-        try:
-            return Workflow(node, broker, seed=seed)
-        except InvalidWorkflow as e:
-            raise InvalidTemplate(f"The builder of the template {self.name!r} gave no workflow. {e}", node) from e
+        return node.node if isinstance(node, Workflow) else node
 
 
 class Templates:
@@ -156,17 +157,14 @@ class Templates:
             raise InvalidTemplate(f"A template needs a name, not {name!r}.", name)
         if not callable(builder):
             raise InvalidTemplate(f"The template {name!r} needs a function that builds its workflow.", builder)
-        parameter = _parameter(name, builder)
-        kind = input if input is not None or parameter is None else _annotation(name, builder, parameter)
-        schema = None if kind is None else Schema.of(kind)
-        template = Template(name, builder, schema, takes_params=parameter is not None)
+        template = _template(name, builder, input)
         if defaults is not None:
-            template = _with(template, *_read(defaults, _folder(builder)))
+            template = _with(template, *_read(defaults, folder_of(builder)))
         with self._lock:
             if name in self._templates:
                 raise InvalidTemplate(
-                    f"There is a template {name!r} already, by {_place(self._templates[name].builder)}; "
-                    f"this one is by {_place(builder)}. Give one of them another name.",
+                    f"There is a template {name!r} already, by {place_of(self._templates[name].builder)}; "
+                    f"this one is by {place_of(builder)}. Give one of them another name.",
                     name,
                 )
             self._templates[name] = template
@@ -243,51 +241,13 @@ class Templates:
             self._templates = {}
 
 
-def _parameter(name: str, builder: Builder) -> inspect.Parameter | None:
-    """The parameter that gets the params; None where there is none."""
-    try:
-        parameters = [*inspect.signature(builder).parameters.values()]
-    except (TypeError, ValueError):
-        raise InvalidTemplate(f"The builder of the template {name!r} has no signature to be seen.", builder) from None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    needed = list(filter(_is_needed, parameters))
-    if needed not in ([], positional[:1]):
-        raise InvalidTemplate(
-            f"The builder of the template {name!r} must take one parameter, the params, or none; "
-            f"it takes {', '.join(p.name for p in needed)}.",
-            builder,
-        )
-    return positional[0] if positional else None
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    """Whether a call must give this parameter."""
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        return False
-    return parameter.default is parameter.empty
-
-
-def _annotation(name: str, builder: Builder, parameter: inspect.Parameter) -> type[Any] | None:
-    """The class that a parameter asks for; None for any mapping."""
-    if parameter.annotation is parameter.empty:
-        return None
-    function = _function(builder)
-    try:
-        kind = typing.get_type_hints(function).get(parameter.name, parameter.annotation)
-    except Exception as e:
-        raise InvalidTemplate(
-            f"The annotation {parameter.annotation!r} of the template {name!r} cannot be read here ({e}). "
-            "Say input=THE_CLASS.",
-            builder,
-        ) from None
-    origin = typing.get_origin(kind) or kind
-    if kind is Any or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return None
-    if not isinstance(kind, type) or not attrs.has(kind):
-        raise InvalidTemplate(
-            f"The params of the template {name!r} must be an attrs class or a mapping, not {kind!r}.", builder
-        )
-    return kind
+def _template(name: str, builder: Builder, input: type[Any] | None) -> Template:
+    """The template of a builder, without defaults."""
+    parameter = parameter_of(name, builder)
+    if input is None and parameter is not None:
+        input = params_class(name, builder, parameter)
+    schema = None if input is None else Schema.of(input)
+    return Template(name, builder, schema, takes_params=parameter is not None)
 
 
 def _read(defaults: Defaults, folder: Path) -> tuple[Mapping[str, Any], str]:
@@ -301,31 +261,20 @@ def _with(template: Template, values: Mapping[str, Any], source: str) -> Templat
     if template.schema is not None:
         template.schema.check(values, source)
     else:
-        try:
-            codec.check(dict(values), source)
-        except FlowError as e:
-            raise InvalidInput(e.message, values) from None
+        _check_json(dict(values), source, values)
     return attrs.evolve(template, defaults={**template.defaults, **values})
 
 
-def _function(builder: Builder) -> Callable[..., Any]:
-    """The function behind a builder: of a partial, and of an object that can be called."""
-    while isinstance(builder, functools.partial):
-        builder = builder.func
-    return builder if inspect.isroutine(builder) else type(builder).__call__
+def _check_json(values: dict[str, Any], source: str, given: Any) -> None:
+    """Check that values are JSON's own.
 
-
-def _folder(builder: Builder) -> Path:
-    """Where a builder's module is; the current folder where it is nowhere (a prompt)."""
+    Raises:
+      InvalidInput: if not; the message names the path, below ``source``, and the error's value is ``given``.
+    """
     try:
-        return Path(inspect.getfile(inspect.unwrap(_function(builder)))).parent
-    except (TypeError, OSError):
-        return Path()
-
-
-def _place(builder: Builder) -> str:
-    name = getattr(builder, "__qualname__", repr(builder))
-    return f"{getattr(builder, '__module__', '?')}.{name}"
+        codec.check(values, source)
+    except FlowError as e:
+        raise InvalidInput(e.message, given) from None
 
 
 #: The templates of this process.

@@ -47,18 +47,28 @@ def extend_ttl(ttl: int | timedelta | None = None) -> bool:
       InvalidOptions: for less than a second.
       ConnectionClosed: when Redis cannot be reached.
     """
-    seconds: int | None = None
-    if ttl is not None:
-        given = ttl / timedelta(seconds=1) if isinstance(ttl, timedelta) else ttl / 1000 if type(ttl) is int else 0
-        if given < 1:
-            raise InvalidOptions(f"ttl must be 1000 milliseconds or more, or such a timedelta, not {ttl!r}.", ttl)
-        # Never shorter than asked for.
-        seconds = int(min(-(-given // 1), MAX_TTL))
+    seconds = None if ttl is None else _whole_seconds(ttl)
     run = find_current_run()
     if run is None or run.keeper is None:
         return False
     run.keeper(seconds)
     return True
+
+
+def _whole_seconds(ttl: int | timedelta) -> int:
+    """A lifetime in seconds, never shorter than asked for.
+
+    Raises:
+      InvalidOptions: if it is less than a second, or not a lifetime.
+    """
+    given: float = 0
+    if isinstance(ttl, timedelta):
+        given = ttl / timedelta(seconds=1)
+    elif type(ttl) is int:
+        given = ttl / 1000
+    if given < 1:
+        raise InvalidOptions(f"ttl must be 1000 milliseconds or more, or such a timedelta, not {ttl!r}.", ttl)
+    return int(min(-(-given // 1), MAX_TTL))
 
 
 def extend(engine: Engine, payload: Payload, seconds: int | None) -> None:

@@ -126,8 +126,7 @@ class Workflow:
 
     def _of_run(self, wire: Wire, run_id: str) -> Wire:
         """The tree with ids of their own for the steps of messages that other runs have."""
-        messages = [message for message in self._messages() if message.__dict__.get(_RUN, run_id) != run_id]
-        ids = {m.message_id: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}:{m.message_id}")) for m in messages}
+        ids = self._ids_in_place(run_id)
         if not ids:
             return wire
         wire = copy.deepcopy(wire)
@@ -135,6 +134,15 @@ class Workflow:
             if job.get("jid") in ids:
                 job["jid"] = ids[job["jid"]]
         return wire
+
+    def _ids_in_place(self, run_id: str) -> dict[str, str]:
+        """Id of each message that another run has -> the id of its step in this run."""
+        ids: dict[str, str] = {}
+        for message in self._messages():
+            if message.__dict__.get(_RUN, run_id) != run_id:
+                name = f"{run_id}:{message.message_id}"
+                ids[message.message_id] = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+        return ids
 
     def _dump(self, node: Any) -> Wire:
         unknown: list[Job] = []
@@ -164,14 +172,17 @@ class Workflow:
             python = self._is_python if self.engine.stacks.refers_large else None
             warn_of_size(wire, len(named) + len(unknown), python)
         if unknown:
-            # Ruby takes part, and looks up each class that it advances onto.
-            for step in named:
-                if not is_ruby_constant(step["class"]):
-                    options = self.engine.job_options.with_defaults(step["class"])
-                    carried = carry({**options, **step}, self.engine.settings.dialect.noop_class)
-                    step.clear()
-                    step.update(carried)
+            self._make_carriers(named)
         return wire
+
+    def _make_carriers(self, steps: list[Wire]) -> None:
+        """Make carriers, in place, of the steps that Ruby could not advance onto: it looks up each one's class."""
+        for step in steps:
+            if not is_ruby_constant(step["class"]):
+                options = self.engine.job_options.with_defaults(step["class"])
+                carried = carry({**options, **step}, self.engine.settings.dialect.noop_class)
+                step.clear()
+                step.update(carried)
 
     def _is_python(self, job: Mapping[str, Any]) -> bool:
         """Whether an actor of this broker takes a job."""

@@ -179,6 +179,18 @@ def test_a_queue_that_no_process_consumes_is_warned_of(
     assert "No live process consumes queue 'pyton', where step goes. Do you mean 'python'?" in warning
 
 
+def test_a_step_that_names_no_queue_is_looked_at_again_once_a_process_is_up(
+    broker: SidekiqBroker, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    RubyJob("Shop::Order", broker=broker, queue="pyton")
+    Workflow(Job("Shop::Order"), broker).run()
+    process(client, "app-2:1:abc", "python", language="python")
+    broker.completion.engine.precheck.fleet.look(max_age=0)  # type: ignore[union-attr]
+    Workflow(Job("Shop::Order"), broker).run()
+    (warning,) = warnings_of(caplog)
+    assert "No live process consumes queue 'pyton', where Shop::Order goes." in warning
+
+
 def test_a_worker_says_what_it_is_and_which_queue_has_no_actor(
     broker: SidekiqBroker, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,15 @@ def test_a_finished_inner_group_is_counted_once(connection: Connection, client: 
 
 
 @both
+def test_units_live_as_long_as_their_barrier(connection: Connection, client: redis.Redis, done: Done) -> None:
+    """A barrier may wait for a child with a delay: a duplicate of this one then still counts once."""
+    operations.barriers(client, INNER, value=2)
+    client.expire(INNER, TTL + 100 * DAY)
+    assert reply_to(connection, done("jid", [Walk(INNER, "f")])) == [b"DONE"]
+    assert about(client.ttl(f"{INNER}:u"), TTL + 100 * DAY)
+
+
+@both
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_barrier_below_one_releases(connection: Connection, client: redis.Redis, done: Done, value: int) -> None:
     """Plain Ruby counts a member that comes twice twice."""

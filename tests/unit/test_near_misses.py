@@ -84,7 +84,7 @@ MISSES: list[tuple[Callable[[Any, Any], Any], str, str]] = [
         "callback_storage=RedisCallbackStorage()",
     ),
     (lambda broker, step: WorkflowMiddleware(inherit="tenant"), "ConfigurationError", "inherit=['tenant']"),
-    (lambda broker, step: WorkflowMiddleware(inherit=["jid"]), "ConfigurationError", "'jid' cannot be handed on"),
+    (lambda broker, step: WorkflowMiddleware(inherit=["jid"]), "ConfigurationError", "'jid' belongs to one job"),
     (
         lambda broker, step: unset(lambda: Workflow(A)),
         "ConfigurationError",

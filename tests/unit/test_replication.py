@@ -48,7 +48,7 @@ def test_a_wait_that_the_socket_would_not_survive_is_refused() -> None:
 
 def test_a_sidekiq_broker_has_its_own() -> None:
     broker = SidekiqBroker(url="redis://localhost:1")
-    with pytest.raises(ConfigurationError, match="leave url, client and replication to it"):
+    with pytest.raises(ConfigurationError, match="pass url, client and replication to the broker"):
         broker.add_middleware(WorkflowMiddleware(replication=Replication()))
     broker.close()
 

@@ -48,12 +48,7 @@ end
 -- after it the rest of the script does, too.
 redis.call('HDEL', in_flight, receipt)
 if writes_fields then write_fields(memory, fields) end
-for _, count in ipairs(walked.counts) do
-  if count_down(count, RELEASED_TTL) then
-    -- As long as the barrier, which may wait for a child with a long delay.
-    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
-  end
-end
+for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if memory ~= '' and walked.new then

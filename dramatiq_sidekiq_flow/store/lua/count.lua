@@ -55,7 +55,7 @@ if memory ~= '' then prolong(memory, memory_ttl) end
 -- that waits.
 local kept = elsewhere and ttl or RELEASED_TTL
 for _, count in ipairs(walked.counts) do
-  if count_down(count, kept) then redis.call('EXPIRE', count.units, ttl) end
+  count_down(count, kept, ttl)
   if elsewhere then redis.call('SETEX', count.fired, kept, count.unit) end
 end
 if plan then write_plan(plan) end

@@ -33,6 +33,9 @@ UNIONS = (Union, types.UnionType)
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
 _SETS: Mapping[Any, type] = {set: set, abc.MutableSet: set, frozenset: frozenset, abc.Set: frozenset}
 
+#: Types without arguments or parts.
+_PLAIN: Mapping[Any, TypeAdapter] = {**SCALARS, None: SCALARS[type(None)], Any: ANY, object: ANY}
+
 #: Makes the functions that structure classes; every field has a hook of its own.
 _converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
@@ -70,17 +73,19 @@ class Compiler:
             the message names the path.
         """
         kind = strip_aliases(kind)
-        if kind in (Any, object):
-            return ANY
-        if kind is None or kind in SCALARS:
-            return SCALARS[type(None) if kind is None else kind]
-        origin = class_of(kind)
-        make = self._makers.get(origin)
+        if kind in _PLAIN:
+            return _PLAIN[kind]
+        make = self._makers.get(class_of(kind))
         if make is not None:
             return make(kind, typing.get_args(kind), path)
+        return self._adapter_of_class(kind, path)
+
+    def _adapter_of_class(self, kind: Any, path: str) -> TypeAdapter:
+        """The adapter of an enum or an attrs class; any other class is refused."""
         if _is_enum(kind):
             return self._enum(kind, path)
-        if isinstance(origin, type) and attrs.has(origin):
+        cls = class_of(kind)
+        if isinstance(cls, type) and attrs.has(cls):
             return self._class(kind, path)
         raise ConfigurationError(f"{path}: {_refusal(kind)}", kind)
 

@@ -83,7 +83,7 @@ def _choose(candidates: Sequence[TypeAdapter], path: str) -> Load:
     if _is_str_and_literals(candidates):
         # A str takes any literal string, and gives the same.
         return SCALARS[str].load
-    if any(candidate.values is None for candidate in candidates) or not _are_disjoint(candidates):
+    if not _are_disjoint(candidates):
         raise _ambiguous(candidates, path)
     return _by_values(candidates)
 
@@ -101,7 +101,10 @@ def _is_literal(adapter: TypeAdapter) -> bool:
 
 
 def _are_disjoint(candidates: Sequence[TypeAdapter]) -> bool:
-    together = _values(candidates) or frozenset()
+    """Whether all adapters list their values, and no value is one of two adapters."""
+    together = _values(candidates)
+    if together is None:
+        return False
     return len(together) == sum(len(candidate.values or ()) for candidate in candidates)
 
 
@@ -200,12 +203,20 @@ def _by_fields(candidates: Sequence[TypeAdapter], path: str) -> Load:
 def _mark_among(candidates: Sequence[TypeAdapter]) -> tuple[str, TypeAdapter] | None:
     """A field that identifies one of the classes, and that class."""
     for candidate in candidates:
-        others = [other.cls for other in candidates if other is not candidate]
-        taken = {name for cls in others for name in _fields(cls)}
+        taken = _fields_of_others(candidate, candidates)
         for name, required in _fields(candidate.cls).items():
             if required and name not in taken:
                 return name, candidate
     return None
+
+
+def _fields_of_others(candidate: TypeAdapter, candidates: Sequence[TypeAdapter]) -> set[str]:
+    """The keys of all classes but one."""
+    names: set[str] = set()
+    for other in candidates:
+        if other is not candidate:
+            names.update(_fields(other.cls))
+    return names
 
 
 def _fields(cls: Any) -> dict[str, bool]:

@@ -75,10 +75,15 @@ def errors_of(error: Exception) -> list[ValidationError]:
         return _errors_of_class(error)
     if isinstance(error, RecursionError):
         return [ValidationError("", "nested too deeply")]
+    return [ValidationError("", _text_of(error))]
+
+
+def _text_of(error: Exception) -> str:
+    """The text of an error that a constructor or validator raised; with its class where that says more."""
     text = str(error) or "refused"
-    if not isinstance(error, (ValueError, TypeError)):
-        text = f"{type(error).__name__}: {text}"
-    return [ValidationError("", text)]
+    if isinstance(error, (ValueError, TypeError)):
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 def unknown_field(path: str, owner: str, known: Iterable[str]) -> ValidationError:
@@ -124,8 +129,16 @@ def _validated_field(error: Exception, attributes: Attributes) -> str:
     """
     traceback = error.__traceback__
     while traceback is not None:
-        for value in traceback.tb_frame.f_locals.values():
-            if isinstance(value, attrs.Attribute) and attributes.get(value.name) == value:
-                return path_part(value.alias or value.name)
+        field = _field_among(traceback.tb_frame.f_locals.values(), attributes)
+        if field is not None:
+            return path_part(field.alias or field.name)
         traceback = traceback.tb_next
     return ""
+
+
+def _field_among(values: Iterable[Any], attributes: Attributes) -> attrs.Attribute[Any] | None:
+    """The first value that is a field of a class."""
+    for value in values:
+        if isinstance(value, attrs.Attribute) and attributes.get(value.name) == value:
+            return value
+    return None

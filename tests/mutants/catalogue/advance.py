@@ -78,20 +78,6 @@ ADVANCE = [
     ),
     # -- what lives how long
     mutant(
-        "advance-units-without-ttl",
-        "The set of units stays for ever.",
-        "    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))\n",
-        "",
-        expires("advance_member"),
-    ),
-    mutant(
-        "advance-units-expire-before-the-barrier",
-        "Units expire while the barrier waits for a sibling with a long delay: a duplicate counts.",
-        "math.max(ttl, redis.call('TTL', count.barrier)))",
-        "ttl)",
-        TTL + "test_a_sibling_with_a_long_delay_keeps_the_memory_alive",
-    ),
-    mutant(
         "advance-memory-without-ttl",
         "The memory of each run stays for ever.",
         "    redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))\n",

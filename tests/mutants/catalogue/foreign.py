@@ -70,13 +70,6 @@ FOREIGN = [
         RULES + "test_what_is_still_to_be_enqueued_lives_as_long_as_what_waits",
     ),
     count(
-        "count-units-without-ttl",
-        "The set of units stays for ever.",
-        "  if count_down(count, kept) then redis.call('EXPIRE', count.units, ttl) end\n",
-        "  count_down(count, kept)\n",
-        expires("count_member"),
-    ),
-    count(
         "count-memory-without-ttl",
         "The memory of each run stays for ever.",
         "if memory ~= '' then prolong(memory, memory_ttl) end\n",

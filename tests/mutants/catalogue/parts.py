@@ -6,7 +6,7 @@ A part serves several scripts, so its mutants stand here once per script that mu
 from __future__ import annotations
 
 from ..mutant import Mutant, in_file
-from .tests import COUNTED, INNER, RULES, STORAGE, TTL, WORKFLOW, WRONG, refuses, twice
+from .tests import COUNTED, INNER, RULES, STORAGE, TTL, WORKFLOW, WRONG, expires, refuses, twice
 
 walk = in_file("store/lua/_walk.lua")
 fields = in_file("store/lua/_fields.lua")
@@ -31,6 +31,22 @@ def both_by(test: str, name: str, why: str, old: str, new: str) -> list[Mutant]:
 
 
 PARTS = [
+    # -- the walk: how long the units live
+    *both(
+        "units-without-ttl",
+        "The set of units stays for ever.",
+        "    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))\n",
+        "",
+        expires("advance_member"),
+        expires("count_member"),
+    ),
+    *both_by(
+        "test_units_live_as_long_as_their_barrier[",
+        "units-expire-before-the-barrier",
+        "Units expire while the barrier waits for a sibling with a long delay: a duplicate counts.",
+        "math.max(ttl, redis.call('TTL', count.barrier)))",
+        "ttl)",
+    ),
     # -- the walk: types
     *both(
         "type-barrier",

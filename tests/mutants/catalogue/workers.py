@@ -343,15 +343,15 @@ WORKERS = [
     foreign(
         "foreign-failed-is-done",
         "A step that fails for good on another broker counts as done.",
-        "                self._bury(message, step.exception)\n            elif step.skipped:",
-        "                self._advance_or_bury(message, step, payload)\n            elif step.skipped:",
+        "            self._bury(message, step.exception)\n        elif step.skipped:",
+        "            self._advance_or_bury(message, step, payload)\n        elif step.skipped:",
         FAILURES + "test_without_retries_a_failure_is_dead_and_not_done[redis]",
     ),
     foreign(
         "foreign-skipped-is-done",
         "A step that a middleware skipped on another broker counts as done.",
-        "            elif step.skipped:\n",
-        "            elif False:\n",
+        "        elif step.skipped:\n",
+        "        elif False:\n",
         FAILURES + "test_a_step_that_is_skipped_does_not_advance[redis]",
     ),
     foreign_transport(

@@ -38,9 +38,9 @@
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (width 4)
 --   new       false if the top barrier has counted this step before
--- count_down(count, kept): writes one of counts, and keeps a released barrier for that
---                            many seconds.  Returns true if BARRIER:u has no expiry yet:
---                            the caller knows how long it must live
+-- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
+--                            kept seconds.  BARRIER:u of one that waits lives for ttl
+--                            seconds, or as long as the barrier if that is longer
 -- prolong_waiting(walked, ttl): lets barriers that still wait, and what belongs to them,
 --                            live for ttl seconds
 -- RELEASED_TTL: a day; so long a released barrier is kept for a duplicate that comes late
@@ -114,16 +114,19 @@ local function walk(unit, k, a, width)
   return walked
 end
 
-local function count_down(count, kept)
+local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value - 1)
     redis.call('SETEX', count.ran, kept, 0)
     redis.call('UNLINK', count.units)
-    return false
+    return
   end
   redis.call('DECR', count.barrier)
   redis.call('SADD', count.units, count.unit)
-  return redis.call('TTL', count.units) < 0
+  if redis.call('TTL', count.units) < 0 then
+    -- As long as the barrier, which may wait for a child with a long delay.
+    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
+  end
 end
 
 local function prolong_waiting(walked, ttl)
@@ -263,12 +266,7 @@ end
 -- after it the rest of the script does, too.
 redis.call('HDEL', in_flight, receipt)
 if writes_fields then write_fields(memory, fields) end
-for _, count in ipairs(walked.counts) do
-  if count_down(count, RELEASED_TTL) then
-    -- As long as the barrier, which may wait for a child with a long delay.
-    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
-  end
-end
+for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if memory ~= '' and walked.new then

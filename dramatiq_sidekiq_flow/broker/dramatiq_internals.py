@@ -10,8 +10,10 @@ import contextlib
 import logging
 import types
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Any
 
+import attrs
 import dramatiq
 from dramatiq import worker as dramatiq_worker
 from dramatiq.broker import MessageProxy
@@ -37,6 +39,33 @@ def dict_of(message: MessageProxy) -> dict[str, Any]:
     """The message behind a proxy as a dict (``MessageProxy._message``)."""
     fields: dict[str, Any] = message._message.asdict()
     return fields
+
+
+@attrs.frozen
+class ReturnedValue:
+    """A message, and the value that its actor returned; None for either if a function does not have it."""
+
+    message: Any
+    value: Any
+
+
+def returned_values(frame: FrameType | None) -> Iterator[ReturnedValue]:
+    """Read the local names of the functions of Dramatiq that hold a returned value, from the innermost.
+
+    Those are ``WorkerThread.process_message`` (``res``) and the hook
+    ``Results.after_process_message`` (``result``).
+    """
+    while frame is not None:
+        if frame.f_code.co_name in ("process_message", "after_process_message"):
+            names = frame.f_locals
+            yield ReturnedValue(names.get("message"), names.get("res", names.get("result")))
+        frame = frame.f_back
+
+
+def dropped_value_loggers() -> tuple[logging.Logger, ...]:
+    """The loggers that warn of a returned value that is dropped (``worker.WorkerThread``, ``Results``)."""
+    names = ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results")
+    return tuple(map(logging.getLogger, names))
 
 
 # -- workers ------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from types import FrameType
+from collections.abc import Mapping
 from typing import Any
 
 from dramatiq import Broker
 from dramatiq.logging import get_logger
 from dramatiq.results import Results
+
+from ..broker.dramatiq_internals import dropped_value_loggers, returned_values
 
 _logger = get_logger(__name__)
 
@@ -73,21 +74,12 @@ class _KeptOutput(logging.Filter):
         if "returned a value that is not None" not in str(record.msg):
             return True
         in_worker = record.name.endswith("WorkerThread")
-        for local_names in _scopes_of_dramatiq(sys._getframe()):
-            if in_worker and _is_of_run(local_names.get("message")):
+        for found in returned_values(sys._getframe()):
+            if in_worker and _is_of_run(found.message):
                 return False  # DroppedOutput warns once, and says what to do
-            value = local_names.get("res", local_names.get("result"))
-            if value is not None:
-                return not isinstance(value, Mapping)
+            if found.value is not None:
+                return not isinstance(found.value, Mapping)
         return True
-
-
-def _scopes_of_dramatiq(frame: FrameType | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the local variables of each function of Dramatiq that holds a return value, innermost first."""
-    while frame is not None:
-        if frame.f_code.co_name in ("process_message", "after_process_message"):
-            yield frame.f_locals
-        frame = frame.f_back
 
 
 def _is_of_run(message: Any) -> bool:
@@ -98,7 +90,6 @@ def _is_of_run(message: Any) -> bool:
 
 def quieten_dramatiq() -> None:
     """Filter Dramatiq's warning of a discarded value if it is wrong, or if :class:`DroppedOutput` warns."""
-    for name in ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results"):
-        logger = logging.getLogger(name)
+    for logger in dropped_value_loggers():
         if not any(isinstance(f, _KeptOutput) for f in logger.filters):
             logger.addFilter(_KeptOutput())

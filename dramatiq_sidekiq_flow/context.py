@@ -130,7 +130,7 @@ class CurrentRun:
       jid: The job's id.
       depth: Number of callbacks on the stack.
       memory: The run's memory.
-      keeper: Function that extends the lifetime of the run; see ``extend_ttl``.
+      extend: Function that extends the lifetime of the run; see ``extend_ttl``.
       reader: Function that reads the context from the job.
     """
 
@@ -138,7 +138,7 @@ class CurrentRun:
     jid: str
     depth: int
     memory: RunMemory
-    keeper: Callable[[int | None], None] | None = attrs.field(default=None, repr=False, eq=False)
+    extend: Callable[[int | None], None] | None = attrs.field(default=None, repr=False, eq=False)
     reader: Callable[[], Mapping[str, Any]] | None = attrs.field(default=None, repr=False, eq=False)
 
     @property

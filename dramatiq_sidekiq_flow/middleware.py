@@ -39,7 +39,7 @@ from .workflow.transport import AtomicTransport, Transport
 _logger = get_logger(__name__)
 
 
-class NotReady(ConfigurationError, MiddlewareError):
+class NotConfigured(ConfigurationError, MiddlewareError):
     """A ConfigurationError that also stops a worker from starting."""
 
 
@@ -162,25 +162,25 @@ class WorkflowMiddleware(Middleware):
 
     def _foreign_hooks(self, broker: dramatiq.Broker) -> ForeignHooks:
         if isinstance(broker, SidekiqBroker):
-            raise NotReady("A SidekiqBroker needs no bridge: its workers consume Sidekiq's queues.", broker)
+            raise NotConfigured("A SidekiqBroker needs no bridge: its workers consume Sidekiq's queues.", broker)
         with self._lock:
             hooks = self._hooks
             if not isinstance(hooks, ForeignHooks):
                 hooks = self._hooks = self._serve(broker)
         if hooks.local is not broker:
-            raise NotReady("This WorkflowMiddleware belongs to another broker: create one for each broker.", broker)
+            raise NotConfigured("This WorkflowMiddleware belongs to another broker: create one for each.", broker)
         return hooks
 
     def _serve(self, local: dramatiq.Broker) -> ForeignHooks:
         """Make the hooks for a broker that is not a SidekiqBroker."""
         if self.url is None and self.client is None:
-            raise NotReady(
+            raise NotConfigured(
                 f"On a {type(local).__name__} a WorkflowMiddleware needs the URL of Sidekiq's Redis: "
                 'WorkflowMiddleware(url="redis://..."). A SidekiqBroker has it already.',
                 local,
             )
         if self.settings.barriers is not None or is_custom(self.settings.callback_storage):
-            raise NotReady(
+            raise NotConfigured(
                 "Your own barriers and callback storage need a SidekiqBroker: on another broker, counts and next steps "
                 "are not written in one place.",
                 local,
@@ -234,9 +234,9 @@ class WorkflowMiddleware(Middleware):
         if isinstance(backend, RedisHashMemory):
             backend = backend.for_running_step(payload.dialect)
         memory = RunMemory(backend, run_id, payload.namespace)
-        keeper = partial(ttl.extend, engine, payload)
+        extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
-        set_current_run(CurrentRun(run_id, payload.jid, len(payload.stack), memory, keeper, context))
+        set_current_run(CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context))
         engine.note_dialect(payload)
 
     def after_process_message(

@@ -156,8 +156,8 @@ def died(client: redis.Redis) -> None:
 
 
 def recover(connection: Connection) -> Any:
-    orphans = [workers.Orphan(b"a:%d%s" % (n, b"?" if n == 2 else b""), str(n), b"corpse") for n in (4, 3, 2, 1)]
-    return workers.recover(connection, OTHER, orphans, timeout=60, now=time.time())
+    jobs = [workers.InFlightJob(b"a:%d%s" % (n, b"?" if n == 2 else b""), str(n), b"corpse") for n in (4, 3, 2, 1)]
+    return workers.recover(connection, OTHER, jobs, timeout=60, now=time.time())
 
 
 def suspected(client: redis.Redis) -> None:
@@ -261,7 +261,7 @@ OPERATIONS = [
     Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
     Operation("begin", fetched_ahead, begin, {MINE: "hash"}),
     Operation("requeue", in_flight, requeue, {MINE: "hash", "queue:python": "list"}, 0),
-    Operation("recover", died, recover, {ITS: "hash", "queue:python": "list"}, workers.Recovery()),
+    Operation("recover", died, recover, {ITS: "hash", "queue:python": "list"}, workers.RecoveryResult()),
     Operation("trial", suspected, trial, {"swf:workers": "zset", MINE: "hash", ITS: "hash"}),
     Operation("push", lambda client: None, push, {"queues": "set", "queue:next": "list"}, 0),
     Operation("schedule", lambda client: None, schedule, {"schedule": "zset"}, 0),

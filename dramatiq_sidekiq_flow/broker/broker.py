@@ -15,7 +15,7 @@ from dramatiq.middleware.retries import Retries as DramatiqRetries
 from ..context import current_job
 from ..errors import FlowError
 from ..process.events import Events
-from ..process.presence import Appearance
+from ..process.presence import ProcessInfo
 from ..store import keys, processes, queues, sets
 from ..store.connection import RedisClient
 from ..store.replication import Replication, ReplicaWait
@@ -102,7 +102,7 @@ class SidekiqBroker(dramatiq.Broker):
             heartbeat_timeout=heartbeat_timeout / 1000,
             poll_interval=poll_interval / 1000,
             queue_order=QueueOrder(queue_order),
-            appearance=Appearance(show_process, tag, tuple(labels), metrics),
+            process_info=ProcessInfo(show_process, tag, tuple(labels), metrics),
             replication=replication,
             declared=declared,
         )

@@ -187,10 +187,10 @@ def job_options(message: dramatiq.Message[Any], of_actor: Mapping[str, Any]) -> 
         )
     options: dict[str, Any] = {**of_actor, "queue": message.queue_name}
     if message.options:
-        said, own = split_options(message.options)
-        options.update(said)
-        if own:
-            options[DRAMATIQ_KEY] = own
+        explicit, others = split_options(message.options)
+        options.update(explicit)
+        if others:
+            options[DRAMATIQ_KEY] = others
     return options
 
 
@@ -203,23 +203,23 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     Raises:
       InvalidArguments, InvalidOptions: naming the option.
     """
-    own = _written_options(options)
-    said = {name: own.pop(name) for name in SIDEKIQ_OPTIONS & own.keys()}
-    check_options(said)
-    if own:
-        codec.check(own, "options")
+    others = _written_options(options)
+    explicit = {name: others.pop(name) for name in SIDEKIQ_OPTIONS & others.keys()}
+    check_options(explicit)
+    if others:
+        codec.check(others, "options")
         # Context that a message is given: Ruby reads it beside the class, Dramatiq's middleware in the options.
-        said.update((name, value) for name, value in own.items() if is_inherited(name))
-    return said, own
+        explicit.update((name, value) for name, value in others.items() if is_inherited(name))
+    return explicit, others
 
 
 def _written_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a payload holds, ``max_retries`` under Sidekiq's name."""
-    own = {name: value for name, value in options.items() if name not in DERIVED}
-    retry = own.pop("max_retries", None)
+    others = {name: value for name, value in options.items() if name not in DERIVED}
+    retry = others.pop("max_retries", None)
     if retry is not None:
-        own["retry"] = retry
-    return own
+        others["retry"] = retry
+    return others
 
 
 def step_message(fields: Mapping[str, Any], actor_name: str) -> dramatiq.Message[Any]:

@@ -74,13 +74,13 @@ class StepHooks:
         waits = round(delay) if delay else None
         try:
             self._run("before", message, waits)
-            said, own = split_options(message.options)
+            explicit, others = split_options(message.options)
         except Exception:
             if self.raising:
                 raise
             self.broker.logger.critical("A before_enqueue hook failed for step %s.", message, exc_info=True)
             return
-        _write_options(fields, said, own)
+        _write_options(fields, explicit, others)
         self._messages.append((message, waits))
 
     def after(self) -> None:
@@ -108,9 +108,9 @@ def _actor_name(fields: Mapping[str, Any]) -> Any:
     return fields.get("wrapped") if name in NOOP_CLASSES else name
 
 
-def _write_options(fields: dict[str, Any], said: dict[str, Any], own: dict[str, Any]) -> None:
+def _write_options(fields: dict[str, Any], explicit: dict[str, Any], others: dict[str, Any]) -> None:
     """Replace the options of a payload."""
-    fields.update(said)
+    fields.update(explicit)
     fields.pop(DRAMATIQ_KEY, None)
-    if own:
-        fields[DRAMATIQ_KEY] = own
+    if others:
+        fields[DRAMATIQ_KEY] = others

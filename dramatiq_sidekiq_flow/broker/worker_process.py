@@ -18,7 +18,7 @@ from ..process.execution_stats import ExecutionStats
 from ..process.heartbeat import Heartbeat
 from ..process.log_limit import LogBurst, LogLimit
 from ..process.poller import Poller
-from ..process.presence import Appearance, Presence
+from ..process.presence import Presence, ProcessInfo
 from ..process.reconciliation import Reconciliation
 from ..process.signals import Master
 from ..store import keys, queues, workers
@@ -73,7 +73,7 @@ class WorkerProcess:
         heartbeat_timeout: float,
         poll_interval: float,
         queue_order: QueueOrder,
-        appearance: Appearance,
+        process_info: ProcessInfo,
         replication: Replication,
         declared: set[str],
     ) -> None:
@@ -113,7 +113,7 @@ class WorkerProcess:
             worker=self,
             queue_modes=queue_order,
             master=self.master,
-            appearance=appearance,
+            process_info=process_info,
         )
         self._connect_heartbeat()
 

@@ -43,7 +43,7 @@ class Step:
     Attributes:
       ended: True if the actor has returned or raised, or was skipped.
       requeued: True if the message was enqueued again, as a retry.
-      corpse: Its payload for ``dead``, encoded once.
+      dead_payload: Its payload for ``dead``, encoded once.
     """
 
     message_id: str
@@ -53,7 +53,7 @@ class Step:
     requeued: bool = False
     output: Any = None
     exception: BaseException | None = None
-    corpse: bytes = b""
+    dead_payload: bytes = b""
 
 
 class ForeignSteps:
@@ -169,12 +169,12 @@ class ForeignSteps:
                 return  # discarded, as in Sidekiq
             self._warn_of_wait(payload)
         now = time.time()
-        if not step.corpse:
+        if not step.dead_payload:
             # Encoded once: a repeated call must write the same member of ``dead``.
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
-            step.corpse = encode(attrs.evolve(payload, fields=fields))
+            step.dead_payload = encode(attrs.evolve(payload, fields=fields))
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
-        self.engine.broker.process.commit.run(foreign_runs.bury(step.corpse, now=now, needs=needs))
+        self.engine.broker.process.commit.run(foreign_runs.bury(step.dead_payload, now=now, needs=needs))
 
     def _warn_of_wait(self, payload: Payload) -> None:
         self.logger.warning(

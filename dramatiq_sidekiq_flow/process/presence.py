@@ -36,7 +36,7 @@ LOOK_INTERVAL = 60.0
 
 
 @attrs.frozen
-class Appearance:
+class ProcessInfo:
     """How the Web UI shows a process.
 
     Attributes:
@@ -95,7 +95,7 @@ class Presence:
         worker: Worker,
         queue_modes: QueueModes,
         master: Master,
-        appearance: Appearance,
+        process_info: ProcessInfo,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
@@ -104,7 +104,7 @@ class Presence:
         self.worker = worker
         self.queue_modes = queue_modes
         self.master = master
-        self.appearance = appearance
+        self.process_info = process_info
         # Counts are numbered, and signals acknowledged, by one thread at a time.
         self._lock = threading.Lock()
         self._started_at = 0.0
@@ -133,7 +133,7 @@ class Presence:
         with self._lock:
             self._inspect_fleet()
             self._flush()
-            shown = self.appearance.shown and self.worker.is_running()
+            shown = self.process_info.shown and self.worker.is_running()
             pending = self._show() if shown else []
         for name in pending:
             handle_signal(name, self.worker, self.master.pid)
@@ -188,12 +188,12 @@ class Presence:
             "hostname": hostname(),
             "started_at": self._started_at,
             "pid": os.getpid(),
-            "tag": self.appearance.tag,
+            "tag": self.process_info.tag,
             "concurrency": threads,
             "capsules": {"default": {"concurrency": threads, "mode": modes.mode, "weights": weights}},
             "queues": queues,
             "weights": [weights],
-            "labels": list(self.appearance.labels),
+            "labels": list(self.process_info.labels),
             "identity": self.heartbeat.identity,
             "version": _version(),
             "embedded": self.master.pid is None,
@@ -201,7 +201,7 @@ class Presence:
         }
 
     def _layout(self) -> tuple[str, ...]:
-        wanted = self.appearance.metrics
+        wanted = self.process_info.metrics
         return {"auto": self._layouts, "both": stats_store.LAYOUTS, "off": ()}.get(wanted, (wanted,))
 
     def _inspect_fleet(self) -> None:

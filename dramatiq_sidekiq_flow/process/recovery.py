@@ -144,15 +144,15 @@ class Recovery:
             self._suspects[queue_name].add(member)
         return not (has_suspects or total.kept)
 
-    def _recover_all_of(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
+    def _recover_all_of(self, member: str, receipts: Sequence[bytes]) -> workers.RecoveryResult | None:
         """Recover these jobs, a batch at a time; None if the worker turns out to be alive."""
-        total = workers.Recovery()
+        total = workers.RecoveryResult()
         # An empty batch deregisters the worker.
         for start in range(0, max(1, len(receipts)), BATCH):
             found = self._recover_batch(member, receipts[start : start + BATCH])
             if found is None:
                 return None
-            total = workers.Recovery(
+            total = workers.RecoveryResult(
                 total.back + found.back,
                 total.waiting + found.waiting,
                 total.dead + found.dead,
@@ -160,36 +160,36 @@ class Recovery:
             )
         return total
 
-    def _recover_batch(self, member: str, receipts: Sequence[bytes]) -> workers.Recovery | None:
+    def _recover_batch(self, member: str, receipts: Sequence[bytes]) -> workers.RecoveryResult | None:
         queue_name, now = keys.queue_of(member), time.time()
         payloads = workers.payloads(self.connection, member, receipts) if receipts else []
-        orphans = []
+        jobs = []
         for receipt, raw in zip(receipts, payloads):
             if raw is None:
                 continue
             try:
-                orphans.append(_orphan(receipt, raw, queue_name, now))
+                jobs.append(_in_flight_job(receipt, raw, queue_name, now))
             except Exception as e:
                 self._log_once(
                     member.encode(),
                     repr(receipt),
                     f"Job {receipt!r} of the dead worker {member} cannot be recovered and stays in flight: {e}",
                 )
-        return workers.recover(self.connection, member, orphans, timeout=self.timeout, now=now)
+        return workers.recover(self.connection, member, jobs, timeout=self.timeout, now=now)
 
-    def _report(self, member: str, queue_name: str, total: workers.Recovery) -> None:
-        for orphan in total.kept:
+    def _report(self, member: str, queue_name: str, total: workers.RecoveryResult) -> None:
+        for job in total.kept:
             self._log_once(
-                member.encode(), repr(orphan.receipt), f"Job {orphan.jid} has killed {workers.MAX_RECOVERIES} workers "
+                member.encode(), repr(job.receipt), f"Job {job.jid} has killed {workers.MAX_RECOVERIES} workers "
                 "and stays in flight: the Redis key 'dead' is not a sorted set. Remove it."
             )  # fmt: skip
-        for orphan in total.dead:
-            if orphan.job is not None:
-                self.upkeep.extend(orphan.job)
+        for job in total.dead:
+            if job.payload is not None:
+                self.upkeep.extend(job.payload)
         if total.back or total.dead or total.waiting:
             self._announce(member, queue_name, total)
 
-    def _announce(self, member: str, queue_name: str, total: workers.Recovery) -> None:
+    def _announce(self, member: str, queue_name: str, total: workers.RecoveryResult) -> None:
         """Log that jobs of a dead worker have left flight, notify listeners, and remove its record."""
         self.events.emit(Recovered(queue_name, total.back, len(total.dead)))
         # Its record would stand on the Busy page until it expires.
@@ -271,7 +271,7 @@ def _member(raw: bytes) -> str:
     return member
 
 
-def _orphan(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.Orphan:
+def _in_flight_job(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.InFlightJob:
     error = PoisonPill(
         f"The job had begun when its worker died, {workers.MAX_RECOVERIES} times within "
         f"{workers.RECOVERY_WINDOW // 3600} hours. Look for what kills the process, then retry it.",
@@ -279,10 +279,11 @@ def _orphan(receipt: bytes, raw: bytes, queue_name: str, now: float) -> workers.
     )
     try:
         # Its callback stack is not needed here, so it is not read from its storage.
-        job = Payload.decode(raw, lambda stored: None)
-        return workers.Orphan(receipt, job.jid, codec.encode(failed(job.fields, error, now=now, queue=queue_name)), job)
+        payload = Payload.decode(raw, lambda stored: None)
+        dead_payload = codec.encode(failed(payload.fields, error, now=now, queue=queue_name))
+        return workers.InFlightJob(receipt, payload.jid, dead_payload, payload)
     except PayloadError as e:
-        return workers.Orphan(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
+        return workers.InFlightJob(receipt, fingerprint(raw), buried(raw, e, now=now, queue=queue_name))
     except Exception:
         # Values that can be decoded but not encoded, such as infinite numbers.
-        return workers.Orphan(receipt, fingerprint(raw), buried(raw, error, now=now, queue=queue_name))
+        return workers.InFlightJob(receipt, fingerprint(raw), buried(raw, error, now=now, queue=queue_name))

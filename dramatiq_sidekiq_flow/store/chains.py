@@ -164,7 +164,7 @@ class StoredChains:
             children.append(child)
         return {"__type__": "chain", "children": children}
 
-    def keep(self, trees: Iterable[Wire | None], ttl: int) -> None:
+    def extend(self, trees: Iterable[Wire | None], ttl: int) -> None:
         """Prolong the chains that trees refer to, at most once an hour for each chain and process.
 
         Parameters:

@@ -40,22 +40,22 @@ class Beat:
 
 
 @attrs.frozen
-class Orphan:
+class InFlightJob:
     """A job in flight of a dead worker.
 
     Attributes:
-      corpse: The payload to write to ``dead`` if the job is a poison pill.
-      job: The decoded payload; None if it cannot be decoded.
+      dead_payload: The payload to write to ``dead`` if the job is a poison pill.
+      payload: The decoded payload; None if it cannot be decoded.
     """
 
     receipt: bytes
     jid: str
-    corpse: bytes
-    job: Payload | None = None
+    dead_payload: bytes
+    payload: Payload | None = None
 
 
 @attrs.frozen
-class Recovery:
+class RecoveryResult:
     """Result of the recovery of a dead worker's jobs.
 
     Attributes:
@@ -67,8 +67,8 @@ class Recovery:
 
     back: int = 0
     waiting: int = 0
-    dead: tuple[Orphan, ...] = ()
-    kept: tuple[Orphan, ...] = ()
+    dead: tuple[InFlightJob, ...] = ()
+    kept: tuple[InFlightJob, ...] = ()
 
 
 def beat(connection: Connection, held: Mapping[str, int | None], timeout: float, *, skip: int = 0) -> Beat:
@@ -111,12 +111,12 @@ def payloads(connection: Connection, member: str, of: Sequence[bytes]) -> list[b
 
 
 def recover(
-    connection: Connection, member: str, orphans: Sequence[Orphan], *, timeout: float, now: float
-) -> Recovery | None:
+    connection: Connection, member: str, jobs: Sequence[InFlightJob], *, timeout: float, now: float
+) -> RecoveryResult | None:
     """Move a dead worker's jobs back to their queue or to ``dead``, or mark them to wait for a trial.
 
     Parameters:
-      orphans: The jobs; the last one is taken first.
+      jobs: The jobs; the last one is taken first.
 
     Returns:
       None if the worker is alive after all.
@@ -124,22 +124,22 @@ def recover(
     Raises:
       WrongType: if the in-flight hash or the queue holds another type.
     """
-    reply = _checked(connection.call(*_recover_command(member, orphans, timeout, now)))
+    reply = _checked(connection.call(*_recover_command(member, jobs, timeout, now)))
     if reply[0] != b"DONE":
         return None
     _, back, _, waiting, dead, kept = reply
-    return Recovery(back, waiting, tuple(orphans[i - 1] for i in dead), tuple(orphans[i - 1] for i in kept))
+    return RecoveryResult(back, waiting, tuple(jobs[i - 1] for i in dead), tuple(jobs[i - 1] for i in kept))
 
 
-def _recover_command(member: str, orphans: Sequence[Orphan], timeout: float, now: float) -> scripts.Command:
+def _recover_command(member: str, jobs: Sequence[InFlightJob], timeout: float, now: float) -> scripts.Command:
     queue = keys.queue(keys.queue_of(member))
-    counters = [keys.recovered(orphan.jid) for orphan in orphans]
-    jobs: list[scripts.Argument] = []
-    for orphan in orphans:
-        jobs += (orphan.receipt, orphan.corpse)
+    counters = [keys.recovered(job.jid) for job in jobs]
+    arguments: list[scripts.Argument] = []
+    for job in jobs:
+        arguments += (job.receipt, job.dead_payload)
     return scripts.RECOVER.command(
         (keys.WORKERS, keys.in_flight(member), queue, keys.DEAD, *counters),
-        (member, repr(timeout), MAX_RECOVERIES, RECOVERY_WINDOW, repr(now), *jobs),
+        (member, repr(timeout), MAX_RECOVERIES, RECOVERY_WINDOW, repr(now), *arguments),
     )
 
 

@@ -69,7 +69,7 @@ class Stacks:
         if not payload.may_refer:
             return
         try:
-            self.chains.keep((callback.remaining for callback in payload.stack), ttl)
+            self.chains.extend((callback.remaining for callback in payload.stack), ttl)
         except LOST as e:
             raise ConnectionClosed(e) from None
 

@@ -48,9 +48,9 @@ def extend_ttl(ttl: int | timedelta | None = None) -> bool:
     """
     seconds = None if ttl is None else _whole_seconds(ttl)
     run = find_current_run()
-    if run is None or run.keeper is None:
+    if run is None or run.extend is None:
         return False
-    run.keeper(seconds)
+    run.extend(seconds)
     return True
 
 

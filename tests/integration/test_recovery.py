@@ -731,13 +731,13 @@ def test_a_recovery_sent_twice_counts_once(broker: SidekiqBroker, client: redis.
     message = take(broker)
     begin(broker.process.in_flight, broker.connection, message)
     let_die(client)
-    orphan = workers.Orphan(message.receipt.encode(), message.payload.jid, b"{}")
+    orphan = workers.InFlightJob(message.receipt.encode(), message.payload.jid, b"{}")
 
     def recover() -> Any:
         return workers.recover(broker.connection, message.member, [orphan], timeout=60, now=1.0)
 
-    assert recover() == workers.Recovery(back=1)
-    assert recover() == workers.Recovery()
+    assert recover() == workers.RecoveryResult(back=1)
+    assert recover() == workers.RecoveryResult()
     assert client.llen("queue:python") == 1
     assert client.get(f"swf:recovered:{message.payload.jid}") == b"1"
 

@@ -248,17 +248,17 @@ def test_a_paused_queue_is_not_fetched_from(connection: Connection, client: redi
     assert client.llen("queue:python") == 3
 
 
-def orphan(receipt: str, jid: int) -> workers.Orphan:
-    return workers.Orphan(receipt.encode(), str(jid), b"corpse")
+def in_flight_job(receipt: str, jid: int) -> workers.InFlightJob:
+    return workers.InFlightJob(receipt.encode(), str(jid), b"corpse")
 
 
-def recover(connection: Connection, *orphans: workers.Orphan) -> workers.Recovery | None:
-    return workers.recover(connection, OTHER, orphans, timeout=60, now=time.time())
+def recover(connection: Connection, *jobs: workers.InFlightJob) -> workers.RecoveryResult | None:
+    return workers.recover(connection, OTHER, jobs, timeout=60, now=time.time())
 
 
 def test_a_suspect_stays_for_its_trial(connection: Connection, client: redis.Redis) -> None:
     operations.suspected(client)
-    assert recover(connection, orphan("a:1!", 1)) == workers.Recovery()
+    assert recover(connection, in_flight_job("a:1!", 1)) == workers.RecoveryResult()
     assert client.hkeys(ITS) == [b"a:1!", b"a:2!"]
     assert client.zscore("swf:workers", OTHER)
 
@@ -267,7 +267,7 @@ def test_what_perhaps_began_is_not_buried(connection: Connection, client: redis.
     client.zadd("swf:workers", {OTHER: 1.0})
     client.hset(ITS, "a:1~", "job")
     client.set("swf:recovered:1", 7)
-    assert recover(connection, orphan("a:1~", 1)) == workers.Recovery(waiting=1)
+    assert recover(connection, in_flight_job("a:1~", 1)) == workers.RecoveryResult(waiting=1)
     assert client.hgetall(ITS) == {b"a:1!": b"job"}
     assert client.get("swf:recovered:1") == b"7"
 

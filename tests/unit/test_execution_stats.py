@@ -12,7 +12,7 @@ import pytest
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 from dramatiq_sidekiq_flow.process.execution_stats import ExecutionStats
 from dramatiq_sidekiq_flow.process.fleet import queues_of, ruby_infos
-from dramatiq_sidekiq_flow.process.presence import Appearance, layouts
+from dramatiq_sidekiq_flow.process.presence import ProcessInfo, layouts
 from dramatiq_sidekiq_flow.store import stats
 
 
@@ -130,7 +130,7 @@ def test_whatever_a_process_says_of_its_queues_is_survived() -> None:
 
 def test_an_unknown_layout_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="metrics"):
-        Appearance(metrics="6")
+        ProcessInfo(metrics="6")
 
 
 def test_threads_are_named_as_sidekiq_names_them() -> None:

@@ -26,7 +26,7 @@ from .adapters import ANY, OBJECT, SIMPLE, STRING, TypeAdapter, kind_of
 from .annotations import arguments_of, bind, class_of, resolve, strip_aliases
 from .json_schema import ROOT, Definitions, Field
 from .scalars import SCALARS, one_of
-from .validation_errors import Mismatch
+from .validation_errors import InvalidValue
 
 MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 UNIONS = (Union, types.UnionType)
@@ -144,7 +144,7 @@ class Compiler:
 
         def load(value: Any) -> Any:
             if type(value) is not dict:
-                raise Mismatch.of(f"{cls.__name__} (an object)", value)
+                raise InvalidValue.of(f"{cls.__name__} (an object)", value)
             return structure(value, cls)
 
         # Add the class before its fields, since a field may hold the class itself.

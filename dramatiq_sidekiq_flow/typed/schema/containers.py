@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .adapters import ARRAY, OBJECT, STRING, TypeAdapter, kind_of
-from .validation_errors import Mismatch, ValidationError, path_part, prefixed
+from .validation_errors import InvalidValue, ValidationError, path_part, prefixed
 
 #: One part of a value: its path, its adapter, and its JSON value.
 _Part = tuple[str, TypeAdapter, Any]
@@ -26,14 +26,14 @@ def array(name: str, item: TypeAdapter, make: Callable[[list[Any]], Any], *, dis
 
     def load(value: Any) -> Any:
         if kind_of(value) != ARRAY:
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         items = _load_each([(f"[{index}]", item, part) for index, part in enumerate(value)])
         try:
             made = make(items)
         except TypeError as e:  # an item of a set is not hashable
-            raise Mismatch.at("", str(e)) from None
+            raise InvalidValue.at("", str(e)) from None
         if distinct and len(made) != len(items):
-            raise Mismatch.of("distinct items", value)
+            raise InvalidValue.of("distinct items", value)
         return made
 
     schema: dict[str, Any] = {"type": ARRAY, "items": item.schema}
@@ -49,7 +49,7 @@ def fixed_tuple(items: list[TypeAdapter]) -> TypeAdapter:
 
     def load(value: Any) -> Any:
         if kind_of(value) != ARRAY or len(value) != len(items):
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         return tuple(_load_each(zip(paths, items, value)))
 
     schema: dict[str, Any] = {"type": ARRAY, "minItems": len(items), "maxItems": len(items)}
@@ -63,7 +63,7 @@ def mapping(name: str, keys: TypeAdapter, values: TypeAdapter) -> TypeAdapter:
 
     def load(value: Any) -> Any:
         if kind_of(value) != OBJECT:
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         paths = [path_part(raw) for raw in value]
         loaded_keys = _load_each([(path, keys, raw) for path, raw in zip(paths, value)])
         loaded_values = _load_each([(path, values, raw) for path, raw in zip(paths, value.values())])
@@ -79,7 +79,7 @@ def _load_each(parts: Iterable[_Part]) -> list[Any]:
     """Load all parts.
 
     Raises:
-      Mismatch: if a part does not fit; it has the errors of all such parts.
+      InvalidValue: if a part does not fit; it has the errors of all such parts.
     """
     loaded: list[Any] = []
     errors: list[ValidationError] = []
@@ -89,5 +89,5 @@ def _load_each(parts: Iterable[_Part]) -> list[Any]:
         except Exception as e:
             errors += prefixed(path, e)
     if errors:
-        raise Mismatch(errors)
+        raise InvalidValue(errors)
     return loaded

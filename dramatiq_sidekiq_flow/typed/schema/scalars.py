@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from .adapters import KINDS, NUMBER, SIMPLE, STRING, TypeAdapter, kind_of, typed
-from .validation_errors import Mismatch
+from .validation_errors import InvalidValue
 
 _DECIMAL = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _decimal = re.compile(_DECIMAL.strip("^$"))
@@ -37,7 +37,7 @@ def one_of(name: str, members: Iterable[tuple[Any, Any]]) -> TypeAdapter:
     def load(value: Any) -> Any:
         # Arrays and objects are never members, and are not hashable.
         if kind_of(value) not in SIMPLE or typed(value) not in table:
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         return table[typed(value)]
 
     kinds = frozenset(KINDS[kind] for kind, _ in table)
@@ -47,7 +47,7 @@ def one_of(name: str, members: Iterable[tuple[Any, Any]]) -> TypeAdapter:
 def _exactly(kind: type, name: str) -> TypeAdapter:
     def load(value: Any) -> Any:
         if type(value) is not kind:
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         return value
 
     return TypeAdapter(name, load, {"type": KINDS[kind]}, frozenset((KINDS[kind],)))
@@ -55,21 +55,21 @@ def _exactly(kind: type, name: str) -> TypeAdapter:
 
 def _load_str(value: Any) -> str:
     if type(value) is not str:
-        raise Mismatch.of("str", value)
+        raise InvalidValue.of("str", value)
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise Mismatch.of("text that UTF-8 can carry", value) from None
+            raise InvalidValue.of("text that UTF-8 can carry", value) from None
     return value
 
 
 def _load_float(value: Any) -> float:
     if type(value) is not float:
         hint = " (a field of int | float takes either)" if type(value) is int else ""
-        raise Mismatch.of("float", value, hint=hint)
+        raise InvalidValue.of("float", value, hint=hint)
     if not math.isfinite(value):
-        raise Mismatch.of("a finite float", value)
+        raise InvalidValue.of("a finite float", value)
     return value
 
 
@@ -82,7 +82,7 @@ def _text(name: str, schema: Mapping[str, Any], parse: Callable[[str], Any]) -> 
                 return parse(value)
             except (ValueError, ArithmeticError, msgspec.MsgspecError):
                 pass
-        raise Mismatch.of(name, value)
+        raise InvalidValue.of(name, value)
 
     return TypeAdapter(name, load, {"type": STRING, **schema}, frozenset((STRING,)))
 

@@ -22,7 +22,7 @@ import attrs
 from ...errors import ConfigurationError
 from .adapters import ANY, NULL, SIMPLE, TypeAdapter, kind_of, typed
 from .scalars import SCALARS
-from .validation_errors import Mismatch, path_part
+from .validation_errors import InvalidValue, path_part
 
 Load = Callable[[Any], Any]
 
@@ -42,7 +42,7 @@ def union(members: Sequence[TypeAdapter], path: str) -> TypeAdapter:
     def load(value: Any) -> Any:
         chosen = loads.get(kind_of(value) or "")
         if chosen is None:
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         return chosen(value)
 
     schema = {"anyOf": [member.schema for member in members]}
@@ -115,7 +115,7 @@ def _by_values(candidates: Sequence[TypeAdapter]) -> Load:
     def load(value: Any) -> Any:
         owner = owners.get(typed(value))
         if owner is None:
-            raise Mismatch.of(name, value)
+            raise InvalidValue.of(name, value)
         return owner.load(value)
 
     return load
@@ -154,10 +154,10 @@ def _by_tag(name: str, owners: Mapping[tuple[type, Any], TypeAdapter]) -> Load:
 
     def load(value: Any) -> Any:
         if name not in value:
-            raise Mismatch.at(path_part(name), f"is missing: {expected} determines the class")
+            raise InvalidValue.at(path_part(name), f"is missing: {expected} determines the class")
         tag = value[name]
         if kind_of(tag) not in SIMPLE or typed(tag) not in owners:
-            raise Mismatch.of(expected, tag, path=path_part(name))
+            raise InvalidValue.of(expected, tag, path=path_part(name))
         return owners[typed(tag)].load(value)
 
     return load
@@ -194,7 +194,7 @@ def _by_fields(candidates: Sequence[TypeAdapter], path: str) -> Load:
             if name in value:
                 return candidate.load(value)
         if not remaining:
-            raise Mismatch.of(expected, value)
+            raise InvalidValue.of(expected, value)
         return remaining[0].load(value)
 
     return load

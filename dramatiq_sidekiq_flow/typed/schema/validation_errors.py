@@ -38,7 +38,7 @@ class ValidationError:
         return ValidationError(part + self.path, self.text)
 
 
-class Mismatch(ValueError):
+class InvalidValue(ValueError):
     """A value that does not fit its type."""
 
     def __init__(self, errors: Iterable[ValidationError]) -> None:
@@ -46,12 +46,12 @@ class Mismatch(ValueError):
         super().__init__(self.errors)
 
     @classmethod
-    def at(cls, path: str, text: str) -> Mismatch:
+    def at(cls, path: str, text: str) -> InvalidValue:
         """Make a mismatch with one error."""
         return cls([ValidationError(path, text)])
 
     @classmethod
-    def of(cls, expected: str, value: Any, *, path: str = "", hint: str = "") -> Mismatch:
+    def of(cls, expected: str, value: Any, *, path: str = "", hint: str = "") -> InvalidValue:
         """Make the mismatch of a whole value that has the wrong type."""
         got = "None" if value is None else f"{type(value).__name__} {_repr.repr(value)}"
         return cls.at(path, f"expected {expected}, got {got}{hint}")
@@ -69,7 +69,7 @@ def prefixed(part: str, error: Exception) -> list[ValidationError]:
 
 def errors_of(error: Exception) -> list[ValidationError]:
     """Convert an exception to validation errors."""
-    if isinstance(error, Mismatch):
+    if isinstance(error, InvalidValue):
         return error.errors
     if isinstance(error, ClassValidationError):
         return _errors_of_class(error)

@@ -1215,7 +1215,8 @@ module SidekiqFlow::Companion
     end
 
     # Puts back jobs that are in flight here and that no thread holds: those of a
-    # fetch that was delivered late.
+    # fetch that was delivered late, and suspects that were marked while this process
+    # was taken for dead. A worker that lives has no trials, so they would wait until it ends.
     def reconcile(member)
       receipts = redis { |conn| conn.call("HKEYS", Member.in_flight(member)) }
       unknown = unknown(receipts)
@@ -1230,15 +1231,11 @@ module SidekiqFlow::Companion
       @recovery.log_once(member, "The jobs in flight of #{member} cannot be compared: #{error.message}")
     end
 
-    # Suspects are marked while this process is taken for dead; they wait for their
-    # trial.
     def unknown(receipts)
       @lock.synchronize do
         known = [*@held.map(&:receipt), *@left]
         bases = [*@open, *@unanswered.each_value.flat_map(&:itself)]
-        (receipts - known).reject do |receipt|
-          Suspects.receipt?(receipt) || bases.include?(receipt.b[/\A\h+(?=:)/n])
-        end
+        (receipts - known).reject { |receipt| bases.include?(receipt.b[/\A\h+(?=:)/n]) }
       end
     end
 

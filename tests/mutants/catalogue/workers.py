@@ -220,6 +220,13 @@ WORKERS = [
         RECOVERY + "test_a_fetch_whose_reply_was_lost_twice",
         "unit/test_in_flight.py::test_what_a_fetch_has_just_moved_is_not_unknown",
     ),
+    window(
+        "window-leaves-suspects",
+        "A job that became a suspect while its worker stood still waits until that worker ends.",
+        "if state == SUSPECT or ((base, index)",
+        "if ((base, index)",
+        RECOVERY + "test_what_no_thread_has_goes_back",
+    ),
     in_flight(
         "unknown-once",
         "What one look finds unknown is put back at once, though it may just be on its way.",

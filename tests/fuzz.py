@@ -24,6 +24,7 @@ from dramatiq_sidekiq_flow.process.poller import promotion
 from dramatiq_sidekiq_flow.registry.registry import Entry
 from dramatiq_sidekiq_flow.wire import active_job, callbacks, codec, nodes, payload, references
 
+from . import tree_reader
 from .corpus import loader
 from .recordings import RECORDINGS
 
@@ -124,7 +125,7 @@ def read_value(raw: bytes) -> None:
     value = codec.decode_value(raw)
     assert codec.decode_value(codec.encode(value)) == value
     assert json.loads(raw) == value
-    for read in (callbacks.load_stack, nodes.load, _tree):
+    for read in (callbacks.load_stack, tree_reader.load, _tree):
         _refused(read, value)
     _refused(lambda text: references.follow({"chain": "c", "at": 0, "sha": references.digest(text)}, text), raw)
 

@@ -21,7 +21,7 @@ from ..errors import InvalidNode, InvalidWorkflow, cut
 from . import codec
 from .dialect import WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
-from .option_rules import RESERVED, check_namespace, check_options
+from .option_rules import check_namespace, check_options
 from .tree_schema import MAX_DELAY, Shape
 
 #: A node in its wire form.
@@ -238,32 +238,6 @@ def jobs(wire: Wire) -> Iterator[Wire]:
 def dump_job(job: Job) -> Wire:
     """Convert one job to its wire form, in which its options are keys next to ``class`` and ``args``."""
     return {"__type__": "job", "class": job.job_class, "args": list(job.args), **job.options}
-
-
-def load(wire: Any) -> Node:
-    """Read a tree in wire form.
-
-    Raises:
-      InvalidNode: if :func:`validate` refuses it.
-    """
-    validate(wire)
-    return _load(wire)
-
-
-def _load(wire: Wire) -> Node:
-    kind = wire["__type__"]
-    if kind == "job":
-        options = {key: value for key, value in wire.items() if key not in RESERVED or key == "jid"}
-        job = Job.__new__(Job)
-        # Not Job(...), which refuses misspelt names: another program may use options that are unknown here.
-        job._set(wire["class"], tuple(wire["args"]), options)
-        return job
-    if kind == "with_delay":
-        delayed = WithDelay.__new__(WithDelay)
-        delayed._set(_load(wire["task"]), wire["delay"])
-        return delayed
-    children = map(_load, wire["children"])
-    return Chain(*children) if kind == "chain" else Group(*children)
 
 
 def is_ruby_constant(name: str) -> bool:

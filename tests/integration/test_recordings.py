@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
-from dramatiq_sidekiq_flow.wire.nodes import load
 
 from ..recordings import cases, comparable, restore, snapshot
 from ..redis_values import as_bytes
+from ..tree_reader import load
 
 #: The classes of the recording that say something of themselves.
 CLASSES: dict[str, dict[str, Any]] = {

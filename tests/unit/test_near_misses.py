@@ -25,7 +25,8 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.broker.unknown_actor import unknown_actor
-from dramatiq_sidekiq_flow.wire.nodes import load
+
+from ..tree_reader import load
 
 A, B = Job("A"), Job("B")
 

@@ -16,9 +16,10 @@ from dramatiq_sidekiq_flow.errors import (
     InvalidWorkflow,
 )
 from dramatiq_sidekiq_flow.wire.callbacks import dump_stack, load_stack
-from dramatiq_sidekiq_flow.wire.nodes import carry, dump, dump_job, load, total_delay, validate, walk
+from dramatiq_sidekiq_flow.wire.nodes import carry, dump, dump_job, total_delay, validate, walk
 
 from ..recordings import cases
+from ..tree_reader import load
 
 UUID = "224a1be4-c469-4117-94af-8540a8358a95"
 

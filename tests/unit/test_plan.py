@@ -12,11 +12,12 @@ from dramatiq_sidekiq_flow.errors import InvalidWorkflow
 from dramatiq_sidekiq_flow.store.callback_storage import RedisCallbackStorage
 from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
-from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, completes_at_once, dump, dump_job, load
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, completes_at_once, dump, dump_job
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, derived, plan
 
 from ..ids import Numbered
+from ..tree_reader import load
 
 
 def wire(node: Any) -> Any:

@@ -20,7 +20,7 @@ def test_the_examples_run_as_printed(redis_url: str, client: redis.Redis, tmp_pa
     code = code.replace("import dramatiq\n", "import dramatiq\ndramatiq.set_broker(broker)\n", 1)
     (tmp_path / "app.py").write_text(f"jid = {'0' * 24!r}\n{code}", "utf-8")
     names: dict[str, Any] = runpy.run_path(str(tmp_path / "app.py"))
-    assert names["broker"].process.presence.appearance.tag == "shop"
+    assert names["broker"].process.presence.process_info.tag == "shop"
     assert names["export"].actor_name in names["broker"].cancellable
     assert client.hexists(f"it-{'0' * 24}", "cancelled")
     assert not client.exists("paused")

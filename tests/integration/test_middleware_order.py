@@ -186,5 +186,5 @@ def test_telemetry_on_another_broker_is_refused_or_harmless(caplog: pytest.LogCa
     said = [record.getMessage() for record in caplog.records]
     assert any(text.startswith("done: class=step") for text in said)
     for name in ("Prometheus", "OpenTelemetry"):
-        assert any(text.startswith(name) and "needs a SidekiqBroker" in text for text in said), said
+        assert any(text.startswith(name) and "Use a SidekiqBroker" in text for text in said), said
     assert "Unexpected failure" not in caplog.text

@@ -1,4 +1,4 @@
-"""How long a failed job waits for its next try: Sidekiq's times, unless others are set."""
+"""Delays of retries: Sidekiq's, unless others are set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _logger = get_logger(__name__)
 
 
 class Settings(Protocol):
-    """What the middleware sets; see ``broker.retries``."""
+    """Limits of the delays, from the Retries middleware; see ``broker.retries``."""
 
     own_backoff: bool
     min_backoff: int

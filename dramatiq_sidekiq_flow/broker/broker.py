@@ -134,7 +134,7 @@ class SidekiqBroker(dramatiq.Broker):
 
     @property
     def completion(self) -> JobCompletion | None:
-        """What follows finished jobs of workflows; set by the WorkflowMiddleware."""
+        """Completion of workflow jobs; set by the WorkflowMiddleware."""
         return self.process.completion
 
     @completion.setter
@@ -179,7 +179,7 @@ class SidekiqBroker(dramatiq.Broker):
 
     @property
     def has_enqueue_hooks(self) -> bool:
-        """Whether a middleware has enqueue hooks, which are called for steps, too."""
+        """True if a middleware has enqueue hooks, which are called for steps, too."""
         return self._hook_search.found
 
     def check_encoder(self) -> None:

@@ -128,7 +128,7 @@ class SidekiqConsumer(Consumer):
         time.sleep(min(self.seconds, seconds))
 
     def _may_fetch(self) -> bool:
-        """Whether the queue may be fetched from in the strict order; waits a moment if not."""
+        """Return True if the queue may be fetched from in the strict order; waits a moment if not."""
         if self.process.may_fetch(self.queue_name):
             return True
         self._pause(HELD_BACK)

@@ -72,7 +72,7 @@ def dropped_value_loggers() -> tuple[logging.Logger, ...]:
 
 
 def stand_in_worker(broker: dramatiq.Broker) -> Any:
-    """What hooks may read of a ``Worker`` (its attributes in ``Worker.__init__``), without consumers or threads."""
+    """Make a stand-in for a ``Worker``, with the attributes that hooks may read (``Worker.__init__``)."""
     return types.SimpleNamespace(broker=broker, consumers={}, workers=[], worker_timeout=1000)
 
 
@@ -96,7 +96,7 @@ def wanted_queues(worker: dramatiq.Worker) -> set[str] | None:
 
 
 def explicit_prefetch() -> bool:
-    """Whether ``dramatiq_queue_prefetch`` in the environment sets the prefetch (``worker.QUEUE_PREFETCH``)."""
+    """Return True if ``dramatiq_queue_prefetch`` in the environment sets the prefetch (``worker.QUEUE_PREFETCH``)."""
     return bool(dramatiq_worker.QUEUE_PREFETCH)
 
 
@@ -161,7 +161,7 @@ def _put_all(worker: dramatiq.Worker, items: Iterable[Any]) -> None:
 
 
 def has_global_broker() -> bool:
-    """Whether a global broker was set (``dramatiq.broker.global_broker``); asking for it would make one."""
+    """Return True if a global broker was set (``dramatiq.broker.global_broker``); asking for it would make one."""
     return dramatiq.broker.global_broker is not None
 
 

@@ -59,7 +59,7 @@ class FailureWriter:
             self.process.poller.nudge(failure.at - now)
 
     def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:
-        """What the failed job's run needs until the job runs again."""
+        """List the keys that the failed job's run needs until the job runs again."""
         if payload is None or failure.action == "discard":
             return NO_NEEDS
         # A dead job may be retried for as long as `dead` keeps it.

@@ -90,16 +90,16 @@ class InFlight:
 
     @property
     def held(self) -> int:
-        """How many jobs there are."""
+        """Number of jobs."""
         return len(self.fetched) + len(self.handed_out)
 
     @property
     def under_load(self) -> bool:
-        """Whether jobs are short, and more of them are about to finish."""
+        """True if jobs are short, and more of them are about to finish."""
         return self._size > self.prefetch and self.held > BUSY
 
     def burst(self) -> bool:
-        """Whether jobs end faster than each could be marked as begun."""
+        """Return True if jobs end faster than each could be marked as begun."""
         elapsed = time.monotonic() - self._since
         if elapsed < WINDOW_TIME:
             return self._burst
@@ -107,13 +107,13 @@ class InFlight:
         return self.prefetch > 1 and self._settled / elapsed * WINDOW_TIME > self.prefetch
 
     def free_slots(self) -> int:
-        """How many jobs to fetch now; 0 until half of the slots are free."""
+        """Number of jobs to fetch now; 0 until half of the slots are free."""
         held = self.held
         return self._size - held if held <= self._size // 2 else 0
 
     @property
     def may_bring_jobs(self) -> bool:
-        """Whether a fetch could bring jobs now."""
+        """True if a fetch could bring jobs now."""
         return not self.queue_empty and not self.unavailable and self.free_slots() > 0
 
     def wait_for_slot(self, seconds: float) -> None:
@@ -180,7 +180,10 @@ class InFlight:
         return begun
 
     def unknown(self, receipts: Iterable[bytes], waiting: Iterable[str]) -> set[bytes]:
-        """The receipts that no thread of this process knows.
+        """Select the receipts that are unknown to all threads of this process.
+
+        A suspect counts as unknown: it was marked while this process was taken for
+        dead, and only the suspects of dead workers are tried.
 
         Parameters:
           waiting: Receipts whose acknowledgement waits to be sent.

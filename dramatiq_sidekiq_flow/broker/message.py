@@ -51,7 +51,7 @@ def mark_sent(message: Any) -> None:
 
 
 def was_sent(message: Any) -> bool:
-    """Whether this very message was sent."""
+    """Return True if this very message was sent."""
     return "sidekiq_sent" in message.__dict__
 
 

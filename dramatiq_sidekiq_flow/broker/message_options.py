@@ -57,7 +57,7 @@ def _checked(name: str, value: Any, depth: int) -> Any:
 
 
 def _may_keep(name: str, value: Any) -> bool:
-    """Whether Dramatiq can use an option; warns of one that it cannot."""
+    """Return True if Dramatiq can use an option; warns of one that it cannot."""
     if name in NEVER:
         _warn(name, "is never read from a payload")
         return False
@@ -126,7 +126,7 @@ def _message(value: Any, depth: int) -> dict[str, Any] | None:
 
 
 def _is_message(value: dict[str, Any]) -> bool:
-    """Whether an object has the keys of a message, each with a value of its type, and no others."""
+    """Return True if an object has the keys of a message, each with a value of its type, and no others."""
     if value.keys() != _MESSAGE_KEYS.keys():
         return False
     return all(is_valid(value[name]) for name, is_valid in _MESSAGE_KEYS.items())

@@ -59,12 +59,12 @@ class QueueOrder:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether queues have an order at all."""
+        """True if queues have an order at all."""
         return self.mode != "random"
 
     @property
     def strict(self) -> bool:
-        """Whether queues are served strictly in order."""
+        """True if queues are served strictly in order."""
         return self.mode == "strict"
 
     def rank(self, queue_name: str) -> int:
@@ -95,7 +95,7 @@ class WorkQueue(PriorityQueue[Any]):
         super().__init__()
 
     def waiting(self, queue_name: str) -> bool:
-        """Whether jobs of a queue wait for a thread."""
+        """Return True if jobs of a queue wait for a thread."""
         return bool(self._heaps.get(queue_name))
 
     # The methods that queue.Queue lets a subclass define; all are called under its lock.

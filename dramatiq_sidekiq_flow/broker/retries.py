@@ -185,7 +185,7 @@ def decide(
 
 
 def _should_retry(retry_when: Any, count: int, tries: int, exception: BaseException) -> bool:
-    """Whether ``retry_when``, or else the number of retries, allows another try.
+    """Return True if ``retry_when``, or else the number of retries, allows another try.
 
     Parameters:
       count: How many retries there were.
@@ -198,7 +198,7 @@ def _should_retry(retry_when: Any, count: int, tries: int, exception: BaseExcept
 
 
 def _is_past_retry_for(job: Payload, fields: Mapping[str, Any], now: float) -> bool:
-    """Whether a job has been failing for longer than its ``retry_for``."""
+    """Return True if a job has been failing for longer than its ``retry_for``."""
     retry_for = payload_fields.retry_for(job.fields)
     if retry_for is None:
         return False
@@ -259,7 +259,7 @@ def _tries(fields: dict[str, Any], actor: dramatiq.Actor[Any, Any] | None, setti
 
 
 def _is_expected(exception: BaseException, actor: dramatiq.Actor[Any, Any] | None) -> bool:
-    """Whether the actor's ``throws`` option lists the exception."""
+    """Return True if the actor's ``throws`` option lists the exception."""
     throws: Any = actor.options.get("throws") if actor else None
     return bool(throws) and isinstance(exception, throws)
 

@@ -1,4 +1,4 @@
-"""How a Python worker treats the features of a payload that Ruby's middleware implements.
+"""Features of a payload that Ruby's middleware implements, in a Python worker.
 
 * ``expiry`` (Sidekiq Pro's ``expires_in``) is obeyed: an expired job does not run.
 * ``bid`` (Sidekiq Pro's batches) and the locks of unique jobs (Sidekiq

@@ -21,7 +21,7 @@ HOOKS = ("before_enqueue", "after_enqueue")
 
 
 def has_hooks(middleware: Middleware) -> bool:
-    """Whether a middleware has enqueue hooks that are called for steps."""
+    """Return True if a middleware has enqueue hooks that are called for steps."""
     kind = type(middleware)
     if getattr(kind, "sees_steps", False):
         return False
@@ -29,7 +29,7 @@ def has_hooks(middleware: Middleware) -> bool:
 
 
 class HookSearch:
-    """Whether any middleware of a list has hooks; looked for anew when the length of the list has changed."""
+    """Searches a list of middleware for hooks; again only after the length of the list has changed."""
 
     def __init__(self, middleware: Sequence[Middleware]) -> None:
         self._middleware = middleware
@@ -38,7 +38,7 @@ class HookSearch:
 
     @property
     def found(self) -> bool:
-        """Whether one has."""
+        """True if one has."""
         count = len(self._middleware)
         if self._searched != count:
             self._searched, self._found = count, any(map(has_hooks, self._middleware))

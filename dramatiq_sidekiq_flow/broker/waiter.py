@@ -77,7 +77,7 @@ class Waiter:
 
     @property
     def tracks(self) -> bool:
-        """Whether the server notifies this process of changed queues."""
+        """True if the server notifies this process of changed queues."""
         return self._tracking is not None
 
     def wait(self, queue_name: str, seconds: float) -> bool:

@@ -41,7 +41,7 @@ ENOUGH = 10
 
 
 class JobCompletion(Protocol):
-    """What follows a finished job of a workflow; see ``workflow.completion``."""
+    """Completion of a finished job; see ``workflow.completion``."""
 
     @property
     def retrieve(self) -> Callable[[Any], Any] | None: ...
@@ -50,7 +50,7 @@ class JobCompletion(Protocol):
 
 
 class WorkerProcess:
-    """What a SidekiqBroker does besides sending, in a process that runs jobs.
+    """The parts of a SidekiqBroker that a process needs to run jobs.
 
     Parameters:
       heartbeat_timeout, poll_interval: Seconds.
@@ -144,11 +144,11 @@ class WorkerProcess:
 
     @property
     def threads(self) -> int:
-        """How many threads run jobs in this process."""
+        """Number of threads that run jobs in this process."""
         return threads_of(self.workers)
 
     def is_running(self) -> bool:
-        """Whether a Dramatiq worker runs in this process."""
+        """Return True if a Dramatiq worker runs in this process."""
         return bool(self.workers)
 
     def consumed_queues(self) -> set[str]:
@@ -201,7 +201,7 @@ class WorkerProcess:
         return found
 
     def may_fetch(self, queue_name: str) -> bool:
-        """Whether a queue may be fetched from: in strict order, no queue before it has jobs."""
+        """Return True if a queue may be fetched from: in strict order, no queue before it has jobs."""
         order = self.queue_order
         if not order.strict:
             return True
@@ -226,7 +226,7 @@ class WorkerProcess:
         return held.may_bring_jobs
 
     def _waits_for_thread(self, queue_name: str) -> bool:
-        """Whether a worker has jobs of a queue that no thread has taken yet."""
+        """Return True if a worker has jobs of a queue that no thread has taken yet."""
         waiting = map(work_queue_of, self.workers)
         return any(queue is not None and queue.waiting(queue_name) for queue in waiting)
 

@@ -114,7 +114,7 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether this process owns the server, and the server's process is alive."""
+        """True if this process owns the server, and the server's process is alive."""
         return self._running is not None and self._running.supervisor.poll() is None
 
     @property

@@ -36,7 +36,7 @@ class Availability:
 
     @property
     def lasts(self) -> bool:
-        """Whether there is an outage now."""
+        """True if there is an outage now."""
         return self._since is not None
 
     def lost(self, error: BaseException) -> float:

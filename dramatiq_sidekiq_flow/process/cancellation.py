@@ -38,7 +38,7 @@ _current: ContextVar[_Job | None] = ContextVar("dramatiq_sidekiq_flow_cancellabl
 
 
 def cancelled(interval: int = INTERVAL) -> bool:
-    """Whether the current job was cancelled.  For actors with ``cancellable=True``; false for others.
+    """Return True if the current job was cancelled.  For actors with ``cancellable=True``; false for others.
 
     Parameters:
       interval: Milliseconds between two requests to Redis; between them, the

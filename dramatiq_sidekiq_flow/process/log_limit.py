@@ -22,7 +22,7 @@ class LogLimit:
         self._last: dict[str, float] = {}
 
     def allows(self, name: str) -> bool:
-        """Whether a line of this name may be written now."""
+        """Return True if a line of this name may be written now."""
         now = time.monotonic()
         last = self._last.get(name)
         if last is not None and now - last < self.every:

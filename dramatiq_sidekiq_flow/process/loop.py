@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 
 class Loop:
-    """Runs work again and again in a daemon thread, at intervals, or earlier when hurried.
+    """Daemon thread that calls a function at intervals, or earlier on request.
 
     Parameters:
-      name: Of the thread.
-      interval: Gives the seconds from one start of the work to the next.
-      work: Raises nothing.
-      at_once: Run the work when the thread starts, and not one interval later.
+      name: Name of the thread.
+      interval: Returns the seconds from one call of ``work`` to the next.
+      work: The function; it must not raise.
+      at_once: True for a first call when the thread starts, else it comes one interval later.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Loop:
         self.forget()
 
     def forget(self) -> None:
-        """Begin without a thread; in a forked child, without the parent's."""
+        """Reset to no thread.  Called in a forked child, which does not have the parent's thread."""
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -37,7 +37,7 @@ class Loop:
 
     @property
     def stopping(self) -> bool:
-        """Whether the thread was asked to stop."""
+        """True once :meth:`stop` was called."""
         return self._stop.is_set()
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class Loop:
             if now + delay < self._due:
                 self._due = now + delay
             elif self._due <= now:
-                # The work is about to run, perhaps too early for the caller: it runs once more.
+                # The work is about to run, but perhaps before the caller's time: run it again then.
                 self._again = min(self._again, now + delay)
                 return
             else:
@@ -76,7 +76,7 @@ class Loop:
         while not stop.is_set():
             remaining = self._due - time.monotonic()
             if remaining > 0:
-                # Woken for work that is due earlier, it only waits for less.
+                # hurry() wakes it: wait again, for the shorter time.
                 self._wake.wait(remaining)
                 self._wake.clear()
                 continue

@@ -37,7 +37,7 @@ LOOK_INTERVAL = 60.0
 
 @attrs.frozen
 class ProcessInfo:
-    """How the Web UI shows a process.
+    """Settings of the Web UI's view of a process.
 
     Attributes:
       shown: Whether it has a record at all.

@@ -52,7 +52,7 @@ class Reconciliation:
         self._unknown: dict[str, set[bytes]] = {}
 
     def held(self, members: Iterable[str]) -> dict[str, int | None]:
-        """How many jobs each member holds; None for members of other consumers."""
+        """Count the jobs that each member holds; None for members of other consumers."""
         by_member = self._by_member()
         leaving = Counter(member for member, _ in self.leaving())
         counts: dict[str, int | None] = {}
@@ -65,10 +65,10 @@ class Reconciliation:
         return {held.member: held for held in list(self.in_flight.values())}
 
     def reconcile(self, members: Iterable[str]) -> None:
-        """Put back jobs that no thread has known for two beats.
+        """Put back jobs that were unknown to all threads at this beat and the one before.
 
         Parameters:
-          members: Those that have more in flight than they hold.
+          members: Members that have more jobs in flight than they hold.
         """
         before, self._unknown = self._unknown, {}
         by_member = self._by_member()
@@ -83,7 +83,7 @@ class Reconciliation:
                 self._put_back(held, lost)
 
     def _unknown_of(self, held: Held) -> set[bytes]:
-        """Receipts that Redis has in flight for a member, and that no thread of this process knows."""
+        """Read the receipts in flight for a member that are unknown to all threads of this process."""
         receipts = workers.receipts(self.connection, held.member)
         leaving = [receipt for member, receipt in self.leaving() if member == held.member]
         return held.unknown(receipts, leaving)

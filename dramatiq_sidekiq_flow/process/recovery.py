@@ -33,11 +33,10 @@ BATCH = 50
 #: Pages of dead workers (:data:`workers.DEAD_AT_ONCE` each) that one beat looks at.
 PAGES = 10
 
-#: Seconds until a dead worker that cannot be recovered is looked at again.
+#: Seconds until the recovery of a dead worker is tried again after an error.
 AGAIN = 60.0
 
-
-#: The most problems that are logged after one beat.
+#: Maximum number of problems that are logged after one beat.
 MAX_LINES = 10
 
 
@@ -76,7 +75,7 @@ class Recovery:
         self._skip = 0
         #: Queue -> dead members that hold suspects.
         self._suspects: dict[str, set[str]] = defaultdict(set)
-        #: What was logged, and when each member is looked at again (monotonic).
+        #: Problems that were logged; member -> monotonic time of the next try.
         self._logged: set[tuple[bytes, str]] = set()
         self._again: dict[bytes, float] = {}
         self._troubles: list[str] = []
@@ -105,7 +104,7 @@ class Recovery:
             dead = workers.beat(self.connection, {}, self.timeout, skip=self._skip).dead
 
     def _recover_page(self, dead: Sequence[bytes]) -> int:
-        """Recover some workers; how many of them are still registered."""
+        """Recover one page of workers; return the number of those that stay registered."""
         stayed, now = 0, time.monotonic()
         for raw in dead:
             gone = False
@@ -125,7 +124,7 @@ class Recovery:
         """Put back the jobs that a dead worker had in flight.
 
         Returns:
-          Whether nothing is left in flight.
+          True if nothing is left in flight.
 
         Raises:
           WrongType: if its in-flight hash or its queue is of another type.
@@ -213,7 +212,7 @@ class Recovery:
                     break
 
     def _try(self, member: str, trials: Trials) -> bool:
-        """Try one suspect of a dead worker; whether a trial runs now."""
+        """Try one suspect of a dead worker; return True if a trial runs now."""
         try:
             found = workers.try_suspect(
                 self.connection, member, trials.member, trials.trial_base(), timeout=self.timeout
@@ -278,7 +277,7 @@ def _in_flight_job(receipt: bytes, raw: bytes, queue_name: str, now: float) -> w
         raw,
     )
     try:
-        # Its callback stack is not needed here, so it is not read from its storage.
+        # The callback stack is not needed here, so it is not read from its storage.
         payload = Payload.decode(raw, lambda stored: None)
         dead_payload = codec.encode(failed(payload.fields, error, now=now, queue=queue_name))
         return workers.InFlightJob(receipt, payload.jid, dead_payload, payload)

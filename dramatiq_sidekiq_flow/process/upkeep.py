@@ -22,7 +22,7 @@ from ..wire.payload import Payload
 #: Seconds between two looks, of all processes together.
 INTERVAL = 60
 
-#: Scores come from the clock of the process that buried the job: so many seconds are looked at again.
+#: Seconds before the last score that are read again: scores come from the clocks of the processes that bury.
 OVERLAP = 60.0
 
 #: Jobs of one page, and pages of one look.
@@ -31,13 +31,18 @@ BATCH, PAGES = 50, 20
 
 @attrs.frozen
 class _Seen:
-    """How far one look has read ``dead``: the last score, and whether that is the end."""
+    """Position that one look reached in ``dead``: the last score, and True if it is the end of the set."""
 
     last: float
     reached_end: bool
 
     def next_start(self, start: float, now: float) -> float:
-        """The score from which the next look starts, after one from ``start`` on at the time ``now``."""
+        """Compute the start score of the next look.
+
+        Parameters:
+          start: Start score of this look.
+          now: Redis's time of this look.
+        """
         if self.reached_end:
             # A score ahead of the clock must not hide those that come next.
             return max(start, min(self.last, now) - OVERLAP)

@@ -70,7 +70,7 @@ def classified(error: redis.ResponseError) -> redis.RedisError:
 
 
 def is_of_the_connection(error: Exception) -> bool:
-    """Whether a new connection may reach a server that accepts (after a failover: READONLY, MASTERDOWN, UNBLOCKED)."""
+    """Return True if a new connection may help (after a failover: READONLY, MASTERDOWN, UNBLOCKED)."""
     if isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError)):
         return True
     # The reply to a blocking command whose server became a replica.

@@ -174,7 +174,7 @@ def readable(names: Iterable[bytes]) -> list[str]:
 
 
 def is_member(name: str) -> bool:
-    """Whether a name has the form of a member, ``HOST:PID:NONCE:QUEUE``."""
+    """Return True if a name has the form of a member, ``HOST:PID:NONCE:QUEUE``."""
     return name.count(":") >= 3
 
 

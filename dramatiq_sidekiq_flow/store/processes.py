@@ -85,7 +85,7 @@ def remove_expired(connection: Connection) -> None:
 
 
 def cancelled(connection: Connection, jid: str) -> bool:
-    """Whether an operator cancelled a job (``job/iterable.rb``, ``cancel!``)."""
+    """Return True if an operator cancelled a job (``job/iterable.rb``, ``cancel!``)."""
     return connection.call("HGET", keys.iteration(jid), "cancelled") is not None
 
 

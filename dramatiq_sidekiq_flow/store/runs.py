@@ -105,7 +105,7 @@ def _is_large(
     pushes: Mapping[str, Sequence[bytes]],
     scheduled: Sequence[tuple[float, bytes]],
 ) -> bool:
-    """Whether a plan is too large for the arguments of one script."""
+    """Return True if a plan is too large for the arguments of one script."""
     jobs = len(scheduled) + sum(map(len, pushes.values()))
     if max(jobs, len(barriers)) > MAX_INLINE:
         return True

@@ -95,7 +95,7 @@ class Tracking:
 
     @property
     def waiting(self) -> bool:
-        """Whether a reply to :meth:`ask` is still due."""
+        """True if a reply to :meth:`ask` is still due."""
         return bool(self._asked)
 
     def read(self) -> tuple[list[str], list[str] | None]:

@@ -38,7 +38,7 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Whether it succeeded."""
+        """True if it succeeded."""
         return self.error is None
 
 
@@ -161,7 +161,7 @@ class _Log:
         return f"step {place}, {self.names[place]}," if place in self.names else f"step {place}"
 
     def ran_before(self, second: int, first: int) -> bool:
-        """Whether a step started before another one was done."""
+        """Return True if a step started before another one was done."""
         return first in self.ends and second in self.starts and self.starts[second] < self.ends[first]
 
 

@@ -28,11 +28,11 @@ class Settings(Protocol):
 def wait(
     count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Settings
 ) -> float:
-    """Seconds until the next try.
+    """Compute the seconds until the next try.
 
     Parameters:
-      count: How many retries there were.
-      own: Options of the message, which come before those of its actor, ``options``.
+      count: Number of retries before.
+      own: Options of the message; they override ``options``, those of its actor.
     """
     try:
         chosen = _chosen(count, exception, own, options, settings)
@@ -50,7 +50,7 @@ def wait(
 def _chosen(
     count: int, exception: BaseException, own: Mapping[str, Any], options: Mapping[str, Any], settings: Settings
 ) -> float | None:
-    """The wait of ``Retry(delay=...)``, of the options, or of the middleware; None if none of them sets it."""
+    """Get the delay that ``Retry(delay=...)``, the options or the middleware set; None if none of them does."""
     if isinstance(exception, dramatiq.errors.Retry) and exception.delay is not None:
         return exception.delay / 1000
     least, most = _backoff("min_backoff", own, options), _backoff("max_backoff", own, options)
@@ -60,13 +60,13 @@ def _chosen(
 
 
 def _computed(count: int, least: int | None, most: int | None, settings: Settings) -> float:
-    """Dramatiq's backoff in seconds; the middleware's own limits where None is given."""
+    """Compute Dramatiq's backoff in seconds; None stands for the middleware's limit."""
     least = settings.min_backoff if least is None else least
     most = min(settings.max_backoff if most is None else most, DEFAULT_MAX_BACKOFF)
     return compute_backoff(count, factor=least, max_backoff=most)[1] / 1000
 
 
 def _backoff(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> int | None:
-    """The message's option, or its actor's, or None."""
+    """Get an option of the message, else of its actor, else None."""
     value = own.get(name)
     return value if type(value) is int else options.get(name)

@@ -1,4 +1,4 @@
-"""The broker: Dramatiq's face on a Sidekiq Redis."""
+"""SidekiqBroker: a Dramatiq broker on the Redis of Sidekiq."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .worker_process import JobCompletion, WorkerProcess
 
 
 class SidekiqBroker(dramatiq.Broker):
-    """A broker whose messages are Sidekiq jobs, in Sidekiq's queues and sets.
+    """A Dramatiq broker whose messages are Sidekiq jobs, in Sidekiq's queues and sets.
 
     Examples:
 
@@ -47,28 +47,27 @@ class SidekiqBroker(dramatiq.Broker):
       >>> dramatiq.set_broker(broker)
 
     Parameters:
-      url: ``redis://``, ``rediss://`` or ``unix://``; ``embedded://`` for a
-        server of its own, for demos and tests. Unless given, the environment
-        variable ``REDIS_URL``, else ``redis://localhost:6379/0``.
-      client: A redis-py client instead (TLS options, ``Sentinel.master_for``).
-      middleware: Dramatiq's default list unless given.  Dramatiq's ``Retries``
-        in it is replaced by one that keeps Sidekiq's rules.
-      heartbeat_timeout: Milliseconds without a beat after which a worker is
+      url: URL of Redis: ``redis://``, ``rediss://`` or ``unix://``; or
+        ``embedded://`` for a separate server, for demos and tests.  Default:
+        the environment variable ``REDIS_URL``, else ``redis://localhost:6379/0``.
+      client: A redis-py client, instead of a URL (TLS options, ``Sentinel.master_for``).
+      middleware: Default: Dramatiq's list.  Dramatiq's ``Retries`` is replaced
+        by a middleware that follows Sidekiq's rules.
+      heartbeat_timeout: Milliseconds without a heartbeat after which a worker is
         dead and its jobs are recovered.
-      poll_interval: Milliseconds between two looks at ``schedule`` and
-        ``retry``, on average.
-      queue_order: The order in which this process serves its queues: names,
-        strictly the first one first, or name -> weight.  All alike by default.
-      show_process: Whether Sidekiq's Web UI shows this process as busy or idle.
-      tag, labels: Shown there beside its name.
-      metrics: Whose layout of metrics to write: ``7``, ``8``, ``both``,
-        ``off``, or ``auto``: that of the Sidekiq processes that run.
-      replication: How many replicas must have what is sent, and what is
-        acknowledged.  None by default: the primary is enough.
-      **options: Passed to the redis-py client.
+      poll_interval: Average milliseconds between two looks at ``schedule`` and ``retry``.
+      queue_order: Order of the queues in this process: a list of names (strict
+        order), or name -> weight.  Default: all queues equally.
+      show_process: False hides this process on the Busy page of Sidekiq's Web UI.
+      tag, labels: Shown on that page next to the name of the process.
+      metrics: Layout of the metrics to write: ``7``, ``8``, ``both``, ``off``,
+        or ``auto`` for the layout of the Sidekiq processes that run.
+      replication: Numbers of replicas that must confirm sent and acknowledged
+        jobs.  Default: none, the primary is enough.
+      **options: Options of the redis-py client.
     """
 
-    #: Keys that a job hands on to those that it sends, beyond the usual ones; set by the WorkflowMiddleware.
+    #: Further keys that a job passes on to the jobs that it sends; set by the WorkflowMiddleware.
     inherit: frozenset[str] = frozenset()
 
     def __init__(
@@ -90,13 +89,13 @@ class SidekiqBroker(dramatiq.Broker):
         try:
             self.connection = open_connection(url, client, options)
         except FlowError:
-            # A log that shows the locals of a traceback is not to show the password in it.
+            # A log may show the locals of a traceback: remove the password.
             url, options = None, {}
             raise
         replication = checked(replication, self.connection)
         self.connection.replicas = ReplicaWait(replication.push, replication.timeout)
         declared: set[str] = set()
-        #: What this broker does in a process that runs jobs; for the package's own use.
+        #: The parts that a process needs to run jobs; internal.
         self.process = WorkerProcess(
             self.connection,
             heartbeat_timeout=heartbeat_timeout / 1000,
@@ -106,9 +105,9 @@ class SidekiqBroker(dramatiq.Broker):
             replication=replication,
             declared=declared,
         )
-        #: What this broker sends through; for the package's own use.
+        #: The part that pushes jobs; internal.
         self.sender = Sender(self.process)
-        #: Called with the keys of each job that is pushed from here, and why:
+        #: Functions called with the keys of each job before it is pushed, and the reason:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
         self.stamps = self.sender.stamps
         #: Options of the Ruby classes declared for this broker: class name -> options.

@@ -9,15 +9,14 @@ import dramatiq
 
 @runtime_checkable
 class BrokerAware(Protocol):
-    """A middleware that is told which broker it serves.
+    """A middleware with ``attach``, which ``SidekiqBroker.add_middleware`` calls at once.
 
-    ``SidekiqBroker.add_middleware`` calls :meth:`attach` at once; Dramatiq's own
-    hooks name the broker only when something happens.
+    Dramatiq's hooks get the broker only when something happens.
     """
 
     def attach(self, broker: dramatiq.Broker) -> None:
-        """Serve a broker, which this middleware was just added to.
+        """Prepare for the broker that this middleware was added to.
 
         Raises:
-          ConfigurationError: if it cannot serve this one.
+          ConfigurationError: if it does not work with this broker.
         """

@@ -26,7 +26,7 @@ class JobReader:
         self.queue_name, self.member = failures.queue_name, failures.member
 
     def read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
-        """The message of a job; None if it could not be read, and has left flight.
+        """Decode a job into a message; return None if that failed and the job has left flight.
 
         Raises:
           ConnectionClosed, redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.
@@ -37,8 +37,8 @@ class JobReader:
             payload = Payload.decode(raw, None if completion is None else completion.retrieve)
             if payload.stack and completion is None:
                 raise WorkflowMiddlewareMissing(
-                    "This job is a step of a workflow, and the broker has no WorkflowMiddleware to go on with it. "
-                    "Add one, then retry the job.",
+                    "This job is a step of a workflow, and the broker has no WorkflowMiddleware to continue its "
+                    "run. Add one, then retry the job.",
                     raw,
                 )
         except LOST:
@@ -60,7 +60,7 @@ class JobReader:
         self.process.events.emit(Buried(self.queue_name, error))
 
     def _retry_later(self, receipt: str, raw: bytes, error: Exception) -> None:
-        """Count an error of the application's own callback storage as a failure of the job."""
+        """Write an error of a custom callback storage as a failure of the job."""
         payload = Payload.decode(raw, lambda stored: None)
         actor = self.process.actors.get(payload.actor_name)
         self.failures.write(receipt, decide(payload, self.queue_name, error, actor, Retries()), payload)

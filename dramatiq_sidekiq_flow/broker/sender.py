@@ -15,7 +15,7 @@ from ..store.replication import Unconfirmed
 from ..wire import codec
 from .worker_process import WorkerProcess
 
-#: Why a job is pushed: ``send``, ``start`` (the first jobs of a run) or ``advance``.
+#: Reason of a push: ``send``, ``start`` (the first jobs of a run) or ``advance``.
 Why = Literal["send", "start", "advance"]
 
 
@@ -23,7 +23,7 @@ class Sender:
     """Pushes the jobs of one broker.
 
     Attributes:
-      stamps: Called with the keys of each job that is pushed from here, and why.
+      stamps: Functions called with the keys of each job before it is pushed, and the reason.
     """
 
     def __init__(self, process: WorkerProcess) -> None:
@@ -47,8 +47,8 @@ class Sender:
           now: Epoch seconds.
 
         Returns:
-          The error to raise when all else is done, if the job was pushed and
-          too few replicas have it.
+          The error to raise after all other work, if the job was pushed but too
+          few replicas confirm it; else None.
 
         Raises:
           ConnectionClosed: if Redis cannot be reached.

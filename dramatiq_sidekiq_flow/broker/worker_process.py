@@ -54,16 +54,16 @@ class WorkerProcess:
 
     Parameters:
       heartbeat_timeout, poll_interval: Seconds.
-      declared: The names of the declared queues.
+      declared: Names of the declared queues.
 
     Attributes:
       actors: Name -> actor of this process.
-      completion: What follows finished jobs of workflows; None without a WorkflowMiddleware.
-      workers: The Dramatiq workers of this process.
-      in_flight: Queue -> the jobs of it that this process holds.
-      set_aside: Member and receipt of a failed job in flight that ``retry`` or
-        ``dead`` could not take -> a call that tries again.
-      quiet: No new jobs are fetched.
+      completion: Completion of workflow jobs; None without a WorkflowMiddleware.
+      workers: Dramatiq workers of this process.
+      in_flight: Queue -> its jobs that this process holds.
+      set_aside: Member and receipt -> function that writes the failure again, of
+        each failed job that ``retry`` or ``dead`` could not take.
+      quiet: True if no new jobs are fetched.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class WorkerProcess:
         return GroupCommit(self.connection.lane(), self.availability, replicas, self.events)
 
     def _leaving(self) -> list[tuple[str, str]]:
-        """Member and receipt of jobs that are not held any longer, and have not left flight yet."""
+        """List member and receipt of jobs that are finished here, but still in flight."""
         return [*self.commit.waiting(), *list(self.set_aside)]
 
     # -- workers ------------------------------------------------------------
@@ -152,7 +152,7 @@ class WorkerProcess:
         return bool(self.workers)
 
     def consumed_queues(self) -> set[str]:
-        """The queues that have a consumer in this process."""
+        """List the queues that have a consumer in this process."""
         return consumed_queues(self.workers)
 
     def begin(self, worker: dramatiq.Worker) -> None:
@@ -190,7 +190,7 @@ class WorkerProcess:
     # -- consumers ------------------------------------------------------------
 
     def holding(self, queue_name: str, prefetch: int) -> InFlight:
-        """The jobs of a queue that this process holds; registers the process for the queue."""
+        """Register the process for a queue; return the jobs of the queue that it holds."""
         member = self.heartbeat.register(queue_name)
         found = self.in_flight.get(queue_name)
         if found is None or found.member != member:
@@ -210,7 +210,7 @@ class WorkerProcess:
         return not any(map(self._has_pending_work, before))
 
     def _own_queues(self) -> set[str]:
-        """The queues that this process consumes, or is about to consume."""
+        """List the queues that this process consumes, or is about to consume."""
         if not self.workers:
             return set(self.in_flight)
         names: set[str] = set()
@@ -250,14 +250,14 @@ class WorkerProcess:
 
     def _hand_back(self, held: InFlight) -> None:
         receipts = workers.receipts(self.connection, held.member)
-        # Suspects are left for the trial that another process gives them.
+        # Suspects stay: another process tries them one at a time.
         receipts = [receipt for receipt in receipts if not receipt.endswith(keys.SUSPECT.encode())]
         if receipts:
             receipts.sort(key=keys.fetch_order)
             queues.requeue(self.connection, held.member, held.queue_name, receipts)
 
     def _attempt(self, part: Callable[[], None]) -> None:
-        """Do one part of the shutdown; an error in it does not keep the others from running."""
+        """Run one part of the shutdown; log an error, so that the other parts run, too."""
         try:
             part()
         except (ConnectionClosed, *FAULTS) as e:
@@ -281,7 +281,7 @@ class WorkerProcess:
             self.hand_back()
 
     def mind_fork(self) -> None:
-        """In a forked child: begin without the jobs and threads of the parent."""
+        """Reset the jobs and threads in a forked child, which does not own the parent's."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()

@@ -52,9 +52,11 @@ class Loop:
 
     def stop(self) -> None:
         """Stop the thread, and wait for it."""
-        self._stop.set()
-        self._wake.set()
-        thread, self._thread = self._thread, None
+        # Not while another thread starts it: a thread that is not started cannot be joined.
+        with self._lock:
+            self._stop.set()
+            self._wake.set()
+            thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

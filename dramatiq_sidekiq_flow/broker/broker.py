@@ -121,7 +121,7 @@ class SidekiqBroker(dramatiq.Broker):
         #: Called around all middleware, but not in its list: `before` and `after` of add_middleware do not see it.
         self._worker_middleware = WorkerMiddleware(self.process)
         super().__init__(middleware=list(middleware))
-        self._hook_search = HookSearch(self.middleware)
+        self._hook_search = HookSearch()
         self.process.actors = self.actors
         self.queues = declared
         self.actor_options |= self._worker_middleware.actor_options
@@ -179,7 +179,7 @@ class SidekiqBroker(dramatiq.Broker):
     @property
     def has_enqueue_hooks(self) -> bool:
         """True if a middleware has enqueue hooks, which are called for steps, too."""
-        return self._hook_search.found
+        return self._hook_search.found(self.middleware)
 
     def check_encoder(self) -> None:
         """Check that the application has set no encoder: messages of this broker are Sidekiq's JSON.

@@ -31,17 +31,15 @@ def has_hooks(middleware: Middleware) -> bool:
 class HookSearch:
     """Searches a list of middleware for hooks; again only after the length of the list has changed."""
 
-    def __init__(self, middleware: Sequence[Middleware]) -> None:
-        self._middleware = middleware
+    def __init__(self) -> None:
         self._searched = 0
         self._found = False
 
-    @property
-    def found(self) -> bool:
-        """True if one has."""
-        count = len(self._middleware)
+    def found(self, middleware: Sequence[Middleware]) -> bool:
+        """Return True if one of the middleware has hooks."""
+        count = len(middleware)
         if self._searched != count:
-            self._searched, self._found = count, any(map(has_hooks, self._middleware))
+            self._searched, self._found = count, any(map(has_hooks, middleware))
         return self._found
 
 

@@ -3353,8 +3353,8 @@ return {dead, more, has_fanouts and 1 or 0}
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 if the job is no longer in flight here: another worker has
---       recovered it, and it must not run | {'TYPE', key} nothing written
+-- Returns: 1, or 0 if the job is not in flight here: another worker has recovered
+--       it, and it must not run | {'TYPE', key} nothing written
 
 -- Checks before a script writes.
 --
@@ -3483,7 +3483,7 @@ return {'DONE'}
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
 --       If the same base moved jobs before (sent twice), those jobs; none if the
---       first of them is no longer in flight (delivered late).
+--       first of them has left flight (delivered late).
 --       False if the worker is not registered (it was declared dead): beat first,
 --       then fetch.  {'PAUSED'} if the queue is paused: nothing was moved.
 --       {'TYPE', key} nothing was moved.

@@ -39,7 +39,7 @@ def advance(job: FinishedJob, engine: Engine) -> None:
                 continue
             case Gone():
                 engine.logger.debug(
-                    "Job %s is no longer in flight: it was acknowledged before, or recovered by another process. "
+                    "Job %s is not in flight here: it was acknowledged before, or recovered by another process. "
                     "Nothing is written.",
                     job.payload.jid,
                 )

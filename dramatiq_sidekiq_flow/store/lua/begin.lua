@@ -3,8 +3,8 @@
 --
 -- KEYS: in-flight hash
 -- ARGV: the receipt, with its '?'
--- Returns: 1, or 0 if the job is no longer in flight here: another worker has
---       recovered it, and it must not run | {'TYPE', key} nothing written
+-- Returns: 1, or 0 if the job is not in flight here: another worker has recovered
+--       it, and it must not run | {'TYPE', key} nothing written
 
 -- @include _types
 

@@ -11,7 +11,7 @@
 --       first n are BASE:1, BASE:2, ... (begun), those after them have the
 --       suffix: '?' not begun (begin.lua marks it later), '~' perhaps begun.
 --       If the same base moved jobs before (sent twice), those jobs; none if the
---       first of them is no longer in flight (delivered late).
+--       first of them has left flight (delivered late).
 --       False if the worker is not registered (it was declared dead): beat first,
 --       then fetch.  {'PAUSED'} if the queue is paused: nothing was moved.
 --       {'TYPE', key} nothing was moved.

@@ -21,6 +21,7 @@ from ..errors import ConfigurationError
 from . import scripts
 from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
 from .handshake import open_connection, settings_of, url_of
+from .packing import pack
 from .replication import NO_WAIT, ReplicaWait, question_in
 from .scripts import Command
 
@@ -176,7 +177,7 @@ class Connection:
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command([pack(commands)])
         replies: list[Any] = []
         for _ in commands:
             try:

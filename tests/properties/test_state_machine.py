@@ -36,6 +36,7 @@ from hypothesis.stateful import (
 
 from dramatiq_sidekiq_flow import Chain, Group, RedisHashMemory, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.store import scripts
+from dramatiq_sidekiq_flow.store.resp3 import Replies
 
 from ..model.gem import IDLE as RUBY_IDLE
 from ..model.gem import Gem
@@ -64,15 +65,17 @@ class RecordingConnection(redis.Connection):
     lose = ""
     _deaf = False
 
-    def pack_commands(self, commands: Any) -> Any:
-        calls = [tuple(command) for command in commands if command[0] in ("EVALSHA", "EVAL")]
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        packed = Replies()
+        packed.feed(b"".join(command))
+        calls = [tuple(call) for call in packed.take() if call[0] in (b"EVALSHA", b"EVAL")]
         type(self).sent += calls
         if calls and RecordingConnection.lose:
             lost, RecordingConnection.lose = RecordingConnection.lose, ""
             if lost == "command":
                 raise redis.ConnectionError("the command is lost")
             self._deaf = True
-        return super().pack_commands(commands)  # type: ignore[no-untyped-call]
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         reply = super().read_response(*args, **kwargs)

@@ -1,0 +1,45 @@
+"""Packed commands: the same bytes as redis-py's."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+import redis
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dramatiq_sidekiq_flow.store.packing import pack
+from dramatiq_sidekiq_flow.store.scripts import Command
+
+ARGUMENTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.binary(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+COMMANDS = st.lists(st.lists(ARGUMENTS, min_size=1).map(tuple), min_size=1)
+
+
+class _Bytes(bytes):
+    pass
+
+
+class _Name(str, enum.Enum):
+    QUEUE = "queue:mailers"
+
+
+@given(COMMANDS)
+@example([("SET", "größe", "1"), ("SET", "k", b"\r\n", -1, 1.5, 1e300)])
+@example([("SET", _Bytes(b"raw"), _Name.QUEUE)])
+def test_the_bytes_are_those_of_redis_py(commands: list[Command]) -> None:
+    connection = redis.Connection()
+    # redis-py splits the name of a command at its spaces, so the name is one that has none.
+    named = [("EVALSHA", *command) for command in commands]
+    assert pack(named) == b"".join(connection.pack_commands(named))
+
+
+@pytest.mark.parametrize("wrong", [None, True, ["a"], {"a": 1}])
+def test_other_types_are_refused(wrong: object) -> None:
+    with pytest.raises(TypeError, match=type(wrong).__name__):
+        pack([("SET", "key", wrong)])  # type: ignore[list-item]

@@ -25,6 +25,8 @@ def pack(commands: Sequence[Command]) -> bytes:
         for value in command:
             if type(value) is str:
                 value = value.encode()
+            elif type(value) is int:
+                value = b"%d" % value
             elif type(value) is not bytes:
                 value = _encode(value)
             append(b"$%d\r\n%b\r\n" % (len(value), value))
@@ -32,7 +34,7 @@ def pack(commands: Sequence[Command]) -> bytes:
 
 
 def _encode(argument: Argument) -> bytes:
-    # A member of an enumeration, or another subclass.
+    # A float, or a subclass as the members of an enumeration are.
     if isinstance(argument, str):
         return argument.encode()
     if isinstance(argument, bytes):

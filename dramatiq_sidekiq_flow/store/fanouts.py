@@ -18,6 +18,7 @@ from ..errors import WrongType
 from ..wire.barrier import NewBarrier
 from . import keys, scripts
 from .connection import Connection
+from .outcomes import wrong_type
 from .scripts import Command
 
 #: Elements, and bytes, of one part: what one script stages or pours.
@@ -115,9 +116,7 @@ def pour(connection: Connection, fanout_id: str) -> None:
             if reply[0] == b"DONE":
                 return
             if reply[0] == b"TYPE":
-                raise WrongType(
-                    f"The Redis key {reply[1].decode()!r} holds another type, so a fan-out waits. Remove it.", reply[1]
-                )
+                raise wrong_type(reply[1], ", so a fan-out waits")
 
 
 def pending(connection: Connection) -> list[str]:

@@ -115,11 +115,13 @@ def barrier_expired(barrier: str) -> BarrierExpired:
     )
 
 
-def wrong_type(key: bytes) -> WrongType:
-    """The error for a key that holds another type than it should."""
-    return WrongType(
-        f"The Redis key {key.decode('utf-8', 'replace')!r} holds another type than expected. Remove it.", key
-    )
+def wrong_type(key: bytes, effect: str = "") -> WrongType:
+    """The error for a key that holds another type than it should.
+
+    Parameters:
+      effect: What else the user should know: ", so ...".
+    """
+    return WrongType(f"The Redis key {key.decode('utf-8', 'replace')!r} holds another type{effect}. Remove it.", key)
 
 
 def read_written(reply: list[Any]) -> None:

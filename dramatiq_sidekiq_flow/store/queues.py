@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import WrongType
 from . import keys, scripts
 from .connection import Connection
+from .outcomes import wrong_type
 from .producers import producers
 from .scripts import Argument, Command
 
@@ -78,7 +78,7 @@ def fetch(
     if reply is None:
         return None
     if reply[0] == b"TYPE":
-        raise WrongType(f"The Redis key {reply[1].decode()!r} holds another type. Remove it.", reply[1])
+        raise wrong_type(reply[1])
     if len(reply) == 1:
         return PAUSED
     lengths, joined, begun, suffix = reply

@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
-from ..errors import WrongType
 from ..wire.payload import Payload
 from . import keys, scripts
 from .connection import Connection
+from .outcomes import wrong_type
 
 #: A job recovered this many times within the window (seconds) is a poison pill.
 #: The numbers are those of Sidekiq Pro's super_fetch.
@@ -179,6 +179,5 @@ def deregister(connection: Connection, members: Sequence[str]) -> None:
 
 def _checked(reply: Any) -> Any:
     if isinstance(reply, list) and reply[0] == b"TYPE":
-        key = reply[1]
-        raise WrongType(f"The Redis key {key.decode('utf-8', 'replace')!r} holds another type. Remove it.", key)
+        raise wrong_type(reply[1])
     return reply

@@ -177,7 +177,7 @@ class Connection:
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection.send_packed_command([pack(commands)])
+        connection.send_packed_command(pack(commands))
         replies: list[Any] = []
         for _ in commands:
             try:

@@ -11,17 +11,20 @@ from collections.abc import Sequence
 
 from .scripts import Argument, Command
 
+#: A value of this many bytes or more is sent by itself, so that it is not copied.
+LARGE = 65_536
 
-def pack(commands: Sequence[Command]) -> bytes:
-    """Return the commands as one string of bytes; text as UTF-8.
+
+def pack(commands: Sequence[Command]) -> list[bytes]:
+    """Return the bytes of the commands, in parts to be sent one after another; text as UTF-8.
 
     Raises:
       TypeError: if a value is neither text, bytes, nor a number.
     """
-    parts: list[bytes] = []
-    append = parts.append
+    packed: list[bytes] = []
+    pieces: list[bytes] = []
     for command in commands:
-        append(b"*%d\r\n" % len(command))
+        pieces.append(b"*%d\r\n" % len(command))
         for value in command:
             if type(value) is str:
                 value = value.encode()
@@ -29,8 +32,14 @@ def pack(commands: Sequence[Command]) -> bytes:
                 value = b"%d" % value
             elif type(value) is not bytes:
                 value = _encode(value)
-            append(b"$%d\r\n%b\r\n" % (len(value), value))
-    return b"".join(parts)
+            if len(value) < LARGE:
+                pieces.append(b"$%d\r\n%b\r\n" % (len(value), value))
+                continue
+            pieces.append(b"$%d\r\n" % len(value))
+            packed += (b"".join(pieces), value)
+            pieces = [b"\r\n"]
+    packed.append(b"".join(pieces))
+    return packed
 
 
 def _encode(argument: Argument) -> bytes:

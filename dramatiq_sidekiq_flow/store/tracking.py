@@ -19,7 +19,9 @@ from redis.exceptions import ResponseError
 
 from .connection import Connection
 from .faults import ServerUnavailable, classified
+from .packing import pack
 from .resp3 import ErrorReply, Push, Replies
+from .scripts import Command
 
 #: Reads the lengths of any number of lists in one command, and so registers them.
 #: A key of another type counts as empty.
@@ -72,7 +74,7 @@ class Tracking:
             self.close()
             raise
 
-    def _begin(self, command: Sequence[Any]) -> None:
+    def _begin(self, command: tuple[str | int, ...]) -> None:
         """Send a command of the handshake and wait for its reply."""
         self._send(command)
         while True:
@@ -121,8 +123,8 @@ class Tracking:
                 changed = _with_invalidated(changed, reply.parts[1])
         return filled, changed
 
-    def _send(self, command: Sequence[Any]) -> None:
-        self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+    def _send(self, command: Command) -> None:
+        self._connection.send_packed_command(pack((command,)), check_health=False)
 
     def _receive(self) -> list[Any]:
         """Receive and parse all data that has arrived."""

@@ -21,9 +21,6 @@ class Workers:
 
     def __init__(self, redis_url: str, log: Path, module: str, **environment: str) -> None:
         self.command = [sys.executable, "-m", "dramatiq", module, "--processes", "1", "--threads", "4"]
-        # The command waits so long for its worker process to start. If a job kills the process before
-        # it has reported its start, the command notices that only after this time (30 s by default).
-        self.command += ["--worker-fork-timeout", "1000"]
         self.environment = {**os.environ, "REDIS_URL": redis_url, "dramatiq_worker_timeout": "100", **environment}
         self.log = log
         self.running: list[subprocess.Popen[bytes]] = []

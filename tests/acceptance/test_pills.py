@@ -38,7 +38,11 @@ def test_a_pill_with_thirty_neighbours_buries_itself_alone(redis_url: str, clien
     Workflow(Chain(actors["pill"].message(), actors["good"].message(30)), broker=broker).run()
     for n in range(30):
         actors["good"].send(n)
-    with workers(redis_url, tmp_path / "log", count=1, module=APP) as running:
+    with workers(redis_url, tmp_path / "log", count=0, module=APP) as running:
+        # The command waits so long for its worker process to start. If a job kills the process before
+        # it has reported its start, the command notices that only after this time (30 s by default).
+        running.command += ["--worker-fork-timeout", "1000"]
+        running.start()
 
         def over() -> bool:
             replace_the_dead(running)

@@ -119,7 +119,7 @@ def wrong_type(key: bytes, effect: str = "") -> WrongType:
     """The error for a key that holds another type than it should.
 
     Parameters:
-      effect: What else the user should know: ", so ...".
+      effect: Clause that names the consequence, such as ``, so a fan-out waits``.
     """
     return WrongType(f"The Redis key {key.decode('utf-8', 'replace')!r} holds another type{effect}. Remove it.", key)
 

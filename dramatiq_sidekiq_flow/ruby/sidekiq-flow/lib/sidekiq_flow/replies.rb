@@ -39,7 +39,7 @@ module SidekiqFlow::Companion
           raise BarrierExpired, "The barrier #{detail} is gone, so the run cannot continue from here. " \
             "It expired, or it was deleted."
         else
-          raise WrongType, "The Redis key #{detail.inspect} holds another type than a workflow needs there."
+          raise WrongType.of(detail)
         end
       end
 

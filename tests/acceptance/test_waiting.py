@@ -83,7 +83,7 @@ def test_an_idle_process_is_silent(redis_url: str, client: redis.Redis, tmp_path
         push(client, queues)
         eventually(lambda: client.llen("ran") == queues)
         eventually(lambda: client.smembers("processes"))
-        # The consumers still look after the last of these pushes, one after another.
+        # A consumer registers its queue again only after it has handed out its job.
         eventually(lambda: commands_of_others(redis_url, 1.0).total() <= COMMANDS, what="an idle second")
         sent = commands_of_others(redis_url, LISTEN)
         assert sent.total() <= COMMANDS * LISTEN, sent

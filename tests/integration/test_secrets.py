@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,18 +154,24 @@ def test_a_server_that_repeats_what_it_does_not_know() -> None:
     assert SECRET not in with_locals(error)
 
 
+def titles_of(pid: int) -> str:
+    """The command lines of a process and of its children."""
+    if not sys.platform.startswith("linux"):
+        command = ["ps", "-ww", "-o", "args=", "--pid", str(pid), "--ppid", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # A small Debian has no ps.
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert children
+    return "\n".join(Path(f"/proc/{id}/cmdline").read_text().replace("\0", " ") for id in (pid, *children))
+
+
 def test_a_process_and_its_log(server_url: str, tmp_path: Path) -> None:
     """The real command, from its start to its end."""
     log, record = tmp_path / "log", str(tmp_path / "ran")
     with workers(server_url, log, count=1, module="tests.acceptance.sick_app", RECORD=record) as at_work:
         eventually(lambda: "Redis is unavailable" in log.read_text("utf-8", "replace"))
         (process,) = at_work.running
-        titles = subprocess.run(
-            ["ps", "-ww", "-o", "args=", "--pid", str(process.pid), "--ppid", str(process.pid)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        titles = titles_of(process.pid)
     assert "sick_app" in titles
     assert SECRET not in titles
     assert SECRET not in log.read_text("utf-8", "replace")

@@ -25,6 +25,7 @@ from ..wire.payload_fields import queue_of
 from .broker_aware import BrokerAware
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
+from .hook_table import JOB_HOOKS
 from .message import actor_options, check_not_itself, mark_sent, to_fields
 from .noop_actor import noop_actor
 from .opening import checked, open_connection
@@ -120,6 +121,8 @@ class SidekiqBroker(dramatiq.Broker):
             middleware = [m() for m in default_middleware]
         #: Called around all middleware, but not in its list: `before` and `after` of add_middleware do not see it.
         self._worker_middleware = WorkerMiddleware(self.process)
+        self._hooks = self.process.hooks
+        self._hooks.own = (self._worker_middleware,)
         super().__init__(middleware=list(middleware))
         self._hook_search = HookSearch()
         self.process.actors = self.actors
@@ -144,13 +147,31 @@ class SidekiqBroker(dramatiq.Broker):
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the worker middleware, then of each middleware in order."""
-        self._follow(f"before_{signal}", *args, **kwargs)
-        super().emit_before(signal, *args, **kwargs)
+        hook = f"before_{signal}"
+        if hook not in JOB_HOOKS:
+            self._follow(hook, *args, **kwargs)
+            super().emit_before(signal, *args, **kwargs)
+            return
+        for middleware in self._hooks.of(hook, self.middleware):
+            try:
+                getattr(middleware, hook)(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self._log_failure(hook, middleware)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of each middleware in reverse order, then of the worker middleware."""
-        super().emit_after(signal, *args, **kwargs)
-        self._follow(f"after_{signal}", *args, **kwargs)
+        hook = f"after_{signal}"
+        if hook not in JOB_HOOKS:
+            super().emit_after(signal, *args, **kwargs)
+            self._follow(hook, *args, **kwargs)
+            return
+        for middleware in self._hooks.of(hook, self.middleware):
+            try:
+                getattr(middleware, hook)(self, *args, **kwargs)
+            except Exception:
+                self._log_failure(hook, middleware)
 
     def _follow(self, hook: str, *args: Any, **kwargs: Any) -> None:
         try:
@@ -158,7 +179,11 @@ class SidekiqBroker(dramatiq.Broker):
         except MiddlewareError:
             raise
         except Exception:
-            self.logger.critical("Unexpected failure in %s of %r.", hook, self._worker_middleware, exc_info=True)
+            self._log_failure(hook, self._worker_middleware)
+
+    def _log_failure(self, hook: str, middleware: Middleware) -> None:
+        # The words of Dramatiq.
+        self.logger.critical("Unexpected failure in %s of %r.", hook, middleware, exc_info=True)
 
     # -- declaring ----------------------------------------------------------
 

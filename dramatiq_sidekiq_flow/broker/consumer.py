@@ -152,6 +152,7 @@ class SidekiqConsumer(Consumer):
             burst=held.burst(),
         )
         self.process.availability.back()
+        self.process.hooks.age()
         if jobs is None:
             if held.registered:
                 self.logger.warning(

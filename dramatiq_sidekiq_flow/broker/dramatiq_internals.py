@@ -20,11 +20,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
-from .queue_order import QueueOrder, WorkQueue
-
-#: Whether Dramatiq's own work queue keeps jobs of equal priority in their order
-#: (``worker._WorkQueueItem``): from 2.2 on.
-KEEPS_AGE = hasattr(dramatiq_worker, "_WorkQueueItem")
+from .queue_order import QueueOrder
+from .work_queue import WorkQueue
 
 
 # -- messages -----------------------------------------------------------------
@@ -118,15 +115,29 @@ def priority_of(item: Any) -> Any:
     return item[0] if type(item) is tuple else item.priority
 
 
-def order_work_queue(worker: dramatiq.Worker, order: QueueOrder) -> None:
-    """Replace a worker's queue of waiting messages by one that keeps an order; before its threads start."""
-    if order.is_ordered or not KEEPS_AGE:
-        worker.work_queue = WorkQueue(order, message_of, priority_of)
+def replace_work_queue(worker: dramatiq.Worker, order: QueueOrder) -> None:
+    """Replace a worker's queue of waiting messages by a :class:`WorkQueue`; before its threads start."""
+    worker.work_queue = WorkQueue(order, message_of, priority_of)  # type: ignore[assignment]
 
 
 def work_queue_of(worker: dramatiq.Worker) -> WorkQueue | None:
-    """A worker's queue of waiting messages, if it keeps an order."""
-    return worker.work_queue if isinstance(worker.work_queue, WorkQueue) else None
+    """A worker's queue of waiting messages, if it was replaced."""
+    queue: Any = worker.work_queue
+    return queue if isinstance(queue, WorkQueue) else None
+
+
+def skip_empty_delay_queue(thread: Any) -> None:
+    """Let a consumer thread look for delayed messages only if it holds any (``ConsumerThread.handle_delayed_messages``).
+
+    A message of this package never has an ``eta``, unless a middleware sets it.
+    """
+    handle = thread.handle_delayed_messages
+
+    def handle_if_any() -> None:
+        if thread.delay_queue.queue:
+            handle()
+
+    thread.handle_delayed_messages = handle_if_any
 
 
 def give_back(worker: dramatiq.Worker) -> None:

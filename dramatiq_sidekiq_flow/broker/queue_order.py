@@ -2,18 +2,15 @@
 
 Dramatiq has a thread that fetches for each queue, and one priority queue in
 the process from which its threads take jobs.  So the order is kept in two places:
-waiting jobs of the process are taken in order (:class:`WorkQueue`), and in strict
+waiting jobs of the process are taken in order (``work_queue``), and in strict
 order a queue is not fetched from while one before it has jobs
 (``worker_process``).
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from queue import PriorityQueue
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from ..errors import ConfigurationError
 
@@ -78,56 +75,3 @@ class QueueOrder:
     def sort(self, queue_names: Iterable[str]) -> list[str]:
         """Names in order; those without one by name."""
         return sorted(queue_names, key=lambda name: (self.rank(name), name))
-
-
-class WorkQueue(PriorityQueue[Any]):
-    """Dramatiq's work queue of a worker, kept by queue.
-
-    Within a queue, Dramatiq's order: priority of the actor, then age.
-
-    Parameters:
-      message_of, priority_of: Read an item (``dramatiq_internals``).
-    """
-
-    def __init__(self, order: QueueOrder, message_of: Callable[[Any], Any], priority_of: Callable[[Any], Any]) -> None:
-        self.order = order
-        self._message_of, self._priority_of = message_of, priority_of
-        super().__init__()
-
-    def waiting(self, queue_name: str) -> bool:
-        """Return True if jobs of a queue wait for a thread."""
-        return bool(self._heaps.get(queue_name))
-
-    # The methods that queue.Queue lets a subclass define; all are called under its lock.
-
-    def _init(self, maxsize: int) -> None:
-        self._heaps: dict[str, list[Any]] = {}
-        self._passes: dict[str, float] = {}
-        self._now = 0.0
-        self._count = 0
-        self._age = itertools.count()
-
-    def _qsize(self) -> int:
-        return self._count
-
-    def _put(self, item: Any) -> None:
-        name = self._message_of(item).queue_name
-        heap = self._heaps.setdefault(name, [])
-        if not heap:
-            # A queue that had nothing to do has saved nothing up.
-            self._passes[name] = max(self._passes.get(name, 0.0), self._now)
-        # Before 2.2, Dramatiq's items of equal priority have no order of their own.
-        heapq.heappush(heap, (self._priority_of(item), next(self._age), item))
-        self._count += 1
-
-    def _get(self) -> Any:
-        filled = [name for name, heap in self._heaps.items() if heap]
-        if self.order.strict:
-            name = min(filled, key=lambda name: (self.order.rank(name), self._heaps[name][0]))
-        else:
-            # Stride scheduling: each turn costs a queue one over its weight.
-            name = min(filled, key=lambda name: self._passes[name])
-            self._now = self._passes[name]
-            self._passes[name] += 1 / self.order.weight(name)
-        self._count -= 1
-        return heapq.heappop(self._heaps[name])[-1]

@@ -17,7 +17,7 @@ from ..store.connection import LOST
 from ..wire.dialect import NOOP_CLASSES
 from . import ruby_features
 from .begin import begin
-from .dramatiq_internals import give_back, order_work_queue, wanted_queues
+from .dramatiq_internals import give_back, replace_work_queue, skip_empty_delay_queue, wanted_queues
 from .worker_process import WorkerProcess
 
 
@@ -91,7 +91,7 @@ class WorkerMiddleware(Middleware):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         broker.check_encoder()
         self.process.begin(worker)
-        order_work_queue(worker, self.process.queue_order)
+        replace_work_queue(worker, self.process.queue_order)
         try:
             self.server_check.run()
         except UnusableServer as e:
@@ -112,6 +112,9 @@ class WorkerMiddleware(Middleware):
                 self.logger.warning("%s", warning)
         # Not before: their events go to middleware, which starts in before_worker_boot.
         self.process.start()
+
+    def after_consumer_thread_boot(self, broker: Any, thread: Any) -> None:
+        skip_empty_delay_queue(thread)
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         self.process.quiet = True

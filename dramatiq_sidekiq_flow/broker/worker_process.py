@@ -28,6 +28,7 @@ from ..store.replication import Replication, ReplicaWait
 from ..wire.payload import Payload
 from .ack_batch import GroupCommit
 from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_queues, work_queue_of
+from .hook_table import HookTable
 from .in_flight import InFlight
 from .message import SidekiqMessage
 from .queue_order import QueueOrder
@@ -89,6 +90,8 @@ class WorkerProcess:
         self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
         self.quiet = False
         self._pid = os.getpid()
+        #: Which middleware has hooks for jobs.
+        self.hooks = HookTable()
         self.availability = Availability()
         self.log_limit = LogLimit()
         #: For lines about jobs that cannot be read.

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dramatiq_sidekiq_flow.broker.dramatiq_internals import message_of, priority_of
-from dramatiq_sidekiq_flow.broker.queue_order import QueueOrder, WorkQueue
+from dramatiq_sidekiq_flow.broker.queue_order import QueueOrder
+from dramatiq_sidekiq_flow.broker.work_queue import WorkQueue
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 
 

@@ -125,7 +125,7 @@ class SidekiqBroker(dramatiq.Broker):
         self._hooks.own = (self._worker_middleware,)
         super().__init__(middleware=list(middleware))
         self._hook_search = HookSearch()
-        self.process.actors = self.actors
+        self.process.actors = self._hooks.actors = self.actors
         self.queues = declared
         self.actor_options |= self._worker_middleware.actor_options
 
@@ -152,7 +152,10 @@ class SidekiqBroker(dramatiq.Broker):
             self._follow(hook, *args, **kwargs)
             super().emit_before(signal, *args, **kwargs)
             return
-        for middleware in self._hooks.of(hook, self.middleware):
+        message = args[0]
+        for middleware, idle in self._hooks.of(hook, self.middleware, message.actor_name):
+            if idle and not message.options:
+                continue
             try:
                 getattr(middleware, hook)(self, *args, **kwargs)
             except MiddlewareError:
@@ -167,7 +170,10 @@ class SidekiqBroker(dramatiq.Broker):
             super().emit_after(signal, *args, **kwargs)
             self._follow(hook, *args, **kwargs)
             return
-        for middleware in self._hooks.of(hook, self.middleware):
+        message = args[0]
+        for middleware, idle in self._hooks.of(hook, self.middleware, message.actor_name):
+            if idle and not message.options:
+                continue
             try:
                 getattr(middleware, hook)(self, *args, **kwargs)
             except Exception:
@@ -227,6 +233,7 @@ class SidekiqBroker(dramatiq.Broker):
         if actor.options.get("cancellable"):
             self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
+        self._hooks.forget()
 
     def get_declared_queues(self) -> set[str]:
         """The names of the queues declared so far."""

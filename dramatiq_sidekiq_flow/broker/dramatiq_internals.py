@@ -19,6 +19,7 @@ from dramatiq import worker as dramatiq_worker
 from dramatiq.broker import MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
+from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
 
 from .queue_order import QueueOrder
 from .work_queue import WorkQueue
@@ -63,6 +64,33 @@ def dropped_value_loggers() -> tuple[logging.Logger, ...]:
     """The loggers that warn of a returned value that is dropped (``worker.WorkerThread``, ``Results``)."""
     names = ("dramatiq.worker.WorkerThread", "dramatiq.results.middleware.Results")
     return tuple(map(logging.getLogger, names))
+
+
+# -- middleware ---------------------------------------------------------------
+
+
+@attrs.frozen
+class OptionHook:
+    """A hook that does nothing unless an option is set: on the message, its actor, or as attribute of the middleware."""
+
+    function: Any
+    options: tuple[str, ...]
+
+
+def _option_hooks() -> dict[tuple[type, str], OptionHook]:
+    before, after, skip = "before_process_message", "after_process_message", "after_skip_message"
+    found = (
+        (AgeLimit, (before,), ("max_age",)),
+        (ShutdownNotifications, (before, after, skip), ("notify_shutdown",)),
+        (Callbacks, (after,), ("on_success", "on_failure")),
+        # Only a message has a target.
+        (Pipelines, (after,), ()),
+    )
+    return {(kind, hook): OptionHook(getattr(kind, hook), options) for kind, hooks, options in found for hook in hooks}
+
+
+#: Hooks of Dramatiq's middleware (``dramatiq.middleware``) that look at options first.
+OPTION_HOOKS = _option_hooks()
 
 
 # -- workers ------------------------------------------------------------------

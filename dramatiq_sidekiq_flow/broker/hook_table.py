@@ -1,16 +1,20 @@
-"""Finds the middleware that has a hook of its own.
+"""Finds the hooks of the broker's middleware that have something to do for a job.
 
-Dramatiq calls each hook of each middleware, four times a job, and most of them
-are the empty ones of ``dramatiq.Middleware``.  For the signals of a job the
-broker calls only the others.
+Dramatiq calls each hook of each middleware, four times a job.  Most of them are
+the empty ones of ``dramatiq.Middleware``, and some of Dramatiq's own do nothing
+unless the message, its actor or the middleware sets an option.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import dramatiq
 from dramatiq import Middleware
+
+from .dramatiq_internals import OPTION_HOOKS
 
 #: Hooks that are called for each job.
 JOB_HOOKS = frozenset(
@@ -20,48 +24,76 @@ JOB_HOOKS = frozenset(
 #: Seconds after which the hooks are looked up again, with a fetch.
 RENEW = 1.0
 
-
-def is_empty(middleware: object, hook: str) -> bool:
-    """Return True if a hook of a middleware is the one of ``dramatiq.Middleware``, which does nothing."""
-    function = getattr(getattr(middleware, hook, None), "__func__", None)
-    return function is not None and function is getattr(Middleware, hook, None)
+#: Middleware with a hook, and True if the hook does nothing for a message without options.
+Hooks = tuple[tuple[Middleware, bool], ...]
 
 
 class HookTable:
-    """For each hook of a job, the middleware that has one, in the order of the calls.
+    """For each hook of a job and each actor: the middleware to call, in this order.
 
-    It is made anew when the list of middleware changes, and with a fetch after
-    :data:`RENEW` seconds: a hook may also be set on a middleware or its class.
+    It is made anew when the list of middleware changes, when an actor is declared,
+    and with a fetch after :data:`RENEW` seconds: a hook or an option may also be
+    set later, on a middleware, its class or an actor.
 
     Attributes:
       own: The broker's own middleware, around all others.
+      actors: Name -> actor.
     """
 
     def __init__(self) -> None:
         self.own: Sequence[Middleware] = ()
-        self._table: tuple[list[Middleware], dict[str, tuple[Middleware, ...]]] = ([], {})
+        self.actors: Mapping[str, dramatiq.Actor[Any, Any]] = {}
+        self._table: tuple[list[Middleware], dict[tuple[str, str], Hooks]] = ([], {})
         self._made = 0.0
 
-    def of(self, hook: str, middleware: list[Middleware]) -> tuple[Middleware, ...]:
-        """Find those of the broker's middleware that have a hook of their own."""
+    def of(self, hook: str, middleware: list[Middleware], actor_name: str) -> Hooks:
+        """Find the middleware of the broker to call for a message of an actor."""
         seen, hooks = self._table
         if seen != middleware:
             hooks = self._renew(middleware)
-        found = hooks.get(hook)
+        found = hooks.get((hook, actor_name))
         if found is None:
-            every = [*self.own, *middleware]
-            if hook.startswith("after"):
-                every.reverse()
-            found = hooks[hook] = tuple(each for each in every if not is_empty(each, hook))
+            found = self._find(hook, middleware, actor_name)
+            if actor_name in self.actors:
+                # Other names come from payloads: their number has no limit.
+                hooks[hook, actor_name] = found
         return found
+
+    def _find(self, hook: str, middleware: list[Middleware], actor_name: str) -> Hooks:
+        every = [*self.own, *middleware]
+        if hook.startswith("after"):
+            every.reverse()
+        actor = self.actors.get(actor_name)
+        return tuple((each, is_idle(each, hook, actor)) for each in every if not is_empty(each, hook))
 
     def age(self) -> None:
         """Look the hooks up again if they are old.  Called with each fetch."""
         if time.monotonic() - self._made > RENEW:
-            self._renew(self._table[0])
+            self.forget()
 
-    def _renew(self, middleware: list[Middleware]) -> dict[str, tuple[Middleware, ...]]:
-        hooks: dict[str, tuple[Middleware, ...]] = {}
+    def forget(self) -> None:
+        """Look the hooks up again."""
+        self._renew(self._table[0])
+
+    def _renew(self, middleware: list[Middleware]) -> dict[tuple[str, str], Hooks]:
+        hooks: dict[tuple[str, str], Hooks] = {}
         self._table = (list(middleware), hooks)
         self._made = time.monotonic()
         return hooks
+
+
+def is_empty(middleware: Middleware, hook: str) -> bool:
+    """Return True if a hook of a middleware is the one of ``dramatiq.Middleware``, which does nothing."""
+    return _function(middleware, hook) is getattr(Middleware, hook)
+
+
+def is_idle(middleware: Middleware, hook: str, actor: dramatiq.Actor[Any, Any] | None) -> bool:
+    """Return True if a hook is one of Dramatiq's that does nothing for a message without options."""
+    found = OPTION_HOOKS.get((type(middleware), hook))
+    if found is None or actor is None or _function(middleware, hook) is not found.function:
+        return False
+    return not any(actor.options.get(name) or getattr(middleware, name, None) for name in found.options)
+
+
+def _function(middleware: Middleware, hook: str) -> Any:
+    return getattr(getattr(middleware, hook, None), "__func__", None)

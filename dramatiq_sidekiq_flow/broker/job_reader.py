@@ -11,7 +11,7 @@ from ..process.events import Buried
 from ..store.connection import LOST
 from ..wire.payload import Payload, buried
 from .failure_writer import FailureWriter
-from .message import SidekiqMessage, to_message
+from .message import SidekiqMessage
 from .retries import Failure, Retries, decide
 from .worker_process import WorkerProcess
 
@@ -49,7 +49,7 @@ class JobReader:
         except Exception as e:
             self._retry_later(receipt, raw, e)
             return None
-        return SidekiqMessage(to_message(payload, self.queue_name), payload, self.member, receipt)
+        return SidekiqMessage(payload, self.queue_name, self.member, receipt)
 
     def _bury(self, receipt: str, raw: bytes, payload: Payload | None, error: FlowError) -> None:
         """Move a job that cannot be run to ``dead``."""

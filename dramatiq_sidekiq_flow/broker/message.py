@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextvars import Context
+from functools import cached_property
 from typing import Any
 
 import dramatiq
@@ -94,27 +95,51 @@ class SidekiqMessage(MessageProxy):
       unsure: Whether it is unknown if Redis has marked it as begun.
     """
 
-    def __init__(self, message: dramatiq.Message[Any], payload: Payload, member: str, receipt: str) -> None:
-        super().__init__(message)
-        # Dramatiq reads these some twenty times a job; found here, they do not
-        # go through MessageProxy.__getattr__.
-        self.queue_name = message.queue_name
-        self.actor_name = message.actor_name
-        self.args = message.args
-        self.kwargs = message.kwargs
-        self.options = message.options
-        self.message_id = message.message_id
-        self.message_timestamp = message.message_timestamp
+    failed = False
+    output: Any = None
+    failure: Failure | None = None
+    skipped = False
+    cancelled = False
+    context: Context | None = None
+    gone = False
+    unsure = False
+    _exception: BaseException | None = None
+
+    # Not that of MessageProxy, whose message is made on demand: Dramatiq reads
+    # the attributes some twenty times a job, and most jobs need nothing else.
+    def __init__(self, payload: Payload, queue_name: str, member: str, receipt: str) -> None:
+        self.queue_name = queue_name
+        self.actor_name = payload.actor_name
+        self.args = tuple(payload.args)
+        self.kwargs = dict(payload.kwargs)
+        self.options = _options(payload)
+        self.message_id = payload.jid
         self.payload = payload
         self.member = member
         self.receipt = receipt
-        self.output: Any = None
-        self.failure: Failure | None = None
-        self.skipped = False
-        self.cancelled = False
-        self.context: Context | None = None
-        self.gone = False
-        self.unsure = False
+
+    @cached_property
+    def message_timestamp(self) -> int:  # type: ignore[override]
+        """When it was made, epoch milliseconds.
+
+        A payload that does not say it counts as made now, so that a limit of age
+        does not drop it.
+        """
+        fields = self.payload.fields
+        created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
+        return int(created * 1000)
+
+    @cached_property
+    def _message(self) -> dramatiq.Message[Any]:
+        return dramatiq.Message(
+            queue_name=self.queue_name,
+            actor_name=self.actor_name,
+            args=self.args,
+            kwargs=self.kwargs,
+            options=self.options,
+            message_id=self.message_id,
+            message_timestamp=self.message_timestamp,
+        )
 
     @property
     def exception(self) -> BaseException | None:
@@ -133,26 +158,13 @@ class SidekiqMessage(MessageProxy):
         return fields
 
 
-def to_message(payload: Payload, queue_name: str) -> dramatiq.Message[Any]:
-    """The Dramatiq message of a payload taken from a queue.
-
-    A payload that does not say when it was made counts as made now, so that a
-    limit of age does not drop it.
-    """
+def _options(payload: Payload) -> dict[str, Any]:
+    """The message options of a payload taken from a queue."""
     fields = payload.fields
-    options = message_options.read(fields.get(DRAMATIQ_KEY))
-    if payload.retries:
+    options = message_options.read(fields[DRAMATIQ_KEY]) if DRAMATIQ_KEY in fields else {}
+    if "retry_count" in fields and payload.retries:
         options.update(_retry_options(payload))
-    created = seconds(fields.get("created_at")) or seconds(fields.get("enqueued_at")) or time.time()
-    return dramatiq.Message(
-        queue_name=queue_name,
-        actor_name=payload.actor_name,
-        args=tuple(payload.args),
-        kwargs=dict(payload.kwargs),
-        options=options,
-        message_id=payload.jid,
-        message_timestamp=int(created * 1000),
-    )
+    return options
 
 
 def _retry_options(payload: Payload) -> dict[str, int]:

@@ -31,7 +31,8 @@ _BATCH = "bid"
 #: Keys of unique jobs, the most significant first.
 _LOCKS = ("unique_for", "unique_token", "unique_digest", "lock", "lock_digest", "unlock", "unique_until", "lock_ttl")
 
-_KEYS = frozenset((_BATCH, "expiry", *_LOCKS))
+#: A job without any of these keys has none of the features.
+KEYS = frozenset((_BATCH, "expiry", *_LOCKS))
 
 #: ``(actor, feature)`` of the warnings so far.  Names come from payloads, so their number is limited.
 _warned: set[tuple[str, str]] = set()
@@ -45,8 +46,6 @@ def before_process(message: SidekiqMessage) -> None:
       SkipMessage: if it has expired; a step of a run is then moved to ``dead``.
     """
     payload = message.payload
-    if _KEYS.isdisjoint(payload.fields):
-        return
     try:
         check(payload)
     except JobExpired as e:

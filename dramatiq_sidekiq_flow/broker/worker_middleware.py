@@ -14,6 +14,7 @@ from ..process import cancellation
 from ..process.banner import banner, boot_warnings
 from ..store import server_check
 from ..store.connection import LOST
+from ..store.keys import NOT_BEGUN
 from ..wire.dialect import NOOP_CLASSES
 from . import ruby_features
 from .begin import begin
@@ -127,10 +128,12 @@ class WorkerMiddleware(Middleware):
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         process = self.process
-        begin(process.in_flight, process.connection, message)
+        if message.receipt[-1:] == NOT_BEGUN:
+            begin(process.in_flight, process.connection, message)
         set_current_job(message.payload)
         process.execution_stats.start(message)
-        ruby_features.before_process(message)
+        if not ruby_features.KEYS.isdisjoint(message.payload.fields):
+            ruby_features.before_process(message)
         if message.actor_name in broker.cancellable:
             message.cancelled = cancellation.enter(process.connection, message.message_id)
             if message.cancelled:

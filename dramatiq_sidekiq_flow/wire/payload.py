@@ -18,6 +18,7 @@ import attrs
 from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from . import active_job, codec
 from .callbacks import Callback, load_stack
+from .dialect import KEYS as WORKFLOW_KEYS
 from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
 from .payload_fields import retry_count
 from .tree_schema import MAX_NAME
@@ -72,7 +73,8 @@ def is_inherited(key: str, others: Collection[str] = ()) -> bool:
     return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
 
-@attrs.frozen
+# Without slots, attrs makes a frozen object in half the time, and each job needs one.
+@attrs.frozen(slots=False)
 class Payload:
     """A job that can be run.
 
@@ -118,20 +120,23 @@ class Payload:
         if name == WRAPPER_CLASS:
             # An operator retried it from dead: the wrapped bytes fail again, with their own error.
             return cls.decode(_wrapped(fields, raw))
-        _check_name(name, "class", raw)
+        if type(name) is not str or not 0 < len(name) <= MAX_NAME:
+            raise _invalid_name(name, "class", raw)
         args = fields.get("args")
         if type(args) is not list:
             raise InvalidPayload(f"The job's args must be an array, not {shortened(args)}.", raw)
         if "encrypt" in fields or "_f" in fields:
             _check_format(fields, raw)
-        dialect = detect(fields)
-        callbacks = fields.get(dialect.callbacks_key)
-        stack = () if callbacks is None else _stack(callbacks, retrieve, raw)
+        dialect = WORKFLOW
+        stack: tuple[Callback, ...] = ()
+        if not WORKFLOW_KEYS.isdisjoint(fields):
+            dialect = detect(fields)
+            callbacks = fields.get(dialect.callbacks_key)
+            stack = () if callbacks is None else _stack(callbacks, retrieve, raw)
+            _check_run_id(fields, dialect, raw)
         kwargs: dict[str, Any] = {}
         if name in _WRAPPERS:
             name, args, kwargs = _unwrap(fields, raw)
-        if dialect.run_id_key in fields:
-            _check_run_id(fields, dialect, raw)
         namespace = _namespace(fields, raw) if NAMESPACE_KEY in fields else ""
         jid: str = fields["jid"]
         return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None)
@@ -245,14 +250,13 @@ def _object(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
     return fields
 
 
-def _check_name(name: Any, key: str, raw: bytes) -> None:
-    """Check that the name of a class is text of a length fit for a log line."""
+def _invalid_name(name: Any, key: str, raw: bytes) -> InvalidPayload:
+    """Make the error of a class whose name is not text of a length fit for a log line."""
     if type(name) is not str or not name:
-        raise InvalidPayload(f"The job's {key} must be the name of a class, not {shortened(name)}.", raw)
-    if len(name) > MAX_NAME:
-        raise InvalidPayload(
-            f"The job's {key} must be a name of at most {MAX_NAME} characters; {shortened(name)} has {len(name)}.", raw
-        )
+        return InvalidPayload(f"The job's {key} must be the name of a class, not {shortened(name)}.", raw)
+    return InvalidPayload(
+        f"The job's {key} must be a name of at most {MAX_NAME} characters; {shortened(name)} has {len(name)}.", raw
+    )
 
 
 #: Classes of jobs whose ``wrapped`` names the actor.
@@ -286,12 +290,13 @@ def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict
     elif fields.get("wrapped") is not None:
         name = fields["wrapped"]
     # Without "wrapped" it is the gem's own NoopWorker, not a carrier.
-    _check_name(name, "wrapped", raw)
+    if type(name) is not str or not 0 < len(name) <= MAX_NAME:
+        raise _invalid_name(name, "wrapped", raw)
     return name, args, kwargs
 
 
 def _check_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> None:
-    run_id = fields[dialect.run_id_key]
+    run_id = fields.get(dialect.run_id_key)
     if type(run_id) is str and len(run_id) > MAX_NAME:
         raise InvalidPayload(f"The job's {dialect.run_id_key} is longer than {MAX_NAME} characters.", raw)
 

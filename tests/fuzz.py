@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dramatiq_sidekiq_flow.broker.message import to_message
+from dramatiq_sidekiq_flow.broker.message import SidekiqMessage
 from dramatiq_sidekiq_flow.errors import FlowError, InvalidOptions, PayloadError
 from dramatiq_sidekiq_flow.process import fleet
 from dramatiq_sidekiq_flow.process.poller import promotion
@@ -113,7 +113,7 @@ def read_job(raw: bytes) -> None:
     read = json.loads(raw, parse_int=lambda digits: digits if len(digits) > 4000 else int(digits))
     if read["class"] != payload.WRAPPER_CLASS:  # else the job is the one inside of it
         assert read.keys() <= job.fields.keys()
-    to_message(job, "q")
+    SidekiqMessage(job, "q", "m", "r").asdict()
     callbacks.delay_ahead(job.stack, 1.5e9)
     assert callbacks.load_stack(codec.decode_value(codec.encode(callbacks.dump_stack(job.stack)))) == job.stack
     codec.encode(payload.failed(job.fields, ValueError("x"), now=1.5e9, queue="q", backtrace=["a"]))

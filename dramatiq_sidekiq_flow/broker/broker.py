@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 from dramatiq import Middleware
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
-from dramatiq.middleware import MiddlewareError, default_middleware
+from dramatiq.middleware import default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
 from ..context import current_job
@@ -25,7 +25,7 @@ from ..wire.payload_fields import queue_of
 from .broker_aware import BrokerAware
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
-from .hook_table import JOB_HOOKS
+from .hooked_broker import HookedBroker
 from .message import actor_options, check_not_itself, mark_sent, to_fields
 from .noop_actor import noop_actor
 from .opening import checked, open_connection
@@ -38,7 +38,7 @@ from .worker_middleware import WorkerMiddleware
 from .worker_process import JobCompletion, WorkerProcess
 
 
-class SidekiqBroker(dramatiq.Broker):
+class SidekiqBroker(HookedBroker):
     """A Dramatiq broker whose messages are Sidekiq jobs, in Sidekiq's queues and sets.
 
     Examples:
@@ -119,15 +119,12 @@ class SidekiqBroker(dramatiq.Broker):
         self._noop: dramatiq.Actor[Any, Any] | None = None
         if middleware is None:
             middleware = [m() for m in default_middleware]
-        #: Called around all middleware, but not in its list: `before` and `after` of add_middleware do not see it.
-        self._worker_middleware = WorkerMiddleware(self.process)
-        self._hooks = self.process.hooks
-        self._hooks.own = (self._worker_middleware,)
-        super().__init__(middleware=list(middleware))
+        own = WorkerMiddleware(self.process)
+        super().__init__(list(middleware), own, self.process.hooks)
         self._hook_search = HookSearch()
-        self.process.actors = self._hooks.actors = self.actors
+        self.process.actors = self.actors
         self.queues = declared
-        self.actor_options |= self._worker_middleware.actor_options
+        self.actor_options |= own.actor_options
 
     @property
     def events(self) -> Events:
@@ -142,54 +139,6 @@ class SidekiqBroker(dramatiq.Broker):
     @completion.setter
     def completion(self, completion: JobCompletion) -> None:
         self.process.completion = completion
-
-    # -- hooks --------------------------------------------------------------
-
-    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call a hook of the worker middleware, then of each middleware in order."""
-        hook = f"before_{signal}"
-        if hook not in JOB_HOOKS:
-            self._follow(hook, *args, **kwargs)
-            super().emit_before(signal, *args, **kwargs)
-            return
-        message = args[0]
-        for middleware, idle in self._hooks.of(hook, self.middleware, message.actor_name):
-            if idle and not message.options:
-                continue
-            try:
-                getattr(middleware, hook)(self, *args, **kwargs)
-            except MiddlewareError:
-                raise
-            except Exception:
-                self._log_failure(hook, middleware)
-
-    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call a hook of each middleware in reverse order, then of the worker middleware."""
-        hook = f"after_{signal}"
-        if hook not in JOB_HOOKS:
-            super().emit_after(signal, *args, **kwargs)
-            self._follow(hook, *args, **kwargs)
-            return
-        message = args[0]
-        for middleware, idle in self._hooks.of(hook, self.middleware, message.actor_name):
-            if idle and not message.options:
-                continue
-            try:
-                getattr(middleware, hook)(self, *args, **kwargs)
-            except Exception:
-                self._log_failure(hook, middleware)
-
-    def _follow(self, hook: str, *args: Any, **kwargs: Any) -> None:
-        try:
-            getattr(self._worker_middleware, hook)(self, *args, **kwargs)
-        except MiddlewareError:
-            raise
-        except Exception:
-            self._log_failure(hook, self._worker_middleware)
-
-    def _log_failure(self, hook: str, middleware: Middleware) -> None:
-        # The words of Dramatiq.
-        self.logger.critical("Unexpected failure in %s of %r.", hook, middleware, exc_info=True)
 
     # -- declaring ----------------------------------------------------------
 
@@ -233,7 +182,7 @@ class SidekiqBroker(dramatiq.Broker):
         if actor.options.get("cancellable"):
             self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
-        self._hooks.forget()
+        self.process.hooks.forget()
 
     def get_declared_queues(self) -> set[str]:
         """The names of the queues declared so far."""

@@ -24,7 +24,6 @@ from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifica
 from .queue_order import QueueOrder
 from .work_queue import WorkQueue
 
-
 # -- messages -----------------------------------------------------------------
 
 
@@ -71,7 +70,7 @@ def dropped_value_loggers() -> tuple[logging.Logger, ...]:
 
 @attrs.frozen
 class OptionHook:
-    """A hook that does nothing unless an option is set: on the message, its actor, or as attribute of the middleware."""
+    """A hook that does nothing unless an option is set: on the message, its actor, or the middleware (an attribute)."""
 
     function: Any
     options: tuple[str, ...]
@@ -155,9 +154,10 @@ def work_queue_of(worker: dramatiq.Worker) -> WorkQueue | None:
 
 
 def skip_empty_delay_queue(thread: Any) -> None:
-    """Let a consumer thread look for delayed messages only if it holds any (``ConsumerThread.handle_delayed_messages``).
+    """Let a consumer thread look for delayed messages only if it holds any.
 
-    A message of this package never has an ``eta``, unless a middleware sets it.
+    It looks after each message (``ConsumerThread.handle_delayed_messages``), and messages
+    of a SidekiqBroker have no ``eta``, unless a middleware sets it.
     """
     handle = thread.handle_delayed_messages
 

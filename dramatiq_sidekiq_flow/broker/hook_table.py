@@ -8,7 +8,6 @@ unless the message, its actor or the middleware sets an option.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dramatiq
@@ -37,33 +36,32 @@ class HookTable:
 
     Attributes:
       own: The broker's own middleware, around all others.
-      actors: Name -> actor.
     """
 
     def __init__(self) -> None:
-        self.own: Sequence[Middleware] = ()
-        self.actors: Mapping[str, dramatiq.Actor[Any, Any]] = {}
+        self.own: Middleware | None = None
         self._table: tuple[list[Middleware], dict[tuple[str, str], Hooks]] = ([], {})
         self._made = 0.0
 
-    def of(self, hook: str, middleware: list[Middleware], actor_name: str) -> Hooks:
-        """Find the middleware of the broker to call for a message of an actor."""
+    def of(self, hook: str, broker: dramatiq.Broker, actor_name: str) -> Hooks:
+        """Find the middleware of a broker to call for a message of an actor."""
         seen, hooks = self._table
-        if seen != middleware:
-            hooks = self._renew(middleware)
+        if seen != broker.middleware:
+            hooks = self._renew(broker.middleware)
         found = hooks.get((hook, actor_name))
         if found is None:
-            found = self._find(hook, middleware, actor_name)
-            if actor_name in self.actors:
+            found = self._find(hook, broker, actor_name)
+            if actor_name in broker.actors:
                 # Other names come from payloads: their number has no limit.
                 hooks[hook, actor_name] = found
         return found
 
-    def _find(self, hook: str, middleware: list[Middleware], actor_name: str) -> Hooks:
-        every = [*self.own, *middleware]
+    def _find(self, hook: str, broker: dramatiq.Broker, actor_name: str) -> Hooks:
+        every = [] if self.own is None else [self.own]
+        every += broker.middleware
         if hook.startswith("after"):
             every.reverse()
-        actor = self.actors.get(actor_name)
+        actor = broker.actors.get(actor_name)
         return tuple((each, is_idle(each, hook, actor)) for each in every if not is_empty(each, hook))
 
     def age(self) -> None:

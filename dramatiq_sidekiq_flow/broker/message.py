@@ -130,7 +130,7 @@ class SidekiqMessage(MessageProxy):
         return int(created * 1000)
 
     @cached_property
-    def _message(self) -> dramatiq.Message[Any]:
+    def _message(self) -> dramatiq.Message[Any]:  # type: ignore[override]
         return dramatiq.Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,

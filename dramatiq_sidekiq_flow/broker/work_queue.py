@@ -8,10 +8,11 @@ lock of its own, and a message wakes at most one thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from queue import Empty
 from typing import Any
 
@@ -59,7 +60,7 @@ class _Levels:
     def __len__(self) -> int:
         return sum(map(len, self._sorted))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         for items in self._sorted:
             # A copy: other threads take from it.
             yield from list(items)
@@ -211,11 +212,9 @@ class WorkQueue:
 
     def _wake(self) -> None:
         """Wake the thread that has slept for the shortest time."""
-        try:
+        # Without a sleeper, all are awake by now.
+        with contextlib.suppress(IndexError):
             self._sleepers.pop().release()
-        except IndexError:
-            # All are awake by now.
-            pass
 
     def put_nowait(self, item: Any) -> None:
         """Add an item."""

@@ -26,7 +26,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow.broker import message_options
-from dramatiq_sidekiq_flow.broker.message import SidekiqMessage, to_message
+from dramatiq_sidekiq_flow.broker.message import SidekiqMessage
 from dramatiq_sidekiq_flow.foreign.foreign_messages import to_foreign
 from dramatiq_sidekiq_flow.wire.payload import Payload
 
@@ -80,7 +80,7 @@ def hooks(options: Any) -> None:
     )
     raw = json.dumps({"class": "step", "args": [], "created_at": time.time(), "dramatiq": options}).encode()
     payload = Payload.decode(raw)
-    read = SidekiqMessage(to_message(payload, "q"), payload, "m", "r")
+    read = SidekiqMessage(payload, "q", "m", "r")
     assert not read.options.keys() & DERIVED
     to_foreign(payload, "q").encode()
     limits = TimeLimit()
@@ -165,4 +165,4 @@ def test_each_option_is_warned_of_once(caplog: pytest.LogCaptureFixture, monkeyp
 def test_a_job_that_says_nothing_of_its_age_is_new() -> None:
     """AgeLimit would drop it, as if it were of 1970."""
     payload = Payload.decode(b'{"class": "step", "args": [], "created_at": "1.e999"}')
-    assert abs(to_message(payload, "q").message_timestamp / 1000 - time.time()) < 60
+    assert abs(SidekiqMessage(payload, "q", "m", "r").message_timestamp / 1000 - time.time()) < 60

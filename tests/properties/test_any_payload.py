@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dramatiq_sidekiq_flow.broker.message import to_message
+from dramatiq_sidekiq_flow.broker.message import SidekiqMessage
 from dramatiq_sidekiq_flow.broker.retries import Retries, decide, killed
 from dramatiq_sidekiq_flow.errors import InvalidCallbacks, InvalidNode, PayloadError
 from dramatiq_sidekiq_flow.wire import codec
@@ -83,7 +83,7 @@ def test_any_job_is_read_fails_and_is_buried(fields: dict[str, Any]) -> None:
 
 
 def check_failures(payload: Payload) -> None:
-    message = to_message(payload, "q")
+    message = SidekiqMessage(payload, "q", "m", "r")
     assert type(message.message_timestamp) is int
     error = ValueError("bad")
     for failure in (decide(payload, "q", error, None, Retries()), killed(payload, "q", error)):

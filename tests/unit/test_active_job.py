@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.message import SidekiqMessage, to_message
+from dramatiq_sidekiq_flow.broker.message import SidekiqMessage
 from dramatiq_sidekiq_flow.errors import InvalidPayload, UnsupportedPayload
 from dramatiq_sidekiq_flow.foreign.foreign_messages import from_foreign, to_foreign
 from dramatiq_sidekiq_flow.wire import active_job as decoder
@@ -224,7 +224,7 @@ def test_callbacks_and_other_brokers_get_json() -> None:
     """What on_failure is sent, and a message on RabbitMQ, is JSON; a later step in Ruby gets what Rails wrote."""
     raw = active_job(*RECORDED["keywords"], RECORDED["decimal"][0], *RECORDED["keywords"][1:])
     payload = Payload.decode(raw)
-    sent = SidekiqMessage(to_message(payload, "q"), payload, "m", "r").asdict()
+    sent = SidekiqMessage(payload, "q", "m", "r").asdict()
     codec.check(sent)
     assert list(sent["args"]) == [42, {"language": "de", "at": "2026-11-25"}, "1.5"]
     assert sent["kwargs"] == {"language": "de", "at": "2026-11-25"}

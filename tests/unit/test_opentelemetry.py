@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from dramatiq_sidekiq_flow import OpenTelemetry
-from dramatiq_sidekiq_flow.broker.message import SidekiqMessage, to_message
+from dramatiq_sidekiq_flow.broker.message import SidekiqMessage
 from dramatiq_sidekiq_flow.wire.payload import Payload
 
 
@@ -30,7 +30,7 @@ def provider(spans: InMemorySpanExporter) -> TracerProvider:
 
 def message() -> Any:
     payload = Payload.decode(json.dumps({"class": "step", "args": [], "jid": "a" * 24}).encode())
-    return SidekiqMessage(to_message(payload, "python"), payload, "member", "1:1")
+    return SidekiqMessage(payload, "python", "member", "1:1")
 
 
 def test_what_the_thread_did_before_has_no_part_in_a_job(spans: InMemorySpanExporter, provider: TracerProvider) -> None:

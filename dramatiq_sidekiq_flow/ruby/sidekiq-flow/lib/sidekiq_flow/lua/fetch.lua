@@ -22,12 +22,22 @@
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -57,24 +67,16 @@ local function reply(payloads, begun, suffix)
   return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
-for i, kind in ipairs({'list', 'hash', 'zset'}) do
-  if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
-end
-if not type_is(fetched, 'zset') then return {'TYPE', fetched} end
-
 -- Sent twice: return the jobs, with the receipts of the first call.
 local before, begun, suffix = {}, 0, '?'
 for i = 1, wanted do
-  local found
-  for _, state in ipairs({'', '?', '~'}) do
-    found = redis.call('HGET', KEYS[2], base .. ':' .. i .. state)
-    if found then
-      if state == '' then begun = i else suffix = state end
-      break
-    end
-  end
-  if not found then break end
-  before[i] = found
+  local receipt = base .. ':' .. i
+  local found, refused = checked('HMGET', KEYS[2], receipt, receipt .. '?', receipt .. '~')
+  if refused then return refused end
+  local payload = found[1] or found[2] or found[3]
+  if not payload then break end
+  before[i] = payload
+  if found[1] then begun = i else suffix = found[2] and '?' or '~' end
 end
 if before[1] then return reply(before, begun, suffix) end
 -- Delivered late, after the first of its jobs had left flight: do not use these
@@ -82,12 +84,16 @@ if before[1] then return reply(before, begun, suffix) end
 -- the new job out of flight.
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
 if number then
-  if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
+  local used, refused = checked('ZSCORE', fetched, base)
+  if refused then return refused end
+  if used then return reply({}, 0, suffix) end
   local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
   if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
 end
 
-if not redis.call('ZSCORE', KEYS[3], ARGV[1]) then return false end
+local registered, refused = checked('ZSCORE', KEYS[3], ARGV[1])
+if refused then return refused end
+if not registered then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
 
@@ -96,7 +102,9 @@ suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])
 -- One at a time, since the length of an element is not known in advance.
 while #payloads < wanted and size <= most do
-  local payload = redis.call('RPOP', KEYS[1])
+  -- Refused at the first one only, when nothing has moved.
+  local payload, other = checked('RPOP', KEYS[1])
+  if other then return other end
   if not payload then break end
   payloads[#payloads + 1] = payload
   if #payloads > 1 then size = size + #payload end

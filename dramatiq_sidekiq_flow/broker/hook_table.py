@@ -17,7 +17,15 @@ from .dramatiq_internals import OPTION_HOOKS
 
 #: Hooks that are called for each job.
 JOB_HOOKS = frozenset(
-    f"{when}_{signal}" for when in ("before", "after") for signal in ("process_message", "skip_message", "ack", "nack")
+    (
+        "before_process_message",
+        "after_process_message",
+        "after_skip_message",
+        "before_ack",
+        "after_ack",
+        "before_nack",
+        "after_nack",
+    )
 )
 
 #: Seconds after which the hooks are looked up again, with a fetch.

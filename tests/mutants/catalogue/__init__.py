@@ -9,13 +9,14 @@ from .advance import ADVANCE
 from .chains import CHAINS
 from .flight import FLIGHT
 from .foreign import FOREIGN
+from .hooks import HOOKS
 from .parts import PARTS
 from .producers import PRODUCERS
 from .queues import QUEUES
 from .runs import RUNS
 from .workers import WORKERS
 
-ALL: list[Mutant] = [*ADVANCE, *CHAINS, *FLIGHT, *FOREIGN, *PARTS, *QUEUES, *RUNS, *WORKERS, *PRODUCERS]
+ALL: list[Mutant] = [*ADVANCE, *CHAINS, *FLIGHT, *FOREIGN, *HOOKS, *PARTS, *QUEUES, *RUNS, *WORKERS, *PRODUCERS]
 
 _twice = [name for name, count in Counter(mutant.name for mutant in ALL).items() if count > 1]
 if _twice:

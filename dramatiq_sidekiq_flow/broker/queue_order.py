@@ -55,11 +55,6 @@ class QueueOrder:
         self._ranks = {name: rank for rank, name in enumerate(names)}
 
     @property
-    def is_ordered(self) -> bool:
-        """True if queues have an order at all."""
-        return self.mode != "random"
-
-    @property
     def strict(self) -> bool:
         """True if queues are served strictly in order."""
         return self.mode == "strict"

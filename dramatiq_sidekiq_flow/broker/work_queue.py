@@ -133,14 +133,12 @@ class Weighted:
 
 
 class WorkQueue:
-    """A queue with the methods of ``queue.PriorityQueue`` that Dramatiq calls, without a limit of size.
+    """A queue with the methods of ``queue.PriorityQueue`` that Dramatiq calls.
 
     Parameters:
       order: The order of the queues.
       message_of, priority_of: Read an item (``dramatiq_internals``).
     """
-
-    maxsize = 0
 
     def __init__(self, order: QueueOrder, message_of: Reader, priority_of: Reader) -> None:
         kind = Weighted if order.mode == "weighted" else Ranked
@@ -216,10 +214,6 @@ class WorkQueue:
         with contextlib.suppress(IndexError):
             self._sleepers.pop().release()
 
-    def put_nowait(self, item: Any) -> None:
-        """Add an item."""
-        self.put(item)
-
     def get_nowait(self) -> Any:
         """Take the first item.
 
@@ -235,10 +229,6 @@ class WorkQueue:
     def empty(self) -> bool:
         """Return True if there are no items."""
         return not self.items
-
-    def full(self) -> bool:
-        """Return False: there is no limit."""
-        return False
 
     # -- items that are done ----------------------------------------------------
 

@@ -131,8 +131,7 @@ class Payload:
         stack: tuple[Callback, ...] = ()
         if not WORKFLOW_KEYS.isdisjoint(fields):
             dialect = detect(fields)
-            callbacks = fields.get(dialect.callbacks_key)
-            stack = () if callbacks is None else _stack(callbacks, retrieve, raw)
+            stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw)
             _check_run_id(fields, dialect, raw)
         kwargs: dict[str, Any] = {}
         if name in _WRAPPERS:
@@ -273,6 +272,8 @@ def _check_format(fields: Mapping[str, Any], raw: bytes) -> None:
 
 def _stack(callbacks: Any, retrieve: Callable[[Any], Any] | None, raw: bytes) -> tuple[Callback, ...]:
     """Read a callback stack; its errors carry the bytes of the payload."""
+    if callbacks is None:
+        return ()
     if retrieve is not None:
         callbacks = retrieve(callbacks)
     try:

@@ -55,6 +55,7 @@ BUILT_RUBY = ("sidekiq_flow_companion.rb",)
 #: Names that vulture finds unused, by who uses them.
 USED = {
     "Dramatiq calls its hooks and its broker's methods": (
+        "after_consumer_thread_boot",
         "after_enqueue",
         "after_nack",
         "after_process_boot",
@@ -65,16 +66,14 @@ USED = {
         "consume",
         "declare_queue",
         "flush_all",
+        "get_nowait",
+        "unfinished_tasks",
     ),
     "the standard library or attrs calls or reads them": (
         "__getattr__",
         "_commands",
         "_ttl",
         "_walk",
-        "_get",
-        "_init",
-        "_put",
-        "_qsize",
         "maxdict",
         "maxlevel",
         "maxlist",
@@ -84,7 +83,7 @@ USED = {
         "maxtuple",
         "returncode",
     ),
-    "only tests look at them": ("address", "lasts", "tracks"),
+    "only tests look at them": ("address", "lasts", "qsize", "tracks"),
     "msgspec fills in the fields of a schema": ("memory_namespace", "wrapped"),
     "users call what the documentation names": (
         "assert_order",

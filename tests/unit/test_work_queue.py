@@ -44,7 +44,7 @@ def test_without_an_order_the_priority_and_then_the_age_decide() -> None:
     work = work_queue()
     for number, (name, priority) in enumerate((("a", 5), ("b", 0), ("a", 5), ("a", 0), ("b", -1))):
         work.put(item(number, name, priority))
-    assert (work.qsize(), work.empty(), work.full()) == (5, False, False)
+    assert (work.qsize(), work.empty()) == (5, False)
     assert [each.number for each in iter_queue(work)] == [4, 1, 3, 0, 2]
     assert (work.qsize(), work.empty()) == (0, True)
 
@@ -99,7 +99,7 @@ def test_an_item_that_comes_while_a_thread_goes_to_sleep_is_taken(monkeypatch: p
         found = take()
         if found is None and late:
             # Right after the thread has looked, and before it sleeps.
-            work.put_nowait(late.pop())
+            work.put(late.pop())
         return found
 
     work._take = take_late

@@ -73,16 +73,16 @@ class Ranked:
     """
 
     def __init__(self, order: QueueOrder, message_of: Reader, priority_of: Reader) -> None:
-        self._order, self._message_of, self._priority_of = order, message_of, priority_of
+        self._message_of = message_of
         self._levels = _Levels()
         self.take = self._levels.take
+        self._level_of: Reader = priority_of
+        if order.strict:
+            self._level_of = lambda item: (order.rank(message_of(item).queue_name), priority_of(item))
 
     def put(self, item: Any) -> None:
         """Add an item."""
-        level = self._priority_of(item)
-        if self._order.strict:
-            level = (self._order.rank(self._message_of(item).queue_name), level)
-        self._levels.put(level, item)
+        self._levels.put(self._level_of(item), item)
 
     def waiting(self, queue_name: str) -> bool:
         """Return True if an item of a queue is here."""

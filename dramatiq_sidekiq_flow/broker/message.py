@@ -117,6 +117,8 @@ class SidekiqMessage(MessageProxy):
         self.payload = payload
         self.member = member
         self.receipt = receipt
+        # Dramatiq before 2.2 deletes it.
+        self._exception = None
 
     @cached_property
     def message_timestamp(self) -> int:  # type: ignore[override]

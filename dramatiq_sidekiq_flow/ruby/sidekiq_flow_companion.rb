@@ -3079,12 +3079,22 @@ __END__
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3359,12 +3369,22 @@ return {dead, more, has_fanouts and 1 or 0}
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3427,12 +3447,22 @@ return found
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3494,12 +3524,22 @@ return {'DONE'}
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3598,12 +3638,22 @@ return reply(payloads, math.min(begun, #payloads), suffix)
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3689,12 +3739,22 @@ return {'DONE'}
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3803,12 +3863,22 @@ return found
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -3866,12 +3936,22 @@ return {'DONE', back, #dead, waiting, dead, stay}
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)
@@ -4005,12 +4085,22 @@ return 1
 -- Checks before a script writes.
 --
 -- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
 -- whole(text)          -> the number; nil if the text is not a whole number that DECR
 --                         and INCRBY accept, or is too large for Lua
 
 local function type_is(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
 end
 
 local function whole(text)

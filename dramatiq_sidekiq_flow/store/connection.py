@@ -142,7 +142,7 @@ class Connection:
         except LOST:
             self._close_all()
             return self._send(commands), 2
-        if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
+        if ServerUnavailable in map(type, replies) and any(map(_needs_new_connection, replies)):
             # After a failover the server of the old connection may be a replica.
             self._close_all()
             return self._send(commands), 2
@@ -153,7 +153,7 @@ class Connection:
         clean = False
         try:
             replies = self._exchange(connection, commands)
-            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            unknown = [i for i, reply in enumerate(replies) if type(reply) is NoScriptError]
             if unknown:
                 self._send_sources(connection, commands, unknown, replies)
             clean = True
@@ -197,6 +197,12 @@ class Connection:
           PoolExhausted: if none becomes free in time.
         """
         self._mind_fork()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._wait_for_one()
+
+    def _wait_for_one(self) -> Any:
         deadline = time.monotonic() + POOL_TIMEOUT
         while True:
             with contextlib.suppress(IndexError):
@@ -287,6 +293,10 @@ class Connection:
             client.close()
             for connection in (self, *self._lanes):
                 connection.client = before
+
+
+def _needs_new_connection(reply: Any) -> bool:
+    return isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply)
 
 
 class _Lane(Connection):

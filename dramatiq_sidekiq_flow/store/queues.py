@@ -34,13 +34,14 @@ def _push(connection: Connection, key: str, arguments: Sequence[Argument]) -> No
         (reply, *asked), times = connection.send_counted((command, *connection.replicas.commands))
         if isinstance(reply, Exception):
             raise reply
-        if reply or times > 1:
+        if reply > 0 or (reply == 0 and times > 1):
             producers.give_back(producer)
             if asked:
                 connection.replicas.check(reply, asked)
             return
         # Sent once, but refused as a repetition: another process uses the same
-        # producer id (a cloned machine). Push under a new one.
+        # producer id (a cloned machine). Or the server has forgotten the producer, after
+        # an hour without a push. Push under a new one.
 
 
 #: Result of :func:`fetch` for a paused queue.

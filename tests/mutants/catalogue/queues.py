@@ -15,13 +15,13 @@ QUEUES = [
     push(
         "push-twice",
         "A push whose reply was lost is made twice.",
-        "if last and (tonumber(last) or 0) >= tonumber(ARGV[1]) then return 0 end\n",
+        "if last >= number then return 0 end\nif last ~= number - 1 then return -1 end\n",
         "",
         twice("push"),
     ),
     push(
         "push-not-noted",
-        "Nobody knows that a push was made.",
+        "The number of a push that was made is not known.",
         "redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)\n",
         "",
         twice("push"),
@@ -29,9 +29,16 @@ QUEUES = [
     push(
         "push-late",
         "A push that is delivered after a later one of its producer is made twice.",
-        ">= tonumber(ARGV[1]) then return 0 end",
-        "== tonumber(ARGV[1]) then return 0 end",
+        "if last >= number then return 0 end\nif last ~= number - 1 then return -1 end\n",
+        "if last == number then return 0 end\n",
         RULES + "test_a_push_that_comes_after_a_later_one_is_not_made_again",
+    ),
+    push(
+        "push-after-a-failed-one",
+        "Of several pushes in one write those after a failed one are made.",
+        "if last ~= number - 1 then return -1 end\n",
+        "",
+        RULES + "test_a_push_needs_the_one_before_it",
     ),
     push(
         "push-number-without-ttl",
@@ -50,7 +57,7 @@ QUEUES = [
     push(
         "push-type-queue",
         "With a queue of another type the number counts though nothing was pushed: a repetition says it was.",
-        "if not type_is(KEYS[3], wanted) then return type_error(KEYS[3], wanted) end\n",
+        "if wrong then return type_error(KEYS[3], to_schedule and 'zset' or 'list') end\n",
         "",
         refuses("push", "queue:next"),
         refuses("schedule", "schedule"),
@@ -58,9 +65,16 @@ QUEUES = [
     push(
         "push-type-queues",
         "With a `queues` of another type the push is made, and raises.",
-        "if not to_schedule and not type_is(KEYS[2], 'set') then return type_error(KEYS[2], 'set') end\n",
+        "  if wrong then return type_error(KEYS[2], 'set') end\n",
         "",
         refuses("push", "queues"),
+    ),
+    push(
+        "push-queue-not-listed",
+        "Sidekiq's Web UI does not show the queue.",
+        "if listed == 0 then redis.call('SADD', KEYS[2], ARGV[2]) end\n",
+        "",
+        RULES + "test_a_push_lists_its_queue_again",
     ),
     promote(
         "promote-twice",

@@ -75,8 +75,10 @@ class Bulk:
                 for index, message in enumerate(messages):
                     self._check(message, index)
             for chunk in _chunks(messages, BLOCK):
-                for pushed in self._push(chunk, delay, len(sent)):
+                first = len(sent)
+                for pushed in self._push(chunk, delay, first):
                     sent += pushed
+                sent[first:] = chunk
         return sent
 
     # -- jobs that differ in their arguments only -----------------------------

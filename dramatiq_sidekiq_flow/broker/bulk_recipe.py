@@ -50,7 +50,7 @@ class Recipe:
         """Make the arguments of items."""
         if self.arguments is _positional and _ARRAYS.issuperset(map(type, items)):
             return items
-        return [self.arguments(item) for item in items]
+        return [tuple(self.arguments(item)) for item in items]
 
 
 def _positional(item: Any) -> tuple[Any, ...]:

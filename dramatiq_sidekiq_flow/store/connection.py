@@ -153,8 +153,8 @@ class Connection:
         clean = False
         try:
             replies = self._exchange(connection, commands)
-            unknown = [i for i, reply in enumerate(replies) if type(reply) is NoScriptError]
-            if unknown:
+            if NoScriptError in map(type, replies):
+                unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 self._send_sources(connection, commands, unknown, replies)
             clean = True
         finally:
@@ -162,7 +162,10 @@ class Connection:
                 self._idle.append(connection)
             else:
                 self.drop(connection)
-        return [classified(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+        for i, reply in enumerate(replies):
+            if isinstance(reply, ResponseError):
+                replies[i] = classified(reply)
+        return replies
 
     def _send_sources(
         self, connection: Any, commands: Sequence[Command], unknown: Sequence[int], replies: list[Any]

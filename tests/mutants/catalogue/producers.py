@@ -38,7 +38,7 @@ PRODUCERS = [
     connection(
         "connection-forgotten-scripts",
         "After a restart of Redis each script fails.",
-        "            if unknown:\n",
+        "            if NoScriptError in map(type, replies):\n",
         "            if False:\n",
         BROKER + "test_scripts_are_loaded_again_when_the_server_forgets_them",
     ),

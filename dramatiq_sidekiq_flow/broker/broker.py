@@ -26,6 +26,7 @@ from .broker_aware import BrokerAware
 from .bulk import Bulk
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
+from .enqueue_hooks import EnqueueHooks
 from .joining import join
 from .message import actor_options, check_not_itself, mark_sent
 from .noop_actor import noop_actor
@@ -110,8 +111,8 @@ class SidekiqBroker(dramatiq.Broker):
         )
         #: The part that pushes jobs; internal.
         self.sender = Sender(self.process)
-        #: The part that pushes many jobs; internal.
-        self.bulk = Bulk(self)
+        #: The part that pushes many jobs, and whether hooks are called for it; internal.
+        self.bulk, self.enqueue_hooks = Bulk(self), EnqueueHooks()
         #: Functions called with the keys of each job before it is pushed, and the reason:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
         self.stamps = self.sender.stamps
@@ -251,12 +252,15 @@ class SidekiqBroker(dramatiq.Broker):
         job = current_job()
         if job is not None:
             check_not_itself(message, job)
-        self.emit_before("enqueue", message, delay)
+        hooked = self.enqueue_hooks.found(self.middleware)
+        if hooked:
+            self.emit_before("enqueue", message, delay)
         now = time.time()
         fields = self.sender.fields(message, self._options.get(message.actor_name, DEFAULTS), self.inherit, now=now)
         unconfirmed = self.sender.push(fields, delay, now=now)
         mark_sent(message)
-        self.emit_after("enqueue", message, delay)
+        if hooked:
+            self.emit_after("enqueue", message, delay)
         if unconfirmed is not None:
             raise unconfirmed
         return message

@@ -21,10 +21,10 @@ from ..wire.payload import DEFAULTS
 from ..wire.payload_frame import END, PayloadFrame
 from .bulk_errors import naming, telling
 from .bulk_recipe import Recipe
+from .enqueue_hooks import EnqueueHooks
 from .message import check_not_itself, mark_sent, to_fields
 from .sender import Sender, is_later
 from .sent_messages import BLOCK, NOTHING, SentMessages
-from .step_hooks import HOOKS
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ class Enqueuer(Protocol):
     middleware: list[Middleware]
     inherit: frozenset[str]
     sender: Sender
+    enqueue_hooks: EnqueueHooks
 
     def check_encoder(self) -> None: ...
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None: ...
@@ -85,7 +86,7 @@ class Bulk:
 
     def _sees_messages(self) -> bool:
         """Return True if a function or a middleware takes part in each message."""
-        return bool(self.broker.sender.stamps) or any(map(_has_hooks, self.broker.middleware))
+        return bool(self.broker.sender.stamps) or self.broker.enqueue_hooks.found(self.broker.middleware)
 
     def _send_frame(
         self,
@@ -175,17 +176,6 @@ class Bulk:
         with naming(index):
             of_actor = self.broker.options_of(message.actor_name) or DEFAULTS
             codec.encode_payload(to_fields(message, of_actor, now=0.0))
-
-
-def _has_hooks(middleware: Middleware) -> bool:
-    """Return True if a middleware has enqueue hooks, of its class or its own, that are called for messages."""
-    return any(name in vars(middleware) or _is_hook(type(middleware), name) for name in HOOKS)
-
-
-def _is_hook(kind: type[Middleware], name: str) -> bool:
-    owner = next(base for base in kind.__mro__ if name in vars(base))
-    # The hooks of a class that sees steps are for other brokers.
-    return owner is not Middleware and "sees_steps" not in vars(owner)
 
 
 def _chunks(items: Iterable[T], count: int) -> Iterator[list[T]]:

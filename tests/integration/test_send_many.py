@@ -20,6 +20,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
 from dramatiq_sidekiq_flow import Replication, SentMessages, SidekiqBroker, TypedActor, Workflow, actor, send_many
+from dramatiq_sidekiq_flow.broker import enqueue_hooks
 from dramatiq_sidekiq_flow.broker.encoder import EncoderIgnored
 from dramatiq_sidekiq_flow.context import set_current_job
 from dramatiq_sidekiq_flow.errors import (
@@ -271,6 +272,30 @@ def test_a_hook_of_one_instance_is_called(add: Any, broker: SidekiqBroker) -> No
     broker.add_middleware(middleware)
     add.send_many([(1,), (2,)])
     assert seen == [(1,), (2,)]
+
+
+def test_a_hook_that_is_set_later_is_called(
+    add: Any, broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(dramatiq.Middleware): ...
+
+    broker.add_middleware(Late())
+    hooks = Hooks(client)
+    senders = [lambda: add.send(1), lambda: add.send_many([(1,)]), lambda: broker.enqueue_many([add.message(1)])]
+    for send in senders:
+        send()
+    broker.middleware.append(hooks)
+    for send in senders:
+        send()
+    assert len(hooks.seen) == 2 * len(senders)
+    broker.middleware.remove(hooks)
+    # A hook of a class counts at the next look, within a second.
+    monkeypatch.setattr(enqueue_hooks, "RENEW", -1.0)
+    add.send(1)
+    monkeypatch.setattr(Late, "after_enqueue", lambda self, *call: hooks.seen.append("late"), raising=False)
+    for send in senders:
+        send()
+    assert hooks.seen.count("late") == len(senders)
 
 
 def test_stamps_are_called_for_each_job(add: Any, broker: SidekiqBroker, client: redis.Redis) -> None:

@@ -10,7 +10,7 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, templates
+from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
 from dramatiq_sidekiq_flow.store import processes, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
@@ -26,6 +26,7 @@ def produce() -> None:
 
     app.step.send("sent")
     app.step.send_with_options(args=("sent-later",), delay=10)
+    send_many(app.quick, [()] * MANY)
     app.sends.send("sends")
     app.fails_once.send("fails-once")
     app.fails.send("fails")

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -281,7 +281,11 @@ def test_a_hook_that_is_set_later_is_called(
 
     broker.add_middleware(Late())
     hooks = Hooks(client)
-    senders = [lambda: add.send(1), lambda: add.send_many([(1,)]), lambda: broker.enqueue_many([add.message(1)])]
+    senders: list[Callable[[], Any]] = [
+        lambda: add.send(1),
+        lambda: add.send_many([(1,)]),
+        lambda: broker.enqueue_many([add.message(1)]),
+    ]
     for send in senders:
         send()
     broker.middleware.append(hooks)

@@ -27,6 +27,6 @@ end
 _, wrong = checked(command, KEYS[3], unpack(ARGV, 3, math.min(#ARGV, 1002)))
 if wrong then return type_error(KEYS[3], to_schedule and 'zset' or 'list') end
 if #ARGV > 1002 then call_in_slices(command, KEYS[3], ARGV, 1003, #ARGV) end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)
+redis.call('SET', KEYS[1], ARGV[1], 'EX', '3600')
 if listed == 0 then redis.call('SADD', KEYS[2], ARGV[2]) end
 return 1

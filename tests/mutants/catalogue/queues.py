@@ -22,7 +22,7 @@ QUEUES = [
     push(
         "push-not-noted",
         "The number of a push that was made is not known.",
-        "redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)\n",
+        "redis.call('SET', KEYS[1], ARGV[1], 'EX', '3600')\n",
         "",
         twice("push"),
     ),
@@ -43,7 +43,7 @@ QUEUES = [
     push(
         "push-number-without-ttl",
         "The number of each producer stays for ever.",
-        "redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)\n",
+        "redis.call('SET', KEYS[1], ARGV[1], 'EX', '3600')\n",
         "redis.call('SET', KEYS[1], ARGV[1])\n",
         expires("push"),
     ),
@@ -51,7 +51,7 @@ QUEUES = [
         "push-noted-before-reading",
         "With a key of another type a push counts as made.",
         "local to_schedule = ARGV[2] == ''\n",
-        "redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600)\nlocal to_schedule = ARGV[2] == ''\n",
+        "redis.call('SET', KEYS[1], ARGV[1], 'EX', '3600')\nlocal to_schedule = ARGV[2] == ''\n",
         refuses("push", "queue:next"),
     ),
     push(

@@ -24,7 +24,7 @@ from .bulk_recipe import Recipe
 from .enqueue_hooks import EnqueueHooks
 from .message import check_not_itself, mark_sent, to_fields
 from .sender import Sender, is_later
-from .sent_messages import BLOCK, NOTHING, SentMessages
+from .sent_messages import BLOCK, SentMessages
 
 T = TypeVar("T")
 
@@ -51,15 +51,14 @@ class Bulk:
 
     def send(self, recipe: Recipe, items: Iterable[Any], delay: timedelta | int | None) -> SentMessages[Any]:
         """Send a job for each item; see :func:`send_many.send_many`."""
-        self.broker.check_encoder()
         if isinstance(delay, timedelta):
             delay = int(delay.total_seconds() * 1000)
         kept = tuple(items) if isinstance(items, (list, tuple)) else None
         sent: SentMessages[Any] = SentMessages(recipe.message, kept)
         with telling(sent):
             chunks = _chunks(items if kept is None else kept, BLOCK)
-            if recipe.is_uniform and not self._sees_messages():
-                self._send_frame(recipe, chunks, kept is not None, delay, sent)
+            if recipe.template is not None and not self._sees_messages():
+                self._send_frame(recipe, recipe.template, chunks, kept is not None, delay, sent)
             else:
                 if kept is not None:
                     _check_all(_encoded(recipe, _chunks(kept, BLOCK), 0))
@@ -91,6 +90,7 @@ class Bulk:
     def _send_frame(
         self,
         recipe: Recipe,
+        template: dramatiq.Message[Any],
         chunks: Iterator[list[Any]],
         whole: bool,
         delay: int | None,
@@ -101,10 +101,9 @@ class Bulk:
         Parameters:
           whole: Whether all are encoded before the first one is pushed.
         """
-        message = recipe.message(NOTHING)
-        frame = PayloadFrame.of(self._fields(message, 0.0), queued=not is_later(delay))
+        frame = PayloadFrame.of(self._fields(template, 0.0), queued=not is_later(delay))
         encoded = _encoded(recipe, chunks, len(frame.head))
-        queue = "" if is_later(delay) else message.queue_name
+        queue = "" if is_later(delay) else template.queue_name
         batches = _batches(frame, list(encoded) if whole else encoded, sent, queue, delay)
         for write in _chunks(batches, PARTS_AT_ONCE):
             pushed = self.broker.sender.push_all(write, delay)
@@ -125,8 +124,7 @@ class Bulk:
             messages = []
             for index, (item, jid) in enumerate(zip(chunk, ids), first):
                 with naming(index):
-                    made = recipe.message(item)
-                messages.append(made.copy(message_id=jid.decode(), message_timestamp=int(now * 1000)))
+                    messages.append(recipe.message(item, jid.decode(), now))
             for pushed in self._push(messages, delay, first):
                 sent.message_ids.add(len(pushed))
             first += len(chunk)

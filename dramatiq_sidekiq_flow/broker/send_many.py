@@ -10,6 +10,7 @@ import dramatiq
 
 from ..errors import ConfigurationError
 from .bulk import Bulk
+from .bulk_errors import telling
 from .bulk_recipe import Recipe
 from .sent_messages import SentMessages
 
@@ -47,7 +48,7 @@ def send_many(
       EncoderIgnored, ConnectionClosed, NotReplicated: as from ``enqueue()``; no further items
         are sent.
 
-      Each error has an attribute ``sent``: the messages, from the first item on,
+      Each error but ConfigurationError has an attribute ``sent``: the messages, from the first item on,
       that are in Redis.  After ConnectionClosed some of those after them may be
       there, too, at most four script calls of a thousand jobs or 1 MiB.
     """
@@ -58,4 +59,7 @@ def send_many(
             "Use send() for each item.",
             actor.broker,
         )
-    return bulk.send(Recipe.of(actor, options), items, delay)
+    with telling(()):
+        bulk.broker.check_encoder()
+        recipe = Recipe.of(actor, options)
+    return bulk.send(recipe, items, delay)

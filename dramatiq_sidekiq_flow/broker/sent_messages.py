@@ -71,14 +71,14 @@ class SentMessages(Sequence["dramatiq.Message[R]"]):
     have none: use them for their ids and results.
 
     Parameters:
-      make: Makes the message of an item, or of :data:`NOTHING`.
+      make: Makes the message of an item, or of :data:`NOTHING`, from its id and its time.
       items: The items; None if they are not kept.
 
     Attributes:
       message_ids: The ids of the messages.
     """
 
-    def __init__(self, make: Callable[[Any], dramatiq.Message[R]], items: Sequence[Any] | None) -> None:
+    def __init__(self, make: Callable[[Any, str, float], dramatiq.Message[R]], items: Sequence[Any] | None) -> None:
         self.message_ids = MessageIds()
         self._make = make
         self._items = items
@@ -109,9 +109,8 @@ class SentMessages(Sequence["dramatiq.Message[R]"]):
         return map(self._at, range(len(self)))
 
     def _at(self, place: int) -> dramatiq.Message[R]:
-        made = self._make(NOTHING if self._items is None else self._items[place])
-        created = self._times[place // BLOCK]
-        message = made.copy(message_id=self.message_ids[place], message_timestamp=int(created * 1000))
+        item = NOTHING if self._items is None else self._items[place]
+        message = self._make(item, self.message_ids[place], self._times[place // BLOCK])
         mark_sent(message)
         return message
 

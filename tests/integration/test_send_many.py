@@ -168,6 +168,20 @@ def test_an_actor_that_makes_its_own_messages(broker: SidekiqBroker, client: red
     assert [message.message_id for message in sent] == [job["jid"] for job in jobs(client)]
 
 
+def test_a_typed_actor_that_makes_its_own_messages(broker: SidekiqBroker, client: redis.Redis) -> None:
+    class Tagging(TypedActor[Any]):
+        def message_with_options(self, **options: Any) -> Any:
+            return super().message_with_options(**options, tags=["mine"])
+
+    @dramatiq.actor(actor_class=Tagging, queue_name="python", broker=broker)
+    def tagging(input: Extract) -> None: ...
+
+    sent = send_many(tagging, [Extract("a"), {"doc_id": "b"}])
+    assert [job["tags"] for job in jobs(client)] == [["mine"]] * 2
+    assert [message.message_id for message in sent] == [job["jid"] for job in jobs(client)]
+    assert [message.options for message in sent] == [{"tags": ["mine"]}] * 2
+
+
 def test_nothing_to_send(add: Any, broker: SidekiqBroker, client: redis.Redis) -> None:
     client.config_resetstat()
     assert len(add.send_many([])) == len(add.send_many(iter([]))) == len(broker.enqueue_many([])) == 0
@@ -373,8 +387,9 @@ def test_the_input_of_a_typed_actor_is_checked(extract: TypedActor[Any], client:
 
 
 def test_options_are_checked(add: Any, client: redis.Redis) -> None:
-    with pytest.raises(TypeError, match="on_failure"):
+    with pytest.raises(TypeError, match="on_failure") as caught:
         add.send_many([(1,)], on_failure=7)
+    assert len(caught.value.sent) == 0  # type: ignore[attr-defined]
     with pytest.raises(InvalidArguments, match="options"):
         add.send_many([(1,)], other=object())
     assert not client.exists("queue:python")

@@ -26,7 +26,6 @@ def produce() -> None:
 
     app.step.send("sent")
     app.step.send_with_options(args=("sent-later",), delay=10)
-    send_many(app.quick, [()] * MANY)
     app.sends.send("sends")
     app.fails_once.send("fails-once")
     app.fails.send("fails")
@@ -55,6 +54,7 @@ def produce() -> None:
     Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
     Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
     templates.run("documented", {"doc": "document"})
+    send_many(app.quick, [()] * MANY)
 
 
 def operate() -> None:

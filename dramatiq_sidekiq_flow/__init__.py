@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .broker import Retries, SidekiqBroker, cancelled
+from .broker import Retries, SentMessages, SidekiqBroker, cancelled, send_many
 from .context import current_run, find_current_run
 from .middleware import WorkflowMiddleware
 from .process.events import Buried, Recovered
@@ -40,6 +40,7 @@ __all__ = [
     "Replication",
     "Retries",
     "RubyJob",
+    "SentMessages",
     "SidekiqBroker",
     "Templates",
     "TypedActor",
@@ -52,6 +53,7 @@ __all__ = [
     "extend_ttl",
     "find_current_run",
     "restart_remaining",
+    "send_many",
     "template",
     "templates",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import dramatiq
 from dramatiq import Middleware
-from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueNotFound
 from dramatiq.middleware import default_middleware
 from dramatiq.middleware.retries import Retries as DramatiqRetries
 
@@ -21,16 +22,19 @@ from ..store.connection import RedisClient
 from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
-from ..wire.payload_fields import queue_of
 from .broker_aware import BrokerAware
+from .bulk import Bulk
 from .consumer import SidekiqConsumer
 from .encoder import check_encoder
+from .enqueue_hooks import EnqueueHooks
 from .hooked_broker import HookedBroker
-from .message import actor_options, check_not_itself, mark_sent, to_fields
+from .joining import join
+from .message import actor_options, check_not_itself, mark_sent
 from .noop_actor import noop_actor
 from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries
+from .send_many import send_many
 from .sender import Sender
 from .step_hooks import HookSearch
 from .unknown_actor import correct_log, unknown_actor
@@ -108,6 +112,8 @@ class SidekiqBroker(HookedBroker):
         )
         #: The part that pushes jobs; internal.
         self.sender = Sender(self.process)
+        #: The part that pushes many jobs, and whether hooks are called for it; internal.
+        self.bulk, self.enqueue_hooks = Bulk(self), EnqueueHooks()
         #: Functions called with the keys of each job before it is pushed, and the reason:
         #: ``send``, ``start`` (the first jobs of a run) or ``advance``.
         self.stamps = self.sender.stamps
@@ -177,8 +183,13 @@ class SidekiqBroker(HookedBroker):
             self.emit_after("declare_queue", queue_name)
 
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
-        """Declare an actor.  The id of its messages is the jid of their jobs."""
+        """Declare an actor.  The id of its messages is the jid of their jobs.
+
+        The actor gets an attribute ``send_many``, see :func:`send_many`, unless its class has one.
+        """
         self._options[actor.actor_name] = actor_options(actor)
+        if not hasattr(actor, "send_many"):
+            actor.__dict__["send_many"] = partial(send_many, actor)
         if actor.options.get("cancellable"):
             self.cancellable.add(actor.actor_name)
         super().declare_actor(actor)
@@ -222,18 +233,36 @@ class SidekiqBroker(HookedBroker):
         job = current_job()
         if job is not None:
             check_not_itself(message, job)
-        self.emit_before("enqueue", message, delay)
+        hooked = self.enqueue_hooks.found(self.middleware)
+        if hooked:
+            self.emit_before("enqueue", message, delay)
         now = time.time()
-        fields = to_fields(message, self._options.get(message.actor_name, DEFAULTS), now=now)
-        if job is not None:
-            fields = {**job.inherited(self.inherit), **fields}
-        self.sender.stamp(fields, "send")
+        fields = self.sender.fields(message, self._options.get(message.actor_name, DEFAULTS), self.inherit, now=now)
         unconfirmed = self.sender.push(fields, delay, now=now)
         mark_sent(message)
-        self.emit_after("enqueue", message, delay)
+        if hooked:
+            self.emit_after("enqueue", message, delay)
         if unconfirmed is not None:
             raise unconfirmed
         return message
+
+    def enqueue_many(
+        self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None
+    ) -> list[dramatiq.Message[Any]]:
+        """Push messages as :meth:`enqueue` does, a thousand in one round trip; :func:`send_many` is much faster.
+
+        Parameters:
+          messages: Of any actors.  A list or tuple is checked as a whole before the first
+            message is pushed, any other iterable a thousand messages at a time.
+          delay: Milliseconds, the same for all.
+
+        Returns:
+          The messages.
+
+        Raises:
+          As :meth:`enqueue`.  Each error has an attribute ``sent``: the messages that are in Redis.
+        """
+        return self.bulk.enqueue(messages, delay)
 
     # -- consuming ----------------------------------------------------------
 
@@ -293,15 +322,7 @@ class SidekiqBroker(HookedBroker):
         Raises:
           QueueJoinTimeout: if the timeout passes first.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while self._is_unfinished(queue_name):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise QueueJoinTimeout(queue_name)
-            time.sleep(interval / 1000)
-
-    def _is_unfinished(self, queue_name: str) -> bool:
-        count, later = queues.unfinished(self.connection, queue_name)
-        return bool(count) or any(queue_of(member) == queue_name for member in later)
+        join(self.connection, queue_name, interval / 1000, None if timeout is None else timeout / 1000)
 
     def close(self) -> None:
         """Stop this process's threads and connections; in a forked child, leave the parent's alone."""

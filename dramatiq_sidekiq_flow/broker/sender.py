@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypeGuard
 
+from dramatiq import Message
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
+from ..context import current_job
 from ..errors import NotReplicated
 from ..store import queues
 from ..store.connection import LOST
+from ..store.queues import Batch, Pushed
 from ..store.replication import Unconfirmed
 from ..wire import codec
+from .message import to_fields
 from .worker_process import WorkerProcess
 
 #: Reason of a push: ``send``, ``start`` (the first jobs of a run) or ``advance``.
 Why = Literal["send", "start", "advance"]
+
+
+def is_later(delay: int | None) -> TypeGuard[int]:
+    """Return True if a job with this delay goes to ``schedule``, and not to its queue."""
+    return delay is not None and delay > 0
 
 
 class Sender:
@@ -30,6 +39,27 @@ class Sender:
         self.logger = get_logger(__name__, type(self))
         self.process = process
         self.stamps: list[Callable[[dict[str, Any], Why], None]] = []
+
+    def fields(
+        self, message: Message[Any], of_actor: Mapping[str, Any], inherit: Collection[str], *, now: float
+    ) -> dict[str, Any]:
+        """Make the payload of a message, with the context of the current job, and stamp it.
+
+        Parameters:
+          of_actor: The job options of its actor.
+          inherit: Further keys of the context.
+          now: Epoch seconds.
+
+        Raises:
+          InvalidArguments, InvalidOptions: at the caller.
+        """
+        fields = to_fields(message, of_actor, now=now)
+        job = current_job()
+        if job is not None:
+            fields = {**job.inherited(inherit), **fields}
+        if self.stamps:
+            self.stamp(fields, "send")
+        return fields
 
     def stamp(self, fields: dict[str, Any], why: Why) -> None:
         """Call each of :attr:`stamps`, which add keys such as a trace context; an error is logged."""
@@ -54,7 +84,7 @@ class Sender:
           ConnectionClosed: if Redis cannot be reached.
         """
         try:
-            if delay is not None and delay > 0:
+            if is_later(delay):
                 self._schedule(fields, delay / 1000, now)
             else:
                 fields["enqueued_at"] = now
@@ -64,6 +94,25 @@ class Sender:
         except LOST as e:
             raise ConnectionClosed(e) from None
         return None
+
+    def push_all(self, batches: Sequence[Batch], delay: int | None) -> Pushed:
+        """Push batches of jobs in one write, in their order; those after a failed one are not pushed.
+
+        Parameters:
+          delay: Milliseconds, the same for all.
+
+        Raises:
+          ConnectionClosed: if Redis cannot be reached; each batch may be there or not.
+        """
+        try:
+            pushed = queues.push_all(self.process.connection, batches)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        if is_later(delay):
+            self.process.poller.nudge(delay / 1000)
+        if isinstance(pushed.error, LOST):
+            return Pushed(pushed.count, ConnectionClosed(pushed.error))
+        return pushed
 
     def _schedule(self, fields: dict[str, Any], seconds: float, now: float) -> None:
         self.process.poller.nudge(seconds)

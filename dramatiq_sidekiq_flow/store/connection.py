@@ -142,7 +142,7 @@ class Connection:
         except LOST:
             self._close_all()
             return self._send(commands), 2
-        if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):
+        if ServerUnavailable in map(type, replies) and any(map(_needs_new_connection, replies)):
             # After a failover the server of the old connection may be a replica.
             self._close_all()
             return self._send(commands), 2
@@ -153,8 +153,8 @@ class Connection:
         clean = False
         try:
             replies = self._exchange(connection, commands)
-            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
+            if NoScriptError in map(type, replies):
+                unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 self._send_sources(connection, commands, unknown, replies)
             clean = True
         finally:
@@ -162,7 +162,10 @@ class Connection:
                 self._idle.append(connection)
             else:
                 self.drop(connection)
-        return [classified(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+        for i, reply in enumerate(replies):
+            if isinstance(reply, ResponseError):
+                replies[i] = classified(reply)
+        return replies
 
     def _send_sources(
         self, connection: Any, commands: Sequence[Command], unknown: Sequence[int], replies: list[Any]
@@ -197,6 +200,12 @@ class Connection:
           PoolExhausted: if none becomes free in time.
         """
         self._mind_fork()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._wait_for_one()
+
+    def _wait_for_one(self) -> Any:
         deadline = time.monotonic() + POOL_TIMEOUT
         while True:
             with contextlib.suppress(IndexError):
@@ -287,6 +296,10 @@ class Connection:
             client.close()
             for connection in (self, *self._lanes):
                 connection.client = before
+
+
+def _needs_new_connection(reply: Any) -> bool:
+    return isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply)
 
 
 class _Lane(Connection):

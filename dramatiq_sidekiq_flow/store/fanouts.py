@@ -10,7 +10,7 @@ next heartbeat of any worker process continues.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -19,14 +19,8 @@ from ..wire.barrier import NewBarrier
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import wrong_type
+from .parts import PART_BYTES, PART_ELEMENTS, PARTS_AT_ONCE, parts
 from .scripts import Command
-
-#: Elements, and bytes, of one part: what one script stages or pours.
-PART_ELEMENTS = 1000
-PART_BYTES = 1024 * 1024
-
-#: Parts sent in one round trip.
-PARTS_AT_ONCE = 4
 
 #: Seconds after which a list that is not committed expires.
 STAGE_TTL = 3600
@@ -60,7 +54,7 @@ def stage(
     list_key = keys.fanout(fanout_id)
     length = 0
     commands: list[Command] = []
-    for part in _parts(_elements(barriers, pushes, scheduled)):
+    for part in parts(_elements(barriers, pushes, scheduled)):
         commands.append(scripts.STAGE.command((list_key, keys.FANOUTS), (STAGE_TTL, fanout_id, length, *part)))
         length += len(part)
         if len(commands) == PARTS_AT_ONCE:
@@ -84,19 +78,6 @@ def _elements(
         yield from payloads
     for at, payload in scheduled:
         yield f"s{at!r} ".encode() + payload
-
-
-def _parts(elements: Iterable[bytes]) -> Iterator[list[bytes]]:
-    part: list[bytes] = []
-    size = 0
-    for element in elements:
-        part.append(element)
-        size += len(element)
-        if len(part) == PART_ELEMENTS or size >= PART_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
 
 
 def pour(connection: Connection, fanout_id: str) -> None:

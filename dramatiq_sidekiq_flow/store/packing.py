@@ -14,6 +14,9 @@ from .scripts import Argument, Command
 #: A value of this many bytes or more is sent by itself, so that it is not copied.
 LARGE = 65_536
 
+#: How a value of each length below 1024 begins.
+_HEADS = tuple(b"$%d\r\n" % length for length in range(1024))
+
 
 def pack(commands: Sequence[Command]) -> list[bytes]:
     """Return the bytes of the commands, in parts to be sent one after another; text as UTF-8.
@@ -32,12 +35,15 @@ def pack(commands: Sequence[Command]) -> list[bytes]:
                 value = b"%d" % value
             elif type(value) is not bytes:
                 value = _encode(value)
-            if len(value) < LARGE:
-                pieces.append(b"$%d\r\n%b\r\n" % (len(value), value))
-                continue
-            pieces.append(b"$%d\r\n" % len(value))
-            packed += (b"".join(pieces), value)
-            pieces = [b"\r\n"]
+            length = len(value)
+            if length < 1024:
+                pieces += (_HEADS[length], value, b"\r\n")
+            elif length < LARGE:
+                pieces.append(b"$%d\r\n%b\r\n" % (length, value))
+            else:
+                pieces.append(b"$%d\r\n" % length)
+                packed += (b"".join(pieces), value)
+                pieces = [b"\r\n"]
     packed.append(b"".join(pieces))
     return packed
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import attrs
 
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import wrong_type
 from .producers import producers
+from .replication import Unconfirmed
 from .scripts import Argument, Command
 
 
@@ -34,13 +37,101 @@ def _push(connection: Connection, key: str, arguments: Sequence[Argument]) -> No
         (reply, *asked), times = connection.send_counted((command, *connection.replicas.commands))
         if isinstance(reply, Exception):
             raise reply
-        if reply or times > 1:
+        if _is_made(reply, times):
             producers.give_back(producer)
             if asked:
                 connection.replicas.check(reply, asked)
             return
-        # Sent once, but refused as a repetition: another process uses the same
-        # producer id (a cloned machine). Push under a new one.
+
+
+def _is_made(reply: int, times: int) -> bool:
+    """Read the reply to a push.
+
+    If it is not made, push again under a new producer: sent once, but refused as a
+    repetition, it has the producer id of another process (a cloned machine). Or the
+    server has forgotten the producer, after an hour without a push.
+
+    Parameters:
+      times: How often the push was sent.
+    """
+    return reply > 0 or (reply == 0 and times > 1)
+
+
+@attrs.frozen
+class Batch:
+    """Payloads that one script call pushes.
+
+    Attributes:
+      queue: Their queue; "" for ``schedule``.
+      at: For ``schedule``: epoch seconds at which they are due.
+    """
+
+    queue: str
+    payloads: Sequence[bytes]
+    at: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The key that they are pushed to."""
+        return keys.queue(self.queue) if self.queue else keys.SCHEDULE
+
+    @property
+    def arguments(self) -> Iterable[Argument]:
+        """The arguments of the script, after the number of the push."""
+        if self.queue:
+            return (self.queue, *self.payloads)
+        score = repr(self.at)
+        return ("", *(part for payload in self.payloads for part in (score, payload)))
+
+
+@attrs.frozen
+class Pushed:
+    """Result of :func:`push_all`.
+
+    Attributes:
+      count: How many batches are in Redis, from the first on.
+      error: The error that kept the others back; with an Unconfirmed, all are in Redis.
+    """
+
+    count: int
+    error: Exception | None = None
+
+
+def push_all(connection: Connection, batches: Sequence[Batch]) -> Pushed:
+    """Push batches in one write, in their order; those after a failed one are not pushed.
+
+    Raises:
+      redis.ConnectionError, redis.TimeoutError: if Redis cannot be reached; each
+        batch may be there or not.
+    """
+    left = list(enumerate(batches))
+    while True:
+        producer = producers.take()
+        commands = [
+            scripts.PUSH.command((producer.key, keys.QUEUES, batch.key), (producer.next(), *batch.arguments))
+            for _, batch in left
+        ]
+        replies, times = connection.send_counted((*commands, *connection.replicas.commands))
+        refused: list[tuple[int, Batch]] = []
+        for (index, batch), reply in zip(left, replies):
+            if isinstance(reply, Exception):
+                return Pushed(refused[0][0] if refused else index, reply)
+            if not _is_made(reply, times):
+                refused.append((index, batch))
+        if not refused:
+            producers.give_back(producer)
+            return Pushed(len(batches), _shortage(connection, replies[len(commands) :]))
+        left = refused
+
+
+def _shortage(connection: Connection, asked: Sequence[Any]) -> Unconfirmed | None:
+    """The error of commands that too few replicas confirm; None if enough do."""
+    try:
+        if asked:
+            connection.replicas.check(None, asked)
+    except Unconfirmed as e:
+        return e
+    return None
 
 
 #: Result of :func:`fetch` for a paused queue.

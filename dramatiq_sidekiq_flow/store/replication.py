@@ -101,6 +101,11 @@ class Unconfirmed(Exception):
         """Make the error for the sender of a job."""
         return self._error(f"The job {jid}", "It will run: do not send it again, or it runs twice.", jid)
 
+    def of_jobs(self, jids: Sequence[str]) -> NotReplicated:
+        """Make the error for the sender of several jobs."""
+        subject = f"The jobs {jids[0]} to {jids[-1]}, the last {len(jids)} sent,"
+        return self._error(subject, "They will run: do not send them again, or they run twice.", jids[-1], "are")
+
     def of_run(self, run_id: str) -> NotReplicated:
         """Make the error for the caller who started a run."""
         cure = (
@@ -109,10 +114,11 @@ class Unconfirmed(Exception):
         )
         return self._error(f"The run {run_id}", cure, run_id)
 
-    def _error(self, subject: str, cure: str, value: str) -> NotReplicated:
+    def _error(self, subject: str, cure: str, value: str, verb: str = "is") -> NotReplicated:
+        it = "it" if verb == "is" else "them"
         return NotReplicated(
-            f"{subject} is in Redis, but confirmed by {self.shortage}. {cure} Until a replica has it, a failover loses "
-            "it: see INFO replication for the state of the replicas.",
+            f"{subject} {verb} in Redis, but confirmed by {self.shortage}. {cure} Until a replica has {it}, a failover "
+            f"loses {it}: see INFO replication for the state of the replicas.",
             value,
             wanted=self.shortage.wanted,
             got=self.shortage.got,

@@ -9,7 +9,7 @@ class's defaults and checks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, overload
@@ -17,6 +17,8 @@ from typing import Any, Protocol, TypeVar, overload
 import dramatiq
 from dramatiq import Middleware
 
+from ..broker.send_many import send_many
+from ..broker.sent_messages import SentMessages
 from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
 from . import signature
@@ -155,6 +157,20 @@ class TypedActor(dramatiq.Actor[..., R]):
         """
         checked = self._arguments(args, kwargs or {}, complete=True)
         return super().send_with_options(args=checked, kwargs={}, delay=delay, **options)
+
+    def send_many(
+        self, items: Iterable[Any], *, delay: timedelta | int | None = None, **options: Any
+    ) -> SentMessages[R]:
+        """Send a job for each item, an instance or a mapping; see :func:`~dramatiq_sidekiq_flow.send_many`."""
+        return send_many(self, items, delay=delay, **options)
+
+    def bulk_arguments(self, item: Any) -> tuple[Any, ...]:
+        """The arguments of a job sent alone, from an instance, a mapping, or None for nothing; internal.
+
+        Raises:
+          InvalidInput: as :meth:`send`.
+        """
+        return self._arguments(() if item is None else (item,), {}, complete=True)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, complete: bool) -> _Checked:
         given = self._call_input.read(args, kwargs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -32,6 +33,9 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _SCALARS = frozenset((str, int, bool, type(None)))
 
+#: Errors of msgspec for values that JSON cannot carry.
+_CANNOT_ENCODE = (UnicodeEncodeError, OverflowError, TypeError, RecursionError, msgspec.MsgspecError)
+
 
 def encode(value: Any) -> bytes:
     """Write a JSON value, without white space.
@@ -42,10 +46,20 @@ def encode(value: Any) -> bytes:
     """
     try:
         return _encoder.encode(value)
-    except (UnicodeEncodeError, OverflowError, TypeError, RecursionError, msgspec.MsgspecError) as e:
-        raise InvalidArguments(
-            f"This value cannot be written as JSON: {cut(e)}. Pass plain JSON values.", value
-        ) from None
+    except _CANNOT_ENCODE as e:
+        raise _not_encodable(e, value) from None
+
+
+def encode_lines(values: Sequence[Any]) -> bytes:
+    """Write JSON values, each on a line of its own.
+
+    Raises:
+      InvalidArguments: as :func:`encode`.
+    """
+    try:
+        return _encoder.encode_lines(values)
+    except _CANNOT_ENCODE as e:
+        raise _not_encodable(e, values) from None
 
 
 def encode_payload(fields: dict[str, Any]) -> bytes:
@@ -56,13 +70,26 @@ def encode_payload(fields: dict[str, Any]) -> bytes:
         cannot carry a value exactly.
     """
     raw = encode(fields)
-    if len(raw) > MAX_SIZE:
-        raise InvalidArguments(
-            f"The job of {shortened(fields.get('class'))} has {len(raw)} bytes, more than the {MAX_SIZE} that a worker "
-            "reads. Store the data elsewhere, and pass its location.",
-            fields.get("class"),
-        )
+    check_size(len(raw), fields.get("class"))
     return raw
+
+
+def check_size(size: int, name: Any) -> None:
+    """Check that a payload is not larger than :data:`MAX_SIZE`.
+
+    Parameters:
+      size: Its bytes.
+      name: Its class.
+
+    Raises:
+      InvalidArguments: if it is.
+    """
+    if size > MAX_SIZE:
+        raise InvalidArguments(
+            f"The job of {shortened(name)} has {size} bytes, more than the {MAX_SIZE} that a worker reads. Store the "
+            "data elsewhere, and pass its location.",
+            name,
+        )
 
 
 def decode(raw: bytes, *, limited: bool = True) -> dict[str, Any]:
@@ -113,6 +140,21 @@ def check(value: Any, path: str = "args", depth: int = MAX_DEPTH) -> None:
     kind = type(value)
     if kind not in _SCALARS:
         _CHECKS.get(kind, _refuse)(value, path, depth)
+
+
+def check_arrays(arrays: Sequence[Sequence[Any]]) -> None:
+    """Check arrays as :func:`check` does, faster if they hold scalars only.
+
+    Raises:
+      InvalidArguments: if one does not consist of JSON's own types.
+    """
+    if not _SCALARS.issuperset(map(type, chain.from_iterable(arrays))):
+        for array in arrays:
+            check(array)
+
+
+def _not_encodable(error: Exception, value: Any) -> InvalidArguments:
+    return InvalidArguments(f"This value cannot be written as JSON: {cut(error)}. Pass plain JSON values.", value)
 
 
 def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:

@@ -10,7 +10,7 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, templates
+from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
 from dramatiq_sidekiq_flow.store import processes, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
@@ -54,6 +54,7 @@ def produce() -> None:
     Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
     Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
     templates.run("documented", {"doc": "document"})
+    send_many(app.quick, [()] * MANY)
 
 
 def operate() -> None:

@@ -90,6 +90,7 @@ USED = {
         "attempt",
         "bridge_of",
         "check_assignment",
+        "enqueue_many",
         "load_defaults",
         "pause_queue",
         "unpause_queue",

@@ -222,6 +222,24 @@ def test_a_copy_of_a_running_machine_pushes_what_it_sends(redis_url: str, client
     connection.close()
 
 
+def test_a_copy_of_a_running_machine_pushes_its_batches(redis_url: str, client: redis.Redis) -> None:
+    """The copy has made two pushes under the same name: the first two of three are refused as repetitions."""
+    connection = connect(redis_url)
+    queues.push(connection, "q", [b"0"])
+    producer = producing.producers._free[-1]
+    twin = producing.Producer()
+    twin.key, twin.number = producer.key, producer.number
+    for _ in range(2):
+        queues.push(connection, "q", [b"theirs"])
+    producing.producers._free.append(twin)
+    pushed = queues.push_all(
+        connection, [queues.Batch("q", [b"1"]), queues.Batch("q", [b"2"]), queues.Batch("q", [b"3"])]
+    )
+    assert pushed == queues.Pushed(3)
+    assert sorted(client.lrange("queue:q", 0, -1)) == [b"0", b"1", b"2", b"3", b"theirs", b"theirs"]
+    connection.close()
+
+
 def test_keys_do_not_grow_with_the_threads_that_sent(note: Any, client: redis.Redis) -> None:
     for number in range(50):
         thread = threading.Thread(target=note.send, args=(number,))

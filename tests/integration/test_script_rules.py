@@ -398,6 +398,43 @@ def test_a_push_that_comes_after_a_later_one_is_not_made_again(connection: Conne
     assert client.lrange("queue:next", 0, -1) == [b"2", b"1"]
 
 
+def push(connection: Connection, number: int, payload: str = "job") -> Any:
+    return connection.call(*scripts.PUSH.command(("swf:push:me", "queues", "queue:next"), (number, "next", payload)))
+
+
+def test_a_push_needs_the_one_before_it(connection: Connection, client: redis.Redis) -> None:
+    """Of several in one write, those after a failed one are not made; nor is one whose producer was forgotten."""
+    assert push(connection, 2) == -1
+    assert push(connection, 1) == 1
+    assert push(connection, 3) == -1
+    assert client.get("swf:push:me") == b"1"
+    assert client.llen("queue:next") == 1
+    client.delete("swf:push:me")
+    assert push(connection, 2) == -1
+
+
+def test_a_push_lists_its_queue_again(connection: Connection, client: redis.Redis) -> None:
+    for number in (1, 2):
+        assert push(connection, number) == 1
+        assert client.smembers("queues") == {b"next"}
+        client.delete("queues")
+
+
+def test_a_full_redis_takes_no_push(connection: Connection, client: redis.Redis) -> None:
+    """Its first write is refused, so nothing is half done, and the same push may be made later."""
+    client.set("filling", "x" * 100_000)
+    before = set(client.keys())
+    client.config_set("maxmemory", "1")
+    try:
+        for name in ("push", "schedule"):
+            with pytest.raises(redis.ConnectionError, match="OOM"):
+                operations.NAMED[name].call(connection)
+    finally:
+        client.config_set("maxmemory", "0")
+    assert set(client.keys()) == before
+    assert push(connection, 1) == 1
+
+
 def test_a_set_that_became_another_type_is_not_promoted_from(connection: Connection, client: redis.Redis) -> None:
     client.set("schedule", "text")
     assert operations.promote("schedule")(connection) == sets.Promoted(0, [], [0, 1])

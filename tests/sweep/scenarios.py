@@ -25,7 +25,7 @@ class Run:
       by: How it is begun: ``starter`` (before the sweep, unhurt), ``step`` (by a
         step of another run), ``producer`` (by the process that is hurt).
       how: ``job`` (a class name), ``message`` (an actor's message), ``typed``
-        (attrs classes), ``template``.
+        (attrs classes), ``template``; of single jobs, ``many``: all in one call.
       seed: What the run's memory is to hold from the beginning.
     """
 
@@ -204,6 +204,14 @@ ALL = (
         "fanout-start",
         f"{WIDE} members that a producer starts",
         (Run(_chain(_group(*[_J] * WIDE), _J), by="producer"),),
+        hurt="producer",
+        threads=4,
+        patience=20.0,
+    ),
+    Scenario(
+        "many",
+        f"{WIDE} jobs that a producer sends in one call, again after an error",
+        (Run(_group(*[_J] * WIDE), by="producer", how="many", plain=True),),
         hurt="producer",
         threads=4,
         patience=20.0,

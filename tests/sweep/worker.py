@@ -31,6 +31,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
     actor,
     current_run,
+    send_many,
     template,
     templates,
 )
@@ -179,7 +180,11 @@ def _tree(scenario: Scenario, number: int, broker: SidekiqBroker) -> Any:
 def begin(scenario: Scenario, number: int, broker: SidekiqBroker, reporter: Reporter) -> None:
     """Start one run of a scenario; again has no effect, but for single jobs."""
     run = scenario.runs[number]
-    if run.plain:
+    if run.how == "many":
+        for index in range(run.count):
+            reporter.tell("sent", number, index)
+        send_many(broker.get_actor("Sweep::Step"), [(number, index, {}) for index in range(run.count)])
+    elif run.plain:
         step = _step(scenario, number, broker)
         for index in range(run.count):
             reporter.tell("sent", number, index)

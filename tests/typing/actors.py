@@ -8,7 +8,7 @@ import attrs
 import dramatiq
 from typing_extensions import assert_type
 
-from dramatiq_sidekiq_flow import TypedActor, actor
+from dramatiq_sidekiq_flow import SentMessages, TypedActor, actor, send_many
 
 
 @attrs.frozen
@@ -87,3 +87,11 @@ assert_type(named.input_schema, dict[str, Any] | None)
 assert_type(named.output_schema, dict[str, Any] | None)
 assert_type(named.output_fields, frozenset[str] | None)
 assert_type(by_class.send(Extract("42")), dramatiq.Message[Extracted])
+
+# Many at once: the method of a typed actor, and the function for any.
+assert_type(named.send_many([Extract("42"), {"doc_id": "42"}]), SentMessages[Extracted])
+assert_type(send_many(named, [Extract("42")], delay=1000, tags=["t"]), SentMessages[Extracted])
+assert_type(send_many(plain_async, [("42",)]), SentMessages[str])
+assert_type(send_many(plain, [("42", 1)])[0], dramatiq.Message[Extracted])
+assert_type(send_many(plain_async, iter([("42",)]))[0].get_result(), str)
+assert_type(send_many(plain_async, [("42",)]).message_ids[0], str)

@@ -26,6 +26,7 @@ from dramatiq_sidekiq_flow import (
     extend_ttl,
     find_current_run,
     restart_remaining,
+    send_many,
     template,
     templates,
 )
@@ -42,6 +43,9 @@ plain.send(Extract("42"))  # type: ignore[arg-type]
 number: int = named(Extract("42"))  # type: ignore[assignment]
 named.input_schema["type"]  # type: ignore[index]
 named.send_with_options(("42",))  # type: ignore[call-arg]
+plain.send_many([("42",)])  # type: ignore[attr-defined]
+send_many(plain, ("42",), 1000)  # type: ignore[call-arg]
+send_many(plain, 42)  # type: ignore[arg-type]
 
 # Nodes.
 Job(7)  # type: ignore[arg-type]

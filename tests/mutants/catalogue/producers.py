@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, CONNECTION, RECOVERY
+from .tests import BROKER, CONNECTION, MANY, RECOVERY
 
 connection = in_file("store/connection.py")
 faults = in_file("store/faults.py")
@@ -11,6 +11,10 @@ handshake = in_file("store/handshake.py")
 producers = in_file("store/producers.py")
 queues = in_file("store/queues.py")
 workers = in_file("store/workers.py")
+bulk = in_file("broker/bulk.py")
+sent = in_file("broker/sent_messages.py")
+hooks = in_file("broker/enqueue_hooks.py")
+codec = in_file("wire/codec.py")
 callbacks = in_file("wire/callbacks.py")
 
 PRODUCERS = [
@@ -24,8 +28,8 @@ PRODUCERS = [
     connection(
         "connection-used-with-replies-unread",
         "After an interrupt the next command reads the reply of the one before.",
-        "            else:\n                self.drop(connection)\n        return [classified",
-        "            else:\n                self._idle.append(connection)\n        return [classified",
+        "            else:\n                self.drop(connection)\n        for i, reply",
+        "            else:\n                self._idle.append(connection)\n        for i, reply",
         CONNECTION + "test_an_interrupted_connection_is_not_used_again",
     ),
     connection(
@@ -38,14 +42,14 @@ PRODUCERS = [
     connection(
         "connection-forgotten-scripts",
         "After a restart of Redis each script fails.",
-        "            if unknown:\n",
+        "            if NoScriptError in map(type, replies):\n",
         "            if False:\n",
         BROKER + "test_scripts_are_loaded_again_when_the_server_forgets_them",
     ),
     connection(
         "connection-to-a-replica",
         "After a failover the old connections lead to a replica that refuses all writes.",
-        "        if any(isinstance(reply, ServerUnavailable) and is_of_the_connection(reply.reply) for reply in replies):\n",
+        "        if ServerUnavailable in map(type, replies) and any(map(_needs_new_connection, replies)):\n",
         "        if False:\n",
         CONNECTION + "test_after_a_failover_another_connection_is_opened",
     ),
@@ -81,15 +85,122 @@ PRODUCERS = [
     queues(
         "push-repetition-is-believed",
         "Two copies of a machine take each other's pushes for their own.",
-        "        if reply or times > 1:\n",
-        "        if True:\n",
+        "    return reply > 0 or (reply == 0 and times > 1)\n",
+        "    return True\n",
         CONNECTION + "test_a_copy_of_a_running_machine_pushes_what_it_sends",
+        CONNECTION + "test_a_copy_of_a_running_machine_pushes_its_batches",
+    ),
+    queues(
+        "push-all-sends-again-what-was-made",
+        "A batch whose reply was lost counts as refused, and is pushed twice.",
+        "    return reply > 0 or (reply == 0 and times > 1)\n",
+        "    return reply > 0\n",
+        MANY + "test_lost_replies_push_nothing_twice",
+    ),
+    queues(
+        "push-all-one-number-for-all",
+        "All batches of a write but the first are taken for repetitions.",
+        "            scripts.PUSH.command((producer.key, keys.QUEUES, batch.key), (producer.next(), *batch.arguments))\n            for _, batch in left\n",
+        "            scripts.PUSH.command((producer.key, keys.QUEUES, batch.key), (1, *batch.arguments))\n            for _, batch in left\n",
+        MANY + "test_a_script_pushes_a_thousand_jobs",
+        MANY + "test_after_an_error_no_more_is_sent",
+    ),
+    queues(
+        "push-all-error-is-swallowed",
+        "send_many() returns though a part was not pushed.",
+        "                return Pushed(refused[0][0] if refused else index, reply)\n",
+        "                continue\n",
+        MANY + "test_after_an_error_no_more_is_sent",
+    ),
+    queues(
+        "push-all-counts-what-failed",
+        "The error says of jobs that were not pushed that they are in Redis.",
+        "                return Pushed(refused[0][0] if refused else index, reply)\n",
+        "                return Pushed(len(batches), reply)\n",
+        MANY + "test_after_an_error_no_more_is_sent",
+    ),
+    queues(
+        "push-all-refused-are-forgotten",
+        "Batches of a cloned machine are lost.",
+        "        if not refused:\n",
+        "        if True:\n",
+        CONNECTION + "test_a_copy_of_a_running_machine_pushes_its_batches",
+    ),
+    bulk(
+        "many-a-list-is-not-checked-first",
+        "Of a list with a bad item some jobs are sent.",
+        "list(encoded) if whole else encoded",
+        "encoded",
+        MANY + "test_of_a_list_with_a_bad_item_nothing_is_sent",
+    ),
+    bulk(
+        "many-a-list-is-not-checked-first-with-hooks",
+        "Of a list with a bad item some jobs are sent.",
+        "                    _check_all(_encoded(recipe, _chunks(kept, BLOCK), 0))\n",
+        "                    pass\n",
+        MANY + "test_of_a_list_with_a_bad_item_nothing_is_sent",
+    ),
+    bulk(
+        "many-messages-are-not-checked-first",
+        "Of a list with a bad message some are pushed.",
+        "                    self._check(message, index)\n",
+        "                    pass\n",
+        MANY + "test_of_messages_with_a_bad_one_none_is_pushed",
+    ),
+    bulk(
+        "many-hooks-are-left-out",
+        "A middleware that records each message misses those sent together.",
+        " or self.broker.enqueue_hooks.found(self.broker.middleware)",
+        "",
+        MANY + "test_hooks_are_called_for_each_message",
+    ),
+    bulk(
+        "many-stamps-are-left-out",
+        "Jobs sent together are missing in traces.",
+        "bool(self.broker.sender.stamps) or ",
+        "",
+        MANY + "test_stamps_are_called_for_each_job",
+    ),
+    bulk(
+        "many-error-of-redis-is-swallowed",
+        "send_many() returns though a part was not pushed.",
+        "                raise _error(pushed.error, sent.message_ids, before)\n",
+        "                break\n",
+        MANY + "test_after_an_error_no_more_is_sent",
+    ),
+    sent(
+        "ids-of-all-blocks-alike",
+        "Each thousandth job has the same id, and a group counts one of them.",
+        'self._seed + number.to_bytes(8, "big")',
+        "self._seed",
+        MANY + "test_the_messages_are_those_that_were_sent",
+    ),
+    sent(
+        "ids-of-all-calls-alike",
+        "Jobs of different calls have the same ids.",
+        "        self._seed = os.urandom(32)\n",
+        "        self._seed = bytes(32)\n",
+        MANY + "test_children_send_what_they_send",
+    ),
+    codec(
+        "many-arguments-are-not-checked",
+        "Values that JSON does not have arrive as others.",
+        "        for array in arrays:\n            check(array)\n",
+        "        pass\n",
+        MANY + "test_of_a_list_with_a_bad_item_nothing_is_sent",
+    ),
+    hooks(
+        "hooks-set-later-are-left-out",
+        "A middleware that is added while the program runs misses messages.",
+        "        if now > self._until or self._searched != middleware:\n",
+        "        if not self._until:\n",
+        MANY + "test_a_hook_that_is_set_later_is_called",
     ),
     queues(
         "push-error-is-swallowed",
         "send() returns though nothing was pushed.",
-        "        if isinstance(reply, Exception):\n            raise reply\n        if reply or",
-        "        if reply or",
+        "        if isinstance(reply, Exception):\n            raise reply\n        if _is_made",
+        "        if not isinstance(reply, int) or _is_made",
         RECOVERY + "test_out_of_memory_loses_nothing",
     ),
     workers(

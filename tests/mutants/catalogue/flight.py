@@ -21,6 +21,13 @@ LONG_TRIAL = RECOVERY + "test_a_trial_that_takes_long_lets_the_next_one_begin"
 
 FLIGHT = [
     fetch(
+        "fetch-without-rights",
+        "A user who may not call HSET loses the jobs that it pops.",
+        "if redis.acl_check_cmd and not redis.acl_check_cmd('HSET', KEYS[2], base, '') then\n",
+        "if false then\n",
+        "acceptance/test_acl.py::test_a_loss_of_rights_is_reported_and_loses_nothing",
+    ),
+    fetch(
         "fetch-type-in-flight",
         "With an in-flight key of another type, the script ends in an error of Lua.",
         "  if refused then return refused end\n  local payload",

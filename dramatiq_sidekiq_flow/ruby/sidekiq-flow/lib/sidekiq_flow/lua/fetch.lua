@@ -97,6 +97,12 @@ if not registered then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
 
+-- RPOP comes first, since a full Redis takes it; a user who may not call HSET would
+-- lose the jobs after it.  (Redis 6.2 cannot be asked.)
+if redis.acl_check_cmd and not redis.acl_check_cmd('HSET', KEYS[2], base, '') then
+  return redis.error_reply("NOPERM this user has no permissions to run the 'hset' command on " .. KEYS[2])
+end
+
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])

@@ -8,25 +8,17 @@ the top.  A chain pushes ``[id, {"__type__": "chain", ...}, false]``, a group
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Optional
+from typing import Any, Literal
 
 import attrs
-import msgspec
 
 from ..errors import InvalidCallbacks, InvalidNode, cut, shortened
 from .nodes import Wire, check_depth, completes_at_once, latest_start, total_delay
-from .tree_schema import Remaining
+from .tree_schema import stack_error
 
 #: Barrier ids become Redis keys, so only UUIDs are accepted: a payload must not
 #: be able to name ``queues`` or ``dead`` as a barrier.
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-#: Maximum entries of a stack.  One entry is a chain or group around the step,
-#: and Ruby's JSON allows fewer than 50 of these inside each other.  One script
-#: call reads the barriers of all entries, and blocks Redis while it does.
-MAX_ENTRIES = 1000
-
-_STACK = Annotated[list[tuple[str, Optional[Remaining], bool]], msgspec.Meta(max_length=MAX_ENTRIES)]
 
 
 @attrs.frozen
@@ -72,12 +64,11 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
     """
     if value is None:
         return ()
-    try:
-        msgspec.convert(value, _STACK)
-    except (msgspec.ValidationError, RecursionError) as e:
+    error = stack_error(value)
+    if error is not None:
         # A path below [..][1] is inside a remaining tree.
-        kind = InvalidNode if re.search(r"\$\[\d+\]\[1\]|\[\.\.\.\]\[1\]", str(e)) else InvalidCallbacks
-        raise kind(f"The callback stack cannot be read: {cut(e)}", value) from None
+        kind = InvalidNode if re.search(r"\$\[\d+\]\[1\]|\[\.\.\.\]\[1\]", error) else InvalidCallbacks
+        raise kind(f"The callback stack cannot be read: {cut(error)}", value)
     for barrier, remaining, _ in value:
         if not _UUID.fullmatch(barrier):
             raise InvalidCallbacks(

@@ -15,14 +15,13 @@ from datetime import timedelta
 from typing import Any, NoReturn, Union
 
 import attrs
-import msgspec
 
 from ..errors import InvalidNode, InvalidWorkflow, cut
 from . import codec
 from .dialect import WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
 from .option_rules import check_namespace, check_options
-from .tree_schema import MAX_DELAY, Shape
+from .tree_schema import MAX_DELAY, tree_error
 
 #: A node in its wire form.
 Wire = dict[str, Any]
@@ -262,10 +261,9 @@ def validate(wire: Any) -> None:
     Raises:
       InvalidNode: if it is not; the message names the path.
     """
-    try:
-        msgspec.convert(wire, Shape)
-    except (msgspec.ValidationError, RecursionError) as e:
-        raise InvalidNode(f"Invalid workflow tree: {cut(e)}", wire) from None
+    error = tree_error(wire)
+    if error is not None:
+        raise InvalidNode(f"Invalid workflow tree: {cut(error)}", wire)
     check_depth(wire)
 
 

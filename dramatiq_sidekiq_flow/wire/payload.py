@@ -164,7 +164,12 @@ class Payload:
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
         """Return the context that the next steps inherit; see :func:`is_inherited`."""
-        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
+        # As is_inherited, without a call for each key of each step.
+        return {
+            key: value
+            for key, value in self.fields.items()
+            if key in INHERITED or key in others or key.startswith(INHERITED_PREFIXES)
+        }
 
 
 def fingerprint(raw: bytes) -> str:

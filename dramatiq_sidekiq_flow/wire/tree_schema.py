@@ -64,7 +64,39 @@ class _ReferenceShape(msgspec.Struct, tag_field="__type__", tag="reference"):
     delay: _Milliseconds = 0
 
 
-Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
+#: Maximum entries of a callback stack.  One entry is a chain or group around the step,
+#: and Ruby's JSON allows fewer than 50 of these inside each other.  One script
+#: call reads the barriers of all entries, and blocks Redis while it does.
+MAX_ENTRIES = 1000
+
+_Shape = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape]
 
 #: The remaining part of a callback: a tree, or a reference to a stored one (``wire.references``).
-Remaining = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape, _ReferenceShape]
+_Remaining = Union[_JobShape, _ChainShape, _GroupShape, _DelayShape, _ReferenceShape]
+
+
+# msgspec prepares the schema of a class once, and that of any other type in each call.
+class _Tree(msgspec.Struct):
+    value: _Shape
+
+
+class _Stack(msgspec.Struct):
+    value: Annotated[list[tuple[str, Optional[_Remaining], bool]], msgspec.Meta(max_length=MAX_ENTRIES)]
+
+
+def tree_error(value: Any) -> str | None:
+    """Check a tree in wire form; return the error, with its path, or None."""
+    return _error(value, _Tree)
+
+
+def stack_error(value: Any) -> str | None:
+    """Check a callback stack in wire form; return the error, with its path, or None."""
+    return _error(value, _Stack)
+
+
+def _error(value: Any, schema: type[msgspec.Struct]) -> str | None:
+    try:
+        msgspec.convert({"value": value}, schema)
+    except (msgspec.ValidationError, RecursionError) as e:
+        return str(e).replace(" - at `$.value`", "").replace("$.value", "$", 1)
+    return None

@@ -66,7 +66,7 @@ class WorkflowMiddleware(Middleware):
       barriers: Your own Barrier.  By default one script counts a step and
         pushes the next steps; see Barrier for the guarantees that change.
       callback_storage: Storage of callback stacks.  By default the payload
-        carries the stack; from 256 kB it carries a reference if only Python
+        carries the stack; from 4 kB it carries a reference if only Python
         steps read it.  ``RedisCallbackStorage()`` always stores a reference.
       dialect: ``"sideline"`` if Ruby has the renamed gem sidekiq-sideline.
         Jobs of both gems are read, and a run keeps the dialect it began with.

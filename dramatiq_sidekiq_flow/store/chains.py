@@ -24,8 +24,8 @@ MARGIN = 86_400
 
 #: Number of steps that one read returns, and the bytes after which it stops. The
 #: next steps of a chain often run in the same process, and are read from its cache.
-READ_AHEAD = 8
-READ_AHEAD_BYTES = 2048
+READ_AHEAD = 32
+READ_AHEAD_BYTES = 8192
 
 #: Size of the cache of stored steps in one process, in bytes.
 CACHE_BYTES = 4 * 1024 * 1024

@@ -19,9 +19,10 @@ from ..wire.callbacks import Callback
 from ..wire.nodes import Wire, jobs
 from ..wire.references import is_reference, may_refer
 
-#: Bytes of a callback stack from which a Python step carries it by reference:
-#: a fetch blocks Redis, and so all other clients, for 5 ms per MB of a job.
-LARGE = 256 * 1024
+#: Bytes of a callback stack from which a Python step carries it by reference.  Below
+#: it, a step costs less if it carries the stack than if it reads the next step now and
+#: then.
+LARGE = 4 * 1024
 
 #: Returns True if Python runs a job, given in wire form or as it is pushed.
 IsPython = Callable[[Mapping[str, Any]], bool]

@@ -29,7 +29,6 @@ from dramatiq_sidekiq_flow.store.chains import LARGE_STEP
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.lifetimes import RELEASED_TTL, RETRY_HORIZON
 from dramatiq_sidekiq_flow.workflow import payload_size
-from dramatiq_sidekiq_flow.workflow.stack_references import LARGE
 
 from ..redis_values import as_bytes
 from ..running import advance, chains, eventually, in_flight, members, working
@@ -39,7 +38,7 @@ DAY = 86_400
 KEY = "workflow_completion_callbacks"
 
 #: An argument that makes a tree large.
-BIG = "x" * LARGE
+BIG = "x" * LARGE_STEP
 
 
 def make(url: str, **options: Any) -> SidekiqBroker:
@@ -102,9 +101,15 @@ def test_a_group_that_follows_a_step_is_not_in_its_payload(
 
 
 def test_small_trees_travel_in_the_payload(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
-    Workflow(Chain(*map(step.message, range(100)))).run()
+    Workflow(Chain(*map(step.message, range(30)))).run()
     assert remaining(members(client, "python")[0]) == ["chain"]
     assert not chains(client)
+
+
+def test_a_hundred_steps_are_stored(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    Workflow(Chain(*map(step.message, range(100)))).run()
+    assert remaining(members(client, "python")[0]) == ["reference"]
+    assert len(chains(client)) == 1
 
 
 def test_a_long_chain_is_stored_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
@@ -249,7 +254,6 @@ def test_it_outlives_the_delays_that_lead_to_it(broker: SidekiqBroker, client: r
 
 
 def test_a_large_step_is_not_read_by_a_script(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
-    assert LARGE_STEP <= LARGE
     Workflow(Chain(step.message(1), step.message(2, BIG), step.message(3))).run()
     (chain,) = chains(client)
 

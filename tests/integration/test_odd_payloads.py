@@ -11,7 +11,7 @@ import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import Chain, Job, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import Chain, InlineCallbackStorage, Job, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.errors import InvalidArguments
 from dramatiq_sidekiq_flow.wire import codec
 
@@ -90,7 +90,7 @@ def test_a_step_of_a_ruby_tree_waits_for_its_at(broker: SidekiqBroker, client: r
 def test_too_large_is_refused_at_the_caller(
     broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    broker.add_middleware(WorkflowMiddleware())
+    broker.add_middleware(WorkflowMiddleware(callback_storage=InlineCallbackStorage()))
     monkeypatch.setattr(codec, "MAX_SIZE", 5000)
 
     @dramatiq.actor(queue_name="python")

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import attrs
 import redis
 
-from dramatiq_sidekiq_flow.store import foreign_runs, keys, processes, queues, runs, scripts, sets, workers
+from dramatiq_sidekiq_flow.store import foreign_runs, group_steps, keys, processes, queues, runs, scripts, sets, workers
 from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
 from dramatiq_sidekiq_flow.store.needs import Needs
 from dramatiq_sidekiq_flow.store.outcomes import Operation as StoreOperation
 from dramatiq_sidekiq_flow.store.runs import LostBarrier, MemoryKey, Output, Walk
@@ -87,6 +88,24 @@ def advance(connection: Connection) -> Any:
 def advance_member(connection: Connection) -> Any:
     """A member of a group that still waits for others."""
     return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, output=OUTPUT))
+
+
+def alone(connection: Connection) -> Any:
+    """A step of a chain is followed by one job, for the queue of the same worker, which keeps it."""
+    plan = runs.writes(connection, [NewBarrier(NEW, 2, -1, TTL)], {"python": [b"next"]}, [])
+    return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, keep="b:1"))
+
+
+def group(client: redis.Redis) -> None:
+    client.hset(MINE, mapping={"a:1": "job", "a:2": "another"})
+    barriers(client, INNER, OUTER, CHAIN, value=3)
+
+
+def advance_group(connection: Connection) -> Any:
+    """Two members of a group that still waits for a third."""
+    members = StepGroup(STACK, TTL, OUTPUT.memory)
+    steps = [GroupStep(members, "a:1", "jid", OUTPUT.fields), GroupStep(members, "a:2", "another", {})]
+    return reply_to(connection, group_steps.advance(ME, steps))
 
 
 def waiting(client: redis.Redis) -> None:
@@ -248,6 +267,19 @@ OPERATIONS = [
         advance,
         {MINE: "hash", "swf:mem:run": "hash", **stacked("", "_ran", ":u"), **PLANNED},
         [b"GONE"],
+    ),
+    Operation(
+        "advance_kept",
+        in_flight,
+        alone,
+        {MINE: "hash", **stacked("", "_ran", ":u"), "queue:python": "list"},
+        [b"KEPT", b"next"],
+    ),
+    Operation(
+        "advance_group",
+        group,
+        advance_group,
+        {MINE: "hash", "swf:mem:run": "hash", INNER: "string", f"{INNER}_ran": "string", f"{INNER}:u": "set"},
     ),
     Operation("advance_member", waiting, advance_member, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
     Operation("start", lambda client: None, start, {"swf:mem:run": "hash", **PLANNED}, [b"STARTED"]),

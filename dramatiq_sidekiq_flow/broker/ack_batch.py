@@ -2,15 +2,11 @@
 
 The thread that holds the sender lock sends all that has gathered meanwhile.
 
-A job without a workflow is acknowledged without waiting: its acknowledgement is
-queued, and the thread continues with the next job.  After a crash before it is
-sent the job runs again, as it may at any time until Redis has replied.  All
-other operations wait for their reply.
-
-Where replicas must confirm acknowledgements, each round trip waits for them
-once, for all its jobs.  If too few confirm, the worker continues: the jobs are
-done, and the primary has that.  It asks again after ten times as long as it has
-waited, so that missing replicas cost a worker at most a tenth of its time.
+A job without a workflow, or a step of a group while more jobs are about to finish,
+is acknowledged without waiting: its acknowledgement is queued
+(``broker/handed_over.py``), and the thread continues with the next job.  After a
+crash before it is sent the job runs again, as it may at any time until Redis has
+replied.  All other operations wait for their reply.
 """
 
 from __future__ import annotations
@@ -18,28 +14,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dramatiq.errors import ConnectionClosed
-from dramatiq.logging import get_logger
 
 from ..process.availability import Availability
-from ..process.events import Events, Unreplicated
-from ..process.log_limit import LogLimit
-from ..store import queues
+from ..process.events import Events
 from ..store.connection import LOST, Connection
+from ..store.group_steps import GroupStep
 from ..store.outcomes import Operation
-from ..store.replication import NO_WAIT, ReplicaWait, Shortage
+from ..store.replication import NO_WAIT, ReplicaWait
 from ..store.scripts import Command
+from .handed_over import Acknowledgement, Batch, HandedOver
+from .replica_confirmation import ReplicaConfirmation
 
 #: While more jobs are about to finish, a batch is sent when it has this many
 #: acknowledgements, or is this old, in seconds.
 BATCH = 32
 BATCH_TIME = 0.005
-
-#: After a round trip that too few replicas confirmed, how many times as long as
-#: it waited the next ones do not wait.
-PATIENCE = 10
 
 
 T = TypeVar("T")
@@ -72,23 +65,16 @@ class GroupCommit:
         replicas: ReplicaWait = NO_WAIT,
         events: Events | None = None,
     ) -> None:
-        self.logger = get_logger(__name__, type(self))
         self.connection = connection
         self.availability = availability
         self._waiting: deque[_Entry] = deque()
-        self._done: deque[tuple[str, str]] = deque()
-        #: Those of ``_done`` that are being sent.
-        self._sending: deque[tuple[str, str]] = deque()
-        self._done_since = 0.0
+        self._handed_over = HandedOver()
+        self._queued_since = 0.0
         #: Send now: no other acknowledgement is expected soon.
         self._flush_now = False
         self._sender = threading.Lock()
-        self._replicas = replicas
-        self._events = events or Events()
-        self._log_limit = LogLimit()
-        #: The last shortage of replicas, and when to ask again (monotonic).
-        self._shortage: Shortage | None = None
-        self._ask_again = 0.0
+        self._settler = threading.Lock()
+        self._confirmation = ReplicaConfirmation(replicas, events or Events())
 
     def run(self, operation: Operation[T]) -> T:
         """Run an operation, and wait for its outcome.
@@ -110,6 +96,7 @@ class GroupCommit:
                         raise
         # Acknowledgements that were queued while this thread held the lock.
         self._send_due()
+        self._settle_left_later()
         if entry.error is not None:
             raise entry.error
         if not entry.settled:
@@ -118,34 +105,50 @@ class GroupCommit:
         return operation.read(entry.reply)
 
     def waiting(self) -> list[tuple[str, str]]:
-        """Member and receipt of finished jobs whose acknowledgement is queued, or being sent."""
-        return [*list(self._sending), *list(self._done)]
+        """Member and receipt of finished jobs that are handed over, and not settled yet."""
+        return self._handed_over.waiting()
 
     def ack(self, member: str, receipt: str, *, may_wait: bool = False) -> None:
-        """Queue the acknowledgement of a finished job.  One HDEL takes many out of flight.
+        """Hand over the acknowledgement of a finished job.  One HDEL takes many out of flight.
 
         Parameters:
           may_wait: Other jobs of this process are about to finish, and their
             acknowledgements may be sent together with this one.
         """
-        if not self._done:
-            self._done_since = time.monotonic()
-        self._done.append((member, receipt))
+        self._queue(Acknowledgement(member, receipt), may_wait)
+
+    def ack_step(self, member: str, step: GroupStep, settle: Callable[[], None]) -> None:
+        """Hand over the acknowledgement of a step of a group, to be sent with those of other jobs.
+
+        Parameters:
+          settle: Function that acknowledges the step by itself, in any thread.  Called
+            if the step cannot be advanced with the others; raises ConnectionClosed if
+            Redis cannot be reached, and is then called again.
+        """
+        self._queue(Acknowledgement(member, step.receipt, step, settle), may_wait=True)
+
+    def _queue(self, acknowledgement: Acknowledgement, may_wait: bool) -> None:
+        queued = self._handed_over.queued
+        if not queued:
+            self._queued_since = time.monotonic()
+        queued.append(acknowledgement)
         if not may_wait:
             self._flush_now = True
         self._send_due()
+        self._settle_left_later()
 
     def flush_nowait(self) -> None:
         """Send queued acknowledgements, unless another thread holds the lock and will send them."""
-        if self._done:
+        if self._handed_over.queued:
             self._flush_now = True
             self._send_due()
+        self._settle_left_later()
 
     def _send_due(self) -> None:
         # Checked again after the lock is released: acknowledgements that were
         # queued meanwhile must not be left behind. Let them accumulate unless a
         # flush was requested; otherwise each round trip would carry only a few.
-        while self._done and self._is_due():
+        while self._handed_over.queued and self._is_due():
             if not self._sender.acquire(blocking=False):
                 return
             try:
@@ -159,20 +162,48 @@ class GroupCommit:
                 self._sender.release()
 
     def _is_due(self) -> bool:
-        return self._flush_now or len(self._done) >= BATCH or time.monotonic() - self._done_since >= BATCH_TIME
+        if self._flush_now or len(self._handed_over.queued) >= BATCH:
+            return True
+        return time.monotonic() - self._queued_since >= BATCH_TIME
 
     def flush(self) -> None:
-        """Send queued acknowledgements, and wait for the reply.
+        """Send queued acknowledgements, wait for the reply, and settle the steps that are left.
 
         Raises:
-          ConnectionClosed: if Redis cannot be reached; all stay queued.
+          ConnectionClosed: if Redis cannot be reached; all that is not settled stays queued.
         """
         try:
             with self._sender:
-                if self._done:
+                if self._handed_over.queued:
                     self._send()
         except LOST as e:
             raise ConnectionClosed(e) from None
+        self._settle_left()
+
+    def _settle_left_later(self) -> None:
+        """Settle the steps that are left; those that Redis does not take now wait for a flush."""
+        try:
+            self._settle_left()
+        except ConnectionClosed as e:
+            self.availability.lost(e)
+
+    def _settle_left(self) -> None:
+        """Acknowledge the steps that are left by themselves, unless another thread does.
+
+        Raises:
+          ConnectionClosed: if Redis cannot be reached; they stay.
+        """
+        left = self._handed_over.left
+        # Checked again after the lock is released: see _send_due.
+        while left and self._settler.acquire(blocking=False):
+            try:
+                while left:
+                    settle = left[0].settle
+                    assert settle is not None
+                    settle()
+                    left.popleft()
+            finally:
+                self._settler.release()
 
     def _send(self) -> None:
         """Send all that has gathered.  The lock is held.
@@ -182,90 +213,27 @@ class GroupCommit:
             accepted; they stay queued.
         """
         entries = _drain(self._waiting)
-        acks = self._take_acks()
+        batches = self._handed_over.take()
+        self._queued_since = time.monotonic()
+        commands = _commands(entries, batches)
+        asked = self._confirmation.commands()
         try:
-            replies, asked = self._exchange(_commands(entries, acks))
+            replies = self.connection.send([*commands, *asked])
         except BaseException as e:
             # An interrupt as well (a time limit that fires late): queued
             # acknowledgements stay, and threads that wait try again.
-            self._requeue_acks()
+            self._handed_over.put_back()
             _settle_all(entries, ConnectionClosed(e))
             if entries and isinstance(e, LOST):
                 return
             raise
-        self._sending.clear()
         for entry, reply in zip(entries, replies):
             _settle(entry, reply)
-        self._check_replicas(replies, asked)
-        self._keep_refused(acks, replies[len(entries) :])
+        self._settle_batches(batches, replies[len(entries) : len(commands)])
+        self._confirmation.check(replies[: len(commands)], replies[len(commands) :])
 
-    def _take_acks(self) -> dict[str, list[str]]:
-        """Move queued acknowledgements to those being sent: member -> receipts."""
-        sending = self._sending
-        while self._done:
-            # At each instant in one of the two: `waiting` is called by other threads.
-            sending.append(self._done[0])
-            self._done.popleft()
-        self._done_since = time.monotonic()
-        acks: dict[str, list[str]] = {}
-        for member, receipt in sending:
-            acks.setdefault(member, []).append(receipt)
-        return acks
-
-    def _requeue_acks(self) -> None:
-        self._done.extendleft(reversed(self._sending))
-        self._sending.clear()
-
-    def _exchange(self, commands: list[Command]) -> tuple[list[Any], list[Any]]:
-        """Send commands; their replies, and the replies of the replicas' confirmation."""
-        if not self._replicas.wanted or (self._shortage is not None and time.monotonic() < self._ask_again):
-            return self.connection.send(commands), []
-        replies = self.connection.send([*commands, *self._replicas.commands])
-        return replies[: len(commands)], replies[len(commands) :]
-
-    def _check_replicas(self, replies: list[Any], asked: list[Any]) -> None:
-        """Look whether enough replicas confirm, if the primary has accepted everything."""
-        if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
-            self._look_at_replicas(asked)
-
-    def _look_at_replicas(self, asked: list[Any]) -> None:
-        """Log when too few replicas confirm what was sent, and when enough do again.
-
-        Parameters:
-          asked: Their replies; empty if they were not asked this time.
-        """
-        before, shortage = self._shortage, self._shortage
-        if asked:
-            shortage = self._shortage = self._replicas.shortage(asked)
-            self._ask_again = time.monotonic() + PATIENCE * self._replicas.timeout / 1000
-        if shortage is not None:
-            self._report_shortage(shortage)
-        elif before is not None:
-            self.logger.info("Acknowledgements are confirmed by enough replicas again.")
-
-    def _report_shortage(self, shortage: Shortage) -> None:
-        if self._log_limit.allows("replicas"):
-            self.logger.warning(
-                "Acknowledgements are confirmed by %s. The worker continues; if Redis fails over now, finished jobs "
-                "run again. Check the replicas.",
-                shortage,
-            )
-        self._events.emit(Unreplicated(shortage))
-
-    def _keep_refused(self, acks: dict[str, list[str]], replies: list[Any]) -> None:
-        """Queue again what the server has refused for now."""
-        refused: BaseException | None = None
-        for (member, receipts), reply in zip(acks.items(), replies):
-            if isinstance(reply, LOST):
-                refused = reply
-                self._done.extend((member, receipt) for receipt in receipts)
-            elif isinstance(reply, Exception):
-                self.logger.error(
-                    "%d finished jobs of %s stay in flight, and run again when this process is gone: %s",
-                    len(receipts),
-                    member,
-                    reply,
-                )
+    def _settle_batches(self, batches: list[Batch], replies: list[Any]) -> None:
+        refused = self._handed_over.settle(batches, replies)
         if refused is None:
             self.availability.back()
         else:
@@ -273,11 +241,9 @@ class GroupCommit:
             raise refused
 
 
-def _commands(entries: list[_Entry], acks: dict[str, list[str]]) -> list[Command]:
-    """The commands of waiting operations, then one for the acknowledgements of each member."""
-    commands = [entry.command for entry in entries]
-    commands += [queues.done(member, receipts) for member, receipts in acks.items()]
-    return commands
+def _commands(entries: list[_Entry], batches: list[Batch]) -> list[Command]:
+    """The commands of waiting operations, then one for each batch of acknowledgements."""
+    return [entry.command for entry in entries] + [batch.operation.command for batch in batches]
 
 
 def _drain(queue: deque[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from dramatiq.broker import Consumer
@@ -20,28 +21,17 @@ from ..errors import FlowError, InvalidOutput, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
 from .begin import confirm
+from .dramatiq_internals import run_next
 from .failure_writer import FailureWriter
-from .in_flight import InFlight, reserve
+from .fetcher import Fetcher
 from .job_reader import JobReader
 from .message import SidekiqMessage
 from .retries import Failure, Retries, decide, killed, rejected
 from .worker_process import WorkerProcess
 
-#: Between two looks at a paused queue, in seconds.
-PAUSE = 0.5
-
-#: Between two checks of a quiet process whether it stops, in seconds.
-QUIET = 0.05
-
-#: Between two tries to fetch from a queue whose key is not a list, in seconds.
-UNREADABLE = 1.0
-
 #: How long a job waits for an unavailable Redis while its process shuts down, in
 #: seconds.  After that it stays in flight, is recovered, and runs again.
 SHUTDOWN_PATIENCE = 20.0
-
-#: Between two checks whether a queue of higher priority still has jobs, in seconds.
-HELD_BACK = 0.01
 
 
 class SidekiqConsumer(Consumer):
@@ -55,124 +45,40 @@ class SidekiqConsumer(Consumer):
         self.logger = get_logger(__name__, type(self))
         self.process = process
         self.queue_name = queue_name
-        self.seconds = timeout / 1000
         self.in_flight = process.holding(queue_name, prefetch)
         self.failures = FailureWriter(process, queue_name, self.in_flight.member)
         self.reader = JobReader(process, self.failures)
+        self.fetcher = Fetcher(process, self.in_flight, self.reader, timeout / 1000, self.close)
 
     def __next__(self) -> SidekiqMessage | None:
-        try:
-            return self._next()
-        except (ConnectionClosed, *LOST) as e:
-            self._pause(self.process.availability.lost(e))
-        except Exception as e:
-            self.in_flight.unavailable = True
-            if self.process.log_limit.allows(f"fetch {self.queue_name}"):
-                self.logger.error("Queue %r cannot be fetched from, trying again: %s", self.queue_name, e)
-            self._pause(UNREADABLE)
-        return None
-
-    def _next(self) -> SidekiqMessage | None:
-        while True:
-            if self.process.quiet:
-                self.close()
-                self._pause(QUIET)
-                return None
-            message = self._next_fetched()
-            if message is not None:
-                return message
-            if not self._fetch_more():
-                return None
-
-    def _next_fetched(self) -> SidekiqMessage | None:
-        """The next job that was fetched and can be read."""
-        held = self.in_flight
-        while held.fetched:
-            fetched = held.take()
-            try:
-                message = self.reader.read(*fetched)
-            except BaseException:
-                held.put_back(*fetched)
-                raise
-            if message is not None:
-                return message
-            held.discard(fetched[0])
-        return None
-
-    def _fetch_more(self) -> bool:
-        """Fetch jobs as soon as there is a free slot, and the queue may hold jobs.
-
-        Returns:
-          False if there is nothing to look at: it has waited for a while.
-        """
-        held = self.in_flight
-        slots = held.free_slots()
-        if not slots:
-            self.process.commit.flush_nowait()
-            held.wait_for_slot(self.seconds)
-            return False
-        if not self._may_fetch():
-            return False
-        return self._wait_and_fetch(slots) if held.queue_empty else self._fetch(slots)
-
-    def _wait_and_fetch(self, count: int) -> bool:
-        """Wait until an empty queue may hold jobs, and fetch them."""
-        self.process.commit.flush_nowait()
-        if not self.process.waiter.wait(self.queue_name, self.seconds):
-            return False
-        if self.process.quiet:
-            return True
-        return self._may_fetch() and self._fetch(count)
-
-    def _pause(self, seconds: float) -> None:
-        time.sleep(min(self.seconds, seconds))
-
-    def _may_fetch(self) -> bool:
-        """Return True if the queue may be fetched from in the strict order; waits a moment if not."""
-        if self.process.may_fetch(self.queue_name):
-            return True
-        self._pause(HELD_BACK)
-        return False
-
-    def _fetch(self, count: int) -> bool:
-        free = reserve(self.in_flight, self.process.in_flight.values(), self.process.threads, count)
-        try:
-            return self._fetch_into(self.in_flight, count, free)
-        finally:
-            self.in_flight.reserved = 0
-
-    def _fetch_into(self, held: InFlight, count: int, free: int) -> bool:
-        jobs = queues.fetch(
-            self.process.fetching,
-            held.member,
-            self.queue_name,
-            held.next_base(),
-            count,
-            free=free,
-            burst=held.burst(),
-        )
-        self.process.availability.back()
-        self.process.hooks.age()
-        if jobs is None:
-            if held.registered:
-                self.logger.warning(
-                    "This worker missed its heartbeats and was declared dead; it registers again as %s.", held.member
-                )
-            self.process.heartbeat.beat()
-            return True
-        held.registered = True
-        if isinstance(jobs, str):
-            held.unavailable = True
-            self._pause(PAUSE)
-            return False
-        held.unavailable = False
-        held.queue_empty = len(jobs) < count
-        held.add(jobs)
-        return True
+        return self.fetcher.next()
 
     def ack(self, message: Any) -> None:
-        """Take a job that is done, or has failed, out of flight."""
-        self._settle(message, self._ack)
+        """Take a job that is done, or has failed, out of flight.  Run the next step of its chain if it was kept."""
+        try:
+            self._settle(message, self._ack)
+            if message.next_job is not None:
+                self._run_next(message.offer, message.next_job)
+        finally:
+            if message.offer:
+                self.in_flight.end_offer(message.offer)
+
+    def _run_next(self, receipt: str, raw: bytes) -> None:
+        """Let this thread run a job next."""
+        held = self.in_flight
+        held.take_offered(receipt)
+        try:
+            message = self.reader.read(receipt, raw)
+            if message is None:
+                held.discard(receipt)
+            else:
+                run_next(message)
+        except BaseException as e:
+            held.put_back(receipt, raw)
+            held.arrived()
+            if not isinstance(e, (ConnectionClosed, *LOST)):
+                raise
+            self.process.availability.lost(e)
 
     def nack(self, message: Any) -> None:
         """Take a rejected job out of flight."""
@@ -196,12 +102,15 @@ class SidekiqConsumer(Consumer):
                     return
                 time.sleep(pause)
             except Exception:
-                self.logger.exception(
-                    "Job %s was run, and could not be settled. It stays in flight until this process stops, and then "
-                    "runs again.",
-                    message.message_id,
-                )
+                self._log_unsettled(message)
                 return
+
+    def _log_unsettled(self, message: SidekiqMessage) -> None:
+        self.logger.exception(
+            "Job %s was run, and could not be settled. It stays in flight until this process stops, and then runs "
+            "again.",
+            message.message_id,
+        )
 
     def _ack(self, message: SidekiqMessage) -> None:
         if message.gone:
@@ -279,12 +188,30 @@ class SidekiqConsumer(Consumer):
         return None
 
     def _advance(self, message: SidekiqMessage) -> None:
-        if message.payload.run_id is None and not message.payload.stack:
-            self.process.commit.ack(message.member, message.receipt, may_wait=self.in_flight.under_load)
-        elif self.process.completion is not None:
-            self.process.completion.advance(message)
-        else:
-            self.process.commit.ack(message.member, message.receipt)
+        commit, completion = self.process.commit, self.process.completion
+        may_wait = self.in_flight.under_load and not message.alone
+        if completion is None or (message.payload.run_id is None and not message.payload.stack):
+            commit.ack(message.member, message.receipt, may_wait=may_wait)
+            return
+        step = completion.advance(message, may_wait=may_wait)
+        if step is not None:
+            commit.ack_step(message.member, step, partial(self._settle_alone, message))
+
+    def _settle_alone(self, message: SidekiqMessage) -> None:
+        """Acknowledge a step of a group by itself, after it was handed over.
+
+        Raises:
+          ConnectionClosed: if Redis cannot be reached; calling again is safe.
+        """
+        message.alone = True
+        try:
+            self._ack(message)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        except ConnectionClosed:
+            raise
+        except Exception:
+            self._log_unsettled(message)
 
     def _actor(self, message: SidekiqMessage) -> Any:
         return self.process.actors.get(message.actor_name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import types
 from collections.abc import Iterable, Iterator
 from types import FrameType
@@ -23,6 +24,9 @@ from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifica
 
 from .queue_order import QueueOrder
 from .work_queue import WorkQueue
+
+#: The class of the threads that run actors.
+_WorkerThread: Any = dramatiq_worker._WorkerThread
 
 # -- messages -----------------------------------------------------------------
 
@@ -127,6 +131,27 @@ def explicit_prefetch() -> bool:
 def consumer_logger(queue_name: str) -> logging.Logger:
     """The logger of the thread that consumes a queue (``worker.ConsumerThread``)."""
     return logging.getLogger(f"dramatiq.worker.ConsumerThread({queue_name})")
+
+
+# -- the thread that runs actors (worker.WorkerThread) --------------------------
+
+
+def can_run_next(queue_name: str) -> bool:
+    """Return True if this thread runs actors, and is free for a job of a queue when it has acknowledged its own.
+
+    No job waits for a thread then, and the worker is neither paused nor stopped.
+    """
+    thread: Any = threading.current_thread()
+    if not isinstance(thread, _WorkerThread) or thread.paused or not thread.running:
+        return False
+    return isinstance(thread.work_queue, WorkQueue) and thread.work_queue.empty() and queue_name in thread.consumers
+
+
+def run_next(message: Any) -> None:
+    """Let this thread run a message next (``ConsumerThread.handle_message``); see :func:`can_run_next`."""
+    thread: Any = threading.current_thread()
+    with thread.work_queue.for_this_thread():
+        thread.consumers[message.queue_name].handle_message(message)
 
 
 # -- a worker's queue of waiting messages (Worker.work_queue) -----------------

@@ -66,6 +66,8 @@ class InFlight:
         self.prefetch = 0
         self.fetched: deque[tuple[str, bytes]] = deque()
         self.handed_out: dict[str, None] = {}
+        #: Receipts that threads offer for the next job of a chain.
+        self.offered: dict[str, None] = {}
         self.queue_empty = False
         #: The member was in ``swf:workers`` when jobs were last fetched.
         self.registered = False
@@ -149,6 +151,20 @@ class InFlight:
         self.fetched.appendleft((receipt, payload))
         self.handed_out.pop(receipt, None)
 
+    def offer(self) -> str:
+        """Make the receipt of a job that a thread takes without a fetch; it ends with :meth:`end_offer`."""
+        receipt = f"{next(_fetches):x}:1"
+        self.offered[receipt] = None
+        return receipt
+
+    def take_offered(self, receipt: str) -> None:
+        """Note that a job was taken under an offered receipt, and is handed out."""
+        self.handed_out[receipt] = None
+
+    def end_offer(self, receipt: str) -> None:
+        """End an offer.  A job that was taken under it, and not handed out, goes back with the next heartbeat."""
+        self.offered.pop(receipt, None)
+
     def trial_base(self) -> str:
         """The receipt base of the next trial: the same again until it was answered."""
         if self._trial_base is None:
@@ -200,7 +216,8 @@ class InFlight:
     def _known(self, waiting: Iterable[str]) -> set[tuple[str, int]]:
         """Base and number of the receipts that this process holds, or waits to acknowledge."""
         fetched = [receipt for receipt, _ in list(self.fetched)]
-        return {parse_receipt(receipt)[:2] for receipt in (*fetched, *list(self.handed_out), *waiting)}
+        offered = list(self.offered)
+        return {parse_receipt(receipt)[:2] for receipt in (*fetched, *offered, *list(self.handed_out), *waiting)}
 
     def discard(self, receipt: str) -> None:
         """Forget a job that has left flight.

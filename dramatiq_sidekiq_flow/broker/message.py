@@ -93,6 +93,9 @@ class SidekiqMessage(MessageProxy):
       context: The context in which the actor ran; enqueue hooks of the next steps run in it.
       gone: Whether it left flight before it began: another worker has recovered it.
       unsure: Whether it is unknown if Redis has marked it as begun.
+      offer: Receipt that was offered for the next job of its chain; "" if none was.
+      next_job: Payload of that job, if this process has taken it.
+      alone: Whether it must be acknowledged by itself.
     """
 
     failed = False
@@ -103,6 +106,9 @@ class SidekiqMessage(MessageProxy):
     context: Context | None = None
     gone = False
     unsure = False
+    offer = ""
+    next_job: bytes | None = None
+    alone = False
     _exception: BaseException | None = None
 
     # Not that of MessageProxy, whose message is made on demand: Dramatiq reads

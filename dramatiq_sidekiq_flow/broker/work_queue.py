@@ -151,12 +151,18 @@ class WorkQueue:
         self._unfinished: deque[None] = deque()
         #: Of each thread in :meth:`join`.
         self._joining: deque[threading.Event] = deque()
+        #: The threads that put items for themselves, and these items.
+        self._for_itself: set[int] = set()
+        self._own: dict[int, Any] = {}
 
     # -- items ----------------------------------------------------------------
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add an item, and wake a thread if one sleeps.  Never waits."""
         self._unfinished.append(None)
+        if self._for_itself and threading.get_ident() in self._for_itself:
+            self._own[threading.get_ident()] = item
+            return
         self.items.put(item)
         if self._sleepers:
             self._wake()
@@ -170,12 +176,26 @@ class WorkQueue:
         Raises:
           queue.Empty: if there is none, or if none came in this time.
         """
+        if self._own:
+            item = self._own.pop(threading.get_ident(), None)
+            if item is not None:
+                return item
         item = self._take()
         if item is None and block:
             item = self._wait(timeout)
         if item is None:
             raise Empty
         return item
+
+    @contextlib.contextmanager
+    def for_this_thread(self) -> Iterator[None]:
+        """Keep an item that the block puts for the next :meth:`get` of this thread; it wakes no other thread."""
+        ident = threading.get_ident()
+        self._for_itself.add(ident)
+        try:
+            yield
+        finally:
+            self._for_itself.discard(ident)
 
     def _wait(self, timeout: float | None) -> Any:
         """Sleep until there is an item; None if the time passed first."""

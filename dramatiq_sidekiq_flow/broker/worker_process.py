@@ -23,6 +23,7 @@ from ..process.reconciliation import Reconciliation
 from ..process.signals import Master
 from ..store import keys, queues, workers
 from ..store.connection import FAULTS, Connection
+from ..store.group_steps import GroupStep
 from ..store.needs import Needs
 from ..store.replication import Replication, ReplicaWait
 from ..wire.payload import Payload
@@ -46,7 +47,7 @@ class JobCompletion(Protocol):
 
     @property
     def retrieve(self) -> Callable[[Any], Any] | None: ...
-    def advance(self, message: SidekiqMessage) -> None: ...
+    def advance(self, message: SidekiqMessage, *, may_wait: bool = False) -> GroupStep | None: ...
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
 
 

@@ -62,6 +62,7 @@ class ForeignTransport:
     """
 
     derives_ids = True
+    hands_over = False
 
     def __init__(self, broker: ForeignSidekiqBroker) -> None:
         self.broker = broker

@@ -2487,9 +2487,11 @@ module SidekiqFlow::Companion
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
       memory_ttl = Memory.current&.ttl || 0
-      keys = [memory_key, "queues", "schedule", *@top_down.flat_map(&:keys), *plan_keys]
+      keys = [memory_key, "queues", "schedule", "paused", *@top_down.flat_map(&:keys), *plan_keys]
       ttl = Lifetimes.barrier_ttl(nil, @stack)
-      arguments = [unit_id, ttl, memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
+      # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
+      keep = ""
+      arguments = [unit_id, ttl, memory_ttl, keep, @fields.size / 2, *@fields, @kinds.size, *@kinds]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 
@@ -3029,11 +3031,12 @@ __END__
 -- output to the memory, counts down barriers, and writes the plan of the
 -- continuation.  Atomic, and safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule', 'paused',
 --       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory is kept after its run, the fields' (see _fields),
---       the callbacks',
+--       seconds that the memory is kept after its run,
+--       receipt under which the worker keeps the next job ('' = push it),
+--       the fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
@@ -3041,10 +3044,13 @@ __END__
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
+--       | {'KEPT'} done, and the next job is in flight here under its receipt
+--       | {'KEPT', payload} the same, sent twice: the job that the first call kept
 --
--- The memory lives as long as its run: while a barrier waits, as long as the
--- barriers; at the end of the run, for its own ttl, or for the ttl that extend_ttl
--- set, if that is longer (swf:keep:MEMORY lives that long).
+-- A worker that goes on at once offers a receipt of its own for a plan of one job, for
+-- the queue of this hash.  That saves the push, the fetch and a round trip.  A queue
+-- with jobs, or a paused one, refuses: the job is pushed.  The worker is registered:
+-- its hash holds the finished job, and only a worker with an empty one is removed.
 
 -- The walk over a step's callback stack: which barriers the step counts down,
 -- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
@@ -3057,6 +3063,7 @@ __END__
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- read_barrier(barrier, ran) -> value and marker; or nil, nil and an error reply as of walk
 -- walk(unit, k, a, width) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER}.  It writes nothing.  The table has
 --   n         number of callbacks
@@ -3065,6 +3072,8 @@ __END__
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (width 4)
 --   new       false if the top barrier counted this step before
+-- count_units(barrier, set, units, ttl): counts down a barrier that waits, for units that it
+--                            has not counted; set is its BARRIER:u
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
@@ -3107,6 +3116,18 @@ local SLACK = 3600
 
 local RELEASED_TTL = 86400
 
+local function read_barrier(barrier, ran)
+  -- MGET returns false for a missing key, and for a key of another type.
+  local found = redis.call('MGET', barrier, ran)
+  local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
+  if value and marker then return value, marker end
+  for i, key in ipairs({barrier, ran}) do
+    local is_number = found[i] and whole(found[i])
+    if not is_number and redis.call('EXISTS', key) == 1 then return nil, nil, {'TYPE', key} end
+  end
+  return nil, nil, {'EXPIRED', barrier}
+end
+
 local function walk(unit, k, a, width)
   local n = tonumber(ARGV[a])
   local walked = {n = n, first_key = k, width = width, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -3114,28 +3135,28 @@ local function walk(unit, k, a, width)
     local barrier, ran, units = KEYS[k], KEYS[k + 1], KEYS[k + 2]
     local fired = width == 4 and KEYS[k + 3]
     local kind = ARGV[a + i]
-    if not type_is(barrier, 'string') then return nil, {'TYPE', barrier} end
-    if not type_is(ran, 'string') then return nil, {'TYPE', ran} end
-    if fired and not type_is(fired, 'string') then return nil, {'TYPE', fired} end
-    if not type_is(units, 'set') then return nil, {'TYPE', units} end
-    local releaser = fired and redis.call('GET', fired)
+    local releaser, wrong = false
+    if fired then releaser, wrong = checked('GET', fired) end
+    if wrong then return nil, wrong end
     if releaser then
       if i == 1 then walked.new = false end
       -- The unit that released the barrier repeats its walk.
       if releaser ~= unit then break end
     else
-      local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
-      if not value or not marker then return nil, {'EXPIRED', barrier} end
-      value, marker = whole(value), whole(marker)
-      if not value then return nil, {'TYPE', barrier} end
-      if not marker then return nil, {'TYPE', ran} end
-      if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
+      local value, marker, counted
+      value, marker, wrong = read_barrier(barrier, ran)
+      if wrong then return nil, wrong end
+      counted, wrong = checked('SISMEMBER', units, unit)
+      if wrong then return nil, wrong end
+      if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
       end
       local released = value <= 1
       walked.counts[#walked.counts + 1] = {
         barrier = barrier, ran = ran, units = units, fired = fired, unit = unit, value = value, released = released,
+        -- The barrier of a chain counts one unit, which releases it.
+        alone = kind == 'f' and released,
       }
       if not released then break end
       walked.released = walked.released + 1
@@ -3151,19 +3172,23 @@ local function walk(unit, k, a, width)
   return walked
 end
 
+local function count_units(barrier, set, units, ttl)
+  redis.call('DECRBY', barrier, #units)
+  redis.call('SADD', set, unpack(units))
+  if redis.call('TTL', set) < 0 then
+    -- As long as the barrier, which may wait for a child with a long delay.
+    redis.call('EXPIRE', set, math.max(ttl, redis.call('TTL', barrier)))
+  end
+end
+
 local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value - 1)
     redis.call('SETEX', count.ran, kept, 0)
-    redis.call('UNLINK', count.units)
+    if not count.alone then redis.call('UNLINK', count.units) end
     return
   end
-  redis.call('DECR', count.barrier)
-  redis.call('SADD', count.units, count.unit)
-  if redis.call('TTL', count.units) < 0 then
-    -- As long as the barrier, which may wait for a child with a long delay.
-    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
-  end
+  count_units(count.barrier, count.units, {count.unit}, ttl)
 end
 
 local function prolong_waiting(walked, ttl)
@@ -3214,8 +3239,12 @@ end
 --                      ('' = `schedule`)
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
--- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
---                      | {'STAGE', key} the list of the fan-out is gone
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, QUEUES, SCHEDULE, keep) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt, paused}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set paused; then plan.kept is keep
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (stage.lua).  It is
@@ -3223,16 +3252,25 @@ end
 -- any process can push its jobs (pour.lua).
 
 
-local function read_plan(k, a, QUEUES, SCHEDULE)
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', keep.paused, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, QUEUES, SCHEDULE, keep)
   local n = tonumber(ARGV[a]); a = a + 1
   local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
   k = k + 2 * n; a = a + 3 * n
   n = tonumber(ARGV[a]); a = a + 1
-  if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
   for i = 1, n do
-    local count = tonumber(ARGV[a + 1])
-    plan.queues[i] = {key = KEYS[k], name = ARGV[a], first = a + 2, last = a + 1 + count}
-    if not type_is(KEYS[k], 'list') then return nil, {'TYPE', KEYS[k]} end
+    local name, count = ARGV[a], tonumber(ARGV[a + 1])
+    local length, listed, wrong
+    length, wrong = checked('LLEN', KEYS[k])
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = KEYS[k], name = name, first = a + 2, last = a + 1 + count, listed = listed == 1}
     k = k + 1; a = a + 2 + count
   end
   n = tonumber(ARGV[a]); a = a + 1
@@ -3268,8 +3306,12 @@ local function write_plan(plan)
     k = k + 2; a = a + 3
   end
   for _, queue in ipairs(plan.queues) do
-    redis.call('SADD', plan.QUEUES, queue.name)
-    call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', plan.QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
   end
   call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
   if plan.fanout then
@@ -3277,47 +3319,74 @@ local function write_plan(plan)
     redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
   end
 end
+-- The lifetime of a run's memory.  It lives as long as its run: while a barrier waits,
+-- as long as the barriers; at the end of the run, for its own ttl, or for the ttl that
+-- extend_ttl set, if that is longer (swf:keep:MEMORY lives that long).
+--
+-- keep_memory(memory, memory_ttl, ttl, walked, fires): memory '' = none; memory_ttl: seconds
+--                      after the run; ttl: of barriers; walked: see _walk; fires: true if a
+--                      callback fires
 
-local in_flight, memory = KEYS[1], KEYS[2]
-local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
-if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
-if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
-
--- Reads.
-local fields, a = read_fields(5)
-local walked, wrong = walk(unit, 5, a, 3)
-if not walked then return wrong end
-a = a + 1 + walked.n
-local fires = walked.fire > 0
-if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
-local writes_fields = walked.new and fields.n > 0
-if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
-local plan
-if fires then
-  plan, wrong = read_plan(5 + 3 * walked.n, a + 1, KEYS[3], KEYS[4])
-  if not plan then return wrong end
-end
-
--- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
--- and after it also allows the other writes of the script.
-redis.call('HDEL', in_flight, receipt)
-if writes_fields then write_fields(memory, fields) end
-for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
-if plan then write_plan(plan) end
-prolong_waiting(walked, ttl)
-if memory ~= '' and walked.new then
+local function keep_memory(memory, memory_ttl, ttl, walked, fires)
+  if memory == '' then return end
   local left, wanted = redis.call('TTL', memory), memory_ttl
   local waits = walked.released < walked.n
   local over = not waits and not fires
   if not over then wanted = math.max(wanted, ttl) end
   -- The lowest barrier waits for the whole run, including siblings with a delay.
-  if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
+  if waits then
+    local lowest = KEYS[walked.first_key + walked.width * (walked.n - 1)]
+    wanted = math.max(wanted, redis.call('TTL', lowest))
+  end
   if left ~= -2 and (over or left < wanted - SLACK) then
     redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
   end
 end
-return {'DONE'}
+
+local in_flight, memory = KEYS[1], KEYS[2]
+local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5], paused = KEYS[5]} or nil
+
+local function gone()
+  local kept = keep and redis.call('HGET', in_flight, keep.receipt)
+  return kept and {'KEPT', kept} or {'GONE'}
+end
+
+-- The reply if nothing can be written: a job that is not in flight needs nothing.
+local function refuse(reply)
+  local found, wrong = checked('HEXISTS', in_flight, receipt)
+  if wrong then return wrong end
+  return found == 1 and reply or gone()
+end
+
+-- Reads.
+local fields, a = read_fields(6)
+local walked, wrong = walk(unit, 6, a, 3)
+if not walked then return refuse(wrong) end
+a = a + 1 + walked.n
+local fires = walked.fire > 0
+if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
+local writes_fields = walked.new and fields.n > 0
+if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+local plan
+if fires then
+  plan, wrong = read_plan(6 + 3 * walked.n, a + 1, KEYS[3], KEYS[4], keep)
+  if not plan then return refuse(wrong) end
+end
+
+-- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
+-- and after it also allows the other writes of the script.
+local taken
+taken, wrong = checked('HDEL', in_flight, receipt)
+if wrong then return wrong end
+if taken == 0 then return gone() end
+if writes_fields then write_fields(memory, fields) end
+for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
+if plan then write_plan(plan) end
+prolong_waiting(walked, ttl)
+if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+return {plan and plan.kept and 'KEPT' or 'DONE'}
 -- @file beat.lua
 -- Records heartbeats and returns workers whose heartbeat has expired.
 --
@@ -3598,6 +3667,12 @@ if refused then return refused end
 if not registered then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
+
+-- RPOP comes first, since a full Redis takes it; a user who may not call HSET would
+-- lose the jobs after it.  (Redis 6.2 cannot be asked.)
+if redis.acl_check_cmd and not redis.acl_check_cmd('HSET', KEYS[2], base, '') then
+  return redis.error_reply("NOPERM this user has no permissions to run the 'hset' command on " .. KEYS[2])
+end
 
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'

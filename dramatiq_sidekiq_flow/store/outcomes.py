@@ -44,6 +44,17 @@ class Done:
 
 
 @attrs.frozen
+class Kept:
+    """All is written, and the next job is in flight here, under the receipt that was offered.
+
+    Attributes:
+      payload: The job, if an earlier call kept it; None if it is that of the plan.
+    """
+
+    payload: bytes | None = None
+
+
+@attrs.frozen
 class Gone:
     """The job is not in flight here: it was acknowledged before, or recovered by another worker."""
 
@@ -74,9 +85,9 @@ class AlreadyStarted:
     """Nothing is written: a run of that id was started before."""
 
 
-Outcome = Done | Gone | NeedsPlan | Fires | StageLost | AlreadyStarted
+Outcome = Done | Kept | Gone | NeedsPlan | Fires | StageLost | AlreadyStarted
 
-DONE, GONE = Done(), Gone()
+DONE, GONE, KEPT = Done(), Gone(), Kept()
 
 _FIXED: dict[bytes, Outcome] = {
     b"DONE": DONE,
@@ -98,6 +109,8 @@ def read_outcome(reply: list[Any]) -> Outcome:
     fixed = _FIXED.get(kind)
     if fixed is not None:
         return fixed
+    if kind == b"KEPT":
+        return Kept(reply[1]) if len(reply) > 1 else KEPT
     if kind == b"PLAN":
         return NeedsPlan(int(reply[1]))
     if kind == b"EXPIRED":

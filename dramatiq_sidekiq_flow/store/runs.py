@@ -164,14 +164,18 @@ def advance(
     output: Output = NO_OUTPUT,
     planned: int = 0,
     plan: Writes = NOTHING,
+    keep: str = "",
 ) -> Operation[Outcome]:
-    """Advance a run past a finished job (``advance.lua``): Done, Gone, NeedsPlan or StageLost.
+    """Advance a run past a finished job (``advance.lua``): Done, Kept, Gone, NeedsPlan or StageLost.
 
     Parameters:
       unit: The jid.
       walk: The callback stack, from the top.
       ttl: Seconds that barriers which still wait live from now on.
       planned: Number of the callback that ``plan`` belongs to (1 = the top), 0 = none.
+      keep: Receipt under which the member takes the next job into flight, if its
+        queue is empty and not paused; "" pushes it.  Only with a plan of one job,
+        for the member's queue.
 
     Raises, when its reply is read:
       BarrierExpired, WrongType: see :func:`outcomes.read_outcome`.
@@ -180,8 +184,8 @@ def advance(
     kinds = [entry.kind for entry in walk]
     memory = output.memory
     command = scripts.ADVANCE.command(
-        (keys.in_flight(member), memory.key, keys.QUEUES, keys.SCHEDULE, *triples, *plan.keys),
-        (receipt, unit, ttl, memory.ttl, *output.arguments(), len(walk), *kinds, planned, *plan.arguments),
+        (keys.in_flight(member), memory.key, keys.QUEUES, keys.SCHEDULE, keys.PAUSED, *triples, *plan.keys),
+        (receipt, unit, ttl, memory.ttl, keep, *output.arguments(), len(walk), *kinds, planned, *plan.arguments),
     )
     return Operation(command, read_outcome)
 

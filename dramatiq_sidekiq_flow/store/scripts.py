@@ -90,6 +90,7 @@ class Script:
 
 
 ADVANCE = Script("advance")
+ADVANCE_GROUP = Script("advance_group")
 BEAT = Script("beat")
 BEGIN = Script("begin")
 BURY = Script("bury")
@@ -119,6 +120,7 @@ TRIAL = Script("trial")
 
 ALL = (
     ADVANCE,
+    ADVANCE_GROUP,
     BEAT,
     BEGIN,
     BURY,

@@ -30,6 +30,7 @@ class CustomBarrierTransport:
     """Transport that counts through a Barrier, and pushes with ``release.lua``."""
 
     derives_ids = False
+    hands_over = False
 
     def __init__(self, broker: SidekiqBroker, barriers: Barrier) -> None:
         self.broker = broker

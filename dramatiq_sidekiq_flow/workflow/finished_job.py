@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import attrs
 
 from ..broker.message import SidekiqMessage
@@ -10,7 +12,8 @@ from ..wire.lifetimes import stack_ttl
 from ..wire.payload import Payload
 
 
-@attrs.frozen
+# Without slots, for the cached properties: most steps of a group need none of them.
+@attrs.frozen(slots=False)
 class FinishedJob:
     """A job that succeeded.
 
@@ -18,24 +21,27 @@ class FinishedJob:
       queue: The queue that it was fetched from.
       output: Values that it sets in the memory of its run.
       message: The message in flight on a SidekiqBroker; None on another broker.
-      ttl: Seconds that the barriers of its callback stack must live.
-      walk: Its callback stack, from the top.
     """
 
     payload: Payload
     queue: str
     output: Output
     message: SidekiqMessage | None = None
-    ttl: int = attrs.field(init=False)
-    walk: tuple[Walk, ...] = attrs.field(init=False)
 
-    @ttl.default
-    def _ttl(self) -> int:
+    @cached_property
+    def ttl(self) -> int:
+        """Seconds that the barriers of its callback stack must live."""
         return stack_ttl(self.payload)
 
-    @walk.default
-    def _walk(self) -> tuple[Walk, ...]:
+    @cached_property
+    def walk(self) -> tuple[Walk, ...]:
+        """Its callback stack, from the top."""
         return tuple(Walk(callback.barrier, callback.kind) for callback in reversed(self.payload.stack))
+
+    @property
+    def is_member(self) -> bool:
+        """True if it is a step of a group."""
+        return bool(self.payload.stack) and self.payload.stack[-1].kind != "f"
 
     @property
     def first_due(self) -> int:

@@ -63,6 +63,11 @@ class Plan:
     consumed: tuple[str, ...]
     ttl: int
 
+    def only_job(self, queue: str) -> bytes | None:
+        """Get the payload of a plan that pushes one job, to this queue; None for another plan."""
+        payloads = self.pushes.get(queue, ())
+        return payloads[0] if len(payloads) == len(self.pushes) == 1 and not self.scheduled else None
+
 
 class References(Protocol):
     """Protocol of the references in one plan's payloads; see ``workflow.stack_references``.

@@ -8,10 +8,11 @@ from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker
 from ..broker.message import SidekiqMessage
+from ..broker.next_job import offer
 from ..broker.step_hooks import StepHooks
 from ..store import fanouts, runs
 from ..store.connection import LOST, Connection
-from ..store.outcomes import NeedsPlan, Outcome, StageLost
+from ..store.outcomes import Kept, NeedsPlan, Outcome, StageLost
 from ..store.runs import Writes
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
@@ -28,9 +29,12 @@ class Transport(Protocol):
       derives_ids: True if the ids of a run's first jobs derive from its run id.
         A repeated start then makes the same jobs: needed if some are pushed
         before the run is marked as started.
+      hands_over: True if the steps of a group may be counted together, by
+        ``advance_group.lua``.
     """
 
     derives_ids: bool
+    hands_over: bool
 
     def start_ids(self, run_id: str) -> Ids | None:
         """Get makers of the ids of a run's first steps; None for random ids."""
@@ -71,7 +75,7 @@ class Transport(Protocol):
           due: Number of the callback that the plan belongs to; 0 without a plan.
 
         Returns:
-          Done, Gone, NeedsPlan or StageLost.
+          Done, Kept, Gone, NeedsPlan or StageLost.
         """
 
     def extend(self, payload: Payload, ttl: int) -> None:
@@ -82,6 +86,7 @@ class AtomicTransport:
     """Transport that counts, acknowledges and pushes in one script: ``advance.lua``."""
 
     derives_ids = False
+    hands_over = True
 
     def __init__(self, broker: SidekiqBroker) -> None:
         self.broker = broker
@@ -117,6 +122,8 @@ class AtomicTransport:
         message = job.message
         assert message is not None
         writes = runs.NOTHING if plan is None else self.writes(plan)
+        following = None if plan is None or writes.fanout else plan.only_job(message.queue_name)
+        keep = "" if following is None else offer(self.broker.process, message)
         outcome = self.broker.process.commit.run(
             runs.advance(
                 message.member,
@@ -127,8 +134,11 @@ class AtomicTransport:
                 output=job.output,
                 planned=due,
                 plan=writes,
+                keep=keep,
             )
         )
+        if isinstance(outcome, Kept):
+            message.next_job = outcome.payload or following
         pour_committed(self.broker, writes, outcome)
         return outcome
 

@@ -362,7 +362,7 @@ def test_a_worker_goes_on_without_its_replica(servers: Pair, caplog: pytest.LogC
         servers.replica.signal(signal.SIGCONT)
         servers.in_step()
         eventually(lambda: note.send(0) and "enough replicas again" in caplog.text)
-    lines = [record.getMessage() for record in caplog.records if record.name.endswith("GroupCommit")]
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("ReplicaConfirmation")]
     assert lines == [
         "Acknowledgements are confirmed by 0 of 1 replicas within 200 ms. The worker continues; if Redis fails over "
         "now, finished jobs run again. Check the replicas.",

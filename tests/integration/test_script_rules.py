@@ -159,6 +159,14 @@ def test_a_barrier_that_is_gone_is_not_marked(connection: Connection, client: re
     assert not client.exists(f"{INNER}:f")
 
 
+def test_a_refused_step_that_is_gone_needs_nothing(connection: Connection, client: redis.Redis) -> None:
+    """Sent twice, it may meet a barrier that is gone, or one that fires another callback."""
+    client.delete(MINE)
+    assert reply_to(connection, advance("jid", [Walk(INNER, "f")])) == [b"GONE"]
+    operations.barriers(client, INNER)
+    assert reply_to(connection, advance("jid", [Walk(INNER, "f")])) == [b"GONE"]
+
+
 # -- what lives how long ---------------------------------------------------------
 
 
@@ -297,7 +305,19 @@ def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client:
 
 #: What moves a job that Redis has accepted: it takes nothing more than it gives back.
 MOVES = [
-    *("advance", "advance_member", "release", "fail_retry", "fail_dead", "begin", "requeue", "recover", "trial"),
+    *(
+        "advance",
+        "advance_member",
+        "advance_kept",
+        "advance_group",
+        "release",
+        "fail_retry",
+        "fail_dead",
+        "begin",
+        "requeue",
+        "recover",
+        "trial",
+    ),
     *("promote_schedule", "promote_retry", "resume"),
 ]
 

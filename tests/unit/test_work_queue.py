@@ -179,3 +179,25 @@ def test_join_waits_until_all_is_done(threads: ThreadPoolExecutor) -> None:
     assert not work._joining
     with pytest.raises(ValueError, match="too many times"):
         work.task_done()
+
+
+def test_an_item_for_this_thread_wakes_no_other(threads: ThreadPoolExecutor) -> None:
+    work = work_queue()
+    other: Future[Any] = threads.submit(work.get, timeout=20)
+    eventually(asleep(work, 1))
+    with work.for_this_thread():
+        work.put(item(1))
+    assert (work.qsize(), work.unfinished_tasks, len(work._sleepers)) == (0, 1, 1)
+    work.put(item(2))
+    assert other.result().number == 2
+    assert work.get().number == 1
+    with pytest.raises(Empty):
+        work.get_nowait()
+
+
+def test_after_the_block_items_are_for_all() -> None:
+    work = work_queue()
+    with work.for_this_thread():
+        pass
+    work.put(item(1))
+    assert work.qsize() == 1

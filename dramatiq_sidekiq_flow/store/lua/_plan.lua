@@ -11,8 +11,12 @@
 --                      ('' = `schedule`)
 -- QUEUES and SCHEDULE are the keys of the set and the zset.
 --
--- read_plan(k, a, QUEUES, SCHEDULE) -> the plan, or nil and an error reply: {'TYPE', key}
---                      | {'STAGE', key} the list of the fan-out is gone
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, QUEUES, SCHEDULE, keep) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt, paused}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set paused; then plan.kept is keep
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (stage.lua).  It is
@@ -22,16 +26,25 @@
 -- @include _types
 -- @include _slices
 
-local function read_plan(k, a, QUEUES, SCHEDULE)
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', keep.paused, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, QUEUES, SCHEDULE, keep)
   local n = tonumber(ARGV[a]); a = a + 1
   local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
   k = k + 2 * n; a = a + 3 * n
   n = tonumber(ARGV[a]); a = a + 1
-  if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
   for i = 1, n do
-    local count = tonumber(ARGV[a + 1])
-    plan.queues[i] = {key = KEYS[k], name = ARGV[a], first = a + 2, last = a + 1 + count}
-    if not type_is(KEYS[k], 'list') then return nil, {'TYPE', KEYS[k]} end
+    local name, count = ARGV[a], tonumber(ARGV[a + 1])
+    local length, listed, wrong
+    length, wrong = checked('LLEN', KEYS[k])
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = KEYS[k], name = name, first = a + 2, last = a + 1 + count, listed = listed == 1}
     k = k + 1; a = a + 2 + count
   end
   n = tonumber(ARGV[a]); a = a + 1
@@ -67,8 +80,12 @@ local function write_plan(plan)
     k = k + 2; a = a + 3
   end
   for _, queue in ipairs(plan.queues) do
-    redis.call('SADD', plan.QUEUES, queue.name)
-    call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', plan.QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
   end
   call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
   if plan.fanout then

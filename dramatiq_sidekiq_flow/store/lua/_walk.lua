@@ -9,6 +9,7 @@
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- read_barrier(barrier, ran) -> value and marker; or nil, nil and an error reply as of walk
 -- walk(unit, k, a, width) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER}.  It writes nothing.  The table has
 --   n         number of callbacks
@@ -17,6 +18,8 @@
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (width 4)
 --   new       false if the top barrier counted this step before
+-- count_units(barrier, set, units, ttl): counts down a barrier that waits, for units that it
+--                            has not counted; set is its BARRIER:u
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
@@ -33,6 +36,18 @@
 
 local RELEASED_TTL = 86400
 
+local function read_barrier(barrier, ran)
+  -- MGET returns false for a missing key, and for a key of another type.
+  local found = redis.call('MGET', barrier, ran)
+  local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
+  if value and marker then return value, marker end
+  for i, key in ipairs({barrier, ran}) do
+    local is_number = found[i] and whole(found[i])
+    if not is_number and redis.call('EXISTS', key) == 1 then return nil, nil, {'TYPE', key} end
+  end
+  return nil, nil, {'EXPIRED', barrier}
+end
+
 local function walk(unit, k, a, width)
   local n = tonumber(ARGV[a])
   local walked = {n = n, first_key = k, width = width, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -40,28 +55,28 @@ local function walk(unit, k, a, width)
     local barrier, ran, units = KEYS[k], KEYS[k + 1], KEYS[k + 2]
     local fired = width == 4 and KEYS[k + 3]
     local kind = ARGV[a + i]
-    if not type_is(barrier, 'string') then return nil, {'TYPE', barrier} end
-    if not type_is(ran, 'string') then return nil, {'TYPE', ran} end
-    if fired and not type_is(fired, 'string') then return nil, {'TYPE', fired} end
-    if not type_is(units, 'set') then return nil, {'TYPE', units} end
-    local releaser = fired and redis.call('GET', fired)
+    local releaser, wrong = false
+    if fired then releaser, wrong = checked('GET', fired) end
+    if wrong then return nil, wrong end
     if releaser then
       if i == 1 then walked.new = false end
       -- The unit that released the barrier repeats its walk.
       if releaser ~= unit then break end
     else
-      local value, marker = redis.call('GET', barrier), redis.call('GET', ran)
-      if not value or not marker then return nil, {'EXPIRED', barrier} end
-      value, marker = whole(value), whole(marker)
-      if not value then return nil, {'TYPE', barrier} end
-      if not marker then return nil, {'TYPE', ran} end
-      if marker ~= -1 or redis.call('SISMEMBER', units, unit) == 1 then
+      local value, marker, counted
+      value, marker, wrong = read_barrier(barrier, ran)
+      if wrong then return nil, wrong end
+      counted, wrong = checked('SISMEMBER', units, unit)
+      if wrong then return nil, wrong end
+      if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
       end
       local released = value <= 1
       walked.counts[#walked.counts + 1] = {
         barrier = barrier, ran = ran, units = units, fired = fired, unit = unit, value = value, released = released,
+        -- The barrier of a chain counts one unit, which releases it.
+        alone = kind == 'f' and released,
       }
       if not released then break end
       walked.released = walked.released + 1
@@ -77,19 +92,23 @@ local function walk(unit, k, a, width)
   return walked
 end
 
+local function count_units(barrier, set, units, ttl)
+  redis.call('DECRBY', barrier, #units)
+  redis.call('SADD', set, unpack(units))
+  if redis.call('TTL', set) < 0 then
+    -- As long as the barrier, which may wait for a child with a long delay.
+    redis.call('EXPIRE', set, math.max(ttl, redis.call('TTL', barrier)))
+  end
+end
+
 local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value - 1)
     redis.call('SETEX', count.ran, kept, 0)
-    redis.call('UNLINK', count.units)
+    if not count.alone then redis.call('UNLINK', count.units) end
     return
   end
-  redis.call('DECR', count.barrier)
-  redis.call('SADD', count.units, count.unit)
-  if redis.call('TTL', count.units) < 0 then
-    -- As long as the barrier, which may wait for a child with a long delay.
-    redis.call('EXPIRE', count.units, math.max(ttl, redis.call('TTL', count.barrier)))
-  end
+  count_units(count.barrier, count.units, {count.unit}, ttl)
 end
 
 local function prolong_waiting(walked, ttl)

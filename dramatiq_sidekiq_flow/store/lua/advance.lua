@@ -2,11 +2,12 @@
 -- output to the memory, counts down barriers, and writes the plan of the
 -- continuation.  Atomic, and safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
+-- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule', 'paused',
 --       the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
---       seconds that the memory is kept after its run, the fields' (see _fields),
---       the callbacks',
+--       seconds that the memory is kept after its run,
+--       receipt under which the worker keeps the next job ('' = push it),
+--       the fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
@@ -14,52 +15,59 @@
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
+--       | {'KEPT'} done, and the next job is in flight here under its receipt
+--       | {'KEPT', payload} the same, sent twice: the job that the first call kept
 --
--- The memory lives as long as its run: while a barrier waits, as long as the
--- barriers; at the end of the run, for its own ttl, or for the ttl that extend_ttl
--- set, if that is longer (swf:keep:MEMORY lives that long).
+-- A worker that goes on at once offers a receipt of its own for a plan of one job, for
+-- the queue of this hash.  That saves the push, the fetch and a round trip.  A queue
+-- with jobs, or a paused one, refuses: the job is pushed.  The worker is registered:
+-- its hash holds the finished job, and only a worker with an empty one is removed.
 
 -- @include _walk
 -- @include _fields
 -- @include _plan
+-- @include _memory
 
 local in_flight, memory = KEYS[1], KEYS[2]
 local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5], paused = KEYS[5]} or nil
 
-if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
-if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
+local function gone()
+  local kept = keep and redis.call('HGET', in_flight, keep.receipt)
+  return kept and {'KEPT', kept} or {'GONE'}
+end
+
+-- The reply if nothing can be written: a job that is not in flight needs nothing.
+local function refuse(reply)
+  local found, wrong = checked('HEXISTS', in_flight, receipt)
+  if wrong then return wrong end
+  return found == 1 and reply or gone()
+end
 
 -- Reads.
-local fields, a = read_fields(5)
-local walked, wrong = walk(unit, 5, a, 3)
-if not walked then return wrong end
+local fields, a = read_fields(6)
+local walked, wrong = walk(unit, 6, a, 3)
+if not walked then return refuse(wrong) end
 a = a + 1 + walked.n
 local fires = walked.fire > 0
-if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
+if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0
-if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
+if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
 local plan
 if fires then
-  plan, wrong = read_plan(5 + 3 * walked.n, a + 1, KEYS[3], KEYS[4])
-  if not plan then return wrong end
+  plan, wrong = read_plan(6 + 3 * walked.n, a + 1, KEYS[3], KEYS[4], keep)
+  if not plan then return refuse(wrong) end
 end
 
 -- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
 -- and after it also allows the other writes of the script.
-redis.call('HDEL', in_flight, receipt)
+local taken
+taken, wrong = checked('HDEL', in_flight, receipt)
+if wrong then return wrong end
+if taken == 0 then return gone() end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
-if memory ~= '' and walked.new then
-  local left, wanted = redis.call('TTL', memory), memory_ttl
-  local waits = walked.released < walked.n
-  local over = not waits and not fires
-  if not over then wanted = math.max(wanted, ttl) end
-  -- The lowest barrier waits for the whole run, including siblings with a delay.
-  if waits then wanted = math.max(wanted, redis.call('TTL', KEYS[2 + 3 * walked.n])) end
-  if left ~= -2 and (over or left < wanted - SLACK) then
-    redis.call('EXPIRE', memory, math.max(wanted, redis.call('TTL', 'swf:keep:' .. memory)))
-  end
-end
-return {'DONE'}
+if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+return {plan and plan.kept and 'KEPT' or 'DONE'}

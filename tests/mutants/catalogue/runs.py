@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import FANOUTS, INNER, RELEASE, RULES, TTL, WORKFLOW, expires, refuses, twice
+from .tests import FANOUTS, INNER, NEXT, RELEASE, RULES, TTL, WORKFLOW, expires, refuses, twice
 
 plan = in_file("store/lua/_plan.lua")
 start = in_file("store/lua/start.lua")
@@ -21,15 +21,15 @@ RUNS = [
     plan(
         "plan-type-queues",
         "With a `queues` of another type the continuation is lost after the job left flight.",
-        "  if n > 0 and not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end\n",
-        "",
+        "    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end\n",
+        "    if not plan.kept then listed = redis.pcall('SISMEMBER', QUEUES, name) end\n",
         refuses("advance", "queues"),
     ),
     plan(
         "plan-type-queue",
         "With a queue of another type the continuation is lost after the job left flight.",
-        "    if not type_is(KEYS[k], 'list') then return nil, {'TYPE', KEYS[k]} end\n",
-        "",
+        "    length, wrong = checked('LLEN', KEYS[k])\n",
+        "    length = redis.pcall('LLEN', KEYS[k])\n",
         refuses("advance", "queue:next"),
     ),
     plan(
@@ -98,9 +98,30 @@ RUNS = [
     plan(
         "plan-queue-unknown",
         "Sidekiq's Web UI does not know the queue.",
-        "    redis.call('SADD', plan.QUEUES, queue.name)\n",
+        "      if not queue.listed then redis.call('SADD', plan.QUEUES, queue.name) end\n",
         "",
         RULES + "test_a_plan_is_written_whole",
+    ),
+    plan(
+        "plan-overtakes",
+        "The steps of a long chain overtake all jobs of their queue.",
+        "  if keep and length == 0 and ",
+        "  if keep and ",
+        NEXT + "test_a_job_of_the_queue_goes_first",
+    ),
+    plan(
+        "plan-keeps-of-a-paused-queue",
+        "A chain goes on although its queue is paused.",
+        " and redis.pcall('SISMEMBER', keep.paused, name) ~= 1 then",
+        " then",
+        NEXT + "test_a_paused_queue_keeps_nothing",
+    ),
+    plan(
+        "plan-kept-is-lost",
+        "The next job is neither pushed nor in flight.",
+        "      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])\n",
+        "      redis.call('HLEN', plan.kept.hash)\n",
+        NEXT + "test_the_next_job_is_in_flight",
     ),
     plan(
         "plan-nothing-scheduled",

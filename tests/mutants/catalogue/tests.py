@@ -20,6 +20,8 @@ WRONG = "integration/test_wrong_types.py::"
 MEMBERS = "integration/test_bad_members.py::"
 FAILURES = "brokers/test_failures.py::"
 FANOUTS = "integration/test_fanouts.py::"
+NEXT = "integration/test_next_job.py::"
+GROUP = "integration/test_group_steps.py::"
 
 #: Members of a group on another broker, the last of which comes again.
 COUNTED = RULES + "test_a_unit_is_counted_once_on_another_broker"

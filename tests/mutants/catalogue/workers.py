@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
+from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, GROUP, NEXT, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
 
 consumer = in_file("broker/consumer.py")
 reader = in_file("broker/job_reader.py")
 failures = in_file("broker/failure_writer.py")
 commit = in_file("broker/ack_batch.py")
+handed_over = in_file("broker/handed_over.py")
+fetcher = in_file("broker/fetcher.py")
+next_job = in_file("broker/next_job.py")
+internals = in_file("broker/dramatiq_internals.py")
+work_queue = in_file("broker/queue_order.py")
+completion = in_file("workflow/completion.py")
+transport = in_file("workflow/transport.py")
 retries = in_file("broker/retries.py")
 recovery = in_file("process/recovery.py")
 window = in_file("broker/in_flight.py")
@@ -64,8 +71,8 @@ WORKERS = [
     consumer(
         "ack-does-not-advance",
         "A step is taken out of flight without what follows it.",
-        "            self.process.completion.advance(message)\n",
-        "            self.process.commit.ack(message.member, message.receipt)\n",
+        "        step = completion.advance(message, may_wait=may_wait)\n",
+        "        step = commit.ack(message.member, message.receipt)\n",
         WORKFLOW + "test_a_job_acknowledged_twice_advances_once",
     ),
     consumer(
@@ -111,7 +118,7 @@ WORKERS = [
         "        except FlowError as e:\n            self._bury(",
         STORAGE + "test_a_lost_connection_to_the_storage_leaves_the_job_where_it_was",
     ),
-    consumer(
+    fetcher(
         "read-forgets-what-it-took",
         "Redis is away while a bad job is buried: nobody holds it until the process ends.",
         "                held.put_back(*fetched)\n",
@@ -147,19 +154,139 @@ WORKERS = [
         "    return Needs((*barriers, *memories), max(ttl, memory.ttl))\n",
         STORAGE + "test_it_lives_as_long_as_a_dead_job_can_be_retried",
     ),
-    commit(
+    handed_over(
         "commit-forgets-on-an-error",
         "Acknowledgements that found no server are forgotten: the jobs stay in flight.",
-        "        self._done.extendleft(reversed(self._sending))\n",
+        "        self.queued.extendleft(reversed(self._sending))\n",
         "",
         RECOVERY + "test_acknowledgements_wait_until_the_server_is_back",
     ),
-    commit(
+    handed_over(
         "commit-forgets-what-is-refused",
         "Acknowledgements that the server refuses for now are forgotten.",
-        "                self._done.extend((member, receipt) for receipt in receipts)\n",
-        "",
+        "                self.queued.extend(batch.acknowledgements)\n",
+        "                pass\n",
         COMMIT + "test_what_the_server_refuses_for_now_is_sent_again",
+    ),
+    handed_over(
+        "group-forgets-the-last-step",
+        "The last step of a group is left by the script, and by the worker: the run never goes on.",
+        "            return [acknowledgements[index] for index in batch.operation.read(reply)]\n",
+        "            return [acknowledgements[index] for index in batch.operation.read(reply)][:0]\n",
+        GROUP + "test_a_group_is_counted_to_its_end[33]",
+    ),
+    handed_over(
+        "group-refused-is-done",
+        "Steps whose barrier is gone stay in flight until the process ends, without an error.",
+        "            if acknowledgements[0].step is not None:\n",
+        "            if False:\n",
+        GROUP + "test_members_whose_barrier_is_gone_are_dead_by_name[]",
+    ),
+    handed_over(
+        "handed-over-is-unknown",
+        "The heartbeat takes a finished job for lost, and it runs again.",
+        "        found = [*list(self._sending), *list(self.queued), *list(self.left)]\n",
+        "        found = [*list(self._sending), *list(self.left)]\n",
+        GROUP + "test_what_waits_is_not_taken_for_lost",
+    ),
+    handed_over(
+        "left-is-unknown",
+        "The heartbeat takes the last step of a group for lost, and it runs again.",
+        "        found = [*list(self._sending), *list(self.queued), *list(self.left)]\n",
+        "        found = [*list(self._sending), *list(self.queued)]\n",
+        GROUP + "test_a_member_that_is_left_waits_for_redis",
+    ),
+    commit(
+        "shutdown-forgets-the-last-step",
+        "The last step of a group is not advanced at shutdown: it runs again.",
+        "            raise ConnectionClosed(e) from None\n        self._settle_left()\n",
+        "            raise ConnectionClosed(e) from None\n",
+        GROUP + "test_a_shutdown_sends_what_was_handed_over",
+    ),
+    commit(
+        "left-is-forgotten-on-an-error",
+        "Redis is away when the last step of a group is to be advanced: the run never goes on.",
+        "                    settle()\n                    left.popleft()\n",
+        "                    left.popleft()\n                    settle()\n",
+        GROUP + "test_a_member_that_is_left_waits_for_redis",
+    ),
+    consumer(
+        "left-is-handed-over-again",
+        "The last step of a group is handed over again and again: the run never goes on.",
+        "        message.alone = True\n",
+        "",
+        GROUP + "test_a_group_is_counted_to_its_end[1]",
+    ),
+    process(
+        "shutdown-forgets-acknowledgements",
+        "What was handed over is forgotten at shutdown: finished jobs run again.",
+        "        self._attempt(self.commit.flush)\n",
+        "",
+        GROUP + "test_a_shutdown_sends_what_was_handed_over",
+    ),
+    # -- the next job of a chain
+    consumer(
+        "next-job-is-not-run",
+        "A job that was kept is known to no thread: it waits until the next beats put it back.",
+        "                self._run_next(message.offer, message.next_job)\n",
+        "                pass\n",
+        NEXT + "test_one_thread_runs_a_chain",
+    ),
+    consumer(
+        "offer-does-not-end",
+        "A job that was kept and not run, after an interrupt, is never put back.",
+        "                self.in_flight.end_offer(message.offer)\n",
+        "                pass\n",
+        NEXT + "test_an_interrupt_loses_no_job",
+    ),
+    window(
+        "offer-is-unknown",
+        "The heartbeat takes a job for lost whose reply is on its way: it runs twice.",
+        "        offered = list(self.offered)\n",
+        "        offered: list[str] = []\n",
+        NEXT + "test_an_offer_that_is_open_is_not_taken_for_lost",
+    ),
+    next_job(
+        "offer-is-new-each-time",
+        "The reply is lost, and the advance is repeated: the job that was kept waits until the next beats.",
+        "    if message.offer or not _is_free(process, message):\n",
+        "    if not _is_free(process, message):\n",
+        NEXT + "test_a_lost_reply_runs_the_job_that_was_kept",
+    ),
+    next_job(
+        "offer-for-a-step-handed-over",
+        "The step behind a group is kept, and no thread runs it until the next beats.",
+        "    if message.alone:\n",
+        "    if False:\n",
+        GROUP + "test_the_step_behind_a_group_is_run",
+    ),
+    next_job(
+        "offer-while-quiet",
+        "A worker that is to stop goes on with the chain.",
+        " or held.fetched or process.quiet:",
+        " or held.fetched:",
+        NEXT + "test_a_quiet_process_keeps_nothing[True]",
+    ),
+    internals(
+        "offer-while-paused",
+        "A job that waits in a paused worker is not given back at shutdown.",
+        " or thread.paused or not",
+        " or not",
+        NEXT + "test_a_paused_worker_keeps_nothing",
+    ),
+    internals(
+        "offer-overtakes",
+        "The steps of a chain overtake the jobs that wait in the process.",
+        " and thread.work_queue.empty() and",
+        " and",
+        NEXT + "test_jobs_of_another_queue_have_their_turn",
+    ),
+    transport(
+        "kept-payload-of-another-plan",
+        "The advance is repeated with a plan of its own: the job runs under an id that nobody has in flight.",
+        "            message.next_job = outcome.payload or following\n",
+        "            message.next_job = following\n",
+        NEXT + "test_a_lost_reply_runs_the_job_that_was_kept",
     ),
     commit(
         "commit-error-is-a-reply",

@@ -105,9 +105,11 @@ module SidekiqFlow::Companion
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
       memory_ttl = Memory.current&.ttl || 0
-      keys = [memory_key, "queues", "schedule", *@top_down.flat_map(&:keys), *plan_keys]
+      keys = [memory_key, "queues", "schedule", "paused", *@top_down.flat_map(&:keys), *plan_keys]
       ttl = Lifetimes.barrier_ttl(nil, @stack)
-      arguments = [unit_id, ttl, memory_ttl, @fields.size / 2, *@fields, @kinds.size, *@kinds]
+      # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
+      keep = ""
+      arguments = [unit_id, ttl, memory_ttl, keep, @fields.size / 2, *@fields, @kinds.size, *@kinds]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 

@@ -1,0 +1,60 @@
+-- Advances a run past finished steps of one group: takes their jobs out of flight,
+-- writes their outputs to the memory, and counts them.  A step that would release the
+-- barrier of the group is left for advance.lua, which takes a plan.  Atomic, and safe
+-- to send twice.
+--
+-- KEYS: in-flight hash, memory hash ('' = none), BARRIER, BARRIER_ran and BARRIER:u of
+--       each callback from the top (see _walk); the top one is the group's
+-- ARGV: ttl of barriers in seconds, seconds that the memory is kept after its run,
+--       number of callbacks, number of steps (some thousands at most), receipt and
+--       unit (the jid) of each, then the fields' (see _fields) of each
+-- Returns: {'DONE', index of each step that is left (1 = the first) ...}: nothing is
+--       written for these | {'EXPIRED', BARRIER} nothing written | {'TYPE', key} nothing
+--       written: another type, or a barrier that is not a whole number
+
+-- @include _walk
+-- @include _fields
+-- @include _memory
+
+local in_flight, memory, barrier, set = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
+local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+-- Reads.
+local value, marker, wrong = read_barrier(barrier, KEYS[4])
+if wrong then return wrong end
+local units, outputs, has_fields, a = {}, {}, false, 5 + 2 * n
+for i = 1, n do
+  units[i] = ARGV[4 + 2 * i]
+  outputs[i], a = read_fields(a)
+  has_fields = has_fields or outputs[i].n > 0
+end
+local before
+before, wrong = checked('SMISMEMBER', set, unpack(units))
+if wrong then return wrong end
+if has_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
+
+-- Writes.  HDEL, the gate of each step, comes first: Redis allows it when it is out of
+-- memory, and after it also allows the other writes of the script.
+local counted, known, left = {}, {}, {'DONE'}
+for i, unit in ipairs(units) do
+  local new = marker == -1 and before[i] == 0 and not known[unit]
+  if new and value - #counted <= 1 then
+    left[#left + 1] = i
+  else
+    local taken
+    taken, wrong = checked('HDEL', in_flight, ARGV[3 + 2 * i])
+    if wrong then return wrong end
+    if taken == 1 and new then
+      counted[#counted + 1] = unit
+      known[unit] = true
+      write_fields(memory, outputs[i])
+    end
+  end
+end
+if #counted > 0 then
+  count_units(barrier, set, counted, ttl)
+  local walked = {n = callbacks, first_key = 3, width = 3, released = 0}
+  prolong_waiting(walked, ttl)
+  keep_memory(memory, memory_ttl, ttl, walked, false)
+end
+return left

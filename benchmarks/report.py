@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from .measures import COSTS
 from .peers import Peer
@@ -11,7 +12,17 @@ from .results import Result, Spread
 #: Widths of the columns.
 _NAME = 28
 _MAIN = 36
-_COST = 15
+_COST = 13
+
+COSTS_NOTE = "costs are per job, CPU in us; worker peak: the largest resident memory of a worker process, in MB"
+
+
+def headline(about: dict[str, Any]) -> str:
+    """The machine and the versions, in one line."""
+    packages = "; ".join(f"{name} {number}" for name, number in about["versions"].items())
+    server = about["server"]
+    cpus = f"{about['cpus']} CPUs ({about['cpu']})"
+    return f"Python {about['python']}, {cpus}, {server['name']} {server['version']}; {packages}"
 
 
 def tables(results: Iterable[Result], peers: list[type[Peer]]) -> str:
@@ -20,12 +31,13 @@ def tables(results: Iterable[Result], peers: list[type[Peer]]) -> str:
     ours, *others = peers
     lines = [
         f"RATIOS: {ours.title} divided by each peer",
-        "within a round, median of the rounds [lowest - highest]; costs are per job",
+        "within a round, median of the rounds [lowest - highest]",
+        COSTS_NOTE,
         "",
     ]
     for result in results:
         lines += _block(result, others, lambda result, peer, name: result.ratio(ours.name, peer, name), "/ ", "x")
-    lines += ["", "FIGURES: median of the rounds [lowest - highest]; costs are per job", ""]
+    lines += ["", "FIGURES: median of the rounds [lowest - highest]", COSTS_NOTE, ""]
     for result in results:
         lines += _block(result, peers, lambda result, peer, name: result.absolute(peer, name), "", "")
     lines += [f"{peer.title}: {peer.note}." for peer in peers if peer.note]
@@ -48,9 +60,14 @@ def _block(
         head = f"{figure.title}{'' if unit else f', {figure.unit}'} ({better} is better)"
         lines.append(f"{'':{_NAME}}{head:<{_MAIN}}" + "".join(f"{COSTS[cost].title:>{_COST}}" for cost in shown))
         for peer in peers:
+            if peer.name not in result.measure.peers:
+                continue
             name = f"  {before + peer.title:<{_NAME - 2}}"
             if peer.name in result.failures:
                 lines.append(f"{name}failed: {result.failures[peer.name]}")
+                continue
+            if peer.name in result.left_out:
+                lines.append(f"{name}left out: {result.left_out[peer.name]}")
                 continue
             spread = spread_of(result, peer.name, main)
             cells = [spread_of(result, peer.name, cost) for cost in shown]

@@ -26,12 +26,14 @@ class Spread:
 
 @attrs.frozen
 class Result:
-    """All samples of one measure: peer -> one set of figures a round."""
+    """All samples of one measure: contender -> one set of figures a round."""
 
     measure: Measure
     samples: defaultdict[str, list[Figures]] = attrs.field(factory=lambda: defaultdict(list))
     #: Why a peer has no figures.
     failures: dict[str, str] = attrs.field(factory=dict)
+    #: Peers that do not have what is measured, and what they lack.
+    left_out: dict[str, str] = attrs.field(factory=dict)
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -79,4 +81,5 @@ class Result:
             "rounds": self.measure.rounds,
             "figures": figures,
             "failures": self.failures,
+            "left_out": self.left_out,
         }

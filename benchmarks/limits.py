@@ -1,0 +1,63 @@
+"""The limits of ``--quick``: what does not depend on the machine.  The only place to lower one.
+
+Each limit is for this package alone, a job, a step or a member of a group.  It
+is compared with the best round, since a busy machine only adds to the costs.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from .document import Document
+
+OURS = "sidekiq-flow"
+
+
+@attrs.frozen
+class Limit:
+    """What a cost of a measure may be at most, at the sizes of the quick run."""
+
+    measure: str
+    figure: str
+    limit: float
+
+    def value(self, document: Document) -> float | None:
+        """The best round; None if it was not measured."""
+        return min(document.rounds(self.measure, self.figure, OURS), default=None)
+
+    def exceeded(self, document: Document) -> bool:
+        value = self.value(document)
+        return value is not None and value > self.limit
+
+
+#: measure: network reads, commands, bytes in and bytes out.
+TABLE = {
+    "throughput-1": (1, 10, 1_000, 1_000),
+    "send": (1.2, 3, 1_000, 100),
+    "chain-10": (4, 30, 6_000, 3_000),
+    "chain-100": (4, 30, 10_000, 8_000),
+    "group-1000": (0.1, 5, 1_000, 100),
+    "members-1": (1, 15, 1_000, 1_000),
+}
+
+LIMITS = tuple(
+    Limit(measure, figure, limit)
+    for measure, row in TABLE.items()
+    for figure, limit in zip(("reads", "commands", "bytes_in", "bytes_out"), row)
+)
+
+
+def exceeded(document: Document) -> list[Limit]:
+    """The limits that a run has exceeded."""
+    return [limit for limit in LIMITS if limit.exceeded(document)]
+
+
+def table(document: Document) -> str:
+    """Each limit that was measured, with its value."""
+    lines = ["LIMITS (costs of this package; the best round)", ""]
+    for limit in LIMITS:
+        value = limit.value(document)
+        if value is not None:
+            verdict = "EXCEEDED" if limit.exceeded(document) else "ok"
+            lines.append(f"{limit.measure:<16}{limit.figure:<12}{value:>12,.4g}   <= {limit.limit:<10,.6g}{verdict}")
+    return "\n".join(lines)

@@ -26,7 +26,8 @@ def main() -> int:
     if chosen.goals is not None:
         print(goals.table(Document.read(chosen.goals)))
         return 0
-    missing = sorted({peer.package for peer in PEERS if not peer.installed()})
+    wanted = PEERS[:1] if chosen.alone else PEERS
+    missing = sorted({peer.package for peer in wanted if not peer.installed()})
     if missing:
         say(f"The benchmarks need {', '.join(missing)} too: make bench, or pip install -e '.[bench]'")
         return 2
@@ -39,7 +40,7 @@ def main() -> int:
 
 def _measure(chosen: argparse.Namespace) -> int:
     taken = options.choose(chosen)
-    peers = all_peers(options.ruby_majors(chosen))
+    peers = all_peers(options.ruby_majors(chosen), alone=chosen.alone)
     with serve(chosen.url) as url:
         server = Server(url)
         run = Run(server, peers)

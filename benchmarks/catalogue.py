@@ -152,9 +152,9 @@ class _Catalogue:
         jobs = self.size(10_000, 1_000)
         take = partial(workflow_measures.join, jobs)
         title = f"members of a group of {jobs:,} and the step behind it, until that has started"
-        self.add("join", title, MEMBER, take, jobs=jobs, peers=RUBY | {OURS, DramatiqWorkflow.name})
+        self.add("join", title, MEMBER, take, jobs=jobs, peers=RUBY | {OURS})
         step = {"step": Figure("time a step", "us"), **LONGEST}
-        for jobs, rounds, peers in ((10_000, 2, ALL - {DramatiqRedis.name}), (100_000, 1, {OURS})):
+        for jobs, rounds, peers in ((10_000, 2, ALL), (100_000, 1, {OURS})):
             take = partial(workflow_measures.fan_out, jobs)
             title = f"a step, then a group of {jobs:,}, until the last step has started"
             self.add(f"fanout-{jobs}", title, step, take, jobs=jobs, rounds=rounds, peers=peers)

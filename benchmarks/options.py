@@ -32,6 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--ruby", metavar="7,8", help="these versions of Sidekiq, or none; by default all that run here"
     )
+    parser.add_argument("--alone", action="store_true", help="measure only this package")
     parser.add_argument("--rounds", type=int, metavar="N", help="this many rounds of each measure")
     parser.add_argument("--url", help="an EMPTY Redis to measure on (it is emptied again and again); ours by default")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the JSON object and the plots")

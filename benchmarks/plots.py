@@ -63,9 +63,15 @@ def _chain(document: Document, figure: Any) -> bool:
             if points:
                 drawn = True
                 axes.plot(*zip(*points), marker="o", color=COLOURS[peer], label=document.title(peer))
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     for axes, title in ((left, "time a step, ms"), (right, "bytes a step, in and out of Redis")):
         axes.set(xscale="log", yscale="log", title=title, xlabel="steps of the chain")
         axes.grid(True, which="major", alpha=0.3)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(plain)
+            axis.set_minor_formatter(NullFormatter())
     if drawn:
         left.legend(fontsize=8)
     return drawn
@@ -97,19 +103,25 @@ def _members(document: Document, figure: Any) -> bool:
 
 
 def _bars(document: Document, figure: Any, name: str, panels: dict[str, str], unit: str) -> bool:
-    drawn = False
-    for axes, (measure, title) in zip(figure.subplots(1, len(panels)), panels.items()):
-        found = {peer: document.value(measure, name, peer) for peer in COLOURS}
-        values = {peer: value for peer, value in found.items() if value is not None}
+    found = {measure: _values(document, measure, name) for measure in panels}
+    shown = {measure: values for measure, values in found.items() if values}
+    if not shown:
+        return False
+    for axes, (measure, values) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items()):
         names = [document.title(peer).replace(" with the gem", "\nwith the gem") for peer in values]
         bars = axes.bar(range(len(values)), list(values.values()), color=[COLOURS[peer] for peer in values])
         axes.bar_label(bars, labels=[f"{value:,.0f}" for value in values.values()], fontsize=8)
         axes.set_xticks(range(len(values)), names, fontsize=7, rotation=30, ha="right")
-        axes.set_title(title, fontsize=10)
+        axes.set_title(panels[measure], fontsize=10)
         axes.margins(y=0.12)
-        drawn = drawn or bool(values)
     figure.axes[0].set_ylabel(unit)
-    return drawn
+    return True
+
+
+def _values(document: Document, measure: str, figure: str) -> dict[str, float]:
+    """The contenders that have a figure, in the order of the colours."""
+    found = {peer: document.value(measure, figure, peer) for peer in COLOURS}
+    return {peer: value for peer, value in found.items() if value is not None}
 
 
 PLOTS: dict[str, Callable[[Document, Any], bool]] = {

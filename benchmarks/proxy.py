@@ -24,8 +24,10 @@ from .pipes import Child, Command
 #: Bytes that are read at once.
 CHUNK = 1 << 18
 
-#: Milliseconds that are added in each direction.
+#: Milliseconds that are added in each direction, and the part of them that the proxy
+#: needs to wake up and to read and write.
 DELAY = 0.5
+OWN = 0.15
 
 
 @attrs.define(eq=False)
@@ -136,7 +138,7 @@ def main() -> None:
     parser.add_argument("--ms", type=float, default=DELAY, help="in each direction; 0.5 by default")
     options = parser.parse_args()
     host, _, port = options.to.rpartition(":")
-    relay = Relay((host, int(port)), options.ms / 1000)
+    relay = Relay((host, int(port)), max(0.0, options.ms - OWN) / 1000)
     print(f'{{"port": {relay.port}}}', flush=True)
     relay.run(sys.stdin.fileno())
 

@@ -29,13 +29,17 @@ def tables(results: Iterable[Result], peers: list[type[Peer]]) -> str:
     """Both tables, and the notes below them."""
     results = list(results)
     ours, *others = peers
-    lines = [
-        f"RATIOS: {ours.title} divided by each peer",
-        "within a round, median of the rounds [lowest - highest]",
-        COSTS_NOTE,
-        "",
-    ]
-    for result in results:
+    lines = (
+        []
+        if not others
+        else [
+            f"RATIOS: {ours.title} divided by each peer",
+            "within a round, median of the rounds [lowest - highest]",
+            COSTS_NOTE,
+            "",
+        ]
+    )
+    for result in results if others else ():
         lines += _block(result, others, lambda result, peer, name: result.ratio(ours.name, peer, name), "/ ", "x")
     lines += ["", "FIGURES: median of the rounds [lowest - highest]", COSTS_NOTE, ""]
     for result in results:

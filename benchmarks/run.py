@@ -117,13 +117,13 @@ def ruby_peers(majors: set[int] | None) -> list[type[Sidekiq]]:
     return found
 
 
-def all_peers(majors: set[int] | None) -> tuple[type[Peer], ...]:
-    """Ours, and the others that are there.
+def all_peers(majors: set[int] | None, *, alone: bool = False) -> tuple[type[Peer], ...]:
+    """Ours, and, unless it is alone, the others that are there.
 
     Raises:
       RubyMissing: see :func:`ruby_peers`.
     """
-    return (*PEERS, *ruby_peers(majors))
+    return PEERS[:1] if alone else (*PEERS, *ruby_peers(majors))
 
 
 def _cpu() -> str:

@@ -173,7 +173,7 @@ def test_the_tables_show_who_was_left_out_and_who_failed() -> None:
 def test_a_run_alone_has_no_ratios() -> None:
     text = tables([result(sidekiq_flow=[100.0])], [SidekiqFlow])
     assert "RATIOS" not in text
-    assert "100" in text
+    assert text.count("throughput") == 1
 
 
 # -- reports of workers ------------------------------------------------------------
@@ -229,15 +229,14 @@ def test_the_proxy_passes_on_all_bytes_in_order_and_the_end(echo: tuple[str, int
     ends, end = os.pipe()
     serving = threading.Thread(target=relay.run, args=(ends,), daemon=True)
     serving.start()
-    # More than the buffers of all sockets on the way: the proxy must not wait for one side.
+    # More than the buffers of all sockets on the way, and all sent before any is read: the
+    # proxy must not wait until one side takes what the other one sends.
     sent = b"".join(number.to_bytes(4, "big") for number in range(4_000_000))
     with socket.create_connection(("127.0.0.1", relay.port), timeout=30) as client:
-        sender = threading.Thread(target=client.sendall, args=(sent,), daemon=True)
-        sender.start()
+        client.sendall(sent)
         received = bytearray()
         while len(received) < len(sent):
             received += client.recv(1 << 18)
-        sender.join(10)
         client.shutdown(socket.SHUT_WR)
         assert client.recv(1) == b""
     assert received == sent

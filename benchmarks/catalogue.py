@@ -48,6 +48,7 @@ class _Catalogue:
         jobs: int = 1,
         rounds: int = 3,
         peers: Iterable[str] = ALL,
+        needs: str | None = None,
         quick: bool = False,
         delayed: bool = False,
     ) -> None:
@@ -55,7 +56,7 @@ class _Catalogue:
             title += ", with 1 ms of latency"
         rounds = min(rounds, 2) if self._quick else rounds
         self.found.append(
-            Measure(name, title, figures, jobs, rounds, take, frozenset(peers), quick=quick, delayed=delayed)
+            Measure(name, title, figures, jobs, rounds, take, frozenset(peers), needs, quick=quick, delayed=delayed)
         )
 
     def throughput(self) -> None:
@@ -104,6 +105,10 @@ class _Catalogue:
         figures = {"p50": Figure("p50", "ms"), "p99": Figure("p99", "ms")}
         take = partial(job_measures.latency, jobs)
         self.add("latency", title, figures, take, jobs=jobs, peers=JOBS, quick=True)
+        seconds = self.size(15, 5)
+        take = partial(job_measures.idle, seconds)
+        title = "idle worker: costs a second (instead of costs a job)"
+        self.add("idle", title, {"load": Figure("network reads", "a second")}, take, jobs=seconds, rounds=2, peers=JOBS)
         figures = {"import": Figure("import", "ms"), "rss": Figure("memory of an idle worker", "MB")}
         peers = {OURS, DramatiqRedis.name}
         self.add("boot", "imports, and an idle worker", figures, boot.boot, rounds=5, peers=peers)
@@ -126,6 +131,10 @@ class _Catalogue:
             self.add(f"chain-{steps}", title, STEP, take, jobs=steps, rounds=rounds, peers=peers, quick=quick)
         take = partial(workflow_measures.chain, 20, 5, 10_000)
         self.add("chain-10kb", "chain of 20 no-op steps of 10 kB", STEP, take, jobs=20)
+        steps = self.size(1_000, 200)
+        take = partial(workflow_measures.mixed, steps, 100)
+        title = f"chain of {steps:,} no-op steps, each hundredth in Ruby"
+        self.add("chain-mixed", title, STEP, take, jobs=steps, peers={OURS}, needs=Sidekiq8.name)
         take = partial(workflow_measures.chain, 100, 3, 0)
         title = "chain of 100 no-op steps"
         self.add("chain-1ms", title, STEP, take, jobs=100, peers=RUBY | {OURS}, delayed=True)

@@ -72,6 +72,13 @@ def latency(jobs: int, scene: Scene) -> Figures:
     return {"p50": percentiles[49], "p99": percentiles[98], **traffic}
 
 
+def idle(seconds: int, scene: Scene) -> Figures:
+    """A worker that has nothing to do: its costs a second."""
+    with scene.warm(), scene.server.traffic(seconds) as traffic:
+        time.sleep(seconds)
+    return {"load": traffic["reads"], **traffic}
+
+
 def backlog(waiting: int, jobs: int, scene: Scene) -> Figures:
     """The worker's memory when it has run some jobs of a large backlog, and when it has run ten times as many."""
     scene.peer.send(1)

@@ -7,12 +7,13 @@ machine share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
 
 from .peers import Peer
+from .pipes import Command
 from .process import Report, Workers
 from .server import Server
 
@@ -54,16 +55,24 @@ class Scene:
     url: str
 
     @contextmanager
-    def cold(self, *, processes: int = 1, threads: int = 8, awaiting: bool = False) -> Iterator[Workers]:
-        """Workers that do not consume yet."""
-        kind = type(self.peer)
-        with Workers(kind, self.url, processes=processes, threads=threads, awaiting=awaiting) as workers:
+    def cold(
+        self, *, processes: int = 1, threads: int = 8, awaiting: bool = False, others: Sequence[Command] = ()
+    ) -> Iterator[Workers]:
+        """Workers that do not consume yet.
+
+        Parameters:
+          threads: How many jobs each of them runs at once.
+          awaiting: Whether the actor is a coroutine.
+          others: The commands of workers of other contenders.
+        """
+        command = self.peer.worker(self.url, threads, awaiting)
+        with Workers([*[command] * processes, *others]) as workers:
             yield workers
 
     @contextmanager
-    def warm(self) -> Iterator[Workers]:
+    def warm(self, others: Sequence[Command] = ()) -> Iterator[Workers]:
         """A worker that consumes and is warm: connected, scripts loaded."""
-        with self.cold() as workers:
+        with self.cold(others=others) as workers:
             workers.expect(3)
             workers.start()
             self.peer.chain(3)
@@ -84,6 +93,7 @@ class Measure:
     Attributes:
       take: Takes a sample.
       peers: The contenders that have it.
+      needs: A contender whose worker takes part; without it there is no such measure.
       quick: Whether it is part of the quick run.
       delayed: Whether the workers reach the server through the proxy.
     """
@@ -95,6 +105,7 @@ class Measure:
     rounds: int
     take: Callable[[Scene], Figures]
     peers: frozenset[str]
+    needs: str | None = None
     quick: bool = False
     delayed: bool = False
 

@@ -224,6 +224,14 @@ broker.add_middleware(WorkflowMiddleware())
         made: list[Any] = self.messages(jobs) if messages else [(index,) for index in range(jobs)]
         return self._run(call, made)
 
+    def mixed(self, steps: int, every: int, queue: str) -> Timed:
+        """Start a chain in which each step of some number is Ruby's."""
+        from dramatiq_sidekiq_flow import Job
+
+        made: list[Any] = list(self.messages(steps))
+        made[every - 1 :: every] = [Job("Bench::Step", index, queue=queue) for index in range(every - 1, steps, every)]
+        return self._run(self.start_chain, made)
+
     def start_chain(self, messages: Sequence[Message]) -> None:
         from dramatiq_sidekiq_flow import Chain, Workflow
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import attrs
 
-from .peers import Peer
-from .pipes import PATIENCE, Child
+from .pipes import PATIENCE, Child, Command
 
 #: Seconds between two looks at the counts of several processes.
 LOOK = 0.02
@@ -72,21 +72,12 @@ class Report:
 
 
 class Workers:
-    """Worker processes of one peer; ``worker.py`` says what they are told.
+    """Worker processes; ``worker.py`` says what they are told."""
 
-    Parameters:
-      url: The Redis that they use.
-      threads: How many jobs each of them runs at once.
-      awaiting: Whether the actor is a coroutine.
-    """
-
-    def __init__(
-        self, peer: type[Peer], url: str, *, processes: int = 1, threads: int = 8, awaiting: bool = False
-    ) -> None:
+    def __init__(self, commands: Sequence[Command]) -> None:
         self.jobs = 0
         self._stack = ExitStack()
-        command = peer.worker(url, threads, awaiting)
-        self._children = [self._stack.enter_context(Child(command)) for _ in range(processes)]
+        self._children = [self._stack.enter_context(Child(command)) for command in commands]
 
     def expect(self, jobs: int, *, ms: int = 0, record: bool = True) -> None:
         """These are to come, numbered from 0.

@@ -41,10 +41,10 @@ class Sidekiq(Peer):
         return Command((str(RUN), "ruby", f"/interop/extra/{program}", *arguments), environment)
 
     @classmethod
-    def worker(cls, url: str, threads: int, awaiting: bool) -> Command:
+    def worker(cls, url: str, threads: int, awaiting: bool, queue: str = "bench") -> Command:
         if awaiting:
             raise NotOffered("it has no coroutines")
-        return cls.command(url, "worker.rb", str(threads))
+        return cls.command(url, "worker.rb", str(threads), queue)
 
     @classmethod
     def version(cls) -> str:

@@ -35,7 +35,7 @@ class Run:
         """Take all samples; an interrupt ends the run early."""
         results = []
         try:
-            for measure in chosen:
+            for measure in self._possible(chosen):
                 result = Result(measure)
                 self._measure(result)
                 if self.peers[0].name in result.left_out:
@@ -45,6 +45,11 @@ class Run:
         except KeyboardInterrupt:
             say("interrupted; this is what there is")
         return results
+
+    def _possible(self, chosen: list[Measure]) -> list[Measure]:
+        """The measures whose contenders are there."""
+        names = {peer.name for peer in self.peers}
+        return [measure for measure in chosen if measure.needs is None or measure.needs in names]
 
     def _measure(self, result: Result) -> None:
         measure = result.measure

@@ -5,6 +5,11 @@ from __future__ import annotations
 import statistics
 
 from .measures import Figures, Scene, cpu
+from .peers import SidekiqFlow
+from .ruby_peers import Sidekiq8
+
+#: Of the steps that belong to Ruby.
+QUEUE = "bench_ruby"
 
 
 def chain(steps: int, repeats: int, size: int, scene: Scene) -> Figures:
@@ -20,6 +25,17 @@ def chain(steps: int, repeats: int, size: int, scene: Scene) -> Figures:
             used.append(cpu(report, steps))
     costs = {name: statistics.median(part[name] for part in used) for name in used[0]}
     return {"step": statistics.median(taken) / steps * 1000, **traffic, **costs}
+
+
+def mixed(steps: int, every: int, scene: Scene) -> Figures:
+    """A chain with a Ruby step now and then, run by a worker of each language."""
+    assert isinstance(scene.peer, SidekiqFlow)
+    with scene.warm([Sidekiq8.worker(scene.url, 8, False, QUEUE)]) as workers:
+        workers.expect(steps)
+        with scene.server.traffic(steps) as traffic:
+            timed = scene.peer.mixed(steps, every, QUEUE)
+            report = workers.wait(ordered=True)
+    return {"step": (report.last_start - timed.began) / steps * 1000, **traffic, **cpu(report, steps)}
 
 
 def group(steps: int, repeats: int, scene: Scene) -> Figures:

@@ -3,7 +3,7 @@
 # The worker process of Sidekiq with the gem's middleware. It obeys the same orders
 # as benchmarks/worker.py.
 #
-#   ruby worker.rb CONCURRENCY
+#   ruby worker.rb CONCURRENCY QUEUE
 
 require_relative "step"
 
@@ -21,7 +21,7 @@ end
 
 instance = Sidekiq.configure_embed do |config|
   config.logger = Sidekiq::Logger.new($stderr, level: Logger::WARN)
-  config.queues = ["bench"]
+  config.queues = [ARGV.fetch(1)]
   config.concurrency = Integer(ARGV.fetch(0))
   config.server_middleware do |chain|
     chain.add Sidekiq::Workflow::Middleware

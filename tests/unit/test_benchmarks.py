@@ -22,6 +22,7 @@ from benchmarks.proxy import Relay
 from benchmarks.report import tables
 from benchmarks.results import Result
 from benchmarks.ruby_peers import RUBY_PEERS
+from benchmarks.scale import Cost, table
 
 RATE = {"rate": Figure("rate", "jobs/s", higher_is_better=True)}
 
@@ -201,6 +202,24 @@ def test_steps_out_of_order_spoil_the_sample_of_a_chain() -> None:
     report.check(2, ordered=False)
     with pytest.raises(WorkerFailed, match="out of order"):
         report.check(2, ordered=True)
+
+
+# -- at scale ----------------------------------------------------------------------
+
+
+def test_workers_saturate_first_on_few_hosts_and_redis_on_many() -> None:
+    cost = Cost("job", server=10.0, worker=200.0, traffic=500.0)
+    # Eight processes of 5,000 a second, and a Redis of 100,000.
+    assert (cost.rate(1), cost.saturated(1), cost.servers(1)) == (40_000, "the workers", 1)
+    assert (cost.rate(10), cost.saturated(10), cost.servers(10)) == (100_000, "Redis", 4)
+
+
+def test_the_costs_of_a_million_are_seconds_and_gigabytes() -> None:
+    figures = {"server_cpu": 10.0, "cpu": 200.0, "bytes_in": 300.0, "bytes_out": 200.0}
+    rounds = {name: {"rounds": {"sidekiq-flow": [value]}} for name, value in figures.items()}
+    found = Document({"peers": {}, "measures": [{"name": "members-1", "figures": rounds}]})
+    assert table(found).splitlines()[-1] == "| member of a group | 10 s | 200 s | 0.50 GB |"
+    assert "chain" not in table(found)
 
 
 # -- the proxy ---------------------------------------------------------------------

@@ -91,6 +91,7 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 SIDEKIQ_8 = RUBY[0]
+VERDICTS = {True: "reached", False: "missed", None: "not measured"}
 BYTES = ("bytes_in", "bytes_out")
 
 GOALS = (
@@ -128,15 +129,20 @@ GOALS = (
 )
 
 
+def row(goal: Goal, document: Document) -> list[str]:
+    """Title, value, bound, and whether it is reached."""
+    value, reached = goal.value(document), goal.reached(document)
+    shown = "-" if value is None else f"{value:.3g}{goal.unit}"
+    bound = f"{'>=' if goal.at_least else '<='} {goal.bound:.3g}{goal.unit}"
+    return [goal.title, shown, bound, VERDICTS[reached]]
+
+
 def table(document: Document) -> str:
     """Each row: what was measured, the goal, and whether it is reached."""
     lines = ["GOALS", ""]
     for goal in GOALS:
-        value, reached = goal.value(document), goal.reached(document)
-        shown = "-" if value is None else f"{value:.3g}{goal.unit}"
-        verdict = "not measured" if reached is None else "reached" if reached else "missed"
-        bound = f"{'>=' if goal.at_least else '<='} {goal.bound:.3g}{goal.unit}"
-        lines.append(f"{goal.title:<52}{shown:>12}   {bound:<12}{verdict}")
+        title, shown, bound, verdict = row(goal, document)
+        lines.append(f"{title:<52}{shown:>12}   {bound:<12}{verdict}")
     states = [goal.reached(document) for goal in GOALS]
     lines += ["", f"{states.count(True)} reached, {states.count(False)} missed, {states.count(None)} not measured"]
     return "\n".join(lines)

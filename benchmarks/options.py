@@ -49,10 +49,7 @@ def choose(options: argparse.Namespace) -> list[Measure]:
     """
     known = measures(options.quick)
     if options.only:
-        names = {name for measure in known for name in measure.names}
-        if unknown := set(options.only) - names:
-            raise WrongOption(f"There is no measure {', '.join(sorted(unknown))}, but: {', '.join(sorted(names))}")
-        chosen = [measure for measure in known if measure.names & set(options.only)]
+        chosen = _named(known, set(options.only))
     else:
         chosen = [measure for measure in known if measure.quick or not options.quick]
     if options.rounds is None:
@@ -60,6 +57,13 @@ def choose(options: argparse.Namespace) -> list[Measure]:
     if options.rounds < 1:
         raise WrongOption("--rounds must be 1 or more")
     return [attrs.evolve(measure, rounds=options.rounds) for measure in chosen]
+
+
+def _named(known: list[Measure], asked: set[str]) -> list[Measure]:
+    names = set().union(*(measure.names for measure in known))
+    if unknown := asked - names:
+        raise WrongOption(f"There is no measure {', '.join(sorted(unknown))}, but: {', '.join(sorted(names))}")
+    return [measure for measure in known if measure.names & asked]
 
 
 def ruby_majors(options: argparse.Namespace) -> set[int] | None:

@@ -54,27 +54,33 @@ def _chain(document: Document, figure: Any) -> bool:
     """Time and bytes of a step over the number of steps."""
     steps = {int(name.split("-")[1]): name for name in document.measured("chain") if name.split("-")[1].isdigit()}
     left, right = figure.subplots(1, 2)
-    drawn = False
     for peer in (OURS, "sidekiq-8", "sidekiq-7", "dramatiq-workflow"):
-        times = {count: document.value(name, "step", peer) for count, name in steps.items()}
-        traffic = {count: _bytes(document, name, peer) for count, name in steps.items()}
-        for axes, values in ((left, times), (right, traffic)):
-            points = sorted((count, value) for count, value in values.items() if value is not None)
-            if points:
-                drawn = True
-                axes.plot(*zip(*points), marker="o", color=COLOURS[peer], label=document.title(peer))
+        label = document.title(peer)
+        _line(left, peer, label, {count: document.value(name, "step", peer) for count, name in steps.items()})
+        _line(right, peer, label, {count: _bytes(document, name, peer) for count, name in steps.items()})
+    _scale(left, "time a step, ms")
+    _scale(right, "bytes a step, in and out of Redis")
+    if not left.lines:
+        return False
+    left.legend(fontsize=8)
+    return True
+
+
+def _line(axes: Any, peer: str, label: str, values: dict[int, float | None]) -> None:
+    points = sorted((count, value) for count, value in values.items() if value is not None)
+    if points:
+        axes.plot(*zip(*points), marker="o", color=COLOURS[peer], label=label)
+
+
+def _scale(axes: Any, title: str) -> None:
+    """Both axes logarithmic, with plain numbers."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
-    for axes, title in ((left, "time a step, ms"), (right, "bytes a step, in and out of Redis")):
-        axes.set(xscale="log", yscale="log", title=title, xlabel="steps of the chain")
-        axes.grid(True, which="major", alpha=0.3)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(plain)
-            axis.set_minor_formatter(NullFormatter())
-    if drawn:
-        left.legend(fontsize=8)
-    return drawn
+    axes.set(xscale="log", yscale="log", title=title, xlabel="steps of the chain")
+    axes.grid(True, which="both", alpha=0.3)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _bytes(document: Document, measure: str, peer: str) -> float | None:

@@ -57,38 +57,39 @@ def _block(
 ) -> list[str]:
     costs = [name for name in COSTS if any(name in s for samples in result.samples.values() for s in samples)]
     lines = [result.measure.title]
-    for main, figure in result.measure.figures.items():
+    for number, (main, figure) in enumerate(result.measure.figures.items()):
         # Costs belong to the measure, not to one of its figures: once.
-        shown = costs if main == next(iter(result.measure.figures)) else []
+        shown = [] if number else costs
         better = "higher" if figure.higher_is_better else "lower"
         head = f"{figure.title}{'' if unit else f', {figure.unit}'} ({better} is better)"
         lines.append(f"{'':{_NAME}}{head:<{_MAIN}}" + "".join(f"{COSTS[cost].title:>{_COST}}" for cost in shown))
         for peer in peers:
-            if peer.name not in result.measure.peers:
-                continue
-            name = f"  {before + peer.title:<{_NAME - 2}}"
-            if peer.name in result.failures:
-                lines.append(f"{name}failed: {result.failures[peer.name]}")
-                continue
-            if peer.name in result.left_out:
-                lines.append(f"{name}left out: {result.left_out[peer.name]}")
-                continue
-            spread = spread_of(result, peer.name, main)
-            cells = [spread_of(result, peer.name, cost) for cost in shown]
-            lines.append(
-                f"{name}{_main(spread, unit):<{_MAIN}}"
-                + "".join(f"{_number(cell.median) + unit if cell else '-':>{_COST}}" for cell in cells)
-            )
+            if peer.name in result.measure.peers:
+                cells = result.reason(peer.name) or _cells(result, peer.name, main, shown, spread_of, unit)
+                lines.append(f"  {before + peer.title:<{_NAME - 2}}{cells}".rstrip())
     return [*lines, ""]
+
+
+def _cells(
+    result: Result,
+    peer: str,
+    main: str,
+    costs: list[str],
+    spread_of: Callable[[Result, str, str], Spread | None],
+    unit: str,
+) -> str:
+    cells = [spread_of(result, peer, cost) for cost in costs]
+    shown = "".join(f"{number(cell.median) + unit if cell else '-':>{_COST}}" for cell in cells)
+    return f"{_main(spread_of(result, peer, main), unit):<{_MAIN}}{shown}"
 
 
 def _main(spread: Spread | None, unit: str) -> str:
     if spread is None:
         return "-"
-    return f"{_number(spread.median)}{unit} [{_number(spread.low)} - {_number(spread.high)}]"
+    return f"{number(spread.median)}{unit} [{number(spread.low)} - {number(spread.high)}]"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that matter."""
     if abs(value) >= 100:
         return f"{value:,.0f}"

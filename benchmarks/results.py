@@ -39,6 +39,14 @@ class Result:
     def figures(self) -> dict[str, Figure]:
         return {**self.measure.figures, **COSTS}
 
+    def reason(self, peer: str) -> str | None:
+        """Why a contender has no figures, if so."""
+        if peer in self.failures:
+            return f"failed: {self.failures[peer]}"
+        if peer in self.left_out:
+            return f"left out: {self.left_out[peer]}"
+        return None
+
     def absolute(self, peer: str, figure: str) -> Spread | None:
         """A peer's figure over all rounds."""
         if peer in self.failures:

@@ -15,6 +15,7 @@ import pytest
 from benchmarks import goals, limits
 from benchmarks.catalogue import measures
 from benchmarks.document import Document
+from benchmarks.markdown import page
 from benchmarks.measures import Figure, Measure
 from benchmarks.peers import PEERS, Peer, SidekiqFlow
 from benchmarks.process import Report, WorkerFailed
@@ -220,6 +221,18 @@ def test_the_costs_of_a_million_are_seconds_and_gigabytes() -> None:
     found = Document({"peers": {}, "measures": [{"name": "members-1", "figures": rounds}]})
     assert table(found).splitlines()[-1] == "| member of a group | 10 s | 200 s | 0.50 GB |"
     assert "chain" not in table(found)
+
+
+def test_the_page_has_a_row_for_each_figure_and_goal() -> None:
+    made = result(sidekiq_flow=[100.0], redis_broker=[50.0])
+    names = [peer.name for peer in PEERS]
+    about = {"machine": "Linux", "cpus": 2, "cpu": "x", "python": "3", "versions": {"redis-py": "8"}}
+    peers = {name: name for name in names}
+    server = {"name": "valkey", "version": "9"}
+    found = Document({**about, "server": server, "peers": peers, "measures": [made.as_json(names)]})
+    lines = page(found).splitlines()
+    assert "| throughput: rate, jobs/s | 100 | 50.0 |  |" in lines
+    assert "| no-op jobs, 1 process / RedisBroker | 2x | >= 15x | missed |" in lines
 
 
 # -- the proxy ---------------------------------------------------------------------

@@ -54,7 +54,7 @@ def _chain(document: Document, figure: Any) -> bool:
     """Time and bytes of a step over the number of steps."""
     steps = {int(name.split("-")[1]): name for name in document.measured("chain") if name.split("-")[1].isdigit()}
     left, right = figure.subplots(1, 2)
-    for peer in (OURS, "sidekiq-8", "sidekiq-7", "dramatiq-workflow"):
+    for peer in reversed(COLOURS):
         label = document.title(peer)
         _line(left, peer, label, {count: document.value(name, "step", peer) for count, name in steps.items()})
         _line(right, peer, label, {count: _bytes(document, name, peer) for count, name in steps.items()})
@@ -62,14 +62,16 @@ def _chain(document: Document, figure: Any) -> bool:
     _scale(right, "bytes a step, in and out of Redis")
     if not left.lines:
         return False
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, reverse=True)
     return True
 
 
 def _line(axes: Any, peer: str, label: str, values: dict[int, float | None]) -> None:
     points = sorted((count, value) for count, value in values.items() if value is not None)
     if points:
-        axes.plot(*zip(*points), marker="o", color=COLOURS[peer], label=label)
+        # The two versions of Sidekiq lie on each other.
+        style = "--" if peer == "sidekiq-8" else "-"
+        axes.plot(*zip(*points), style, marker="o", color=COLOURS[peer], label=label)
 
 
 def _scale(axes: Any, title: str) -> None:

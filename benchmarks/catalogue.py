@@ -12,6 +12,7 @@ from .ruby_peers import RUBY_PEERS, Sidekiq8
 
 RATE = {"rate": Figure("rate", "jobs/s", higher_is_better=True)}
 LONGEST = {"longest": Figure("longest command", "ms")}
+STEPS = Figure("rate", "steps/s", higher_is_better=True)
 STEP = {"step": Figure("time a step", "ms")}
 MEMBER = {"member": Figure("time a member", "us")}
 PART = {"part": Figure("part of what is possible", "x", higher_is_better=True)}
@@ -66,7 +67,7 @@ class _Catalogue:
             ("throughput-10kb", self.size(5_000, 500), 1, 10_000),
         ):
             kind = "no-op jobs of 10 kB" if size else "no-op jobs"
-            title = f"throughput: {jobs:,} {kind}, processes of 8 threads: {processes}"
+            title = f"throughput: {jobs:,} {kind}, {processes} process{'es' if processes > 1 else ''}"
             take = partial(job_measures.throughput, jobs, processes, size)
             first = name == "throughput-1"
             self.add(name, title, RATE, take, jobs=jobs, rounds=5 if first else 3, peers=JOBS, quick=first)
@@ -131,6 +132,11 @@ class _Catalogue:
             self.add(f"chain-{steps}", title, STEP, take, jobs=steps, rounds=rounds, peers=peers, quick=quick)
         take = partial(workflow_measures.chain, 20, 5, 10_000)
         self.add("chain-10kb", "chain of 20 no-op steps of 10 kB", STEP, take, jobs=20)
+        count = self.size(100, 20)
+        take = partial(workflow_measures.chains, count, 50)
+        title = f"{count} chains of 50 no-op steps, side by side"
+        peers = RUBY | {OURS, DramatiqWorkflow.name}
+        self.add("chains", title, {"rate": STEPS}, take, jobs=count * 50, peers=peers)
         steps = self.size(1_000, 200)
         take = partial(workflow_measures.mixed, steps, 100)
         title = f"chain of {steps:,} no-op steps, each hundredth in Ruby"

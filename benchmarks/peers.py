@@ -85,8 +85,8 @@ class Peer(ABC):
         """Send jobs with one call; ``messages``: made before, else from their arguments."""
 
     @abstractmethod
-    def chain(self, steps: int, *, size: int = 0) -> Timed:
-        """Make a chain and start it."""
+    def chain(self, steps: int, *, first: int = 0, size: int = 0) -> Timed:
+        """Make a chain and start it; its steps are numbered from ``first``."""
 
     @abstractmethod
     def group(self, steps: int) -> Timed:
@@ -158,8 +158,8 @@ class PythonPeer(Peer):
     def bulk(self, jobs: int, *, messages: bool = False) -> Timed:
         raise NotOffered("it has no call for many jobs")
 
-    def chain(self, steps: int, *, size: int = 0) -> Timed:
-        return self._run(self.start_chain, self.messages(steps, size))
+    def chain(self, steps: int, *, first: int = 0, size: int = 0) -> Timed:
+        return self._run(self.start_chain, self.messages(steps, first, size))
 
     def group(self, steps: int) -> Timed:
         return self._run(self.start_group, self.messages(steps))
@@ -172,10 +172,10 @@ class PythonPeer(Peer):
         messages = self.messages(steps)
         return self._run(self.start_tree, [], messages[:-1], [messages[-1]])
 
-    def messages(self, count: int, size: int = 0) -> list[Message]:
+    def messages(self, count: int, first: int = 0, size: int = 0) -> list[Message]:
         """The steps of a workflow, numbered."""
         padding = ["x" * size] if size else []
-        return [self.step.message(index, *padding) for index in range(count)]
+        return [self.step.message(index, *padding) for index in range(first, first + count)]
 
     def _run(self, start: Callable[..., Any], *steps: Sequence[Any]) -> Timed:
         gc.collect()
@@ -277,10 +277,11 @@ broker = RedisBroker(url=url)
     def build(self, url: str) -> dramatiq.Broker:
         return RedisBroker(url=url)
 
-    def messages(self, count: int, size: int = 0) -> list[Message]:
-        # Without pipe_ignore each step would be handed the result of the one before.
+    def messages(self, count: int, first: int = 0, size: int = 0) -> list[Message]:
         padding = ["x" * size] if size else []
-        return [self.step.message_with_options(args=(index, *padding), pipe_ignore=True) for index in range(count)]
+        arguments = [(index, *padding) for index in range(first, first + count)]
+        # Without pipe_ignore each step would be handed the result of the one before.
+        return [self.step.message_with_options(args=each, pipe_ignore=True) for each in arguments]
 
     def start_chain(self, messages: Sequence[Message]) -> None:
         dramatiq.pipeline(messages, broker=self.broker).run()

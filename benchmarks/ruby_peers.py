@@ -72,8 +72,8 @@ class Sidekiq(Peer):
     def bulk(self, jobs: int, *, messages: bool = False) -> Timed:
         return self._order("bulk", jobs)
 
-    def chain(self, steps: int, *, size: int = 0) -> Timed:
-        return self._order("chain", steps, size)
+    def chain(self, steps: int, *, first: int = 0, size: int = 0) -> Timed:
+        return self._order("chain", steps, size, first)
 
     def group(self, steps: int) -> Timed:
         return self._order("group", steps)

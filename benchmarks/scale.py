@@ -23,7 +23,7 @@ HOSTS = (1, 10, 100)
 #: The jobs of a run whose cost is shown.
 MILLION = 1_000_000
 
-KINDS = {"throughput-1": "no-op job", "chain-100": "step of a chain", "members-1": "member of a group"}
+KINDS = {"throughput-1": "no-op job", "chains": "step of a chain of 50", "members-1": "member of a group"}
 
 
 @attrs.frozen
@@ -72,14 +72,14 @@ class Cost:
 
     def saturated(self, hosts: int) -> str:
         """What is used up first."""
-        return "Redis" if self.servers(hosts) > 1 else "the workers"
+        return "Redis" if self.servers(hosts) > 1 else "workers"
 
 
 def table(document: Document, peer: str = OURS) -> str:
     """One Redis with hosts around it, and a run of a million jobs, as tables in Markdown."""
     costs = [cost for measure in KINDS if (cost := Cost.of(document, measure, peer))]
-    head = "| | Redis CPU | worker CPU | bytes | one Redis, at most | " + " | ".join(_hosts(hosts) for hosts in HOSTS)
-    lines = [head + " |", "|" + "---|" * (5 + len(HOSTS))]
+    hosts = [_hosts(number) for number in HOSTS]
+    lines = _head("on one Redis", "Redis CPU", "worker CPU", "bytes", "Redis alone", *hosts)
     for cost in costs:
         cells = [
             f"{cost.server:,.0f} us",
@@ -87,14 +87,24 @@ def table(document: Document, peer: str = OURS) -> str:
             f"{cost.traffic:,.0f}",
             f"{cost.redis_rate:,.0f}/s",
         ]
-        for hosts in HOSTS:
-            cells.append(f"{cost.rate(hosts):,.0f}/s, {cost.saturated(hosts)}; {cost.servers(hosts)}")
-        lines.append(f"| {cost.title} | " + " | ".join(cells) + " |")
-    lines += ["", "| a run of a million | Redis CPU | worker CPU | traffic |", "|---|---|---|---|"]
+        rates = [f"{cost.rate(number):,.0f}/s ({cost.saturated(number)})" for number in HOSTS]
+        lines.append(_row(cost.title, *cells, *rates))
+    lines += ["", *_head("Redis servers that keep all workers busy", *hosts)]
     for cost in costs:
-        seconds = [f"{time * MILLION / 1e6:,.0f} s" for time in (cost.server, cost.worker)]
-        lines.append(f"| {cost.title} | {seconds[0]} | {seconds[1]} | {cost.traffic * MILLION / 1e9:.2f} GB |")
+        lines.append(_row(cost.title, *(f"{cost.servers(number):,}" for number in HOSTS)))
+    lines += ["", *_head("a million", "Redis CPU", "worker CPU", "traffic")]
+    for cost in costs:
+        cells = [f"{time * MILLION / 1e6:,.0f} s" for time in (cost.server, cost.worker)]
+        lines.append(_row(cost.title, *cells, f"{cost.traffic * MILLION / 1e9:.2f} GB"))
     return "\n".join(lines)
+
+
+def _head(*titles: str) -> list[str]:
+    return [_row(*titles), "|" + "---|" * len(titles)]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _hosts(hosts: int) -> str:

@@ -27,6 +27,19 @@ def chain(steps: int, repeats: int, size: int, scene: Scene) -> Figures:
     return {"step": statistics.median(taken) / steps * 1000, **traffic, **costs}
 
 
+def chains(count: int, steps: int, scene: Scene) -> Figures:
+    """Chains that are started already, side by side: from the first start to the last acknowledgement."""
+    jobs = count * steps
+    for number in range(count):
+        scene.peer.chain(steps, first=number * steps)
+    with scene.cold() as workers:
+        workers.expect(jobs)
+        with scene.server.traffic(jobs) as traffic:
+            workers.start()
+            report = workers.wait()
+    return {"rate": jobs / (report.last_ack - report.first_start), **traffic, **cpu(report, jobs)}
+
+
 def mixed(steps: int, every: int, scene: Scene) -> Figures:
     """A chain with a Ruby step now and then, run by a worker of each language."""
     assert isinstance(scene.peer, SidekiqFlow)

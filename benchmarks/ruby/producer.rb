@@ -5,7 +5,7 @@
 #
 #   {"do": "send", "first": F, "jobs": N, "size": B}   perform_async, one by one
 #   {"do": "bulk", "jobs": N}                          perform_bulk
-#   {"do": "chain", "jobs": N, "size": B}              a chain of N steps
+#   {"do": "chain", "first": F, "jobs": N, "size": B}  a chain of N steps
 #   {"do": "group", "jobs": N}                         a group of N steps
 #   {"do": "fan_out", "jobs": N}                       a step, then a group of N - 1
 #   {"do": "join", "jobs": N}                          a group of N - 1, then a step
@@ -22,7 +22,7 @@ module Bench
       case order.fetch("do")
       when "send" then send_each(order["first"], jobs, padding)
       when "bulk" then send_bulk(jobs)
-      when "chain" then run(steps(jobs, padding)) { |nodes| Chain.new(*nodes) }
+      when "chain" then run(steps(jobs, order["first"], padding)) { |nodes| Chain.new(*nodes) }
       when "group" then run(steps(jobs)) { |nodes| Group.new(*nodes) }
       when "fan_out" then run(steps(jobs)) { |nodes| Chain.new(nodes[0], Group.new(*nodes[1..])) }
       when "join" then run(steps(jobs)) { |nodes| Chain.new(Group.new(*nodes[..-2]), nodes[-1]) }
@@ -32,8 +32,8 @@ module Bench
 
     private
 
-    def steps(count, padding = [])
-      Array.new(count) { |index| Job.new(Step, index, *padding) }
+    def steps(count, first = 0, padding = [])
+      Array.new(count) { |index| Job.new(Step, first + index, *padding) }
     end
 
     def send_each(first, jobs, padding)

@@ -211,7 +211,7 @@ def test_steps_out_of_order_spoil_the_sample_of_a_chain() -> None:
 def test_workers_saturate_first_on_few_hosts_and_redis_on_many() -> None:
     cost = Cost("job", server=10.0, worker=200.0, traffic=500.0)
     # Eight processes of 5,000 a second, and a Redis of 100,000.
-    assert (cost.rate(1), cost.saturated(1), cost.servers(1)) == (40_000, "the workers", 1)
+    assert (cost.rate(1), cost.saturated(1), cost.servers(1)) == (40_000, "workers", 1)
     assert (cost.rate(10), cost.saturated(10), cost.servers(10)) == (100_000, "Redis", 4)
 
 

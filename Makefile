@@ -109,7 +109,8 @@ format: $(VENV)/.installed ## Format the code, and apply automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick" takes about a minute)
+# Ruby peers run where interop/container can be built; JSON and plots: build/bench.
+bench: $(VENV)/.installed-bench ## Measure this package and its peers (BENCH="--quick" takes a minute, and checks limits)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 fuzz: $(VENV)/.installed ## Fuzz the decoders with mutated payloads (SECONDS=300); writes build/fuzz.json

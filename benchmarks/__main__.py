@@ -1,148 +1,92 @@
-"""``python -m benchmarks [--json] [--quick] [--only NAME]``"""
+"""``python -m benchmarks [--json] [--quick] [--only NAME] [--ruby 7,8]``"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
-
-import attrs
 
 from dramatiq_sidekiq_flow.errors import EmbeddedServerError
 
-from .measures import Measure, Scene, measures
-from .peers import PEERS, Peer
-from .report import tables
-from .results import Result
+from . import goals, limits, options, plots
+from .document import Document
+from .peers import PEERS
+from .report import headline, tables
+from .ruby_peers import RubyMissing
+from .run import Run, all_peers, say
 from .server import NotEmpty, Server, serve
 
 
 def main() -> int:
-    options = _options()
-    missing = sorted({peer.package for peer in PEERS if not peer.installed()})
+    chosen = options.parse()
+    if chosen.plots is not None:
+        return _plot(Document.read(chosen.plots), chosen.output)
+    if chosen.goals is not None:
+        print(goals.table(Document.read(chosen.goals)))
+        return 0
+    wanted = PEERS[:1] if chosen.alone else PEERS
+    missing = sorted({peer.package for peer in wanted if not peer.installed()})
     if missing:
-        _say(f"The benchmarks need {', '.join(missing)} too: make bench, or pip install -e '.[bench]'")
+        say(f"The benchmarks need {', '.join(missing)} too: make bench, or pip install -e '.[bench]'")
         return 2
     try:
-        chosen = _choose(options)
-        with serve(options.url) as url:
-            server = Server(url)
-            about = _about(server)
-            _say(f"{about['server']['name']} {about['server']['version']}, {about['cpus']} CPUs")
-            results = _run(server, chosen)
-            server.close()
-    except (EmbeddedServerError, NotEmpty, ValueError) as e:
-        _say(str(e))
+        return _measure(chosen)
+    except (EmbeddedServerError, NotEmpty, RubyMissing, options.WrongOption) as e:
+        say(str(e))
         return 2
-    names = [peer.name for peer in PEERS]
-    if options.json:
-        print(json.dumps({**about, "measures": [result.as_json(names) for result in results]}, indent=2))
+
+
+def _measure(chosen: argparse.Namespace) -> int:
+    taken = options.choose(chosen)
+    peers = all_peers(options.ruby_majors(chosen), alone=chosen.alone)
+    with serve(chosen.url) as url:
+        server = Server(url)
+        run = Run(server, peers)
+        about = run.about()
+        say(headline(about))
+        results = run.take(taken)
+        server.close()
+    names = [peer.name for peer in peers]
+    document: dict[str, Any] = {**about, "measures": [result.as_json(names) for result in results]}
+    found = Document(document)
+    if chosen.json:
+        print(json.dumps(document, indent=2))
     else:
-        print(_headline(about))
+        print(headline(about))
         print()
-        print(tables(results, list(PEERS)))
+        print(tables(results, list(peers)))
+    exceeded = _end(chosen, document, found)
     # A peer may fail (that is a finding); we may not.
-    return int(any(names[0] in result.failures for result in results))
+    failed = any(names[0] in result.failures for result in results)
+    return int(failed or exceeded)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures this package and its peers.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--quick", action="store_true", help="small sizes and two rounds: does it run? (a minute)")
-    parser.add_argument(
-        "--only", metavar="NAME", action="append", help="only this measure (chain-100), or all of a kind (chain)"
-    )
-    parser.add_argument("--rounds", type=int, metavar="N", help="this many rounds of each measure")
-    parser.add_argument("--url", help="an EMPTY Redis to measure on (it is emptied again and again); ours by default")
-    return parser.parse_args()
+def _end(chosen: argparse.Namespace, document: dict[str, Any], found: Document) -> bool:
+    """Write what a run leaves behind; returns whether a limit is exceeded."""
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    path = chosen.output / ("quick.json" if chosen.quick else "out.json")
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    say(f"written: {path}")
+    out = sys.stderr if chosen.json else sys.stdout
+    if chosen.quick:
+        exceeded = limits.exceeded(found)
+        print(limits.table(found), file=out, flush=True)
+        return bool(exceeded)
+    _plot(found, chosen.output)
+    print(goals.table(found), file=out, flush=True)
+    return False
 
 
-def _choose(options: argparse.Namespace) -> list[Measure]:
-    known = measures(options.quick)
-    if options.only:
-        names = {name for m in known for name in _names(m)}
-        if unknown := set(options.only) - names:
-            raise ValueError(f"There is no measure {', '.join(sorted(unknown))}, but: {', '.join(sorted(names))}")
-        chosen = [m for m in known if _names(m) & set(options.only)]
-    else:
-        chosen = [m for m in known if m.quick or not options.quick]
-    if options.rounds is not None:
-        if options.rounds < 1:
-            raise ValueError("--rounds must be 1 or more")
-        chosen = [attrs.evolve(m, rounds=options.rounds) for m in chosen]
-    return chosen
-
-
-def _names(measure: Measure) -> set[str]:
-    """Its own name, and that of its kind: ``chain-100``, ``chain``."""
-    return {measure.name, measure.name.partition("-")[0]}
-
-
-def _run(server: Server, chosen: list[Measure]) -> list[Result]:
-    results = []
+def _plot(found: Document, folder: Path) -> int:
     try:
-        for measure in chosen:
-            results.append(result := Result(measure))
-            # Interleaved, A B C A B C: a slow spell of the machine meets all.
-            for number in range(1, measure.rounds + 1):
-                for peer in PEERS:
-                    if peer.name not in result.failures:
-                        _sample(server, result, peer, number)
-    except KeyboardInterrupt:
-        _say("interrupted; this is what there is")
-    return results
-
-
-def _sample(server: Server, result: Result, kind: type[Peer], number: int) -> None:
-    measure = result.measure
-    line = f"{measure.name:<12} round {number}/{measure.rounds}  {kind.title:<24}"
-    server.reset()
-    peer = kind(server.url)
-    try:
-        figures = measure.take(Scene(server, peer, number))
-    except Exception as e:
-        # One that cannot do something has said something about itself: go on.
-        result.failures[kind.name] = f"{type(e).__name__}: {e}"
-        _say(f"{line} failed: {result.failures[kind.name]}")
-        return
-    finally:
-        peer.close()
-    result.samples[kind.name].append(figures)
-    _say(line + ", ".join(f"{figures[name]:,.2f} {figure.unit}" for name, figure in measure.figures.items()))
-
-
-def _about(server: Server) -> dict[str, Any]:
-    versions = {}
-    for package in sorted({peer.package for peer in PEERS} | {"redis"}):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            # Run from a checkout that is not installed.
-            from dramatiq_sidekiq_flow import __version__
-
-            versions[package] = __version__
-    return {
-        "server": server.describe(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "versions": versions,
-        "peers": {peer.name: peer.title for peer in PEERS},
-    }
-
-
-def _headline(about: dict[str, Any]) -> str:
-    packages = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    server = about["server"]
-    return f"Python {about['python']}, {about['cpus']} CPUs, {server['name']} {server['version']}; {packages}"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        for path in plots.draw(found, folder):
+            say(f"written: {path}")
+    except plots.MatplotlibMissing as e:
+        say(str(e))
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -26,16 +26,26 @@ class Spread:
 
 @attrs.frozen
 class Result:
-    """All samples of one measure: peer -> one set of figures a round."""
+    """All samples of one measure: contender -> one set of figures a round."""
 
     measure: Measure
     samples: defaultdict[str, list[Figures]] = attrs.field(factory=lambda: defaultdict(list))
     #: Why a peer has no figures.
     failures: dict[str, str] = attrs.field(factory=dict)
+    #: Peers that do not have what is measured, and what they lack.
+    left_out: dict[str, str] = attrs.field(factory=dict)
 
     @property
     def figures(self) -> dict[str, Figure]:
         return {**self.measure.figures, **COSTS}
+
+    def reason(self, peer: str) -> str | None:
+        """Why a contender has no figures, if so."""
+        if peer in self.failures:
+            return f"failed: {self.failures[peer]}"
+        if peer in self.left_out:
+            return f"left out: {self.left_out[peer]}"
+        return None
 
     def absolute(self, peer: str, figure: str) -> Spread | None:
         """A peer's figure over all rounds."""
@@ -79,4 +89,5 @@ class Result:
             "rounds": self.measure.rounds,
             "figures": figures,
             "failures": self.failures,
+            "left_out": self.left_out,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ COUNTERS = {
     "bytes_in": "total_net_input_bytes",
     "bytes_out": "total_net_output_bytes",
 }
+
+#: The server's CPU time, of INFO too: seconds.
+CPU = ("used_cpu_sys", "used_cpu_user")
 
 
 class NotEmpty(Exception):
@@ -91,17 +95,39 @@ class Server:
         entries: list[dict[str, Any]] = self._client.slowlog_get(10_000)
         found["longest"] = max((entry["duration"] / 1000 for entry in entries), default=0.0)
 
-    def length(self, key: str) -> int:
-        """How many elements a list has."""
-        return int(self._client.llen(key))
+    def check_length(self, key: str, expected: int) -> None:
+        """Check how many elements a list has.
+
+        Raises:
+          AssertionError: if it has others.
+        """
+        if (waiting := int(self._client.llen(key))) != expected:
+            raise AssertionError(f"{waiting:,} jobs wait instead of {expected:,}")
+
+    def only_job(self, key: str) -> tuple[bytes, bytes]:
+        """The jid and the payload of the only job of a queue."""
+        self.check_length(key, 1)
+        payload: Any = self._client.lindex(key, 0)
+        return json.loads(payload)["jid"].encode(), payload
+
+    def push(self, key: str, payloads: list[bytes]) -> None:
+        """Push payloads to a queue."""
+        self._client.lpush(key, *payloads)
 
     def close(self) -> None:
         self._client.close()
 
-    def _read(self) -> dict[str, int]:
-        info: dict[str, Any] = self._client.info("stats")
+    def _read(self) -> dict[str, float]:
+        # One network read.
+        info: dict[str, Any] = {}
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.info("stats")
+            pipe.info("cpu")
+            for answer in pipe.execute():
+                info |= answer
         # A server that does not count something has no such figure.
-        return {name: int(info[key]) for name, key in COUNTERS.items() if key in info}
+        counted: dict[str, float] = {name: int(info[key]) for name, key in COUNTERS.items() if key in info}
+        return {**counted, "server_cpu": sum(info[key] for key in CPU) * 1e6}
 
     def _connected(self) -> int:
         info: dict[str, Any] = self._client.info("clients")

@@ -3,28 +3,34 @@
 It is led over its standard input and answers on its standard output, one JSON
 object a line, so that leading it and counting its jobs costs Redis nothing.
 
-    {"do": "expect", "jobs": N}       forget what was counted; N jobs are to come
+    {"do": "expect", "jobs": N, "ms": M, "record": true}
+                                      forget what was counted; N jobs of M ms are to come;
+                                      record the start of each
     {"do": "start"}                   start to consume
-    {"do": "wait", "seconds": S}      answer when N jobs are acknowledged, or after S seconds
+    {"do": "count"}                   answer how many jobs are acknowledged
+    {"do": "memory"}                  answer the resident memory, in MB
+    {"do": "wait", "seconds": S}      report when N jobs are acknowledged, or after S seconds
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import asyncio
 import json
 import logging
+import os
+import re
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import dramatiq
 
 from .peers import PEERS, peer_named
 
-#: Dramatiq's own default.
-THREADS = 8
+STATUS = Path("/proc/self/status")
 
 
 class Meter(dramatiq.Middleware):
@@ -36,71 +42,95 @@ class Meter(dramatiq.Middleware):
     """
 
     def __init__(self) -> None:
-        self.expect(0)
+        self.lock = threading.Lock()
+        self.expect(0, 0, record=True)
 
-    def expect(self, jobs: int) -> None:
+    def expect(self, jobs: int, ms: int, *, record: bool) -> None:
         self.expected = jobs
-        # list.append and next() are atomic under the GIL: no lock between the
-        # threads, which would be measured along.
+        self.seconds = ms / 1000
+        self.record = record
         self.starts: list[tuple[int, float]] = []
-        self.acks = itertools.count(1)
         self.acked = 0
         self.last_ack = 0.0
         self.cpu = time.process_time()
         self.done = threading.Event()
 
-    def step(self, index: int) -> None:
+    def step(self, index: int, padding: str = "") -> None:
         """The actor."""
-        self.starts.append((index, time.monotonic()))
+        if self.record:
+            self.starts.append((index, time.monotonic()))
+        if self.seconds:
+            time.sleep(self.seconds)
+
+    async def step_async(self, index: int, padding: str = "") -> None:
+        """The actor, as a coroutine."""
+        if self.record:
+            self.starts.append((index, time.monotonic()))
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
 
     def after_ack(self, broker: dramatiq.Broker, message: Any) -> None:
-        self.acked = count = next(self.acks)
-        if count == self.expected:
+        with self.lock:
+            self.acked += 1
             self.last_ack = time.monotonic()
-            self.cpu = time.process_time() - self.cpu
-            self.done.set()
+            if self.acked == self.expected:
+                self.done.set()
 
     def report(self) -> dict[str, Any]:
-        # Failed tries are acknowledged too, so what really ran is looked at.
-        indexes = [index for index, _ in self.starts]
         return {
-            "done": self.done.is_set(),
             "acked": self.acked,
-            "exact": sorted(indexes) == list(range(self.expected)),
-            "ordered": indexes == list(range(self.expected)),
-            "starts": dict(self.starts),
-            "first_start": min((at for _, at in self.starts), default=0.0),
-            "last_start": max((at for _, at in self.starts), default=0.0),
+            "starts": self.starts,
             "last_ack": self.last_ack,
-            "cpu": self.cpu,
+            "cpu": time.process_time() - self.cpu,
+            **memory(),
         }
 
 
+def memory() -> dict[str, float]:
+    """The resident memory in MB, now and at its peak; 0 where the system does not say."""
+    status = STATUS.read_text() if STATUS.exists() else ""
+    found = dict(re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status))
+    return {"rss": int(found.get("VmRSS", 0)) / 1024, "peak": int(found.get("VmHWM", 0)) / 1024}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker")
-    parser.add_argument("peer", choices=[peer.name for peer in PEERS])
-    parser.add_argument("--url", required=True)
-    options = parser.parse_args()
+    options = _options()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"{options.peer}: %(levelname)s %(message)s")
 
     meter = Meter()
     # The meter's actor outlives each expect(): a bound method.
-    peer = peer_named(options.peer)(options.url, meter.step)
+    step = meter.step_async if options.awaiting else meter.step
+    peer = peer_named(options.peer)(options.url, step)
     peer.broker.add_middleware(meter)
     dramatiq.set_broker(peer.broker)
-    worker = dramatiq.Worker(peer.broker, worker_threads=THREADS)
+    worker = dramatiq.Worker(peer.broker, worker_threads=options.threads)
     for line in sys.stdin:
         order = json.loads(line)
         answer: dict[str, Any] = {}
         match order["do"]:
             case "expect":
-                meter.expect(order["jobs"])
+                meter.expect(order["jobs"], order["ms"], record=order["record"])
             case "start":
                 worker.start()
+            case "count":
+                answer = {"acked": meter.acked}
+            case "memory":
+                answer = memory()
             case "wait":
                 meter.done.wait(order["seconds"])
                 answer = meter.report()
         print(json.dumps(answer), flush=True)
+    # Not stopped: its server is emptied anyway.
+    os._exit(0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker")
+    parser.add_argument("peer", choices=[peer.name for peer in PEERS])
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--threads", type=int, default=8, help="8 by default, as in Dramatiq")
+    parser.add_argument("--awaiting", action="store_true", help="the actor is a coroutine")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ class Limit:
 #: the host name several times: these have more room.
 TABLE = {
     "throughput-1": (0.3, 2.2, 60, 200),
-    "send": (1.1, 7.1, 345, 5),
-    "chain-10": (3.9, 46, 2_400, 1_100),
-    "chain-100": (3.8, 46, 8_000, 6_900),
+    "send": (1.1, 5.1, 345, 5),
+    "chain-10": (1.7, 16, 1_700, 250),
+    "chain-100": (1.4, 16, 1_500, 300),
     "group-1000": (0.02, 0.02, 345, 1),
-    "members-1": (1.0, 20, 650, 380),
+    "members-1": (0.4, 6, 200, 380),
 }
 
 LIMITS = tuple(

@@ -41,39 +41,42 @@ def main() -> int:
 def _measure(chosen: argparse.Namespace) -> int:
     taken = options.choose(chosen)
     peers = all_peers(options.ruby_majors(chosen), alone=chosen.alone)
+    names = [peer.name for peer in peers]
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    path = chosen.output / ("quick.json" if chosen.quick else "out.json")
     with serve(chosen.url) as url:
         server = Server(url)
         run = Run(server, peers)
-        about = run.about()
-        say(headline(about))
-        results = run.take(taken)
+        document: dict[str, Any] = {**run.about(), "measures": []}
+        say(headline(document))
+        results = []
+        for result in run.take(taken):
+            results.append(result)
+            document["measures"].append(result.as_json(names))
+            # A run that is killed leaves what it has.
+            path.write_text(json.dumps(document, indent=2) + "\n")
         server.close()
-    names = [peer.name for peer in peers]
-    document: dict[str, Any] = {**about, "measures": [result.as_json(names) for result in results]}
-    found = Document(document)
-    if chosen.json:
-        print(json.dumps(document, indent=2))
-    else:
-        print(headline(about))
-        print()
-        print(tables(results, list(peers)))
-    exceeded = _end(chosen, document, found)
+    say(f"written: {path}")
+    _print(chosen, document, tables(results, list(peers)))
+    exceeded = _end(chosen, Document(document))
     # A peer may fail (that is a finding); we may not.
     failed = any(names[0] in result.failures for result in results)
     return int(failed or exceeded)
 
 
-def _end(chosen: argparse.Namespace, document: dict[str, Any], found: Document) -> bool:
-    """Write what a run leaves behind; returns whether a limit is exceeded."""
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    path = chosen.output / ("quick.json" if chosen.quick else "out.json")
-    path.write_text(json.dumps(document, indent=2) + "\n")
-    say(f"written: {path}")
+def _print(chosen: argparse.Namespace, document: dict[str, Any], shown: str) -> None:
+    if chosen.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print(headline(document), shown, sep="\n\n")
+
+
+def _end(chosen: argparse.Namespace, found: Document) -> bool:
+    """Check the limits, or draw the plots and print the goals; returns whether a limit is exceeded."""
     out = sys.stderr if chosen.json else sys.stdout
     if chosen.quick:
-        exceeded = limits.exceeded(found)
         print(limits.table(found), file=out, flush=True)
-        return bool(exceeded)
+        return bool(limits.exceeded(found))
     _plot(found, chosen.output)
     print(goals.table(found), file=out, flush=True)
     return False

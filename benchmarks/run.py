@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
@@ -31,20 +33,20 @@ class Run:
     server: Server
     peers: tuple[type[Peer], ...]
 
-    def take(self, chosen: list[Measure]) -> list[Result]:
-        """Take all samples; an interrupt ends the run early."""
-        results = []
-        try:
-            for measure in self._possible(chosen):
-                result = Result(measure)
+    def take(self, chosen: list[Measure]) -> Iterator[Result]:
+        """Take all samples, measure by measure; an interrupt or SIGTERM ends the run early."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for measure in self._possible(chosen):
+            result = Result(measure)
+            try:
                 self._measure(result)
-                if self.peers[0].name in result.left_out:
-                    say(f"{measure.name:<15} left out: {result.left_out[self.peers[0].name]}")
-                else:
-                    results.append(result)
-        except KeyboardInterrupt:
-            say("interrupted; this is what there is")
-        return results
+            except KeyboardInterrupt:
+                say(f"interrupted in {measure.name}; this is what there is")
+                return
+            if self.peers[0].name in result.left_out:
+                say(f"{measure.name:<15} left out: {result.left_out[self.peers[0].name]}")
+            else:
+                yield result
 
     def _possible(self, chosen: list[Measure]) -> list[Measure]:
         """The measures whose contenders are there."""

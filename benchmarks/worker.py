@@ -19,6 +19,7 @@ import asyncio
 import json
 import logging
 import os
+import queue
 import re
 import sys
 import threading
@@ -104,8 +105,10 @@ def main() -> None:
     peer.broker.add_middleware(meter)
     dramatiq.set_broker(peer.broker)
     worker = dramatiq.Worker(peer.broker, worker_threads=options.threads)
-    for line in sys.stdin:
-        order = json.loads(line)
+    orders: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read, args=(orders,), daemon=True).start()
+    while True:
+        order = orders.get()
         answer: dict[str, Any] = {}
         match order["do"]:
             case "expect":
@@ -120,6 +123,12 @@ def main() -> None:
                 meter.done.wait(order["seconds"])
                 answer = meter.report()
         print(json.dumps(answer), flush=True)
+
+
+def _read(orders: queue.Queue[dict[str, Any]]) -> None:
+    """Read orders; end with the input, even while an order waits: the measuring process has died."""
+    for line in sys.stdin:
+        orders.put(json.loads(line))
     # Not stopped: its server is emptied anyway.
     os._exit(0)
 

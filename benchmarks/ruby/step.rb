@@ -15,15 +15,16 @@ module Bench
     Process.clock_gettime(Process::CLOCK_MONOTONIC)
   end
 
-  # Answers each line of standard input with one line, a JSON object each.
+  # Answers each line of standard input with one line, a JSON object each. Ends with
+  # the input, even while an order waits: the measuring process has died.
   def self.serve
     $stdout.sync = true
-    $stdin.each_line do |line|
-      order = JSON.parse(line)
-      puts JSON.generate(yield(order))
+    orders = Queue.new
+    Thread.new do
+      $stdin.each_line { |line| orders << JSON.parse(line) }
+      exit!(0)
     end
-    # At the end of the input, without waiting for a thread that waits for Redis.
-    exit!(0)
+    loop { puts JSON.generate(yield(orders.pop)) }
   end
 
   # What the worker counts, and for how long a step sleeps.

@@ -59,7 +59,7 @@ ADVANCE = [
     ),
     mutant(
         "advance-kept-is-not-named",
-        "The worker is told that the job was pushed: nobody runs it until the next beats.",
+        "The worker is told that the job was pushed: no thread runs it until the next beats.",
         "return {plan and plan.kept and 'KEPT' or 'DONE'}\n",
         "return {'DONE'}\n",
         NEXT + "test_the_next_job_is_in_flight",

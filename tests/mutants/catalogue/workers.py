@@ -283,7 +283,7 @@ WORKERS = [
     ),
     transport(
         "kept-payload-of-another-plan",
-        "The advance is repeated with a plan of its own: the job runs under an id that nobody has in flight.",
+        "The advance is repeated with a plan of its own: the job runs under an id that is not in flight.",
         "            message.next_job = outcome.payload or following\n",
         "            message.next_job = following\n",
         NEXT + "test_a_lost_reply_runs_the_job_that_was_kept",

@@ -21,7 +21,7 @@ import redis
 
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.store import scripts
-from dramatiq_sidekiq_flow.store.outcomes import Done, Operation
+from dramatiq_sidekiq_flow.store.outcomes import Done, Kept, Operation
 
 URL = os.environ["REDIS_URL"]
 KILL_AT = os.environ.get("KILL_AT")
@@ -57,7 +57,7 @@ def run_and_die(operation: Operation[Any]) -> Any:
         die("before_advance", getattr(doing, "step", None))
     outcome = run(operation)
     # The last of a group is first told to send its plan: nothing is written by then.
-    if advances and isinstance(outcome, Done):
+    if advances and isinstance(outcome, (Done, Kept)):
         die("after_advance", getattr(doing, "step", None))
     return outcome
 

@@ -65,6 +65,8 @@ class SidekiqConsumer(Consumer):
 
     def _run_next(self, receipt: str, raw: bytes) -> None:
         """Let this thread run a job next."""
+        # As with a fetch: a long chain may need none.
+        self.process.hooks.age()
         held = self.in_flight
         held.take_offered(receipt)
         try:

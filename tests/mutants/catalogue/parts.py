@@ -374,13 +374,13 @@ PARTS = [
         "A key that is not there yet is taken for one of another type.",
         "  return found == 'none' or found == wanted\n",
         "  return found == wanted\n",
-        WORKFLOW + "test_the_same_run_id_starts_once",
+        RULES + "test_a_plan_is_written_whole",
     ),
     types(
         "types-any-is-right",
         "A key of another type ends in an error of Lua, after the first write.",
         "  return found == 'none' or found == wanted\n",
         "  return true\n",
-        refuses("advance", "queue:next"),
+        refuses("advance", "schedule"),
     ),
 ]

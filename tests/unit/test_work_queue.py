@@ -116,7 +116,7 @@ def test_a_thread_that_is_interrupted_leaves_its_item_to_another(threads: Thread
         ident.set_result(threading.get_ident())
         return work.get(timeout=20)
 
-    other = threads.submit(work.get, timeout=60)
+    other = threads.submit(work.get, timeout=15)
     eventually(asleep(work, 1))
     first = threads.submit(interrupted)
     eventually(asleep(work, 2))

@@ -17,7 +17,7 @@ from tests.sweep.lane import Lane, Outcome, Point
 from tests.sweep.modes import Mode
 from tests.sweep.proxy import Harm, Proxy, name_of, repetition_of
 from tests.sweep.resp import Frames, end_of, words
-from tests.sweep.scenarios import SCENARIOS, Run, Scenario
+from tests.sweep.scenarios import ALL, SCENARIOS, Run, Scenario
 
 from ..trees import before
 
@@ -256,3 +256,9 @@ def test_a_point_of_each_kind() -> None:
     assert dropped.hit
     assert not dropped.clean
     assert not counted.findings + killed.findings + dropped.findings
+
+
+def test_scenarios_have_names_of_their_own() -> None:
+    """They are chosen by name: of two with the same one, only the last would be swept."""
+    names = [scenario.name for scenario in ALL]
+    assert sorted(set(names)) == sorted(names)

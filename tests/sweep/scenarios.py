@@ -209,7 +209,7 @@ ALL = (
         patience=20.0,
     ),
     Scenario(
-        "many",
+        "bulk",
         f"{WIDE} jobs that a producer sends in one call, again after an error",
         (Run(_group(*[_J] * WIDE), by="producer", how="many", plain=True),),
         hurt="producer",

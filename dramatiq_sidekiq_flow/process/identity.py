@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 
 
@@ -24,5 +23,5 @@ class Identity:
         """The identity of the process that asks."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._name = f"{hostname()}:{self._pid}:{secrets.token_hex(6)}"
+            self._name = f"{hostname()}:{self._pid}:{os.urandom(6).hex()}"
         return self._name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 
 
@@ -23,5 +24,5 @@ class Identity:
         """The identity of the process that asks."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._name = f"{hostname()}:{self._pid}:{os.urandom(6).hex()}"
+            self._name = f"{hostname()}:{self._pid}:{secrets.token_hex(6)}"
         return self._name

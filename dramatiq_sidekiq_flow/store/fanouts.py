@@ -9,7 +9,7 @@ next heartbeat of any worker process continues.
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
@@ -50,7 +50,7 @@ def stage(
 
     If the list vanishes while it is staged, the commit notices it.
     """
-    fanout_id = os.urandom(12).hex()
+    fanout_id = secrets.token_hex(12)
     list_key = keys.fanout(fanout_id)
     length = 0
     commands: list[Command] = []

@@ -10,6 +10,7 @@ child begins without any.
 from __future__ import annotations
 
 import os
+import secrets
 from collections import deque
 
 from . import keys
@@ -21,7 +22,7 @@ class Producer:
     __slots__ = ("key", "number")
 
     def __init__(self) -> None:
-        self.key = keys.producer(os.urandom(8).hex())
+        self.key = keys.producer(secrets.token_hex(8))
         self.number = 0
 
     def next(self) -> int:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
@@ -212,9 +213,6 @@ def _time_with_zone(value: dict[str, Any]) -> datetime:
     name = value.get("time_zone")
     if type(name) is not str:  # Rails 6
         return moment
-    # Imported where a time has a zone: few jobs bring one.
-    from zoneinfo import ZoneInfo
-
     try:
         return moment.astimezone(ZoneInfo(name))
     except (KeyError, ValueError, OSError, OverflowError):

@@ -4,9 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .broker import Retries, SentMessages, SidekiqBroker, cancelled, send_many
+    from .broker.broker import SidekiqBroker
+    from .broker.retries import Retries
+    from .broker.send_many import send_many
+    from .broker.sent_messages import SentMessages
     from .context import current_run, find_current_run
     from .middleware import WorkflowMiddleware
+    from .process.cancellation import cancelled
     from .process.events import Buried, Recovered
     from .protocols import Barrier, CallbackStorage, Memory
     from .registry.ruby_job import RubyJob
@@ -63,9 +67,13 @@ __all__ = [
 #: Module -> its public names, imported when one is first used: a process without typed actors or
 #: templates loads nothing that only these need.
 _MODULES = {
-    "broker": ("Retries", "SentMessages", "SidekiqBroker", "cancelled", "send_many"),
+    "broker.broker": ("SidekiqBroker",),
+    "broker.retries": ("Retries",),
+    "broker.send_many": ("send_many",),
+    "broker.sent_messages": ("SentMessages",),
     "context": ("current_run", "find_current_run"),
     "middleware": ("WorkflowMiddleware",),
+    "process.cancellation": ("cancelled",),
     "process.events": ("Buried", "Recovered"),
     "protocols": ("Barrier", "CallbackStorage", "Memory"),
     "registry.ruby_job": ("RubyJob",),

@@ -204,9 +204,9 @@ class SidekiqFlow(PythonPeer):
     module = "dramatiq_sidekiq_flow"
     queue = "queue:bench"
     boot = """
-from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
+from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware
 broker = SidekiqBroker(url=url)
-broker.add_middleware(WorkflowMiddleware())
+broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
 """
 
     def build(self, url: str) -> dramatiq.Broker:

@@ -1,23 +1,29 @@
 """Python actors of Dramatiq and Ruby jobs of Sidekiq, steps of the same workflow."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from .broker import Retries, SentMessages, SidekiqBroker, cancelled, send_many
-from .context import current_run, find_current_run
-from .middleware import WorkflowMiddleware
-from .process.events import Buried, Recovered
-from .protocols import Barrier, CallbackStorage, Memory
-from .registry.ruby_job import RubyJob
-from .store.callback_storage import InlineCallbackStorage, RedisCallbackStorage
-from .store.memory import RedisHashMemory
-from .store.replication import Replication
-from .typed.actor import TypedActor, actor
-from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
-from .workflow import Workflow, extend_ttl, restart_remaining
-from .workflow.templates import Templates, template, templates
-
 if TYPE_CHECKING:
+    from .broker.broker import SidekiqBroker
+    from .broker.retries import Retries
+    from .broker.send_many import send_many
+    from .broker.sent_messages import SentMessages
+    from .context import current_run, find_current_run
+    from .middleware import WorkflowMiddleware
+    from .process.cancellation import cancelled
+    from .process.events import Buried, Recovered
+    from .protocols import Barrier, CallbackStorage, Memory
+    from .registry.ruby_job import RubyJob
+    from .store.callback_storage import InlineCallbackStorage, RedisCallbackStorage
+    from .store.memory import RedisHashMemory
+    from .store.replication import Replication
     from .telemetry import JobLogging, OpenTelemetry, Prometheus
+    from .typed.actor import TypedActor, actor
+    from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
+    from .workflow.resume import restart_remaining
+    from .workflow.templates import Templates, template, templates
+    from .workflow.ttl import extend_ttl
+    from .workflow.workflow import Workflow
 
 __version__ = "0.1.0"
 
@@ -58,11 +64,40 @@ __all__ = [
     "templates",
 ]
 
+#: Module -> its public names, imported when one is first used: a process without typed actors or
+#: templates loads nothing that only these need.
+_MODULES = {
+    "broker.broker": ("SidekiqBroker",),
+    "broker.retries": ("Retries",),
+    "broker.send_many": ("send_many",),
+    "broker.sent_messages": ("SentMessages",),
+    "context": ("current_run", "find_current_run"),
+    "middleware": ("WorkflowMiddleware",),
+    "process.cancellation": ("cancelled",),
+    "process.events": ("Buried", "Recovered"),
+    "protocols": ("Barrier", "CallbackStorage", "Memory"),
+    "registry.ruby_job": ("RubyJob",),
+    "store.callback_storage": ("InlineCallbackStorage", "RedisCallbackStorage"),
+    "store.memory": ("RedisHashMemory",),
+    "store.replication": ("Replication",),
+    "telemetry": ("JobLogging", "OpenTelemetry", "Prometheus"),
+    "typed.actor": ("TypedActor", "actor"),
+    "wire.nodes": ("Chain", "Group", "Job", "Namespace", "WithDelay"),
+    "workflow.resume": ("restart_remaining",),
+    "workflow.templates": ("Templates", "template", "templates"),
+    "workflow.ttl": ("extend_ttl",),
+    "workflow.workflow": ("Workflow",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    # Telemetry is imported by those who use it.
-    if name in ("JobLogging", "OpenTelemetry", "Prometheus"):
-        from . import telemetry
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{module}", __name__), name)
+    return value
 
-        return getattr(telemetry, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,6 @@ import attrs
 
 from .errors import ConfigurationError, NoCurrentRun
 from .protocols import Memory
-from .wire.active_job import decode_context
 from .wire.option_rules import check_namespace
 from .wire.payload import Payload
 
@@ -152,6 +151,8 @@ class CurrentRun:
         """
         if self.reader is None:
             return MappingProxyType({})
+        from .wire.active_job import decode_context
+
         return MappingProxyType(decode_context(self.reader()))
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq import Middleware
@@ -16,10 +16,6 @@ from dramatiq.middleware import MiddlewareError
 from .broker import SidekiqBroker
 from .context import CurrentRun, RunMemory, set_current_run
 from .errors import ConfigurationError
-from .foreign.bridge import Bridge
-from .foreign.foreign_broker import ForeignSidekiqBroker
-from .foreign.foreign_hooks import ForeignHooks
-from .foreign.foreign_transport import ForeignTransport
 from .protocols import Barrier, CallbackStorage, Memory
 from .registry import file as registry_file
 from .registry.registry import Registry
@@ -30,11 +26,17 @@ from .store.replication import Replication
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
-from .workflow import Completion, Engine, Settings, ttl
+from .workflow import ttl
+from .workflow.completion import Completion
 from .workflow.custom_barriers import CustomBarrierTransport
 from .workflow.dropped_output import quieten_dramatiq
+from .workflow.engine import Engine, Settings
 from .workflow.hooks import SidekiqHooks, WorkflowHooks
 from .workflow.transport import AtomicTransport, Transport
+
+if TYPE_CHECKING:
+    from .foreign.bridge import Bridge
+    from .foreign.foreign_hooks import ForeignHooks
 
 _logger = get_logger(__name__)
 
@@ -161,6 +163,8 @@ class WorkflowMiddleware(Middleware):
         self._hooks.close()
 
     def _foreign_hooks(self, broker: dramatiq.Broker) -> ForeignHooks:
+        from .foreign.foreign_hooks import ForeignHooks
+
         if isinstance(broker, SidekiqBroker):
             raise NotConfigured("A SidekiqBroker needs no bridge: its workers consume Sidekiq's queues.", broker)
         with self._lock:
@@ -173,6 +177,11 @@ class WorkflowMiddleware(Middleware):
 
     def _serve(self, local: dramatiq.Broker) -> ForeignHooks:
         """Make the hooks for a broker that is not a SidekiqBroker."""
+        # Only such a broker needs them.
+        from .foreign.foreign_broker import ForeignSidekiqBroker
+        from .foreign.foreign_hooks import ForeignHooks
+        from .foreign.foreign_transport import ForeignTransport
+
         if self.url is None and self.client is None:
             raise NotConfigured(
                 f"On a {type(local).__name__} a WorkflowMiddleware needs the URL of Sidekiq's Redis: "

@@ -22,10 +22,9 @@ from dramatiq.broker import MessageProxy
 
 from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
-from ..wire.active_job import WRAPPERS
 from ..wire.option_rules import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
-from ..wire.payload_fields import seconds
+from ..wire.payload_fields import WRAPPERS, seconds
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
 from .dramatiq_internals import dict_of, exception_of

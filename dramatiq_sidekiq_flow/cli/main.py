@@ -19,7 +19,8 @@ from ..registry import file as registry_file
 from ..registry import registry, stubs
 from ..registry.registry import Entry
 from ..store.class_registry import UNREADABLE
-from ..workflow import engine_of, restart_remaining
+from ..workflow.engine_lookup import engine_of
+from ..workflow.resume import restart_remaining
 from . import bridge_command
 
 _BROKER_HELP = "module, and the name of the broker in it"

@@ -8,7 +8,6 @@ Web UI has sent.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import threading
 import time
@@ -246,8 +245,10 @@ def _rss() -> int:
     """Resident memory in kilobytes."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * (resource.getpagesize() // 1024)
+            return int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
     except OSError:
+        import resource  # not on Linux
+
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most // 1024 if sys.platform == "darwin" else most
 

@@ -14,10 +14,12 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from importlib import resources
+from pathlib import Path
 
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
+
+_FOLDER = Path(__file__).parent / "lua"
 
 #: A line that includes a part. It takes a wrong name as well, so that an error names it.
 _INCLUDE = re.compile(r"^--\s*@include\b(.*)\n", re.MULTILINE)
@@ -30,7 +32,7 @@ def read_file(name: str) -> str:
     Raises:
       FileNotFoundError: if there is no such file.
     """
-    return (resources.files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+    return (_FOLDER / f"{name}.lua").read_text("utf-8")
 
 
 def resolve(name: str, read: Callable[[str], str] = read_file) -> str:
@@ -150,6 +152,9 @@ ALL = (
 )
 
 _SOURCES = {script.sha: script.source for script in ALL}
+
+# The scripts hold the text of the parts.
+read_file.cache_clear()
 
 
 def with_source(command: Command) -> Command:

@@ -28,7 +28,8 @@ from ..store import keys, sets
 from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
-from ..workflow import Completion, Workflow
+from ..workflow.completion import Completion
+from ..workflow.workflow import Workflow
 from .execution import execute
 from .flow_server import empty_server
 from .run import Enqueued, Run, Step, check_names, disorder, mark

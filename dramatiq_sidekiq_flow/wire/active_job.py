@@ -34,9 +34,6 @@ import msgspec
 from ..errors import InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from .codec import MAX_DEPTH
 
-#: The wrapper classes of Rails' own adapter, and of the adapter that Sidekiq 8 includes.
-WRAPPERS = frozenset(("ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"))
-
 #: Marks the hash at the end of the arguments whose keys are keyword arguments.
 _KEYWORDS = "_aj_ruby2_keywords"
 
@@ -79,7 +76,7 @@ def unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[str, list[Any], dict[
     """Read the actor's name, its arguments, and its keyword arguments.
 
     Parameters:
-      fields: A payload whose class is one of :data:`WRAPPERS`.
+      fields: A payload whose class is one of ``payload_fields.WRAPPERS``.
       raw: Its bytes, for errors.
 
     Raises:

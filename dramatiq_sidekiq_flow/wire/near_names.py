@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 
 #: Minimum similarity of two names, from 0 to 1.
@@ -11,6 +10,8 @@ CUTOFF = 0.8
 
 def near(name: str, known: Collection[str], most: int = 3) -> list[str]:
     """Find the known names that are similar to a name, the most similar first."""
+    import difflib  # only a mistake needs it
+
     return difflib.get_close_matches(name, sorted(known), n=most, cutoff=CUTOFF)
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import attrs
 
 from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload, shortened
-from . import active_job, codec
+from . import codec
 from .callbacks import Callback, load_stack
 from .dialect import KEYS as WORKFLOW_KEYS
 from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
-from .payload_fields import retry_count
+from .payload_fields import WRAPPERS, retry_count
 from .tree_schema import MAX_NAME
 
 #: Sidekiq's options for a class that sets none (``default_job_options``).
@@ -264,7 +264,7 @@ def _invalid_name(name: Any, key: str, raw: bytes) -> InvalidPayload:
 
 
 #: Classes of jobs whose ``wrapped`` names the actor.
-_WRAPPERS = NOOP_CLASSES | active_job.WRAPPERS
+_WRAPPERS = NOOP_CLASSES | WRAPPERS
 
 
 def _check_format(fields: Mapping[str, Any], raw: bytes) -> None:
@@ -291,7 +291,9 @@ def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict
     """Read the actor name, arguments and keyword arguments of a carrier or an ActiveJob."""
     name, args = fields["class"], fields["args"]
     kwargs: dict[str, Any] = {}
-    if name in active_job.WRAPPERS:
+    if name in WRAPPERS:
+        from . import active_job  # few processes need it
+
         name, args, kwargs = active_job.unwrap(fields, raw)
     elif fields.get("wrapped") is not None:
         name = fields["wrapped"]

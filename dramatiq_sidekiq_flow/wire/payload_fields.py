@@ -1,4 +1,4 @@
-"""Single fields of a payload: time stamps, retry counts and limits.
+"""Single fields of a payload: classes, time stamps, retry counts and limits.
 
 A field may have any value that another program wrote; values out of range are
 read as the nearest bound, or as missing.
@@ -11,6 +11,9 @@ from typing import Any
 
 from ..errors import PayloadError
 from . import codec
+
+#: The classes of a job that wraps an ActiveJob: of Rails' own adapter, and of the adapter that Sidekiq 8 includes.
+WRAPPERS = frozenset(("ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"))
 
 #: The last second of the year 9999.  A time stamp after it, or before 1970, is damaged.
 MAX_STAMP = 253_402_300_799

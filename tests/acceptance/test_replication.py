@@ -18,7 +18,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq_sidekiq_flow import Chain, Group, Job, Replication, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow, NotReplicated
 from dramatiq_sidekiq_flow.process.events import Event, Unreplicated
-from dramatiq_sidekiq_flow.workflow import engine_of
+from dramatiq_sidekiq_flow.workflow.engine_lookup import engine_of
 
 from ..redis_values import raws
 from ..running import eventually, in_flight, members, working

@@ -70,6 +70,7 @@ USED = {
         "unfinished_tasks",
     ),
     "the standard library or attrs calls or reads them": (
+        "__dir__",
         "__getattr__",
         "_commands",
         "_ttl",

@@ -234,7 +234,7 @@ def store_chain(connection: Connection) -> Any:
 
 
 def own_chain(connection: Connection) -> Any:
-    return connection.call(*scripts.OWN_CALLBACKS.command((CHAINED,), (TTL, INNER)))
+    return connection.call(*scripts.OWN_CALLBACKS.command((CHAINED,), (TTL, INNER, 2)))
 
 
 def owned(client: redis.Redis) -> None:

@@ -37,7 +37,7 @@ CHAINS = [
     read(
         "read-does-not-prolong",
         "A stored chain expires while its run moves.",
-        "for _, key in ipairs(KEYS) do prolong_volatile(key, ttl, SLACK) end\n",
+        "for _, chain in ipairs(KEYS) do prolong_volatile(chain, ttl, SLACK) end\n",
         "",
         STORAGE + "test_it_lives_on_while_the_run_moves",
     ),
@@ -137,7 +137,7 @@ CHAINS = [
     stored(
         "own-values-before-their-ttl",
         "A crash while a large chain is written leaves it for ever.",
-        "        self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier)))\n",
+        "        self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier, largest)))\n",
         "",
         TO_RUBY,
     ),

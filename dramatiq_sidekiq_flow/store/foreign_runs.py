@@ -39,11 +39,11 @@ def count(
       elsewhere: True if a part of the plan goes to the other broker.
       plan: The barriers, and the part that goes to Sidekiq's queues.
     """
-    names = [key for entry in walk for key in (*keys.barrier(entry.barrier), keys.fired(entry.barrier))]
+    barriers = [entry.barrier for entry in walk]
     kinds = [entry.kind for entry in walk]
     memory = output.memory
     command = scripts.COUNT.command(
-        (memory.key, keys.QUEUES, keys.SCHEDULE, *names, *plan.keys),
+        (memory.key, *barriers, *plan.keys),
         (unit, ttl, memory.ttl, *output.arguments(), len(walk), *kinds, planned, int(elsewhere), *plan.arguments),
     )
     return Operation(command, read_outcome)

@@ -105,7 +105,7 @@ module SidekiqFlow::Companion
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
       memory_ttl = Memory.current&.ttl || 0
-      keys = [memory_key, "queues", "schedule", "paused", *@top_down.flat_map(&:keys), *plan_keys]
+      keys = [memory_key, *@top_down.map(&:barrier), *plan_keys]
       ttl = Lifetimes.barrier_ttl(nil, @stack)
       # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
       keep = ""

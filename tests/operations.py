@@ -58,7 +58,7 @@ def stacked(*suffixes: str) -> dict[str, str]:
 
 def following(connection: Connection) -> runs.Writes:
     """What a continuation writes: a barrier, a job, and one for later."""
-    return runs.writes(connection, [NewBarrier(NEW, 2, -1, TTL)], {"next": [b"job"]}, [(2e9, b"later")])
+    return runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"next": [b"job"]}, [(2e9, b"later")])
 
 
 PLANNED = {"queues": "set", "queue:next": "list", "schedule": "zset"}
@@ -92,7 +92,7 @@ def advance_member(connection: Connection) -> Any:
 
 def alone(connection: Connection) -> Any:
     """A step of a chain is followed by one job, for the queue of the same worker, which keeps it."""
-    plan = runs.writes(connection, [NewBarrier(NEW, 2, -1, TTL)], {"python": [b"next"]}, [])
+    plan = runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"python": [b"next"]}, [])
     return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, keep="b:1"))
 
 

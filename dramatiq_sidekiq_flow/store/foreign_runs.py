@@ -40,11 +40,11 @@ def count(
       plan: The barriers, and the part that goes to Sidekiq's queues.
     """
     barriers = [entry.barrier for entry in walk]
-    kinds = [entry.kind for entry in walk]
+    kinds = "".join(entry.kind for entry in walk)
     memory = output.memory
     command = scripts.COUNT.command(
         (memory.key, *barriers, *plan.keys),
-        (unit, ttl, memory.ttl, *output.arguments(), len(walk), *kinds, planned, int(elsewhere), *plan.arguments),
+        (unit, ttl, memory.ttl, *output.arguments(), kinds, planned, int(elsewhere), *plan.arguments),
     )
     return Operation(command, read_outcome)
 

@@ -34,7 +34,7 @@ class Writes:
 
 
 #: No barriers, queues, scheduled jobs or fan-out.
-NOTHING = Writes((), (0, 0, 0, 0))
+NOTHING = Writes((), ())
 
 
 @attrs.frozen
@@ -121,14 +121,14 @@ def _inline_arguments(
     """A plan without a fan-out, as ``_plan.lua`` reads it."""
     arguments: list[Argument] = [len(barriers)]
     for barrier in barriers:
-        arguments += (barrier.ttl, barrier.value, barrier.ran)
+        arguments += (barrier.ttl, barrier.value)
     arguments.append(len(pushes))
     for payloads in pushes.values():
         arguments += (len(payloads), *payloads)
-    arguments.append(len(scheduled))
+    if scheduled:
+        arguments.append(len(scheduled))
     for at, payload in scheduled:
         arguments += (repr(at), payload)
-    arguments.append(0)
     return tuple(arguments)
 
 
@@ -181,11 +181,11 @@ def advance(
       BarrierExpired, WrongType: see :func:`outcomes.read_outcome`.
     """
     barriers = [entry.barrier for entry in walk]
-    kinds = [entry.kind for entry in walk]
+    kinds = "".join(entry.kind for entry in walk)
     memory = output.memory
     command = scripts.ADVANCE.command(
         (keys.in_flight(member), memory.key, *barriers, *plan.keys),
-        (receipt, unit, ttl, memory.ttl, keep, *output.arguments(), len(walk), *kinds, planned, *plan.arguments),
+        (receipt, unit, ttl, memory.ttl, keep, *output.arguments(), kinds, planned, *plan.arguments),
     )
     return Operation(command, read_outcome)
 

@@ -47,7 +47,7 @@ class AtomicBarrier:
 
     def create(self, barrier_id: str, parties: int, ttl: int) -> None:
         # A run is started once, and its marker holds its barriers back with all the rest.
-        barriers = [NewBarrier(_below(barrier_id), 1, -1, ttl // 1000), NewBarrier(barrier_id, parties, -1, ttl // 1000)]
+        barriers = [NewBarrier(_below(barrier_id), 1, ttl // 1000), NewBarrier(barrier_id, parties, ttl // 1000)]
         made = runs.writes(self.connection, barriers, {}, ())
         runs.start(barrier_id, made, ttl=ttl // 1000).run(self.connection)
 

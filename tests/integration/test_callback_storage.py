@@ -120,6 +120,16 @@ def test_a_group_carries_what_follows_it_by_reference(broker: SidekiqBroker, cli
     assert chains(client) == [stored]
 
 
+def test_the_size_of_the_largest_step_is_stored(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    """So that a script can read several steps with one command."""
+    sizes = (10, 3_000, 20)
+    Workflow(Chain(*(step.message(n, "x" * size) for n, size in enumerate((1, *sizes))))).run()
+    (key,) = chains(client)
+    largest = client.hget(key, "largest")
+    values = client.hmget(key, "0", "1", "2")
+    assert int(largest) == max(map(len, values)) == len(values[1])
+
+
 def test_the_same_continuation_is_stored_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     # Steps of messages have an id each; jobs that are the same, the same continuation.
     inner = [Chain(step.message(n), Job("step", "x"), Job("step", "y")) for n in range(20)]

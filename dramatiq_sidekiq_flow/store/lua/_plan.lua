@@ -3,12 +3,13 @@
 --
 -- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
 --                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
--- In ARGV, from a on:  number of barriers; per barrier: ttl, value, ran
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
 --                      number of queues;   per queue: n, n payloads
 --                      number of scheduled; per job: score, payload
 --                      number of fan-outs (0 or 1), then of it: ID, how many
 --                      elements it has, how many queues it goes to, their names
 --                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
@@ -34,10 +35,10 @@ local function may_keep(keep, length, name)
 end
 
 local function read_plan(k, a, keep)
-  local n = tonumber(ARGV[a]); a = a + 1
+  local n = tonumber(ARGV[a] or 0); a = a + 1
   local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
-  k = k + n; a = a + 3 * n
-  n = tonumber(ARGV[a]); a = a + 1
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
     local key, count = KEYS[k], tonumber(ARGV[a])
     local name = string.sub(key, 7)
@@ -50,11 +51,11 @@ local function read_plan(k, a, keep)
     plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
     k = k + 1; a = a + 1 + count
   end
-  n = tonumber(ARGV[a]); a = a + 1
+  n = tonumber(ARGV[a] or 0); a = a + 1
   plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
   if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
   a = a + 2 * n
-  n = tonumber(ARGV[a]); a = a + 1
+  n = tonumber(ARGV[a] or 0); a = a + 1
   if n > 0 then
     local list, fanouts = KEYS[k], KEYS[k + 1]
     if not type_is(list, 'list') then return nil, {'TYPE', list} end
@@ -79,8 +80,8 @@ local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
     redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 2])
-    k = k + 1; a = a + 3
+    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
   end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then

@@ -4,7 +4,7 @@
 --
 -- In KEYS, from k on, per callback from the top: BARRIER, its id.  Its other keys have
 --   names made of it: BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua)
--- In ARGV, from a on: number of callbacks, per callback: kind
+-- In ARGV[a]: the kinds of the callbacks from the top, a letter each
 --   'f' fires a continuation         (the walk stops there)
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
@@ -53,10 +53,11 @@ local function read_barrier(barrier)
 end
 
 local function walk(unit, k, a, elsewhere)
-  local n = tonumber(ARGV[a])
+  local kinds = ARGV[a]
+  local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
   for i = 1, n do
-    local barrier, kind = KEYS[k + i - 1], ARGV[a + i]
+    local barrier, kind = KEYS[k + i - 1], string.sub(kinds, i, i)
     local releaser, wrong = false
     if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end
     if wrong then return nil, wrong end
@@ -115,7 +116,9 @@ local function prolong_waiting(walked, ttl)
   for i = walked.released, walked.n - 1 do
     local barrier = KEYS[walked.first_key + i]
     if redis.call('TTL', barrier) < ttl - SLACK then
-      for _, key in ipairs({barrier, barrier .. '_ran', barrier .. ':u'}) do redis.call('EXPIRE', key, ttl) end
+      redis.call('EXPIRE', barrier, ttl)
+      redis.call('EXPIRE', barrier .. '_ran', ttl)
+      redis.call('EXPIRE', barrier .. ':u', ttl)
     end
   end
 end

@@ -48,7 +48,7 @@ end
 local fields, a = read_fields(6)
 local walked, wrong = walk(unit, 3, a, false)
 if not walked then return refuse(wrong) end
-a = a + 1 + walked.n
+a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0

@@ -31,7 +31,7 @@ local unit, ttl, memory_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local fields, a = read_fields(4)
 local walked, wrong = walk(unit, 2, a, true)
 if not walked then return wrong end
-a = a + 1 + walked.n
+a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
 if walked.again then return {'FIRE'} end

@@ -211,7 +211,7 @@ ADVANCE = [
     group(
         "group-type-units",
         "A set of another type stops the script after jobs have left flight: they are lost.",
-        "before, wrong = checked('SMISMEMBER', set, unpack(units))\nif wrong then return wrong end\n",
+        "before, wrong = checked('SMISMEMBER', barrier .. ':u', unpack(units))\nif wrong then return wrong end\n",
         "before = {0, 0, 0, 0}\n",
         refuses("advance_group", f"{INNER}:u"),
     ),

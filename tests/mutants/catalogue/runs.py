@@ -28,8 +28,8 @@ RUNS = [
     plan(
         "plan-type-queue",
         "With a queue of another type the continuation is lost after the job left flight.",
-        "    length, wrong = checked('LLEN', KEYS[k])\n",
-        "    length = redis.pcall('LLEN', KEYS[k])\n",
+        "    length, wrong = checked('LLEN', key)\n",
+        "    length = redis.pcall('LLEN', key)\n",
         refuses("advance", "queue:next"),
     ),
     plan(
@@ -91,14 +91,21 @@ RUNS = [
     plan(
         "plan-no-marker",
         "The jobs of a continuation find a barrier without its marker.",
-        "    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])\n",
+        "    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')\n",
         "",
         WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
     ),
     plan(
+        "plan-released-barrier-waits",
+        "An empty group inside a plan waits for members that it does not have.",
+        "ARGV[a + 1] == '0' and '0' or '-1'",
+        "'-1'",
+        RULES + "test_a_barrier_without_units_is_made_released",
+    ),
+    plan(
         "plan-queue-unknown",
         "Sidekiq's Web UI does not know the queue.",
-        "      if not queue.listed then redis.call('SADD', plan.QUEUES, queue.name) end\n",
+        "      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end\n",
         "",
         RULES + "test_a_plan_is_written_whole",
     ),
@@ -112,7 +119,7 @@ RUNS = [
     plan(
         "plan-keeps-of-a-paused-queue",
         "A chain goes on although its queue is paused.",
-        " and redis.pcall('SISMEMBER', keep.paused, name) ~= 1 then",
+        " and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then",
         " then",
         NEXT + "test_a_paused_queue_keeps_nothing",
     ),
@@ -126,7 +133,7 @@ RUNS = [
     plan(
         "plan-nothing-scheduled",
         "A delayed step is lost.",
-        "  call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)\n",
+        "  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)\n",
         "",
         RULES + "test_a_plan_is_written_whole",
     ),

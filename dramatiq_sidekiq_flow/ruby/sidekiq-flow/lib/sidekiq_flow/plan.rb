@@ -43,9 +43,9 @@ module SidekiqFlow::Companion
       return staged if fanout?
 
       keys = [*@barriers.keys, *@pushes.keys.map { |queue| "queue:#{queue}" }]
-      arguments = [@barriers.size, *barriers.flat_map { |_, ttl, value, ran| [ttl, value, ran] },
+      arguments = [@barriers.size, *barriers.flat_map { |_, ttl, value, _| [ttl, value] },
         @pushes.size, *@pushes.values.flat_map { |jobs| [jobs.size, *jobs] },
-        @scheduled.size, *@scheduled.flatten, 0]
+        @scheduled.size, *@scheduled.flatten]
       [keys, arguments]
     end
 

@@ -29,7 +29,7 @@
 --
 -- In KEYS, from k on, per callback from the top: BARRIER, its id.  Its other keys have
 --   names made of it: BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua)
--- In ARGV, from a on: number of callbacks, per callback: kind
+-- In ARGV[a]: the kinds of the callbacks from the top, a letter each
 --   'f' fires a continuation         (the walk stops there)
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
@@ -107,10 +107,11 @@ local function read_barrier(barrier)
 end
 
 local function walk(unit, k, a, elsewhere)
-  local n = tonumber(ARGV[a])
+  local kinds = ARGV[a]
+  local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
   for i = 1, n do
-    local barrier, kind = KEYS[k + i - 1], ARGV[a + i]
+    local barrier, kind = KEYS[k + i - 1], string.sub(kinds, i, i)
     local releaser, wrong = false
     if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end
     if wrong then return nil, wrong end
@@ -169,7 +170,9 @@ local function prolong_waiting(walked, ttl)
   for i = walked.released, walked.n - 1 do
     local barrier = KEYS[walked.first_key + i]
     if redis.call('TTL', barrier) < ttl - SLACK then
-      for _, key in ipairs({barrier, barrier .. '_ran', barrier .. ':u'}) do redis.call('EXPIRE', key, ttl) end
+      redis.call('EXPIRE', barrier, ttl)
+      redis.call('EXPIRE', barrier .. '_ran', ttl)
+      redis.call('EXPIRE', barrier .. ':u', ttl)
     end
   end
 end
@@ -203,12 +206,13 @@ end
 --
 -- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
 --                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
--- In ARGV, from a on:  number of barriers; per barrier: ttl, value, ran
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
 --                      number of queues;   per queue: n, n payloads
 --                      number of scheduled; per job: score, payload
 --                      number of fan-outs (0 or 1), then of it: ID, how many
 --                      elements it has, how many queues it goes to, their names
 --                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
@@ -232,10 +236,10 @@ local function may_keep(keep, length, name)
 end
 
 local function read_plan(k, a, keep)
-  local n = tonumber(ARGV[a]); a = a + 1
+  local n = tonumber(ARGV[a] or 0); a = a + 1
   local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
-  k = k + n; a = a + 3 * n
-  n = tonumber(ARGV[a]); a = a + 1
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
     local key, count = KEYS[k], tonumber(ARGV[a])
     local name = string.sub(key, 7)
@@ -248,11 +252,11 @@ local function read_plan(k, a, keep)
     plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
     k = k + 1; a = a + 1 + count
   end
-  n = tonumber(ARGV[a]); a = a + 1
+  n = tonumber(ARGV[a] or 0); a = a + 1
   plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
   if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
   a = a + 2 * n
-  n = tonumber(ARGV[a]); a = a + 1
+  n = tonumber(ARGV[a] or 0); a = a + 1
   if n > 0 then
     local list, fanouts = KEYS[k], KEYS[k + 1]
     if not type_is(list, 'list') then return nil, {'TYPE', list} end
@@ -277,8 +281,8 @@ local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
     redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 2])
-    k = k + 1; a = a + 3
+    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
   end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
@@ -339,7 +343,7 @@ end
 local fields, a = read_fields(6)
 local walked, wrong = walk(unit, 3, a, false)
 if not walked then return refuse(wrong) end
-a = a + 1 + walked.n
+a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0

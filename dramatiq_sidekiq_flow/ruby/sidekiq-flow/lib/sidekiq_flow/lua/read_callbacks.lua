@@ -75,6 +75,6 @@ local function read_each()
   return found
 end
 
-local largest = tonumber(redis.call('HGET', key, 'largest') or nil)
+local largest = tonumber(redis.call('HGET', key, 'largest'))
 if largest and largest > 0 and largest < large and 2 * largest <= budget then return read_fast(largest) end
 return read_each()

@@ -3065,8 +3065,9 @@ __END__
 --
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
 -- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  elsewhere: true
---                            reads BARRIER:f.  The table has
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -3114,6 +3115,17 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 -- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
 -- step of a run: keys are prolonged once an hour.
 
@@ -3160,6 +3172,8 @@ local function walk(unit, k, a, elsewhere)
         if i == 1 then walked.new = false end
         break
       end
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
       walked.counts[#walked.counts + 1] = count
       if not released then break end
@@ -3247,6 +3261,7 @@ end
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
 -- read_plan(k, a, keep) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
@@ -3276,14 +3291,24 @@ local function read_plan(k, a, keep)
     length, wrong = checked('LLEN', key)
     if wrong then return nil, wrong end
     plan.kept = may_keep(keep, length, name)
-    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
     if wrong then return nil, wrong end
     plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
     k = k + 1; a = a + 1 + count
   end
   n = tonumber(ARGV[a] or 0); a = a + 1
   plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
-  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
   a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   if n > 0 then
@@ -3376,7 +3401,11 @@ a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0
-if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+if writes_fields then
+  if not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return refuse(wrong) end
+end
 local plan
 if fires then
   plan, wrong = read_plan(3 + walked.n, a + 1, keep)
@@ -3470,11 +3499,24 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
+local refused = denied('HSET', KEYS[1], begun, '')
+if refused then return refused end
 -- Redis allows HDEL when it is out of memory, and after it also HSET.
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)
@@ -3551,6 +3593,17 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 -- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
 -- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
@@ -3573,7 +3626,11 @@ end
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
+if action ~= 'discard' then
+  if not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
+  local refused = denied('ZADD', KEYS[2], '0', '')
+  if refused then return refused end
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
@@ -4014,6 +4071,17 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local now = redis.call('TIME')
@@ -4021,6 +4089,9 @@ if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonum
 if not type_is(KEYS[2], 'hash') then return {'TYPE', KEYS[2]} end
 if not type_is(KEYS[3], 'list') then return {'TYPE', KEYS[3]} end
 local can_bury = type_is(KEYS[4], 'zset')
+local refused = denied('RPUSH', KEYS[3], '') or denied('HSET', KEYS[2], '', '') or denied('ZADD', KEYS[4], '0', '')
+  or KEYS[5] and denied('SET', KEYS[5], '')
+if refused then return refused end
 
 local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do
@@ -4090,6 +4161,17 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 -- type_error(key, wanted) -> the error reply that names a key of another type
 
 local function type_error(key, wanted)
@@ -4116,6 +4198,8 @@ for i = #ARGV, 1, -1 do
     payloads[#payloads + 1] = payload
   end
 end
+local refused = denied('RPUSH', KEYS[2], '')
+if refused then return refused end
 call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts
@@ -4245,6 +4329,17 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 
 for i, kind in ipairs({'zset', 'hash', 'hash'}) do
   if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
@@ -4278,6 +4373,8 @@ end
 if not suspect then return {'NONE'} end
 local payload = redis.call('HGET', KEYS[2], suspect)
 
+local refused = denied('HSET', KEYS[3], receipt, '') or denied('SET', KEYS[4], '')
+if refused then return refused end
 redis.call('HDEL', KEYS[2], suspect)
 redis.call('HSET', KEYS[3], receipt .. '?', payload)
 redis.call('SET', KEYS[4], string.format('%.6f ', now) .. receipt .. ' ' .. ARGV[2], 'EX', ARGV[6])

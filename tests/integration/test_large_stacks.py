@@ -275,7 +275,10 @@ def test_a_large_step_is_not_read_by_a_script(broker: SidekiqBroker, client: red
 @pytest.mark.parametrize("known", [True, False], ids=["largest-known", "of-version-0.1"])
 def test_as_many_steps_are_read_as_fit(client: redis.Redis, broker: SidekiqBroker, known: bool) -> None:
     values = {str(n): bytes([65 + n % 26]) * (10 if n else 40) for n in range(1500)}
-    client.hset("chain", mapping={**values, "largest": 40} if known else values)
+    for index, value in values.items():
+        client.hset("chain", index, value)
+    if known:
+        client.hset("chain", "largest", 40)
 
     def read(first: int, most: int, size: int, large: int = 1000) -> int:
         found = broker.connection.call(*scripts.READ_CALLBACKS.command(("chain",), (100, first, most, size, large)))

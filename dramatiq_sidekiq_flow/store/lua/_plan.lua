@@ -15,6 +15,7 @@
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
 -- read_plan(k, a, keep) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
@@ -25,6 +26,7 @@
 -- any process can push its jobs (pour.lua).
 
 -- @include _types
+-- @include _rights
 -- @include _slices
 
 local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
@@ -46,14 +48,24 @@ local function read_plan(k, a, keep)
     length, wrong = checked('LLEN', key)
     if wrong then return nil, wrong end
     plan.kept = may_keep(keep, length, name)
-    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
     if wrong then return nil, wrong end
     plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
     k = k + 1; a = a + 1 + count
   end
   n = tonumber(ARGV[a] or 0); a = a + 1
   plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
-  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
   a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   if n > 0 then

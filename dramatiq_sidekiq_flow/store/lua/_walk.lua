@@ -11,8 +11,9 @@
 --
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
 -- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  elsewhere: true
---                            reads BARRIER:f.  The table has
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -34,6 +35,7 @@
 -- count one unit, which releases it, and then its marker refuses that unit.
 
 -- @include _types
+-- @include _rights
 -- @include _slack
 
 -- A text, since Redis formats numbers of Lua as floats.
@@ -77,6 +79,8 @@ local function walk(unit, k, a, elsewhere)
         if i == 1 then walked.new = false end
         break
       end
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
       walked.counts[#walked.counts + 1] = count
       if not released then break end

@@ -52,7 +52,11 @@ a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0
-if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+if writes_fields then
+  if not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return refuse(wrong) end
+end
 local plan
 if fires then
   plan, wrong = read_plan(3 + walked.n, a + 1, keep)

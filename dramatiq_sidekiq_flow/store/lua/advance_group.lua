@@ -32,6 +32,9 @@ local before
 before, wrong = checked('SMISMEMBER', barrier .. ':u', unpack(units))
 if wrong then return wrong end
 if has_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
+wrong = denied('DECRBY', barrier, '1') or denied('SADD', barrier .. ':u', '')
+if not wrong and has_fields then wrong = denied('HSET', memory, '', '') end
+if wrong then return wrong end
 
 -- Writes.  HDEL, the gate of each step, comes first: Redis allows it when it is out of
 -- memory, and after it also allows the other writes of the script.

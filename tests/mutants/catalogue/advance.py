@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import GROUP, INNER, MINE, NEXT, RECOVERY, RULES, TTL, WORKFLOW, expires, refuses, twice
+from .tests import GROUP, INNER, MINE, NEXT, RECOVERY, RULES, TTL, WORKFLOW, expires, keeps, refuses, twice
 
 mutant = in_file("store/lua/advance.lua")
 memory = in_file("store/lua/_memory.lua")
@@ -75,7 +75,7 @@ ADVANCE = [
     mutant(
         "advance-type-memory",
         "A memory of another type stops the script after the job has left flight: it is lost.",
-        "if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end\n",
+        "  if not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end\n",
         "",
         refuses("advance", "swf:mem:run"),
     ),
@@ -207,6 +207,28 @@ ADVANCE = [
         "if has_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end\n",
         "",
         refuses("advance_group", "swf:mem:run"),
+    ),
+    group(
+        "group-without-rights",
+        "The members of a group are lost if their worker may not count them.",
+        "wrong = denied('DECRBY', barrier, '1') or denied('SADD', barrier .. ':u', '')\n",
+        "wrong = nil\n",
+        keeps("advance_group", "decrby"),
+        keeps("advance_group", "sadd"),
+    ),
+    group(
+        "group-without-rights-to-remember",
+        "The members of a group are lost if their worker may not write their outputs.",
+        "if not wrong and has_fields then wrong = denied('HSET', memory, '', '') end\n",
+        "",
+        keeps("advance_group", "hset"),
+    ),
+    mutant(
+        "advance-without-rights-to-remember",
+        "A step is lost if its worker may not write its output.",
+        "  wrong = denied('HSET', memory, '', '')\n  if wrong then return refuse(wrong) end\n",
+        "",
+        keeps("advance", "hset"),
     ),
     group(
         "group-type-units",

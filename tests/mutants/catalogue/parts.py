@@ -6,13 +6,14 @@ A part serves several scripts, so its mutants stand here once per script that mu
 from __future__ import annotations
 
 from ..mutant import Mutant, in_file
-from .tests import COUNTED, INNER, RULES, STORAGE, TTL, WORKFLOW, WRONG, expires, refuses, twice
+from .tests import COUNTED, INNER, RULES, STORAGE, TTL, WORKFLOW, WRONG, expires, keeps, refuses, twice
 
 walk = in_file("store/lua/_walk.lua")
 fields = in_file("store/lua/_fields.lua")
 slices = in_file("store/lua/_slices.lua")
 prolong = in_file("store/lua/_prolong.lua")
 types = in_file("store/lua/_types.lua")
+rights = in_file("store/lua/_rights.lua")
 
 TWICE = WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once"
 MISSING = "test_a_missing_barrier_is_not_counted_on_another_broker"
@@ -31,6 +32,28 @@ def both_by(test: str, name: str, why: str, old: str, new: str) -> list[Mutant]:
 
 
 PARTS = [
+    # -- rights
+    rights(
+        "rights-not-asked",
+        "A job is lost if its worker loses the right to write it elsewhere.",
+        "if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then",
+        "if false then",
+        keeps("begin", "hset"),
+    ),
+    walk(
+        "walk-without-rights-to-release",
+        "A step is lost if its worker may not call SETEX.",
+        "if released then wrong = denied('SETEX', barrier, '1', '') else",
+        "if not released then",
+        keeps("advance", "setex"),
+    ),
+    walk(
+        "walk-without-rights-to-count",
+        "A member of a group is lost if its worker may not call DECRBY.",
+        " else wrong = denied('DECRBY', barrier, '1') end",
+        " end",
+        keeps("advance_member", "decrby"),
+    ),
     # -- the walk: how long the units live
     *both(
         "units-without-ttl",

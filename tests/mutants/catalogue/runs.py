@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import FANOUTS, INNER, NEXT, RELEASE, RULES, TTL, WORKFLOW, expires, refuses, twice
+from .tests import FANOUTS, INNER, NEXT, RELEASE, RULES, TTL, WORKFLOW, expires, keeps, refuses, twice
 
 plan = in_file("store/lua/_plan.lua")
 start = in_file("store/lua/start.lua")
@@ -21,8 +21,8 @@ RUNS = [
     plan(
         "plan-type-queues",
         "With a `queues` of another type the continuation is lost after the job left flight.",
-        "    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end\n",
-        "    if not plan.kept then listed = redis.pcall('SISMEMBER', QUEUES, name) end\n",
+        "      listed, wrong = checked('SISMEMBER', QUEUES, name)\n",
+        "      listed = redis.pcall('SISMEMBER', QUEUES, name)\n",
         refuses("advance", "queues"),
     ),
     plan(
@@ -35,8 +35,8 @@ RUNS = [
     plan(
         "plan-type-schedule",
         "With a `schedule` of another type a delayed continuation is lost.",
-        "  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end\n",
-        "",
+        "    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end\n    local",
+        "    local",
         refuses("advance", "schedule"),
     ),
     plan(
@@ -94,6 +94,34 @@ RUNS = [
         "    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')\n",
         "",
         WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
+    ),
+    plan(
+        "plan-without-rights-to-keep",
+        "The next job of a chain is lost if the worker may not call HSET.",
+        "      wrong = denied('HSET', keep.hash, keep.receipt, '')\n",
+        "",
+        keeps("advance_kept", "hset"),
+    ),
+    plan(
+        "plan-without-rights-to-list",
+        "The next jobs are lost if the worker may not call SADD.",
+        "      if listed == 0 then wrong = denied('SADD', QUEUES, name) end\n",
+        "",
+        keeps("advance", "sadd"),
+    ),
+    plan(
+        "plan-without-rights-to-push",
+        "The next jobs are lost if the worker may not call LPUSH.",
+        "      wrong = wrong or denied('LPUSH', key, '')\n",
+        "",
+        keeps("advance", "lpush"),
+    ),
+    plan(
+        "plan-without-rights-to-schedule",
+        "A delayed step is lost if the worker may not call ZADD.",
+        "    local wrong = denied('ZADD', SCHEDULE, '0', '')\n    if wrong then return nil, wrong end\n",
+        "",
+        keeps("advance", "zadd"),
     ),
     plan(
         "plan-released-barrier-waits",

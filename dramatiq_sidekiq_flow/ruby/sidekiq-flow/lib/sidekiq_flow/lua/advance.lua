@@ -36,8 +36,9 @@
 --
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
 -- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  elsewhere: true
---                            reads BARRIER:f.  The table has
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -85,6 +86,17 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
 -- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
 -- step of a run: keys are prolonged once an hour.
 
@@ -131,6 +143,8 @@ local function walk(unit, k, a, elsewhere)
         if i == 1 then walked.new = false end
         break
       end
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
       walked.counts[#walked.counts + 1] = count
       if not released then break end
@@ -218,6 +232,7 @@ end
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
 -- read_plan(k, a, keep) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
@@ -247,14 +262,24 @@ local function read_plan(k, a, keep)
     length, wrong = checked('LLEN', key)
     if wrong then return nil, wrong end
     plan.kept = may_keep(keep, length, name)
-    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
     if wrong then return nil, wrong end
     plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
     k = k + 1; a = a + 1 + count
   end
   n = tonumber(ARGV[a] or 0); a = a + 1
   plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
-  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
   a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   if n > 0 then
@@ -347,7 +372,11 @@ a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0
-if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+if writes_fields then
+  if not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return refuse(wrong) end
+end
 local plan
 if fires then
   plan, wrong = read_plan(3 + walked.n, a + 1, keep)

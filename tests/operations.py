@@ -101,6 +101,22 @@ def alone(connection: Connection) -> Any:
     return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, keep="b:1"))
 
 
+def step(keep: str) -> Callable[[Connection], Any]:
+    """A step of a chain, and the next one for the queue of its worker, which keeps it or pushes it."""
+
+    def call(connection: Connection) -> Any:
+        plan = runs.writes(connection, [NewBarrier(NEW, 1, TTL)], {"python": [b"next"]}, [])
+        walk = [Walk(CHAIN, "f")]
+        return reply_to(connection, runs.advance(ME, "a:1", "jid", walk, ttl=TTL, planned=1, plan=plan, keep=keep))
+
+    return call
+
+
+def listed(client: redis.Redis) -> None:
+    in_flight(client)
+    client.sadd("queues", "python")
+
+
 def group(client: redis.Redis) -> None:
     client.hset(MINE, mapping={"a:1": "job", "a:2": "another"})
     barriers(client, INNER, OUTER, CHAIN, value=3)
@@ -279,6 +295,20 @@ OPERATIONS = [
         alone,
         {MINE: "hash", **walked(), "queue:python": "list"},
         [b"KEPT", b"next"],
+    ),
+    Operation(
+        "chain_step",
+        in_flight,
+        step("b:1"),
+        {MINE: "hash", CHAIN: "string", f"{CHAIN}_ran": "string", "queue:python": "list"},
+        [b"KEPT", b"next"],
+    ),
+    Operation(
+        "chain_step_pushed",
+        listed,
+        step(""),
+        {MINE: "hash", CHAIN: "string", f"{CHAIN}_ran": "string", "queue:python": "list", "queues": "set"},
+        [b"GONE"],
     ),
     Operation(
         "advance_group",

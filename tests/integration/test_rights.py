@@ -18,6 +18,8 @@ from .test_scripts import everything
 WRITES = {
     "advance": ("hset", "lpush", "sadd", "setex", "zadd"),
     "advance_kept": ("hset", "setex"),
+    "chain_step": ("hset", "setex"),
+    "chain_step_pushed": ("lpush", "setex"),
     "advance_member": ("decrby", "hset"),
     "advance_group": ("decrby", "hset", "sadd"),
     "begin": ("hset",),

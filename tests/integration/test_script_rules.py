@@ -78,6 +78,7 @@ def test_a_finished_inner_group_is_counted_once(connection: Connection, client: 
 def test_a_chains_step_that_comes_again_starts_nothing(connection: Connection, client: redis.Redis, done: Done) -> None:
     """The barrier of a chain counts one unit: its marker refuses that, and it has no set of units."""
     operations.barriers(client, CHAIN)
+    client.sadd("queues", "next")
     client.config_resetstat()
     plan = runs.writes(connection, [], {"next": [b"next"]}, [])
     replies = []

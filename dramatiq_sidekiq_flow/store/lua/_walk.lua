@@ -27,7 +27,6 @@
 --                            seconds, or as long as the barrier if that is longer
 -- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
 --                            to ttl seconds
--- RELEASED_TTL: a day.  A released barrier is kept so long in case a duplicate arrives late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that is
@@ -36,10 +35,8 @@
 
 -- @include _types
 -- @include _rights
+-- @include _released
 -- @include _slack
-
--- A text, since Redis formats numbers of Lua as floats.
-local RELEASED_TTL = '86400'
 
 local function read_barrier(barrier)
   local ran = barrier .. '_ran'

@@ -23,6 +23,11 @@
 -- with jobs, or a paused one, refuses: the job is pushed.  The worker is registered:
 -- its hash holds the finished job, and only a worker with an empty one is removed.
 
+-- @include _chain_step
+
+local stepped = chain_step()
+if stepped then return stepped end
+
 -- @include _walk
 -- @include _fields
 -- @include _plan

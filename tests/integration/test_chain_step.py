@@ -91,7 +91,7 @@ CALLS = {
     "pushed": options(keep=""),
     "last": options(barriers=[]),
     "output": options(fields=2),
-    "many-outputs": options(fields=3000),
+    "many-outputs": options(fields=5000),
     "without-memory": options(memory=MemoryKey()),
     "memory-for-long": options(memory=MemoryKey(MEMORY, 2 * TTL)),
     "released-barrier": options(barriers=[NewBarrier(NEW, 0, DAY)]),
@@ -103,6 +103,7 @@ CALLS = {
     "no-plan": options(planned=0, barriers=[], pushes={}, keep=""),
     "another-plan": options(planned=2),
     "of-a-group": options(walk=[Walk(CHAIN, "n")], planned=0, barriers=[], pushes={}, keep=""),
+    "of-a-group-with-a-plan": options(walk=[Walk(CHAIN, "n")]),
     "in-a-group": options(walk=[Walk(CHAIN, "f"), Walk(INNER, "n")]),
 }
 

@@ -338,6 +338,8 @@ def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client:
 
 #: What moves a job that Redis has accepted: it takes nothing more than it gives back.
 MOVES = [
+    "chain_step",
+    "chain_step_pushed",
     *(
         "advance",
         "advance_member",

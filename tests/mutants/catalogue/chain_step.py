@@ -16,8 +16,7 @@ CHAIN_STEP = [
         "The barrier of a group is released by its first member.",
         "ARGV[a] ~= 'f' or ",
         "",
-        f"{SAME}[in-a-group]",
-        f"{SAME}[of-a-group]",
+        f"{SAME}[of-a-group-with-a-plan]",
     ),
     step(
         "step-with-another-plan",

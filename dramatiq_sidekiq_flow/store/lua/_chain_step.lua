@@ -29,7 +29,8 @@ local function chain_step()
   if memory ~= '' then
     local left = call('TTL', memory)
     if left ~= -2 and left < math.max(tonumber(ARGV[3]), tonumber(ARGV[4])) - SLACK then return end
-    if fields > 0 and (left == -2 or call('TYPE', memory).ok ~= 'hash') then return end
+    -- A missing one needs a TTL.
+    if fields > 0 and call('TYPE', memory).ok ~= 'hash' then return end
   end
   if may then
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end

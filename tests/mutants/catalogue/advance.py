@@ -54,7 +54,7 @@ ADVANCE = [
         "The reply is lost, and the job that was kept waits until the next beats put it back.",
         "  return kept and {'KEPT', kept} or {'GONE'}\n",
         "  return {'GONE'}\n",
-        NEXT + "test_sent_again_it_gives_the_job_that_was_kept",
+        NEXT + "test_sent_again_it_gives_the_job_that_was_kept[group]",
         twice("advance_kept"),
     ),
     mutant(
@@ -62,7 +62,7 @@ ADVANCE = [
         "The worker is told that the job was pushed: no thread runs it until the next beats.",
         "return {plan and plan.kept and 'KEPT' or 'DONE'}\n",
         "return {'DONE'}\n",
-        NEXT + "test_the_next_job_is_in_flight",
+        NEXT + "test_the_next_job_is_in_flight[group]",
     ),
     # -- types
     mutant(
@@ -99,7 +99,7 @@ ADVANCE = [
         "The continuation is never pushed.",
         "if plan then write_plan(plan) end\n",
         "",
-        WORKFLOW + "test_a_job_acknowledged_twice_advances_once",
+        NEXT + "test_without_an_offer_it_is_pushed[group]",
     ),
     # -- what lives how long
     memory(

@@ -96,16 +96,9 @@ CHAIN_STEP = [
         f"{SAME}[usual]",
     ),
     step(
-        "step-memory-without-ttl",
-        "The memory of a run stays for ever.",
-        "left == -2 or ",
-        "",
-        f"{SAME}[output]",
-    ),
-    step(
         "step-type-memory",
         "A memory of another type stops the script after the step has left flight: it is lost.",
-        " or call('TYPE', memory).ok ~= 'hash'",
+        "    if fields > 0 and call('TYPE', memory).ok ~= 'hash' then return end\n",
         "",
         f"{SAME}[output]",
     ),

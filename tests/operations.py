@@ -56,9 +56,14 @@ def stacked(*suffixes: str) -> dict[str, str]:
     return {name + suffix: kinds[suffix] for name in (INNER, OUTER, CHAIN) for suffix in suffixes}
 
 
+def walked(*suffixes: str) -> dict[str, str]:
+    """Those that a walk reads: the barrier of a chain counts one unit, and has no set of units."""
+    return {name: kind for name, kind in stacked("", "_ran", ":u", *suffixes).items() if name != f"{CHAIN}:u"}
+
+
 def following(connection: Connection) -> runs.Writes:
     """What a continuation writes: a barrier, a job, and one for later."""
-    return runs.writes(connection, [NewBarrier(NEW, 2, -1, TTL)], {"next": [b"job"]}, [(2e9, b"later")])
+    return runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"next": [b"job"]}, [(2e9, b"later")])
 
 
 PLANNED = {"queues": "set", "queue:next": "list", "schedule": "zset"}
@@ -92,8 +97,24 @@ def advance_member(connection: Connection) -> Any:
 
 def alone(connection: Connection) -> Any:
     """A step of a chain is followed by one job, for the queue of the same worker, which keeps it."""
-    plan = runs.writes(connection, [NewBarrier(NEW, 2, -1, TTL)], {"python": [b"next"]}, [])
+    plan = runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"python": [b"next"]}, [])
     return reply_to(connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, keep="b:1"))
+
+
+def step(keep: str) -> Callable[[Connection], Any]:
+    """A step of a chain, and the next one for the queue of its worker, which keeps it or pushes it."""
+
+    def call(connection: Connection) -> Any:
+        plan = runs.writes(connection, [NewBarrier(NEW, 1, TTL)], {"python": [b"next"]}, [])
+        walk = [Walk(CHAIN, "f")]
+        return reply_to(connection, runs.advance(ME, "a:1", "jid", walk, ttl=TTL, planned=1, plan=plan, keep=keep))
+
+    return call
+
+
+def listed(client: redis.Redis) -> None:
+    in_flight(client)
+    client.sadd("queues", "python")
 
 
 def group(client: redis.Redis) -> None:
@@ -234,7 +255,7 @@ def store_chain(connection: Connection) -> Any:
 
 
 def own_chain(connection: Connection) -> Any:
-    return connection.call(*scripts.OWN_CALLBACKS.command((CHAINED,), (TTL, INNER)))
+    return connection.call(*scripts.OWN_CALLBACKS.command((CHAINED,), (TTL, INNER, 2)))
 
 
 def owned(client: redis.Redis) -> None:
@@ -265,15 +286,29 @@ OPERATIONS = [
         "advance",
         in_flight,
         advance,
-        {MINE: "hash", "swf:mem:run": "hash", **stacked("", "_ran", ":u"), **PLANNED},
+        {MINE: "hash", "swf:mem:run": "hash", **walked(), **PLANNED},
         [b"GONE"],
     ),
     Operation(
         "advance_kept",
         in_flight,
         alone,
-        {MINE: "hash", **stacked("", "_ran", ":u"), "queue:python": "list"},
+        {MINE: "hash", **walked(), "queue:python": "list"},
         [b"KEPT", b"next"],
+    ),
+    Operation(
+        "chain_step",
+        in_flight,
+        step("b:1"),
+        {MINE: "hash", CHAIN: "string", f"{CHAIN}_ran": "string", "queue:python": "list"},
+        [b"KEPT", b"next"],
+    ),
+    Operation(
+        "chain_step_pushed",
+        listed,
+        step(""),
+        {MINE: "hash", CHAIN: "string", f"{CHAIN}_ran": "string", "queue:python": "list", "queues": "set"},
+        [b"GONE"],
     ),
     Operation(
         "advance_group",
@@ -284,7 +319,7 @@ OPERATIONS = [
     Operation("advance_member", waiting, advance_member, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
     Operation("start", lambda client: None, start, {"swf:mem:run": "hash", **PLANNED}, [b"STARTED"]),
     Operation("release", in_flight, release, {MINE: "hash", "swf:mem:run": "hash", **PLANNED}, [b"GONE"]),
-    Operation("count", in_flight, count, {"swf:mem:run": "hash", **stacked("", "_ran", ":u", ":f"), **PLANNED}),
+    Operation("count", in_flight, count, {"swf:mem:run": "hash", **walked(":f"), **PLANNED}),
     Operation("count_member", waiting, count_member, {"swf:mem:run": "hash"}),
     Operation("fail_retry", in_flight, fail("retry"), {MINE: "hash", "retry": "zset"}, [b"GONE"]),
     Operation("fail_dead", in_flight, fail("dead"), {MINE: "hash", "dead": "zset"}, [b"GONE"]),

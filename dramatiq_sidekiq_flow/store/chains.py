@@ -115,7 +115,8 @@ class StoredChains:
 
     def _write_own(self, key: str, chain: NewChain, life: int) -> None:
         # Wait for this reply before the values are sent: a hash without a TTL would never expire.
-        self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier)))
+        largest = max(map(len, chain.values), default=0)
+        self.connection.call(*scripts.OWN_CALLBACKS.command((key,), (life, chain.barrier, largest)))
         part: list[scripts.Argument] = []
         size = 0
         for index, value in enumerate(chain.values):

@@ -39,12 +39,12 @@ def count(
       elsewhere: True if a part of the plan goes to the other broker.
       plan: The barriers, and the part that goes to Sidekiq's queues.
     """
-    names = [key for entry in walk for key in (*keys.barrier(entry.barrier), keys.fired(entry.barrier))]
-    kinds = [entry.kind for entry in walk]
+    barriers = [entry.barrier for entry in walk]
+    kinds = "".join(entry.kind for entry in walk)
     memory = output.memory
     command = scripts.COUNT.command(
-        (memory.key, keys.QUEUES, keys.SCHEDULE, *names, *plan.keys),
-        (unit, ttl, memory.ttl, *output.arguments(), len(walk), *kinds, planned, int(elsewhere), *plan.arguments),
+        (memory.key, *barriers, *plan.keys),
+        (unit, ttl, memory.ttl, *output.arguments(), kinds, planned, int(elsewhere), *plan.arguments),
     )
     return Operation(command, read_outcome)
 

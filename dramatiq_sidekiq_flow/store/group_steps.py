@@ -54,13 +54,13 @@ def advance(member: str, steps: Sequence[GroupStep]) -> Operation[list[int]]:
     """
     group = steps[0].group
     memory = group.memory
-    names = [key for entry in group.walk for key in keys.barrier(entry.barrier)]
+    barriers = [entry.barrier for entry in group.walk]
     arguments: list[Argument] = [group.ttl, memory.ttl, len(group.walk), len(steps)]
     for step in steps:
         arguments += (step.receipt, step.unit)
     for step in steps:
         arguments += Output(memory, step.fields).arguments() if step.fields else (0,)
-    command = scripts.ADVANCE_GROUP.command((keys.in_flight(member), memory.key, *names), arguments)
+    command = scripts.ADVANCE_GROUP.command((keys.in_flight(member), memory.key, *barriers), arguments)
     return Operation(command, _left)
 
 

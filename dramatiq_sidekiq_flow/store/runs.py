@@ -34,7 +34,7 @@ class Writes:
 
 
 #: No barriers, queues, scheduled jobs or fan-out.
-NOTHING = Writes((), (0, 0, 0, 0))
+NOTHING = Writes((), ())
 
 
 @attrs.frozen
@@ -95,8 +95,8 @@ def writes(
             (0, 0, 0, 1, staged.id, staged.length, len(staged.queues), *staged.queues),
             staged.id,
         )
-    names = [name for barrier in barriers for name in keys.barrier(barrier.id)[:2]]
-    names += [keys.queue(queue) for queue in pushes]
+    names = [barrier.id for barrier in barriers]
+    names += map(keys.queue, pushes)
     return Writes(tuple(names), _inline_arguments(barriers, pushes, scheduled))
 
 
@@ -121,14 +121,14 @@ def _inline_arguments(
     """A plan without a fan-out, as ``_plan.lua`` reads it."""
     arguments: list[Argument] = [len(barriers)]
     for barrier in barriers:
-        arguments += (barrier.ttl, barrier.value, barrier.ran)
+        arguments += (barrier.ttl, barrier.value)
     arguments.append(len(pushes))
-    for queue, payloads in pushes.items():
-        arguments += (queue, len(payloads), *payloads)
-    arguments.append(len(scheduled))
+    for payloads in pushes.values():
+        arguments += (len(payloads), *payloads)
+    if scheduled:
+        arguments.append(len(scheduled))
     for at, payload in scheduled:
         arguments += (repr(at), payload)
-    arguments.append(0)
     return tuple(arguments)
 
 
@@ -148,7 +148,7 @@ def start(run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT) ->
       WrongType: if a key that it needs holds another type.
     """
     command = scripts.START.command(
-        (keys.run(run_id), output.memory.key, keys.QUEUES, keys.SCHEDULE, *plan.keys),
+        (keys.run(run_id), output.memory.key, *plan.keys),
         (ttl, output.memory.ttl, *output.arguments(), *plan.arguments),
     )
     return Operation(command, read_outcome)
@@ -180,12 +180,12 @@ def advance(
     Raises, when its reply is read:
       BarrierExpired, WrongType: see :func:`outcomes.read_outcome`.
     """
-    triples = [key for entry in walk for key in keys.barrier(entry.barrier)]
-    kinds = [entry.kind for entry in walk]
+    barriers = [entry.barrier for entry in walk]
+    kinds = "".join(entry.kind for entry in walk)
     memory = output.memory
     command = scripts.ADVANCE.command(
-        (keys.in_flight(member), memory.key, keys.QUEUES, keys.SCHEDULE, keys.PAUSED, *triples, *plan.keys),
-        (receipt, unit, ttl, memory.ttl, keep, *output.arguments(), len(walk), *kinds, planned, *plan.arguments),
+        (keys.in_flight(member), memory.key, *barriers, *plan.keys),
+        (receipt, unit, ttl, memory.ttl, keep, *output.arguments(), kinds, planned, *plan.arguments),
     )
     return Operation(command, read_outcome)
 
@@ -214,7 +214,7 @@ def release(
     marker = keys.released(released) if released else ""
     memory = output.memory
     command = scripts.RELEASE.command(
-        (keys.in_flight(member), memory.key, keys.QUEUES, keys.SCHEDULE, marker, *plan.keys),
+        (keys.in_flight(member), memory.key, marker, *plan.keys),
         (receipt, ttl, memory.ttl, *output.arguments(), *plan.arguments),
     )
     return Operation(command, read_outcome)

@@ -134,7 +134,7 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> P
     completes = build.start(node, stack, 0.0)
     made = build.barriers.items()
     return Plan(
-        tuple(NewBarrier(id, value, ran, build.ttl if value else RELEASED_TTL) for id, (value, ran) in made),
+        tuple(NewBarrier(id, value, build.ttl if value else RELEASED_TTL) for id, value in made),
         {queue: tuple(payloads) for queue, payloads in build.pushes.items()},
         tuple(build.scheduled),
         completes,
@@ -167,7 +167,7 @@ class _Build:
     def __init__(self, source: Source, ttl: int) -> None:
         self.source = source
         self.ttl = ttl
-        self.barriers: dict[str, tuple[int, int]] = {}
+        self.barriers: dict[str, int] = {}
         self.pushes: dict[str, list[bytes]] = {}
         self.scheduled: list[tuple[float, bytes]] = []
         self.consumed: list[str] = []
@@ -232,23 +232,23 @@ class _Build:
         if not rest:
             return [] if self.start(first, stack, delay) else None
         barrier = self.source.ids.new_barrier()
-        self.barriers[barrier] = (1, -1)
+        self.barriers[barrier] = 1
         remaining = Callback(barrier, _chain(rest), False)
         if not self.start(first, (*stack, remaining), delay):
             return None
-        self.barriers[barrier] = (0, 0)
+        self.barriers[barrier] = 0
         return rest
 
     def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
         """Start all children of a group; return True if all complete at once."""
         barrier = self.source.ids.new_barrier()
-        self.barriers[barrier] = (len(children), -1)
+        self.barriers[barrier] = len(children)
         members_stack = (*stack, Callback(barrier, None, True))
         waiting = 0
         for child in children:
             if not self.start(child, members_stack, delay):
                 waiting += 1
-        self.barriers[barrier] = (waiting, -1) if waiting else (0, 0)
+        self.barriers[barrier] = waiting
         return not waiting
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:

@@ -65,7 +65,7 @@ def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBar
     ttl = stack_ttl(payload)
     queue = _queue_of(payload)
     if engine.settings.barriers is not None:
-        made = tuple(NewBarrier(entry.barrier, entry.value, -1, ttl) for entry in barriers)
+        made = tuple(NewBarrier(entry.barrier, entry.value, ttl) for entry in barriers)
         custom_barriers.create(engine.settings.barriers, made)
         barriers = []
     job = codec.encode(_in_its_place(engine, payload, queue))

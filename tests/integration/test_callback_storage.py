@@ -100,7 +100,8 @@ def test_bytes_of_a_step_stay_flat_over_a_chain_of_1000(redis_url: str, client: 
     assert max(rates) <= 1.1 * min(rates), rates
     # And it was stored once.
     (key,) = chains(client)
-    assert client.hlen(key) == 999
+    # The steps, and the size of the largest.
+    assert client.hlen(key) == 999 + 1
     broker.close()
 
 
@@ -117,6 +118,16 @@ def test_a_group_carries_what_follows_it_by_reference(broker: SidekiqBroker, cli
     advance(broker, 59)
     assert [job["args"] for job in members(client, "python")] == [[59]]
     assert chains(client) == [stored]
+
+
+def test_the_size_of_the_largest_step_is_stored(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    """So that a script can read several steps with one command."""
+    sizes = (10, 3_000, 20)
+    Workflow(Chain(*(step.message(n, "x" * size) for n, size in enumerate((1, *sizes))))).run()
+    (key,) = chains(client)
+    stored: dict[Any, Any] = client.hgetall(key)
+    largest = int(stored.pop(b"largest"))
+    assert largest == max(map(len, stored.values())) == len(stored[b"1"])
 
 
 def test_the_same_continuation_is_stored_once(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:

@@ -331,7 +331,7 @@ def test_a_full_redis_still_pours(broker: SidekiqBroker, client: redis.Redis, co
 
 
 def test_barriers_of_a_plan_are_staged_as_they_are(broker: SidekiqBroker, client: redis.Redis) -> None:
-    made = [NewBarrier(f"b{n}", n, -1 if n else 0, 100 + n) for n in range(1001)]
+    made = [NewBarrier(f"b{n}", n, 100 + n) for n in range(1001)]
     staged = runs.writes(broker.connection, made, {}, ())
     assert runs.start("r", staged, ttl=60).run(broker.connection) == Done()
     fanouts.pour(broker.connection, staged.fanout)

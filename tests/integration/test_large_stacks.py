@@ -265,6 +265,45 @@ def test_a_large_step_is_not_read_by_a_script(broker: SidekiqBroker, client: red
     assert read(0, 1 << 40) == [large, small]
     assert read(1, LARGE_STEP) == [small]
     assert read(1, len(as_bytes(small))) == [None]
+    # Of a chain that version 0.1 stored, the length of each value is read first.
+    client.hdel(chain, "largest")
+    assert read(0, LARGE_STEP) == [None]
+    assert read(0, 1 << 40) == [large, small]
+    assert read(1, LARGE_STEP) == [small]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["largest-known", "of-version-0.1"])
+def test_as_many_steps_are_read_as_fit(client: redis.Redis, broker: SidekiqBroker, known: bool) -> None:
+    values = {str(n): bytes([65 + n % 26]) * (10 if n else 40) for n in range(1500)}
+    for index, value in values.items():
+        client.hset("chain", index, value)
+    if known:
+        client.hset("chain", "largest", 40)
+
+    def read(first: int, most: int, size: int, large: int = 1000) -> int:
+        found = broker.connection.call(*scripts.READ_CALLBACKS.command(("chain",), (100, first, most, size, large)))
+        assert found == [values[str(n)] for n in range(first, first + len(found))]
+        return len(found)
+
+    assert read(0, 1_000_000_000, 1 << 40) == 1500
+    assert read(1499, 32, 1000) == 1
+    assert read(1500, 32, 1000) == 0
+    assert read(5, 0, 1000) == 0
+    assert read(5, 32, 1000) == 32
+    # With the size of the largest known, one less than that may fit is left out.
+    assert 7 <= read(5, 32, 100) <= 10
+    assert read(5, 32, 5) == read(0, 32, 5) == 1
+
+
+def test_steps_are_read_with_one_command(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    Workflow(Chain(*map(step.message, range(100)))).run()
+    (chain,) = chains(client)
+    client.config_resetstat()
+    found = broker.connection.call(*scripts.READ_CALLBACKS.command((chain,), (100, 0, 32, 8192, LARGE_STEP)))
+    calls = {name: counts["calls"] for name, counts in client.info("commandstats").items()}
+    assert len(found) == 32
+    assert calls["cmdstat_hmget"] == calls["cmdstat_hget"] == 1
+    assert "cmdstat_hstrlen" not in calls
 
 
 def test_a_large_step_that_is_gone(broker: SidekiqBroker, client: redis.Redis, step: Any, log: list[Any]) -> None:

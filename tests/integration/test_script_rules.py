@@ -14,6 +14,7 @@ from dramatiq_sidekiq_flow.store import foreign_runs, queues, runs, scripts, set
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.outcomes import Operation
 from dramatiq_sidekiq_flow.store.runs import MemoryKey, Output, Walk
+from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 from .. import operations
 from ..operations import CHAIN, DAY, INNER, ITS, ME, MINE, NEW, OTHER, OUTER, TTL, reply_to
@@ -71,6 +72,38 @@ def test_a_finished_inner_group_is_counted_once(connection: Connection, client: 
     client.hset(MINE, "a:1", "job")
     assert reply_to(connection, done("later", [Walk(INNER, "n"), Walk(OUTER, "n")])) == [b"DONE"]
     assert client.get(OUTER) == b"1"
+
+
+@both
+def test_a_chains_step_that_comes_again_starts_nothing(connection: Connection, client: redis.Redis, done: Done) -> None:
+    """The barrier of a chain counts one unit: its marker refuses that, and it has no set of units."""
+    operations.barriers(client, CHAIN)
+    client.sadd("queues", "next")
+    client.config_resetstat()
+    plan = runs.writes(connection, [], {"next": [b"next"]}, [])
+    replies = []
+    for _ in range(2):
+        client.hset(MINE, "a:1", "job")
+        replies.append(reply_to(connection, done("jid", [Walk(CHAIN, "f")], planned=1, plan=plan)))
+    assert replies == [[b"DONE"], [b"DONE"]]
+    assert client.lrange("queue:next", 0, -1) == [b"next"]
+    # `queues` is asked for the queue of the one plan that is written, and nothing else.
+    assert client.info("commandstats")["cmdstat_sismember"]["calls"] == 1
+    assert not client.exists(f"{CHAIN}:u", MINE if done is advance else "none")
+
+
+@both
+def test_the_last_but_one_of_a_group_that_comes_again_releases_nothing(
+    connection: Connection, client: redis.Redis, done: Done
+) -> None:
+    operations.barriers(client, INNER, value=2)
+    operations.barriers(client, CHAIN)
+    for _ in range(2):
+        client.hset(MINE, "a:1", "job")
+        assert reply_to(connection, done("first", [Walk(INNER, "n"), Walk(CHAIN, "f")])) == [b"DONE"]
+    assert client.get(INNER) == client.get(CHAIN) == b"1"
+    client.hset(MINE, "a:1", "job")
+    assert reply_to(connection, done("second", [Walk(INNER, "n"), Walk(CHAIN, "f")])) == [b"PLAN", 2]
 
 
 @both
@@ -305,6 +338,8 @@ def test_a_trial_from_the_future_keeps_none_back(connection: Connection, client:
 
 #: What moves a job that Redis has accepted: it takes nothing more than it gives back.
 MOVES = [
+    "chain_step",
+    "chain_step_pushed",
     *(
         "advance",
         "advance_member",
@@ -358,6 +393,13 @@ def test_a_plan_is_written_whole(connection: Connection, client: redis.Redis) ->
     assert client.smembers("queues") == {b"next"}
     assert client.zrange("schedule", 0, -1, withscores=True) == [(b"later", 2e9)]
     assert client.mget(NEW, f"{NEW}_ran") == [b"2", b"-1"]
+
+
+def test_a_barrier_without_units_is_made_released(connection: Connection, client: redis.Redis) -> None:
+    """Such as that of a group whose members have nothing to run."""
+    made = runs.writes(connection, [NewBarrier(NEW, 0, DAY), NewBarrier(CHAIN, 1, TTL)], {}, [])
+    assert reply_to(connection, runs.start("run", made, ttl=TTL)) == [b"DONE"]
+    assert client.mget(NEW, f"{NEW}_ran", CHAIN, f"{CHAIN}_ran") == [b"0", b"0", b"1", b"-1"]
 
 
 @pytest.mark.parametrize("key", ["list", "swf:fanouts", "queues", "queue:next", "schedule"])

@@ -226,7 +226,7 @@ def test_output_that_json_does_not_have_is_dead_by_name(broker: SidekiqBroker, c
     assert client.llen("queue:python") == 0
 
 
-@pytest.mark.parametrize("key", ["queue:next", "queues", "swf:mem:{run}", "{barrier}", "{barrier}_ran", "{barrier}:u"])
+@pytest.mark.parametrize("key", ["queue:next", "queues", "swf:mem:{run}", "{barrier}", "{barrier}_ran"])
 def test_a_key_of_another_type_is_named_and_nothing_is_written(
     broker: SidekiqBroker, client: redis.Redis, step: Any, key: str
 ) -> None:

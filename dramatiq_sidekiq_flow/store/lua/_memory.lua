@@ -16,7 +16,7 @@ local function keep_memory(memory, memory_ttl, ttl, walked, fires)
   if not over then wanted = math.max(wanted, ttl) end
   -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then
-    local lowest = KEYS[walked.first_key + walked.width * (walked.n - 1)]
+    local lowest = KEYS[walked.first_key + walked.n - 1]
     wanted = math.max(wanted, redis.call('TTL', lowest))
   end
   if left ~= -2 and (over or left < wanted - SLACK) then

@@ -1,22 +1,24 @@
 -- The plan for the continuation of a step, or for the first jobs of a run: reads it
 -- from the arguments, then writes it.
 --
--- In KEYS, from k on:  2 per barrier (id, id_ran), then 1 per queue list,
---                      then of a fan-out: swf:fanout:ID, 'swf:fanouts'
--- In ARGV, from a on:  number of barriers; per barrier: ttl, value, ran
---                      number of queues;   per queue: name, n, n payloads
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
 --                      number of scheduled; per job: score, payload
 --                      number of fan-outs (0 or 1), then of it: ID, how many
 --                      elements it has, how many queues it goes to, their names
 --                      ('' = `schedule`)
--- QUEUES and SCHEDULE are the keys of the set and the zset.
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
--- read_plan(k, a, QUEUES, SCHEDULE, keep) -> the plan, or nil and an error reply:
+-- read_plan(k, a, keep) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
---                      {hash, receipt, paused}.  It is kept there, instead of pushed, if
---                      its queue is empty and not in the set paused; then plan.kept is keep
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (stage.lua).  It is
@@ -24,34 +26,48 @@
 -- any process can push its jobs (pour.lua).
 
 -- @include _types
+-- @include _rights
 -- @include _slices
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
 
 local function may_keep(keep, length, name)
   -- A key of another type pauses nothing.
-  if keep and length == 0 and redis.pcall('SISMEMBER', keep.paused, name) ~= 1 then return keep end
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
 end
 
-local function read_plan(k, a, QUEUES, SCHEDULE, keep)
-  local n = tonumber(ARGV[a]); a = a + 1
-  local plan = {QUEUES = QUEUES, SCHEDULE = SCHEDULE, barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
-  k = k + 2 * n; a = a + 3 * n
-  n = tonumber(ARGV[a]); a = a + 1
+local function read_plan(k, a, keep)
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
-    local name, count = ARGV[a], tonumber(ARGV[a + 1])
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
     local length, listed, wrong
-    length, wrong = checked('LLEN', KEYS[k])
+    length, wrong = checked('LLEN', key)
     if wrong then return nil, wrong end
     plan.kept = may_keep(keep, length, name)
-    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
     if wrong then return nil, wrong end
-    plan.queues[i] = {key = KEYS[k], name = name, first = a + 2, last = a + 1 + count, listed = listed == 1}
-    k = k + 1; a = a + 2 + count
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
   end
-  n = tonumber(ARGV[a]); a = a + 1
+  n = tonumber(ARGV[a] or 0); a = a + 1
   plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
-  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
   a = a + 2 * n
-  n = tonumber(ARGV[a]); a = a + 1
+  n = tonumber(ARGV[a] or 0); a = a + 1
   if n > 0 then
     local list, fanouts = KEYS[k], KEYS[k + 1]
     if not type_is(list, 'list') then return nil, {'TYPE', list} end
@@ -76,18 +92,18 @@ local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
     redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])
-    k = k + 2; a = a + 3
+    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
   end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
       redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
     else
-      if not queue.listed then redis.call('SADD', plan.QUEUES, queue.name) end
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
       call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
     end
   end
-  call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
   if plan.fanout then
     redis.call('PERSIST', plan.fanout.list)
     redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)

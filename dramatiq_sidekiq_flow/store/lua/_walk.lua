@@ -1,42 +1,45 @@
 -- The walk over a step's callback stack: which barriers the step counts down,
 -- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
--- count.lua for one on another broker, whose callbacks have a fourth key.
+-- count.lua for one on another broker, whose barriers have a fourth key.
 --
--- In KEYS, from k on, width (3 or 4) per callback from the top:
---   BARRIER, BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua) if width is 4
--- In ARGV, from a on: number of callbacks, per callback: kind
+-- In KEYS, from k on, per callback from the top: BARRIER, its id.  Its other keys have
+--   names made of it: BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua)
+-- In ARGV[a]: the kinds of the callbacks from the top, a letter each
 --   'f' fires a continuation         (the walk stops there)
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
--- read_barrier(barrier, ran) -> value and marker; or nil, nil and an error reply as of walk
--- walk(unit, k, a, width) -> a table, or nil and an error reply: {'TYPE', key}
---                            | {'EXPIRED', BARRIER}.  It writes nothing.  The table has
+-- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
 --   fire      index of the callback that fires (1 = the top), 0 = none
---   again     set if this unit released the barrier of that callback before (width 4)
+--   again     set if this unit released the barrier of that callback before (elsewhere)
 --   new       false if the top barrier counted this step before
--- count_units(barrier, set, units, ttl): counts down a barrier that waits, for units that it
---                            has not counted; set is its BARRIER:u
+-- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
+--                            has not counted
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
 -- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
 --                            to ttl seconds
--- RELEASED_TTL: a day.  A released barrier is kept so long in case a duplicate arrives late
 --
 -- The set BARRIER:u holds the units that a barrier has counted: the jid of a
 -- child, or the barrier's id of a finished inner group.  So a job that is
--- delivered twice counts once.
+-- delivered twice counts once.  The barrier of a chain has no such set: it is made to
+-- count one unit, which releases it, and then its marker refuses that unit.
 
 -- @include _types
+-- @include _rights
+-- @include _released
 -- @include _slack
 
-local RELEASED_TTL = 86400
-
-local function read_barrier(barrier, ran)
+local function read_barrier(barrier)
+  local ran = barrier .. '_ran'
   -- MGET returns false for a missing key, and for a key of another type.
   local found = redis.call('MGET', barrier, ran)
   local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
@@ -48,15 +51,14 @@ local function read_barrier(barrier, ran)
   return nil, nil, {'EXPIRED', barrier}
 end
 
-local function walk(unit, k, a, width)
-  local n = tonumber(ARGV[a])
-  local walked = {n = n, first_key = k, width = width, counts = {}, released = 0, fire = 0, again = false, new = true}
+local function walk(unit, k, a, elsewhere)
+  local kinds = ARGV[a]
+  local n = #kinds
+  local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
   for i = 1, n do
-    local barrier, ran, units = KEYS[k], KEYS[k + 1], KEYS[k + 2]
-    local fired = width == 4 and KEYS[k + 3]
-    local kind = ARGV[a + i]
+    local barrier, kind = KEYS[k + i - 1], string.sub(kinds, i, i)
     local releaser, wrong = false
-    if fired then releaser, wrong = checked('GET', fired) end
+    if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end
     if wrong then return nil, wrong end
     if releaser then
       if i == 1 then walked.new = false end
@@ -64,20 +66,20 @@ local function walk(unit, k, a, width)
       if releaser ~= unit then break end
     else
       local value, marker, counted
-      value, marker, wrong = read_barrier(barrier, ran)
+      value, marker, wrong = read_barrier(barrier)
       if wrong then return nil, wrong end
-      counted, wrong = checked('SISMEMBER', units, unit)
+      local released = value <= 1
+      local alone = released and kind == 'f'
+      if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
       if wrong then return nil, wrong end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
       end
-      local released = value <= 1
-      walked.counts[#walked.counts + 1] = {
-        barrier = barrier, ran = ran, units = units, fired = fired, unit = unit, value = value, released = released,
-        -- The barrier of a chain counts one unit, which releases it.
-        alone = kind == 'f' and released,
-      }
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
+      local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      walked.counts[#walked.counts + 1] = count
       if not released then break end
       walked.released = walked.released + 1
     end
@@ -87,12 +89,12 @@ local function walk(unit, k, a, width)
     end
     if kind == 's' then break end
     unit = barrier
-    k = k + width
   end
   return walked
 end
 
-local function count_units(barrier, set, units, ttl)
+local function count_units(barrier, units, ttl)
+  local set = barrier .. ':u'
   redis.call('DECRBY', barrier, #units)
   redis.call('SADD', set, unpack(units))
   if redis.call('TTL', set) < 0 then
@@ -103,21 +105,21 @@ end
 
 local function count_down(count, kept, ttl)
   if count.released then
-    redis.call('SETEX', count.barrier, kept, count.value - 1)
-    redis.call('SETEX', count.ran, kept, 0)
-    if not count.alone then redis.call('UNLINK', count.units) end
+    redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
+    redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
     return
   end
-  count_units(count.barrier, count.units, {count.unit}, ttl)
+  count_units(count.barrier, {count.unit}, ttl)
 end
 
 local function prolong_waiting(walked, ttl)
   for i = walked.released, walked.n - 1 do
-    local k = walked.first_key + walked.width * i
-    if redis.call('TTL', KEYS[k]) < ttl - SLACK then
-      redis.call('EXPIRE', KEYS[k], ttl)
-      redis.call('EXPIRE', KEYS[k + 1], ttl)
-      redis.call('EXPIRE', KEYS[k + 2], ttl)
+    local barrier = KEYS[walked.first_key + i]
+    if redis.call('TTL', barrier) < ttl - SLACK then
+      redis.call('EXPIRE', barrier, ttl)
+      redis.call('EXPIRE', barrier .. '_ran', ttl)
+      redis.call('EXPIRE', barrier .. ':u', ttl)
     end
   end
 end

@@ -2,8 +2,8 @@
 -- output to the memory, counts down barriers, and writes the plan of the
 -- continuation.  Atomic, and safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule', 'paused',
---       the callbacks' (see _walk), the plan's (see _plan)
+-- KEYS: in-flight hash, memory hash ('' = none), the callbacks' (see _walk), the
+--       plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
 --       seconds that the memory is kept after its run,
 --       receipt under which the worker keeps the next job ('' = push it),
@@ -23,6 +23,11 @@
 -- with jobs, or a paused one, refuses: the job is pushed.  The worker is registered:
 -- its hash holds the finished job, and only a worker with an empty one is removed.
 
+-- @include _chain_step
+
+local stepped = chain_step()
+if stepped then return stepped end
+
 -- @include _walk
 -- @include _fields
 -- @include _plan
@@ -30,7 +35,7 @@
 
 local in_flight, memory = KEYS[1], KEYS[2]
 local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5], paused = KEYS[5]} or nil
+local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5]} or nil
 
 local function gone()
   local kept = keep and redis.call('HGET', in_flight, keep.receipt)
@@ -46,16 +51,20 @@ end
 
 -- Reads.
 local fields, a = read_fields(6)
-local walked, wrong = walk(unit, 6, a, 3)
+local walked, wrong = walk(unit, 3, a, false)
 if not walked then return refuse(wrong) end
-a = a + 1 + walked.n
+a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return refuse({'PLAN', walked.fire}) end
 local writes_fields = walked.new and fields.n > 0
-if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+if writes_fields then
+  if not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return refuse(wrong) end
+end
 local plan
 if fires then
-  plan, wrong = read_plan(6 + 3 * walked.n, a + 1, KEYS[3], KEYS[4], keep)
+  plan, wrong = read_plan(3 + walked.n, a + 1, keep)
   if not plan then return refuse(wrong) end
 end
 

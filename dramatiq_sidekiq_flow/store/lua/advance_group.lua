@@ -3,8 +3,8 @@
 -- barrier of the group is left for advance.lua, which takes a plan.  Atomic, and safe
 -- to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), BARRIER, BARRIER_ran and BARRIER:u of
---       each callback from the top (see _walk); the top one is the group's
+-- KEYS: in-flight hash, memory hash ('' = none), BARRIER of each callback from the top
+--       (see _walk); the top one is the group's
 -- ARGV: ttl of barriers in seconds, seconds that the memory is kept after its run,
 --       number of callbacks, number of steps (some thousands at most), receipt and
 --       unit (the jid) of each, then the fields' (see _fields) of each
@@ -16,11 +16,11 @@
 -- @include _fields
 -- @include _memory
 
-local in_flight, memory, barrier, set = KEYS[1], KEYS[2], KEYS[3], KEYS[5]
+local in_flight, memory, barrier = KEYS[1], KEYS[2], KEYS[3]
 local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- Reads.
-local value, marker, wrong = read_barrier(barrier, KEYS[4])
+local value, marker, wrong = read_barrier(barrier)
 if wrong then return wrong end
 local units, outputs, has_fields, a = {}, {}, false, 5 + 2 * n
 for i = 1, n do
@@ -29,9 +29,12 @@ for i = 1, n do
   has_fields = has_fields or outputs[i].n > 0
 end
 local before
-before, wrong = checked('SMISMEMBER', set, unpack(units))
+before, wrong = checked('SMISMEMBER', barrier .. ':u', unpack(units))
 if wrong then return wrong end
 if has_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
+wrong = denied('DECRBY', barrier, '1') or denied('SADD', barrier .. ':u', '')
+if not wrong and has_fields then wrong = denied('HSET', memory, '', '') end
+if wrong then return wrong end
 
 -- Writes.  HDEL, the gate of each step, comes first: Redis allows it when it is out of
 -- memory, and after it also allows the other writes of the script.
@@ -52,8 +55,8 @@ for i, unit in ipairs(units) do
   end
 end
 if #counted > 0 then
-  count_units(barrier, set, counted, ttl)
-  local walked = {n = callbacks, first_key = 3, width = 3, released = 0}
+  count_units(barrier, counted, ttl)
+  local walked = {n = callbacks, first_key = 3, released = 0}
   prolong_waiting(walked, ttl)
   keep_memory(memory, memory_ttl, ttl, walked, false)
 end

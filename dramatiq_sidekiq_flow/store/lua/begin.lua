@@ -7,11 +7,14 @@
 --       it, and it must not run | {'TYPE', key} nothing written
 
 -- @include _types
+-- @include _rights
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
+local refused = denied('HSET', KEYS[1], begun, '')
+if refused then return refused end
 -- Redis allows HDEL when it is out of memory, and after it also HSET.
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)

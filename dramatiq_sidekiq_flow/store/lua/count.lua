@@ -3,8 +3,7 @@
 -- its jobs for Sidekiq's queues.  The caller then enqueues its jobs for the other
 -- broker.  Atomic; sent again for the same unit it returns the same.
 --
--- KEYS: memory hash ('' = none), 'queues', 'schedule',
---       the callbacks' (see _walk), the plan's (see _plan)
+-- KEYS: memory hash ('' = none), the callbacks' (see _walk), the plan's (see _plan)
 -- ARGV: unit (the message id), ttl of barriers in seconds,
 --       seconds that the memory lives from now on, the fields' (see _fields),
 --       the callbacks',
@@ -30,9 +29,9 @@ local unit, ttl, memory_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Reads.
 local fields, a = read_fields(4)
-local walked, wrong = walk(unit, 4, a, 4)
+local walked, wrong = walk(unit, 2, a, true)
 if not walked then return wrong end
-a = a + 1 + walked.n
+a = a + 1
 local fires = walked.fire > 0
 if fires and tonumber(ARGV[a]) ~= walked.fire then return {'PLAN', walked.fire} end
 if walked.again then return {'FIRE'} end
@@ -41,7 +40,7 @@ local writes_fields = walked.new and fields.n > 0
 if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan
 if fires then
-  plan, wrong = read_plan(4 + 4 * walked.n, a + 2, KEYS[2], KEYS[3])
+  plan, wrong = read_plan(2 + walked.n, a + 2)
   if not plan then return wrong end
 end
 
@@ -55,7 +54,7 @@ if memory ~= '' then prolong(memory, memory_ttl) end
 local kept = elsewhere and ttl or RELEASED_TTL
 for _, count in ipairs(walked.counts) do
   count_down(count, kept, ttl)
-  if elsewhere then redis.call('SETEX', count.fired, kept, count.unit) end
+  if elsewhere then redis.call('SETEX', count.barrier .. ':f', kept, count.unit) end
 end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)

@@ -8,12 +8,17 @@
 --       | {'TYPE', key} nothing written
 
 -- @include _types
+-- @include _rights
 -- @include _prolong
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
+if action ~= 'discard' then
+  if not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
+  local refused = denied('ZADD', KEYS[2], '0', '')
+  if refused then return refused end
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then

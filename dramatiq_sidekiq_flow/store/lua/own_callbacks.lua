@@ -2,11 +2,11 @@
 -- a script takes four times as long to write a value of megabytes.
 --
 -- KEYS: swf:callbacks:SHA256
--- ARGV: ttl in seconds, barrier that the chain follows
+-- ARGV: ttl in seconds, barrier that the chain follows, size of its largest value in bytes
 -- Returns: 1
 
 -- @include _prolong
 
-redis.call('HSET', KEYS[1], 'barrier', ARGV[2])
+redis.call('HSET', KEYS[1], 'barrier', ARGV[2], 'largest', ARGV[3])
 prolong(KEYS[1], tonumber(ARGV[1]))
 return 1

@@ -23,6 +23,7 @@
 --       the worker is deregistered if it has no jobs in flight any more
 
 -- @include _types
+-- @include _rights
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local now = redis.call('TIME')
@@ -30,6 +31,9 @@ if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonum
 if not type_is(KEYS[2], 'hash') then return {'TYPE', KEYS[2]} end
 if not type_is(KEYS[3], 'list') then return {'TYPE', KEYS[3]} end
 local can_bury = type_is(KEYS[4], 'zset')
+local refused = denied('RPUSH', KEYS[3], '') or denied('HSET', KEYS[2], '', '') or denied('ZADD', KEYS[4], '0', '')
+  or KEYS[5] and denied('SET', KEYS[5], '')
+if refused then return refused end
 
 local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do

@@ -2,7 +2,7 @@
 -- out of flight, writes its output to the memory, and writes the plan of the
 -- continuation.  Safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), 'queues', 'schedule',
+-- KEYS: in-flight hash, memory hash ('' = none),
 --       swf:released:BARRIER of the barrier that the plan is the continuation of
 --       ('' = no plan), the plan's (see _plan)
 -- ARGV: receipt, ttl of that marker in seconds, seconds that the memory lives from
@@ -18,7 +18,7 @@
 -- @include _plan
 -- @include _prolong
 
-local in_flight, memory, marker = KEYS[1], KEYS[2], KEYS[5]
+local in_flight, memory, marker = KEYS[1], KEYS[2], KEYS[3]
 local receipt, marker_ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local fields, a = read_fields(4)
 
@@ -27,7 +27,7 @@ if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan, wrong
 if marker ~= '' and redis.call('EXISTS', marker) == 0 then
-  plan, wrong = read_plan(6, a, KEYS[3], KEYS[4])
+  plan, wrong = read_plan(4, a)
   if not plan then return wrong end
 end
 

@@ -7,6 +7,7 @@
 --       if a key has another type: nothing was written
 
 -- @include _types
+-- @include _rights
 -- @include _type_error
 -- @include _slices
 
@@ -21,6 +22,8 @@ for i = #ARGV, 1, -1 do
     payloads[#payloads + 1] = payload
   end
 end
+local refused = denied('RPUSH', KEYS[2], '')
+if refused then return refused end
 call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts

@@ -1,7 +1,7 @@
 -- Starts a run: writes its marker, its initial memory, its barriers and first jobs.
 -- The marker makes it safe to send twice, and safe to call twice.
 --
--- KEYS: swf:run:ID, memory hash, 'queues', 'schedule', the plan's (see _plan)
+-- KEYS: swf:run:ID, memory hash, the plan's (see _plan)
 -- ARGV: ttl of the marker in seconds, ttl of the memory in seconds,
 --       the fields' (see _fields), the plan's
 -- Returns: {'DONE'} | {'STARTED'} it was started before, nothing written
@@ -16,7 +16,7 @@ local fields, a = read_fields(3)
 
 if redis.call('EXISTS', marker) == 1 then return {'STARTED'} end
 if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
-local plan, wrong = read_plan(5, a, KEYS[3], KEYS[4])
+local plan, wrong = read_plan(3, a)
 if not plan then return wrong end
 
 redis.call('SET', marker, '1', 'EX', ARGV[1])

@@ -19,6 +19,7 @@
 -- 'TIME RECEIPT MEMBER' of the last trial, which runs while the job is in flight.
 
 -- @include _types
+-- @include _rights
 
 for i, kind in ipairs({'zset', 'hash', 'hash'}) do
   if not type_is(KEYS[i], kind) then return {'TYPE', KEYS[i]} end
@@ -52,6 +53,8 @@ end
 if not suspect then return {'NONE'} end
 local payload = redis.call('HGET', KEYS[2], suspect)
 
+local refused = denied('HSET', KEYS[3], receipt, '') or denied('SET', KEYS[4], '')
+if refused then return refused end
 redis.call('HDEL', KEYS[2], suspect)
 redis.call('HSET', KEYS[3], receipt .. '?', payload)
 redis.call('SET', KEYS[4], string.format('%.6f ', now) .. receipt .. ' ' .. ARGV[2], 'EX', ARGV[6])

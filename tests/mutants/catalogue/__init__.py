@@ -6,6 +6,7 @@ from collections import Counter
 
 from ..mutant import Mutant
 from .advance import ADVANCE
+from .chain_step import CHAIN_STEP
 from .chains import CHAINS
 from .flight import FLIGHT
 from .foreign import FOREIGN
@@ -16,7 +17,19 @@ from .queues import QUEUES
 from .runs import RUNS
 from .workers import WORKERS
 
-ALL: list[Mutant] = [*ADVANCE, *CHAINS, *FLIGHT, *FOREIGN, *HOOKS, *PARTS, *QUEUES, *RUNS, *WORKERS, *PRODUCERS]
+ALL: list[Mutant] = [
+    *ADVANCE,
+    *CHAIN_STEP,
+    *CHAINS,
+    *FLIGHT,
+    *FOREIGN,
+    *HOOKS,
+    *PARTS,
+    *QUEUES,
+    *RUNS,
+    *WORKERS,
+    *PRODUCERS,
+]
 
 _twice = [name for name, count in Counter(mutant.name for mutant in ALL).items() if count > 1]
 if _twice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import GROUP, INNER, MINE, NEXT, RECOVERY, RULES, TTL, WORKFLOW, expires, refuses, twice
+from .tests import GROUP, INNER, MINE, NEXT, RECOVERY, RULES, TTL, WORKFLOW, expires, keeps, refuses, twice
 
 mutant = in_file("store/lua/advance.lua")
 memory = in_file("store/lua/_memory.lua")
@@ -54,7 +54,7 @@ ADVANCE = [
         "The reply is lost, and the job that was kept waits until the next beats put it back.",
         "  return kept and {'KEPT', kept} or {'GONE'}\n",
         "  return {'GONE'}\n",
-        NEXT + "test_sent_again_it_gives_the_job_that_was_kept",
+        NEXT + "test_sent_again_it_gives_the_job_that_was_kept[group]",
         twice("advance_kept"),
     ),
     mutant(
@@ -62,7 +62,7 @@ ADVANCE = [
         "The worker is told that the job was pushed: no thread runs it until the next beats.",
         "return {plan and plan.kept and 'KEPT' or 'DONE'}\n",
         "return {'DONE'}\n",
-        NEXT + "test_the_next_job_is_in_flight",
+        NEXT + "test_the_next_job_is_in_flight[group]",
     ),
     # -- types
     mutant(
@@ -75,7 +75,7 @@ ADVANCE = [
     mutant(
         "advance-type-memory",
         "A memory of another type stops the script after the job has left flight: it is lost.",
-        "if writes_fields and not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end\n",
+        "  if not type_is(memory, 'hash') then return refuse({'TYPE', memory}) end\n",
         "",
         refuses("advance", "swf:mem:run"),
     ),
@@ -99,7 +99,7 @@ ADVANCE = [
         "The continuation is never pushed.",
         "if plan then write_plan(plan) end\n",
         "",
-        WORKFLOW + "test_a_job_acknowledged_twice_advances_once",
+        NEXT + "test_without_an_offer_it_is_pushed[group]",
     ),
     # -- what lives how long
     memory(
@@ -209,9 +209,31 @@ ADVANCE = [
         refuses("advance_group", "swf:mem:run"),
     ),
     group(
+        "group-without-rights",
+        "The members of a group are lost if their worker may not count them.",
+        "wrong = denied('DECRBY', barrier, '1') or denied('SADD', barrier .. ':u', '')\n",
+        "wrong = nil\n",
+        keeps("advance_group", "decrby"),
+        keeps("advance_group", "sadd"),
+    ),
+    group(
+        "group-without-rights-to-remember",
+        "The members of a group are lost if their worker may not write their outputs.",
+        "if not wrong and has_fields then wrong = denied('HSET', memory, '', '') end\n",
+        "",
+        keeps("advance_group", "hset"),
+    ),
+    mutant(
+        "advance-without-rights-to-remember",
+        "A step is lost if its worker may not write its output.",
+        "  wrong = denied('HSET', memory, '', '')\n  if wrong then return refuse(wrong) end\n",
+        "",
+        keeps("advance", "hset"),
+    ),
+    group(
         "group-type-units",
         "A set of another type stops the script after jobs have left flight: they are lost.",
-        "before, wrong = checked('SMISMEMBER', set, unpack(units))\nif wrong then return wrong end\n",
+        "before, wrong = checked('SMISMEMBER', barrier .. ':u', unpack(units))\nif wrong then return wrong end\n",
         "before = {0, 0, 0, 0}\n",
         refuses("advance_group", f"{INNER}:u"),
     ),

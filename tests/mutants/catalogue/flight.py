@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, ITS, MINE, RECOVERY, RULES, TTL, refuses, twice
+from .tests import BROKER, ITS, MINE, RECOVERY, RULES, TTL, keeps, refuses, twice
 
 fetch = in_file("store/lua/fetch.lua")
 begin = in_file("store/lua/begin.lua")
@@ -126,6 +126,13 @@ FLIGHT = [
         RECOVERY + "test_a_fetch_stops_after_a_mebibyte",
     ),
     begin(
+        "begin-without-rights",
+        "A job is lost if the process loses the right to write it elsewhere.",
+        "local refused = denied('HSET', KEYS[1], begun, '')\nif refused then return refused end\n",
+        "",
+        keeps("begin", "hset"),
+    ),
+    begin(
         "begin-type",
         "An in-flight key of another type ends in an error of Lua.",
         "if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end\n",
@@ -161,6 +168,13 @@ FLIGHT = [
         RECOVERY + "test_the_mark_of_a_job_that_begins",
     ),
     requeue(
+        "requeue-without-rights",
+        "A job is lost if the process loses the right to write it elsewhere.",
+        "local refused = denied('RPUSH', KEYS[2], '')\nif refused then return refused end\n",
+        "",
+        keeps("requeue", "rpush"),
+    ),
+    requeue(
         "requeue-types",
         "With a queue of another type, jobs leave flight and are lost.",
         "  if not type_is(KEYS[i], kind) then return type_error(KEYS[i], kind) end\n",
@@ -191,6 +205,13 @@ FLIGHT = [
         RECOVERY + "test_what_is_put_back_is_taken_next_in_the_old_order",
     ),
     fail(
+        "fail-without-rights",
+        "A job is lost if the process loses the right to write it elsewhere.",
+        "  local refused = denied('ZADD', KEYS[2], '0', '')\n  if refused then return refused end\n",
+        "",
+        keeps("fail_dead", "zadd"),
+    ),
+    fail(
         "fail-type-in-flight",
         "An in-flight key of another type ends in an error of Lua.",
         "if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end\n",
@@ -200,7 +221,7 @@ FLIGHT = [
     fail(
         "fail-type-of-the-set",
         "With a retry set of another type, a failed job leaves flight and is lost.",
-        "if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end\n",
+        "  if not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end\n",
         "",
         refuses("fail_retry", "retry"),
     ),
@@ -274,6 +295,14 @@ FLIGHT = [
         "redis.call('HDEL', KEYS[1], ARGV[1])\n",
         "redis.call('SET', 'swf:run:x', 1, 'EX', 1)\nredis.call('HDEL', KEYS[1], ARGV[1])\n",
         RULES + "test_a_full_redis_lets_jobs_move[fail_retry]",
+    ),
+    recover(
+        "recover-without-rights",
+        "A job is lost if the process loses the right to write it elsewhere.",
+        "if refused then return refused end\n",
+        "",
+        keeps("recover", "hset"),
+        keeps("recover", "rpush"),
     ),
     recover(
         "recover-hdel-not-first",
@@ -407,6 +436,14 @@ FLIGHT = [
         "if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end\n",
         "",
         RECOVERY + "test_a_dead_workers_jobs_go_back",
+    ),
+    trial(
+        "trial-without-rights",
+        "A job is lost if the process loses the right to write it elsewhere.",
+        "local refused = denied('HSET', KEYS[3], receipt, '') or denied('SET', KEYS[4], '')\nif refused then return refused end\n",
+        "",
+        keeps("trial", "hset"),
+        keeps("trial", "set"),
     ),
     trial(
         "trial-types",

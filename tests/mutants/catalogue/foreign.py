@@ -58,7 +58,7 @@ FOREIGN = [
     count(
         "count-releaser-not-noted",
         "After a crash nobody knows that the continuation was not enqueued.",
-        "  if elsewhere then redis.call('SETEX', count.fired, kept, count.unit) end\n",
+        "  if elsewhere then redis.call('SETEX', count.barrier .. ':f', kept, count.unit) end\n",
         "",
         twice("count"),
     ),

@@ -6,13 +6,15 @@ A part serves several scripts, so its mutants stand here once per script that mu
 from __future__ import annotations
 
 from ..mutant import Mutant, in_file
-from .tests import COUNTED, INNER, RULES, STORAGE, TTL, WORKFLOW, WRONG, expires, refuses, twice
+from .tests import COUNTED, INNER, RULES, STORAGE, TTL, WORKFLOW, WRONG, expires, keeps, refuses, twice
 
 walk = in_file("store/lua/_walk.lua")
 fields = in_file("store/lua/_fields.lua")
 slices = in_file("store/lua/_slices.lua")
 prolong = in_file("store/lua/_prolong.lua")
 types = in_file("store/lua/_types.lua")
+rights = in_file("store/lua/_rights.lua")
+released = in_file("store/lua/_released.lua")
 
 TWICE = WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once"
 MISSING = "test_a_missing_barrier_is_not_counted_on_another_broker"
@@ -31,6 +33,28 @@ def both_by(test: str, name: str, why: str, old: str, new: str) -> list[Mutant]:
 
 
 PARTS = [
+    # -- rights
+    rights(
+        "rights-not-asked",
+        "A job is lost if its worker loses the right to write it elsewhere.",
+        "if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then",
+        "if false then",
+        keeps("begin", "hset"),
+    ),
+    walk(
+        "walk-without-rights-to-release",
+        "A step is lost if its worker may not call SETEX.",
+        "if released then wrong = denied('SETEX', barrier, '1', '') else",
+        "if not released then",
+        keeps("advance", "setex"),
+    ),
+    walk(
+        "walk-without-rights-to-count",
+        "A member of a group is lost if its worker may not call DECRBY.",
+        " else wrong = denied('DECRBY', barrier, '1') end",
+        " end",
+        keeps("advance_member", "decrby"),
+    ),
     # -- the walk: how long the units live
     *both(
         "units-without-ttl",
@@ -67,16 +91,16 @@ PARTS = [
     *both(
         "type-units",
         "A set of units of another type ends in an error of Lua.",
-        "      counted, wrong = checked('SISMEMBER', units, unit)\n",
-        "      counted = redis.pcall('SISMEMBER', units, unit)\n",
+        "      if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end\n",
+        "      if not alone then counted = redis.pcall('SISMEMBER', barrier .. ':u', unit) end\n",
         refuses("advance", f"{INNER}:u"),
         refuses("count", f"{INNER}:u"),
     ),
     walk(
         "count-type-fired",
         "BARRIER:f of another type ends in an error of Lua.",
-        "    if fired then releaser, wrong = checked('GET', fired) end\n",
-        "    if fired then releaser = redis.pcall('GET', fired) end\n",
+        "    if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end\n",
+        "    if elsewhere then releaser = redis.pcall('GET', barrier .. ':f') end\n",
         refuses("count", f"{INNER}:f"),
     ),
     # -- the walk: barriers
@@ -127,6 +151,20 @@ PARTS = [
         "      if counted == 1 then",
         TWICE,
         COUNTED,
+    ),
+    *both_by(
+        "test_a_chains_step_that_comes_again_starts_nothing[",
+        "released-chain-counts-again",
+        "A step of a chain that is delivered twice starts the next step twice.",
+        "      if marker ~= -1 or counted == 1 then",
+        "      if counted == 1 then",
+    ),
+    *both_by(
+        "test_the_last_but_one_of_a_group_that_comes_again_releases_nothing[",
+        "all-are-alone",
+        "A duplicate is counted as the last member of its group: what follows starts early.",
+        "      local alone = released and kind == 'f'\n",
+        "      local alone = released\n",
     ),
     *both(
         "no-unit-check",
@@ -223,49 +261,49 @@ PARTS = [
         "test_a_released_barrier_is_kept_for_a_day[",
         "released-barrier-goes",
         "A late duplicate finds no barrier, and goes to dead.",
-        "    redis.call('SETEX', count.barrier, kept, count.value - 1)\n",
+        "    redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)\n",
         "    redis.call('DEL', count.barrier)\n",
     ),
     *both_by(
         "test_a_released_barrier_is_kept_for_a_day[",
         "released-marker-stays-open",
         "A late duplicate counts a released barrier again.",
-        "    redis.call('SETEX', count.ran, kept, 0)\n",
+        "    redis.call('SETEX', count.barrier .. '_ran', kept, '0')\n",
         "",
     ),
-    *both_by(
-        "test_a_released_barrier_is_kept_for_a_day[",
+    released(
         "released-for-an-hour",
         "A duplicate that is a day late is not known any more.",
-        "local RELEASED_TTL = 86400\n",
-        "local RELEASED_TTL = 3600\n",
+        "local RELEASED_TTL = '86400'\n",
+        "local RELEASED_TTL = '3600'\n",
+        f"{RULES}test_a_released_barrier_is_kept_for_a_day[advance]",
     ),
     *both_by(
         "test_a_released_barrier_is_kept_for_a_day[",
         "units-stay-after-release",
         "The jids of a large group stay in Redis for weeks.",
-        "    if not count.alone then redis.call('UNLINK', count.units) end\n",
+        "    if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end\n",
         "",
     ),
     *both_by(
         "test_waiting_barriers_live_on[",
         "waiting-barriers-expire",
         "A barrier does not live on while members of its group finish.",
-        "      redis.call('EXPIRE', KEYS[k], ttl)\n",
+        "      redis.call('EXPIRE', barrier, ttl)\n",
         "",
     ),
     *both_by(
         "test_waiting_barriers_live_on[",
         "waiting-markers-expire",
         "The marker of a barrier expires before it.",
-        "      redis.call('EXPIRE', KEYS[k + 1], ttl)\n",
+        "      redis.call('EXPIRE', barrier .. '_ran', ttl)\n",
         "",
     ),
     *both_by(
         "test_waiting_barriers_live_on[",
         "waiting-units-expire",
         "The units of a barrier expire before it: a duplicate counts.",
-        "      redis.call('EXPIRE', KEYS[k + 2], ttl)\n",
+        "      redis.call('EXPIRE', barrier .. ':u', ttl)\n",
         "",
     ),
     *both_by(
@@ -279,7 +317,7 @@ PARTS = [
         "test_barriers_are_never_shortened[",
         "barriers-are-shortened",
         "A member without delays shortens what a sibling with a long delay needs.",
-        "    if redis.call('TTL', KEYS[k]) < ttl - SLACK then",
+        "    if redis.call('TTL', barrier) < ttl - SLACK then",
         "    if true then",
     ),
     # -- fields and slices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import FANOUTS, INNER, NEXT, RELEASE, RULES, TTL, WORKFLOW, expires, refuses, twice
+from .tests import FANOUTS, INNER, NEXT, RELEASE, RULES, TTL, WORKFLOW, expires, keeps, refuses, twice
 
 plan = in_file("store/lua/_plan.lua")
 start = in_file("store/lua/start.lua")
@@ -21,22 +21,22 @@ RUNS = [
     plan(
         "plan-type-queues",
         "With a `queues` of another type the continuation is lost after the job left flight.",
-        "    if not plan.kept then listed, wrong = checked('SISMEMBER', QUEUES, name) end\n",
-        "    if not plan.kept then listed = redis.pcall('SISMEMBER', QUEUES, name) end\n",
+        "      listed, wrong = checked('SISMEMBER', QUEUES, name)\n",
+        "      listed = redis.pcall('SISMEMBER', QUEUES, name)\n",
         refuses("advance", "queues"),
     ),
     plan(
         "plan-type-queue",
         "With a queue of another type the continuation is lost after the job left flight.",
-        "    length, wrong = checked('LLEN', KEYS[k])\n",
-        "    length = redis.pcall('LLEN', KEYS[k])\n",
+        "    length, wrong = checked('LLEN', key)\n",
+        "    length = redis.pcall('LLEN', key)\n",
         refuses("advance", "queue:next"),
     ),
     plan(
         "plan-type-schedule",
         "With a `schedule` of another type a delayed continuation is lost.",
-        "  if n > 0 and not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end\n",
-        "",
+        "    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end\n    local",
+        "    local",
         refuses("advance", "schedule"),
     ),
     plan(
@@ -91,14 +91,49 @@ RUNS = [
     plan(
         "plan-no-marker",
         "The jobs of a continuation find a barrier without its marker.",
-        "    redis.call('SETEX', KEYS[k + 1], ARGV[a], ARGV[a + 2])\n",
+        "    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')\n",
         "",
         WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
     ),
     plan(
+        "plan-without-rights-to-keep",
+        "The next job of a chain is lost if the worker may not call HSET.",
+        "      wrong = denied('HSET', keep.hash, keep.receipt, '')\n",
+        "",
+        keeps("advance_kept", "hset"),
+    ),
+    plan(
+        "plan-without-rights-to-list",
+        "The next jobs are lost if the worker may not call SADD.",
+        "      if listed == 0 then wrong = denied('SADD', QUEUES, name) end\n",
+        "",
+        keeps("advance", "sadd"),
+    ),
+    plan(
+        "plan-without-rights-to-push",
+        "The next jobs are lost if the worker may not call LPUSH.",
+        "      wrong = wrong or denied('LPUSH', key, '')\n",
+        "",
+        keeps("advance", "lpush"),
+    ),
+    plan(
+        "plan-without-rights-to-schedule",
+        "A delayed step is lost if the worker may not call ZADD.",
+        "    local wrong = denied('ZADD', SCHEDULE, '0', '')\n    if wrong then return nil, wrong end\n",
+        "",
+        keeps("advance", "zadd"),
+    ),
+    plan(
+        "plan-released-barrier-waits",
+        "An empty group inside a plan waits for members that it does not have.",
+        "ARGV[a + 1] == '0' and '0' or '-1'",
+        "'-1'",
+        RULES + "test_a_barrier_without_units_is_made_released",
+    ),
+    plan(
         "plan-queue-unknown",
         "Sidekiq's Web UI does not know the queue.",
-        "      if not queue.listed then redis.call('SADD', plan.QUEUES, queue.name) end\n",
+        "      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end\n",
         "",
         RULES + "test_a_plan_is_written_whole",
     ),
@@ -107,26 +142,26 @@ RUNS = [
         "The steps of a long chain overtake all jobs of their queue.",
         "  if keep and length == 0 and ",
         "  if keep and ",
-        NEXT + "test_a_job_of_the_queue_goes_first",
+        NEXT + "test_a_job_of_the_queue_goes_first[group]",
     ),
     plan(
         "plan-keeps-of-a-paused-queue",
         "A chain goes on although its queue is paused.",
-        " and redis.pcall('SISMEMBER', keep.paused, name) ~= 1 then",
+        " and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then",
         " then",
-        NEXT + "test_a_paused_queue_keeps_nothing",
+        NEXT + "test_a_paused_queue_keeps_nothing[group]",
     ),
     plan(
         "plan-kept-is-lost",
         "The next job is neither pushed nor in flight.",
         "      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])\n",
         "      redis.call('HLEN', plan.kept.hash)\n",
-        NEXT + "test_the_next_job_is_in_flight",
+        NEXT + "test_the_next_job_is_in_flight[group]",
     ),
     plan(
         "plan-nothing-scheduled",
         "A delayed step is lost.",
-        "  call_in_slices('ZADD', plan.SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)\n",
+        "  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)\n",
         "",
         RULES + "test_a_plan_is_written_whole",
     ),

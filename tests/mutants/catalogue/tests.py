@@ -36,6 +36,11 @@ def refuses(operation: str, key: str) -> str:
     return f"{SCRIPTS}test_a_key_of_another_type_is_named_and_nothing_is_written[{operation}-{key}]"
 
 
+def keeps(operation: str, command: str) -> str:
+    """Of a user who may not send a command, an operation leaves the job where it is."""
+    return f"integration/test_rights.py::test_without_a_right_the_job_stays_where_it_is[{operation}-{command}]"
+
+
 def twice(operation: str) -> str:
     """An operation that is sent twice is done once."""
     return f"{SCRIPTS}test_sent_twice_it_is_done_once[{operation}]"

@@ -103,13 +103,13 @@ module SidekiqFlow::Companion
     end
 
     def send_script
-      plan_keys, plan_arguments = @plan ? @plan.writes : [[], [0, 0, 0, 0]]
+      plan_keys, plan_arguments = @plan ? @plan.writes : [[], []]
       memory_ttl = Memory.current&.ttl || 0
-      keys = [memory_key, "queues", "schedule", "paused", *@top_down.flat_map(&:keys), *plan_keys]
+      keys = [memory_key, *@top_down.map(&:barrier), *plan_keys]
       ttl = Lifetimes.barrier_ttl(nil, @stack)
       # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
       keep = ""
-      arguments = [unit_id, ttl, memory_ttl, keep, @fields.size / 2, *@fields, @kinds.size, *@kinds]
+      arguments = [unit_id, ttl, memory_ttl, keep, @fields.size / 2, *@fields, @kinds.join]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 

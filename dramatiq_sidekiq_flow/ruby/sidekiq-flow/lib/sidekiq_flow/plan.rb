@@ -42,10 +42,10 @@ module SidekiqFlow::Companion
     def writes
       return staged if fanout?
 
-      keys = [*@barriers.keys.flat_map { |id| [id, "#{id}_ran"] }, *@pushes.keys.map { |queue| "queue:#{queue}" }]
-      arguments = [@barriers.size, *barriers.flat_map { |_, ttl, value, ran| [ttl, value, ran] },
-        @pushes.size, *@pushes.flat_map { |queue, jobs| [queue, jobs.size, *jobs] },
-        @scheduled.size, *@scheduled.flatten, 0]
+      keys = [*@barriers.keys, *@pushes.keys.map { |queue| "queue:#{queue}" }]
+      arguments = [@barriers.size, *barriers.flat_map { |_, ttl, value, _| [ttl, value] },
+        @pushes.size, *@pushes.values.flat_map { |jobs| [jobs.size, *jobs] },
+        @scheduled.size, *@scheduled.flatten]
       [keys, arguments]
     end
 

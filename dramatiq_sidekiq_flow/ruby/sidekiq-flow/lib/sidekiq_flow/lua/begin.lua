@@ -28,13 +28,29 @@ local function checked(command, key, ...)
 end
 
 local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
 end
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 local begun = string.sub(ARGV[1], 1, -2)
 local payload = redis.call('HGET', KEYS[1], ARGV[1])
 if not payload then return redis.call('HEXISTS', KEYS[1], begun) end
+local refused = denied('HSET', KEYS[1], begun, '')
+if refused then return refused end
 -- Redis allows HDEL when it is out of memory, and after it also HSET.
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)

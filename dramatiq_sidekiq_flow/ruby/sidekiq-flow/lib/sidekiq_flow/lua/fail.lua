@@ -29,7 +29,21 @@ local function checked(command, key, ...)
 end
 
 local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
 end
 -- Extends lifetimes, and never shortens them.  A missing key stays missing.
 --
@@ -53,7 +67,11 @@ end
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
-if action ~= 'discard' and not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
+if action ~= 'discard' then
+  if not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
+  local refused = denied('ZADD', KEYS[2], '0', '')
+  if refused then return refused end
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then

@@ -31,6 +31,9 @@ local function checked(command, key, ...)
 end
 
 local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
 

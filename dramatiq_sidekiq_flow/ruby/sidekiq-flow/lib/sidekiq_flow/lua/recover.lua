@@ -44,7 +44,21 @@ local function checked(command, key, ...)
 end
 
 local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
 end
 
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -53,6 +67,9 @@ if score and tonumber(now[1]) + tonumber(now[2]) / 1e6 - tonumber(score) < tonum
 if not type_is(KEYS[2], 'hash') then return {'TYPE', KEYS[2]} end
 if not type_is(KEYS[3], 'list') then return {'TYPE', KEYS[3]} end
 local can_bury = type_is(KEYS[4], 'zset')
+local refused = denied('RPUSH', KEYS[3], '') or denied('HSET', KEYS[2], '', '') or denied('ZADD', KEYS[4], '0', '')
+  or KEYS[5] and denied('SET', KEYS[5], '')
+if refused then return refused end
 
 local back, waiting, dead, stay = 0, 0, {}, {}
 for i = 5, #KEYS do

@@ -28,7 +28,21 @@ local function checked(command, key, ...)
 end
 
 local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
 end
 -- type_error(key, wanted) -> the error reply that names a key of another type
 
@@ -56,6 +70,8 @@ for i = #ARGV, 1, -1 do
     payloads[#payloads + 1] = payload
   end
 end
+local refused = denied('RPUSH', KEYS[2], '')
+if refused then return refused end
 call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts

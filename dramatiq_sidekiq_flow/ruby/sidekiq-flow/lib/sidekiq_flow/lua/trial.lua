@@ -40,7 +40,21 @@ local function checked(command, key, ...)
 end
 
 local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
 end
 
 for i, kind in ipairs({'zset', 'hash', 'hash'}) do
@@ -75,6 +89,8 @@ end
 if not suspect then return {'NONE'} end
 local payload = redis.call('HGET', KEYS[2], suspect)
 
+local refused = denied('HSET', KEYS[3], receipt, '') or denied('SET', KEYS[4], '')
+if refused then return refused end
 redis.call('HDEL', KEYS[2], suspect)
 redis.call('HSET', KEYS[3], receipt .. '?', payload)
 redis.call('SET', KEYS[4], string.format('%.6f ', now) .. receipt .. ' ' .. ARGV[2], 'EX', ARGV[6])

@@ -12,6 +12,7 @@ producers = in_file("store/producers.py")
 queues = in_file("store/queues.py")
 workers = in_file("store/workers.py")
 bulk = in_file("broker/bulk.py")
+alike = in_file("broker/bulk_messages.py")
 sent = in_file("broker/sent_messages.py")
 hooks = in_file("broker/enqueue_hooks.py")
 codec = in_file("wire/codec.py")
@@ -146,6 +147,41 @@ PRODUCERS = [
         "                    self._check(message, index)\n",
         "                    pass\n",
         MANY + "test_of_messages_with_a_bad_one_none_is_pushed",
+    ),
+    bulk(
+        "many-messages-are-checked-as-they-are-pushed",
+        "Of a list with a bad message some are pushed.",
+        "in list(chunks) if whole else chunks:",
+        "in chunks:",
+        MANY + "test_of_many_messages_with_a_bad_one_none_is_pushed",
+    ),
+    bulk(
+        "many-messages-its-own-is-pushed",
+        "A step runs a second time, outside of its workflow.",
+        "                    self._check_not_itself(chunk, job, first)\n",
+        "                    pass\n",
+        MANY + "test_a_step_that_enqueues_its_own_message_among_others",
+    ),
+    alike(
+        "many-messages-options-are-ignored",
+        "Jobs get the options of another message.",
+        "keys.append((message.actor_name, message.queue_name, options))",
+        'keys.append((message.actor_name, message.queue_name, b""))',
+        MANY + "test_messages_whose_options_are_equal_to_python_only",
+    ),
+    alike(
+        "many-messages-options-are-not-checked",
+        "An option that JSON does not have is changed on its way.",
+        '                codec.check(message.options, "options")\n',
+        "                pass\n",
+        MANY + "test_an_option_that_json_does_not_have_is_refused_in_each_message",
+    ),
+    alike(
+        "many-messages-arguments-are-not-checked",
+        "An argument that JSON does not have is changed on its way.",
+        "    codec.check_arrays(arrays)\n",
+        "    pass\n",
+        MANY + "test_of_many_messages_with_a_bad_one_none_is_pushed",
     ),
     bulk(
         "many-hooks-are-left-out",

@@ -23,6 +23,7 @@ from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, 
 from .handshake import open_connection, settings_of, url_of
 from .packing import pack
 from .replication import NO_WAIT, ReplicaWait, question_in
+from .replies import read_replies
 from .scripts import Command
 
 #: Seconds to wait for a free connection.
@@ -181,15 +182,7 @@ class Connection:
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
         connection.send_packed_command(pack(commands))
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(connection.read_response())
-            except LOST:
-                raise
-            except ResponseError as e:
-                replies.append(e)
-        return replies
+        return read_replies(connection._sock, len(commands))
 
     # -- connections ----------------------------------------------------------
 

@@ -193,12 +193,12 @@ class Bulk:
         if job is not None:
             check_not_itself(message, job)
         self.broker.emit_before("enqueue", message, delay)
-        now = time.time()
-        fields = self._fields(message, now)
-        if is_later(delay):
-            return "", codec.encode_payload(fields)
-        fields["enqueued_at"] = now
-        return fields["queue"], codec.encode_payload(fields)
+        of_actor = self.broker.options_of(message.actor_name) or DEFAULTS
+        queued = not is_later(delay)
+        queue, payload = self.broker.sender.payload(
+            message, of_actor, self.broker.inherit, queued=queued, now=time.time()
+        )
+        return queue if queued else "", payload
 
     def _fields(self, message: Message, now: float) -> dict[str, Any]:
         of_actor = self.broker.options_of(message.actor_name)

@@ -10,7 +10,7 @@ import dramatiq
 
 from ..errors import FlowError
 from ..wire import codec
-from ..wire.payload_frame import END, PayloadFrame
+from ..wire.payload_frame import FramedJobs, PayloadFrame
 
 Message = dramatiq.Message[Any]
 
@@ -26,23 +26,11 @@ class _Alike:
     """Messages that have a frame in common.
 
     Attributes:
-      arguments, ids: Of each message, on a line of its own.
+      queue: Their queue; "" for ``schedule``.
     """
 
     queue: str
-    frame: PayloadFrame
-    arguments: bytes
-    ids: bytes
-
-    def payloads(self, now: float) -> list[bytes]:
-        """Make the payload of each message.
-
-        Parameters:
-          now: Epoch seconds.
-        """
-        # Each id is in quotes, and JSON escapes those inside of it.
-        ids = self.ids[1:-2].split(b'"\n"')
-        return self.frame.payloads(self.arguments.splitlines(), ids, now)
+    jobs: FramedJobs
 
 
 @attrs.frozen
@@ -65,9 +53,9 @@ class CheckedMessages:
         """
         if len(self.parts) == 1:
             (part,) = self.parts
-            return {part.queue: (self.messages, part.payloads(now))}
+            return {part.queue: (self.messages, part.jobs.payloads(now))}
         jobs: dict[str, tuple[list[Message], list[bytes]]] = {}
-        made = [iter(part.payloads(now)) for part in self.parts]
+        made = [iter(part.jobs.payloads(now)) for part in self.parts]
         for message, number in zip(self.messages, self.order):
             messages, payloads = jobs.setdefault(self.parts[number].queue, ([], []))
             messages.append(message)
@@ -125,13 +113,8 @@ def _alike(messages: Sequence[Message], fields_of: Callable[[Message], dict[str,
     Raises:
       InvalidArguments, InvalidOptions: if one is invalid.
     """
-    fields = fields_of(messages[0])
-    frame = PayloadFrame.of(fields, queued=queued)
+    frame = PayloadFrame.of(fields_of(messages[0]), queued=queued)
     arrays = [message.args for message in messages]
     codec.check_arrays(arrays)
-    arguments = codec.encode_lines(arrays)
-    ids = codec.encode_lines([message.message_id for message in messages])
-    if len(frame.head) + len(arguments) + len(ids) + END > codec.MAX_SIZE:
-        longest = max(map(len, arguments.splitlines())) + max(map(len, ids.splitlines()))
-        codec.check_size(len(frame.head) + longest + END, messages[0].actor_name)
-    return _Alike("" if not queued else messages[0].queue_name, frame, arguments, ids)
+    jobs = frame.jobs(arrays, [message.message_id for message in messages], messages[0].actor_name)
+    return _Alike(messages[0].queue_name if queued else "", jobs)

@@ -19,7 +19,7 @@ from ..wire.barrier import NewBarrier
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import wrong_type
-from .parts import PART_BYTES, PART_ELEMENTS, PARTS_AT_ONCE, parts
+from .parts import PART_BYTES, PART_ELEMENTS, PARTS_AT_ONCE, slices
 from .scripts import Command
 
 #: Seconds after which a list that is not committed expires.
@@ -54,7 +54,9 @@ def stage(
     list_key = keys.fanout(fanout_id)
     length = 0
     commands: list[Command] = []
-    for part in parts(_elements(barriers, pushes, scheduled)):
+    elements = list(_elements(barriers, pushes, scheduled))
+    for place in slices(elements):
+        part = elements[place]
         commands.append(scripts.STAGE.command((list_key, keys.FANOUTS), (STAGE_TTL, fanout_id, length, *part)))
         length += len(part)
         if len(commands) == PARTS_AT_ONCE:

@@ -13,10 +13,17 @@ queues = in_file("store/queues.py")
 workers = in_file("store/workers.py")
 bulk = in_file("broker/bulk.py")
 alike = in_file("broker/bulk_messages.py")
+sender = in_file("broker/sender.py")
+replies = in_file("store/replies.py")
+siblings = in_file("workflow/siblings.py")
+plan = in_file("workflow/plan.py")
 sent = in_file("broker/sent_messages.py")
 hooks = in_file("broker/enqueue_hooks.py")
 codec = in_file("wire/codec.py")
 callbacks = in_file("wire/callbacks.py")
+
+REPLIES = "unit/test_replies.py::"
+SIBLINGS = "properties/test_any_siblings.py::"
 
 PRODUCERS = [
     connection(
@@ -53,6 +60,76 @@ PRODUCERS = [
         "        if ServerUnavailable in map(type, replies) and any(map(_needs_new_connection, replies)):\n",
         "        if False:\n",
         CONNECTION + "test_after_a_failover_another_connection_is_opened",
+    ),
+    replies(
+        "replies-refusal-is-a-reply",
+        "A server that loads its data answers, and the worker takes the error for a result.",
+        "            if isinstance(reply, redis.ConnectionError):\n                raise reply\n",
+        "",
+        REPLIES + "test_a_server_that_refuses_the_connection_is_lost",
+    ),
+    replies(
+        "replies-of-others",
+        "A connection that is out of step gives each command the reply to another one.",
+        "        if len(replies) > count:\n",
+        "        if False:\n",
+        REPLIES + "test_more_replies_than_commands_are_refused",
+    ),
+    replies(
+        "replies-messages-are-replies",
+        "A message of the server is taken for the reply to a command.",
+        "            if reply is _PUSH:\n                continue\n",
+        "",
+        REPLIES + "test_a_message_after_the_last_reply_is_dropped",
+    ),
+    sender(
+        "send-options-of-before",
+        "Jobs of an actor that is declared again have its old options.",
+        "        if known is not None and known[0] is of_actor:\n",
+        "        if known is not None:\n",
+        BROKER + "test_an_actor_that_is_declared_again_has_its_new_options",
+    ),
+    sender(
+        "send-arguments-not-checked",
+        "An argument that JSON does not have is changed on its way.",
+        '        codec.check(message.args, "args")\n',
+        "",
+        BROKER + "test_each_message_is_checked_and_has_its_own_values",
+    ),
+    sender(
+        "send-without-the-size",
+        "A job is pushed that no worker reads.",
+        "        codec.check_size(len(payload), message.actor_name)\n",
+        "",
+        BROKER + "test_a_job_that_is_too_large_is_refused",
+    ),
+    sender(
+        "send-without-the-context",
+        "A job that an actor sends has lost its tenant.",
+        " or current_job() is not None:",
+        ":",
+        "integration/test_context.py",
+    ),
+    siblings(
+        "siblings-of-equal-values",
+        "A member of a group has the options of another one.",
+        "            if values[place] is not common[place]:\n",
+        "            if False:\n",
+        SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
+    ),
+    siblings(
+        "siblings-of-other-classes",
+        "A member of a group runs the class of another one.",
+        "        if values != common:\n            return index\n",
+        "",
+        SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
+    ),
+    plan(
+        "siblings-start-early",
+        "Members of a group that have a time start at once.",
+        ' and "at" not in part[0]:',
+        ":",
+        SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
     ),
     handshake(
         "connection-without-a-time-limit",

@@ -281,7 +281,8 @@ class _Build:
         """As :meth:`push`, for jobs that differ in their arguments and ids only."""
         source = self.source
         fields = self.fields(nodes[0], stack)
-        jids = [fields["jid"], *(node.get("jid") or source.ids.new_jid() for node in nodes[1:])]
+        jids = [fields["jid"]]
+        jids += [node.get("jid") or source.ids.new_jid() for node in nodes[1:]]
         jobs = PayloadFrame.of(fields, queued=True).jobs([node["args"] for node in nodes], jids, fields["class"])
         self.pushes.setdefault(fields["queue"], []).extend(jobs.payloads(source.now))
 

@@ -16,6 +16,7 @@ from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS, Payload
+from ..wire.tree_schema import are_ids, tree_error
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
 from .outline import outline
@@ -148,14 +149,16 @@ class Workflow:
     def _dump(self, node: Any) -> Wire:
         unknown: list[Job] = []
         named: list[Wire] = []
+        unlike: list[Wire] = []
         current = current_job()
 
         def leaf(value: Any) -> Wire | None:
             if isinstance(value, dramatiq.Message):
                 self._steps.append(value)
-                wire = self._dump_message(value, current)
+                wire = self._dump_message(value, current, unlike)
             elif isinstance(value, Job):
                 wire = dump_job(value)
+                unlike.append(wire)
                 # A name that is not a Ruby constant belongs to an actor of another Python program.
                 here = self.engine.broker.options_of(value.job_class) is not None
                 if is_ruby_constant(value.job_class) and not here:
@@ -167,8 +170,7 @@ class Workflow:
             return wire
 
         wire = dump(node, leaf)
-        codec.check_arrays([step.args for step in self._steps])
-        validate(wire)
+        self._validate(wire, unlike)
         self._separate_duplicates(wire)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:
@@ -177,6 +179,18 @@ class Workflow:
         if unknown:
             self._make_carriers(named)
         return wire
+
+    def _validate(self, wire: Wire, unlike: list[Wire]) -> None:
+        """Check the tree.
+
+        Parameters:
+          unlike: Its jobs, without those that differ from one of these in their arguments and ids only.
+        """
+        codec.check_arrays([step.args for step in self._steps])
+        ids = [step.message_id for step in self._steps]
+        # The tree is made of nodes that were checked when they were made.
+        if not are_ids(ids) or tree_error({"__type__": "group", "children": unlike}) is not None:
+            validate(wire)
 
     def _make_carriers(self, steps: list[Wire]) -> None:
         """Turn the steps that Ruby could not push into carriers, in place: Ruby looks up the class of each step."""
@@ -193,7 +207,7 @@ class Workflow:
 
     def _separate_duplicates(self, wire: Wire) -> None:
         """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
-        ids = [job["jid"] for job in jobs(wire) if "jid" in job]
+        ids = [job.get("jid") for job in jobs(wire)]
         if len(set(ids)) == len(ids):
             return
         seen: set[str] = set()
@@ -210,8 +224,8 @@ class Workflow:
             elif jid is not None:
                 seen.add(jid)
 
-    def _dump_message(self, message: dramatiq.Message[Any], current: Payload | None) -> Wire:
-        """Convert a message to its wire form; its arguments are checked later."""
+    def _dump_message(self, message: dramatiq.Message[Any], current: Payload | None, unlike: list[Wire]) -> Wire:
+        """Convert a message to its wire form, to be checked later; add it to ``unlike`` unless one like it is known."""
         if was_sent(message):
             raise InvalidWorkflow(
                 f"The message {message} was sent already, and would run a second time as a step: use "
@@ -220,12 +234,19 @@ class Workflow:
             )
         if current is not None and current.jid == message.message_id:
             raise enqueued_itself(message)
-        if message.options or message.kwargs:
+        key = (message.actor_name, message.queue_name)
+        plain = not message.options and not message.kwargs
+        common = self._known.get(key) if plain else None
+        is_new = common is None
+        if common is None:
             common = self._common(message)
-        else:
-            key = (message.actor_name, message.queue_name)
-            common = self._known.get(key) or self._known.setdefault(key, self._common(message))
-        return {**common, "args": list(message.args), "jid": message.message_id}
+        # The arguments stay a tuple: it costs nothing, here and in the garbage collection.
+        wire = {**common, "args": message.args, "jid": message.message_id}
+        if is_new:
+            unlike.append(wire)
+            if plain:
+                self._known[key] = common
+        return wire
 
     def _common(self, message: dramatiq.Message[Any]) -> Wire:
         """Make the wire form of a message without its arguments and its id."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, CONNECTION, MANY, RECOVERY
+from .tests import BROKER, CONNECTION, MANY, RECOVERY, WORKFLOW
 
 connection = in_file("store/connection.py")
 faults = in_file("store/faults.py")
@@ -16,6 +16,7 @@ alike = in_file("broker/bulk_messages.py")
 sender = in_file("broker/sender.py")
 replies = in_file("store/replies.py")
 siblings = in_file("workflow/siblings.py")
+workflow = in_file("workflow/workflow.py")
 plan = in_file("workflow/plan.py")
 sent = in_file("broker/sent_messages.py")
 hooks = in_file("broker/enqueue_hooks.py")
@@ -123,6 +124,34 @@ PRODUCERS = [
         "        if values != common:\n            return index\n",
         "",
         SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
+    ),
+    workflow(
+        "run-ids-not-checked",
+        "A step is pushed that no worker can read, and its run never ends.",
+        "not are_ids(ids) or ",
+        "",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    workflow(
+        "run-messages-not-checked",
+        "A step is pushed that no worker can read, and its run never ends.",
+        "            unlike.append(wire)\n            if plain:\n",
+        "            if plain:\n",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    workflow(
+        "run-jobs-not-checked",
+        "A step is pushed that no worker can read, and its run never ends.",
+        "                unlike.append(wire)\n",
+        "",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    workflow(
+        "run-arguments-not-checked",
+        "An argument that JSON does not have is changed on its way.",
+        "        codec.check_arrays([step.args for step in self._steps])\n",
+        "",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
     ),
     plan(
         "siblings-start-early",

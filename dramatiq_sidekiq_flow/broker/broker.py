@@ -250,7 +250,10 @@ class SidekiqBroker(HookedBroker):
     def enqueue_many(
         self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None
     ) -> list[dramatiq.Message[Any]]:
-        """Push messages as :meth:`enqueue` does, a thousand in one round trip; :func:`send_many` is much faster.
+        """Push messages as :meth:`enqueue` does, a thousand in one round trip.
+
+        Messages of one actor and queue with equal options are written together, unless a
+        middleware has enqueue hooks.
 
         Parameters:
           messages: Of any actors.  A list or tuple is checked as a whole before the first

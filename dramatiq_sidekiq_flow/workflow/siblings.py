@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 from ..wire.nodes import Wire
@@ -27,25 +27,33 @@ def siblings(nodes: Sequence[Wire]) -> Iterator[Sequence[Wire]]:
 
 
 def _end(nodes: Sequence[Wire], start: int) -> int:
-    """Find the first node after ``start`` that has another key, or another value of one, than the job there."""
-    first = nodes[start]
+    """Find the first node after ``start`` that is not a sibling of the job there."""
+    has_common = _common(nodes[start])
+    for index in range(start + 1, len(nodes)):
+        if not has_common(nodes[index]):
+            return index
+    return len(nodes)
+
+
+def _common(job: Wire) -> Callable[[Wire], bool]:
+    """Make a function that returns True for a node with the keys of a job, and with the same values of the others."""
     # A job has a type and a class at least, so this reads a tuple.
-    read = itemgetter(*(name for name in first if name not in _OWN))
-    common = read(first)
+    read = itemgetter(*(name for name in job if name not in _OWN))
+    common = read(job)
     # 1 and True are equal, so a value that is not text must be the same object.
     others = [place for place, value in enumerate(common) if type(value) is not str]
-    size, has_jid = len(first), "jid" in first
-    for index in range(start + 1, len(nodes)):
-        node = nodes[index]
+    size, has_jid = len(job), "jid" in job
+
+    def has_common(node: Wire) -> bool:
         if len(node) != size or ("jid" in node) != has_jid:
-            return index
+            return False
         try:
             values = read(node)
         except KeyError:
-            return index
-        if values != common:
-            return index
+            return False
         for place in others:
             if values[place] is not common[place]:
-                return index
-    return len(nodes)
+                return False
+        return bool(values == common)
+
+    return has_common

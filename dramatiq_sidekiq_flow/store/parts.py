@@ -16,6 +16,8 @@ PARTS_AT_ONCE = 4
 
 def slices(elements: Sequence[bytes]) -> list[slice]:
     """Divide elements into parts; where each one is.  A part may exceed :data:`PART_BYTES` with its last element."""
+    if 0 < len(elements) <= PART_ELEMENTS and sum(map(len, elements)) <= PART_BYTES:
+        return [slice(0, len(elements))]
     found: list[slice] = []
     #: Bytes before each element.
     before = list(accumulate(map(len, elements), initial=0))

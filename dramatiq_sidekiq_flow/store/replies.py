@@ -1,7 +1,8 @@
 """Reads the replies to commands, of RESP2 and RESP3.
 
-In a third of the time of redis-py, with or without hiredis: most replies arrive
-whole and are short, and none of them is text.  The protocol:
+Most replies arrive whole and are short, and none of them is decoded to text, so this
+takes less time than redis-py's parser in Python.  A number, the reply to a push, takes
+less than with hiredis; an array takes more.  The protocol:
 https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
@@ -17,6 +18,9 @@ from redis.exceptions import ResponseError
 
 #: Bytes to receive at once.
 _SIZE = 65_536
+
+#: First bytes of a number and of a string.
+_NUMBER, _STRING = b":$"
 
 #: Stands for a message that is not the reply to a command.
 _PUSH: Any = object()
@@ -119,7 +123,23 @@ class _Replies:
     def array(self, line: bytes) -> list[Any] | None:
         """Read the rest of an array or a set."""
         length = int(line)
-        return None if length < 0 else [self.value() for _ in range(length)]
+        return None if length < 0 else [self._element() for _ in range(length)]
+
+    def _element(self) -> Any:
+        """As :meth:`value`, with fewer calls for a number or a string that has arrived."""
+        data, start = self._data, self._at
+        end = data.find(b"\r\n", start)
+        if end > 0:
+            kind = data[start]
+            if kind == _NUMBER:
+                self._at = end + 2
+                return int(data[start + 1 : end])
+            if kind == _STRING:
+                stop = end + 2 + int(data[start + 1 : end])
+                if end + 2 <= stop <= len(data) - 2:
+                    self._at = stop + 2
+                    return data[end + 2 : stop]
+        return self.value()
 
     def map(self, line: bytes) -> dict[Any, Any]:
         """Read the rest of a map."""

@@ -23,7 +23,6 @@ from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, 
 from .handshake import open_connection, settings_of, url_of
 from .packing import pack
 from .replication import NO_WAIT, ReplicaWait, question_in
-from .replies import read_replies
 from .scripts import Command
 
 #: Seconds to wait for a free connection.
@@ -190,7 +189,15 @@ class Connection:
             # The server runs the first command while the next one is packed.
             packed = (part for command in commands for part in pack((command,)))
         connection.send_packed_command(packed)
-        return read_replies(connection._sock, len(commands))
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except LOST:
+                raise
+            except ResponseError as e:
+                replies.append(e)
+        return replies
 
     # -- connections ----------------------------------------------------------
 

@@ -46,8 +46,6 @@ def settings_of(client: redis.Redis) -> dict[str, Any]:
     settings["retry"] = Retry(NoBackoff(), 0)
     if not settings.get("socket_timeout"):
         settings["socket_timeout"] = SOCKET_TIMEOUT
-    # A PING finds a lost connection no earlier than the command itself, which is repeated then.
-    settings.pop("health_check_interval", None)
     if "path" not in settings:
         settings.setdefault("socket_keepalive", True)
     return settings

@@ -12,7 +12,6 @@ A longer run, of new examples: ``make state-machine EXAMPLES=2000``.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -64,23 +63,25 @@ class RecordingConnection(redis.Connection):
     sent: ClassVar[list[tuple[Any, ...]]] = []
     #: What is lost next: "command", "reply" or "".
     lose = ""
+    _deaf = False
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         packed = Replies()
         packed.feed(b"".join(command))
-        commands = packed.take()
-        calls = [tuple(call) for call in commands if call[0] in (b"EVALSHA", b"EVAL")]
+        calls = [tuple(call) for call in packed.take() if call[0] in (b"EVALSHA", b"EVAL")]
         type(self).sent += calls
         if calls and RecordingConnection.lose:
             lost, RecordingConnection.lose = RecordingConnection.lose, ""
             if lost == "command":
                 raise redis.ConnectionError("the command is lost")
-            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
-            for _ in commands:
-                with contextlib.suppress(redis.ResponseError):
-                    self.read_response()
-            raise redis.ConnectionError("the reply is lost")
+            self._deaf = True
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        reply = super().read_response(*args, **kwargs)
+        if self._deaf:
+            raise redis.ConnectionError("the reply is lost")
+        return reply
 
 
 class Process:

@@ -14,7 +14,6 @@ workers = in_file("store/workers.py")
 bulk = in_file("broker/bulk.py")
 alike = in_file("broker/bulk_messages.py")
 sender = in_file("broker/sender.py")
-replies = in_file("store/replies.py")
 siblings = in_file("workflow/siblings.py")
 workflow = in_file("workflow/workflow.py")
 plan = in_file("workflow/plan.py")
@@ -23,7 +22,6 @@ hooks = in_file("broker/enqueue_hooks.py")
 codec = in_file("wire/codec.py")
 callbacks = in_file("wire/callbacks.py")
 
-REPLIES = "unit/test_replies.py::"
 SIBLINGS = "properties/test_any_siblings.py::"
 
 PRODUCERS = [
@@ -61,27 +59,6 @@ PRODUCERS = [
         "        if ServerUnavailable in map(type, replies) and any(map(_needs_new_connection, replies)):\n",
         "        if False:\n",
         CONNECTION + "test_after_a_failover_another_connection_is_opened",
-    ),
-    replies(
-        "replies-refusal-is-a-reply",
-        "A server that loads its data answers, and the worker takes the error for a result.",
-        "            if isinstance(reply, redis.ConnectionError):\n                raise reply\n",
-        "",
-        REPLIES + "test_a_server_that_refuses_the_connection_is_lost",
-    ),
-    replies(
-        "replies-of-others",
-        "A connection that is out of step gives each command the reply to another one.",
-        "        if len(replies) > count:\n",
-        "        if False:\n",
-        REPLIES + "test_more_replies_than_commands_are_refused",
-    ),
-    replies(
-        "replies-messages-are-replies",
-        "A message of the server is taken for the reply to a command.",
-        "            if reply is _PUSH:\n                continue\n",
-        "",
-        REPLIES + "test_a_message_after_the_last_reply_is_dropped",
     ),
     sender(
         "send-options-of-before",

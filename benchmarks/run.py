@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import attrs
@@ -94,7 +94,7 @@ class Run:
             "cpu": _cpu(),
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
-            "versions": {peer.title: peer.version() for peer in self.peers} | {"redis-py": version("redis")},
+            "versions": {peer.title: peer.version() for peer in self.peers} | _clients(),
             "peers": {peer.name: peer.title for peer in self.peers},
         }
 
@@ -131,6 +131,15 @@ def all_peers(majors: set[int] | None, *, alone: bool = False) -> tuple[type[Pee
       RubyMissing: see :func:`ruby_peers`.
     """
     return PEERS[:1] if alone else (*PEERS, *ruby_peers(majors))
+
+
+def _clients() -> dict[str, str]:
+    """Versions of the Redis client, and of the parser that it uses if it is installed."""
+    try:
+        parser = version("hiredis")
+    except PackageNotFoundError:
+        parser = "not installed"
+    return {"redis-py": version("redis"), "hiredis": parser}
 
 
 def _cpu() -> str:

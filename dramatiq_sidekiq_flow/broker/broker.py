@@ -35,7 +35,7 @@ from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries
 from .send_many import send_many
-from .sender import Sender
+from .sender import Sender, is_later
 from .step_hooks import HookSearch
 from .unknown_actor import correct_log, unknown_actor
 from .worker_middleware import WorkerMiddleware
@@ -237,8 +237,9 @@ class SidekiqBroker(HookedBroker):
         if hooked:
             self.emit_before("enqueue", message, delay)
         now = time.time()
-        fields = self.sender.fields(message, self._options.get(message.actor_name, DEFAULTS), self.inherit, now=now)
-        unconfirmed = self.sender.push(fields, delay, now=now)
+        of_actor = self._options.get(message.actor_name, DEFAULTS)
+        queue, payload = self.sender.payload(message, of_actor, self.inherit, queued=not is_later(delay), now=now)
+        unconfirmed = self.sender.push(queue, payload, delay, message.message_id, now=now)
         mark_sent(message)
         if hooked:
             self.emit_after("enqueue", message, delay)
@@ -249,7 +250,10 @@ class SidekiqBroker(HookedBroker):
     def enqueue_many(
         self, messages: Iterable[dramatiq.Message[Any]], *, delay: int | None = None
     ) -> list[dramatiq.Message[Any]]:
-        """Push messages as :meth:`enqueue` does, a thousand in one round trip; :func:`send_many` is much faster.
+        """Push messages as :meth:`enqueue` does, a thousand in one round trip.
+
+        Messages of one actor and queue with equal options are written together, unless a
+        middleware has enqueue hooks.
 
         Parameters:
           messages: Of any actors.  A list or tuple is checked as a whole before the first

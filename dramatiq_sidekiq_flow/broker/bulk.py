@@ -8,7 +8,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-import dramatiq
 from dramatiq import Middleware
 
 from ..context import current_job
@@ -17,9 +16,10 @@ from ..store.parts import PARTS_AT_ONCE, slices
 from ..store.queues import Batch
 from ..store.replication import Unconfirmed
 from ..wire import codec
-from ..wire.payload import DEFAULTS
+from ..wire.payload import DEFAULTS, Payload
 from ..wire.payload_frame import END, PayloadFrame
 from .bulk_errors import naming, telling
+from .bulk_messages import CheckedMessages, Jobs, Message, checked_messages
 from .bulk_recipe import Recipe
 from .enqueue_hooks import EnqueueHooks
 from .message import check_not_itself, mark_sent, to_fields
@@ -65,18 +65,22 @@ class Bulk:
                 self._send_messages(recipe, chunks, delay, sent)
         return sent
 
-    def enqueue(self, messages: Iterable[dramatiq.Message[Any]], delay: int | None) -> list[dramatiq.Message[Any]]:
+    def enqueue(self, messages: Iterable[Message], delay: int | None) -> list[Message]:
         """Push messages; see :meth:`SidekiqBroker.enqueue_many`."""
         self.broker.check_encoder()
-        sent: list[dramatiq.Message[Any]] = []
+        sent: list[Message] = []
         with telling(sent):
-            if isinstance(messages, (list, tuple)):
-                messages = tuple(messages)
-                for index, message in enumerate(messages):
-                    self._check(message, index)
-            for chunk in _chunks(messages, BLOCK):
+            whole = isinstance(messages, (list, tuple))
+            chunks = self._checked(_chunks(messages, BLOCK), delay, whole)
+            # Of a list, all are checked before the first one is pushed.
+            for chunk, checked in list(chunks) if whole else chunks:
                 first = len(sent)
-                for pushed in self._push(chunk, delay, first):
+                if checked is None:
+                    pushes = self._push(chunk, delay, first)
+                else:
+                    now = time.time()
+                    pushes = self._write(checked.jobs(now), now, delay)
+                for pushed in pushes:
                     sent += pushed
                 sent[first:] = chunk
         return sent
@@ -90,7 +94,7 @@ class Bulk:
     def _send_frame(
         self,
         recipe: Recipe,
-        template: dramatiq.Message[Any],
+        template: Message,
         chunks: Iterator[list[Any]],
         whole: bool,
         delay: int | None,
@@ -129,51 +133,86 @@ class Bulk:
                 sent.message_ids.add(len(pushed))
             first += len(chunk)
 
-    def _push(
-        self, messages: Sequence[dramatiq.Message[Any]], delay: int | None, first: int
-    ) -> Iterator[list[dramatiq.Message[Any]]]:
+    def _checked(
+        self, chunks: Iterable[list[Message]], delay: int | None, whole: bool
+    ) -> Iterator[tuple[list[Message], CheckedMessages | None]]:
+        """Check and encode chunks of messages; with None, a chunk whose messages are to be pushed one by one.
+
+        Parameters:
+          whole: Whether all are checked before the first one is pushed.
+        """
+        job, each = current_job(), self._sees_messages()
+        first = 0
+        for chunk in chunks:
+            checked = None
+            if not each:
+                if job is not None:
+                    self._check_not_itself(chunk, job, first)
+                checked = checked_messages(
+                    chunk, lambda message: self._fields(message, 0.0), queued=not is_later(delay)
+                )
+            if checked is None and whole:
+                for index, message in enumerate(chunk, first):
+                    self._check(message, index)
+            yield chunk, checked
+            first += len(chunk)
+
+    def _push(self, messages: Sequence[Message], delay: int | None, first: int) -> Iterator[Sequence[Message]]:
         """Push messages, with their hooks; yield those that are in Redis.
 
         Parameters:
           first: Index of the first message, for errors.
         """
-        jobs: dict[str, list[tuple[dramatiq.Message[Any], bytes]]] = {}
+        jobs: dict[str, tuple[list[Message], list[bytes]]] = {}
         at = time.time()
         for index, message in enumerate(messages, first):
             with naming(index):
                 queue, payload = self._prepare(message, delay)
-            jobs.setdefault(queue, []).append((message, payload))
+            of_queue = jobs.setdefault(queue, ([], []))
+            of_queue[0].append(message)
+            of_queue[1].append(payload)
+        for pushed in self._write(jobs, at, delay):
+            for message in pushed:
+                self.broker.emit_after("enqueue", message, delay)
+            yield pushed
+
+    def _write(self, jobs: Mapping[str, Jobs], at: float, delay: int | None) -> Iterator[Sequence[Message]]:
+        """Push jobs; yield the messages that are in Redis."""
         for write in _chunks(_divided(jobs, at, delay), PARTS_AT_ONCE):
             pushed = self.broker.sender.push_all([batch for batch, _ in write], delay)
             done = [message for _, batch in write[: pushed.count] for message in batch]
             for message in done:
                 mark_sent(message)
-                self.broker.emit_after("enqueue", message, delay)
             yield done
             if pushed.error is not None:
                 raise _error(pushed.error, [message.message_id for message in done], 0)
 
-    def _prepare(self, message: dramatiq.Message[Any], delay: int | None) -> tuple[str, bytes]:
+    def _prepare(self, message: Message, delay: int | None) -> tuple[str, bytes]:
         """Call the ``before`` hooks of a message; return its queue and payload."""
         job = current_job()
         if job is not None:
             check_not_itself(message, job)
         self.broker.emit_before("enqueue", message, delay)
-        now = time.time()
-        fields = self._fields(message, now)
-        if is_later(delay):
-            return "", codec.encode_payload(fields)
-        fields["enqueued_at"] = now
-        return fields["queue"], codec.encode_payload(fields)
+        of_actor = self.broker.options_of(message.actor_name) or DEFAULTS
+        queued = not is_later(delay)
+        queue, payload = self.broker.sender.payload(
+            message, of_actor, self.broker.inherit, queued=queued, now=time.time()
+        )
+        return queue if queued else "", payload
 
-    def _fields(self, message: dramatiq.Message[Any], now: float) -> dict[str, Any]:
+    def _fields(self, message: Message, now: float) -> dict[str, Any]:
         of_actor = self.broker.options_of(message.actor_name)
         return self.broker.sender.fields(message, of_actor or DEFAULTS, self.broker.inherit, now=now)
 
-    def _check(self, message: dramatiq.Message[Any], index: int) -> None:
+    def _check(self, message: Message, index: int) -> None:
         with naming(index):
             of_actor = self.broker.options_of(message.actor_name) or DEFAULTS
             codec.encode_payload(to_fields(message, of_actor, now=0.0))
+
+    def _check_not_itself(self, messages: Sequence[Message], job: Payload, first: int) -> None:
+        for index, message in enumerate(messages, first):
+            with naming(index):
+                check_not_itself(message, job)
 
 
 def _chunks(items: Iterable[T], count: int) -> Iterator[list[T]]:
@@ -226,15 +265,11 @@ def _batches(
             yield Batch(queue, payloads[part], now + (delay or 0) / 1000)
 
 
-def _divided(
-    jobs: Mapping[str, Sequence[tuple[dramatiq.Message[Any], bytes]]], now: float, delay: int | None
-) -> Iterator[tuple[Batch, list[dramatiq.Message[Any]]]]:
+def _divided(jobs: Mapping[str, Jobs], now: float, delay: int | None) -> Iterator[tuple[Batch, Sequence[Message]]]:
     """Divide the jobs of each queue into batches, with their messages."""
-    for queue, pairs in jobs.items():
-        payloads = [payload for _, payload in pairs]
+    for queue, (messages, payloads) in jobs.items():
         for part in slices(payloads):
-            batch = Batch(queue, payloads[part], now + (delay or 0) / 1000)
-            yield batch, [message for message, _ in pairs[part]]
+            yield Batch(queue, payloads[part], now + (delay or 0) / 1000), messages[part]
 
 
 def _error(error: Exception, jids: Sequence[str], first: int) -> Exception:

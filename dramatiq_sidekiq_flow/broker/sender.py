@@ -16,8 +16,13 @@ from ..store.connection import LOST
 from ..store.queues import Batch, Pushed
 from ..store.replication import Unconfirmed
 from ..wire import codec
+from ..wire.payload import DEFAULTS
+from ..wire.payload_frame import PayloadFrame
 from .message import to_fields
 from .worker_process import WorkerProcess
+
+#: Actors and queues whose frames are kept, at most.
+MOST_FRAMES = 1_000
 
 #: Reason of a push: ``send``, ``start`` (the first jobs of a run) or ``advance``.
 Why = Literal["send", "start", "advance"]
@@ -39,6 +44,7 @@ class Sender:
         self.logger = get_logger(__name__, type(self))
         self.process = process
         self.stamps: list[Callable[[dict[str, Any], Why], None]] = []
+        self._frames: dict[tuple[str, str, bool], tuple[Mapping[str, Any], PayloadFrame]] = {}
 
     def fields(
         self, message: Message[Any], of_actor: Mapping[str, Any], inherit: Collection[str], *, now: float
@@ -69,11 +75,50 @@ class Sender:
             except Exception:
                 self.logger.warning("%r failed, so the job is pushed without what it adds.", stamp, exc_info=True)
 
-    def push(self, fields: dict[str, Any], delay: int | None, *, now: float) -> NotReplicated | None:
-        """Push a job to its queue, or to ``schedule``.
+    def payload(
+        self, message: Message[Any], of_actor: Mapping[str, Any], inherit: Collection[str], *, queued: bool, now: float
+    ) -> tuple[str, bytes]:
+        """Make the payload of a message as :meth:`fields` does, and encode it.
+
+        Parameters:
+          queued: Whether it goes to its queue, and not to ``schedule``.
+
+        Returns:
+          Its queue, and the payload.
+
+        Raises:
+          InvalidArguments, InvalidOptions: at the caller.
+        """
+        if message.options or message.kwargs or self.stamps or of_actor is DEFAULTS or current_job() is not None:
+            fields = self.fields(message, of_actor, inherit, now=now)
+            if queued:
+                fields["enqueued_at"] = now
+            return fields["queue"], codec.encode_payload(fields)
+        frame = self._frame(message, of_actor, queued)
+        codec.check(message.args, "args")
+        payload = frame.payload(message.args, message.message_id, now)
+        codec.check_size(len(payload), message.actor_name)
+        return message.queue_name, payload
+
+    def _frame(self, message: Message[Any], of_actor: Mapping[str, Any], queued: bool) -> PayloadFrame:
+        """Find what the messages of an actor that have no options have in common."""
+        key = (message.actor_name, message.queue_name, queued)
+        known = self._frames.get(key)
+        # An actor that is declared again has other options.
+        if known is not None and known[0] is of_actor:
+            return known[1]
+        if len(self._frames) >= MOST_FRAMES:
+            self._frames.clear()
+        frame = PayloadFrame.of(to_fields(message, of_actor, now=0.0), queued=queued)
+        self._frames[key] = (of_actor, frame)
+        return frame
+
+    def push(self, queue: str, payload: bytes, delay: int | None, jid: str, *, now: float) -> NotReplicated | None:
+        """Push a payload to its queue, or to ``schedule``.
 
         Parameters:
           delay: Milliseconds.
+          jid: Its id, for errors.
           now: Epoch seconds.
 
         Returns:
@@ -85,12 +130,12 @@ class Sender:
         """
         try:
             if is_later(delay):
-                self._schedule(fields, delay / 1000, now)
+                self.process.poller.nudge(delay / 1000)
+                queues.schedule(self.process.connection, now + delay / 1000, payload)
             else:
-                fields["enqueued_at"] = now
-                queues.push(self.process.connection, fields["queue"], (codec.encode_payload(fields),))
+                queues.push(self.process.connection, queue, (payload,))
         except Unconfirmed as e:
-            return e.of_job(fields["jid"])
+            return e.of_job(jid)
         except LOST as e:
             raise ConnectionClosed(e) from None
         return None
@@ -113,7 +158,3 @@ class Sender:
         if isinstance(pushed.error, LOST):
             return Pushed(pushed.count, ConnectionClosed(pushed.error))
         return pushed
-
-    def _schedule(self, fields: dict[str, Any], seconds: float, now: float) -> None:
-        self.process.poller.nudge(seconds)
-        queues.schedule(self.process.connection, now + seconds, codec.encode_payload(fields))

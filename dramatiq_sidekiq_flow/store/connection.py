@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -30,6 +30,9 @@ POOL_TIMEOUT = 5.0
 
 #: If the client may open at most so many connections, all parts of a worker share them.
 FEW = 5
+
+#: Arguments of a command from which it is sent by itself.
+MANY = 100
 
 #: Seconds between two checks for a free connection.
 _PAUSE = 0.002
@@ -180,7 +183,12 @@ class Connection:
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection.send_packed_command(pack(commands))
+        if len(commands) == 1 or len(commands[0]) < MANY:
+            packed: Iterable[bytes] = pack(commands)
+        else:
+            # The server runs the first command while the next one is packed.
+            packed = (part for command in commands for part in pack((command,)))
+        connection.send_packed_command(packed)
         replies: list[Any] = []
         for _ in commands:
             try:

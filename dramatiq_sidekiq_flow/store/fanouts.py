@@ -19,11 +19,14 @@ from ..wire.barrier import NewBarrier
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import wrong_type
-from .parts import PART_BYTES, PART_ELEMENTS, PARTS_AT_ONCE, parts
+from .parts import PART_BYTES, PART_ELEMENTS, PARTS_AT_ONCE, slices
 from .scripts import Command
 
 #: Seconds after which a list that is not committed expires.
 STAGE_TTL = 3600
+
+#: Parts staged in one write.  The server runs each one when it has arrived, and serves others in between.
+STAGED_AT_ONCE = 16
 
 
 @attrs.frozen
@@ -52,17 +55,16 @@ def stage(
     """
     fanout_id = secrets.token_hex(12)
     list_key = keys.fanout(fanout_id)
-    length = 0
-    commands: list[Command] = []
-    for part in parts(_elements(barriers, pushes, scheduled)):
-        commands.append(scripts.STAGE.command((list_key, keys.FANOUTS), (STAGE_TTL, fanout_id, length, *part)))
-        length += len(part)
-        if len(commands) == PARTS_AT_ONCE:
-            _send(connection, commands)
-            commands = []
-    _send(connection, commands)
+    elements = list(_elements(barriers, pushes, scheduled))
+    places = slices(elements)
+    for first in range(0, len(places), STAGED_AT_ONCE):
+        commands = [
+            scripts.STAGE.command((list_key, keys.FANOUTS), (STAGE_TTL, fanout_id, place.start, *elements[place]))
+            for place in places[first : first + STAGED_AT_ONCE]
+        ]
+        _send(connection, commands)
     queues = (*pushes, "") if scheduled else tuple(pushes)
-    return Fanout(fanout_id, length, queues)
+    return Fanout(fanout_id, len(elements), queues)
 
 
 def _elements(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
 
 #: Elements, and bytes, of one part.
 PART_ELEMENTS = 1000
@@ -12,27 +14,17 @@ PART_BYTES = 1024 * 1024
 PARTS_AT_ONCE = 4
 
 
-def parts(elements: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Divide elements into parts; a part may exceed :data:`PART_BYTES` with its last element."""
-    part: list[bytes] = []
-    size = 0
-    for element in elements:
-        part.append(element)
-        size += len(element)
-        if len(part) == PART_ELEMENTS or size >= PART_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
-def slices(payloads: Sequence[bytes]) -> list[slice]:
-    """Divide payloads into parts, as :func:`parts` does; where each one is."""
-    if len(payloads) <= PART_ELEMENTS and sum(map(len, payloads)) <= PART_BYTES:
-        return [slice(0, len(payloads))] if payloads else []
+def slices(elements: Sequence[bytes]) -> list[slice]:
+    """Divide elements into parts; where each one is.  A part may exceed :data:`PART_BYTES` with its last element."""
+    if 0 < len(elements) <= PART_ELEMENTS and sum(map(len, elements)) <= PART_BYTES:
+        return [slice(0, len(elements))]
     found: list[slice] = []
+    #: Bytes before each element.
+    before = list(accumulate(map(len, elements), initial=0))
     start = 0
-    for part in parts(payloads):
-        found.append(slice(start, start + len(part)))
-        start += len(part)
+    while start < len(elements):
+        full = bisect_left(before, before[start] + PART_BYTES, start + 1)
+        end = min(full, start + PART_ELEMENTS, len(elements))
+        found.append(slice(start, end))
+        start = end
     return found

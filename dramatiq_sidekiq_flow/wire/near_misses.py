@@ -78,10 +78,11 @@ def check_children(kind: str, children: tuple[Any, ...]) -> None:
     Raises:
       InvalidWorkflow: if a child is a list of nodes; the message shows ``*nodes``.
     """
-    for child in children:
-        if isinstance(child, (list, tuple, set, frozenset, Iterator)):
+    for found in set(map(type, children)):
+        if issubclass(found, (list, tuple, set, frozenset, Iterator)):
+            child = next(child for child in children if type(child) is found)
             raise InvalidWorkflow(
-                f"{kind} takes nodes one by one, not a {type(child).__name__} of them: {kind}(*nodes).", child
+                f"{kind} takes nodes one by one, not a {found.__name__} of them: {kind}(*nodes).", child
             )
 
 

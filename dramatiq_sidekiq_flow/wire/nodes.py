@@ -174,6 +174,9 @@ class Namespace:
 
 Node = Union[Job, Chain, Group, WithDelay, Namespace]
 
+#: Nodes that have others inside.
+_INNER = (Chain, Group, WithDelay, Namespace)
+
 
 def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
     """Convert a tree to its wire form.
@@ -190,7 +193,9 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
         raise InvalidWorkflow(f"The workflow is nested deeper than {codec.MAX_DEPTH} levels, which Ruby refuses.", node)
     if isinstance(node, (Chain, Group)):
         kind = "chain" if isinstance(node, Chain) else "group"
-        return {"__type__": kind, "children": [dump(child, leaf, depth - 2) for child in node.children]}
+        # Most children are leaves: a call less for each.
+        children = [(depth > 2 and leaf(child)) or dump(child, leaf, depth - 2) for child in node.children]
+        return {"__type__": kind, "children": children}
     if isinstance(node, WithDelay):
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
     if isinstance(node, Namespace):
@@ -217,7 +222,10 @@ def walk(node: Any) -> Iterator[Any]:
     """Yield the leaves of a tree in written order: jobs, messages, and values that are not nodes."""
     if isinstance(node, (Chain, Group)):
         for child in node.children:
-            yield from walk(child)
+            if isinstance(child, _INNER):
+                yield from walk(child)
+            else:
+                yield child
     elif isinstance(node, (WithDelay, Namespace)):
         yield from walk(node.task)
     else:
@@ -229,7 +237,10 @@ def jobs(wire: Wire) -> Iterator[Wire]:
     if wire["__type__"] == "job":
         yield wire
     for child in wire.get("children", ()):
-        yield from jobs(child)
+        if child["__type__"] == "job":
+            yield child
+        else:
+            yield from jobs(child)
     if "task" in wire:
         yield from jobs(wire["task"])
 
@@ -293,7 +304,7 @@ def total_delay(wire: Wire) -> float:
         return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
     if kind == "reference":
         return float(wire.get("delay", 0))
-    delays = [total_delay(child) for child in wire.get("children", ())]
+    delays = [total_delay(child) for child in wire.get("children", ()) if child["__type__"] != "job"]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)
 
 
@@ -302,7 +313,7 @@ def latest_start(wire: Wire) -> float:
     if wire["__type__"] == "reference":
         # The "at" of a reference is an index; a chain whose jobs have an "at" is never stored.
         return 0.0
-    starts = (float(job.get("at", 0)) for job in jobs(wire))
+    starts = [float(job["at"]) for job in jobs(wire) if "at" in job]
     return max(starts, default=0.0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -41,7 +41,61 @@ class PayloadFrame:
         Parameters:
           now: Epoch seconds.
         """
-        head, stamp = self.head, codec.encode(now)
-        enqueued = b',"enqueued_at":' + stamp if self.queued else b""
-        end = b'","created_at":' + stamp + enqueued + b"}"
+        head, end = self.head, b'"' + self._end(now)
         return [b'%b%b,"jid":"%b%b' % (head, array, jid, end) for array, jid in zip(arguments, jids)]
+
+    def jobs(self, arrays: Sequence[Sequence[Any]], jids: Sequence[str], name: Any) -> FramedJobs:
+        """Encode jobs, all but the time of their push.
+
+        Parameters:
+          arrays: Checked arguments of each job.
+          name: Their class, for the error.
+
+        Raises:
+          InvalidArguments: if JSON cannot carry a value exactly, or if a payload is too large.
+        """
+        made = FramedJobs(self, codec.encode_lines(arrays), codec.encode_lines(jids))
+        if len(self.head) + len(made.arguments) + len(made.jids) + END > codec.MAX_SIZE:
+            longest = max(map(len, made.arguments.splitlines())) + max(map(len, made.jids.splitlines()))
+            codec.check_size(len(self.head) + longest + END, name)
+        return made
+
+    def payload(self, arguments: Sequence[Any], jid: str, now: float) -> bytes:
+        """Make one payload.
+
+        Parameters:
+          arguments: Checked values.
+          now: Epoch seconds.
+
+        Raises:
+          InvalidArguments: if JSON cannot carry a value exactly.
+        """
+        return b'%b%b,"jid":%b%b' % (self.head, codec.encode(arguments), codec.encode(jid), self._end(now))
+
+    def _end(self, now: float) -> bytes:
+        stamp = codec.encode(now)
+        if self.queued:
+            return b',"created_at":%b,"enqueued_at":%b}' % (stamp, stamp)
+        return b',"created_at":%b}' % stamp
+
+
+@attrs.frozen
+class FramedJobs:
+    """Jobs of one frame.
+
+    Attributes:
+      arguments, jids: Of each job, as JSON on a line of its own.
+    """
+
+    frame: PayloadFrame
+    arguments: bytes
+    jids: bytes
+
+    def payloads(self, now: float) -> list[bytes]:
+        """Make the payload of each job.
+
+        Parameters:
+          now: Epoch seconds.
+        """
+        # Each id is in quotes, and JSON escapes those inside of it.
+        return self.frame.payloads(self.arguments.splitlines(), self.jids[1:-2].split(b'"\n"'), now)

@@ -7,6 +7,7 @@ and the run stuck.  Other keys are not checked, since nothing is built from them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Optional, Union
 
 import msgspec
@@ -87,6 +88,11 @@ class _Stack(msgspec.Struct):
 def tree_error(value: Any) -> str | None:
     """Check a tree in wire form; return the error, with its path, or None."""
     return _error(value, _Tree)
+
+
+def are_ids(values: Sequence[Any]) -> bool:
+    """Return True if each value may be the ``jid`` of a job in a tree."""
+    return {str}.issuperset(map(type, values)) and all(values) and max(map(len, values), default=0) <= MAX_NAME
 
 
 def stack_error(value: Any) -> str | None:

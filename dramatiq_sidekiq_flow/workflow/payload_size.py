@@ -25,7 +25,7 @@ def warn_of_size(wire: Wire, jobs: int, is_python: IsPython | None = None) -> No
     Parameters:
       is_python: As :func:`weight`.
     """
-    if jobs < FEWEST_JOBS:
+    if jobs < FEWEST_JOBS or not _has_chain(wire):
         return
     carried = weight(wire, is_python)
     size = (jobs, carried.bit_length())
@@ -50,6 +50,19 @@ def weight(wire: Wire, is_python: IsPython | None = None) -> int:
         carried by reference.
     """
     return _weigh(wire, is_python or (lambda job: False)).carried
+
+
+def _has_chain(node: Wire) -> bool:
+    """Return True if a step of a tree carries others, which only those of a chain do."""
+    kind = node["__type__"]
+    if kind == "job":
+        return False
+    if kind == "with_delay":
+        return _has_chain(node["task"])
+    children = node["children"]
+    if kind == "chain" and len(children) > 1:
+        return True
+    return any(_has_chain(child) for child in children if child["__type__"] != "job")
 
 
 @attrs.frozen

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -34,6 +34,8 @@ from ..wire.callbacks import Callback, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.lifetimes import RELEASED_TTL
 from ..wire.nodes import Wire
+from ..wire.payload_frame import PayloadFrame
+from .siblings import siblings
 
 
 class Ids(Protocol):
@@ -245,9 +247,18 @@ class _Build:
         self.barriers[barrier] = len(children)
         members_stack = (*stack, Callback(barrier, None, True))
         waiting = 0
-        for child in children:
-            if not self.start(child, members_stack, delay):
-                waiting += 1
+        if delay or self.source.prepare is not None:
+            parts: Iterable[Sequence[Wire]] = ([child] for child in children)
+        else:
+            parts = siblings(children)
+        for part in parts:
+            if len(part) > 1 and "at" not in part[0]:
+                self.push_siblings(part, members_stack)
+                waiting += len(part)
+                continue
+            for child in part:
+                if not self.start(child, members_stack, delay):
+                    waiting += 1
         self.barriers[barrier] = waiting
         return not waiting
 
@@ -265,6 +276,15 @@ class _Build:
         else:
             fields["enqueued_at"] = source.now
             self.pushes.setdefault(fields["queue"], []).append(codec.encode_payload(fields))
+
+    def push_siblings(self, nodes: Sequence[Wire], stack: tuple[Callback, ...]) -> None:
+        """As :meth:`push`, for jobs that differ in their arguments and ids only."""
+        source = self.source
+        fields = self.fields(nodes[0], stack)
+        jids = [fields["jid"]]
+        jids += [node.get("jid") or source.ids.new_jid() for node in nodes[1:]]
+        jobs = PayloadFrame.of(fields, queued=True).jobs([node["args"] for node in nodes], jids, fields["class"])
+        self.pushes.setdefault(fields["queue"], []).extend(jobs.payloads(source.now))
 
     def fields(self, node: Wire, stack: tuple[Callback, ...]) -> dict[str, Any]:
         """Make the keys of a job's payload."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from itertools import starmap
 from typing import Any
 
 from dramatiq.logging import get_logger
@@ -58,7 +59,8 @@ class Precheck:
         Raises:
           QueueShared: if a Ruby process consumes the queue of a carrier.
         """
-        for name, queue, carried in {_facts(job) for job in jobs(wire)}:
+        kinds = {(job["class"], job.get("wrapped"), job.get("queue")) for job in jobs(wire)}
+        for name, queue, carried in set(starmap(_facts, kinds)):
             if carried:
                 self._refuse_shared(name, queue)
             if (name, queue) not in self._seen:
@@ -102,7 +104,7 @@ class Precheck:
     def _python_queues(self, wire: Wire) -> list[str]:
         """List the queues of a tree's Python steps."""
         queues = []
-        for name, queue, carried in map(_facts, jobs(wire)):
+        for name, queue, carried in map(_facts_of, jobs(wire)):
             if carried or name in self.broker.actors:
                 queues.append(queue or self._known_queue(name))
         return queues
@@ -120,7 +122,7 @@ class Precheck:
         Raises:
           redis.ConnectionError, redis.TimeoutError: if the registry is needed and Redis cannot be reached.
         """
-        name, queue, _ = _facts(job)
+        name, queue, _ = _facts_of(job)
         queue = queue or self.job_options.with_defaults(name)["queue"]
         fleet = self.fleet.look()
         if queue in fleet.ruby:
@@ -199,11 +201,15 @@ class Precheck:
         )
 
 
-def _facts(job: Mapping[str, Any]) -> tuple[str, Any, bool]:
+def _facts_of(job: Mapping[str, Any]) -> tuple[str, Any, bool]:
     """Read a job's name, its queue (None if it is not set), and True if it is a carrier."""
-    carried = job["class"] in NOOP_CLASSES and type(job.get("wrapped")) is str
-    queue = job.get("queue")
-    return job["wrapped"] if carried else job["class"], queue if type(queue) is str else None, carried
+    return _facts(job["class"], job.get("wrapped"), job.get("queue"))
+
+
+def _facts(name: str, wrapped: Any, queue: Any) -> tuple[str, Any, bool]:
+    """As :func:`_facts_of`, from the values of a job's keys."""
+    carried = name in NOOP_CLASSES and type(wrapped) is str
+    return wrapped if carried else name, queue if type(queue) is str else None, carried
 
 
 def _shared(subject: str, queue: str, fleet: Fleet) -> QueueShared:
@@ -220,4 +226,5 @@ def _has_empty(node: Wire) -> bool:
         return False
     if "task" in node:
         return _has_empty(node["task"])
-    return not node["children"] or any(map(_has_empty, node["children"]))
+    children = node["children"]
+    return not children or any(_has_empty(child) for child in children if child["__type__"] != "job")

@@ -15,7 +15,8 @@ from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
-from ..wire.payload import DEFAULTS
+from ..wire.payload import DEFAULTS, Payload
+from ..wire.tree_schema import are_ids, tree_error
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
 from .outline import outline
@@ -67,6 +68,9 @@ class Workflow:
         self.seed = seed
         self.broker = broker or global_broker()
         self.engine = engine_of(self.broker)
+        #: What messages without options have in common, by actor and queue.
+        self._known: dict[tuple[str, str], Wire] = {}
+        self._steps: list[dramatiq.Message[Any]] = []
         self.wire = self._dump(node)
         #: Run id of a call that raised: it may have started the run.
         self._raised: str | None = None
@@ -113,17 +117,14 @@ class Workflow:
         else:
             wire = self._of_run(self.wire, run_id)
         unconfirmed = start(engine, run_id, wire, seed)
-        for message in self._messages():
+        for message in self._steps:
             message.__dict__.setdefault(_RUN, run_id)
         if unconfirmed is not None:
             raise unconfirmed
         return run_id
 
-    def _messages(self) -> Iterator[Any]:
-        return (step for step in self.walk() if isinstance(step, dramatiq.Message))
-
     def _message_ids(self) -> set[str]:
-        return {message.message_id for message in self._messages()}
+        return {message.message_id for message in self._steps}
 
     def _of_run(self, wire: Wire, run_id: str) -> Wire:
         """Give new ids to the steps whose messages belong to another run; return the tree, or a changed copy."""
@@ -139,7 +140,7 @@ class Workflow:
     def _replaced_ids(self, run_id: str) -> dict[str, str]:
         """Map the id of each message of another run to the id of its step in this run."""
         ids: dict[str, str] = {}
-        for message in self._messages():
+        for message in self._steps:
             if message.__dict__.get(_RUN, run_id) != run_id:
                 name = f"{run_id}:{message.message_id}"
                 ids[message.message_id] = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
@@ -148,25 +149,28 @@ class Workflow:
     def _dump(self, node: Any) -> Wire:
         unknown: list[Job] = []
         named: list[Wire] = []
+        unlike: list[Wire] = []
+        current = current_job()
 
         def leaf(value: Any) -> Wire | None:
-            if isinstance(value, Job):
+            if isinstance(value, dramatiq.Message):
+                self._steps.append(value)
+                wire = self._dump_message(value, current, unlike)
+            elif isinstance(value, Job):
                 wire = dump_job(value)
+                unlike.append(wire)
                 # A name that is not a Ruby constant belongs to an actor of another Python program.
                 here = self.engine.broker.options_of(value.job_class) is not None
                 if is_ruby_constant(value.job_class) and not here:
                     unknown.append(value)
-                else:
-                    named.append(wire)
-                return wire
-            if isinstance(value, dramatiq.Message):
-                wire = self._dump_message(value)
-                named.append(wire)
-                return wire
-            return None
+                    return wire
+            else:
+                return None
+            named.append(wire)
+            return wire
 
         wire = dump(node, leaf)
-        validate(wire)
+        self._validate(wire, unlike)
         self._separate_duplicates(wire)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:
@@ -175,6 +179,18 @@ class Workflow:
         if unknown:
             self._make_carriers(named)
         return wire
+
+    def _validate(self, wire: Wire, unlike: list[Wire]) -> None:
+        """Check the tree.
+
+        Parameters:
+          unlike: Its jobs, without those that differ from one of these in their arguments and ids only.
+        """
+        codec.check_arrays([step.args for step in self._steps])
+        ids = [step.message_id for step in self._steps]
+        # The tree is made of nodes that were checked when they were made.
+        if not are_ids(ids) or tree_error({"__type__": "group", "children": unlike}) is not None:
+            validate(wire)
 
     def _make_carriers(self, steps: list[Wire]) -> None:
         """Turn the steps that Ruby could not push into carriers, in place: Ruby looks up the class of each step."""
@@ -191,6 +207,9 @@ class Workflow:
 
     def _separate_duplicates(self, wire: Wire) -> None:
         """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
+        ids = [job.get("jid") for job in jobs(wire)]
+        if len(set(ids)) == len(ids):
+            return
         seen: set[str] = set()
         for job in jobs(wire):
             jid = job.get("jid")
@@ -205,25 +224,34 @@ class Workflow:
             elif jid is not None:
                 seen.add(jid)
 
-    def _dump_message(self, message: dramatiq.Message[Any]) -> Wire:
-        job = current_job()
+    def _dump_message(self, message: dramatiq.Message[Any], current: Payload | None, unlike: list[Wire]) -> Wire:
+        """Convert a message to its wire form, to be checked later; add it to ``unlike`` unless one like it is known."""
         if was_sent(message):
             raise InvalidWorkflow(
                 f"The message {message} was sent already, and would run a second time as a step: use "
                 f"{message.actor_name}.message(...) instead of .send(...).",
                 message,
             )
-        if job is not None and job.jid == message.message_id:
+        if current is not None and current.jid == message.message_id:
             raise enqueued_itself(message)
-        codec.check(message.args, "args")
+        key = (message.actor_name, message.queue_name)
+        plain = not message.options and not message.kwargs
+        common = self._known.get(key) if plain else None
+        is_new = common is None
+        if common is None:
+            common = self._common(message)
+        # The arguments stay a tuple: it costs nothing, here and in the garbage collection.
+        wire = {**common, "args": message.args, "jid": message.message_id}
+        if is_new:
+            unlike.append(wire)
+            if plain:
+                self._known[key] = common
+        return wire
+
+    def _common(self, message: dramatiq.Message[Any]) -> Wire:
+        """Make the wire form of a message without its arguments and its id."""
         of_actor = self.engine.broker.options_of(message.actor_name) or DEFAULTS
-        return {
-            "__type__": "job",
-            "class": message.actor_name,
-            "args": list(message.args),
-            "jid": message.message_id,
-            **job_options(message, of_actor),
-        }
+        return {"__type__": "job", "class": message.actor_name, **job_options(message, of_actor)}
 
     def __str__(self) -> str:
         """Return an outline of the tree: one line per step."""

@@ -18,6 +18,7 @@ from dramatiq_sidekiq_flow import SidekiqBroker
 from dramatiq_sidekiq_flow.broker import Retries
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidOptions
 from dramatiq_sidekiq_flow.store import queues
+from dramatiq_sidekiq_flow.wire import codec
 
 from ..recordings import expand_backtrace, live
 from ..redis_values import raws, scored
@@ -43,6 +44,45 @@ def test_what_is_sent_is_what_sidekiq_would_push(broker: SidekiqBroker, client: 
     }
     assert uuid.UUID(message.message_id)
     assert client.smembers("queues") == {b"python"}
+
+
+def test_each_message_is_checked_and_has_its_own_values(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python")
+    def step(*args: Any) -> None: ...
+
+    sent = [step.send(1), step.send("ü", [1.5, None]), step.send()]
+    sent.append(broker.enqueue(step.message(2).copy(message_id='"', queue_name="other")))
+    for bad in (b"bytes", {1: 2}, float("nan")):
+        with pytest.raises(InvalidArguments, match=r"^args\[0\]"):
+            step.send(bad)
+    jobs = [*members(client, "python")[::-1], *members(client, "other")]
+    assert [(job["args"], job["jid"]) for job in jobs] == [(list(one.args), one.message_id) for one in sent]
+    assert [job["queue"] for job in jobs] == ["python"] * 3 + ["other"]
+
+
+def test_a_job_that_is_too_large_is_refused(
+    broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dramatiq.actor(queue_name="python")
+    def step(text: str) -> None: ...
+
+    monkeypatch.setattr(codec, "MAX_SIZE", 1_000)
+    step.send("")
+    with pytest.raises(InvalidArguments, match="^The job of 'step' has .* bytes"):
+        step.send("x" * 1_000)
+    assert client.llen("queue:python") == 1
+
+
+def test_an_actor_that_is_declared_again_has_its_new_options(broker: SidekiqBroker, client: redis.Redis) -> None:
+    for retries in (3, 5):
+        broker.actors.pop("step", None)
+
+        @dramatiq.actor(queue_name="python", max_retries=retries, actor_name="step")
+        def step() -> None: ...
+
+        step.send()
+        step.send()
+    assert [job["retry"] for job in members(client, "python")] == [5, 5, 3, 3]
 
 
 def test_the_first_sent_is_the_first_taken(broker: SidekiqBroker) -> None:

@@ -148,8 +148,10 @@ def test_a_lost_reply_is_answered_by_sending_again(redis_url: str, client: redis
 def test_an_interrupted_connection_is_not_used_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next command would read the reply of this one."""
     connection = connect(redis_url)
+    used = []
 
     def interrupted(opened: Any, commands: Any) -> Any:
+        used.append(opened)
         opened.send_packed_command(opened.pack_commands(commands))
         raise KeyboardInterrupt
 
@@ -157,6 +159,7 @@ def test_an_interrupted_connection_is_not_used_again(redis_url: str, monkeypatch
         patched.setattr(connection, "_exchange", interrupted)
         with pytest.raises(KeyboardInterrupt):
             connection.call("ECHO", "first")
+    assert [opened._sock for opened in used] == [None]
     assert connection.call("ECHO", "second") == b"second"
     connection.close()
 

@@ -7,7 +7,7 @@ import multiprocessing
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
@@ -579,4 +579,80 @@ def test_of_messages_with_a_bad_one_none_is_pushed(add: Any, broker: SidekiqBrok
             broker.enqueue_many([add.message(0), bad])
         assert caught.value.sent == []  # type: ignore[attr-defined]
     assert hooks.seen == []
+    assert not client.exists("queue:python")
+
+
+def test_messages_whose_options_are_equal_to_python_only(add: Any, broker: SidekiqBroker, client: redis.Redis) -> None:
+    options: list[dict[str, Any]] = [{"retry": True}, {"retry": 1}, {}, {"retry": 1}, {"other": 1}, {"other": 1.0}]
+    broker.enqueue_many([add.message_with_options(args=(0,), **one) for one in options])
+    assert [repr(job["retry"]) for job in jobs(client)] == ["True", "1", "3", "1", "3", "3"]
+    assert [repr(job.get("dramatiq")) for job in jobs(client)[-2:]] == ["{'other': 1}", "{'other': 1.0}"]
+
+
+def test_messages_with_ids_of_their_own(add: Any, broker: SidekiqBroker, client: redis.Redis) -> None:
+    ids = ['"', '"\n"', "\n", "\\", "", "ü\u2028", "x" * 500]
+    broker.enqueue_many([add.message(number).copy(message_id=jid) for number, jid in enumerate(ids)])
+    assert [(job["args"], job["jid"]) for job in jobs(client)] == [([n], jid) for n, jid in enumerate(ids)]
+
+
+def test_messages_of_a_class_of_the_application(add: Any, broker: SidekiqBroker, client: redis.Redis) -> None:
+    class Own(dramatiq.Message[Any]): ...
+
+    messages = [Own("python", "add", (0,), {}, {}), add.message(1)]
+    assert broker.enqueue_many(messages) == messages
+    assert arguments(client) == [[0], [1]]
+    bad = Own("python", "add", (object(),), {}, {})
+    with pytest.raises(InvalidArguments, match="^Item 1: "):
+        broker.enqueue_many([add.message(2), bad])
+    assert len(jobs(client)) == 2
+
+
+def test_a_message_that_is_too_large_is_refused(
+    add: Any, broker: SidekiqBroker, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "MAX_SIZE", 1_000)
+    with pytest.raises(InvalidArguments, match="^Item 2: The job of 'add' has .* bytes"):
+        broker.enqueue_many([add.message(1), add.message("x" * 500), add.message("x" * 1_000)])
+    assert not client.exists("queue:python")
+    broker.enqueue_many([add.message("x" * 500)] * 3)
+    assert len(jobs(client)) == 3
+
+
+def test_a_step_that_enqueues_its_own_message_among_others(
+    add: Any, broker: SidekiqBroker, client: redis.Redis
+) -> None:
+    fields = {"class": "step", "args": [], "jid": "me", "workflow_run_id": "r"}
+    set_current_job(Payload.decode(codec.encode(fields)))
+    try:
+        with pytest.raises(StepEnqueuedItself, match="^Item 1: "):
+            broker.enqueue_many([add.message(1), add.message(2).copy(message_id="me")])
+    finally:
+        set_current_job(None)
+    assert not client.exists("queue:python")
+
+
+def test_of_many_messages_with_a_bad_one_none_is_pushed(add: Any, broker: SidekiqBroker, client: redis.Redis) -> None:
+    for bad in (
+        add.message(1j),
+        add.message(0, b""),
+        add.message(1, y=2),
+        add.message_with_options(args=(1,), retry=""),
+    ):
+        with pytest.raises(FlowError, match="^Item 1500: ") as caught:
+            broker.enqueue_many([add.message(0)] * 1_500 + [bad])
+        assert caught.value.sent == []  # type: ignore[attr-defined]
+        assert not client.exists("queue:python")
+        with pytest.raises(FlowError, match="^Item 1500: ") as caught:
+            broker.enqueue_many(iter([add.message(0)] * 1_500 + [bad]))
+        assert len(caught.value.sent) == client.llen("queue:python") == 1_000  # type: ignore[attr-defined]
+        client.delete("queue:python")
+
+
+def test_an_option_that_json_does_not_have_is_refused_in_each_message(
+    add: Any, broker: SidekiqBroker, client: redis.Redis
+) -> None:
+    at = datetime(2030, 1, 2)
+    messages = [add.message_with_options(args=(1,), at_most=when) for when in (at.isoformat(), at)]
+    with pytest.raises(InvalidArguments, match="^Item 1: options.at_most"):
+        broker.enqueue_many(messages)
     assert not client.exists("queue:python")

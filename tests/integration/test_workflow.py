@@ -29,7 +29,13 @@ from dramatiq_sidekiq_flow import (
     find_current_run,
 )
 from dramatiq_sidekiq_flow.broker import SidekiqMessage
-from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidArguments, InvalidWorkflow, NoCurrentRun
+from dramatiq_sidekiq_flow.errors import (
+    ConfigurationError,
+    InvalidArguments,
+    InvalidNode,
+    InvalidWorkflow,
+    NoCurrentRun,
+)
 from dramatiq_sidekiq_flow.store import runs
 
 from ..redis_values import as_bytes, raws
@@ -306,6 +312,26 @@ def test_keyword_arguments_are_refused_before_anything_is_enqueued(
     with pytest.raises(InvalidWorkflow):
         Workflow(Chain(step.message("a"), "b"))
     assert client.keys() == []
+
+
+def test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    good = step.message(1)
+    long = "x" * 300
+    changes: list[dict[str, Any]] = [{"message_id": jid} for jid in ("", long, 7)]
+    changes += [{"queue_name": long}, {"actor_name": long}]
+    for change in changes:
+        bad = step.message(2).copy(**change)
+        for tree in (Group(good, bad), Chain(Job("A"), Group(good, good.copy(message_id="g"), bad))):
+            with pytest.raises(InvalidNode, match=r"\$\.children\[1\]"):
+                Workflow(tree)
+    for value in (object(), b"bytes", float("nan")):
+        with pytest.raises(InvalidArguments, match=r"^args\[0\]"):
+            Workflow(Group(good, step.message(value)))
+    with pytest.raises(InvalidNode, match=r"\$\.children\[1\]"):
+        Workflow(Group(good, Job("A", queue=long)))
+    assert not client.keys("queue:*")
 
 
 def test_a_broker_that_cannot_run_workflows_is_named(redis_url: str) -> None:

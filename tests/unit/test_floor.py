@@ -35,7 +35,7 @@ def _parts(version: str) -> list[int]:
 
 def test_the_floor_is_what_pyproject_allows() -> None:
     allowed = bounds((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert len(allowed) == 5
+    assert len(allowed) == 6
     assert same(allowed, pins(pythons.FLOOR.read_text("utf-8")))
 
 

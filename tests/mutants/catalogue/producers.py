@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, CONNECTION, MANY, RECOVERY
+from .tests import BROKER, CONNECTION, MANY, RECOVERY, WORKFLOW
 
 connection = in_file("store/connection.py")
 faults = in_file("store/faults.py")
@@ -12,10 +12,17 @@ producers = in_file("store/producers.py")
 queues = in_file("store/queues.py")
 workers = in_file("store/workers.py")
 bulk = in_file("broker/bulk.py")
+alike = in_file("broker/bulk_messages.py")
+sender = in_file("broker/sender.py")
+siblings = in_file("workflow/siblings.py")
+workflow = in_file("workflow/workflow.py")
+plan = in_file("workflow/plan.py")
 sent = in_file("broker/sent_messages.py")
 hooks = in_file("broker/enqueue_hooks.py")
 codec = in_file("wire/codec.py")
 callbacks = in_file("wire/callbacks.py")
+
+SIBLINGS = "properties/test_any_siblings.py::"
 
 PRODUCERS = [
     connection(
@@ -52,6 +59,83 @@ PRODUCERS = [
         "        if ServerUnavailable in map(type, replies) and any(map(_needs_new_connection, replies)):\n",
         "        if False:\n",
         CONNECTION + "test_after_a_failover_another_connection_is_opened",
+    ),
+    sender(
+        "send-options-of-before",
+        "Jobs of an actor that is declared again have its old options.",
+        "        if known is not None and known[0] is of_actor:\n",
+        "        if known is not None:\n",
+        BROKER + "test_an_actor_that_is_declared_again_has_its_new_options",
+    ),
+    sender(
+        "send-arguments-not-checked",
+        "An argument that JSON does not have is changed on its way.",
+        '        codec.check(message.args, "args")\n',
+        "",
+        BROKER + "test_each_message_is_checked_and_has_its_own_values",
+    ),
+    sender(
+        "send-without-the-size",
+        "A job is pushed that no worker reads.",
+        "        codec.check_size(len(payload), message.actor_name)\n",
+        "",
+        BROKER + "test_a_job_that_is_too_large_is_refused",
+    ),
+    sender(
+        "send-without-the-context",
+        "A job that an actor sends has lost its tenant.",
+        " or current_job() is not None:",
+        ":",
+        "integration/test_context.py",
+    ),
+    siblings(
+        "siblings-of-equal-values",
+        "A member of a group has the options of another one.",
+        "            if values[place] is not common[place]:\n",
+        "            if False:\n",
+        SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
+    ),
+    siblings(
+        "siblings-of-other-classes",
+        "A member of a group runs the class of another one.",
+        "        return bool(values == common)\n",
+        "        return True\n",
+        SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
+    ),
+    workflow(
+        "run-ids-not-checked",
+        "A step is pushed that no worker can read, and its run never ends.",
+        "not are_ids(ids) or ",
+        "",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    workflow(
+        "run-messages-not-checked",
+        "A step is pushed that no worker can read, and its run never ends.",
+        "            unlike.append(wire)\n            if plain:\n",
+        "            if plain:\n",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    workflow(
+        "run-jobs-not-checked",
+        "A step is pushed that no worker can read, and its run never ends.",
+        "                unlike.append(wire)\n",
+        "",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    workflow(
+        "run-arguments-not-checked",
+        "An argument that JSON does not have is changed on its way.",
+        "        codec.check_arrays([step.args for step in self._steps])\n",
+        "",
+        WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
+    ),
+    plan(
+        "siblings-start-early",
+        "Members of a group that have a time start at once.",
+        ' and "at" not in part[0]:',
+        ":",
+        SIBLINGS + "test_the_jobs_are_those_of_members_one_by_one",
     ),
     handshake(
         "connection-without-a-time-limit",
@@ -146,6 +230,41 @@ PRODUCERS = [
         "                    self._check(message, index)\n",
         "                    pass\n",
         MANY + "test_of_messages_with_a_bad_one_none_is_pushed",
+    ),
+    bulk(
+        "many-messages-are-checked-as-they-are-pushed",
+        "Of a list with a bad message some are pushed.",
+        "in list(chunks) if whole else chunks:",
+        "in chunks:",
+        MANY + "test_of_many_messages_with_a_bad_one_none_is_pushed",
+    ),
+    bulk(
+        "many-messages-its-own-is-pushed",
+        "A step runs a second time, outside of its workflow.",
+        "                    self._check_not_itself(chunk, job, first)\n",
+        "                    pass\n",
+        MANY + "test_a_step_that_enqueues_its_own_message_among_others",
+    ),
+    alike(
+        "many-messages-options-are-ignored",
+        "Jobs get the options of another message.",
+        "keys.append((message.actor_name, message.queue_name, options))",
+        'keys.append((message.actor_name, message.queue_name, b""))',
+        MANY + "test_messages_whose_options_are_equal_to_python_only",
+    ),
+    alike(
+        "many-messages-options-are-not-checked",
+        "An option that JSON does not have is changed on its way.",
+        '                codec.check(message.options, "options")\n',
+        "                pass\n",
+        MANY + "test_an_option_that_json_does_not_have_is_refused_in_each_message",
+    ),
+    alike(
+        "many-messages-arguments-are-not-checked",
+        "An argument that JSON does not have is changed on its way.",
+        "    codec.check_arrays(arrays)\n",
+        "    pass\n",
+        MANY + "test_of_many_messages_with_a_bad_one_none_is_pushed",
     ),
     bulk(
         "many-hooks-are-left-out",

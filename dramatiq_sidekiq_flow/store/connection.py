@@ -11,17 +11,16 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from ..errors import ConfigurationError
-from . import scripts
+from . import packing, scripts
 from .faults import FAULTS, LOST, PoolExhausted, ServerUnavailable, classified, is_of_the_connection
 from .handshake import open_connection, settings_of, url_of
-from .packing import pack
 from .replication import NO_WAIT, ReplicaWait, question_in
 from .scripts import Command
 
@@ -30,9 +29,6 @@ POOL_TIMEOUT = 5.0
 
 #: If the client may open at most so many connections, all parts of a worker share them.
 FEW = 5
-
-#: Arguments of a command from which it is sent by itself.
-MANY = 100
 
 #: Seconds between two checks for a free connection.
 _PAUSE = 0.002
@@ -183,12 +179,7 @@ class Connection:
 
     @staticmethod
     def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
-        if len(commands) == 1 or len(commands[0]) < MANY:
-            packed: Iterable[bytes] = pack(commands)
-        else:
-            # The server runs the first command while the next one is packed.
-            packed = (part for command in commands for part in pack((command,)))
-        connection.send_packed_command(packed)
+        connection.send_packed_command(packing.parts(commands))
         replies: list[Any] = []
         for _ in commands:
             try:

@@ -7,15 +7,25 @@ protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .scripts import Argument, Command
 
 #: A value of this many bytes or more is sent by itself, so that it is not copied.
 LARGE = 65_536
 
+#: Arguments of a command from which each command is packed by itself.
+MANY = 100
+
 #: How a value of each length below 1024 begins.
 _HEADS = tuple(b"$%d\r\n" % length for length in range(1024))
+
+
+def parts(commands: Sequence[Command]) -> Iterable[bytes]:
+    """Return what :func:`pack` returns; large commands are packed while the server runs the ones before."""
+    if len(commands) == 1 or len(commands[0]) < MANY:
+        return pack(commands)
+    return (part for command in commands for part in pack((command,)))
 
 
 def pack(commands: Sequence[Command]) -> list[bytes]:

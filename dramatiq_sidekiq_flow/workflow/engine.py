@@ -109,6 +109,7 @@ class Engine:
         run_id: str | None,
         *,
         finished: Payload | None = None,
+        fired: Wire | None = None,
         queue: str = "default",
         ids: Ids | None = None,
         hooks: StepHooks | None = None,
@@ -118,6 +119,7 @@ class Engine:
         Parameters:
           finished: The step before the plan's steps; None for the first steps of
             a run, which inherit the context of the job that starts it, if any.
+          fired: The tree of a callback that is planned.
           queue: Queue of a job that does nothing.
           ids: Makers of ids; random ids unless given.
           hooks: Hooks that are called for Python's steps.
@@ -133,7 +135,7 @@ class Engine:
             dialect=finished.dialect if finished else self.settings.dialect,
             store=self.stacks.store,
             prepare=None if hooks is None else hooks.before,
-            references=self.stacks.references(),
+            references=self.stacks.references(fired),
         )
 
     def _inherited(self, finished: Payload | None) -> dict[str, Any]:
@@ -175,6 +177,7 @@ class Engine:
         source = self.source(
             job.payload.run_id,
             finished=job.payload,
+            fired=callback.remaining,
             queue=job.queue,
             ids=self.transport.ids_after(callback),
             hooks=hooks,

@@ -150,6 +150,16 @@ class LargeReferences(References):
                 return [first, *children[index:]]
         return children
 
+    def was_expanded(self, tree: Wire) -> bool:
+        """Return True if a large tree comes from a stored chain, of which a Ruby worker has put it into a payload.
+
+        Companions older than this version do so with each reference that a Ruby
+        step carries.  If the tree were stored again, it would be after each of
+        these steps.
+        """
+        joined = [child for child in tree.get("children", ()) if child["__type__"] == "chain"]
+        return any(not self._all_python(child) for child in joined) and may_refer(tree, LARGE)
+
     def _reads(self, job: Mapping[str, Any]) -> bool:
         # Asked once for all jobs of a class.
         key = (job["class"], str(job.get("wrapped")), str(job.get("queue")))

@@ -15,7 +15,7 @@ linked = in_file("wire/references.py")
 precheck = in_file("workflow/precheck.py")
 stacks = in_file("workflow/stacks.py")
 
-TO_RUBY = REFERENCES + "test_ruby_meets_whole_trees_and_the_same_jobs_run"
+TO_RUBY = REFERENCES + "test_ruby_starts_whole_trees_and_the_same_jobs_run"
 RELEASED = RULES + "test_a_chain_that_is_released_expires_where_it_belongs_to_one_run"
 
 CHAINS = [
@@ -88,7 +88,7 @@ CHAINS = [
         "A Ruby step further up carries the reference on.",
         "            python = python and self._python_carries(callback)\n",
         "",
-        LARGE + "test_a_reference_never_comes_to_ruby",
+        LARGE + "test_ruby_never_starts_a_reference",
         TO_RUBY,
     ),
     references(
@@ -96,7 +96,7 @@ CHAINS = [
         "A Ruby step in the middle of a stored chain carries the reference to its rest.",
         "            if not self._all_python(child):\n",
         "            if False:\n",
-        LARGE + "test_a_reference_never_comes_to_ruby",
+        LARGE + "test_ruby_never_starts_a_reference",
         TO_RUBY,
     ),
     references(

@@ -227,17 +227,11 @@ class LargeReferences(References):
                 begun = []
         if begun:
             steps.append(_joined(begun))
-        return steps if len(steps) > 1 or self._is_stored_once(children) else None
-
-    def _is_stored_once(self, children: Sequence[Wire]) -> bool:
-        """Return True if a tree that is stored as one step is not stored again, or only a few times.
-
-        The Python jobs in it store what follows them, so the first step must be a
-        quarter of the tree if they are not in its last step.
-        """
-        if not any(self._reads(job) for child in children[:-1] for job in jobs(child)):
-            return True
-        return 4 * _size(children[0]) >= _size(_chain(children))
+        # Steps that are stored as one are stored again by the Python jobs among them, and
+        # for nothing by one whose group Ruby completes: then the first must be a quarter.
+        if len(steps) > 1 or 4 * _size(children[0]) >= _size(_chain(children)):
+            return steps
+        return None
 
     def _all_python(self, node: Wire) -> bool:
         return all(map(self._reads, jobs(node)))

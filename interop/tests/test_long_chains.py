@@ -28,7 +28,8 @@ def long(
     site = Site(f"{server.url.rstrip('/').removesuffix('/0')}/4", tmp_path_factory.mktemp("long"), ("Py::Step",))
     try:
         if request.param == "companion":
-            companions.worker(site, **companions.companion(), INTEROP_PYTHON_CLASSES="Py::Step")
+            environment = {**companions.companion(), "INTEROP_HEARTBEAT": "60", "INTEROP_PYTHON_CLASSES": "Py::Step"}
+            companions.worker(site, "ruby", 4, **environment)
         else:
             site.ruby_worker()
         site.python_worker()

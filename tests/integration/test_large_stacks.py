@@ -188,8 +188,10 @@ def test_a_ruby_step_carries_whole_trees(broker: SidekiqBroker, client: redis.Re
         # The member of Ruby may be the last one, and an empty member completes in any process.
         (lambda p, r: Chain(Chain(p(1), Group(r(2), p(3))), p(4, BIG)), ["chain", "chain"]),
         (lambda p, r: Chain(Chain(p(1), Group(p(3), Chain())), p(4, BIG)), ["chain", "chain"]),
+        # One step that Ruby starts is not worth a stored chain, if it is small beside what follows.
+        (lambda p, r: Chain(p(1), r(2), p(3, BIG)), ["chain"]),
         # All that Ruby starts is in its own stored step.
-        (lambda p, r: Chain(p(1), r(2), p(3, BIG)), ["reference"]),
+        (lambda p, r: Chain(p(1), r(2), p(3, BIG), p(4)), ["reference"]),
         (lambda p, r: Chain(p(1), r(2, BIG), p(3)), ["reference"]),
         # It would be stored again by the Python step of the group.
         (lambda p, r: Chain(p(1), Group(r(2), p(3)), p(4, BIG)), ["chain"]),

@@ -2237,9 +2237,7 @@ module SidekiqFlow::Companion
 
       stored.map do |entry|
         barrier, remaining, propagate = entry
-        next entry unless reference?(remaining)
-
-        [barrier, whole(remaining), propagate]
+        reference?(remaining) ? [barrier, whole(remaining), propagate] : entry
       end
     end
 

@@ -108,8 +108,8 @@ class Engine:
         self,
         run_id: str | None,
         *,
+        first: bool = False,
         finished: Payload | None = None,
-        fired: Wire | None = None,
         queue: str = "default",
         ids: Ids | None = None,
         hooks: StepHooks | None = None,
@@ -117,9 +117,9 @@ class Engine:
         """Make the source of a plan: ids, time, options and context.
 
         Parameters:
+          first: True for the first steps of a run.
           finished: The step before the plan's steps; None for the first steps of
             a run, which inherit the context of the job that starts it, if any.
-          fired: The tree of a callback that is planned.
           queue: Queue of a job that does nothing.
           ids: Makers of ids; random ids unless given.
           hooks: Hooks that are called for Python's steps.
@@ -135,7 +135,7 @@ class Engine:
             dialect=finished.dialect if finished else self.settings.dialect,
             store=self.stacks.store,
             prepare=None if hooks is None else hooks.before,
-            references=self.stacks.references(fired),
+            references=self.stacks.references(first=first),
         )
 
     def _inherited(self, finished: Payload | None) -> dict[str, Any]:
@@ -177,7 +177,6 @@ class Engine:
         source = self.source(
             job.payload.run_id,
             finished=job.payload,
-            fired=callback.remaining,
             queue=job.queue,
             ids=self.transport.ids_after(callback),
             hooks=hooks,

@@ -125,21 +125,32 @@ class StorageReferences(References):
 
 
 class LargeReferences(References):
-    """References for large trees that Python steps start, if no storage is set.  Each chain belongs to one run."""
+    """References for large trees that Python steps start, if no storage is set.  Each chain belongs to one run.
 
-    def __init__(self, chains: StoredChains, is_python: IsPython) -> None:
+    Parameters:
+      first: True for a plan of the first steps of a run, whose tree no payload has held.
+    """
+
+    def __init__(self, chains: StoredChains, is_python: IsPython, *, first: bool = True) -> None:
         super().__init__(chains)
         self.least = LARGE
         self._is_python = is_python
+        #: True if the planned tree was expanded; None if it was not looked at yet.
+        self._expanded = False if first else None
         self._known: dict[tuple[Any, Any, Any], bool] = {}
         self._ends: dict[int, tuple[Callback, bool]] = {}
+
+    def hold(self, stack: Stack, job: Mapping[str, Any]) -> Stack:
+        return stack if self._expanded else super().hold(stack, job)
 
     def divide(self, children: list[Wire]) -> list[Wire]:
         """Join the first steps up to one that ends in Python, if the steps after it are large.
 
         Else the first step, which ends in Ruby, would carry all others whole.
         """
-        if len(children) < 3 or self._ends_in_python(children[0]):
+        if self._expanded is None:
+            self._expanded = self._was_expanded(children)
+        if len(children) < 3 or self._expanded or self._ends_in_python(children[0]):
             return children
         for index, child in enumerate(children[1:-1], 2):
             if self._ends_in_python(child):
@@ -150,15 +161,18 @@ class LargeReferences(References):
                 return [first, *children[index:]]
         return children
 
-    def was_expanded(self, tree: Wire) -> bool:
-        """Return True if a large tree comes from a stored chain, of which a Ruby worker has put it into a payload.
+    def _was_expanded(self, children: list[Wire]) -> bool:
+        """Return True for the large tree of a stored chain that a Ruby worker has put into a payload.
 
         Companions older than this version do so with each reference that a Ruby
         step carries.  If the tree were stored again, it would be after each of
         these steps.
         """
-        joined = [child for child in tree.get("children", ()) if child["__type__"] == "chain"]
-        return any(not self._all_python(child) for child in joined) and may_refer(tree, LARGE)
+        kinds = {child["__type__"] for child in children}
+        if "chain" not in kinds or "reference" in kinds:
+            return False
+        joined = (child for child in children if child["__type__"] == "chain")
+        return not all(map(self._all_python, joined)) and may_refer(_chain(children), LARGE)
 
     def _reads(self, job: Mapping[str, Any]) -> bool:
         # Asked once for all jobs of a class.

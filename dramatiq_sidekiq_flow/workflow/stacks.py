@@ -12,7 +12,6 @@ from ..protocols import CallbackStorage
 from ..store.callback_storage import RedisCallbackStorage, is_custom
 from ..store.chains import StoredChains
 from ..store.connection import LOST, Connection
-from ..wire.nodes import Wire
 from ..wire.payload import Payload
 from .plan import Plan
 from .stack_references import IsPython, LargeReferences, References, StorageReferences
@@ -50,18 +49,16 @@ class Stacks:
         self.inline = self._storage is None and self.retrieve is None
         self.refers_large = storage is None
 
-    def references(self, fired: Wire | None = None) -> References:
+    def references(self, *, first: bool) -> References:
         """Make the references of one plan.
 
         Parameters:
-          fired: The tree that is planned, if it comes from a callback stack.
+          first: True for the first steps of a run.
         """
         if self._storage is not None:
             return StorageReferences(self.chains, self._storage)
         if self.refers_large:
-            made = LargeReferences(self.chains, self._is_python)
-            if fired is None or not made.was_expanded(fired):
-                return made
+            return LargeReferences(self.chains, self._is_python, first=first)
         return References(self.chains)
 
     def extend(self, payload: Payload, ttl: int) -> None:

@@ -67,7 +67,9 @@ class Fleet:
 
     def start(self, node: Wire, stack: Any, *, python: bool) -> None:
         # The gem knows no references, and sends what does nothing to `default`.
-        made = LargeReferences(self.chains, is_python) if python and self.chains is not None else None
+        made = None
+        if python and self.chains is not None:
+            made = LargeReferences(self.chains, is_python, first=not self.ran)
         source = Source(
             run_id="run",
             now=1000.0,

@@ -131,7 +131,7 @@ CHAINS = [
     references(
         "reference-that-was-expanded",
         "Each Python step stores the rest that an older companion has expanded.",
-        "        return any(not self._all_python(child) for child in joined) and may_refer(tree, LARGE)\n",
+        "        return not all(map(self._all_python, joined)) and may_refer(_chain(children), LARGE)\n",
         "        return False\n",
         LARGE + "test_a_tree_that_a_companion_has_put_in_place_of_its_reference",
     ),

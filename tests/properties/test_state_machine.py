@@ -35,6 +35,7 @@ from hypothesis.stateful import (
 )
 
 from dramatiq_sidekiq_flow import Chain, Group, RedisHashMemory, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow.broker import consumer, next_job
 from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.resp3 import Replies
 
@@ -140,6 +141,37 @@ class Process:
 
     def free(self) -> None:
         self.message, self.begun, self.receipt = None, False, 0
+
+
+class OnServer(Protocol):
+    """The model, where the server knows which jobs wait in the queue, and not in ``schedule``."""
+
+    #: Bits of the steps that are delayed.
+    later = 0
+    queue_is_empty = False
+
+    def may_keep(self, state: State, following: int) -> bool:
+        """See Protocol."""
+        return self.queue_is_empty and not self.later >> following & 1
+
+
+class Thread:
+    """What a thread of a worker is asked, and gets, when it has acknowledged a job."""
+
+    #: It is free for the next job of a chain.
+    free = False
+    #: The job that it is to run next.
+    kept: ClassVar[list[Any]] = []
+
+    @classmethod
+    def can_run_next(cls, queue_name: str) -> bool:
+        """See ``broker.dramatiq_internals``."""
+        return cls.free
+
+    @classmethod
+    def run_next(cls, message: Any) -> None:
+        """See ``broker.dramatiq_internals``."""
+        cls.kept.append(message)
 
 
 class RubyWorker:
@@ -252,6 +284,8 @@ class Machine(RuleBasedStateMachine):
         self.client: Any = redis.Redis.from_url(self.url)
         self.client.flushall()
         RecordingConnection.sent, RecordingConnection.lose = [], ""
+        Thread.free = False
+        Thread.kept.clear()
         self.processes: list[Process] = []
         self.wrong = True
         self.receipts = 0
@@ -273,10 +307,13 @@ class Machine(RuleBasedStateMachine):
     def start(self, shape: Tree) -> None:
         self.processes = [Process(self.url), Process(self.url)]
         names: list[str] = []
+        later = 0
 
         def build(node: Tree) -> tuple[Any, Tree]:
             """The workflow, and its tree as the model takes it."""
             if isinstance(node, str):
+                nonlocal later
+                later |= (node == "later") << len(names)
                 names.append(f"s{len(names)}")
                 message = self.processes[0].step.message(len(names) - 1)
                 return (message if node == "now" else WithDelay(message, 3_600_000)), names[-1]
@@ -287,7 +324,8 @@ class Machine(RuleBasedStateMachine):
 
         workflow, tree = build(shape)
         self.flow = Flow(tree)
-        self.model = Protocol(self.flow, faults=0, kinds=frozenset())
+        self.model = OnServer(self.flow, faults=0, kinds=frozenset(), keeps=True)
+        self.model.later = later
         self.gem = Gem(self.flow, faults=0, kinds=frozenset())
         self.state: State = self.model.initial([RUBY_IDLE], 0)
         self.wrong = False
@@ -326,7 +364,7 @@ class Machine(RuleBasedStateMachine):
         """A job runs, and nothing befalls it."""
         process = pick(number, self.those(is_free))
         self.fetch(self.those(is_free).index(process), "", True)
-        self.finish(self.those(has_begun).index(process), "")
+        self.finish(self.those(has_begun).index(process), "", False)
 
     def take(self, step: int, receipt: int) -> None:
         state = self.state
@@ -341,21 +379,31 @@ class Machine(RuleBasedStateMachine):
         assert process.begin() == in_flight, "a job begins where, and only where, it is in flight"
 
     @precondition(lambda self: self.those(has_begun))
-    @rule(number=which, lose=losses)
-    def finish(self, number: int, lose: str) -> None:
+    @rule(number=which, lose=losses, keeps=st.booleans())
+    def finish(self, number: int, lose: str, keeps: bool) -> None:
+        """A job ends; its thread may keep the next one."""
         process = pick(number, self.those(has_begun))
         step, receipt = process.message.args[0], process.receipt
         state = self.state._replace(ended=self.state.ended | 1 << step)
+        self.receipts += 1
+        self.model.queue_is_empty = not self.client.llen(f"queue:{QUEUE}")
         planned, reply = 0, "PLAN"
         while reply.startswith("PLAN"):
-            state, reply = self.model.advance(state, step, receipt, planned)
+            offered = self.receipts if keeps and self.model.with_offer(step, planned, ()) else 0
+            state, reply = self.model.advance(state, step, receipt, planned, offered)
             planned = int(reply.split()[1]) if reply.startswith("PLAN") else 0
         if reply.startswith("EXPIRED"):
             state, _ = self.model.fail(state, step, receipt, "dead", 0)
         self.state = state
-        RecordingConnection.lose = lose
+        RecordingConnection.lose, Thread.free = lose, keeps
         process.end()
-        RecordingConnection.lose = ""
+        RecordingConnection.lose, Thread.free = "", False
+        assert len(Thread.kept) == reply.startswith("KEPT"), reply
+        if Thread.kept:
+            process.message, process.receipt = Thread.kept.pop(), self.receipts
+            self.owners[process.receipt] = process.message.member
+            self.learn(process.message.payload.raw)
+            assert process.begin()
 
     @precondition(lambda self: self.those(has_begun))
     @rule(number=which, last=st.booleans())
@@ -396,7 +444,7 @@ class Machine(RuleBasedStateMachine):
         self.doomed += sorted(process.members)
         self.recover_with(next(p for p in self.processes if p is not process))
         if ends and process.begun:
-            self.finish(self.those(has_begun).index(process), "")
+            self.finish(self.those(has_begun).index(process), "", False)
 
     @rule(number=which)
     def recover(self, number: int) -> None:
@@ -512,7 +560,7 @@ class Machine(RuleBasedStateMachine):
         self.ruby = RubyWorker(payload)
         self.ruby_steps |= 1 << step
         taken = self.state._replace(queue=without(self.state.queue, step))
-        self.state = self.model.set_worker(taken, 0, ("ruby run", step, 0, 0))
+        self.state = self.model.set_worker(taken, 0, ("ruby run", step, 0, 0, ()))
 
     @precondition(lambda self: self.ruby is not None)
     @rule()
@@ -520,7 +568,7 @@ class Machine(RuleBasedStateMachine):
         """The Ruby worker sends its next command."""
         ruby = self.ruby
         assert ruby is not None
-        what, _, _, number = self.state.workers[0]
+        what, _, _, number, _ = self.state.workers[0]
         ((_, after),) = self.gem.of_worker(self.state, 0, self.state.workers[0])
         if what == "ruby decr":
             self.client.decr(ruby.stack[number][0])
@@ -617,14 +665,18 @@ class Machine(RuleBasedStateMachine):
             while self.those(is_waiting):
                 self.begin(0)
             while self.those(has_begun):
-                self.finish(0, "")
+                self.finish(0, "", True)
             self.the_server_and_the_model_agree()
         self.the_server_and_the_model_agree()
         assert self.model.ending(self.state) in ("done", "dead")
 
 
-def test_the_package_does_what_the_model_says(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_package_does_what_the_model_says(
+    redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level("CRITICAL")
+    monkeypatch.setattr(next_job, "can_run_next", Thread.can_run_next)
+    monkeypatch.setattr(consumer, "run_next", Thread.run_next)
 
     with redis.Redis.from_url(redis_url) as client:
         # Otherwise a script is sent once more by the example that uses it first, and not when that is replayed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .world import NOBODY, Command, Flow, Move, Pairs, State, Worker, World, sorted_with, without
 
@@ -159,7 +160,7 @@ class Protocol(World):
             return handed
         return ((NOBODY, FRESH), *handed)
 
-    def after(self, worker: Worker, reply: str, taken: int) -> Worker:
+    def after(self, worker: Worker, reply: str, taken: Any) -> Worker:
         """What a worker does when it has heard a reply."""
         what, step, receipt, _, also = worker
         handed = tuple(pair for pair in also if pair[0] != NOBODY)
@@ -180,19 +181,19 @@ class Protocol(World):
             return ("run", taken, receipt if self.broken == "offered receipt" else offered, 0, handed)
         return idle
 
-    def after_group(self, handed: Pairs, left: int) -> Worker:
-        """Settle the step that a group's call has left by itself."""
+    def after_group(self, handed: Pairs, left: Pairs) -> Worker:
+        """Settle the first step that a group's call has left by itself; others stay handed over."""
         sent = self.together(handed)
         others = tuple(pair for pair in handed if pair not in sent)
-        for step, receipt in sent:
-            if step == left:
-                return ("advance", step, receipt, 0, others)
-        return ("idle", NOBODY, 0, 0, others)
+        if not left:
+            return ("idle", NOBODY, 0, 0, others)
+        ((step, receipt), *more) = left
+        return ("advance", step, receipt, 0, tuple(sorted((*others, *more))))
 
     # -- scripts -----------------------------------------------------------------------
 
-    def execute(self, state: State, command: Command) -> Iterator[tuple[State, str, int]]:
-        """A command reaches Redis: the state after it, the reply, and the step that was fetched."""
+    def execute(self, state: State, command: Command) -> Iterator[tuple[State, str, Any]]:
+        """A command reaches Redis: the state after it, the reply, and the step that was fetched, or those left."""
         name, step, receipt, more, also = command
         if name == "fetch":
             yield from self.fetch(state, receipt, more)
@@ -299,17 +300,18 @@ class Protocol(World):
                 return state, f"KEPT, {self.flow.names[following]} is in flight"
         return state, "DONE" if not fire else f"DONE, pushes {self.pushed_by(stack[fire - 1].barrier)}"
 
-    def advance_group(self, state: State, pairs: Pairs) -> tuple[State, str, int]:
-        """Advance a run past finished steps of one group: the state, the reply, and the step that is left."""
+    def advance_group(self, state: State, pairs: Pairs) -> tuple[State, str, Pairs]:
+        """Advance a run past finished steps of one group: the state, the reply, and the steps that are left."""
         barrier = self.flow.stacks[pairs[0][0]][0].barrier
         value, ran, units = state.barriers[barrier]
         if value is None or ran is None:
-            return state, f"EXPIRED {self.flow.labels[barrier]}", pairs[0][0]
-        known, counted, left = 0 if self.broken == "group units" else units, 0, NOBODY
+            return state, f"EXPIRED {self.flow.labels[barrier]}", pairs
+        known, counted = 0 if self.broken == "group units" else units, 0
+        left: list[tuple[int, int]] = []
         for step, receipt in pairs:
             new = ran == -1 and not known >> step & 1
             if new and value - counted <= 1 and self.broken != "left step":
-                left = step
+                left.append((step, receipt))
                 continue
             in_flight = receipt in dict(state.flight)
             if in_flight:
@@ -319,7 +321,7 @@ class Protocol(World):
                 known |= 1 << step
         if counted:
             state = self.set_barrier(state, barrier, (value - counted, ran, known | units))
-        return state, "DONE" if left == NOBODY else f"DONE, {self.flow.names[left]} is left", left
+        return state, "DONE" if not left else f"DONE, {self.flow.names[left[0][0]]} is left", tuple(left)
 
     def take(self, state: State, step: int, receipt: int) -> State:
         """HDEL of the receipt: the step is done."""

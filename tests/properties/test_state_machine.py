@@ -35,7 +35,8 @@ from hypothesis.stateful import (
 )
 
 from dramatiq_sidekiq_flow import Chain, Group, RedisHashMemory, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
-from dramatiq_sidekiq_flow.broker import consumer, next_job
+from dramatiq_sidekiq_flow.broker import ack_batch, consumer, next_job
+from dramatiq_sidekiq_flow.broker.in_flight import InFlight
 from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.resp3 import Replies
 
@@ -91,6 +92,7 @@ class Process:
     Attributes:
       message: What it has in hand, and whether its actor has begun.
       receipt: The model's.
+      handed: Steps whose acknowledgement is handed over, and their receipts.
     """
 
     def __init__(self, url: str) -> None:
@@ -109,6 +111,7 @@ class Process:
         self.message: Any = None
         self.begun = False
         self.receipt = 0
+        self.handed: list[tuple[int, int]] = []
 
     def begin(self) -> bool:
         """As a worker thread does before it calls the actor; False where the job is not to run."""
@@ -142,6 +145,11 @@ class Process:
     def free(self) -> None:
         self.message, self.begun, self.receipt = None, False, 0
 
+    @property
+    def has_sent(self) -> bool:
+        """True if acknowledgements were handed over, and are settled."""
+        return bool(self.handed) and not self.broker.process.commit.waiting()
+
 
 class OnServer(Protocol):
     """The model, where the server knows which jobs wait in the queue, and not in ``schedule``."""
@@ -160,6 +168,8 @@ class Thread:
 
     #: It is free for the next job of a chain.
     free = False
+    #: More jobs are about to finish, so it hands over the acknowledgement of a step of a group.
+    hurries = False
     #: The job that it is to run next.
     kept: ClassVar[list[Any]] = []
 
@@ -284,7 +294,7 @@ class Machine(RuleBasedStateMachine):
         self.client: Any = redis.Redis.from_url(self.url)
         self.client.flushall()
         RecordingConnection.sent, RecordingConnection.lose = [], ""
-        Thread.free = False
+        Thread.free = Thread.hurries = False
         Thread.kept.clear()
         self.processes: list[Process] = []
         self.wrong = True
@@ -324,7 +334,7 @@ class Machine(RuleBasedStateMachine):
 
         workflow, tree = build(shape)
         self.flow = Flow(tree)
-        self.model = OnServer(self.flow, faults=0, kinds=frozenset(), keeps=True)
+        self.model = OnServer(self.flow, faults=0, kinds=frozenset(), keeps=True, hands_over=True)
         self.model.later = later
         self.gem = Gem(self.flow, faults=0, kinds=frozenset())
         self.state: State = self.model.initial([RUBY_IDLE], 0)
@@ -344,9 +354,11 @@ class Machine(RuleBasedStateMachine):
     @rule(number=which, lose=losses, begins=st.booleans())
     def fetch(self, number: int, lose: str, begins: bool) -> None:
         process = pick(number, self.those(is_free))
-        RecordingConnection.lose = lose
+        # If the reply to acknowledgements is lost, they wait, and nobody knows that they were counted.
+        RecordingConnection.lose = "" if process.handed else lose
         process.message = next(process.consumer)
         RecordingConnection.lose = ""
+        self.note_sent(process)
         assert process.message is not None, "there are jobs, and none was fetched"
         process.members = set(process.broker.process.heartbeat.members)
         step = process.message.args[0]
@@ -387,14 +399,8 @@ class Machine(RuleBasedStateMachine):
         state = self.state._replace(ended=self.state.ended | 1 << step)
         self.receipts += 1
         self.model.queue_is_empty = not self.client.llen(f"queue:{QUEUE}")
-        planned, reply = 0, "PLAN"
-        while reply.startswith("PLAN"):
-            offered = self.receipts if keeps and self.model.with_offer(step, planned, ()) else 0
-            state, reply = self.model.advance(state, step, receipt, planned, offered)
-            planned = int(reply.split()[1]) if reply.startswith("PLAN") else 0
-        if reply.startswith("EXPIRED"):
-            state, _ = self.model.fail(state, step, receipt, "dead", 0)
         self.state = state
+        reply = self.advance(step, receipt, self.receipts if keeps else 0, process)
         RecordingConnection.lose, Thread.free = lose, keeps
         process.end()
         RecordingConnection.lose, Thread.free = "", False
@@ -405,6 +411,62 @@ class Machine(RuleBasedStateMachine):
             self.learn(process.message.payload.raw)
             assert process.begin()
 
+    def advance(self, step: int, receipt: int, offered: int, process: Process | None = None) -> str:
+        """Let the model acknowledge a step; its last reply.
+
+        Parameters:
+          offered: The receipt that is offered for the next job; 0 for none.
+          process: Its acknowledgements that are handed over go with the first call.
+        """
+        reply = "PLAN 0"
+        if self.flow.stacks[step] and self.flow.stacks[step][0].kind == "f":
+            reply = "PLAN 1"
+        while reply.startswith("PLAN"):
+            planned = int(reply.split()[1])
+            offer = offered if offered and self.model.with_offer(step, planned, ()) else 0
+            self.state, reply = self.model.advance(self.state, step, receipt, planned, offer)
+            if process is not None:
+                self.send_handed(process)
+        if reply.startswith("EXPIRED"):
+            self.state, _ = self.model.fail(self.state, step, receipt, "dead", 0)
+        return reply
+
+    def send_handed(self, process: Process) -> None:
+        """Let the model acknowledge the steps that a process has handed over."""
+        batches: dict[int, list[tuple[int, int]]] = {}
+        for step, receipt in process.handed:
+            batches.setdefault(self.flow.stacks[step][0].barrier, []).append((step, receipt))
+        process.handed = []
+        left: list[tuple[int, int]] = []
+        for batch in batches.values():
+            self.state, _, those = self.model.advance_group(self.state, tuple(batch))
+            left += those
+        for step, receipt in left:
+            self.advance(step, receipt, 0)
+
+    def note_sent(self, process: Process) -> None:
+        """Follow a process that may have sent what was handed over."""
+        if process.has_sent:
+            self.send_handed(process)
+
+    def can_hand_over(self) -> list[Process]:
+        """Processes with a job of a group that has begun."""
+        tops = {step: stack[0].kind for step, stack in enumerate(self.flow.stacks) if stack}
+        return [process for process in self.those(has_begun) if tops.get(process.message.args[0]) == "n"]
+
+    @precondition(lambda self: self.can_hand_over())
+    @rule(number=which)
+    def hand_over(self, number: int) -> None:
+        """A step of a group ends, and is acknowledged later, with others."""
+        process = pick(number, self.can_hand_over())
+        step, receipt = process.message.args[0], process.receipt
+        Thread.hurries = True
+        process.end()
+        Thread.hurries = False
+        self.state = self.state._replace(ended=self.state.ended | 1 << step)
+        process.handed.append((step, receipt))
+        self.note_sent(process)
+
     @precondition(lambda self: self.those(has_begun))
     @rule(number=which, last=st.booleans())
     def fail(self, number: int, last: bool) -> None:
@@ -413,6 +475,7 @@ class Machine(RuleBasedStateMachine):
         where, step = "dead" if last else "retry", process.message.args[0]
         self.state, _ = self.model.fail(self.state, step, process.receipt, where, self.receipts)
         process.end(Hopeless("for good") if last else ValueError("not now"))
+        self.note_sent(process)
 
     @precondition(lambda self: self.those(is_waiting))
     @rule(number=which)
@@ -433,6 +496,7 @@ class Machine(RuleBasedStateMachine):
         process = pick(number, self.those(is_busy))
         self.doomed += sorted(process.members)
         process.broker.process.heartbeat.stop()
+        self.note_sent(process)
         process.broker.connection.close()
         self.processes[self.processes.index(process)] = Process(self.url)
 
@@ -453,6 +517,7 @@ class Machine(RuleBasedStateMachine):
 
     def recover_with(self, process: Process) -> None:
         broker = process.broker
+        self.beat(process)
         for member in self.doomed:
             self.client.zadd("swf:workers", {member: time.time() - 3600}, xx=True)
             broker.process.heartbeat.beat()
@@ -464,6 +529,11 @@ class Machine(RuleBasedStateMachine):
             if self.owners[receipt] in self.doomed:
                 self.state, _ = self.model.recover(self.state, step, receipt)
         self.doomed = []
+
+    def beat(self, process: Process) -> None:
+        """A heartbeat sends what was handed over."""
+        process.broker.process.heartbeat.beat()
+        self.note_sent(process)
 
     @rule(number=which, recent=st.booleans())
     def deliver_again(self, number: int, recent: bool) -> None:
@@ -677,6 +747,8 @@ def test_the_package_does_what_the_model_says(
     caplog.set_level("CRITICAL")
     monkeypatch.setattr(next_job, "can_run_next", Thread.can_run_next)
     monkeypatch.setattr(consumer, "run_next", Thread.run_next)
+    monkeypatch.setattr(InFlight, "under_load", property(lambda held: Thread.hurries))
+    monkeypatch.setattr(ack_batch, "BATCH_TIME", 3600)
 
     with redis.Redis.from_url(redis_url) as client:
         # Otherwise a script is sent once more by the example that uses it first, and not when that is replayed.

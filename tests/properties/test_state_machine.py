@@ -254,6 +254,7 @@ shapes = st.one_of(
             ("chain", [("group", [("chain", ["now", "now"]), "now"]), "now"]),
             ("chain", [("group", [("group", ["now", "now"]), "later"]), "now"]),
             ("chain", ["now", ("group", ["now", "now", "now"]), "now"]),
+            ("chain", ["now", "now", "now", "now"]),
         ]
     ),
     trees,
@@ -371,12 +372,23 @@ class Machine(RuleBasedStateMachine):
             assert process.begin()
 
     @precondition(can_fetch)
-    @rule(number=which)
-    def work(self, number: int) -> None:
-        """A job runs, and nothing befalls it."""
+    @rule(number=which, jobs=st.integers(1, 4), lose=losses, hands=st.booleans())
+    def work(self, number: int, jobs: int, lose: str, hands: bool) -> None:
+        """A process runs some jobs, and nothing befalls it: it keeps the next jobs, or hands over those that ended.
+
+        Parameters:
+          lose: What is lost of each acknowledgement.
+        """
         process = pick(number, self.those(is_free))
-        self.fetch(self.those(is_free).index(process), "", True)
-        self.finish(self.those(has_begun).index(process), "", False)
+        for _ in range(jobs):
+            if process.message is None:
+                if not self.can_fetch():
+                    break
+                self.fetch(self.those(is_free).index(process), "", True)
+            if hands and process in self.can_hand_over():
+                self.hand_over(self.can_hand_over().index(process))
+            else:
+                self.finish(self.those(has_begun).index(process), lose, True)
 
     def take(self, step: int, receipt: int) -> None:
         state = self.state
@@ -494,6 +506,7 @@ class Machine(RuleBasedStateMachine):
     def crash(self, number: int) -> None:
         """A process ends and leaves behind what it has in flight; another starts."""
         process = pick(number, self.those(is_busy))
+        self.settle_doubles(process)
         self.doomed += sorted(process.members)
         process.broker.process.heartbeat.stop()
         self.note_sent(process)
@@ -505,6 +518,7 @@ class Machine(RuleBasedStateMachine):
     def suspect(self, number: int, ends: bool) -> None:
         """A process that lives is silent for too long; it goes on as if nothing had happened."""
         process = pick(number, self.those(is_busy))
+        self.settle_doubles(process)
         self.doomed += sorted(process.members)
         self.recover_with(next(p for p in self.processes if p is not process))
         if ends and process.begun:
@@ -530,9 +544,17 @@ class Machine(RuleBasedStateMachine):
                 self.state, _ = self.model.recover(self.state, step, receipt)
         self.doomed = []
 
+    def settle_doubles(self, process: Process) -> None:
+        """Send what was handed over, if a step is in flight here twice: its recovery would count as two."""
+        steps = [step for step, _ in process.handed]
+        if process.message is not None:
+            steps.append(process.message.args[0])
+        if len(set(steps)) < len(steps):
+            self.beat(process)
+
     def beat(self, process: Process) -> None:
-        """A heartbeat sends what was handed over."""
-        process.broker.process.heartbeat.beat()
+        """Send what was handed over, as a heartbeat does (``heartbeat.tasks``)."""
+        process.broker.process.commit.flush()
         self.note_sent(process)
 
     @rule(number=which, recent=st.booleans())

@@ -255,6 +255,7 @@ shapes = st.one_of(
             ("chain", [("group", [("group", ["now", "now"]), "later"]), "now"]),
             ("chain", ["now", ("group", ["now", "now", "now"]), "now"]),
             ("chain", ["now", "now", "now", "now"]),
+            ("chain", ["now", "now", "now", "now"]),
         ]
     ),
     trees,
@@ -757,7 +758,7 @@ class Machine(RuleBasedStateMachine):
             while self.those(is_waiting):
                 self.begin(0)
             while self.those(has_begun):
-                self.finish(0, "", True)
+                self.finish(0, "reply" if self.receipts % 3 == 2 else "", True)
             self.the_server_and_the_model_agree()
         self.the_server_and_the_model_agree()
         assert self.model.ending(self.state) in ("done", "dead")

@@ -19,7 +19,7 @@ from .ours import BREAKS
 OUTPUT = Path("build", "model.json")
 
 #: Columns: name, states, transitions, seconds, verdict.
-ROW = "{:<36}{:>9}{:>13}{:>9}  {}"
+ROW = "{:<40}{:>9}{:>13}{:>9}  {}"
 
 SECTIONS = [
     ("This package: every kind of fault in every place", OURS),

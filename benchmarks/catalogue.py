@@ -141,6 +141,10 @@ class _Catalogue:
         take = partial(workflow_measures.mixed, steps, 100)
         title = f"chain of {steps:,} no-op steps, each hundredth in Ruby"
         self.add("chain-mixed", title, STEP, take, jobs=steps, peers={OURS}, needs=Sidekiq8.name)
+        for steps in (100, 1_000):
+            take = partial(workflow_measures.mixed, steps, 2)
+            title = f"chain of {steps:,} no-op steps, each second in Ruby"
+            self.add(f"chain-mixed-{steps}", title, STEP, take, jobs=steps, peers={OURS}, needs=Sidekiq8.name)
         take = partial(workflow_measures.chain, 100, 3, 0)
         title = "chain of 100 no-op steps"
         self.add("chain-1ms", title, STEP, take, jobs=100, peers=RUBY | {OURS}, delayed=True)

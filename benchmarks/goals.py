@@ -105,6 +105,8 @@ GOALS = (
     Goal("chain of 1,000: bytes a step / of 100", growth("chain-1000", "chain-100", *BYTES), 1.2),
     Goal("chain of 10,000: time a step / of 100", growth("chain-10000", "chain-100", "step"), 1.2),
     Goal("chain of 10,000: bytes a step / of 100", growth("chain-10000", "chain-100", *BYTES), 1.2),
+    Goal("mixed chain of 1,000: time a step / of 100", growth("chain-mixed-1000", "chain-mixed-100", "step"), 1.2),
+    Goal("mixed chain of 1,000: bytes a step / of 100", growth("chain-mixed-1000", "chain-mixed-100", *BYTES), 1.2),
     Goal("chain of 10: bytes a step / the gem", bytes_ratio("chain-10", *RUBY), 1),
     Goal("member of a group: time / the gem", ratio("members-1", "member", *RUBY), 0.55),
     Goal("member of a group: network reads", ours("members-1", "reads"), 0.1, unit=""),

@@ -1809,7 +1809,7 @@ module SidekiqFlow::Companion
 
     # Refuses a tree that cannot be started before the job runs.
     def check_continuations(job)
-      Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
+      Callback.stack(job).each { |callback| Tree.check(callback.remaining) unless callback.read_later? }
     end
 
     def finish(unit, execution)
@@ -2008,7 +2008,8 @@ end
 
 module SidekiqFlow::Companion
   # Makes the gem's extend_ttl!, which sets the TTL of the running job's barriers,
-  # extend them only: no barrier expires earlier than before.
+  # extend them only: no barrier expires earlier than before. It extends the stored
+  # chains of the job's stack, too.
   module Prolongation
     def extend_ttl!(ttl: nil)
       execution = Execution.current
@@ -2016,8 +2017,9 @@ module SidekiqFlow::Companion
 
       ttl = [Integer(ttl || configuration.barrier_ttl), Lifetimes::MAX_TTL].min
       barriers = Callback.stack(execution.job).flat_map(&:keys)
+      chains = CallbackStorage.chains(execution.job[Dialect.current.callbacks])
       memory = Memory.key_for(execution.job)
-      keys = memory.empty? ? ["", *barriers] : ["swf:keep:#{memory}", *barriers, memory]
+      keys = memory.empty? ? ["", *barriers, *chains] : ["swf:keep:#{memory}", *barriers, *chains, memory]
       Sidekiq.redis { |conn| Scripts.run(conn, "extend", keys, [ttl, 1]) } > 0
     end
   end
@@ -2105,7 +2107,8 @@ module SidekiqFlow::Companion
 
   # One entry of the callback stack: [barrier id, what remains, propagate].
   Callback = Struct.new(:barrier, :remaining, :propagate) do
-    # The callback stack of a job, the top last.
+    # The callback stack of a job, the top last. Trees that another job will start may
+    # be references.
     def self.stack(job)
       stored = job[Dialect.current.callbacks]
       return [] if stored.nil?
@@ -2118,7 +2121,7 @@ module SidekiqFlow::Companion
       raise InvalidCallbacks, "The callback stack has #{entries.size} entries, more than #{MAX_ENTRIES}" if too_many
 
       # The gem here may have any storage; other workers may write references.
-      entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
+      entries = CallbackStorage.reader.retrieve_started(entries) if CallbackStorage.chains(entries).any?
       entries.map { |entry| read(entry) }
     end
 
@@ -2130,6 +2133,11 @@ module SidekiqFlow::Companion
       raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}" unless readable
 
       new(barrier, remaining, propagate)
+    end
+
+    # Whether it has no tree, or a reference to a tree that another job will start.
+    def read_later?
+      remaining.nil? || remaining["__type__"] == "reference"
     end
 
     # The counter, the marker of the release, and the set of units counted.
@@ -2229,10 +2237,16 @@ module SidekiqFlow::Companion
 
       stored.map do |entry|
         barrier, remaining, propagate = entry
-        next entry unless remaining.is_a?(Hash) && remaining["__type__"] == "reference"
-
-        [barrier, whole(remaining), propagate]
+        reference?(remaining) ? [barrier, whole(remaining), propagate] : entry
       end
+    end
+
+    # As retrieve, for a job that may start one tree of its stack: the first one from the
+    # top that has jobs. The references below it are passed on as they are.
+    def retrieve_started(stored)
+      started = stored.rindex { |_, remaining| reference?(remaining) || Tree.job?(remaining) } || 0
+      stored.each { |_, remaining| keep(remaining) if reference?(remaining) }
+      stored[0...started] + retrieve(stored[started..])
     end
 
     private
@@ -2279,12 +2293,21 @@ module SidekiqFlow::Companion
       [values.reverse, shas[0..-2]]
     end
 
-    def whole(reference)
+    def reference?(remaining)
+      remaining.is_a?(Hash) && remaining["__type__"] == "reference"
+    end
+
+    # Extends the TTL of a chain, which need not be read for that.
+    def keep(reference)
       unless readable?(reference)
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
 
       extend_ttl(reference)
+    end
+
+    def whole(reference)
+      keep(reference)
       find_recent { |chain| chain.rest_from(reference["sha"]) } || read(reference)
     end
 
@@ -2552,10 +2575,17 @@ module SidekiqFlow::Companion
 
       def completes_at_once?(node)
         case node["__type__"]
-        when "job" then false
+        when "job", "reference" then false
         when "with_delay" then node["delay"].zero? && completes_at_once?(node["task"])
         else children(node).all? { |child| completes_at_once?(child) }
         end
+      end
+
+      # Whether a node, valid or not, has a job in it.
+      def job?(node)
+        return false unless node.is_a?(Hash)
+
+        node["__type__"] == "job" || [*node["children"], node["task"]].any? { |child| job?(child) }
       end
 
       def children(node)

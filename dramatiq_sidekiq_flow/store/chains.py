@@ -59,13 +59,14 @@ class NewChain:
 Pending = dict[str, NewChain]
 
 
-def put(pending: Pending, steps: Sequence[Wire], barrier: str = "") -> Wire:
+def put(pending: Pending, steps: Sequence[Wire], barrier: str = "", extra: int = 0) -> Wire:
     """Add a chain of steps to ``pending``; return the reference to it.
 
     Parameters:
       barrier: A barrier of the run that owns it; "" if equal chains share it.
+      extra: Milliseconds that barriers must live longer than for its delays.
     """
-    reference, values = refer(steps, barrier)
+    reference, values = refer(steps, barrier, extra)
     pending[reference["chain"]] = NewChain(values, total_delay(reference), barrier)
     return reference
 

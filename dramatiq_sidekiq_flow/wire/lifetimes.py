@@ -14,6 +14,9 @@ RETRY_HORIZON = 21 * 86_400
 #: A released barrier is kept for a day, as in the gem, in case a duplicate arrives late.
 RELEASED_TTL = 86_400
 
+#: TTL of a barrier that the plain gem makes (``barrier_ttl``).
+GEM_BARRIER_TTL = 86_400
+
 #: Maximum TTL: Redis refuses one whose end it cannot represent.
 MAX_TTL = 1000 * 365 * 86_400
 

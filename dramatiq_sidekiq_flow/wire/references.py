@@ -13,8 +13,9 @@ and the payload holds, in place of the tree::
 
 The reference to the next step has the same chain and the next index, so the
 chain is stored only once, and each value can be checked on its own.
-``delay`` is the sum of the delays of the whole chain, which barriers must
-outlive; it is left out if it is 0.  The Ruby companion writes the same.  A
+``delay`` is the time that barriers must outlive: the sum of the delays of the
+whole chain, and a day for each Ruby step that may run without extending them.
+It is left out if it is 0.  The Ruby companion writes the same, without such days.  A
 chain that belongs to one run is stored under another SHA256, which includes its
 barrier.
 """
@@ -47,7 +48,7 @@ def may_refer(tree: Wire, min_bytes: int) -> bool:
     return len(codec.encode(tree)) >= min_bytes
 
 
-def refer(children: Sequence[Wire], owner: str = "") -> tuple[Wire, list[bytes]]:
+def refer(children: Sequence[Wire], owner: str = "", extra: int = 0) -> tuple[Wire, list[bytes]]:
     """Make a reference to a chain of these steps, and the values to store under it.
 
     Trailing steps that have nothing to run are left out, so that a reference
@@ -56,6 +57,7 @@ def refer(children: Sequence[Wire], owner: str = "") -> tuple[Wire, list[bytes]]
     Parameters:
       owner: The id of the barrier that the chain follows, to store the chain
         separately from equal chains.
+      extra: Milliseconds that are added to the sum of the delays.
     """
     values: list[bytes] = []
     sha = ""
@@ -66,7 +68,7 @@ def refer(children: Sequence[Wire], owner: str = "") -> tuple[Wire, list[bytes]]
             sha = digest(value)
     values.reverse()
     chain = digest(f"{owner}:{sha}".encode()) if owner else sha
-    return _reference(chain, 0, sha, sum(map(total_delay, children))), values
+    return _reference(chain, 0, sha, sum(map(total_delay, children)) + extra), values
 
 
 def follow(reference: Wire, value: bytes) -> tuple[Wire, Wire | None]:

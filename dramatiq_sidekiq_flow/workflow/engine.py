@@ -108,6 +108,7 @@ class Engine:
         self,
         run_id: str | None,
         *,
+        first: bool = False,
         finished: Payload | None = None,
         queue: str = "default",
         ids: Ids | None = None,
@@ -116,6 +117,7 @@ class Engine:
         """Make the source of a plan: ids, time, options and context.
 
         Parameters:
+          first: True for the first steps of a run.
           finished: The step before the plan's steps; None for the first steps of
             a run, which inherit the context of the job that starts it, if any.
           queue: Queue of a job that does nothing.
@@ -133,7 +135,7 @@ class Engine:
             dialect=finished.dialect if finished else self.settings.dialect,
             store=self.stacks.store,
             prepare=None if hooks is None else hooks.before,
-            references=self.stacks.references(),
+            references=self.stacks.references(first=first),
         )
 
     def _inherited(self, finished: Payload | None) -> dict[str, Any]:

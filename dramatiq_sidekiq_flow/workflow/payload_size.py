@@ -73,7 +73,7 @@ class _Weight:
       jobs: Number of its jobs.
       size: Its bytes.
       carried: Bytes of the later steps of this tree that its jobs carry.
-      python: True if Python runs all of its jobs.
+      python: True if Python runs all jobs that run last in it.
     """
 
     jobs: int
@@ -92,14 +92,15 @@ def _weigh(node: Wire, is_python: IsPython) -> _Weight:
     children = [_weigh(child, is_python) for child in node["children"]]
     together = _together(children)
     if kind == "chain":
-        return attrs.evolve(together, carried=together.carried + _carried_along(children))
+        carried = together.carried + _carried_along(children)
+        return attrs.evolve(together, carried=carried, python=bool(children) and children[-1].python)
     return together
 
 
 def _together(children: list[_Weight]) -> _Weight:
     """Add the weights of the members of a group."""
     jobs = size = carried = 0
-    python = True
+    python = bool(children)
     for child in children:
         jobs += child.jobs
         size += child.size + 1
@@ -109,16 +110,18 @@ def _together(children: list[_Weight]) -> _Weight:
 
 
 def _carried_along(children: list[_Weight]) -> int:
-    """Compute the bytes of later steps that the steps of a chain carry."""
-    size = after = 0
-    linked = True
+    """Compute the bytes of later steps that the steps of a chain carry.
+
+    A step carries whole the steps up to the next one that ends in Python, and the
+    steps after that one by reference.
+    """
+    size = whole = after = 0
     for child in reversed(children):
-        if child.python and linked and size >= LARGE:
-            after = 0  # the rest of the chain is carried by reference
-        else:
-            after += child.jobs * size
-        linked = linked if child.python else 3 * child.size >= size
+        if child.python and size >= LARGE:
+            whole = 0
+        after += child.jobs * whole
         size += child.size + 1
+        whole += child.size + 1
     return after
 
 

@@ -32,7 +32,7 @@ from ..wire import codec
 from ..wire.barrier import NewBarrier
 from ..wire.callbacks import Callback, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
-from ..wire.lifetimes import RELEASED_TTL
+from ..wire.lifetimes import MAX_TTL, RELEASED_TTL
 from ..wire.nodes import Wire
 from ..wire.payload_frame import PayloadFrame
 from .siblings import siblings
@@ -76,9 +76,14 @@ class References(Protocol):
 
     Attributes:
       least: Minimum bytes of a stack for which :meth:`hold` is called.
+      allowance: Seconds that the barriers of the plan must live longer.
     """
 
     least: int
+    allowance: int
+
+    def divide(self, children: list[Wire]) -> list[Wire]:
+        """Get the steps of a chain that starts, some of them joined to one step; they do the same."""
 
     def hold(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> tuple[Callback, ...]:
         """Get the stack as a job's payload holds it; the same object for the same stack."""
@@ -134,6 +139,8 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> P
     """
     build = _Build(source, ttl)
     completes = build.start(node, stack, 0.0)
+    if source.references is not None:
+        build.ttl = min(build.ttl + source.references.allowance, MAX_TTL)
     made = build.barriers.items()
     return Plan(
         tuple(NewBarrier(id, value, build.ttl if value else RELEASED_TTL) for id, value in made),
@@ -230,6 +237,8 @@ class _Build:
 
     def start_chain(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> list[Wire] | None:
         """Start a chain's first child; return the other children if it completes at once, else None."""
+        if self.source.references is not None:
+            children = self.source.references.divide(children)
         first, rest = children[0], children[1:]
         if not rest:
             return [] if self.start(first, stack, delay) else None

@@ -49,12 +49,16 @@ class Stacks:
         self.inline = self._storage is None and self.retrieve is None
         self.refers_large = storage is None
 
-    def references(self) -> References:
-        """Make the references of one plan."""
+    def references(self, *, first: bool) -> References:
+        """Make the references of one plan.
+
+        Parameters:
+          first: True for the first steps of a run.
+        """
         if self._storage is not None:
             return StorageReferences(self.chains, self._storage)
         if self.refers_large:
-            return LargeReferences(self.chains, self._is_python)
+            return LargeReferences(self.chains, self._is_python, first=first)
         return References(self.chains)
 
     def extend(self, payload: Payload, ttl: int) -> None:

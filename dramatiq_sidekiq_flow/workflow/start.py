@@ -41,7 +41,11 @@ def start(engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | Non
     ttl = barrier_ttl(wire, ())
     hooks = engine.transport.hooks(None)
     source = engine.source(
-        run_id, ids=engine.transport.start_ids(run_id), queue=engine.precheck.noop_queue(wire), hooks=hooks
+        run_id,
+        first=True,
+        ids=engine.transport.start_ids(run_id),
+        queue=engine.precheck.noop_queue(wire),
+        hooks=hooks,
     )
     plan = engine.plan(wire, (), source, ttl)
     if not plan.completes:

@@ -25,7 +25,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.registry import registry
 from dramatiq_sidekiq_flow.store import scripts
-from dramatiq_sidekiq_flow.store.chains import LARGE_STEP
+from dramatiq_sidekiq_flow.store.chains import LARGE_STEP, StoredChains
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.lifetimes import RELEASED_TTL, RETRY_HORIZON
 from dramatiq_sidekiq_flow.workflow import payload_size
@@ -183,17 +183,24 @@ def test_a_ruby_step_carries_whole_trees(broker: SidekiqBroker, client: redis.Re
 @pytest.mark.parametrize(
     ("tree", "kinds"),
     [
-        # A Ruby step would carry the reference on.
+        # A Ruby step would start the reference.
         (lambda p, r: Chain(Chain(p(1), r(2)), p(3, BIG)), ["chain", "chain"]),
+        # The member of Ruby may be the last one, and an empty member completes in any process.
+        (lambda p, r: Chain(Chain(p(1), Group(r(2), p(3))), p(4, BIG)), ["chain", "chain"]),
+        (lambda p, r: Chain(Chain(p(1), Group(p(3), Chain())), p(4, BIG)), ["chain", "chain"]),
+        # One step that Ruby starts is not worth a stored chain, if it is small beside what follows.
         (lambda p, r: Chain(p(1), r(2), p(3, BIG)), ["chain"]),
-        # All that Ruby carries is in its own stored step.
+        # All that Ruby starts is in its own stored step.
+        (lambda p, r: Chain(p(1), r(2), p(3, BIG), p(4)), ["reference"]),
         (lambda p, r: Chain(p(1), r(2, BIG), p(3)), ["reference"]),
+        # It would be stored again by the Python step of the group.
+        (lambda p, r: Chain(p(1), Group(r(2), p(3)), p(4, BIG)), ["chain"]),
         (lambda p, r: Chain(p(1), p(2), Group(r(3, BIG), p(4)), p(5)), ["reference"]),
         (lambda p, r: Chain(Chain(p(1), p(2)), r(3, BIG)), ["reference", "chain"]),
         (lambda p, r: Chain(Chain(p(1), p(2, BIG)), r(3, BIG)), ["reference", "reference"]),
     ],
 )
-def test_a_reference_never_comes_to_ruby(
+def test_ruby_never_starts_a_reference(
     broker: SidekiqBroker,
     client: redis.Redis,
     step: Any,
@@ -206,6 +213,79 @@ def test_a_reference_never_comes_to_ruby(
     Workflow(tree(python, ruby())).run()
     (job,) = members(client, "python")
     assert remaining(job) == kinds
+
+
+@pytest.mark.parametrize(
+    ("tree", "kinds"),
+    [
+        (lambda p, r: Chain(r(1), p(2), p(3, BIG)), ["reference", "chain"]),
+        (lambda p, r: Chain(r(1), r(2), p(3), r(4, BIG)), ["reference", "chain"]),
+        (lambda p, r: Chain(Chain(r(1)), WithDelay(p(2), 5000), p(3, BIG)), ["reference", "chain"]),
+        (lambda p, r: Chain(r(1), Group(p(2), Chain(r(3), p(4))), p(5, BIG)), ["reference", "chain"]),
+        (lambda p, r: Chain(Chain(r(1), p(2)), p(3, BIG)), ["reference", "chain"]),
+        (lambda p, r: WithDelay(Chain(r(1), p(2), p(3, BIG)), 5000), ["reference", "chain"]),
+        # Steps of which Ruby may be the last, or which Ruby completes.
+        (lambda p, r: Chain(r(1), p(2, BIG)), ["chain"]),
+        (lambda p, r: Chain(r(1), Group(p(2), r(3)), p(4, BIG)), ["chain"]),
+        (lambda p, r: Chain(r(1), Group(p(2), Chain()), p(3, BIG)), ["chain"]),
+        (lambda p, r: Chain(r(1), WithDelay(Group(), 5000), p(3, BIG)), ["chain"]),
+        (lambda p, r: Chain(r(1), Chain(p(2), WithDelay(Group(), 5000)), p(3, BIG)), ["chain"]),
+        # The steps that follow are not large.
+        (lambda p, r: Chain(r(1), p(2, BIG), p(3)), ["chain"]),
+    ],
+)
+def test_a_ruby_step_carries_whole_the_steps_up_to_one_of_pythons(
+    broker: SidekiqBroker,
+    client: redis.Redis,
+    step: Any,
+    tree: Callable[[Any, Any], Any],
+    kinds: list[str],
+) -> None:
+    Workflow(tree(lambda *args: Job("step", *args, queue="python"), ruby())).run()
+    (job,) = [*members(client, "ruby"), *members(client, "schedule")]
+    assert remaining(job) == kinds
+    assert len(chains(client)) == kinds.count("reference")
+
+
+def test_barriers_and_chains_outlive_ruby_steps_that_do_not_extend_them(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    """The gem gives each barrier of its own a day."""
+    Workflow(Chain(ruby()(1), ruby()(2), ruby()(3), step.message(4), step.message(5, BIG))).run()
+    (job,) = members(client, "ruby")
+    (below, _, _), _ = job[KEY]
+    assert about(client.ttl(below), RETRY_HORIZON + 3 * DAY)
+    assert about(client.ttl(chains(client)[0]), RETRY_HORIZON + 4 * DAY)
+    client.flushdb()
+    Workflow(Chain(step.message(1), ruby()(2), ruby()(3), step.message(4), step.message(5, BIG))).run()
+    assert about(client.ttl(chains(client)[0]), RETRY_HORIZON + 3 * DAY)
+    advance(broker)
+    (job,) = members(client, "ruby")
+    (below, tree, _), _ = job[KEY]
+    assert tree["__type__"] == "reference"
+    assert about(client.ttl(below), RETRY_HORIZON + 2 * DAY)
+    assert about(client.ttl(chains(client)[0]), RETRY_HORIZON + 3 * DAY)
+
+
+def test_a_tree_that_a_companion_has_put_in_place_of_its_reference(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
+    """An older companion does so in each Ruby step: the tree is not stored again each time."""
+    steps = [(ruby(), step.message)[n % 2](n, "x" * 1000) for n in range(20)]
+    Workflow(Chain(step.message("first"), *steps)).run()
+    advance(broker)
+    (job,) = members(client, "ruby")
+    (chain,) = chains(client)
+    (barrier, reference, _), (top, started, _) = job[KEY]
+    whole = StoredChains(broker.connection).whole(reference)
+    client.delete("queue:ruby")
+    client.incrby(top, -1)
+    job[KEY] = [[barrier, whole, False]]
+    client.lpush("queue:python", codec.encode({**job, **started["children"][0], "jid": "b" * 24}))
+    advance(broker)
+    (job,) = members(client, "ruby")
+    assert remaining(job) == ["chain", "chain"]
+    assert chains(client) == [chain]
 
 
 def test_an_actor_of_another_program(redis_url: str, client: redis.Redis, log: list[Any]) -> None:

@@ -6,7 +6,9 @@ What the model's transitions stand for (``store/lua`` is in the package):
 |---|---|
 | ``ours.Protocol.start`` | ``start.lua``, ``_plan.lua`` |
 | ``ours.Protocol.fetch`` | ``fetch.lua``; ``broker/consumer.py`` repeats it with the same receipt base |
-| ``ours.Protocol.advance`` | ``advance.lua``, ``_plan.lua``; ``workflow/completion.py`` answers PLAN |
+| ``ours.Protocol.advance`` | ``advance.lua``, ``_plan.lua``; ``workflow/advance.py`` answers PLAN |
+| ``ours.Protocol.with_offer`` | ``broker/next_job.py``, ``workflow/transport.py`` |
+| ``ours.Protocol.advance_group`` | ``advance_group.lua``; ``broker/handed_over.py`` settles the step that is left |
 | ``ours.Protocol.fail`` | ``fail.lua``; ``broker/consumer.py`` sends it for BarrierExpired, too |
 | ``ours.Protocol.recover`` | ``recover.lua``, and ``requeue.lua`` as ``process/reconciliation.py`` sends it |
 | ``ours.Protocol.promote`` | ``promote.lua`` |
@@ -15,7 +17,9 @@ What the model's transitions stand for (``store/lua`` is in the package):
 | ``gem.Gem.finish`` | the gem's server middleware returns |
 | ``world.World.outside`` | duplicates, expiry, a person |
 
-A worker has one job at a time.  A command may be answered, be executed without
+A worker has one job at a time.  It may have handed over the acknowledgements of steps
+that ended before, and sends those of one group together when it has no job: in a
+process, another thread does so.  A command may be answered, be executed without
 its reply, or be executed late, after any number of other steps, when its sender
 has repeated it or has died.  The faults of a run are limited in number, not in
 kind or place.

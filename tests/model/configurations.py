@@ -14,6 +14,7 @@ from .world import Flow
 
 CHAIN = Flow(("chain", ["a", "b", "c"]))
 GROUP = Flow(("chain", [("group", ["a", "b"]), "tail"]))
+TRIPLE = Flow(("chain", [("group", ["a", "b", "c"]), "tail"]))
 #: Two barriers, one in the other: a chain in a group in a chain.
 NESTED = Flow(("chain", [("group", [("chain", ["a", "b"]), "c"]), "tail"]))
 #: A group in a group: the inner one's barrier is a unit of the outer one's.
@@ -39,6 +40,13 @@ def _ours(name: str, flow: Flow, faults: int, *, deep: bool = False) -> Configur
     return Configuration(f"{name}, {faults} faults", lambda: Protocol(flow, faults=faults), deep=deep)
 
 
+def _fast(name: str, flow: Flow, faults: int, *, deep: bool = False) -> Configuration:
+    def model() -> Model:
+        return Protocol(flow, faults=faults, keeps=True, hands_over=True)
+
+    return Configuration(f"kept: {name}, {faults} faults", model, deep=deep)
+
+
 def _mixed(name: str, ruby: list[str], faults: int) -> Configuration:
     # An expired barrier, and a death that is retried by hand, are the gem's to deal with where Ruby counts it.
     kinds = ours.EVERY - {"expire", "expire apart", "by hand"}
@@ -53,6 +61,13 @@ def _broken(name: str, flow: Flow, faults: int, finds: str) -> Configuration:
     return Configuration(name, lambda: Protocol(flow, faults=faults, broken=name), finds)
 
 
+def _broken_fast(name: str, flow: Flow, faults: int, finds: str) -> Configuration:
+    def model() -> Model:
+        return Protocol(flow, faults=faults, broken=name, keeps=True, hands_over=True)
+
+    return Configuration(name, model, finds)
+
+
 #: This package's protocol: every kind of fault, in every place.
 OURS = [
     _ours("chain of 3", CHAIN, 3),
@@ -61,6 +76,17 @@ OURS = [
     _ours("group in group in chain", GROUPS, 2),
     _ours("group of 2 and tail", GROUP, 3, deep=True),
     _ours("chain in group in chain", NESTED, 3, deep=True),
+]
+
+#: The same, where a worker keeps the next job of a chain, and hands over steps of a group.
+FAST = [
+    _fast("chain of 3", CHAIN, 2),
+    _fast("group of 3 and tail", TRIPLE, 1),
+    _fast("chain in group in chain", NESTED, 1),
+    _fast("group in group in chain", GROUPS, 1),
+    _fast("chain of 3", CHAIN, 3, deep=True),
+    _fast("group of 2 and tail", GROUP, 2, deep=True),
+    _fast("chain in group in chain", NESTED, 2, deep=True),
 ]
 
 #: Ruby workers with the plain gem beside ours: faults of Python's workers do no harm to the run.
@@ -92,4 +118,7 @@ BROKEN = [
     _broken("fetch twice", GROUP, 1, "lost"),
     _broken("late fetch", CHAIN, 2, "lost"),
     _broken("reconcile", CHAIN, 1, "lost"),
+    _broken_fast("offered receipt", CHAIN, 1, "lost"),
+    _broken_fast("left step", GROUP, 0, "lost"),
+    _broken_fast("group units", TRIPLE, 1, "early"),
 ]

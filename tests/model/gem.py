@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from .ours import Protocol
 from .world import NOBODY, Flow, Move, State, Worker, World, sorted_with, without
 
-IDLE: Worker = ("ruby idle", NOBODY, 0, 0)
+IDLE: Worker = ("ruby idle", NOBODY, 0, 0, ())
 
 #: Kinds of faults that can befall it.
 EVERY = frozenset({"crash", "raise", "duplicate", "expire"})
@@ -56,7 +56,7 @@ class Gem(World):
         Its ``receipt`` is unused; ``more`` is the number of the callback (0 = the
         top), or of what is written next.
         """
-        what, step, _, more = worker
+        what, step, _, more, _ = worker
         if not what.startswith("ruby "):
             return
         names, stack = self.flow.names, self.flow.stacks[step]
@@ -64,7 +64,7 @@ class Gem(World):
             for found in sorted(set(state.queue)):
                 if self.mine >> found & 1:
                     taken = state._replace(queue=without(state.queue, found))
-                    yield ((names[found], " starts (Ruby)"), self.set_worker(taken, at, ("ruby run", found, 0, 0)))
+                    yield ((names[found], " starts (Ruby)"), self.set_worker(taken, at, ("ruby run", found, 0, 0, ())))
             return
         name = names[step]
         if what == "ruby run":
@@ -79,7 +79,7 @@ class Gem(World):
             if value > 0:
                 yield ((name, ": DECR ", label, " -> ", str(value)), self.finish(counted, at, step))
             else:
-                then = self.set_worker(counted, at, ("ruby incrby", step, 0, more))
+                then = self.set_worker(counted, at, ("ruby incrby", step, 0, more, ()))
                 yield ((name, ": DECR ", label, " -> ", str(value)), then)
         elif what == "ruby incrby":
             barrier = stack[more].barrier
@@ -90,7 +90,7 @@ class Gem(World):
             if ran != 0:
                 yield ((*words, ", not released"), self.finish(marked, at, step))
             elif stack[more].kind == "f":
-                yield ((*words, ", released"), self.set_worker(marked, at, (f"ruby plan {barrier}", step, 0, 0)))
+                yield ((*words, ", released"), self.set_worker(marked, at, (f"ruby plan {barrier}", step, 0, 0, ())))
             else:
                 yield ((*words, ", released"), self.next_callback(marked, at, step, more + 1))
         else:
@@ -108,7 +108,7 @@ class Gem(World):
 
     def enqueue(self, state: State, at: int, worker: Worker) -> Iterator[Move]:
         """Write what follows: SETEX, SETEX, ..., LPUSH, ..., one after the other."""
-        what, step, _, more = worker
+        what, step, _, more, _ = worker
         barrier = int(what.split()[-1])
         plan = self.flow.plans[barrier]
         writes = [(made, value) for made, number in plan.barriers for value in (number, None)]
@@ -124,14 +124,14 @@ class Gem(World):
             written, words = self.push(state, pushed), self.flow.names[pushed]
         more += 1
         if more < len(writes) + len(plan.steps):
-            yield ((self.flow.names[step], ": writes ", words), self.set_worker(written, at, (what, step, 0, more)))
+            yield ((self.flow.names[step], ": writes ", words), self.set_worker(written, at, (what, step, 0, more, ())))
         else:
             yield ((self.flow.names[step], ": writes ", words), self.finish(written, at, step))
 
     def next_callback(self, state: State, at: int, step: int, number: int) -> State:
         if number == len(self.flow.stacks[step]):
             return self.finish(state, at, step)
-        return self.set_worker(state, at, ("ruby decr", step, 0, number))
+        return self.set_worker(state, at, ("ruby decr", step, 0, number, ()))
 
     def finish(self, state: State, at: int, step: int) -> State:
         """The middleware returns: the job is done."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from .world import NOBODY, Command, Flow, Move, State, Worker, World, sorted_with, without
+from .world import NOBODY, Command, Flow, Move, Pairs, State, Worker, World, sorted_with, without
 
 #: A process that has nothing to do.
-IDLE: Worker = ("idle", NOBODY, 0, 0)
+IDLE: Worker = ("idle", NOBODY, 0, 0, ())
 
 #: Calls ``Workflow.run()``.
-PRODUCER: Worker = ("start", NOBODY, 0, 0)
+PRODUCER: Worker = ("start", NOBODY, 0, 0, ())
 
 #: A receipt that is not in use; the states that are kept have small ones.
 FRESH = 90
@@ -31,6 +32,9 @@ BREAKS = {
     "fetch twice": "fetch.lua does not look for what the same receipt base took before",
     "late fetch": "fetch.lua does not remember which receipt bases are used up",
     "reconcile": "jobs in flight that no thread knows are not looked for",
+    "offered receipt": "the next job is kept under the receipt of the finished one",
+    "left step": "advance_group.lua counts the step that releases the barrier, too",
+    "group units": "advance_group.lua does not look for what the barrier has counted",
 }
 
 
@@ -40,6 +44,8 @@ class Protocol(World):
     Parameters:
       broken: What to leave out; a name of :data:`BREAKS`.
       mine: Bits of the steps that these workers take; all unless given.
+      keeps: Whether a worker offers a receipt for the next job.
+      hands_over: Whether a worker hands over the acknowledgements of steps of a group.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class Protocol(World):
         workers: int = 2,
         broken: str = "",
         mine: int = -1,
+        keeps: bool = False,
+        hands_over: bool = False,
     ) -> None:
         super().__init__(flow, kinds, mine)
         if broken and broken not in BREAKS:
@@ -58,6 +66,8 @@ class Protocol(World):
         self.faults = faults
         self.workers = workers
         self.broken = broken
+        self.keeps = keeps
+        self.hands_over = hands_over
 
     def first(self) -> State:
         return self.initial([PRODUCER, *[IDLE] * self.workers], self.faults)
@@ -85,7 +95,7 @@ class Protocol(World):
 
     def of_worker(self, state: State, at: int, worker: Worker) -> Iterator[Move]:
         """What one worker can do, and what can happen to it."""
-        what, step, receipt, _ = worker
+        what, step, receipt, more, also = worker
         if what.startswith("ruby "):
             return
         names = self.flow.names
@@ -94,21 +104,27 @@ class Protocol(World):
             ended = state._replace(ended=state.ended | 1 << step)
             stack = self.flow.stacks[step]
             planned = 1 if stack and stack[0].kind == "f" else 0
-            yield ((names[step], " ends"), self.set_worker(ended, at, ("advance", step, receipt, planned)))
+            going_on = ("advance", step, receipt, planned, self.with_offer(step, planned, also))
+            yield ((names[step], " ends"), self.set_worker(ended, at, going_on))
+            if self.hands_over and stack and stack[0].kind == "n":
+                handed = ("idle", NOBODY, 0, 0, sorted_with(also, (step, receipt)))
+                yield ((names[step], " ends, and is handed over"), self.set_worker(ended, at, handed))
             if state.faults and "raise" in self.kinds:
-                failing = self.set_worker(left, at, ("retry", step, receipt, state.faults))
+                failing = self.set_worker(left, at, ("retry", step, receipt, state.faults, also))
                 yield ((names[step], " raises"), failing)
-                dying = self.set_worker(left, at, ("dead", step, receipt, state.faults))
+                dying = self.set_worker(left, at, ("dead", step, receipt, state.faults, also))
                 yield ((names[step], " raises for the last time"), dying)
         else:
+            if what == "idle" and also and not receipt:
+                sending = self.set_worker(state, at, ("group", NOBODY, 0, 0, also))
+                yield (("the acknowledgements that are handed over are due",), sending)
             command = self.command(worker)
             executed = list(self.execute(state, command))
             for reached, reply, taken in executed:
                 heard = self.set_worker(reached, at, self.after(worker, reply, taken))
                 yield ((self.say(command), " -> ", reply), heard)
-            sending = (what, step, command[2], worker[3])
             if state.faults and "late" in self.kinds:
-                waiting = self.set_worker(left, at, sending)
+                waiting = self.set_worker(left, at, (what, step, command[2], more, also))
                 for reached, reply, _ in self.execute(waiting, command):
                     yield ((self.say(command), " -> ", reply, ", the reply is lost"), reached)
                 delayed = waiting._replace(late=sorted_with(state.late, command))
@@ -117,41 +133,78 @@ class Protocol(World):
                 for reached, reply, _ in executed:
                     killed = self.set_worker(reached, at, IDLE)._replace(faults=state.faults - 1)
                     yield ((self.say(command), " -> ", reply, ", the worker is killed before it hears it"), killed)
-        if state.faults and "crash" in self.kinds and what not in ("start", "idle"):
+        if state.faults and "crash" in self.kinds and what != "start" and (what != "idle" or also):
             doing = f"while {names[step]} runs" if what == "run" else f"before {self.say(self.command(worker))}"
             yield (("a worker is killed ", doing), self.set_worker(left, at, IDLE))
 
     def command(self, worker: Worker) -> Command:
         """What a worker sends."""
-        what, step, receipt, more = worker
+        what, step, receipt, more, also = worker
         if what == "idle":
-            return ("fetch", NOBODY, receipt or FRESH, more)
-        return (what, step, receipt, more)
+            return ("fetch", NOBODY, receipt or FRESH, more, ())
+        if what == "group":
+            return (what, step, receipt, more, self.together(also))
+        return (what, step, receipt, more, tuple(pair for pair in also if pair[0] == NOBODY))
 
-    def after(self, worker: Worker, reply: str, taken: int) -> Worker:
+    def together(self, handed: Pairs) -> Pairs:
+        """The acknowledgements that one command sends: those of the group of the first."""
+        top = self.flow.stacks[handed[0][0]][0]
+        return tuple(pair for pair in handed if self.flow.stacks[pair[0]][0] == top)
+
+    def with_offer(self, step: int, planned: int, handed: Pairs) -> Pairs:
+        """What is handed over, and a new receipt if the plan of that callback has one job for these workers."""
+        if not (self.keeps and planned):
+            return handed
+        steps = self.flow.plans[self.flow.stacks[step][planned - 1].barrier].steps
+        if len(steps) != 1 or not self.mine >> steps[0] & 1:
+            return handed
+        return ((NOBODY, FRESH), *handed)
+
+    def after(self, worker: Worker, reply: str, taken: Any) -> Worker:
         """What a worker does when it has heard a reply."""
-        what, step, receipt, _ = worker
+        what, step, receipt, _, also = worker
+        handed = tuple(pair for pair in also if pair[0] != NOBODY)
+        idle = ("idle", NOBODY, 0, 0, handed)
         if what == "start":
             return IDLE
         if what == "idle":
-            return ("run", taken, receipt or FRESH, 0) if taken != NOBODY else IDLE
+            return ("run", taken, receipt or FRESH, 0, handed) if taken != NOBODY else idle
+        if what == "group":
+            return self.after_group(handed, taken)
         if reply.startswith("PLAN"):
-            return (what, step, receipt, int(reply.split()[1]))
+            planned = int(reply.split()[1])
+            return (what, step, receipt, planned, self.with_offer(step, planned, handed))
         if reply.startswith("EXPIRED"):
-            return ("dead", step, receipt, 0)
-        return IDLE
+            return ("dead", step, receipt, 0, handed)
+        if reply.startswith("KEPT"):
+            (offered,) = (other for nobody, other in also if nobody == NOBODY)
+            return ("run", taken, receipt if self.broken == "offered receipt" else offered, 0, handed)
+        return idle
+
+    def after_group(self, handed: Pairs, left: Pairs) -> Worker:
+        """Settle the first step that a group's call has left by itself; others stay handed over."""
+        sent = self.together(handed)
+        others = tuple(pair for pair in handed if pair not in sent)
+        if not left:
+            return ("idle", NOBODY, 0, 0, others)
+        ((step, receipt), *more) = left
+        return ("advance", step, receipt, 0, tuple(sorted((*others, *more))))
 
     # -- scripts -----------------------------------------------------------------------
 
-    def execute(self, state: State, command: Command) -> Iterator[tuple[State, str, int]]:
-        """A command reaches Redis: the state after it, the reply, and the step that was fetched."""
-        name, step, receipt, more = command
+    def execute(self, state: State, command: Command) -> Iterator[tuple[State, str, Any]]:
+        """A command reaches Redis: the state after it, the reply, and the step that was fetched, or those left."""
+        name, step, receipt, more, also = command
         if name == "fetch":
             yield from self.fetch(state, receipt, more)
         elif name == "start":
             yield (*self.start(state), NOBODY)
         elif name == "advance":
-            yield (*self.advance(state, step, receipt, more), NOBODY)
+            offered = also[0][1] if also else 0
+            reached, reply = self.advance(state, step, receipt, more, offered)
+            yield reached, reply, self.kept(reached, receipt, offered) if reply.startswith("KEPT") else NOBODY
+        elif name == "group":
+            yield self.advance_group(state, also)
         elif name == "recover":
             yield (*self.recover(state, step, receipt), NOBODY)
         else:
@@ -180,14 +233,27 @@ class Protocol(World):
 
     def use_up(self, state: State, receipt: int) -> State:
         """A fetch has taken a job: what is under way of it takes no other."""
-        workers = [(w[0], w[1], w[2], 1) if w[0] == "idle" and w[2] == receipt else w for w in state.workers]
-        late = [(*c[:3], 1) if c[0] == "fetch" and c[2] == receipt else c for c in state.late]
+        workers = [(*w[:3], 1, w[4]) if w[0] == "idle" and w[2] == receipt else w for w in state.workers]
+        late = [(*c[:3], 1, c[4]) if c[0] == "fetch" and c[2] == receipt else c for c in state.late]
         return state._replace(workers=tuple(workers), late=tuple(sorted(late)))
 
-    def advance(self, state: State, step: int, receipt: int, planned: int) -> tuple[State, str]:
+    def kept(self, state: State, receipt: int, offered: int) -> int:
+        """The step that is in flight under an offered receipt; NOBODY for none."""
+        return dict(state.flight).get(receipt if self.broken == "offered receipt" else offered, NOBODY)
+
+    def may_keep(self, state: State, following: int) -> bool:
+        """Return True if no other job waits in the queue of the next job of a chain."""
+        return not any(self.mine >> waiting & 1 for waiting in state.queue)
+
+    def advance(self, state: State, step: int, receipt: int, planned: int, offered: int = 0) -> tuple[State, str]:
+        """Advance a run past a finished step.
+
+        Parameters:
+          offered: The receipt that is offered for the next job; 0 for none.
+        """
         in_flight = receipt in dict(state.flight)
         if not in_flight and self.broken != "gate":
-            return state, "GONE"
+            return state, "GONE" if self.kept(state, receipt, offered) == NOBODY else "KEPT, as before"
         if in_flight and self.broken == "read before write":
             state = self.take(state, step, receipt)
         stack = self.flow.stacks[step]
@@ -224,8 +290,38 @@ class Protocol(World):
         if self.broken == "plan in the same step":
             return self.second_call(state, step, receipt, planned, fire)
         if fire:
+            before = state
             state = self.write_plan(state, self.flow.plans[stack[fire - 1].barrier])
+            (following, *_) = self.flow.plans[stack[fire - 1].barrier].steps
+            if offered and self.may_keep(before, following):
+                kept = (receipt if self.broken == "offered receipt" else offered, following)
+                flight = sorted_with(state.flight, kept)
+                state = state._replace(queue=without(state.queue, following), flight=flight)
+                return state, f"KEPT, {self.flow.names[following]} is in flight"
         return state, "DONE" if not fire else f"DONE, pushes {self.pushed_by(stack[fire - 1].barrier)}"
+
+    def advance_group(self, state: State, pairs: Pairs) -> tuple[State, str, Pairs]:
+        """Advance a run past finished steps of one group: the state, the reply, and the steps that are left."""
+        barrier = self.flow.stacks[pairs[0][0]][0].barrier
+        value, ran, units = state.barriers[barrier]
+        if value is None or ran is None:
+            return state, f"EXPIRED {self.flow.labels[barrier]}", pairs
+        known, counted = 0 if self.broken == "group units" else units, 0
+        left: list[tuple[int, int]] = []
+        for step, receipt in pairs:
+            new = ran == -1 and not known >> step & 1
+            if new and value - counted <= 1 and self.broken != "left step":
+                left.append((step, receipt))
+                continue
+            in_flight = receipt in dict(state.flight)
+            if in_flight:
+                state = self.take(state, step, receipt)
+            if new and in_flight:
+                counted += 1
+                known |= 1 << step
+        if counted:
+            state = self.set_barrier(state, barrier, (value - counted, ran, known | units))
+        return state, "DONE" if not left else f"DONE, {self.flow.names[left[0][0]]} is left", tuple(left)
 
     def take(self, state: State, step: int, receipt: int) -> State:
         """HDEL of the receipt: the step is done."""
@@ -269,10 +365,10 @@ class Protocol(World):
 
     def recoveries(self, state: State) -> Iterator[Move]:
         """Jobs in flight whose worker is dead, seems to be, or does not know of them."""
-        held = {receipt for _, _, receipt, _ in state.workers}
+        held = {receipt for _, _, receipt, _, also in state.workers for receipt in (receipt, *(r for _, r in also))}
         left = state._replace(faults=state.faults - 1)
         for receipt, step in state.flight:
-            command = ("recover", step, receipt, 0)
+            command = ("recover", step, receipt, 0, ())
             name = self.flow.names[step]
             if receipt not in held:
                 if self.broken == "reconcile":
@@ -291,7 +387,9 @@ class Protocol(World):
     # -- words ------------------------------------------------------------------------------------
 
     def say(self, command: Command) -> str:
-        name, step, _, _ = command
+        name, step, _, _, also = command
+        if name == "group":
+            return f"advance_group {self.named(sum(1 << handed for handed, _ in also))}"
         if step == NOBODY:
             return name
         return f"{name} {self.flow.names[step]}" if name in ("advance", "recover") else f"fail {self.flow.names[step]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from . import ours
-from .configurations import BROKEN, GEM, GROUP, MIXED, NESTED, OURS, Configuration
+from .configurations import BROKEN, FAST, GEM, GROUP, MIXED, NESTED, OURS, Configuration
 from .explorer import explore
 from .ours import BREAKS, Protocol
 from .world import Flow
@@ -15,7 +15,7 @@ def named(configuration: Configuration) -> str:
     return configuration.name
 
 
-@pytest.mark.parametrize("configuration", [c for c in OURS + MIXED if not c.deep], ids=named)
+@pytest.mark.parametrize("configuration", [c for c in OURS + FAST + MIXED if not c.deep], ids=named)
 def test_nothing_is_lost_doubled_or_early(configuration: Configuration) -> None:
     found = explore(configuration.model())
     assert found.problem == "", "\n".join(found.trace)

@@ -9,11 +9,16 @@ from typing import Any, NamedTuple
 #: A tree: the name of a step, or ("chain" | "group", children).
 Tree = Any
 
-#: What a worker does: (what, step, receipt, more); 0 stands for no receipt.
-Worker = tuple[str, int, int, int]
+#: Steps and their receipts.
+Pairs = tuple[tuple[int, int], ...]
 
-#: A command on its way: (name, step, receipt, more).
-Command = tuple[str, int, int, int]
+#: What a worker does: (what, step, receipt, more, also); 0 stands for no receipt.
+#: ``also``: the acknowledgements that are handed over, and with NOBODY as its step the
+#: receipt that is offered for the next job.
+Worker = tuple[str, int, int, int, Pairs]
+
+#: A command on its way: (name, step, receipt, more, also).
+Command = tuple[str, int, int, int, Pairs]
 
 #: BARRIER, BARRIER_ran (None: the key does not exist), and BARRIER:u as bits.
 Barrier = tuple["int | None", "int | None", int]
@@ -258,22 +263,36 @@ class World:
 
 def canonical(state: State) -> State:
     """The same state with its interchangeable parts in order: workers, and the numbers of receipts."""
-    workers = sorted(state.workers, key=lambda w: (w[0], w[1], w[3], w[2]))
+    workers = sorted(state.workers, key=lambda w: (w[0], w[1], w[3], w[2], w[4]))
     numbers = itertools.count(1)
     named = {0: 0}
-    for worker in workers:
-        if worker[2] not in named:
-            named[worker[2]] = next(numbers)
+
+    def name(receipt: int, also: Pairs) -> None:
+        for each in (receipt, *(other for _, other in also)) if also else (receipt,):
+            if each not in named:
+                named[each] = next(numbers)
+
+    for _, _, receipt, _, also in workers:
+        name(receipt, also)
     flight = sorted((named.get(receipt, 99), step, receipt) for receipt, step in state.flight)
     for _, _, receipt in flight:
         if receipt not in named:
             named[receipt] = next(numbers)
-    late = sorted((name, step, more, named.get(receipt, 99), receipt) for name, step, receipt, more in state.late)
-    for *_, receipt in late:
-        if receipt not in named:
-            named[receipt] = next(numbers)
+    late = sorted(
+        [(what, step, more, named.get(receipt, 99), receipt, also) for what, step, receipt, more, also in state.late]
+    )
+    for *_, receipt, also in late:
+        name(receipt, also)
+
+    def renamed(also: Pairs) -> Pairs:
+        return tuple(sorted([(step, named[receipt]) for step, receipt in also])) if also else also
+
     return state._replace(
-        workers=tuple([(what, step, named[receipt], more) for what, step, receipt, more in workers]),
+        workers=tuple(
+            [(what, step, named[receipt], more, renamed(also)) for what, step, receipt, more, also in workers]
+        ),
         flight=tuple(sorted([(named[receipt], step) for _, step, receipt in flight])),
-        late=tuple(sorted([(name, step, named[receipt], more) for name, step, more, _, receipt in late])),
+        late=tuple(
+            sorted([(what, step, named[receipt], more, renamed(also)) for what, step, more, _, receipt, also in late])
+        ),
     )

@@ -1,4 +1,4 @@
-"""Any workflow of both languages does the same where large trees go by reference, and Ruby meets whole trees only."""
+"""Any workflow of both languages does the same where large trees go by reference, and Ruby starts whole trees only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.stack_references import LargeReferences
 
 from ..ids import Numbered
-from ..trees import Shape, build, shapes
+from ..trees import Shape, before, build, shapes
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -50,6 +50,7 @@ class Fleet:
         self.barriers: dict[str, int] = {}
         self.waiting: list[dict[str, Any]] = []
         self.ran: list[Any] = []
+        self.sizes: list[int] = []
         self.referred = 0
         self.consumed: list[str] = []
 
@@ -58,16 +59,17 @@ class Fleet:
         while self.waiting:
             job = self.waiting.pop(0)
             self.ran.append((job["class"], job["args"]))
+            self.sizes.append(len(json.dumps(job)))
             python = is_python(job)
             stored = job.get("workflow_completion_callbacks", [])
-            here = sum('"reference"' in json.dumps(remaining) for _, remaining, _ in stored)
-            assert python or not here
-            self.referred += here
+            self.referred += sum('"reference"' in json.dumps(remaining) for _, remaining, _ in stored)
             self.complete(load_stack(stored), python)
 
     def start(self, node: Wire, stack: Any, *, python: bool) -> None:
         # The gem knows no references, and sends what does nothing to `default`.
-        made = LargeReferences(self.chains, is_python) if python and self.chains is not None else None
+        made = None
+        if python and self.chains is not None:
+            made = LargeReferences(self.chains, is_python, first=not self.ran)
         source = Source(
             run_id="run",
             now=1000.0,
@@ -91,6 +93,8 @@ class Fleet:
             self.barriers[callback.barrier] -= 1
             if self.barriers[callback.barrier]:
                 return
+            # The gem reads a tree as it starts it, also one that completes at once.
+            assert python or '"reference"' not in json.dumps(callback.remaining)
             if callback.remaining is not None and not completes_at_once(callback.remaining):
                 self.start(callback.remaining, stack[:number], python=python)
                 return
@@ -105,14 +109,17 @@ def wire_of(shape: Shape, languages: list[bool]) -> Wire:
 
 @settings(deadline=None, max_examples=250, suppress_health_check=QUIET)
 @given(shape=shapes, languages=st.lists(st.booleans(), min_size=1, max_size=8))
-def test_ruby_meets_whole_trees_and_the_same_jobs_run(
+def test_ruby_starts_whole_trees_and_the_same_jobs_run(
     chains: StoredChains, shape: Shape, languages: list[bool]
 ) -> None:
-    wire = wire_of(("chain", ["job", shape, "job"]), languages)
+    tree = ("chain", ["job", shape, "job"])
+    wire = wire_of(tree, languages)
     plain, referring = Fleet(None), Fleet(chains)
     plain.run(wire)
     referring.run(wire)
     assert sorted(map(str, referring.ran)) == sorted(map(str, plain.ran))
+    places = {args[0]: place for place, (_, args) in enumerate(referring.ran) if args}
+    assert all(places[earlier] < places[later] for earlier, later in before(tree))
     assert not any(referring.barriers.values())
     # Each chain belongs to one run, and was read to its end.
     stored = chains.connection.call("KEYS", "swf:callbacks:*")
@@ -134,3 +141,22 @@ def test_what_is_stored_for_a_run_stays_near_the_size_of_its_tree(chains: Stored
     steps = [step for key in keys for step in chains.connection.call("HVALS", key)]
     links = 64 * len(steps)
     assert sum(map(len, steps)) <= 2 * len(json.dumps(wire)) + links
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [[True, False], [False, True], [False, False, True], [True, True, False, False], [*[False] * 9, True]],
+)
+def test_a_step_of_a_long_mixed_chain_costs_what_one_of_a_short_chain_does(
+    chains: StoredChains, monkeypatch: pytest.MonkeyPatch, pattern: list[bool]
+) -> None:
+    monkeypatch.undo()
+    means: list[float] = []
+    for steps in (100, 1000):
+        fleet = Fleet(chains)
+        fleet.run(wire_of(("chain", ["job"] * steps), pattern))
+        means.append(sum(fleet.sizes) / steps)
+        assert len(fleet.sizes) == steps
+        assert max(fleet.sizes) < 6000
+    short, long = means
+    assert long <= 1.2 * short

@@ -35,6 +35,8 @@ from hypothesis.stateful import (
 )
 
 from dramatiq_sidekiq_flow import Chain, Group, RedisHashMemory, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow.broker import ack_batch, consumer, next_job
+from dramatiq_sidekiq_flow.broker.in_flight import InFlight
 from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.resp3 import Replies
 
@@ -90,6 +92,7 @@ class Process:
     Attributes:
       message: What it has in hand, and whether its actor has begun.
       receipt: The model's.
+      handed: Steps whose acknowledgement is handed over, and their receipts.
     """
 
     def __init__(self, url: str) -> None:
@@ -108,6 +111,7 @@ class Process:
         self.message: Any = None
         self.begun = False
         self.receipt = 0
+        self.handed: list[tuple[int, int]] = []
 
     def begin(self) -> bool:
         """As a worker thread does before it calls the actor; False where the job is not to run."""
@@ -140,6 +144,44 @@ class Process:
 
     def free(self) -> None:
         self.message, self.begun, self.receipt = None, False, 0
+
+    @property
+    def has_sent(self) -> bool:
+        """True if acknowledgements were handed over, and are settled."""
+        return bool(self.handed) and not self.broker.process.commit.waiting()
+
+
+class OnServer(Protocol):
+    """The model, where the server knows which jobs wait in the queue, and not in ``schedule``."""
+
+    #: Bits of the steps that are delayed.
+    later = 0
+    queue_is_empty = False
+
+    def may_keep(self, state: State, following: int) -> bool:
+        """See Protocol."""
+        return self.queue_is_empty and not self.later >> following & 1
+
+
+class Thread:
+    """What a thread of a worker is asked, and gets, when it has acknowledged a job."""
+
+    #: It is free for the next job of a chain.
+    free = False
+    #: More jobs are about to finish, so it hands over the acknowledgement of a step of a group.
+    hurries = False
+    #: The job that it is to run next.
+    kept: ClassVar[list[Any]] = []
+
+    @classmethod
+    def can_run_next(cls, queue_name: str) -> bool:
+        """See ``broker.dramatiq_internals``."""
+        return cls.free
+
+    @classmethod
+    def run_next(cls, message: Any) -> None:
+        """See ``broker.dramatiq_internals``."""
+        cls.kept.append(message)
 
 
 class RubyWorker:
@@ -212,6 +254,8 @@ shapes = st.one_of(
             ("chain", [("group", [("chain", ["now", "now"]), "now"]), "now"]),
             ("chain", [("group", [("group", ["now", "now"]), "later"]), "now"]),
             ("chain", ["now", ("group", ["now", "now", "now"]), "now"]),
+            ("chain", ["now", "now", "now", "now"]),
+            ("chain", ["now", "now", "now", "now"]),
         ]
     ),
     trees,
@@ -252,6 +296,8 @@ class Machine(RuleBasedStateMachine):
         self.client: Any = redis.Redis.from_url(self.url)
         self.client.flushall()
         RecordingConnection.sent, RecordingConnection.lose = [], ""
+        Thread.free = Thread.hurries = False
+        Thread.kept.clear()
         self.processes: list[Process] = []
         self.wrong = True
         self.receipts = 0
@@ -273,10 +319,13 @@ class Machine(RuleBasedStateMachine):
     def start(self, shape: Tree) -> None:
         self.processes = [Process(self.url), Process(self.url)]
         names: list[str] = []
+        later = 0
 
         def build(node: Tree) -> tuple[Any, Tree]:
             """The workflow, and its tree as the model takes it."""
             if isinstance(node, str):
+                nonlocal later
+                later |= (node == "later") << len(names)
                 names.append(f"s{len(names)}")
                 message = self.processes[0].step.message(len(names) - 1)
                 return (message if node == "now" else WithDelay(message, 3_600_000)), names[-1]
@@ -287,7 +336,8 @@ class Machine(RuleBasedStateMachine):
 
         workflow, tree = build(shape)
         self.flow = Flow(tree)
-        self.model = Protocol(self.flow, faults=0, kinds=frozenset())
+        self.model = OnServer(self.flow, faults=0, kinds=frozenset(), keeps=True, hands_over=True)
+        self.model.later = later
         self.gem = Gem(self.flow, faults=0, kinds=frozenset())
         self.state: State = self.model.initial([RUBY_IDLE], 0)
         self.wrong = False
@@ -306,9 +356,11 @@ class Machine(RuleBasedStateMachine):
     @rule(number=which, lose=losses, begins=st.booleans())
     def fetch(self, number: int, lose: str, begins: bool) -> None:
         process = pick(number, self.those(is_free))
-        RecordingConnection.lose = lose
+        # If the reply to acknowledgements is lost, they wait, and nobody knows that they were counted.
+        RecordingConnection.lose = "" if process.handed else lose
         process.message = next(process.consumer)
         RecordingConnection.lose = ""
+        self.note_sent(process)
         assert process.message is not None, "there are jobs, and none was fetched"
         process.members = set(process.broker.process.heartbeat.members)
         step = process.message.args[0]
@@ -321,12 +373,23 @@ class Machine(RuleBasedStateMachine):
             assert process.begin()
 
     @precondition(can_fetch)
-    @rule(number=which)
-    def work(self, number: int) -> None:
-        """A job runs, and nothing befalls it."""
+    @rule(number=which, jobs=st.integers(1, 4), lose=losses, hands=st.booleans())
+    def work(self, number: int, jobs: int, lose: str, hands: bool) -> None:
+        """A process runs some jobs, and nothing befalls it: it keeps the next jobs, or hands over those that ended.
+
+        Parameters:
+          lose: What is lost of each acknowledgement.
+        """
         process = pick(number, self.those(is_free))
-        self.fetch(self.those(is_free).index(process), "", True)
-        self.finish(self.those(has_begun).index(process), "")
+        for _ in range(jobs):
+            if process.message is None:
+                if not self.can_fetch():
+                    break
+                self.fetch(self.those(is_free).index(process), "", True)
+            if hands and process in self.can_hand_over():
+                self.hand_over(self.can_hand_over().index(process))
+            else:
+                self.finish(self.those(has_begun).index(process), lose, True)
 
     def take(self, step: int, receipt: int) -> None:
         state = self.state
@@ -341,21 +404,81 @@ class Machine(RuleBasedStateMachine):
         assert process.begin() == in_flight, "a job begins where, and only where, it is in flight"
 
     @precondition(lambda self: self.those(has_begun))
-    @rule(number=which, lose=losses)
-    def finish(self, number: int, lose: str) -> None:
+    @rule(number=which, lose=losses, keeps=st.booleans())
+    def finish(self, number: int, lose: str, keeps: bool) -> None:
+        """A job ends; its thread may keep the next one."""
         process = pick(number, self.those(has_begun))
         step, receipt = process.message.args[0], process.receipt
         state = self.state._replace(ended=self.state.ended | 1 << step)
-        planned, reply = 0, "PLAN"
-        while reply.startswith("PLAN"):
-            state, reply = self.model.advance(state, step, receipt, planned)
-            planned = int(reply.split()[1]) if reply.startswith("PLAN") else 0
-        if reply.startswith("EXPIRED"):
-            state, _ = self.model.fail(state, step, receipt, "dead", 0)
+        self.receipts += 1
+        self.model.queue_is_empty = not self.client.llen(f"queue:{QUEUE}")
         self.state = state
-        RecordingConnection.lose = lose
+        reply = self.advance(step, receipt, self.receipts if keeps else 0, process)
+        RecordingConnection.lose, Thread.free = lose, keeps
         process.end()
-        RecordingConnection.lose = ""
+        RecordingConnection.lose, Thread.free = "", False
+        assert len(Thread.kept) == reply.startswith("KEPT"), reply
+        if Thread.kept:
+            process.message, process.receipt = Thread.kept.pop(), self.receipts
+            self.owners[process.receipt] = process.message.member
+            self.learn(process.message.payload.raw)
+            assert process.begin()
+
+    def advance(self, step: int, receipt: int, offered: int, process: Process | None = None) -> str:
+        """Let the model acknowledge a step; its last reply.
+
+        Parameters:
+          offered: The receipt that is offered for the next job; 0 for none.
+          process: Its acknowledgements that are handed over go with the first call.
+        """
+        reply = "PLAN 0"
+        if self.flow.stacks[step] and self.flow.stacks[step][0].kind == "f":
+            reply = "PLAN 1"
+        while reply.startswith("PLAN"):
+            planned = int(reply.split()[1])
+            offer = offered if offered and self.model.with_offer(step, planned, ()) else 0
+            self.state, reply = self.model.advance(self.state, step, receipt, planned, offer)
+            if process is not None:
+                self.send_handed(process)
+        if reply.startswith("EXPIRED"):
+            self.state, _ = self.model.fail(self.state, step, receipt, "dead", 0)
+        return reply
+
+    def send_handed(self, process: Process) -> None:
+        """Let the model acknowledge the steps that a process has handed over."""
+        batches: dict[int, list[tuple[int, int]]] = {}
+        for step, receipt in process.handed:
+            batches.setdefault(self.flow.stacks[step][0].barrier, []).append((step, receipt))
+        process.handed = []
+        left: list[tuple[int, int]] = []
+        for batch in batches.values():
+            self.state, _, those = self.model.advance_group(self.state, tuple(batch))
+            left += those
+        for step, receipt in left:
+            self.advance(step, receipt, 0)
+
+    def note_sent(self, process: Process) -> None:
+        """Follow a process that may have sent what was handed over."""
+        if process.has_sent:
+            self.send_handed(process)
+
+    def can_hand_over(self) -> list[Process]:
+        """Processes with a job of a group that has begun."""
+        tops = {step: stack[0].kind for step, stack in enumerate(self.flow.stacks) if stack}
+        return [process for process in self.those(has_begun) if tops.get(process.message.args[0]) == "n"]
+
+    @precondition(lambda self: self.can_hand_over())
+    @rule(number=which)
+    def hand_over(self, number: int) -> None:
+        """A step of a group ends, and is acknowledged later, with others."""
+        process = pick(number, self.can_hand_over())
+        step, receipt = process.message.args[0], process.receipt
+        Thread.hurries = True
+        process.end()
+        Thread.hurries = False
+        self.state = self.state._replace(ended=self.state.ended | 1 << step)
+        process.handed.append((step, receipt))
+        self.note_sent(process)
 
     @precondition(lambda self: self.those(has_begun))
     @rule(number=which, last=st.booleans())
@@ -365,6 +488,7 @@ class Machine(RuleBasedStateMachine):
         where, step = "dead" if last else "retry", process.message.args[0]
         self.state, _ = self.model.fail(self.state, step, process.receipt, where, self.receipts)
         process.end(Hopeless("for good") if last else ValueError("not now"))
+        self.note_sent(process)
 
     @precondition(lambda self: self.those(is_waiting))
     @rule(number=which)
@@ -383,8 +507,10 @@ class Machine(RuleBasedStateMachine):
     def crash(self, number: int) -> None:
         """A process ends and leaves behind what it has in flight; another starts."""
         process = pick(number, self.those(is_busy))
+        self.settle_doubles(process)
         self.doomed += sorted(process.members)
         process.broker.process.heartbeat.stop()
+        self.note_sent(process)
         process.broker.connection.close()
         self.processes[self.processes.index(process)] = Process(self.url)
 
@@ -393,10 +519,11 @@ class Machine(RuleBasedStateMachine):
     def suspect(self, number: int, ends: bool) -> None:
         """A process that lives is silent for too long; it goes on as if nothing had happened."""
         process = pick(number, self.those(is_busy))
+        self.settle_doubles(process)
         self.doomed += sorted(process.members)
         self.recover_with(next(p for p in self.processes if p is not process))
         if ends and process.begun:
-            self.finish(self.those(has_begun).index(process), "")
+            self.finish(self.those(has_begun).index(process), "", False)
 
     @rule(number=which)
     def recover(self, number: int) -> None:
@@ -405,6 +532,7 @@ class Machine(RuleBasedStateMachine):
 
     def recover_with(self, process: Process) -> None:
         broker = process.broker
+        self.beat(process)
         for member in self.doomed:
             self.client.zadd("swf:workers", {member: time.time() - 3600}, xx=True)
             broker.process.heartbeat.beat()
@@ -416,6 +544,19 @@ class Machine(RuleBasedStateMachine):
             if self.owners[receipt] in self.doomed:
                 self.state, _ = self.model.recover(self.state, step, receipt)
         self.doomed = []
+
+    def settle_doubles(self, process: Process) -> None:
+        """Send what was handed over, if a step is in flight here twice: its recovery would count as two."""
+        steps = [step for step, _ in process.handed]
+        if process.message is not None:
+            steps.append(process.message.args[0])
+        if len(set(steps)) < len(steps):
+            self.beat(process)
+
+    def beat(self, process: Process) -> None:
+        """Send what was handed over, as a heartbeat does (``heartbeat.tasks``)."""
+        process.broker.process.commit.flush()
+        self.note_sent(process)
 
     @rule(number=which, recent=st.booleans())
     def deliver_again(self, number: int, recent: bool) -> None:
@@ -512,7 +653,7 @@ class Machine(RuleBasedStateMachine):
         self.ruby = RubyWorker(payload)
         self.ruby_steps |= 1 << step
         taken = self.state._replace(queue=without(self.state.queue, step))
-        self.state = self.model.set_worker(taken, 0, ("ruby run", step, 0, 0))
+        self.state = self.model.set_worker(taken, 0, ("ruby run", step, 0, 0, ()))
 
     @precondition(lambda self: self.ruby is not None)
     @rule()
@@ -520,7 +661,7 @@ class Machine(RuleBasedStateMachine):
         """The Ruby worker sends its next command."""
         ruby = self.ruby
         assert ruby is not None
-        what, _, _, number = self.state.workers[0]
+        what, _, _, number, _ = self.state.workers[0]
         ((_, after),) = self.gem.of_worker(self.state, 0, self.state.workers[0])
         if what == "ruby decr":
             self.client.decr(ruby.stack[number][0])
@@ -617,14 +758,20 @@ class Machine(RuleBasedStateMachine):
             while self.those(is_waiting):
                 self.begin(0)
             while self.those(has_begun):
-                self.finish(0, "")
+                self.finish(0, "reply" if self.receipts % 3 == 2 else "", True)
             self.the_server_and_the_model_agree()
         self.the_server_and_the_model_agree()
         assert self.model.ending(self.state) in ("done", "dead")
 
 
-def test_the_package_does_what_the_model_says(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_package_does_what_the_model_says(
+    redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level("CRITICAL")
+    monkeypatch.setattr(next_job, "can_run_next", Thread.can_run_next)
+    monkeypatch.setattr(consumer, "run_next", Thread.run_next)
+    monkeypatch.setattr(InFlight, "under_load", property(lambda held: Thread.hurries))
+    monkeypatch.setattr(ack_batch, "BATCH_TIME", 3600)
 
     with redis.Redis.from_url(redis_url) as client:
         # Otherwise a script is sent once more by the example that uses it first, and not when that is replayed.

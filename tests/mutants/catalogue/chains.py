@@ -15,7 +15,7 @@ linked = in_file("wire/references.py")
 precheck = in_file("workflow/precheck.py")
 stacks = in_file("workflow/stacks.py")
 
-TO_RUBY = REFERENCES + "test_ruby_meets_whole_trees_and_the_same_jobs_run"
+TO_RUBY = REFERENCES + "test_ruby_starts_whole_trees_and_the_same_jobs_run"
 RELEASED = RULES + "test_a_chain_that_is_released_expires_where_it_belongs_to_one_run"
 
 CHAINS = [
@@ -127,26 +127,69 @@ CHAINS = [
     ),
     references(
         "reference-below-ruby",
-        "A Ruby step further up carries the reference on.",
-        "            python = python and self._python_carries(callback)\n",
-        "",
-        LARGE + "test_a_reference_never_comes_to_ruby",
+        "A Ruby step that runs last in a tree starts the reference below it.",
+        "                python = self._python_completes(callback)\n",
+        "                pass\n",
+        LARGE + "test_ruby_never_starts_a_reference",
+        TO_RUBY,
+    ),
+    references(
+        "reference-above-python",
+        "A Ruby step gets a reference to the steps that it starts itself.",
+        "            held.append(self._short_one(callback) if python else callback)\n",
+        "            held.append(self._short_one(callback))\n",
         TO_RUBY,
     ),
     references(
         "reference-after-ruby",
-        "A Ruby step in the middle of a stored chain carries the reference to its rest.",
-        "            if not self._all_python(child):\n",
-        "            if False:\n",
-        LARGE + "test_a_reference_never_comes_to_ruby",
+        "A Ruby step in the middle of a stored chain starts the reference to its rest.",
+        "            if self._ends_in_python(child):\n                steps",
+        "            if True:\n                steps",
+        LARGE + "test_ruby_never_starts_a_reference",
         TO_RUBY,
     ),
     references(
+        "reference-after-empty",
+        "Ruby starts a group with an empty member, completes it, and starts the reference behind it.",
+        '        if kind == "reference" or not node["children"]:\n            return False\n',
+        '        if kind == "reference":\n            return False\n',
+        LARGE + "test_a_ruby_step_carries_whole_the_steps_up_to_one_of_pythons",
+    ),
+    references(
+        "reference-behind-ruby-is-not-made",
+        "The first Ruby steps of a long chain carry all of it.",
+        "                return [first, *children[index:]]\n",
+        "                return children\n",
+        LARGE + "test_a_ruby_step_carries_whole_the_steps_up_to_one_of_pythons",
+        REFERENCES + "test_a_step_of_a_long_mixed_chain_costs_what_one_of_a_short_chain_does",
+    ),
+    references(
         "reference-again-and-again",
-        "Where the languages alternate, a long rest is stored after each Ruby step.",
-        " if 4 * _size(child) >= _size(rest) else None",
+        "Where the languages alternate in groups, a long rest is stored after each Ruby step.",
+        " or 4 * _size(children[0]) >= _size(_chain(children)):",
+        " or True:",
+        LARGE + "test_ruby_never_starts_a_reference",
+    ),
+    references(
+        "reference-that-was-expanded",
+        "Each Python step stores the rest that an older companion has expanded.",
+        "        return not all(map(self._all_python, joined)) and may_refer(_chain(children), LARGE)\n",
+        "        return False\n",
+        LARGE + "test_a_tree_that_a_companion_has_put_in_place_of_its_reference",
+    ),
+    references(
+        "barrier-below-ruby-expires",
+        "The barrier behind Ruby's first steps expires while they run.",
+        "                self.allowance = max(self.allowance, _allowance(first))\n",
         "",
-        REFERENCES + "test_what_is_stored_for_a_run_stays_near_the_size_of_its_tree",
+        LARGE + "test_barriers_and_chains_outlive_ruby_steps_that_do_not_extend_them",
+    ),
+    references(
+        "chain-below-ruby-expires",
+        "A stored chain expires while Ruby's steps run.",
+        ", extra=max(allowances, default=0) * 1000)",
+        ")",
+        LARGE + "test_barriers_and_chains_outlive_ruby_steps_that_do_not_extend_them",
     ),
     references(
         "reference-is-not-written",

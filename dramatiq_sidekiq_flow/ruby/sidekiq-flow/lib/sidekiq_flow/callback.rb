@@ -8,7 +8,8 @@ module SidekiqFlow::Companion
 
   # One entry of the callback stack: [barrier id, what remains, propagate].
   Callback = Struct.new(:barrier, :remaining, :propagate) do
-    # The callback stack of a job, the top last.
+    # The callback stack of a job, the top last. Trees that another job will start may
+    # be references.
     def self.stack(job)
       stored = job[Dialect.current.callbacks]
       return [] if stored.nil?
@@ -21,7 +22,7 @@ module SidekiqFlow::Companion
       raise InvalidCallbacks, "The callback stack has #{entries.size} entries, more than #{MAX_ENTRIES}" if too_many
 
       # The gem here may have any storage; other workers may write references.
-      entries = CallbackStorage.reader.retrieve(entries) if CallbackStorage.chains(entries).any?
+      entries = CallbackStorage.reader.retrieve_started(entries) if CallbackStorage.chains(entries).any?
       entries.map { |entry| read(entry) }
     end
 
@@ -33,6 +34,11 @@ module SidekiqFlow::Companion
       raise InvalidCallbacks, "The callback stack cannot be read: #{entry.inspect[0, 200]}" unless readable
 
       new(barrier, remaining, propagate)
+    end
+
+    # Whether it has no tree, or a reference to a tree that another job will start.
+    def read_later?
+      remaining.nil? || remaining["__type__"] == "reference"
     end
 
     # The counter, the marker of the release, and the set of units counted.

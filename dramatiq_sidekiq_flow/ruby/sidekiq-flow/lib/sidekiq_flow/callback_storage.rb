@@ -81,10 +81,16 @@ module SidekiqFlow::Companion
 
       stored.map do |entry|
         barrier, remaining, propagate = entry
-        next entry unless remaining.is_a?(Hash) && remaining["__type__"] == "reference"
-
-        [barrier, whole(remaining), propagate]
+        reference?(remaining) ? [barrier, whole(remaining), propagate] : entry
       end
+    end
+
+    # As retrieve, for a job that may start one tree of its stack: the first one from the
+    # top that has jobs. The references below it are passed on as they are.
+    def retrieve_started(stored)
+      started = stored.rindex { |_, remaining| reference?(remaining) || Tree.job?(remaining) } || 0
+      stored.each { |_, remaining| keep(remaining) if reference?(remaining) }
+      stored[0...started] + retrieve(stored[started..])
     end
 
     private
@@ -131,12 +137,21 @@ module SidekiqFlow::Companion
       [values.reverse, shas[0..-2]]
     end
 
-    def whole(reference)
+    def reference?(remaining)
+      remaining.is_a?(Hash) && remaining["__type__"] == "reference"
+    end
+
+    # Extends the TTL of a chain, which need not be read for that.
+    def keep(reference)
       unless readable?(reference)
         raise InvalidCallbacks, "The callback stack cannot be read: #{reference.inspect[0, 200]}"
       end
 
       extend_ttl(reference)
+    end
+
+    def whole(reference)
+      keep(reference)
       find_recent { |chain| chain.rest_from(reference["sha"]) } || read(reference)
     end
 

@@ -29,7 +29,7 @@ module SidekiqFlow::Companion
 
     # Refuses a tree that cannot be started before the job runs.
     def check_continuations(job)
-      Callback.stack(job).each { |callback| Tree.check(callback.remaining) if callback.remaining }
+      Callback.stack(job).each { |callback| Tree.check(callback.remaining) unless callback.read_later? }
     end
 
     def finish(unit, execution)

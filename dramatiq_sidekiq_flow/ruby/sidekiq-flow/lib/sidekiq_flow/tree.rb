@@ -45,10 +45,17 @@ module SidekiqFlow::Companion
 
       def completes_at_once?(node)
         case node["__type__"]
-        when "job" then false
+        when "job", "reference" then false
         when "with_delay" then node["delay"].zero? && completes_at_once?(node["task"])
         else children(node).all? { |child| completes_at_once?(child) }
         end
+      end
+
+      # Whether a node, valid or not, has a job in it.
+      def job?(node)
+        return false unless node.is_a?(Hash)
+
+        node["__type__"] == "job" || [*node["children"], node["task"]].any? { |child| job?(child) }
       end
 
       def children(node)

@@ -23,7 +23,8 @@ from ..wire.callbacks import Callback
 from ..wire.payload import Payload
 from ..workflow.custom_barriers import as_long_as_the_run
 from ..workflow.finished_job import FinishedJob
-from ..workflow.plan import Ids, Plan, derived
+from ..workflow.plan import Plan
+from ..workflow.plan_ids import Ids, derived
 from ..workflow.transport import pour
 from .foreign_broker import ForeignSidekiqBroker
 from .foreign_messages import to_foreign

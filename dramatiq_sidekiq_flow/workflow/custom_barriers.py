@@ -22,7 +22,8 @@ from ..wire.callbacks import Callback
 from ..wire.lifetimes import RELEASED_TTL
 from ..wire.payload import Payload
 from .finished_job import FinishedJob
-from .plan import Ids, Plan, derived
+from .plan import Plan
+from .plan_ids import Ids, derived
 from .transport import pour_committed, step_hooks
 
 

@@ -31,7 +31,8 @@ from ..wire.payload import Payload
 from .finished_job import FinishedJob
 from .job_options import JobOptions
 from .outputs import Outputs
-from .plan import Ids, Plan, Source, plan
+from .plan import Plan, Source, plan
+from .plan_ids import Ids
 from .precheck import Precheck
 from .stacks import Stacks
 from .transport import Transport

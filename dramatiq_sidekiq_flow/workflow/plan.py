@@ -19,9 +19,6 @@ that are in Redis (:attr:`Plan.completes`).
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -35,14 +32,8 @@ from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.lifetimes import MAX_TTL, RELEASED_TTL
 from ..wire.nodes import Wire
 from ..wire.payload_frame import PayloadFrame
+from .plan_ids import Ids
 from .siblings import siblings
-
-
-class Ids(Protocol):
-    """Makers of ids.  Each id of a plan is made once, so that a plan which is sent twice has the same bytes."""
-
-    def new_jid(self) -> str: ...
-    def new_barrier(self) -> str: ...
 
 
 @attrs.frozen
@@ -150,26 +141,6 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> P
         tuple(build.consumed),
         build.ttl,
     )
-
-
-@attrs.define
-class _DerivedIds:
-    """Makers of ids that are the same for the same name."""
-
-    name: str
-    _jids: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
-    _barriers: itertools.count[int] = attrs.field(factory=itertools.count, init=False)
-
-    def new_jid(self) -> str:
-        return hashlib.sha256(f"{self.name}:job:{next(self._jids)}".encode()).hexdigest()[:24]
-
-    def new_barrier(self) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.name}:barrier:{next(self._barriers)}"))
-
-
-def derived(name: str) -> Ids:
-    """Make makers of ids that are the same for the same name, so that a repeated plan pushes the same jobs."""
-    return _DerivedIds(name)
 
 
 class _Build:

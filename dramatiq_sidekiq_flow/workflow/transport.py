@@ -17,7 +17,8 @@ from ..store.runs import Writes
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
 from .finished_job import FinishedJob
-from .plan import Ids, Plan
+from .plan import Plan
+from .plan_ids import Ids
 
 _logger = get_logger(__name__)
 

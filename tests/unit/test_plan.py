@@ -14,7 +14,8 @@ from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
 from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, completes_at_once, dump, dump_job
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS
-from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, derived, plan
+from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
+from dramatiq_sidekiq_flow.workflow.plan_ids import derived
 
 from ..ids import Numbered
 from ..tree_reader import load

@@ -30,6 +30,7 @@ outcomes = in_file("store/outcomes.py")
 needs = in_file("store/needs.py")
 lifetimes = in_file("wire/lifetimes.py")
 plan = in_file("workflow/plan.py")
+plan_ids = in_file("workflow/plan_ids.py")
 ttl = in_file("workflow/ttl.py")
 foreign = in_file("foreign/foreign_steps.py")
 foreign_transport = in_file("foreign/foreign_transport.py")
@@ -460,7 +461,7 @@ WORKERS = [
         "    return int(min(RETRY_HORIZON + 1, MAX_TTL))\n",
         "unit/test_plan.py::test_barriers_outlive_the_delays_ahead",
     ),
-    plan(
+    plan_ids(
         "derived-ids-differ",
         "What follows a barrier of another kind gets new ids each time: a repetition is another job.",
         '        return hashlib.sha256(f"{self.name}:job:{next(self._jids)}".encode()).hexdigest()[:24]\n',

@@ -14,6 +14,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
 from .broker import SidekiqBroker
+from .broker.hook_table import for_other_brokers
 from .context import CurrentRun, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .foreign.bridge import Bridge
@@ -83,9 +84,6 @@ class WorkflowMiddleware(Middleware):
         a memory, barrier or storage lacks its methods, or a key of ``inherit``
         cannot be passed on.
     """
-
-    #: ``broker.step_hooks`` skips this middleware: its after_enqueue is for steps on other brokers.
-    sees_steps = True
 
     def __init__(
         self,
@@ -249,12 +247,15 @@ class WorkflowMiddleware(Middleware):
         set_current_run(None)
         self._hooks.skipped(message)
 
+    @for_other_brokers
     def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
         self._hooks.enqueued(message)
 
+    @for_other_brokers
     def before_ack(self, broker: Any, message: Any) -> None:
         self._hooks.before_ack(message)
 
+    @for_other_brokers
     def before_nack(self, broker: Any, message: Any) -> None:
         self._hooks.before_nack(message)
 

@@ -98,7 +98,7 @@ class InFlight:
     @property
     def under_load(self) -> bool:
         """True if jobs are short, and more of them are about to finish."""
-        return self._size > self.prefetch and self.held > BUSY
+        return self._size > self.prefetch and len(self.fetched) + len(self.handed_out) > BUSY
 
     def burst(self) -> bool:
         """Return True if jobs end faster than each could be marked as begun."""
@@ -231,6 +231,8 @@ class InFlight:
             self.trial_ended()
         self._settled += 1
         if self._waiting_for_slot and self.held <= self._size // 2:
+            # Once: the consumer may need a while to wake up, and each call takes a lock.
+            self._waiting_for_slot = False
             self._slot_free.set()
 
     def _resize(self) -> None:

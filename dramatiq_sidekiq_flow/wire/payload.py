@@ -90,6 +90,7 @@ class Payload:
       dialect: The dialect of its workflow's keys.
       namespace: The namespace of its output in the run's memory; "" is the shared one.
       retrieved: True if the stack came from a callback storage, and is not in ``raw``.
+      run_id: ``workflow_run_id``, the same for all jobs of a run; None outside of a workflow.
     """
 
     raw: bytes
@@ -102,6 +103,7 @@ class Payload:
     namespace: str = ""
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)
     retrieved: bool = False
+    run_id: str | None = None
 
     @classmethod
     def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
@@ -129,22 +131,17 @@ class Payload:
             _check_format(fields, raw)
         dialect = WORKFLOW
         stack: tuple[Callback, ...] = ()
+        run_id = None
         if not WORKFLOW_KEYS.isdisjoint(fields):
             dialect = detect(fields)
             stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw)
-            _check_run_id(fields, dialect, raw)
+            run_id = _checked_run_id(fields, dialect, raw)
         kwargs: dict[str, Any] = {}
         if name in _WRAPPERS:
             name, args, kwargs = _unwrap(fields, raw)
         namespace = _namespace(fields, raw) if NAMESPACE_KEY in fields else ""
         jid: str = fields["jid"]
-        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None)
-
-    @property
-    def run_id(self) -> str | None:
-        """``workflow_run_id``, the same for all jobs of a run; None outside of a workflow."""
-        run_id = self.fields.get(self.dialect.run_id_key)
-        return run_id if type(run_id) is str and run_id else None
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None, run_id)
 
     @property
     def may_delay(self) -> bool:
@@ -164,12 +161,7 @@ class Payload:
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
         """Return the context that the next steps inherit; see :func:`is_inherited`."""
-        # As is_inherited, without a call for each key of each step.
-        return {
-            key: value
-            for key, value in self.fields.items()
-            if key in INHERITED or key in others or key.startswith(INHERITED_PREFIXES)
-        }
+        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
 
 
 def fingerprint(raw: bytes) -> str:
@@ -301,10 +293,17 @@ def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict
     return name, args, kwargs
 
 
-def _check_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> None:
+def read_run_id(fields: Mapping[str, Any], dialect: Dialect) -> str | None:
+    """Read ``workflow_run_id`` of a job; None if it has none."""
     run_id = fields.get(dialect.run_id_key)
-    if type(run_id) is str and len(run_id) > MAX_NAME:
+    return run_id if type(run_id) is str and run_id else None
+
+
+def _checked_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> str | None:
+    run_id = read_run_id(fields, dialect)
+    if run_id is not None and len(run_id) > MAX_NAME:
         raise InvalidPayload(f"The job's {dialect.run_id_key} is longer than {MAX_NAME} characters.", raw)
+    return run_id
 
 
 def _namespace(fields: Mapping[str, Any], raw: bytes) -> str:

@@ -100,8 +100,8 @@ WORKERS = [
     consumer(
         "ack-mark-not-confirmed",
         "A job whose mark got no reply leaves flight under the wrong receipt: it stays, and runs again.",
-        "        confirm(self.process.in_flight, self.process.connection, message)\n",
-        "",
+        "            confirm(self.process.in_flight, self.process.connection, message)\n",
+        "            pass\n",
         RECOVERY + "test_the_mark_of_a_beginning_may_be_lost",
     ),
     reader(
@@ -298,7 +298,7 @@ WORKERS = [
     commit(
         "commit-leaves-what-came-meanwhile",
         "An acknowledgement that came during a round trip is sent with the next job, if one comes.",
-        "        # Acknowledgements that were queued while this thread held the lock.\n        self._send_due()\n",
+        "        # Acknowledgements that were queued while this thread held the lock.\n        self._go_on()\n",
         "",
         COMMIT + "test_one_that_comes_during_a_round_trip_is_sent_after_it",
     ),

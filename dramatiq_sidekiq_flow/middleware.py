@@ -15,7 +15,7 @@ from dramatiq.middleware import MiddlewareError
 
 from .broker import SidekiqBroker
 from .broker.hook_table import for_other_brokers
-from .context import CurrentRun, RunMemory, set_current_run
+from .context import CurrentRun, PendingRun, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .foreign.bridge import Bridge
 from .foreign.foreign_broker import ForeignSidekiqBroker
@@ -225,17 +225,18 @@ class WorkflowMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = self._hooks.started(message)
         if payload is not None and payload.run_id is not None:
-            self._enter_run(self._hooks.engine(broker), payload, payload.run_id)
+            engine = self._hooks.engine(broker)
+            set_current_run(PendingRun(partial(self._run_of, engine, payload, payload.run_id)))
+            engine.note_dialect(payload)
 
-    def _enter_run(self, engine: Engine, payload: Payload, run_id: str) -> None:
+    def _run_of(self, engine: Engine, payload: Payload, run_id: str) -> CurrentRun:
         backend = self.memory
         if isinstance(backend, RedisHashMemory):
             backend = backend.for_running_step(payload.dialect)
         memory = RunMemory(backend, run_id, payload.namespace)
         extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
-        set_current_run(CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context))
-        engine.note_dialect(payload)
+        return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

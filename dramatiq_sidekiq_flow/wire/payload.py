@@ -145,6 +145,11 @@ class Payload(NamedTuple):
         return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None, run_id)
 
     @property
+    def is_member(self) -> bool:
+        """True if it is a step of a group."""
+        return bool(self.stack) and self.stack[-1].kind != "f"
+
+    @property
     def may_delay(self) -> bool:
         """True if the trees of the stack may hold a delay or an ``at``; if False, they need not be walked."""
         return self.retrieved or not self.raw or b'"delay"' in self.raw or b'"at"' in self.raw

@@ -31,12 +31,15 @@ needs = in_file("store/needs.py")
 lifetimes = in_file("wire/lifetimes.py")
 plan = in_file("workflow/plan.py")
 ttl = in_file("workflow/ttl.py")
+outputs = in_file("workflow/outputs.py")
+callbacks = in_file("wire/callbacks.py")
 foreign = in_file("foreign/foreign_steps.py")
 foreign_transport = in_file("foreign/foreign_transport.py")
 
 MIDDLEWARE = "integration/test_dramatiq_middleware.py::"
 LATE = RECOVERY + "test_an_advance_that_found_no_server_is_tried_again"
 COMMIT = "integration/test_commit.py::"
+STACK = "unit/test_group_stack.py::"
 
 WORKERS = [
     consumer(
@@ -174,6 +177,27 @@ WORKERS = [
         "            return [acknowledgements[index] for index in batch.operation.read(reply)]\n",
         "            return [acknowledgements[index] for index in batch.operation.read(reply)][:0]\n",
         GROUP + "test_a_group_is_counted_to_its_end[33]",
+    ),
+    outputs(
+        "memory-of-another-run",
+        "A step's output is written to the memory of the run before.",
+        "        if last_run != run_id or last_dialect is not dialect:\n",
+        "        if not last_run or last_dialect is not dialect:\n",
+        STACK + "test_each_run_has_a_memory_of_its_own",
+    ),
+    outputs(
+        "memory-of-another-dialect",
+        "A step's output is written where the gem of its run does not look.",
+        " or last_dialect is not dialect:\n",
+        ":\n",
+        STACK + "test_each_run_has_a_memory_of_its_own",
+    ),
+    callbacks(
+        "stack-of-another-group",
+        "A step of a group is given the callback stack of the group before.",
+        "    if written and written == _last_of_group[0]:\n",
+        "    if written and _last_of_group[0]:\n",
+        STACK + "test_values_that_python_takes_for_equal_differ",
     ),
     handed_over(
         "group-refused-is-done",

@@ -33,6 +33,7 @@ plan = in_file("workflow/plan.py")
 ttl = in_file("workflow/ttl.py")
 outputs = in_file("workflow/outputs.py")
 callbacks = in_file("wire/callbacks.py")
+tree_schema = in_file("wire/tree_schema.py")
 foreign = in_file("foreign/foreign_steps.py")
 foreign_transport = in_file("foreign/foreign_transport.py")
 
@@ -191,6 +192,13 @@ WORKERS = [
         " or last_dialect is not dialect:\n",
         ":\n",
         STACK + "test_each_run_has_a_memory_of_its_own",
+    ),
+    tree_schema(
+        "first-trees-of-two-threads",
+        "A worker whose threads read their first steps at the same time crashes.",
+        "    _error(None, _schema)\n",
+        "    pass\n",
+        "unit/test_first_trees.py::test_threads_read_their_first_trees_together",
     ),
     callbacks(
         "stack-of-another-group",

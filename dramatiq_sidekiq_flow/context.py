@@ -173,7 +173,28 @@ class CurrentRun:
             _current.reset(token)
 
 
-_current: ContextVar[CurrentRun | None] = ContextVar("dramatiq_sidekiq_flow_run", default=None)
+class PendingRun:
+    """The current run until it is asked for: most steps never ask.
+
+    Parameters:
+      make: Function that makes it.
+    """
+
+    __slots__ = ("_make", "_run")
+
+    def __init__(self, make: Callable[[], CurrentRun]) -> None:
+        self._make = make
+        self._run: CurrentRun | None = None
+
+    def get(self) -> CurrentRun:
+        """Get the run, the same one for each thread and task of its job."""
+        run = self._run
+        if run is None:
+            run = self._run = self._make()
+        return run
+
+
+_current: ContextVar[CurrentRun | PendingRun | None] = ContextVar("dramatiq_sidekiq_flow_run", default=None)
 
 
 #: The current job of this thread or task, in a workflow or not.
@@ -186,7 +207,7 @@ def current_run() -> CurrentRun:
     Raises:
       NoCurrentRun: if there is none; :func:`find_current_run` returns None instead.
     """
-    run = _current.get()
+    run = find_current_run()
     if run is None:
         raise NoCurrentRun(
             "There is no current run: this is not a step of a workflow, or it is a thread that an actor started. In "
@@ -198,10 +219,11 @@ def current_run() -> CurrentRun:
 
 def find_current_run() -> CurrentRun | None:
     """Get the run of the current job of this thread or task; None outside of a workflow."""
-    return _current.get()
+    run = _current.get()
+    return run.get() if isinstance(run, PendingRun) else run
 
 
-def set_current_run(run: CurrentRun | None) -> None:
+def set_current_run(run: CurrentRun | PendingRun | None) -> None:
     """Set or clear the current run.  Called by the middleware."""
     _current.set(run)
 

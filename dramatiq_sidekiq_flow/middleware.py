@@ -14,7 +14,8 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import MiddlewareError
 
 from .broker import SidekiqBroker
-from .context import CurrentRun, RunMemory, set_current_run
+from .broker.hook_table import for_other_brokers
+from .context import CurrentRun, PendingRun, RunMemory, set_current_run
 from .errors import ConfigurationError
 from .protocols import Barrier, CallbackStorage, Memory
 from .registry import file as registry_file
@@ -85,9 +86,6 @@ class WorkflowMiddleware(Middleware):
         a memory, barrier or storage lacks its methods, or a key of ``inherit``
         cannot be passed on.
     """
-
-    #: ``broker.step_hooks`` skips this middleware: its after_enqueue is for steps on other brokers.
-    sees_steps = True
 
     def __init__(
         self,
@@ -236,17 +234,18 @@ class WorkflowMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = self._hooks.started(message)
         if payload is not None and payload.run_id is not None:
-            self._enter_run(self._hooks.engine(broker), payload, payload.run_id)
+            engine = self._hooks.engine(broker)
+            set_current_run(PendingRun(partial(self._run_of, engine, payload, payload.run_id)))
+            engine.note_dialect(payload)
 
-    def _enter_run(self, engine: Engine, payload: Payload, run_id: str) -> None:
+    def _run_of(self, engine: Engine, payload: Payload, run_id: str) -> CurrentRun:
         backend = self.memory
         if isinstance(backend, RedisHashMemory):
             backend = backend.for_running_step(payload.dialect)
         memory = RunMemory(backend, run_id, payload.namespace)
         extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
-        set_current_run(CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context))
-        engine.note_dialect(payload)
+        return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -258,12 +257,15 @@ class WorkflowMiddleware(Middleware):
         set_current_run(None)
         self._hooks.skipped(message)
 
+    @for_other_brokers
     def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
         self._hooks.enqueued(message)
 
+    @for_other_brokers
     def before_ack(self, broker: Any, message: Any) -> None:
         self._hooks.before_ack(message)
 
+    @for_other_brokers
     def before_nack(self, broker: Any, message: Any) -> None:
         self._hooks.before_nack(message)
 

@@ -95,8 +95,7 @@ class GroupCommit:
                     if not entry.settled:
                         raise
         # Acknowledgements that were queued while this thread held the lock.
-        self._send_due()
-        self._settle_left_later()
+        self._go_on()
         if entry.error is not None:
             raise entry.error
         if not entry.settled:
@@ -134,32 +133,46 @@ class GroupCommit:
         queued.append(acknowledgement)
         if not may_wait:
             self._flush_now = True
-        self._send_due()
-        self._settle_left_later()
+        self._go_on()
 
     def flush_nowait(self) -> None:
         """Send queued acknowledgements, unless another thread holds the lock and will send them."""
         if self._handed_over.queued:
             self._flush_now = True
-            self._send_due()
-        self._settle_left_later()
+        self._go_on()
 
-    def _send_due(self) -> None:
+    def _go_on(self) -> None:
+        """Send the queued acknowledgements if they are due, and settle the steps that are left.
+
+        What Redis does not take now waits for a later call, or a flush.
+        """
+        handed_over = self._handed_over
         # Checked again after the lock is released: acknowledgements that were
         # queued meanwhile must not be left behind. Let them accumulate unless a
         # flush was requested; otherwise each round trip would carry only a few.
-        while self._handed_over.queued and self._is_due():
-            if not self._sender.acquire(blocking=False):
-                return
+        while handed_over.queued and self._is_due():
+            if not self._try_send():
+                break
+        if handed_over.left:
             try:
-                self._flush_now = False
-                self._send()
-            except LOST as e:
-                # They are sent with the next batch, or with the next heartbeat.
+                self._settle_left()
+            except ConnectionClosed as e:
                 self.availability.lost(e)
-                return
-            finally:
-                self._sender.release()
+
+    def _try_send(self) -> bool:
+        """Send the queued acknowledgements; False if another thread sends, or if Redis does not take them now."""
+        if not self._sender.acquire(blocking=False):
+            return False
+        try:
+            self._flush_now = False
+            self._send()
+        except LOST as e:
+            # They are sent with the next batch, or with the next heartbeat.
+            self.availability.lost(e)
+            return False
+        finally:
+            self._sender.release()
+        return True
 
     def _is_due(self) -> bool:
         if self._flush_now or len(self._handed_over.queued) >= BATCH:
@@ -180,13 +193,6 @@ class GroupCommit:
             raise ConnectionClosed(e) from None
         self._settle_left()
 
-    def _settle_left_later(self) -> None:
-        """Settle the steps that are left; those that Redis does not take now wait for a flush."""
-        try:
-            self._settle_left()
-        except ConnectionClosed as e:
-            self.availability.lost(e)
-
     def _settle_left(self) -> None:
         """Acknowledge the steps that are left by themselves, unless another thread does.
 
@@ -194,7 +200,7 @@ class GroupCommit:
           ConnectionClosed: if Redis cannot be reached; they stay.
         """
         left = self._handed_over.left
-        # Checked again after the lock is released: see _send_due.
+        # Checked again after the lock is released: see _go_on.
         while left and self._settler.acquire(blocking=False):
             try:
                 while left:

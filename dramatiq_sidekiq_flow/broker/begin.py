@@ -47,13 +47,11 @@ def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: An
 
 
 def confirm(in_flight: Mapping[str, InFlight], connection: Connection, message: SidekiqMessage) -> None:
-    """Find the receipt of a message whose mark got no reply.
+    """Find the receipt of a message that is ``unsure``: its mark got no reply.
 
     Raises:
       ConnectionClosed: if Redis cannot be reached; calling again is safe.
     """
-    if not message.unsure:
-        return
     held = in_flight.get(message.queue_name)
     if held is None:
         return

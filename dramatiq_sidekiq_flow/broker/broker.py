@@ -36,7 +36,6 @@ from .queue_order import Order, QueueOrder
 from .retries import Retries
 from .send_many import send_many
 from .sender import Sender, is_later
-from .step_hooks import HookSearch
 from .unknown_actor import correct_log, unknown_actor
 from .worker_middleware import WorkerMiddleware
 from .worker_process import JobCompletion, WorkerProcess
@@ -127,7 +126,6 @@ class SidekiqBroker(HookedBroker):
             middleware = [m() for m in default_middleware]
         own = WorkerMiddleware(self.process)
         super().__init__(list(middleware), own, self.process.hooks)
-        self._hook_search = HookSearch()
         self.process.actors = self.actors
         self.queues = declared
         self.actor_options |= own.actor_options
@@ -165,7 +163,7 @@ class SidekiqBroker(HookedBroker):
     @property
     def has_enqueue_hooks(self) -> bool:
         """True if a middleware has enqueue hooks, which are called for steps, too."""
-        return self._hook_search.found(self.middleware)
+        return self.enqueue_hooks.found(self.middleware)
 
     def check_encoder(self) -> None:
         """Check that the application has set no encoder: messages of this broker are Sidekiq's JSON.
@@ -233,7 +231,7 @@ class SidekiqBroker(HookedBroker):
         job = current_job()
         if job is not None:
             check_not_itself(message, job)
-        hooked = self.enqueue_hooks.found(self.middleware)
+        hooked = self.has_enqueue_hooks
         if hooked:
             self.emit_before("enqueue", message, delay)
         now = time.time()

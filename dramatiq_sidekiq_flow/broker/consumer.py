@@ -88,13 +88,14 @@ class SidekiqConsumer(Consumer):
 
     def _settle(self, message: SidekiqMessage, settle: Callable[[SidekiqMessage], None]) -> None:
         """Take a job out of flight, however long Redis is unavailable.  Raises nothing."""
-        began = time.monotonic()
+        began: float | None = None
         while True:
             try:
                 settle(message)
                 return
             except (ConnectionClosed, *LOST) as e:
                 pause = self.process.availability.lost(e)
+                began = began or time.monotonic()
                 if self.process.quiet and time.monotonic() - began > SHUTDOWN_PATIENCE:
                     self.logger.error(
                         "Job %s was run, but Redis is unavailable and this process stops: it stays in flight, and "
@@ -154,7 +155,8 @@ class SidekiqConsumer(Consumer):
         self._leave(message, failure)
 
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
-        confirm(self.process.in_flight, self.process.connection, message)
+        if message.unsure:
+            confirm(self.process.in_flight, self.process.connection, message)
         if failure is None:
             failure = self._try_advance(message)
         if failure is not None:
@@ -168,8 +170,15 @@ class SidekiqConsumer(Consumer):
 
     def _try_advance(self, message: SidekiqMessage) -> Failure | None:
         """Acknowledge a finished job and push the next steps; returns its failure if that is impossible."""
+        commit, completion, payload = self.process.commit, self.process.completion, message.payload
+        may_wait = self.in_flight.under_load and not message.alone
         try:
-            self._advance(message)
+            if completion is None or (payload.run_id is None and not payload.stack):
+                commit.ack(message.member, message.receipt, may_wait=may_wait)
+                return None
+            step = completion.advance(message, may_wait=may_wait)
+            if step is not None:
+                commit.ack_step(message.member, step, partial(self._settle_alone, message))
         except (ConnectionClosed, *LOST):
             raise
         except FlowError as e:
@@ -188,16 +197,6 @@ class SidekiqConsumer(Consumer):
             message.stuff_exception(e)
             return failure
         return None
-
-    def _advance(self, message: SidekiqMessage) -> None:
-        commit, completion = self.process.commit, self.process.completion
-        may_wait = self.in_flight.under_load and not message.alone
-        if completion is None or (message.payload.run_id is None and not message.payload.stack):
-            commit.ack(message.member, message.receipt, may_wait=may_wait)
-            return
-        step = completion.advance(message, may_wait=may_wait)
-        if step is not None:
-            commit.ack_step(message.member, step, partial(self._settle_alone, message))
 
     def _settle_alone(self, message: SidekiqMessage) -> None:
         """Acknowledge a step of a group by itself, after it was handed over.

@@ -1,4 +1,4 @@
-"""Whether a middleware has hooks that are called when a message is enqueued."""
+"""Whether a middleware has hooks that are called when a message is enqueued, or a step pushed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dramatiq import Middleware
 
-from .step_hooks import HOOKS
+from .hook_table import is_empty
 
 #: Seconds after which the hooks are looked up again: one may also be set later, on a middleware or its class.
 RENEW = 1.0
@@ -22,7 +22,7 @@ class EnqueueHooks:
         self._until = 0.0
 
     def found(self, middleware: Sequence[Middleware]) -> bool:
-        """Return True if one of the middleware has hooks for messages."""
+        """Return True if one of the middleware has hooks for messages and steps."""
         now = time.monotonic()
         if now > self._until or self._searched != middleware:
             self._searched, self._found = list(middleware), any(map(_has_hooks, middleware))
@@ -32,10 +32,4 @@ class EnqueueHooks:
 
 def _has_hooks(middleware: Middleware) -> bool:
     """Return True if a middleware has enqueue hooks, of its class or its own."""
-    return any(name in vars(middleware) or _is_hook(type(middleware), name) for name in HOOKS)
-
-
-def _is_hook(kind: type[Middleware], name: str) -> bool:
-    owner = next(base for base in kind.__mro__ if name in vars(base))
-    # The hooks of a class that sees steps are for other brokers.
-    return owner is not Middleware and "sees_steps" not in vars(owner)
+    return not (is_empty(middleware, "before_enqueue") and is_empty(middleware, "after_enqueue"))

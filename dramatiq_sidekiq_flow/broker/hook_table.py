@@ -8,31 +8,30 @@ unless the message, its actor or the middleware sets an option.
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import dramatiq
 from dramatiq import Middleware
 
 from .dramatiq_internals import OPTION_HOOKS
 
-#: Hooks that are called for each job.
-JOB_HOOKS = frozenset(
-    (
-        "before_process_message",
-        "after_process_message",
-        "after_skip_message",
-        "before_ack",
-        "after_ack",
-        "before_nack",
-        "after_nack",
-    )
-)
+#: Hooks that are called for each job, by their signals.
+BEFORE = {signal: f"before_{signal}" for signal in ("process_message", "ack", "nack")}
+AFTER = {signal: f"after_{signal}" for signal in ("process_message", "skip_message", "ack", "nack")}
+
+JOB_HOOKS = (*BEFORE.values(), *AFTER.values())
 
 #: Seconds after which the hooks are looked up again, with a fetch.
 RENEW = 1.0
 
 #: Middleware with a hook, and True if the hook does nothing for a message without options.
 Hooks = tuple[tuple[Middleware, bool], ...]
+
+#: A hook and each actor -> the middleware to call.
+Table = dict[str, dict[str, Hooks]]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class HookTable:
@@ -48,20 +47,19 @@ class HookTable:
 
     def __init__(self) -> None:
         self.own: Middleware | None = None
-        self._table: tuple[list[Middleware], dict[tuple[str, str], Hooks]] = ([], {})
-        self._made = 0.0
+        self._renew([])
 
     def of(self, hook: str, broker: dramatiq.Broker, actor_name: str) -> Hooks:
         """Find the middleware of a broker to call for a message of an actor."""
-        seen, hooks = self._table
+        seen, table = self._table
         if seen != broker.middleware:
-            hooks = self._renew(broker.middleware)
-        found = hooks.get((hook, actor_name))
+            table = self._renew(broker.middleware)
+        found = table[hook].get(actor_name)
         if found is None:
             found = self._find(hook, broker, actor_name)
             if actor_name in broker.actors:
                 # Other names come from payloads: their number has no limit.
-                hooks[hook, actor_name] = found
+                table[hook][actor_name] = found
         return found
 
     def _find(self, hook: str, broker: dramatiq.Broker, actor_name: str) -> Hooks:
@@ -81,16 +79,23 @@ class HookTable:
         """Look the hooks up again."""
         self._renew(self._table[0])
 
-    def _renew(self, middleware: list[Middleware]) -> dict[tuple[str, str], Hooks]:
-        hooks: dict[tuple[str, str], Hooks] = {}
-        self._table = (list(middleware), hooks)
+    def _renew(self, middleware: list[Middleware]) -> Table:
+        table: Table = {hook: {} for hook in JOB_HOOKS}
+        self._table = (list(middleware), table)
         self._made = time.monotonic()
-        return hooks
+        return table
+
+
+def for_other_brokers(hook: F) -> F:
+    """Mark a hook of a middleware that does nothing on a SidekiqBroker, which then does not call it."""
+    hook.__dict__["for_other_brokers"] = True
+    return hook
 
 
 def is_empty(middleware: Middleware, hook: str) -> bool:
-    """Return True if a hook of a middleware is the one of ``dramatiq.Middleware``, which does nothing."""
-    return _function(middleware, hook) is getattr(Middleware, hook)
+    """Return True if a hook of a middleware does nothing: it is the one of ``dramatiq.Middleware``, or marked so."""
+    function = _function(middleware, hook)
+    return function is getattr(Middleware, hook) or getattr(function, "for_other_brokers", False) is True
 
 
 def is_idle(middleware: Middleware, hook: str, actor: dramatiq.Actor[Any, Any] | None) -> bool:

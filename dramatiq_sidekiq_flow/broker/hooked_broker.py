@@ -8,7 +8,7 @@ import dramatiq
 from dramatiq import Middleware
 from dramatiq.middleware import MiddlewareError
 
-from .hook_table import JOB_HOOKS, HookTable
+from .hook_table import AFTER, BEFORE, HookTable
 
 
 class HookedBroker(dramatiq.Broker):
@@ -30,9 +30,9 @@ class HookedBroker(dramatiq.Broker):
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the broker's own middleware, then of each middleware in order."""
-        hook = f"before_{signal}"
-        if hook not in JOB_HOOKS:
-            self._follow(hook, *args, **kwargs)
+        hook = BEFORE.get(signal)
+        if hook is None:
+            self._follow(f"before_{signal}", *args, **kwargs)
             super().emit_before(signal, *args, **kwargs)
             return
         message = args[0]
@@ -48,10 +48,10 @@ class HookedBroker(dramatiq.Broker):
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of each middleware in reverse order, then of the broker's own."""
-        hook = f"after_{signal}"
-        if hook not in JOB_HOOKS:
+        hook = AFTER.get(signal)
+        if hook is None:
             super().emit_after(signal, *args, **kwargs)
-            self._follow(hook, *args, **kwargs)
+            self._follow(f"after_{signal}", *args, **kwargs)
             return
         message = args[0]
         for middleware, idle in self._hooks.of(hook, self, message.actor_name):

@@ -14,12 +14,16 @@ from ..store.keys import NOT_BEGUN, SUSPECT, parse_receipt
 from .dramatiq_internals import explicit_prefetch
 
 #: Most jobs that one process holds in flight per queue.
-MAX_WINDOW = 256
+MAX_WINDOW = 512
 
-#: It holds as many as it finished within this time, in seconds: many when
+#: It holds as many as it finishes within this time, in seconds: many when
 #: jobs are short (round trips are shared), few when they are long (other
-#: processes get their share).
-WINDOW_TIME = 0.02
+#: processes get their share).  Half of it must be enough for a fetch, whose
+#: thread waits for the interpreter up to 5 ms at a time.
+WINDOW_TIME = 0.04
+
+#: Seconds over which it is measured how many jobs finish.
+MEASURED = 0.02
 
 #: With more jobs than this in the process, others finish soon.
 BUSY = 16
@@ -98,15 +102,15 @@ class InFlight:
     @property
     def under_load(self) -> bool:
         """True if jobs are short, and more of them are about to finish."""
-        return self._size > self.prefetch and self.held > BUSY
+        return self._size > self.prefetch and len(self.fetched) + len(self.handed_out) > BUSY
 
     def burst(self) -> bool:
         """Return True if jobs end faster than each could be marked as begun."""
         elapsed = time.monotonic() - self._since
-        if elapsed < WINDOW_TIME:
+        if elapsed < MEASURED:
             return self._burst
         # More than all threads could do if a job took as long as a round trip.
-        return self.prefetch > 1 and self._settled / elapsed * WINDOW_TIME > self.prefetch
+        return self.prefetch > 1 and self._settled / elapsed * MEASURED > self.prefetch
 
     def free_slots(self) -> int:
         """Number of jobs to fetch now; 0 until half of the slots are free."""
@@ -231,13 +235,15 @@ class InFlight:
             self.trial_ended()
         self._settled += 1
         if self._waiting_for_slot and self.held <= self._size // 2:
+            # Once: the consumer may need a while to wake up, and each call takes a lock.
+            self._waiting_for_slot = False
             self._slot_free.set()
 
     def _resize(self) -> None:
         now = time.monotonic()
         elapsed = now - self._since
         # Respect an explicit prefetch: 1, or QUEUE_PREFETCH from the environment.
-        if elapsed < WINDOW_TIME or self.prefetch == 1 or explicit_prefetch():
+        if elapsed < MEASURED or self.prefetch == 1 or explicit_prefetch():
             return
         self._burst = self.burst()
         rate, self._settled, self._since = self._settled / elapsed, 0, now

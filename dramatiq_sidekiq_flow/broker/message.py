@@ -27,7 +27,7 @@ from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
 from ..wire.payload_fields import WRAPPERS, seconds
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
-from .dramatiq_internals import dict_of, exception_of
+from .dramatiq_internals import dict_of
 from .retries import Failure
 
 #: Sidekiq's job options, and a workflow's own, as actor or message options of the same name.
@@ -151,7 +151,7 @@ class SidekiqMessage(MessageProxy):
     @property
     def exception(self) -> BaseException | None:
         """The exception that the actor raised."""
-        return exception_of(self)
+        return self._exception
 
     def asdict(self) -> dict[str, Any]:
         """The message as a dict of JSON values, as it is sent to ``on_failure`` and its like.

@@ -7,40 +7,14 @@ trace) or keeps a record of it (Django's admin) is called for steps, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
 import dramatiq
-from dramatiq import Middleware
 
 from ..wire.dialect import NOOP_CLASSES
 from .message import DRAMATIQ_KEY, split_options, step_message
-
-HOOKS = ("before_enqueue", "after_enqueue")
-
-
-def has_hooks(middleware: Middleware) -> bool:
-    """Return True if a middleware has enqueue hooks that are called for steps."""
-    kind = type(middleware)
-    if getattr(kind, "sees_steps", False):
-        return False
-    return any(getattr(kind, name, None) not in (None, getattr(Middleware, name)) for name in HOOKS)
-
-
-class HookSearch:
-    """Searches a list of middleware for hooks; again only after the length of the list has changed."""
-
-    def __init__(self) -> None:
-        self._searched = 0
-        self._found = False
-
-    def found(self, middleware: Sequence[Middleware]) -> bool:
-        """Return True if one of the middleware has hooks."""
-        count = len(middleware)
-        if self._searched != count:
-            self._searched, self._found = count, any(map(has_hooks, middleware))
-        return self._found
 
 
 class StepHooks:

@@ -20,7 +20,7 @@ from ..broker.message import DERIVED, DRAMATIQ_KEY
 from ..wire import codec
 from ..wire.callbacks import load_stack
 from ..wire.dialect import KEYS, detect
-from ..wire.payload import Payload
+from ..wire.payload import Payload, read_run_id
 
 #: Message option with the other keys of a Sidekiq job.
 SIDEKIQ_KEY = "sidekiq"
@@ -91,7 +91,16 @@ def from_foreign(message: Any, of_actor: Mapping[str, Any], *, strict: bool = Tr
     fields = _fields_of(message, of_actor)
     dialect = detect(fields)
     stack = load_stack(fields.get(dialect.callbacks_key)) if strict else ()
-    return Payload(b"", fields, message.actor_name, list(message.args), message.message_id, stack, dialect)
+    return Payload(
+        b"",
+        fields,
+        message.actor_name,
+        list(message.args),
+        message.message_id,
+        stack,
+        dialect,
+        run_id=read_run_id(fields, dialect),
+    )
 
 
 def _fields_of(message: Any, of_actor: Mapping[str, Any]) -> dict[str, Any]:

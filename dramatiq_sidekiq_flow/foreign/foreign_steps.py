@@ -172,7 +172,7 @@ class ForeignSteps:
         if not step.dead_payload:
             # Encoded once: a repeated call must write the same member of ``dead``.
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
-            step.dead_payload = encode(attrs.evolve(payload, fields=fields))
+            step.dead_payload = encode(payload._replace(fields=fields))
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
         self.engine.broker.process.commit.run(foreign_runs.bury(step.dead_payload, now=now, needs=needs))
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import attrs
 
-from ..errors import InvalidCallbacks, InvalidNode, cut, shortened
+from ..errors import InvalidArguments, InvalidCallbacks, InvalidNode, cut, shortened
+from . import codec
 from .nodes import Wire, check_depth, completes_at_once, latest_start, total_delay
 from .tree_schema import stack_error
 
@@ -62,8 +63,34 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
       InvalidNode: if a remaining tree is invalid: the type of a node, or a
         job's class, args, queue, retry, ``at`` and so on.
     """
+    global _last_of_group
     if value is None:
         return ()
+    written = _written_of_group(value)
+    if written and written == _last_of_group[0]:
+        return _last_of_group[1]
+    stack = _read(value)
+    if written:
+        _last_of_group = (written, stack)
+    return stack
+
+
+#: The last stack of a step of a group, as JSON and as it was read: all steps of a group carry the same.
+_last_of_group: tuple[bytes, tuple[Callback, ...]] = (b"", ())
+
+
+def _written_of_group(value: Any) -> bytes:
+    """Write a stack, which was not checked yet, as JSON, if the callback of a group is at its top; else b""."""
+    top = value[-1] if type(value) is list and value else None
+    if type(top) is not list or len(top) != 3 or top[1] is not None:
+        return b""
+    try:
+        return codec.encode(value)
+    except InvalidArguments:
+        return b""
+
+
+def _read(value: Any) -> tuple[Callback, ...]:
     error = stack_error(value)
     if error is not None:
         # A path below [..][1] is inside a remaining tree.

@@ -11,9 +11,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from ..errors import FlowError, InvalidPayload, PayloadError, UnsupportedPayload, shortened
 from . import codec
@@ -73,9 +71,12 @@ def is_inherited(key: str, others: Collection[str] = ()) -> bool:
     return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
 
-# Without slots, attrs makes a frozen object in half the time, and each job needs one.
-@attrs.frozen(slots=False)
-class Payload:
+#: Keyword arguments of a job that has none.
+NO_KWARGS: Mapping[str, Any] = {}
+
+
+# A tuple, since each job needs one: a frozen attrs object with so many attributes takes three times as long.
+class Payload(NamedTuple):
     """A job that can be run.
 
     Attributes:
@@ -90,6 +91,7 @@ class Payload:
       dialect: The dialect of its workflow's keys.
       namespace: The namespace of its output in the run's memory; "" is the shared one.
       retrieved: True if the stack came from a callback storage, and is not in ``raw``.
+      run_id: ``workflow_run_id``, the same for all jobs of a run; None outside of a workflow.
     """
 
     raw: bytes
@@ -100,8 +102,9 @@ class Payload:
     stack: tuple[Callback, ...]
     dialect: Dialect = WORKFLOW
     namespace: str = ""
-    kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    kwargs: Mapping[str, Any] = NO_KWARGS
     retrieved: bool = False
+    run_id: str | None = None
 
     @classmethod
     def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
@@ -129,22 +132,22 @@ class Payload:
             _check_format(fields, raw)
         dialect = WORKFLOW
         stack: tuple[Callback, ...] = ()
+        run_id = None
         if not WORKFLOW_KEYS.isdisjoint(fields):
             dialect = detect(fields)
             stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw)
-            _check_run_id(fields, dialect, raw)
-        kwargs: dict[str, Any] = {}
+            run_id = _checked_run_id(fields, dialect, raw)
+        kwargs = NO_KWARGS
         if name in _WRAPPERS:
             name, args, kwargs = _unwrap(fields, raw)
         namespace = _namespace(fields, raw) if NAMESPACE_KEY in fields else ""
         jid: str = fields["jid"]
-        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None)
+        return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None, run_id)
 
     @property
-    def run_id(self) -> str | None:
-        """``workflow_run_id``, the same for all jobs of a run; None outside of a workflow."""
-        run_id = self.fields.get(self.dialect.run_id_key)
-        return run_id if type(run_id) is str and run_id else None
+    def is_member(self) -> bool:
+        """True if it is a step of a group."""
+        return bool(self.stack) and self.stack[-1].kind != "f"
 
     @property
     def may_delay(self) -> bool:
@@ -164,12 +167,7 @@ class Payload:
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
         """Return the context that the next steps inherit; see :func:`is_inherited`."""
-        # As is_inherited, without a call for each key of each step.
-        return {
-            key: value
-            for key, value in self.fields.items()
-            if key in INHERITED or key in others or key.startswith(INHERITED_PREFIXES)
-        }
+        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
 
 
 def fingerprint(raw: bytes) -> str:
@@ -287,10 +285,10 @@ def _stack(callbacks: Any, retrieve: Callable[[Any], Any] | None, raw: bytes) ->
         raise type(e)(e.message, raw) from None
 
 
-def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict[str, Any]]:
+def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], Mapping[str, Any]]:
     """Read the actor name, arguments and keyword arguments of a carrier or an ActiveJob."""
     name, args = fields["class"], fields["args"]
-    kwargs: dict[str, Any] = {}
+    kwargs = NO_KWARGS
     if name in WRAPPERS:
         from . import active_job  # few processes need it
 
@@ -303,10 +301,17 @@ def _unwrap(fields: Mapping[str, Any], raw: bytes) -> tuple[Any, list[Any], dict
     return name, args, kwargs
 
 
-def _check_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> None:
+def read_run_id(fields: Mapping[str, Any], dialect: Dialect) -> str | None:
+    """Read ``workflow_run_id`` of a job; None if it has none."""
     run_id = fields.get(dialect.run_id_key)
-    if type(run_id) is str and len(run_id) > MAX_NAME:
+    return run_id if type(run_id) is str and run_id else None
+
+
+def _checked_run_id(fields: Mapping[str, Any], dialect: Dialect, raw: bytes) -> str | None:
+    run_id = read_run_id(fields, dialect)
+    if run_id is not None and len(run_id) > MAX_NAME:
         raise InvalidPayload(f"The job's {dialect.run_id_key} is longer than {MAX_NAME} characters.", raw)
+    return run_id
 
 
 def _namespace(fields: Mapping[str, Any], raw: bytes) -> str:

@@ -106,3 +106,8 @@ def _error(value: Any, schema: type[msgspec.Struct]) -> str | None:
     except (msgspec.ValidationError, RecursionError) as e:
         return str(e).replace(" - at `$.value`", "").replace("$.value", "$", 1)
     return None
+
+
+# msgspec prepares a schema at its first use, and crashes if two threads are the first.
+for _schema in (_Tree, _Stack):
+    _error(None, _schema)

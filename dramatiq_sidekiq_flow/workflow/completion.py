@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from dramatiq.errors import ConnectionClosed
 
 from ..broker.message import SidekiqMessage
 from ..store.connection import LOST
 from ..store.group_steps import GroupStep, StepGroup
 from ..store.needs import Needs
+from ..store.runs import Output
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
 from .advance import advance
@@ -23,13 +21,10 @@ class Completion:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        #: Function that turns the stored value of a payload into its callback stack; None if payloads hold stacks.
+        self.retrieve = engine.stacks.retrieve
         #: The last group that was advanced, and its callback stack.
         self._last_group: tuple[tuple[Callback, ...], StepGroup | None] = ((), None)
-
-    @property
-    def retrieve(self) -> Callable[[Any], Any] | None:
-        """Function that turns the stored value of a payload into its callback stack; None if payloads hold stacks."""
-        return self.engine.stacks.retrieve
 
     def advance(self, message: SidekiqMessage, *, may_wait: bool = False) -> GroupStep | None:
         """Acknowledge a job that succeeded, and advance its run.
@@ -51,23 +46,23 @@ class Completion:
         if not payload.stack and not output.memory.key:
             engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
             return None
-        job = FinishedJob(payload, message.queue_name, output, message)
-        if may_wait and engine.transport.hands_over and job.is_member:
-            group = self._group_of(job)
+        if may_wait and payload.is_member and engine.transport.hands_over:
+            group = self._group_of(message, output)
             engine.stacks.extend(payload, group.ttl)
             return GroupStep(group, message.receipt, payload.jid, output.fields)
         try:
-            advance(job, engine)
+            advance(FinishedJob(payload, message.queue_name, output, message), engine)
         except LOST as e:
             raise ConnectionClosed(e) from None
         return None
 
-    def _group_of(self, job: FinishedJob) -> StepGroup:
+    def _group_of(self, message: SidekiqMessage, output: Output) -> StepGroup:
         """Get the group of a step; the same object for steps that end one after the other."""
         stack, group = self._last_group
-        if group is None or stack != job.payload.stack or group.memory != job.output.memory:
-            group = StepGroup(job.walk, job.ttl, job.output.memory)
-            self._last_group = (job.payload.stack, group)
+        if group is None or stack != message.payload.stack or group.memory != output.memory:
+            job = FinishedJob(message.payload, message.queue_name, output, message)
+            group = StepGroup(job.walk, job.ttl, output.memory)
+            self._last_group = (message.payload.stack, group)
         return group
 
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs:

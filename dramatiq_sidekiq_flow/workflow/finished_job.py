@@ -39,11 +39,6 @@ class FinishedJob:
         return tuple(Walk(callback.barrier, callback.kind) for callback in reversed(self.payload.stack))
 
     @property
-    def is_member(self) -> bool:
-        """True if it is a step of a group."""
-        return bool(self.payload.stack) and self.payload.stack[-1].kind != "f"
-
-    @property
     def first_due(self) -> int:
         """Number of the callback that certainly fires: 1 (the top) after a step of a chain, else 0 (not known yet)."""
         return 1 if self.walk and self.walk[0].kind == "f" else 0

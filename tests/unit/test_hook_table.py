@@ -20,7 +20,8 @@ from dramatiq.middleware import (
 )
 
 from dramatiq_sidekiq_flow.broker.dramatiq_internals import OPTION_HOOKS
-from dramatiq_sidekiq_flow.broker.hook_table import JOB_HOOKS, HookTable
+from dramatiq_sidekiq_flow.broker.enqueue_hooks import EnqueueHooks
+from dramatiq_sidekiq_flow.broker.hook_table import JOB_HOOKS, HookTable, for_other_brokers
 from dramatiq_sidekiq_flow.broker.hooked_broker import HookedBroker
 
 BEFORE, AFTER, SKIP = "before_process_message", "after_process_message", "after_skip_message"
@@ -107,6 +108,30 @@ def test_a_hook_that_is_set_later_is_found_with_a_fetch(monkeypatch: pytest.Monk
     assert calls == ["object", "class"]
 
 
+def test_a_hook_for_other_brokers_is_called_if_a_subclass_has_its_own() -> None:
+    class Marked(Named):
+        @for_other_brokers
+        def before_ack(self, broker: Any, message: Any) -> None:
+            self.calls.append(f"{self.name} ack")
+
+        after_enqueue = for_other_brokers(lambda self, broker, message, delay: None)
+
+    class Own(Marked):
+        def before_ack(self, broker: Any, message: Any) -> None:
+            super().before_ack(broker, message)
+
+        def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            pass
+
+    calls: list[str] = []
+    broker = Broker(Marked("marked", calls), Own("own", calls))
+    declare(broker)
+    broker.emit_before("ack", job())
+    assert calls == ["own ack"]
+    found = [EnqueueHooks().found([each]) for each in broker.middleware]
+    assert found == [False, True]
+
+
 def test_middleware_that_is_no_subclass_is_called_as_dramatiq_calls_it(caplog: pytest.LogCaptureFixture) -> None:
     class Anything:
         def __getattr__(self, name: str) -> Any:
@@ -153,7 +178,7 @@ def test_names_of_unknown_actors_are_not_kept() -> None:
     broker = Broker(TimeLimit())
     for number in range(5):
         broker._hooks.of(BEFORE, broker, f"unknown {number}")
-    assert broker._hooks._table[1] == {}
+    assert not any(broker._hooks._table[1].values())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dramatiq_sidekiq_flow.broker.in_flight import WINDOW_TIME, InFlight, reserve
+from dramatiq_sidekiq_flow.broker.in_flight import MAX_WINDOW, MEASURED, WINDOW_TIME, InFlight, reserve
 from dramatiq_sidekiq_flow.store import keys
 
 
@@ -46,13 +46,24 @@ def test_a_burst_is_more_than_all_threads_could_mark() -> None:
     window = InFlight("a", "m:a")
     window.allow(4)
     window._since -= 1.0
-    window._settled = int(4 / WINDOW_TIME) + 20
+    window._settled = int(4 / MEASURED) + 20
     assert window.burst()
     window._resize()
     # Within the time that is measured, what was measured last holds.
     assert window.burst()
     window._since -= 60.0
     assert not window.burst()
+
+
+def test_it_holds_what_ends_within_a_moment() -> None:
+    window = InFlight("a", "m:a")
+    window.allow(16)
+    for rate, wanted in ((0, 16), (1000, 1000 * WINDOW_TIME), (10**6, MAX_WINDOW)):
+        for _ in range(20):
+            window._since -= 1.0
+            window._settled = rate
+            window._resize()
+        assert window.free_slots() == pytest.approx(wanted, abs=2)
 
 
 def test_a_job_is_held_at_each_instant() -> None:

@@ -53,6 +53,14 @@ HOOKS = [
         "            if True:\n",
         TABLE + "test_names_of_unknown_actors_are_not_kept",
     ),
+    table(
+        "hooks-of-a-subclass",
+        "A hook that a subclass adds to a WorkflowMiddleware is not called.",
+        '    return function is getattr(Middleware, hook) or getattr(function, "for_other_brokers", False) is True\n',
+        '    marked = getattr(getattr(type(middleware).__mro__[1], hook, None), "for_other_brokers", False)\n'
+        '    return function is getattr(Middleware, hook) or hasattr(function, "for_other_brokers") or marked\n',
+        TABLE + "test_a_hook_for_other_brokers_is_called_if_a_subclass_has_its_own",
+    ),
     work_queue(
         "work-asleep-beside-a-job",
         "A job that comes while a thread goes to sleep waits until the thread's time is up.",

@@ -32,12 +32,16 @@ lifetimes = in_file("wire/lifetimes.py")
 plan = in_file("workflow/plan.py")
 plan_ids = in_file("workflow/plan_ids.py")
 ttl = in_file("workflow/ttl.py")
+outputs = in_file("workflow/outputs.py")
+callbacks = in_file("wire/callbacks.py")
+tree_schema = in_file("wire/tree_schema.py")
 foreign = in_file("foreign/foreign_steps.py")
 foreign_transport = in_file("foreign/foreign_transport.py")
 
 MIDDLEWARE = "integration/test_dramatiq_middleware.py::"
 LATE = RECOVERY + "test_an_advance_that_found_no_server_is_tried_again"
 COMMIT = "integration/test_commit.py::"
+STACK = "unit/test_group_stack.py::"
 
 WORKERS = [
     consumer(
@@ -101,8 +105,8 @@ WORKERS = [
     consumer(
         "ack-mark-not-confirmed",
         "A job whose mark got no reply leaves flight under the wrong receipt: it stays, and runs again.",
-        "        confirm(self.process.in_flight, self.process.connection, message)\n",
-        "",
+        "            confirm(self.process.in_flight, self.process.connection, message)\n",
+        "            pass\n",
         RECOVERY + "test_the_mark_of_a_beginning_may_be_lost",
     ),
     reader(
@@ -175,6 +179,34 @@ WORKERS = [
         "            return [acknowledgements[index] for index in batch.operation.read(reply)]\n",
         "            return [acknowledgements[index] for index in batch.operation.read(reply)][:0]\n",
         GROUP + "test_a_group_is_counted_to_its_end[33]",
+    ),
+    outputs(
+        "memory-of-another-run",
+        "A step's output is written to the memory of the run before.",
+        "        if last_run != run_id or last_dialect is not dialect:\n",
+        "        if not last_run or last_dialect is not dialect:\n",
+        STACK + "test_each_run_has_a_memory_of_its_own",
+    ),
+    outputs(
+        "memory-of-another-dialect",
+        "A step's output is written where the gem of its run does not look.",
+        " or last_dialect is not dialect:\n",
+        ":\n",
+        STACK + "test_each_run_has_a_memory_of_its_own",
+    ),
+    tree_schema(
+        "first-trees-of-two-threads",
+        "A worker whose threads read their first steps at the same time crashes.",
+        "    _error(None, _schema)\n",
+        "    pass\n",
+        "unit/test_first_trees.py::test_threads_read_their_first_trees_together",
+    ),
+    callbacks(
+        "stack-of-another-group",
+        "A step of a group is given the callback stack of the group before.",
+        "    if written and written == _last_of_group[0]:\n",
+        "    if written and _last_of_group[0]:\n",
+        STACK + "test_values_that_python_takes_for_equal_differ",
     ),
     handed_over(
         "group-refused-is-done",
@@ -299,7 +331,7 @@ WORKERS = [
     commit(
         "commit-leaves-what-came-meanwhile",
         "An acknowledgement that came during a round trip is sent with the next job, if one comes.",
-        "        # Acknowledgements that were queued while this thread held the lock.\n        self._send_due()\n",
+        "        # Acknowledgements that were queued while this thread held the lock.\n        self._go_on()\n",
         "",
         COMMIT + "test_one_that_comes_during_a_round_trip_is_sent_after_it",
     ),

@@ -25,8 +25,9 @@ from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifica
 from .queue_order import QueueOrder
 from .work_queue import WorkQueue
 
-#: The class of the threads that run actors.
+#: The classes of the threads that run actors, and that consume a queue.
 _WorkerThread: Any = dramatiq_worker._WorkerThread
+_ConsumerThread: Any = dramatiq_worker._ConsumerThread
 
 # -- messages -----------------------------------------------------------------
 
@@ -131,6 +132,12 @@ def explicit_prefetch() -> bool:
 def consumer_logger(queue_name: str) -> logging.Logger:
     """The logger of the thread that consumes a queue (``worker.ConsumerThread``)."""
     return logging.getLogger(f"dramatiq.worker.ConsumerThread({queue_name})")
+
+
+def consumer_stops() -> bool:
+    """Return True if this thread consumes a queue, and is paused or stopped (``worker.ConsumerThread``)."""
+    thread: Any = threading.current_thread()
+    return isinstance(thread, _ConsumerThread) and bool(thread.paused or not thread.running)
 
 
 # -- the thread that runs actors (worker.WorkerThread) --------------------------

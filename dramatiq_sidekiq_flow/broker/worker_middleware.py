@@ -119,7 +119,7 @@ class WorkerMiddleware(Middleware):
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         self.process.quiet = True
-        self.process.waiter.release()
+        self.process.wake_consumers()
         # Now, and not when the last job has ended: a process that is killed before leaves them behind.
         give_back(worker)
 

@@ -33,6 +33,7 @@ from .hook_table import HookTable
 from .in_flight import InFlight
 from .message import SidekiqMessage
 from .queue_order import QueueOrder
+from .standing import STANDING, Standing
 from .waiter import Waiter
 
 #: Connections that the consumers of a process share to fetch with.
@@ -63,6 +64,7 @@ class WorkerProcess:
       completion: Completion of workflow jobs; None without a WorkflowMiddleware.
       workers: Dramatiq workers of this process.
       in_flight: Queue -> its jobs that this process holds.
+      standing: Queue -> its fetch that may stand at the server.
       set_aside: Member and receipt -> function that writes the failure again, of
         each failed job that ``retry`` or ``dead`` could not take.
       quiet: True if no new jobs are fetched.
@@ -88,6 +90,7 @@ class WorkerProcess:
         self.completion: JobCompletion | None = None
         self.workers: list[dramatiq.Worker] = []
         self.in_flight: dict[str, InFlight] = {}
+        self.standing: dict[str, Standing] = {}
         self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
         self.quiet = False
         self._pid = os.getpid()
@@ -178,14 +181,14 @@ class WorkerProcess:
         Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
         """
         self.quiet = True
-        self.waiter.release()
+        self.wake_consumers()
         self.poller.stop()
         for worker in self.workers:
             give_back(worker)
 
     def end(self, worker: dramatiq.Worker) -> None:
         """Put back what is in flight and deregister, after a Dramatiq worker has stopped."""
-        self.waiter.stop()
+        self._stop_waiting()
         self.poller.stop()
         if worker in self.workers:
             self.workers.remove(worker)
@@ -200,9 +203,46 @@ class WorkerProcess:
         if found is None or found.member != member:
             found = self.in_flight[queue_name] = InFlight(queue_name, member)
             found.trial_ended = self.heartbeat.trial_ended
-            found.arrived = partial(self.waiter.wake, queue_name)
+            found.arrived = partial(self._wake, queue_name)
         found.allow(prefetch)
         return found
+
+    def standing_for(self, held: InFlight) -> Standing:
+        """The fetch of a queue that may stand at the server."""
+        found = self.standing.get(held.queue_name)
+        if found is None or found.held is not held:
+            found = self.standing[held.queue_name] = Standing(self.connection, held)
+        return found
+
+    def may_stand(self, queue_name: str) -> bool:
+        """Return True if a fetch of a queue may stand: the process has few queues, and no strict order of them.
+
+        In strict order the server would serve it while a queue before it has jobs.
+        """
+        most = self.connection.most
+        if len(self.in_flight) > (STANDING if most is None else min(STANDING, most // ENOUGH)):
+            return False
+        return not self.queue_order.strict or self._own_queues() <= {queue_name}
+
+    def _wake(self, queue_name: str) -> None:
+        """Let the consumer of a queue look for jobs now."""
+        self.waiter.wake(queue_name)
+        standing = self.standing.get(queue_name)
+        if standing is not None:
+            standing.ring()
+
+    def wake_consumers(self) -> None:
+        """Let all consumers look for jobs now, or see that the process is quiet."""
+        self.waiter.release()
+        for standing in list(self.standing.values()):
+            standing.ring()
+
+    def _stop_waiting(self) -> None:
+        """Close the connections that wait for jobs; in a forked child, leave the parent's alone."""
+        self.waiter.stop()
+        if self._pid == os.getpid():
+            for standing in list(self.standing.values()):
+                standing.close()
 
     def may_fetch(self, queue_name: str) -> bool:
         """Return True if a queue may be fetched from: in strict order, no queue before it has jobs."""
@@ -279,7 +319,7 @@ class WorkerProcess:
     def close(self) -> None:
         """Stop the threads; in a forked child, leave the parent's alone."""
         self.mind_fork()
-        self.waiter.stop()
+        self._stop_waiting()
         self.poller.stop()
         if self.in_flight or self.heartbeat.members:
             self.hand_back()
@@ -290,6 +330,7 @@ class WorkerProcess:
             return
         self._pid = os.getpid()
         self.in_flight.clear()
+        self.standing.clear()
         self.set_aside, self.workers = {}, []
         self.commit = self._new_commit()
         self.execution_stats = ExecutionStats()

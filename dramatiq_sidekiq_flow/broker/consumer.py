@@ -21,7 +21,7 @@ from ..errors import FlowError, InvalidOutput, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
 from .begin import confirm
-from .dramatiq_internals import run_next
+from .dramatiq_internals import next_must_begin, run_next
 from .failure_writer import FailureWriter
 from .fetcher import Fetcher
 from .job_reader import JobReader
@@ -193,7 +193,7 @@ class SidekiqConsumer(Consumer):
         commit, completion = self.process.commit, self.process.completion
         may_wait = self.in_flight.under_load and not message.alone
         if completion is None or (message.payload.run_id is None and not message.payload.stack):
-            commit.ack(message.member, message.receipt, may_wait=may_wait)
+            commit.ack(message.member, message.receipt, may_wait=may_wait, with_next=next_must_begin())
             return
         step = completion.advance(message, may_wait=may_wait)
         if step is not None:

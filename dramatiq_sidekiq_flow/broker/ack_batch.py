@@ -7,9 +7,6 @@ is acknowledged without waiting: its acknowledgement is queued
 (``broker/handed_over.py``), and the thread continues with the next job.  After a
 crash before it is sent the job runs again, as it may at any time until Redis has
 replied.  All other operations wait for their reply.
-
-If the thread's next job waits in the process, and has to be marked as begun, the
-acknowledgement goes with that mark.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from ..store.connection import LOST, Connection
 from ..store.group_steps import GroupStep
 from ..store.outcomes import Operation
 from ..store.replication import NO_WAIT, ReplicaWait
-from ..store.scripts import Argument, Command
+from ..store.scripts import Command
 from .handed_over import Acknowledgement, Batch, HandedOver
 from .replica_confirmation import ReplicaConfirmation
 
@@ -75,8 +72,6 @@ class GroupCommit:
         self._queued_since = 0.0
         #: Send now: no other acknowledgement is expected soon.
         self._flush_now = False
-        #: An acknowledgement waits for the next operation of its thread.
-        self.owed = False
         self._sender = threading.Lock()
         self._settler = threading.Lock()
         self._confirmation = ReplicaConfirmation(replicas, events or Events())
@@ -109,31 +104,18 @@ class GroupCommit:
             raise ConnectionClosed(ConnectionResetError("the round trip was interrupted"))
         return operation.read(entry.reply)
 
-    def call(self, *command: Argument) -> Any:
-        """Send one command together with all that has gathered, and return its reply; see :meth:`run`."""
-        return self.run(Operation(command, lambda reply: reply))
-
     def waiting(self) -> list[tuple[str, str]]:
         """Member and receipt of finished jobs that are handed over, and not settled yet."""
         return self._handed_over.waiting()
 
-    def ack(self, member: str, receipt: str, *, may_wait: bool = False, with_next: bool = False) -> None:
+    def ack(self, member: str, receipt: str, *, may_wait: bool = False) -> None:
         """Hand over the acknowledgement of a finished job.  One HDEL takes many out of flight.
 
         Parameters:
           may_wait: Other jobs of this process are about to finish, and their
             acknowledgements may be sent together with this one.
-          with_next: The thread is about to run an operation, or to call :meth:`send_owed`.
         """
-        self._queue(Acknowledgement(member, receipt), may_wait or with_next)
-        if with_next:
-            # Not before: it must not be cleared by a batch without this one.
-            self.owed = True
-
-    def send_owed(self) -> None:
-        """Send an acknowledgement that waits for an operation which did not follow."""
-        if self.owed:
-            self.flush_nowait()
+        self._queue(Acknowledgement(member, receipt), may_wait)
 
     def ack_step(self, member: str, step: GroupStep, settle: Callable[[], None]) -> None:
         """Hand over the acknowledgement of a step of a group, to be sent with those of other jobs.
@@ -230,7 +212,6 @@ class GroupCommit:
           redis.ConnectionError, ServerUnavailable: if acknowledgements were not
             accepted; they stay queued.
         """
-        self.owed = False
         entries = _drain(self._waiting)
         batches = self._handed_over.take()
         self._queued_since = time.monotonic()

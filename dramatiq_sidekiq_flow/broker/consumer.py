@@ -193,11 +193,18 @@ class SidekiqConsumer(Consumer):
         commit, completion = self.process.commit, self.process.completion
         may_wait = self.in_flight.under_load and not message.alone
         if completion is None or (message.payload.run_id is None and not message.payload.stack):
-            commit.ack(message.member, message.receipt, may_wait=may_wait, with_next=next_must_begin())
+            self._ack_plain(message, may_wait)
             return
         step = completion.advance(message, may_wait=may_wait)
         if step is not None:
             commit.ack_step(message.member, step, partial(self._settle_alone, message))
+
+    def _ack_plain(self, message: SidekiqMessage, may_wait: bool) -> None:
+        """Acknowledge a finished job without a workflow."""
+        if not may_wait and self.process.may_owe and next_must_begin():
+            self.process.owed.owe(message.member, message.receipt)
+        else:
+            self.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
 
     def _settle_alone(self, message: SidekiqMessage) -> None:
         """Acknowledge a step of a group by itself, after it was handed over.

@@ -92,7 +92,7 @@ class WorkerMiddleware(Middleware):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         broker.check_encoder()
         self.process.begin(worker)
-        replace_work_queue(worker, self.process.queue_order, lambda: self.process.commit.send_owed())
+        replace_work_queue(worker, self.process.queue_order, lambda: self.process.owed.send())
         try:
             self.server_check.run()
         except UnusableServer as e:
@@ -130,9 +130,9 @@ class WorkerMiddleware(Middleware):
         process = self.process
         if message.receipt[-1:] == NOT_BEGUN:
             # With the acknowledgement of the job before it, in one round trip.
-            begin(process.in_flight, process.commit, message)
-        elif process.commit.owed:
-            process.commit.send_owed()
+            begin(process.in_flight, process.owed, message)
+        else:
+            process.owed.send()
         set_current_job(message.payload)
         process.execution_stats.start(message)
         if not ruby_features.KEYS.isdisjoint(message.payload.fields):

@@ -32,6 +32,7 @@ from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_q
 from .hook_table import HookTable
 from .in_flight import InFlight
 from .message import SidekiqMessage
+from .owed_acks import OwedAcks
 from .queue_order import QueueOrder
 from .standing import STANDING, Standing
 from .waiter import Waiter
@@ -113,6 +114,7 @@ class WorkerProcess:
         self.heartbeat = Heartbeat(beating, heartbeat_timeout, **notified)
         self.poller = Poller(beating, poll_interval, **notified)
         self.commit = self._new_commit()
+        self.owed = OwedAcks(connection, self.commit.ack)
         self.presence = Presence(
             connection=connection,
             heartbeat=self.heartbeat,
@@ -134,7 +136,7 @@ class WorkerProcess:
         heartbeat.recovery.flush = lambda: self.commit.flush()
         heartbeat.tasks += [
             # Acknowledgements that an unavailable Redis did not take go out with a beat.
-            lambda: self.commit.flush(),
+            self._flush,
             self._settle_aside,
             self.presence.beat,
         ]
@@ -143,9 +145,23 @@ class WorkerProcess:
         replicas = ReplicaWait(self.replication.acknowledge, self.replication.timeout)
         return GroupCommit(self.connection.lane(), self.availability, replicas, self.events)
 
+    @property
+    def may_owe(self) -> bool:
+        """True if an acknowledgement may go with a mark: no replica has to confirm it."""
+        return not self.replication.acknowledge
+
+    def _flush(self) -> None:
+        """Send the acknowledgements that are handed over.
+
+        Raises:
+          ConnectionClosed: if Redis cannot be reached; they stay.
+        """
+        self.owed.send_all()
+        self.commit.flush()
+
     def _leaving(self) -> list[tuple[str, str]]:
         """List member and receipt of jobs that are finished here, but still in flight."""
-        return [*self.commit.waiting(), *list(self.set_aside)]
+        return [*self.commit.waiting(), *self.owed.waiting(), *list(self.set_aside)]
 
     # -- workers ------------------------------------------------------------
 
@@ -283,7 +299,7 @@ class WorkerProcess:
         ignored, and they run again elsewhere, as Sidekiq's do after a hard
         shutdown.  Jobs that cannot be put back now are recovered by other workers.
         """
-        self._attempt(self.commit.flush)
+        self._attempt(self._flush)
         self._attempt(self._settle_aside)
         for held in list(self.in_flight.values()):
             self._attempt(partial(self._hand_back, held))
@@ -333,6 +349,7 @@ class WorkerProcess:
         self.standing.clear()
         self.set_aside, self.workers = {}, []
         self.commit = self._new_commit()
+        self.owed = OwedAcks(self.connection, self.commit.ack)
         self.execution_stats = ExecutionStats()
         self.heartbeat.forget()
         self.poller.forget()

@@ -49,7 +49,7 @@ class Fetcher:
         self.process = process
         self.queue_name = in_flight.queue_name
         self.in_flight = in_flight
-        self.standing = process.standing_for(in_flight)
+        self.standing = process.standing.of(in_flight)
         self.reader = reader
         self.seconds = seconds
         self.give_back = give_back

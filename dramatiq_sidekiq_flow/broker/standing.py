@@ -16,6 +16,9 @@ from .in_flight import InFlight
 #: A process lets the fetches of so many queues stand, each on a connection of its own.
 STANDING = 4
 
+#: One fetch stands for so many connections that the process may open.
+SHARE = 10
+
 #: Seconds after which a server that refused is asked again.
 ASK_AGAIN = 60.0
 
@@ -138,3 +141,44 @@ class Standing:
         self.logger.debug("Redis refuses that a fetch of %r stands (%s).", self.held.queue_name, error)
         self._ask_again = time.monotonic() + ASK_AGAIN
         self.close()
+
+
+class Standings:
+    """The fetches of one process that may stand at the server.
+
+    Attributes:
+      most: How many may stand at once.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        most = connection.most
+        self.most = STANDING if most is None else min(STANDING, most // SHARE)
+        self._of: dict[str, Standing] = {}
+
+    def of(self, held: InFlight) -> Standing:
+        """The fetch of one queue."""
+        found = self._of.get(held.queue_name)
+        if found is None or found.held is not held:
+            found = self._of[held.queue_name] = Standing(self.connection, held)
+        return found
+
+    def ring(self, queue_name: str) -> None:
+        """Let a consumer that waits for the answer go on."""
+        found = self._of.get(queue_name)
+        if found is not None:
+            found.ring()
+
+    def ring_all(self) -> None:
+        """Let all consumers that wait for an answer go on."""
+        for each in list(self._of.values()):
+            each.ring()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for each in list(self._of.values()):
+            each.close()
+
+    def forget(self) -> None:
+        """Begin without connections: in a forked child, the open ones are the parent's."""
+        self._of = {}

@@ -34,7 +34,7 @@ from .in_flight import InFlight
 from .message import SidekiqMessage
 from .owed_acks import OwedAcks
 from .queue_order import QueueOrder
-from .standing import STANDING, Standing
+from .standing import Standings
 from .waiter import Waiter
 
 #: Connections that the consumers of a process share to fetch with.
@@ -65,7 +65,7 @@ class WorkerProcess:
       completion: Completion of workflow jobs; None without a WorkflowMiddleware.
       workers: Dramatiq workers of this process.
       in_flight: Queue -> its jobs that this process holds.
-      standing: Queue -> its fetch that may stand at the server.
+      standing: The fetches that may stand at the server.
       set_aside: Member and receipt -> function that writes the failure again, of
         each failed job that ``retry`` or ``dead`` could not take.
       quiet: True if no new jobs are fetched.
@@ -91,7 +91,6 @@ class WorkerProcess:
         self.completion: JobCompletion | None = None
         self.workers: list[dramatiq.Worker] = []
         self.in_flight: dict[str, InFlight] = {}
-        self.standing: dict[str, Standing] = {}
         self.set_aside: dict[tuple[str, str], Callable[[], None]] = {}
         self.quiet = False
         self._pid = os.getpid()
@@ -110,6 +109,7 @@ class WorkerProcess:
         self.fetching = connection if few else connection.lane(FETCHING)
         beating = connection.lane(1 if few else 2)
         self.waiter = Waiter(connection)
+        self.standing = Standings(connection)
         notified: dict[str, Any] = {"availability": self.availability, "events": self.events}
         self.heartbeat = Heartbeat(beating, heartbeat_timeout, **notified)
         self.poller = Poller(beating, poll_interval, **notified)
@@ -223,42 +223,29 @@ class WorkerProcess:
         found.allow(prefetch)
         return found
 
-    def standing_for(self, held: InFlight) -> Standing:
-        """The fetch of a queue that may stand at the server."""
-        found = self.standing.get(held.queue_name)
-        if found is None or found.held is not held:
-            found = self.standing[held.queue_name] = Standing(self.connection, held)
-        return found
-
     def may_stand(self, queue_name: str) -> bool:
-        """Return True if a fetch of a queue may stand: the process has few queues, and no strict order of them.
+        """Return True if a fetch of a queue may stand at the server: the queues have no strict order, and are few.
 
-        In strict order the server would serve it while a queue before it has jobs.
+        In strict order, the server would serve it while a queue before it has jobs.
         """
-        most = self.connection.most
-        if len(self.in_flight) > (STANDING if most is None else min(STANDING, most // ENOUGH)):
-            return False
-        return not self.queue_order.strict or self._own_queues() <= {queue_name}
+        ordered = self.queue_order.strict and not self._own_queues() <= {queue_name}
+        return not ordered and len(self.in_flight) <= self.standing.most
 
     def _wake(self, queue_name: str) -> None:
         """Let the consumer of a queue look for jobs now."""
         self.waiter.wake(queue_name)
-        standing = self.standing.get(queue_name)
-        if standing is not None:
-            standing.ring()
+        self.standing.ring(queue_name)
 
     def wake_consumers(self) -> None:
         """Let all consumers look for jobs now, or see that the process is quiet."""
         self.waiter.release()
-        for standing in list(self.standing.values()):
-            standing.ring()
+        self.standing.ring_all()
 
     def _stop_waiting(self) -> None:
         """Close the connections that wait for jobs; in a forked child, leave the parent's alone."""
         self.waiter.stop()
         if self._pid == os.getpid():
-            for standing in list(self.standing.values()):
-                standing.close()
+            self.standing.close()
 
     def may_fetch(self, queue_name: str) -> bool:
         """Return True if a queue may be fetched from: in strict order, no queue before it has jobs."""
@@ -346,7 +333,7 @@ class WorkerProcess:
             return
         self._pid = os.getpid()
         self.in_flight.clear()
-        self.standing.clear()
+        self.standing.forget()
         self.set_aside, self.workers = {}, []
         self.commit = self._new_commit()
         self.owed = OwedAcks(self.connection, self.commit.ack)

@@ -82,6 +82,23 @@ def test_a_quiet_process_takes_no_job(
     assert not in_flight(client)
 
 
+def test_a_job_that_comes_while_its_fetch_is_ended_goes_back(
+    broker: SidekiqBroker, client: redis.Redis, note: dramatiq.Actor[Any, Any]
+) -> None:
+    consumer = broker.consume("python", prefetch=2, timeout=20)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    broker.process.workers.append(worker)
+    assert next(consumer) is None
+    assert next(consumer) is None
+    assert blocked(client) == 1
+    note.send(1)
+    eventually(lambda: in_flight(client))
+    broker.process.quiet = True
+    assert next(consumer) is None
+    assert not in_flight(client)
+    assert len(members(client, "python")) == 1
+
+
 def test_a_paused_worker_takes_no_job(
     broker: SidekiqBroker, client: redis.Redis, note: dramatiq.Actor[Any, Any]
 ) -> None:
@@ -266,6 +283,14 @@ def test_the_answer(standing: Standing, client: redis.Redis) -> None:
     assert not standing.stands
     assert client.hgetall(MINE) == {b"1:1": b"job"}
     assert not client.exists("queue:python")
+
+
+def test_the_threads_are_free_again(standing: Standing, held: InFlight, client: redis.Redis) -> None:
+    held.reserved = 1
+    standing.begin(fetch())
+    client.lpush("queue:python", "job")
+    assert standing.wait(10)
+    assert held.reserved == 0
 
 
 def test_a_large_job(standing: Standing, client: redis.Redis) -> None:

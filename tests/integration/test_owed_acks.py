@@ -138,3 +138,36 @@ def test_in_a_worker(redis_url: str, client: redis.Redis, threads: int, replicas
     # While an actor runs, its thread owes nothing.
     assert max(owing) < threads
     broker.close()
+
+
+def test_a_thread_without_a_next_job_sends_what_it_owes(broker: SidekiqBroker, client: redis.Redis) -> None:
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def step(number: int) -> None:
+        member = broker.process.in_flight["python"].member
+        client.hset(f"swf:inflight:{member}", "fff:1", "done before")
+        broker.process.owed.owe(member, "fff:1")
+        client.rpush("ran", number)
+
+    # No beat sends it.
+    broker.process.heartbeat.tasks.clear()
+    with working(broker):
+        step.send(1)
+        eventually(lambda: client.llen("ran") == 1)
+        eventually(lambda: not in_flight(client))
+
+
+def test_a_next_job_that_has_begun_already(broker: SidekiqBroker, client: redis.Redis) -> None:
+    """It is not marked: what its thread owes is sent before it runs."""
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def step(number: int) -> None:
+        pass
+
+    step.send(1)
+    broker.process.workers.append(dramatiq.Worker(broker, worker_threads=1))
+    message = next(broker.consume("python", prefetch=1, timeout=1000))
+    assert message is not None
+    assert not message.receipt.endswith("?")
+    broker.process.owed.owe(message.member, "fff:1")
+    broker.emit_before("process_message", message)
+    assert broker.process.owed.waiting() == []

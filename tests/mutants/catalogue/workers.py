@@ -288,7 +288,14 @@ WORKERS = [
         "A thread that has nothing more to do owes its last acknowledgement until the next beat.",
         "lambda: self.process.owed.send()",
         "lambda: None",
-        OWED + "test_in_a_worker[3-0]",
+        OWED + "test_a_thread_without_a_next_job_sends_what_it_owes",
+    ),
+    lifecycle(
+        "owed-before-a-job-that-has-begun",
+        "A thread owes an acknowledgement for as long as its next job takes.",
+        "            process.owed.send()\n",
+        "            pass\n",
+        OWED + "test_a_next_job_that_has_begun_already",
     ),
     # -- a fetch that stands at the server
     fetcher(

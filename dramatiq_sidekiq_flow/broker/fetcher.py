@@ -25,6 +25,9 @@ QUIET = 0.05
 #: Between two tries to fetch from a queue whose key is not a list, in seconds.
 UNREADABLE = 1.0
 
+#: Between the last job of a queue and the wait for the next one, in seconds.
+YIELD = 0.00005
+
 #: Between two checks whether a queue of higher priority still has jobs, in seconds.
 HELD_BACK = 0.01
 
@@ -116,6 +119,9 @@ class Fetcher:
     def _wait_and_fetch(self, count: int) -> bool:
         """Wait until an empty queue may hold jobs, and fetch them."""
         self.process.commit.flush_nowait()
+        if self.in_flight.handed_out:
+            # A thread is about to take the last job; it needs the interpreter first.
+            time.sleep(YIELD)
         if self._begin_standing(count):
             return self._stand()
         if not self.process.waiter.wait(self.queue_name, self.seconds):

@@ -4,6 +4,9 @@ Two commands are sent in one write: ``BLMOVE`` of the queue's end onto itself, w
 blocks while the queue is empty and takes nothing, and the fetch.  The server runs
 the fetch by itself as soon as the first one ends: when a job is pushed, it is put
 in flight and sent here, without a further round trip.
+
+The reply of ``BLMOVE`` is the job as well.  It is skipped while each fetch brings jobs;
+after one that brought none it is read, since it may be an error.
 """
 
 from __future__ import annotations
@@ -50,6 +53,9 @@ class StandingFetch:
         #: The command that the server runs when a job is there; None if nothing stands.
         self._command: Command | None = None
         self.refused = ""
+        #: The last fetch has brought jobs, so the server does wait.
+        self._waits = False
+        self._skips = False
         self._replies = Replies()
         self._overdue = 0.0
         self._bell, self._ringer = socket.socketpair()
@@ -65,6 +71,7 @@ class StandingFetch:
             self._id = self._request("CLIENT", "ID")
             # It is not blocked: 0.  Asked now, since a fetch that cannot be ended must not begin.
             self._request("CLIENT", "UNBLOCK", self._id)
+            self._request("CLIENT", "REPLY", "ON")
         except BaseException:
             self.close()
             raise
@@ -82,7 +89,9 @@ class StandingFetch:
     def send(self, queue: str, command: Command) -> None:
         """Let a fetch of a queue stand at the server."""
         key = keys.queue(queue)
-        self._send((("BLMOVE", key, key, "RIGHT", "RIGHT", STANDS), command))
+        wait: Command = ("BLMOVE", key, key, "RIGHT", "RIGHT", STANDS)
+        self._skips = self._waits
+        self._send((("CLIENT", "REPLY", "SKIP"), wait, command) if self._skips else (wait, command))
         self._command = command
         self._overdue = time.monotonic() + STANDS + self._opener.longest_wait
 
@@ -110,12 +119,13 @@ class StandingFetch:
         """
         command = self._command
         assert command is not None
-        waited, reply = self._receive(2)
+        waited, reply = (None, *self._receive(1)) if self._skips else self._receive(2)
         self.refused = waited.text if isinstance(waited, ErrorReply) else ""
         if isinstance(reply, ErrorReply) and reply.text.startswith("NOSCRIPT"):
             self._send((with_source(command),))
             (reply,) = self._receive(1)
         self._command = None
+        self._waits = isinstance(reply, list) and reply[0] not in (b"", b"TYPE") and not self.refused
         if isinstance(reply, ErrorReply):
             raise classified(ResponseError(reply.text))
         return reply

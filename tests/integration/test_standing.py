@@ -16,6 +16,7 @@ from dramatiq_sidekiq_flow import SidekiqBroker
 from dramatiq_sidekiq_flow.broker import standing as module
 from dramatiq_sidekiq_flow.broker.in_flight import InFlight
 from dramatiq_sidekiq_flow.broker.standing import Answer, Standing
+from dramatiq_sidekiq_flow.errors import WrongType
 from dramatiq_sidekiq_flow.store import queues, standing_fetch
 from dramatiq_sidekiq_flow.store.connection import LOST, Connection, connect
 from dramatiq_sidekiq_flow.store.queues import Fetch
@@ -231,7 +232,7 @@ def test_not_in_strict_order(redis_url: str, client: redis.Redis, order: Any, st
 # -- refused ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["client|id", "client|unblock", "blmove"])
+@pytest.mark.parametrize("command", ["client|id", "client|reply", "client|unblock", "blmove"])
 def test_where_a_command_is_refused_the_server_notifies(redis_url: str, client: redis.Redis, command: str) -> None:
     client.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", f"-{command}"])
     broker = SidekiqBroker(url=redis_url.replace("redis://", "redis://worker:secret@"))
@@ -298,6 +299,29 @@ def test_a_large_job(standing: Standing, client: redis.Redis) -> None:
     standing.begin(fetch())
     client.lpush("queue:python", large)
     assert standing.wait(10) == Answer([("1:1", large)], 2)
+
+
+def test_a_job_is_sent_once_while_each_fetch_brings_jobs(standing: Standing, client: redis.Redis) -> None:
+    job = b"x" * 100_000
+    for number, factor in enumerate((2, 1, 1)):
+        standing.begin(fetch(f"{number + 1}"))
+        before = client.info("stats")["total_net_output_bytes"]
+        client.lpush("queue:python", job)
+        assert standing.wait(10) == Answer([(f"{number + 1}:1", job)], 2)
+        sent = client.info("stats")["total_net_output_bytes"] - before
+        assert factor * len(job) < sent < (factor + 0.5) * len(job)
+
+
+def test_a_server_that_waits_no_more_is_found_out(standing: Standing, client: redis.Redis) -> None:
+    standing.begin(fetch("1"))
+    client.lpush("queue:python", "job")
+    assert standing.wait(10)
+    client.set("queue:other", "not a list")
+    for base in ("2", "3"):
+        standing.begin(Fetch(ME, "other", base, 2, 1))
+        with pytest.raises(WrongType):
+            standing.wait(10)
+    assert not standing.may_begin()
 
 
 def test_ended_without_a_job(standing: Standing, client: redis.Redis) -> None:

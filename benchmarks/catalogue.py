@@ -15,7 +15,10 @@ LONGEST = {"longest": Figure("longest command", "ms")}
 STEPS = Figure("rate", "steps/s", higher_is_better=True)
 STEP = {"step": Figure("time a step", "ms")}
 MEMBER = {"member": Figure("time a member", "us")}
-PART = {"part": Figure("part of what is possible", "x", higher_is_better=True)}
+PART = {
+    "part": Figure("part of what is possible", "x", higher_is_better=True),
+    "bare": Figure("bare threads: part of the nominal time", "x", higher_is_better=True),
+}
 
 OURS = SidekiqFlow.name
 RUBY = frozenset(peer.name for peer in RUBY_PEERS)

@@ -7,6 +7,7 @@ import statistics
 import time
 import uuid
 
+from . import bare
 from .measures import Figures, Scene, cpu
 
 #: Jobs of a backlog that are pushed at once.
@@ -26,16 +27,16 @@ def throughput(jobs: int, processes: int, size: int, scene: Scene) -> Figures:
 
 
 def busy(jobs: int, ms: int, threads: int, awaiting: bool, scene: Scene) -> Figures:
-    """Jobs that take a time: the part of what is possible, from the first start to the last acknowledgement."""
+    """Jobs that take a time: the part of what bare threads do, from the first start to the last acknowledgement."""
     with scene.cold(threads=threads, awaiting=awaiting) as workers:
         scene.peer.send(jobs)
         workers.expect(jobs, ms=ms)
         with scene.server.traffic(jobs) as traffic:
             workers.start()
             report = workers.wait()
-    possible = jobs * ms / 1000 / threads
+    possible = bare.possible(jobs, ms, threads, awaiting)
     part = possible / (report.last_ack - report.first_start)
-    return {"part": part, **traffic, **cpu(report, jobs)}
+    return {"part": part, "bare": jobs * ms / 1000 / threads / possible, **traffic, **cpu(report, jobs)}
 
 
 def send(jobs: int, scene: Scene) -> Figures:

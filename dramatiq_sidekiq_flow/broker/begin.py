@@ -14,7 +14,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..store.connection import LOST, Connection
+from ..store.connection import LOST, Caller
 from ..store.keys import NOT_BEGUN
 from .in_flight import InFlight
 from .message import SidekiqMessage
@@ -22,7 +22,7 @@ from .message import SidekiqMessage
 _logger = get_logger(__name__)
 
 
-def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: Any) -> None:
+def begin(in_flight: Mapping[str, InFlight], connection: Caller, message: Any) -> None:
     """Mark a message as begun.  If Redis cannot be reached, it runs all the same.
 
     Raises:
@@ -35,7 +35,7 @@ def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: An
         return
     try:
         receipt = held.begin(connection, message.receipt)
-    except LOST as e:
+    except (ConnectionClosed, *LOST) as e:
         # It counts as not begun; `confirm` finds out whether the server has marked it.
         message.unsure = True
         _logger.debug("Job %s runs, but could not be marked as begun: %s", message.message_id, e)
@@ -46,7 +46,7 @@ def begin(in_flight: Mapping[str, InFlight], connection: Connection, message: An
     message.receipt = receipt
 
 
-def confirm(in_flight: Mapping[str, InFlight], connection: Connection, message: SidekiqMessage) -> None:
+def confirm(in_flight: Mapping[str, InFlight], connection: Caller, message: SidekiqMessage) -> None:
     """Find the receipt of a message that is ``unsure``: its mark got no reply.
 
     Raises:

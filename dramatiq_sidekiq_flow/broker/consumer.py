@@ -21,7 +21,7 @@ from ..errors import FlowError, InvalidOutput, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
 from .begin import confirm
-from .dramatiq_internals import run_next
+from .dramatiq_internals import next_must_begin, run_next
 from .failure_writer import FailureWriter
 from .fetcher import Fetcher
 from .job_reader import JobReader
@@ -174,7 +174,7 @@ class SidekiqConsumer(Consumer):
         may_wait = self.in_flight.under_load and not message.alone
         try:
             if completion is None or (payload.run_id is None and not payload.stack):
-                commit.ack(message.member, message.receipt, may_wait=may_wait)
+                self._ack_plain(message, may_wait)
                 return None
             step = completion.advance(message, may_wait=may_wait)
             if step is not None:
@@ -197,6 +197,13 @@ class SidekiqConsumer(Consumer):
             message.stuff_exception(e)
             return failure
         return None
+
+    def _ack_plain(self, message: SidekiqMessage, may_wait: bool) -> None:
+        """Acknowledge a finished job without a workflow."""
+        if not may_wait and self.process.may_owe and next_must_begin():
+            self.process.owed.owe(message.member, message.receipt)
+        else:
+            self.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
 
     def _settle_alone(self, message: SidekiqMessage) -> None:
         """Acknowledge a step of a group by itself, after it was handed over.

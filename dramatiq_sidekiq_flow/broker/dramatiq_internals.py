@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,11 +22,13 @@ from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
 
+from ..store.keys import NOT_BEGUN
 from .queue_order import QueueOrder
 from .work_queue import WorkQueue
 
-#: The class of the threads that run actors.
+#: The classes of the threads that run actors, and that consume a queue.
 _WorkerThread: Any = dramatiq_worker._WorkerThread
+_ConsumerThread: Any = dramatiq_worker._ConsumerThread
 
 # -- messages -----------------------------------------------------------------
 
@@ -133,6 +135,12 @@ def consumer_logger(queue_name: str) -> logging.Logger:
     return logging.getLogger(f"dramatiq.worker.ConsumerThread({queue_name})")
 
 
+def consumer_stops() -> bool:
+    """Return True if this thread consumes a queue, and is paused or stopped (``worker.ConsumerThread``)."""
+    thread: Any = threading.current_thread()
+    return isinstance(thread, _ConsumerThread) and bool(thread.paused or not thread.running)
+
+
 # -- the thread that runs actors (worker.WorkerThread) --------------------------
 
 
@@ -145,6 +153,15 @@ def can_run_next(queue_name: str) -> bool:
     if not isinstance(thread, _WorkerThread) or thread.paused or not thread.running:
         return False
     return isinstance(thread.work_queue, WorkQueue) and thread.work_queue.empty() and queue_name in thread.consumers
+
+
+def next_must_begin() -> bool:
+    """Return True if this thread runs actors, and a job waits for it that has to be marked as begun."""
+    thread: Any = threading.current_thread()
+    if not isinstance(thread, _WorkerThread) or thread.paused or not thread.running:
+        return False
+    item = thread.work_queue.peek() if isinstance(thread.work_queue, WorkQueue) else None
+    return item is not None and message_of(item).receipt.endswith(NOT_BEGUN)
 
 
 def run_next(message: Any) -> None:
@@ -167,9 +184,9 @@ def priority_of(item: Any) -> Any:
     return item[0] if type(item) is tuple else item.priority
 
 
-def replace_work_queue(worker: dramatiq.Worker, order: QueueOrder) -> None:
+def replace_work_queue(worker: dramatiq.Worker, order: QueueOrder, idle: Callable[[], None]) -> None:
     """Replace a worker's queue of waiting messages by a :class:`WorkQueue`; before its threads start."""
-    worker.work_queue = WorkQueue(order, message_of, priority_of)  # type: ignore[assignment]
+    worker.work_queue = WorkQueue(order, message_of, priority_of, idle)  # type: ignore[assignment]
 
 
 def work_queue_of(worker: dramatiq.Worker) -> WorkQueue | None:

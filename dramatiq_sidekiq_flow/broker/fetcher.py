@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
-from ..store import queues
 from ..store.connection import LOST
+from ..store.queues import Fetch, Fetched
+from .dramatiq_internals import consumer_stops
 from .in_flight import InFlight, reserve
 from .job_reader import JobReader
 from .message import SidekiqMessage
@@ -23,6 +24,9 @@ QUIET = 0.05
 
 #: Between two tries to fetch from a queue whose key is not a list, in seconds.
 UNREADABLE = 1.0
+
+#: Between the last job of a queue and the wait for the next one, in seconds.
+YIELD = 0.00005
 
 #: Between two checks whether a queue of higher priority still has jobs, in seconds.
 HELD_BACK = 0.01
@@ -48,6 +52,7 @@ class Fetcher:
         self.process = process
         self.queue_name = in_flight.queue_name
         self.in_flight = in_flight
+        self.standing = process.standing.of(in_flight)
         self.reader = reader
         self.seconds = seconds
         self.give_back = give_back
@@ -68,6 +73,7 @@ class Fetcher:
     def _next(self) -> SidekiqMessage | None:
         while True:
             if self.process.quiet:
+                self._end_standing()
                 self.give_back()
                 self._pause(QUIET)
                 return None
@@ -99,6 +105,8 @@ class Fetcher:
           False if there is nothing to look at: it has waited for a while.
         """
         held = self.in_flight
+        if self.standing.stands:
+            return self._stand()
         slots = held.free_slots()
         if not slots:
             self.process.commit.flush_nowait()
@@ -111,6 +119,11 @@ class Fetcher:
     def _wait_and_fetch(self, count: int) -> bool:
         """Wait until an empty queue may hold jobs, and fetch them."""
         self.process.commit.flush_nowait()
+        if self.in_flight.handed_out:
+            # A thread is about to take the last job; it needs the interpreter first.
+            time.sleep(YIELD)
+        if self._begin_standing(count):
+            return self._stand()
         if not self.process.waiter.wait(self.queue_name, self.seconds):
             return False
         if self.process.quiet:
@@ -127,23 +140,55 @@ class Fetcher:
         self._pause(HELD_BACK)
         return False
 
-    def _fetch(self, count: int) -> bool:
-        free = reserve(self.in_flight, self.process.in_flight.values(), self.process.threads, count)
-        try:
-            return self._fetch_into(self.in_flight, count, free)
-        finally:
-            self.in_flight.reserved = 0
+    # -- a fetch that stands at the server ---------------------------------------
 
-    def _fetch_into(self, held: InFlight, count: int, free: int) -> bool:
-        jobs = queues.fetch(
-            self.process.fetching,
-            held.member,
-            self.queue_name,
-            held.next_base(),
-            count,
-            free=free,
-            burst=held.burst(),
-        )
+    def _begin_standing(self, count: int) -> bool:
+        """Let the next fetch stand, if a thread is idle; returns False if it does not stand."""
+        process, held = self.process, self.in_flight
+        if not self.standing.may_begin() or not process.may_stand(self.queue_name) or consumer_stops():
+            return False
+        alone = len(process.in_flight) == 1
+        if not alone:
+            # Threads are left to the other queues.  Two jobs, so that one alone is known to be the last.
+            count = min(count, 2)
+        free = reserve(held, process.in_flight.values(), process.threads, count if alone else 1)
+        if free and self.standing.begin(self._new_fetch(count, free)):
+            return True
+        held.reserved = 0
+        return False
+
+    def _stand(self) -> bool:
+        answer = self.standing.wait(self.seconds)
+        if answer is None:
+            if consumer_stops():
+                self._end_standing()
+            return False
+        return self._accept(answer.jobs, answer.count)
+
+    def _end_standing(self) -> None:
+        """End the fetch that stands, and keep the jobs that it has brought."""
+        answer = self.standing.end()
+        if answer is not None and isinstance(answer.jobs, list):
+            self.in_flight.add(answer.jobs)
+
+    # -- a fetch -----------------------------------------------------------------
+
+    def _fetch(self, count: int) -> bool:
+        process, held = self.process, self.in_flight
+        free = reserve(held, process.in_flight.values(), process.threads, count)
+        try:
+            fetch = self._new_fetch(count, free)
+            return self._accept(fetch.read(process.fetching.call(*fetch.command)), count)
+        finally:
+            held.reserved = 0
+
+    def _new_fetch(self, count: int, free: int) -> Fetch:
+        held = self.in_flight
+        return Fetch(held.member, self.queue_name, held.next_base(), count, free, held.burst())
+
+    def _accept(self, jobs: Fetched, count: int) -> bool:
+        """Keep the jobs of a fetch that asked for ``count``; returns False if there is nothing to look at."""
+        held = self.in_flight
         self.process.availability.back()
         self.process.hooks.age()
         if jobs is None:

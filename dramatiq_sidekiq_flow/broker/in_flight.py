@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ..store import workers
-from ..store.connection import Connection
+from ..store.connection import Caller
 from ..store.keys import NOT_BEGUN, SUSPECT, parse_receipt
 from .dramatiq_internals import explicit_prefetch
 
@@ -186,7 +186,7 @@ class InFlight:
         """Note that there is nothing to try."""
         self._trial_base = None
 
-    def begin(self, connection: Connection, receipt: str) -> str | None:
+    def begin(self, connection: Caller, receipt: str) -> str | None:
         """Mark a job that was fetched ahead as begun.  Safe to call twice.
 
         Returns:

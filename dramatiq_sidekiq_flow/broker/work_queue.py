@@ -57,6 +57,17 @@ class _Levels:
                     pass
         return None
 
+    def peek(self) -> Any:
+        """The first item; None if there is none."""
+        for items in self._sorted:
+            if items:
+                try:
+                    return items[0]
+                except IndexError:
+                    # Another thread took it.
+                    pass
+        return None
+
     def __len__(self) -> int:
         return sum(map(len, self._sorted))
 
@@ -76,6 +87,7 @@ class Ranked:
         self._message_of = message_of
         self._levels = _Levels()
         self.take = self._levels.take
+        self.peek = self._levels.peek
         self._level_of: Reader = priority_of
         if order.strict:
             self._level_of = lambda item: (order.rank(message_of(item).queue_name), priority_of(item))
@@ -124,6 +136,10 @@ class Weighted:
             self._passes[name] += 1 / self._order.weight(name)
             return self._queues[name].take()
 
+    def peek(self) -> Any:
+        """One of the items, not always the next one; None if there is none."""
+        return next((levels.peek() for levels in list(self._queues.values()) if levels), None)
+
     def waiting(self, queue_name: str) -> bool:
         """Return True if an item of a queue is here."""
         return bool(self._queues.get(queue_name))
@@ -138,12 +154,21 @@ class WorkQueue:
     Parameters:
       order: The order of the queues.
       message_of, priority_of: Read an item (``dramatiq_internals``).
+      idle: Function that a thread calls before it waits for an item.
     """
 
-    def __init__(self, order: QueueOrder, message_of: Reader, priority_of: Reader) -> None:
+    def __init__(
+        self,
+        order: QueueOrder,
+        message_of: Reader,
+        priority_of: Reader,
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._idle = idle
         kind = Weighted if order.mode == "weighted" else Ranked
         self.items: Ranked | Weighted = kind(order, message_of, priority_of)
         self.waiting = self.items.waiting
+        self.peek = self.items.peek
         self._take = self.items.take
         #: A lock for each thread that sleeps; to wake it, its lock is taken out and released.
         self._sleepers: deque[threading.Lock] = deque()
@@ -199,6 +224,7 @@ class WorkQueue:
 
     def _wait(self, timeout: float | None) -> Any:
         """Sleep until there is an item; None if the time passed first."""
+        self._idle()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = -1 if deadline is None else deadline - time.monotonic()

@@ -92,7 +92,7 @@ class WorkerMiddleware(Middleware):
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         broker.check_encoder()
         self.process.begin(worker)
-        replace_work_queue(worker, self.process.queue_order)
+        replace_work_queue(worker, self.process.queue_order, lambda: self.process.owed.send())
         try:
             self.server_check.run()
         except UnusableServer as e:
@@ -119,7 +119,7 @@ class WorkerMiddleware(Middleware):
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
         self.process.quiet = True
-        self.process.waiter.release()
+        self.process.wake_consumers()
         # Now, and not when the last job has ended: a process that is killed before leaves them behind.
         give_back(worker)
 
@@ -129,7 +129,10 @@ class WorkerMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         process = self.process
         if message.receipt[-1:] == NOT_BEGUN:
-            begin(process.in_flight, process.connection, message)
+            # With the acknowledgement of the job before it, in one round trip.
+            begin(process.in_flight, process.owed, message)
+        else:
+            process.owed.send()
         set_current_job(message.payload)
         process.execution_stats.start(message)
         if not ruby_features.KEYS.isdisjoint(message.payload.fields):

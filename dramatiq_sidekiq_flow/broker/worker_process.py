@@ -32,7 +32,9 @@ from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_q
 from .hook_table import HookTable
 from .in_flight import InFlight
 from .message import SidekiqMessage
+from .owed_acks import OwedAcks
 from .queue_order import QueueOrder
+from .standing import Standings
 from .waiter import Waiter
 
 #: Connections that the consumers of a process share to fetch with.
@@ -63,6 +65,7 @@ class WorkerProcess:
       completion: Completion of workflow jobs; None without a WorkflowMiddleware.
       workers: Dramatiq workers of this process.
       in_flight: Queue -> its jobs that this process holds.
+      standing: The fetches that may stand at the server.
       set_aside: Member and receipt -> function that writes the failure again, of
         each failed job that ``retry`` or ``dead`` could not take.
       quiet: True if no new jobs are fetched.
@@ -106,10 +109,12 @@ class WorkerProcess:
         self.fetching = connection if few else connection.lane(FETCHING)
         beating = connection.lane(1 if few else 2)
         self.waiter = Waiter(connection)
+        self.standing = Standings(connection)
         notified: dict[str, Any] = {"availability": self.availability, "events": self.events}
         self.heartbeat = Heartbeat(beating, heartbeat_timeout, **notified)
         self.poller = Poller(beating, poll_interval, **notified)
         self.commit = self._new_commit()
+        self.owed = OwedAcks(connection, self.commit.ack)
         self.presence = Presence(
             connection=connection,
             heartbeat=self.heartbeat,
@@ -131,7 +136,7 @@ class WorkerProcess:
         heartbeat.recovery.flush = lambda: self.commit.flush()
         heartbeat.tasks += [
             # Acknowledgements that an unavailable Redis did not take go out with a beat.
-            lambda: self.commit.flush(),
+            self._flush,
             self._settle_aside,
             self.presence.beat,
         ]
@@ -140,9 +145,23 @@ class WorkerProcess:
         replicas = ReplicaWait(self.replication.acknowledge, self.replication.timeout)
         return GroupCommit(self.connection.lane(), self.availability, replicas, self.events)
 
+    @property
+    def may_owe(self) -> bool:
+        """True if an acknowledgement may go with a mark: no replica has to confirm it."""
+        return not self.replication.acknowledge
+
+    def _flush(self) -> None:
+        """Send the acknowledgements that are handed over.
+
+        Raises:
+          ConnectionClosed: if Redis cannot be reached; they stay.
+        """
+        self.owed.send_all()
+        self.commit.flush()
+
     def _leaving(self) -> list[tuple[str, str]]:
         """List member and receipt of jobs that are finished here, but still in flight."""
-        return [*self.commit.waiting(), *list(self.set_aside)]
+        return [*self.commit.waiting(), *self.owed.waiting(), *list(self.set_aside)]
 
     # -- workers ------------------------------------------------------------
 
@@ -178,14 +197,14 @@ class WorkerProcess:
         Sidekiq's, a quiet process no longer looks at ``schedule`` and ``retry``.
         """
         self.quiet = True
-        self.waiter.release()
+        self.wake_consumers()
         self.poller.stop()
         for worker in self.workers:
             give_back(worker)
 
     def end(self, worker: dramatiq.Worker) -> None:
         """Put back what is in flight and deregister, after a Dramatiq worker has stopped."""
-        self.waiter.stop()
+        self._stop_waiting()
         self.poller.stop()
         if worker in self.workers:
             self.workers.remove(worker)
@@ -200,9 +219,33 @@ class WorkerProcess:
         if found is None or found.member != member:
             found = self.in_flight[queue_name] = InFlight(queue_name, member)
             found.trial_ended = self.heartbeat.trial_ended
-            found.arrived = partial(self.waiter.wake, queue_name)
+            found.arrived = partial(self._wake, queue_name)
         found.allow(prefetch)
         return found
+
+    def may_stand(self, queue_name: str) -> bool:
+        """Return True if a fetch of a queue may stand at the server: the queues have no strict order, and are few.
+
+        In strict order, the server would serve it while a queue before it has jobs.
+        """
+        ordered = self.queue_order.strict and not self._own_queues() <= {queue_name}
+        return not ordered and len(self.in_flight) <= self.standing.most
+
+    def _wake(self, queue_name: str) -> None:
+        """Let the consumer of a queue look for jobs now."""
+        self.waiter.wake(queue_name)
+        self.standing.ring(queue_name)
+
+    def wake_consumers(self) -> None:
+        """Let all consumers look for jobs now, or see that the process is quiet."""
+        self.waiter.release()
+        self.standing.ring_all()
+
+    def _stop_waiting(self) -> None:
+        """Close the connections that wait for jobs; in a forked child, leave the parent's alone."""
+        self.waiter.stop()
+        if self._pid == os.getpid():
+            self.standing.close()
 
     def may_fetch(self, queue_name: str) -> bool:
         """Return True if a queue may be fetched from: in strict order, no queue before it has jobs."""
@@ -243,7 +286,7 @@ class WorkerProcess:
         ignored, and they run again elsewhere, as Sidekiq's do after a hard
         shutdown.  Jobs that cannot be put back now are recovered by other workers.
         """
-        self._attempt(self.commit.flush)
+        self._attempt(self._flush)
         self._attempt(self._settle_aside)
         for held in list(self.in_flight.values()):
             self._attempt(partial(self._hand_back, held))
@@ -279,7 +322,7 @@ class WorkerProcess:
     def close(self) -> None:
         """Stop the threads; in a forked child, leave the parent's alone."""
         self.mind_fork()
-        self.waiter.stop()
+        self._stop_waiting()
         self.poller.stop()
         if self.in_flight or self.heartbeat.members:
             self.hand_back()
@@ -290,8 +333,10 @@ class WorkerProcess:
             return
         self._pid = os.getpid()
         self.in_flight.clear()
+        self.standing.forget()
         self.set_aside, self.workers = {}, []
         self.commit = self._new_commit()
+        self.owed = OwedAcks(self.connection, self.commit.ack)
         self.execution_stats = ExecutionStats()
         self.heartbeat.forget()
         self.poller.forget()

@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
@@ -36,6 +36,12 @@ _PAUSE = 0.002
 
 #: A client of redis-py, as applications pass one.
 RedisClient = redis.Redis
+
+
+class Caller(Protocol):
+    """Sends one command, and returns its reply."""
+
+    def call(self, *command: scripts.Argument) -> Any: ...
 
 
 class Connection:

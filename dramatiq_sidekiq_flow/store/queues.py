@@ -142,43 +142,67 @@ PAUSED = "paused"
 MAX_FETCH_BYTES = 1024 * 1024
 
 
-def fetch(
-    connection: Connection, member: str, queue: str, base: str, count: int, *, free: int = 0, burst: bool = False
-) -> list[tuple[str, bytes]] | str | None:
-    """Move up to ``count`` payloads into flight.
+#: Receipts (see :func:`keys.parse_receipt`) and payloads; None if the member must beat
+#: first; or :data:`PAUSED`.
+Fetched = list[tuple[str, bytes]] | str | None
 
-    Safe to repeat with the same base.
 
-    Parameters:
+@attrs.frozen
+class Fetch:
+    """One fetch: moves up to ``count`` payloads into flight.  Safe to repeat with the same base.
+
+    Attributes:
       free: Number of jobs that begin at once, because threads are idle.
       burst: True if jobs end faster than each could be marked as begun.
+    """
 
-    Returns:
-      Receipts (see :func:`keys.parse_receipt`) and payloads; None if the member
-      must beat first; or :data:`PAUSED`.
+    member: str
+    queue: str
+    base: str
+    count: int
+    free: int = 0
+    burst: bool = False
+
+    @property
+    def command(self) -> Command:
+        """The command that runs it."""
+        return scripts.FETCH.command(
+            (keys.queue(self.queue), keys.in_flight(self.member), keys.WORKERS, keys.PAUSED),
+            (self.member, self.base, self.count, self.free, "1" if self.burst else "", MAX_FETCH_BYTES),
+        )
+
+    def read(self, reply: Any) -> Fetched:
+        """Read the reply to the command.
+
+        Raises:
+          WrongType: if the queue or the in-flight hash holds another type.
+        """
+        if reply is None:
+            return None
+        if reply[0] == b"TYPE":
+            raise wrong_type(reply[1])
+        if len(reply) == 1:
+            return PAUSED
+        lengths, joined, begun, suffix = reply
+        jobs, start, state = [], 0, suffix.decode()
+        for index, length in enumerate(map(int, lengths.split()), 1):
+            end = start + length
+            receipt = f"{self.base}:{index}"
+            jobs.append((receipt if index <= begun else receipt + state, joined[start:end]))
+            start = end
+        return jobs
+
+
+def fetch(
+    connection: Connection, member: str, queue: str, base: str, count: int, *, free: int = 0, burst: bool = False
+) -> Fetched:
+    """Move up to ``count`` payloads into flight; see :class:`Fetch`.
 
     Raises:
       WrongType: if the queue or the in-flight hash holds another type.
     """
-    reply = connection.call(
-        *scripts.FETCH.command(
-            (keys.queue(queue), keys.in_flight(member), keys.WORKERS, keys.PAUSED),
-            (member, base, count, free, "1" if burst else "", MAX_FETCH_BYTES),
-        )
-    )
-    if reply is None:
-        return None
-    if reply[0] == b"TYPE":
-        raise wrong_type(reply[1])
-    if len(reply) == 1:
-        return PAUSED
-    lengths, joined, begun, suffix = reply
-    jobs, start, state = [], 0, suffix.decode()
-    for index, length in enumerate(map(int, lengths.split()), 1):
-        end = start + length
-        jobs.append((f"{base}:{index}" if index <= begun else f"{base}:{index}{state}", joined[start:end]))
-        start = end
-    return jobs
+    fetch = Fetch(member, queue, base, count, free, burst)
+    return fetch.read(connection.call(*fetch.command))
 
 
 def wait(connection: Connection, queue: str, seconds: float) -> bool:

@@ -35,6 +35,8 @@ class Replies:
     """Parses received bytes into complete replies."""
 
     def __init__(self) -> None:
+        #: At least so many bytes are needed for the next reply.
+        self.missing = 1
         self._buffer = b""
         self._at = 0
 
@@ -44,29 +46,29 @@ class Replies:
 
     def take(self) -> list[Any]:
         """Take all complete replies."""
-        replies = []
-        while True:
-            self._at = 0
+        replies: list[Any] = []
+        self._at, self.missing = 0, 1
+        while self._at < len(self._buffer):
+            start = self._at
             try:
                 replies.append(self._value())
             except _Incomplete:
-                return replies
-            self._buffer = self._buffer[self._at :]
+                self._at = start
+                break
+        self._buffer = self._buffer[self._at :]
+        return replies
 
     def _value(self) -> Any:
-        line = self._line()
-        read = _TYPES.get(line[:1])
-        if read is None:
-            raise ValueError(f"This is not RESP3: {line[:100]!r}")
-        return read(self, line[1:])
-
-    def _line(self) -> bytes:
-        end = self._buffer.find(b"\r\n", self._at)
+        at = self._at
+        end = self._buffer.find(b"\r\n", at)
         if end < 0:
             raise _Incomplete
-        line = self._buffer[self._at : end]
+        kind, line = self._buffer[at : at + 1], self._buffer[at + 1 : end]
         self._at = end + 2
-        return line
+        read = _TYPES.get(kind)
+        if read is None:
+            raise ValueError(f"This is not RESP3: {(kind + line)[:100]!r}")
+        return read(self, line)
 
     def _bulk(self, line: bytes) -> bytes | None:
         length = int(line)
@@ -74,6 +76,7 @@ class Replies:
             return None
         end = self._at + length
         if len(self._buffer) < end + 2:
+            self.missing = end + 2 - len(self._buffer)
             raise _Incomplete
         data = self._buffer[self._at : end]
         self._at = end + 2

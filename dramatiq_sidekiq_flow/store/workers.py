@@ -9,7 +9,7 @@ import attrs
 
 from ..wire.payload import Payload
 from . import keys, scripts
-from .connection import Connection
+from .connection import Caller, Connection
 from .outcomes import wrong_type
 
 #: A job recovered this many times within the window (seconds) is a poison pill.
@@ -83,7 +83,7 @@ def beat(connection: Connection, held: Mapping[str, int | None], timeout: float,
     return Beat(dead, [member.decode() for member in more], bool(fanouts))
 
 
-def begin(connection: Connection, member: str, receipt: str) -> bool:
+def begin(connection: Caller, member: str, receipt: str) -> bool:
     """Mark a job that was fetched ahead as begun; its receipt loses its ``?``.
 
     Returns:

@@ -28,8 +28,8 @@ DRAMATIQ_WORKFLOW = "dramatiq-workflow==0.3.0"
 #: Begins the reason of what is left out.
 NOT_RUN = "not run: "
 
-#: Tests of theirs measure time: one that fails is run once more, alone.
-ATTEMPTS = 2
+#: Tests of theirs depend on time: one that fails is run again, alone.
+ATTEMPTS = 3
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
         again = [test for test, outcome in results.items() if outcome == "failed" and test not in tests]
         if not again:
             break
-        print(f"Failed, and run once more: {', '.join(again)}")
+        print(f"Failed, and run again: {', '.join(again)}")
         results.update(run([f"{BUILD}/{test}" for test in again], tests, workers=0))
     return report(results, tests, omitted)
 

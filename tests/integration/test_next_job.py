@@ -199,7 +199,7 @@ def test_a_quiet_process_keeps_nothing(broker: SidekiqBroker, client: redis.Redi
     broker.add_middleware(Quiet())
     with working(broker):
         Workflow(Chain(note.message(1), note.message(2))).run()
-        eventually(lambda: note.ran and members(client, "python") if quiet else len(note.ran) == 2)
+        eventually(lambda: (note.ran and members(client, "python")) if quiet else len(note.ran) == 2)
         broker.process.quiet = False
     assert [number for number, _ in note.ran][: 1 if quiet else 2] == ([1] if quiet else [1, 2])
 

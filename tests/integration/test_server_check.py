@@ -110,7 +110,7 @@ def test_the_rights_in_the_documentation_are_enough(redis_url: str, client: redi
     with working(broker):
         Workflow(tree, broker).run()
         eventually(lambda: client.llen("ran") == 5)
-        eventually(lambda: broker.process.waiter.tracks)
+        eventually(lambda: broker.process.standing.of(broker.process.in_flight["python"]).stands)
         broker.join("python", timeout=20_000)
         assert not broker.process.availability.lasts
     broker.close()

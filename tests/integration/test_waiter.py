@@ -175,7 +175,11 @@ def test_a_key_of_another_type_is_waited_for_like_an_empty_queue(waiter: Waiter,
 @pytest.fixture
 def refusing_url(redis_url: str, client: redis.Redis) -> Iterator[str]:
     client.acl_setuser(
-        "worker", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-client|tracking"]
+        "worker",
+        enabled=True,
+        passwords=["+secret"],
+        keys=["*"],
+        commands=["+@all", "-client|tracking", "-client|unblock"],
     )
     yield redis_url.replace("redis://", "redis://worker:secret@")
     client.acl_deluser("worker")

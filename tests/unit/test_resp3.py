@@ -46,3 +46,13 @@ def test_what_is_not_resp3_is_refused() -> None:
     replies.feed(b"HTTP/1.1 400 Bad Request\r\n")
     with pytest.raises(ValueError, match="not RESP3"):
         replies.take()
+
+
+def test_it_knows_how_much_of_a_payload_is_missing() -> None:
+    replies = Replies()
+    replies.feed(b"*2\r\n:1\r\n$10\r\n123")
+    assert replies.take() == []
+    assert replies.missing == 9
+    replies.feed(b"4567890\r\n+")
+    assert replies.take() == [[1, b"1234567890"]]
+    assert replies.missing == 1

@@ -201,3 +201,34 @@ def test_after_the_block_items_are_for_all() -> None:
         pass
     work.put(item(1))
     assert work.qsize() == 1
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_item_is_looked_at_and_stays(order: Any) -> None:
+    work = work_queue(order)
+    assert work.peek() is None
+    work.put(item(1, priority=1))
+    assert work.peek().number == 1
+    assert work.get().number == 1
+    assert work.peek() is None
+
+
+def test_the_first_item_is_looked_at() -> None:
+    work = work_queue()
+    work.put(item(1, priority=1))
+    work.put(item(2, priority=0))
+    assert work.peek().number == 2
+
+
+def test_a_thread_that_finds_nothing_says_so() -> None:
+    idle: list[int] = []
+    work = WorkQueue(QueueOrder(), lambda item: item, lambda item: item.priority, lambda: idle.append(1))
+    work.put(item(1))
+    work.get()
+    assert not idle
+    with pytest.raises(Empty):
+        work.get(timeout=0.01)
+    assert idle == [1]
+    with pytest.raises(Empty):
+        work.get_nowait()
+    assert idle == [1]

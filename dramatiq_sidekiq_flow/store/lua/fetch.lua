@@ -54,11 +54,14 @@ if before[1] then return reply(before, begun, suffix) end
 -- the new job out of flight.
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
 if number then
-  local used, refused = checked('ZSCORE', fetched, base)
+  local newest, refused = checked('ZRANGE', fetched, -1, -1, 'WITHSCORES')
   if refused then return refused end
-  if used then return reply({}, 0, suffix) end
-  local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
-  if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
+  -- Most fetches are newer than all before them: one command shows it.
+  if newest[2] and number <= tonumber(newest[2]) then
+    if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
+    local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
+    if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
+  end
 end
 
 local registered, refused = checked('ZSCORE', KEYS[3], ARGV[1])
@@ -66,6 +69,9 @@ if refused then return refused end
 if not registered then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
+local length, other = checked('LLEN', KEYS[1])
+if other then return other end
+if length == 0 then return reply({}, 0, suffix) end
 
 -- RPOP comes first, since a full Redis takes it; a user who may not call HSET would
 -- lose the jobs after it.  (Redis 6.2 cannot be asked.)
@@ -76,14 +82,11 @@ end
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'
 local payloads, size, most = {}, 0, tonumber(ARGV[6])
+wanted = math.min(wanted, length)
 -- One at a time, since the length of an element is not known in advance.
 while #payloads < wanted and size <= most do
-  -- Refused at the first one only, when nothing has moved.
-  local payload, other = checked('RPOP', KEYS[1])
-  if other then return other end
-  if not payload then break end
-  payloads[#payloads + 1] = payload
-  if #payloads > 1 then size = size + #payload end
+  payloads[#payloads + 1] = redis.call('RPOP', KEYS[1])
+  if #payloads > 1 then size = size + #payloads[#payloads] end
 end
 local fields = {}
 for i, payload in ipairs(payloads) do
@@ -91,7 +94,7 @@ for i, payload in ipairs(payloads) do
   fields[#fields + 1] = payload
 end
 call_in_slices('HSET', KEYS[2], fields, 1, #fields)
-if number and #payloads > 0 then
+if number then
   redis.call('ZADD', fetched, number, base)
   redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)
   redis.call('EXPIRE', fetched, 3600)

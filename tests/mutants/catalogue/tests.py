@@ -4,6 +4,8 @@ from __future__ import annotations
 
 SCRIPTS = "integration/test_scripts.py::"
 RULES = "integration/test_script_rules.py::"
+OWED = "integration/test_owed_acks.py::"
+STANDING = "integration/test_standing.py::"
 RECOVERY = "integration/test_recovery.py::"
 WORKFLOW = "integration/test_workflow.py::"
 TTL = "integration/test_ttl.py::"

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, CONNECTION, FAILURES, FANOUTS, GROUP, NEXT, PLUGGABLE, RECOVERY, STORAGE, TTL, WORKFLOW
+from .tests import (
+    BROKER,
+    CONNECTION,
+    FAILURES,
+    FANOUTS,
+    GROUP,
+    NEXT,
+    OWED,
+    PLUGGABLE,
+    RECOVERY,
+    STANDING,
+    STORAGE,
+    TTL,
+    WORKFLOW,
+)
 
 consumer = in_file("broker/consumer.py")
 reader = in_file("broker/job_reader.py")
@@ -14,6 +28,8 @@ fetcher = in_file("broker/fetcher.py")
 next_job = in_file("broker/next_job.py")
 internals = in_file("broker/dramatiq_internals.py")
 work_queue = in_file("broker/queue_order.py")
+standing = in_file("broker/standing.py")
+owed = in_file("broker/owed_acks.py")
 completion = in_file("workflow/completion.py")
 transport = in_file("workflow/transport.py")
 retries = in_file("broker/retries.py")
@@ -253,9 +269,109 @@ WORKERS = [
     process(
         "shutdown-forgets-acknowledgements",
         "What was handed over is forgotten at shutdown: finished jobs run again.",
-        "        self._attempt(self.commit.flush)\n",
+        "        self._attempt(self._flush)\n",
         "",
         GROUP + "test_a_shutdown_sends_what_was_handed_over",
+    ),
+    # -- an acknowledgement that goes with a mark
+    owed(
+        "owed-is-not-sent",
+        "The acknowledgement that a thread owes is lost: a finished job runs again.",
+        "        acknowledged, reply = self.connection.send((queues.done(member, (receipt,)), command))\n",
+        "        acknowledged, reply = None, self.connection.call(*command)\n",
+        OWED + "test_it_goes_with_the_next_command",
+    ),
+    owed(
+        "owed-is-forgotten-too-early",
+        "An acknowledgement whose round trip is lost is forgotten.",
+        "        member, receipt = owed\n",
+        "        member, receipt = self._owed.pop(thread)\n",
+        OWED + "test_it_stays_while_the_server_cannot_be_reached",
+    ),
+    owed(
+        "owed-is-refused",
+        "An acknowledgement that Redis refuses is forgotten.",
+        "        if isinstance(acknowledged, Exception):\n            self.send()\n        else:\n            self._owed",
+        "        if True:\n            self._owed",
+        OWED + "test_one_that_is_refused_is_sent_as_usual",
+    ),
+    owed(
+        "owed-twice",
+        "A thread that owes one forgets it for the next one.",
+        "        self.send()\n        self._owed[",
+        "        self._owed[",
+        OWED + "test_without_a_command_it_is_sent_as_usual",
+    ),
+    process(
+        "owed-is-unknown",
+        "A finished job whose acknowledgement is owed is put back, and runs again.",
+        "*self.owed.waiting(), ",
+        "",
+        OWED + "test_a_mark_that_gets_no_reply",
+    ),
+    process(
+        "owed-by-threads-that-ended",
+        "What threads owe that are paused, or have ended, is sent at the end only.",
+        "        self.owed.send_all()\n",
+        "",
+        OWED + "test_a_mark_that_gets_no_reply",
+    ),
+    lifecycle(
+        "owed-by-idle-threads",
+        "A thread that has nothing more to do owes its last acknowledgement until the next beat.",
+        "lambda: self.process.owed.send()",
+        "lambda: None",
+        OWED + "test_a_thread_without_a_next_job_sends_what_it_owes",
+    ),
+    lifecycle(
+        "owed-before-a-job-that-has-begun",
+        "A thread owes an acknowledgement for as long as its next job takes.",
+        "            process.owed.send()\n",
+        "            pass\n",
+        OWED + "test_a_next_job_that_has_begun_already",
+    ),
+    # -- a fetch that stands at the server
+    fetcher(
+        "standing-while-quiet",
+        "A quiet process takes another job.",
+        "                self._end_standing()\n                self.give_back()",
+        "                self.give_back()",
+        STANDING + "test_a_quiet_process_takes_no_job",
+    ),
+    fetcher(
+        "standing-while-paused",
+        "A paused worker takes another job.",
+        "            if consumer_stops():\n                self._end_standing()\n",
+        "",
+        STANDING + "test_a_paused_worker_takes_no_job",
+    ),
+    fetcher(
+        "standing-jobs-are-dropped",
+        "Jobs that a fetch brings while it is ended stay in flight.",
+        "            self.in_flight.add(answer.jobs)\n",
+        "            pass\n",
+        STANDING + "test_a_job_that_comes_while_its_fetch_is_ended_goes_back",
+    ),
+    standing(
+        "standing-is-not-reserved",
+        "A thread is promised to fetches of two queues: a job that waits counts as begun.",
+        "        self._fetch = None\n        self.held.reserved = 0\n",
+        "        self._fetch = None\n",
+        STANDING + "test_the_threads_are_free_again",
+    ),
+    standing(
+        "standing-is-expected-for-ever",
+        "A job that a lost fetch has put in flight is never put back.",
+        "            self.held.add([])\n",
+        "            pass\n",
+        STANDING + "test_a_lost_server_leaves_nothing_expected",
+    ),
+    process(
+        "standing-in-strict-order",
+        "In strict order a queue is served while one before it has jobs.",
+        "        return not ordered and ",
+        "        return ",
+        STANDING + "test_not_in_strict_order[order0-0]",
     ),
     # -- the next job of a chain
     consumer(
@@ -303,8 +419,8 @@ WORKERS = [
     internals(
         "offer-while-paused",
         "A job that waits in a paused worker is not given back at shutdown.",
-        " or thread.paused or not",
-        " or not",
+        "thread.paused or not thread.running:\n        return False\n    return isinstance",
+        "not thread.running:\n        return False\n    return isinstance",
         NEXT + "test_a_paused_worker_keeps_nothing",
     ),
     internals(
@@ -397,7 +513,7 @@ WORKERS = [
     process(
         "unknown-waits-for-its-ack",
         "A finished job whose acknowledgement waits is put back, and runs again.",
-        "        return [*self.commit.waiting(), *list(self.set_aside)]\n",
+        "        return [*self.commit.waiting(), *self.owed.waiting(), *list(self.set_aside)]\n",
         "        return []\n",
         RECOVERY + "test_what_waits_to_be_acknowledged_is_known",
     ),

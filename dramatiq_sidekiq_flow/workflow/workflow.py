@@ -240,8 +240,7 @@ class Workflow:
         is_new = common is None
         if common is None:
             common = self._common(message)
-        # The arguments stay a tuple: it costs nothing, here and in the garbage collection.
-        wire = {**common, "args": message.args, "jid": message.message_id}
+        wire = {**common, "args": list(message.args), "jid": message.message_id}
         if is_new:
             unlike.append(wire)
             if plain:

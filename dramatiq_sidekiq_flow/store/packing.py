@@ -23,7 +23,7 @@ _HEADS = tuple(b"$%d\r\n" % length for length in range(1024))
 
 def parts(commands: Sequence[Command]) -> Iterable[bytes]:
     """Return what :func:`pack` returns; large commands are packed while the server runs the ones before."""
-    if len(commands) == 1 or len(commands[0]) < MANY:
+    if len(commands) < 2 or len(commands[0]) < MANY:
         return pack(commands)
     return (part for command in commands for part in pack((command,)))
 

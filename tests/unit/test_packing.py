@@ -9,7 +9,7 @@ import redis
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dramatiq_sidekiq_flow.store.packing import LARGE, pack
+from dramatiq_sidekiq_flow.store.packing import LARGE, MANY, pack, parts
 from dramatiq_sidekiq_flow.store.scripts import Command
 
 ARGUMENTS = st.one_of(
@@ -18,7 +18,7 @@ ARGUMENTS = st.one_of(
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
 )
-COMMANDS = st.lists(st.lists(ARGUMENTS, min_size=1).map(tuple), min_size=1)
+COMMANDS = st.lists(st.lists(ARGUMENTS, min_size=1).map(tuple))
 
 
 class _Bytes(bytes):
@@ -32,12 +32,16 @@ class _Name(str, enum.Enum):
 @given(COMMANDS)
 @example([("SET", "größe", "1"), ("SET", "k", b"\r\n", -1, 1.5, 1e300)])
 @example([("SET", _Bytes(b"raw"), _Name.QUEUE)])
+@example([])
+@example([("LPUSH", "k", *("v",) * MANY), ("LPUSH", "k", b"b" * LARGE)])
 @example([("SET", b"a" * LARGE, "b" * LARGE, b"c" * (LARGE - 1)), ("GET", b"d" * LARGE)])
 def test_the_bytes_are_those_of_redis_py(commands: list[Command]) -> None:
     connection = redis.Connection()
     # redis-py splits the name of a command at its spaces, so the name is one that has none.
     named = [("EVALSHA", *command) for command in commands]
-    assert b"".join(pack(named)) == b"".join(connection.pack_commands(named))
+    expected = b"".join(connection.pack_commands(named))
+    assert b"".join(pack(named)) == expected
+    assert b"".join(parts(named)) == expected
 
 
 def test_a_large_value_is_not_copied() -> None:

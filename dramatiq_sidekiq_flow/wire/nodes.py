@@ -194,7 +194,10 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     if isinstance(node, (Chain, Group)):
         kind = "chain" if isinstance(node, Chain) else "group"
         # Most children are leaves: a call less for each.
-        children = [(depth > 2 and leaf(child)) or dump(child, leaf, depth - 2) for child in node.children]
+        children = [
+            (depth > 2 and not isinstance(child, _INNER) and leaf(child)) or dump(child, leaf, depth - 2)
+            for child in node.children
+        ]
         return {"__type__": kind, "children": children}
     if isinstance(node, WithDelay):
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}

@@ -16,7 +16,7 @@ from dramatiq_sidekiq_flow.errors import (
     InvalidWorkflow,
 )
 from dramatiq_sidekiq_flow.wire.callbacks import dump_stack, load_stack
-from dramatiq_sidekiq_flow.wire.nodes import carry, dump, dump_job, total_delay, validate, walk
+from dramatiq_sidekiq_flow.wire.nodes import Namespace, carry, dump, dump_job, total_delay, validate, walk
 
 from ..recordings import cases
 from ..tree_reader import load
@@ -31,6 +31,18 @@ def leaf(value: Any) -> Any:
 @pytest.mark.parametrize("case", [c for _, c in cases()], ids=[n for n, _ in cases()])
 def test_recorded_trees_survive(case: dict[str, Any]) -> None:
     assert dump(load(case["tree"]), leaf) == case["tree"]
+
+
+def test_only_leaves_are_converted_by_the_caller() -> None:
+    tree = Group(Chain(Job("A"), Namespace("n", Group(Job("B")))), WithDelay(Chain(Job("C"), Job("D")), delay=1))
+    seen: list[Any] = []
+
+    def note(value: Any) -> Any:
+        seen.append(value)
+        return leaf(value)
+
+    dump(tree, note)
+    assert [value.job_class for value in seen] == ["A", "B", "C", "D"]
 
 
 def test_a_job_keeps_options_that_only_ruby_knows() -> None:

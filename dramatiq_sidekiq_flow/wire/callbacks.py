@@ -67,8 +67,10 @@ def load_stack(value: Any) -> tuple[Callback, ...]:
     if value is None:
         return ()
     written = _written_of_group(value)
-    if written and written == _last_of_group[0]:
-        return _last_of_group[1]
+    # Read once: another thread may replace it.
+    last_written, last_stack = _last_of_group
+    if written and written == last_written:
+        return last_stack
     stack = _read(value)
     if written:
         _last_of_group = (written, stack)

@@ -8,6 +8,7 @@ import pytest
 
 from dramatiq_sidekiq_flow.errors import InvalidCallbacks, InvalidNode
 from dramatiq_sidekiq_flow.store.memory import RedisHashMemory
+from dramatiq_sidekiq_flow.wire import callbacks, codec
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
 from dramatiq_sidekiq_flow.wire.dialect import SIDELINE
 from dramatiq_sidekiq_flow.wire.payload import Payload
@@ -33,6 +34,22 @@ def test_values_that_python_takes_for_equal_differ(argument: Any) -> None:
     top, _ = load_stack(stack(argument))
     (found,) = top.remaining["children"][0]["args"]  # type: ignore[index]
     assert (type(found), found) == (type(argument), argument)
+
+
+def test_another_thread_may_read_another_group_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    other, first = load_stack(stack(2)), load_stack(stack(1))
+
+    class Switching(bytes):
+        """Compared with the last stack, while another thread reads one of another group."""
+
+        __hash__ = bytes.__hash__
+
+        def __eq__(self, last: object) -> bool:
+            callbacks._last_of_group = (b"", other)
+            return bytes.__eq__(self, last)
+
+    monkeypatch.setattr(callbacks, "_written_of_group", lambda value: Switching(codec.encode(value)))
+    assert load_stack(stack(1)) is first
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ class OwedAcks:
         self._send = send
         #: Thread -> member and receipt.  An item stays until the reply is there, or it is handed on.
         self._owed: dict[int, tuple[str, str]] = {}
+        #: Guards the removal by another thread, while the owner goes on with its next job.
+        self._lock = threading.Lock()
 
     def waiting(self) -> list[tuple[str, str]]:
         """Member and receipt of each."""
@@ -39,7 +41,8 @@ class OwedAcks:
     def owe(self, member: str, receipt: str) -> None:
         """Keep the acknowledgement of this thread for :meth:`call`; :meth:`send` must follow if that does not."""
         self.send()
-        self._owed[threading.get_ident()] = (member, receipt)
+        with self._lock:
+            self._owed[threading.get_ident()] = (member, receipt)
 
     def call(self, *command: Argument) -> Any:
         """Send a command, with the acknowledgement that this thread owes; returns the reply to the command.
@@ -76,4 +79,7 @@ class OwedAcks:
         owed = self._owed.get(thread)
         if owed is not None:
             self._send(*owed)
-            self._owed.pop(thread, None)
+            with self._lock:
+                # The thread may owe the next one by now.
+                if self._owed.get(thread) is owed:
+                    self._owed.pop(thread, None)

@@ -49,6 +49,26 @@ def test_it_goes_with_the_next_command(owed: OwedAcks, client: redis.Redis, sent
     assert owed.call("HLEN", MINE) == 2
 
 
+def test_a_heartbeat_forgets_only_what_it_has_sent(connection: Connection) -> None:
+    """While it sends the acknowledgement of a thread, that thread ends its next job."""
+    sending, ended = threading.Event(), threading.Event()
+
+    def send(member: str, receipt: str) -> None:
+        sending.set()
+        assert ended.wait(10)
+
+    owed = OwedAcks(connection, send)
+    owed.owe(ME, "a:1")
+    heartbeat = threading.Thread(target=owed.send_all)
+    heartbeat.start()
+    assert sending.wait(10)
+    owed.call("PING")
+    owed.owe(ME, "b:1")
+    ended.set()
+    heartbeat.join()
+    assert owed.waiting() == [(ME, "b:1")]
+
+
 def test_without_a_command_it_is_sent_as_usual(owed: OwedAcks, sent: list[tuple[str, str]]) -> None:
     owed.send()
     owed.owe(ME, "a:1")

@@ -218,9 +218,16 @@ WORKERS = [
         "unit/test_first_trees.py::test_threads_read_their_first_trees_together",
     ),
     callbacks(
+        "stack-of-another-thread",
+        "A step is given the callback stack that another thread reads at this moment.",
+        "        return last_stack\n",
+        "        return _last_of_group[1]\n",
+        STACK + "test_another_thread_may_read_another_group_at_any_time",
+    ),
+    callbacks(
         "stack-of-another-group",
         "A step of a group is given the callback stack of the group before.",
-        "    if written and written == _last_of_group[0]:\n",
+        "    if written and written == last_written:\n",
         "    if written and _last_of_group[0]:\n",
         STACK + "test_values_that_python_takes_for_equal_differ",
     ),
@@ -296,10 +303,17 @@ WORKERS = [
         OWED + "test_one_that_is_refused_is_sent_as_usual",
     ),
     owed(
+        "owed-next-is-forgotten",
+        "A heartbeat that sends the acknowledgement of a job forgets that of the next one, which runs again.",
+        "                if self._owed.get(thread) is owed:\n",
+        "                if True:\n",
+        OWED + "test_a_heartbeat_forgets_only_what_it_has_sent",
+    ),
+    owed(
         "owed-twice",
         "A thread that owes one forgets it for the next one.",
-        "        self.send()\n        self._owed[",
-        "        self._owed[",
+        "        self.send()\n        with self._lock:\n            self._owed[",
+        "        with self._lock:\n            self._owed[",
         OWED + "test_without_a_command_it_is_sent_as_usual",
     ),
     process(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from .ours import Protocol
-from .world import NOBODY, Flow, Move, State, Worker, World, sorted_with, without
+from .world import NO_STEP, Flow, Move, State, Worker, World, sorted_with, without
 
-IDLE: Worker = ("ruby idle", NOBODY, 0, 0, ())
+IDLE: Worker = ("ruby idle", NO_STEP, 0, 0, ())
 
 #: Kinds of faults that can befall it.
 EVERY = frozenset({"crash", "raise", "duplicate", "expire"})

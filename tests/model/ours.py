@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .world import NOBODY, Command, Flow, Move, Pairs, State, Worker, World, sorted_with, without
+from .world import NO_STEP, Command, Flow, Move, Pairs, State, Worker, World, sorted_with, without
 
 #: A process that has nothing to do.
-IDLE: Worker = ("idle", NOBODY, 0, 0, ())
+IDLE: Worker = ("idle", NO_STEP, 0, 0, ())
 
 #: Calls ``Workflow.run()``.
-PRODUCER: Worker = ("start", NOBODY, 0, 0, ())
+PRODUCER: Worker = ("start", NO_STEP, 0, 0, ())
 
 #: A receipt that is not in use; the states that are kept have small ones.
 FRESH = 90
@@ -107,7 +107,7 @@ class Protocol(World):
             going_on = ("advance", step, receipt, planned, self.with_offer(step, planned, also))
             yield ((names[step], " ends"), self.set_worker(ended, at, going_on))
             if self.hands_over and stack and stack[0].kind == "n":
-                handed = ("idle", NOBODY, 0, 0, sorted_with(also, (step, receipt)))
+                handed = ("idle", NO_STEP, 0, 0, sorted_with(also, (step, receipt)))
                 yield ((names[step], " ends, and is handed over"), self.set_worker(ended, at, handed))
             if state.faults and "raise" in self.kinds:
                 failing = self.set_worker(left, at, ("retry", step, receipt, state.faults, also))
@@ -116,7 +116,7 @@ class Protocol(World):
                 yield ((names[step], " raises for the last time"), dying)
         else:
             if what == "idle" and also and not receipt:
-                sending = self.set_worker(state, at, ("group", NOBODY, 0, 0, also))
+                sending = self.set_worker(state, at, ("group", NO_STEP, 0, 0, also))
                 yield (("the acknowledgements that are handed over are due",), sending)
             command = self.command(worker)
             executed = list(self.execute(state, command))
@@ -141,10 +141,10 @@ class Protocol(World):
         """What a worker sends."""
         what, step, receipt, more, also = worker
         if what == "idle":
-            return ("fetch", NOBODY, receipt or FRESH, more, ())
+            return ("fetch", NO_STEP, receipt or FRESH, more, ())
         if what == "group":
             return (what, step, receipt, more, self.together(also))
-        return (what, step, receipt, more, tuple(pair for pair in also if pair[0] == NOBODY))
+        return (what, step, receipt, more, tuple(pair for pair in also if pair[0] == NO_STEP))
 
     def together(self, handed: Pairs) -> Pairs:
         """The acknowledgements that one command sends: those of the group of the first."""
@@ -158,17 +158,17 @@ class Protocol(World):
         steps = self.flow.plans[self.flow.stacks[step][planned - 1].barrier].steps
         if len(steps) != 1 or not self.mine >> steps[0] & 1:
             return handed
-        return ((NOBODY, FRESH), *handed)
+        return ((NO_STEP, FRESH), *handed)
 
     def after(self, worker: Worker, reply: str, taken: Any) -> Worker:
         """What a worker does when it has heard a reply."""
         what, step, receipt, _, also = worker
-        handed = tuple(pair for pair in also if pair[0] != NOBODY)
-        idle = ("idle", NOBODY, 0, 0, handed)
+        handed = tuple(pair for pair in also if pair[0] != NO_STEP)
+        idle = ("idle", NO_STEP, 0, 0, handed)
         if what == "start":
             return IDLE
         if what == "idle":
-            return ("run", taken, receipt or FRESH, 0, handed) if taken != NOBODY else idle
+            return ("run", taken, receipt or FRESH, 0, handed) if taken != NO_STEP else idle
         if what == "group":
             return self.after_group(handed, taken)
         if reply.startswith("PLAN"):
@@ -177,7 +177,7 @@ class Protocol(World):
         if reply.startswith("EXPIRED"):
             return ("dead", step, receipt, 0, handed)
         if reply.startswith("KEPT"):
-            (offered,) = (other for nobody, other in also if nobody == NOBODY)
+            (offered,) = (other for pair_step, other in also if pair_step == NO_STEP)
             return ("run", taken, receipt if self.broken == "offered receipt" else offered, 0, handed)
         return idle
 
@@ -186,7 +186,7 @@ class Protocol(World):
         sent = self.together(handed)
         others = tuple(pair for pair in handed if pair not in sent)
         if not left:
-            return ("idle", NOBODY, 0, 0, others)
+            return ("idle", NO_STEP, 0, 0, others)
         ((step, receipt), *more) = left
         return ("advance", step, receipt, 0, tuple(sorted((*others, *more))))
 
@@ -198,17 +198,17 @@ class Protocol(World):
         if name == "fetch":
             yield from self.fetch(state, receipt, more)
         elif name == "start":
-            yield (*self.start(state), NOBODY)
+            yield (*self.start(state), NO_STEP)
         elif name == "advance":
             offered = also[0][1] if also else 0
             reached, reply = self.advance(state, step, receipt, more, offered)
-            yield reached, reply, self.kept(reached, receipt, offered) if reply.startswith("KEPT") else NOBODY
+            yield reached, reply, self.kept(reached, receipt, offered) if reply.startswith("KEPT") else NO_STEP
         elif name == "group":
             yield self.advance_group(state, also)
         elif name == "recover":
-            yield (*self.recover(state, step, receipt), NOBODY)
+            yield (*self.recover(state, step, receipt), NO_STEP)
         else:
-            yield (*self.fail(state, step, receipt, name, more), NOBODY)
+            yield (*self.fail(state, step, receipt, name, more), NO_STEP)
 
     def start(self, state: State) -> tuple[State, str]:
         if state.started and self.broken != "start marker":
@@ -221,11 +221,11 @@ class Protocol(World):
             yield state, f"{self.flow.names[before]}, as before", before
             return
         if used_up and self.broken not in ("late fetch", "fetch twice"):
-            yield state, "nothing, its receipt is used up", NOBODY
+            yield state, "nothing, its receipt is used up", NO_STEP
             return
         steps = [step for step in sorted(set(state.queue)) if self.mine >> step & 1]
         if not steps:
-            yield state, "nothing", NOBODY
+            yield state, "nothing", NO_STEP
         for step in steps:
             flight = {**dict(state.flight), receipt: step}
             taken = state._replace(queue=without(state.queue, step), flight=tuple(sorted(flight.items())))
@@ -238,8 +238,8 @@ class Protocol(World):
         return state._replace(workers=tuple(workers), late=tuple(sorted(late)))
 
     def kept(self, state: State, receipt: int, offered: int) -> int:
-        """The step that is in flight under an offered receipt; NOBODY for none."""
-        return dict(state.flight).get(receipt if self.broken == "offered receipt" else offered, NOBODY)
+        """The step that is in flight under an offered receipt; NO_STEP for none."""
+        return dict(state.flight).get(receipt if self.broken == "offered receipt" else offered, NO_STEP)
 
     def may_keep(self, state: State, following: int) -> bool:
         """Return True if no other job waits in the queue of the next job of a chain."""
@@ -253,7 +253,7 @@ class Protocol(World):
         """
         in_flight = receipt in dict(state.flight)
         if not in_flight and self.broken != "gate":
-            return state, "GONE" if self.kept(state, receipt, offered) == NOBODY else "KEPT, as before"
+            return state, "GONE" if self.kept(state, receipt, offered) == NO_STEP else "KEPT, as before"
         if in_flight and self.broken == "read before write":
             state = self.take(state, step, receipt)
         stack = self.flow.stacks[step]
@@ -390,7 +390,7 @@ class Protocol(World):
         name, step, _, _, also = command
         if name == "group":
             return f"advance_group {self.named(sum(1 << handed for handed, _ in also))}"
-        if step == NOBODY:
+        if step == NO_STEP:
             return name
         return f"{name} {self.flow.names[step]}" if name in ("advance", "recover") else f"fail {self.flow.names[step]}"
 

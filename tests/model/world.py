@@ -13,7 +13,7 @@ Tree = Any
 Pairs = tuple[tuple[int, int], ...]
 
 #: What a worker does: (what, step, receipt, more, also); 0 stands for no receipt.
-#: ``also``: the acknowledgements that are handed over, and with NOBODY as its step the
+#: ``also``: the acknowledgements that are handed over, and with NO_STEP as its step the
 #: receipt that is offered for the next job.
 Worker = tuple[str, int, int, int, Pairs]
 
@@ -24,7 +24,7 @@ Command = tuple[str, int, int, int, Pairs]
 Barrier = tuple["int | None", "int | None", int]
 
 NO_BARRIER: Barrier = (None, None, 0)
-NOBODY = -1
+NO_STEP = -1
 
 
 class State(NamedTuple):

@@ -43,7 +43,7 @@ from dramatiq_sidekiq_flow.store.resp3 import Replies
 from ..model.gem import IDLE as RUBY_IDLE
 from ..model.gem import Gem
 from ..model.ours import Protocol
-from ..model.world import NO_BARRIER, NOBODY, Flow, State, Tree, without
+from ..model.world import NO_BARRIER, NO_STEP, Flow, State, Tree, without
 
 QUEUE = "python"
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES") or 0)
@@ -585,7 +585,7 @@ class Machine(RuleBasedStateMachine):
         if self.expired or (self.ruby is not None and self.ruby.writes):
             return []
         ruby = self.state.workers[0][1]
-        counted = {callback.barrier for callback in self.flow.stacks[ruby]} if ruby != NOBODY else set()
+        counted = {callback.barrier for callback in self.flow.stacks[ruby]} if ruby != NO_STEP else set()
         return sorted(set(self.barriers) - counted)
 
     @precondition(lambda self: self.can_expire())

@@ -16,7 +16,7 @@ from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests import companions
 from interop.tests.actors import build
 from interop.tests.processes import RUN, Site, ruby_environment
-from interop.tests.workflows import CARRIED, LANGUAGES, as_ruby, py, rb, start
+from interop.tests.workflows import CARRIED, LANGUAGES, as_ruby, chains, finished, py, rb, start
 from tests.redis_values import fields
 
 FROM = "300"  # bytes: so that the end of each chain travels in the payload
@@ -71,18 +71,6 @@ def broker(storing: Site) -> Iterator[SidekiqBroker]:
     broker = build(storing.url, references=int(FROM))
     yield broker
     broker.close()
-
-
-def chains(site: Site) -> set[bytes]:
-    return set(site.client.scan_iter("swf:callbacks:*"))
-
-
-def finished(site: Site, run_id: str, count: int) -> list[dict[str, Any]]:
-    site.eventually(lambda: len(site.events(run_id)) >= count, f"{count} steps of run {run_id}")
-    events = site.events(run_id)
-    assert [event["outcome"] for event in events] == ["done"] * count
-    assert len({event["jid"] for event in events}) == count
-    return events
 
 
 @starters

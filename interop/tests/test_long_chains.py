@@ -12,7 +12,7 @@ from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests import companions
 from interop.tests.actors import build
 from interop.tests.processes import Site
-from interop.tests.workflows import CARRIED, LANGUAGES, py, rb, start
+from interop.tests.workflows import CARRIED, LANGUAGES, chains, finished, py, rb, start
 
 starters = pytest.mark.parametrize("starter", LANGUAGES)
 
@@ -46,26 +46,15 @@ def broker(long: Site) -> Iterator[SidekiqBroker]:
     broker.close()
 
 
-def stored(site: Site) -> set[bytes]:
-    return set(site.client.scan_iter("swf:callbacks:*"))
-
-
-def finished(site: Site, run_id: str, count: int) -> list[dict[str, Any]]:
-    site.eventually(lambda: len(site.events(run_id)) >= count, f"{count} steps of run {run_id}")
-    events = site.events(run_id)
-    assert [event["outcome"] for event in events] == ["done"] * count
-    return events
-
-
 @starters
 @pytest.mark.parametrize("pattern", [(rb, py), (py, rb), (rb, rb, py)])
 def test_a_mixed_chain_is_stored_once(long: Site, broker: SidekiqBroker, starter: str, pattern: Any) -> None:
-    before = stored(long)
+    before = chains(long)
     steps = [pattern[n % len(pattern)](n, TEXT) for n in range(60)]
     run_id = start(long, broker, starter, Chain(*steps))
     events = finished(long, run_id, 60)
     assert [e["args"][0] for e in events] == list(range(60))
-    assert len(stored(long) - before) == 1
+    assert len(chains(long) - before) == 1
 
 
 @starters

@@ -74,3 +74,17 @@ def as_ruby(broker: SidekiqBroker, node: Any) -> Wire:
 def languages(site: Site, run_id: str) -> list[str]:
     """The languages of a run's executions, in the order of their ends."""
     return [event["language"] for event in site.events(run_id)]
+
+
+def chains(site: Site) -> set[bytes]:
+    """The keys of the stored chains."""
+    return set(site.client.scan_iter("swf:callbacks:*"))
+
+
+def finished(site: Site, run_id: str, count: int) -> list[dict[str, Any]]:
+    """Wait until a run has done so many steps, each once; their events."""
+    site.eventually(lambda: len(site.events(run_id)) >= count, f"{count} steps of run {run_id}")
+    events = site.events(run_id)
+    assert [event["outcome"] for event in events] == ["done"] * count
+    assert len({event["jid"] for event in events}) == count
+    return events

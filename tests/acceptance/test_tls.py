@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow.broker.standing import STANDING
 
 from ..running import eventually
 from .processes import workers
@@ -98,11 +99,13 @@ def producer(url: str, **options: Any) -> tuple[SidekiqBroker, Any]:
     return broker, step.message
 
 
-def test_everything_goes_over_tls(server: TlsServer, tmp_path: Path) -> None:
-    """Sending, waiting (CLIENT TRACKING), acknowledging, the schedule, beats, a fan-out."""
+# The flags of CLIENT LIST: b, blocked in BLMOVE; t, notified of changes (CLIENT TRACKING).
+@pytest.mark.parametrize(("idle_queues", "flag"), [(0, "b"), (STANDING, "t")], ids=["standing", "notified"])
+def test_everything_goes_over_tls(server: TlsServer, tmp_path: Path, idle_queues: int, flag: str) -> None:
+    """Sending, both ways to wait for jobs, acknowledging, the schedule, beats, a fan-out."""
     broker, step = producer(server.url(), **server.options)
     record, log = tmp_path / "record", tmp_path / "log"
-    environment = {"RECORD": str(record), "TLS": json.dumps(server.options)}
+    environment = {"RECORD": str(record), "TLS": json.dumps(server.options), "IDLE_QUEUES": str(idle_queues)}
     with workers(server.url(), log, 1, "tests.acceptance.tls_app", **environment):
         eventually(lambda: server.client.zcard("swf:workers"), what="a worker at work")
         tree = Chain(
@@ -110,9 +113,10 @@ def test_everything_goes_over_tls(server: TlsServer, tmp_path: Path) -> None:
         )
         Workflow(tree, broker).run()
         eventually(lambda: record.exists() and record.read_text().count("e ") == 1200, 40, what="the last step")
-        connected = server.client.client_list()
-        # flags: t, a client that is told of changes.
-        assert any("t" in client["flags"] for client in connected)
+        eventually(
+            lambda: any(flag in client["flags"] for client in server.client.client_list()),
+            what=f"a client with the flag {flag}",
+        )
     names = [line.split()[0] for line in record.read_text().splitlines()]
     assert names[0] == "a"
     assert sorted(names[1:3]) == ["b", "c"]

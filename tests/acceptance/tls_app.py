@@ -1,7 +1,8 @@
 """The application of the tests of TLS and Sentinel.  What runs is written to a file, a line ``name jid``.
 
 ``REDIS_URL`` is a URL, with ``TLS`` the JSON of more options; with ``SENTINELS``,
-``PORT,PORT,...``, the broker asks these for the master ``flow``.
+``PORT,PORT,...``, the broker asks these for the master ``flow``; ``IDLE_QUEUES`` is how
+many more queues the worker consumes from.
 """
 
 from __future__ import annotations
@@ -42,3 +43,9 @@ def step(name: str, seconds: float = 0.0) -> None:
     assert message is not None
     os.write(record, f"{name} {message.message_id}\n".encode())
     time.sleep(seconds)
+
+
+for number in range(int(os.environ.get("IDLE_QUEUES", "0"))):
+
+    @dramatiq.actor(actor_name=f"idle{number}", queue_name=f"idle{number}")
+    def idle() -> None: ...

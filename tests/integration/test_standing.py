@@ -246,6 +246,25 @@ def test_where_a_command_is_refused_the_server_notifies(redis_url: str, client: 
     client.acl_deluser("worker")
 
 
+def test_a_command_that_is_refused_later(redis_url: str, client: redis.Redis) -> None:
+    """The reply of BLMOVE is skipped after a fetch that has brought jobs, and so is its error."""
+    client.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"])
+    broker = SidekiqBroker(url=redis_url.replace("redis://", "redis://worker:secret@"))
+    (actor,) = queues_of(broker, client, 1)
+    with working(broker, timeout=1000):
+        actor.send("a")
+        eventually(lambda: client.llen("ran") == 1)
+        eventually(lambda: blocked(client) == 1)
+        client.execute_command("ACL", "SETUSER", "worker", "-blmove")
+        actor.send("b")
+        eventually(lambda: client.llen("ran") == 2)
+        eventually(lambda: broker.process.waiter.tracks)
+        actor.send("c")
+        eventually(lambda: client.llen("ran") == 3)
+    broker.close()
+    client.acl_deluser("worker")
+
+
 # -- without a worker -----------------------------------------------------------
 
 

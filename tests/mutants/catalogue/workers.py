@@ -29,6 +29,7 @@ next_job = in_file("broker/next_job.py")
 internals = in_file("broker/dramatiq_internals.py")
 work_queue = in_file("broker/queue_order.py")
 standing = in_file("broker/standing.py")
+standing_fetch = in_file("store/standing_fetch.py")
 owed = in_file("broker/owed_acks.py")
 completion = in_file("workflow/completion.py")
 transport = in_file("workflow/transport.py")
@@ -386,6 +387,13 @@ WORKERS = [
         "        return not ordered and ",
         "        return ",
         STANDING + "test_not_in_strict_order[order0-0]",
+    ),
+    standing_fetch(
+        "standing-skips-errors",
+        "A worker that may not wait any more fetches without a pause.",
+        '        self._waits = isinstance(reply, list) and reply[0] not in (b"", b"TYPE") and not self.refused\n',
+        "        self._waits = True\n",
+        STANDING + "test_a_command_that_is_refused_later",
     ),
     # -- the next job of a chain
     consumer(

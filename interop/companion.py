@@ -39,7 +39,6 @@ SCRIPTS = (
     "read_callbacks",
     "recover",
     "requeue",
-    "stage",
     "store_callbacks",
     "trial",
 )

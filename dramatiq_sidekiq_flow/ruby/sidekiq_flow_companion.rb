@@ -781,13 +781,15 @@ module SidekiqFlow::Companion
         "swf:fanout:#{id}"
       end
 
-      # Stages a list of elements (see stage.lua). Returns its ID.
+      # Stages a list of elements (see pour.lua). Returns its ID.
       def stage(conn, elements)
         id = SecureRandom.hex(12)
-        length = 0
         parts(elements).each do |part|
-          Scripts.run(conn, "stage", [key(id), FANOUTS], [STAGE_TTL, id, length, *part])
-          length += part.size
+          # One transaction, so that the list never lacks its TTL. Sent once, so that no part is there twice.
+          conn.multi do |transaction|
+            transaction.call_once("RPUSH", key(id), *part)
+            transaction.call_once("EXPIRE", key(id), STAGE_TTL)
+          end
         end
         id
       end
@@ -2831,7 +2833,7 @@ module SidekiqFlow::Companion
       [[Fanouts.key(id), Fanouts::FANOUTS], [0, 0, 0, 1, id, elements.size, queues.size, *queues]]
     end
 
-    # The elements as stage.lua describes them.
+    # The elements as pour.lua describes them.
     def elements_to_stage
       [
         *barriers.map { |id, ttl, value, ran| "b#{ttl} #{value} #{ran} #{id}" },
@@ -3354,7 +3356,7 @@ end
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
--- A plan that is too large for one script was staged as a list (stage.lua).  It is
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
 -- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
 -- any process can push its jobs (pour.lua).
 
@@ -3867,6 +3869,12 @@ return reply(payloads, math.min(begun, #payloads), suffix)
 -- order.  Each call moves elements from the list to their keys and queues, so it may be
 -- sent twice, and by any number of processes at the same time.
 --
+-- Elements of the list, which advance.lua, start.lua, count.lua or release.lua committed:
+--         bTTL VALUE RAN ID  a barrier
+--         qNAME              the payloads after it go to this queue
+--         {...               a payload
+--         sSCORE {...        a payload for `schedule`
+--
 -- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
 -- ARGV: ID, maximum elements (2 or more), bytes after which no further element is read
 -- Returns: {'MORE'} | {'DONE'} nothing is left, or the fan-out is not committed
@@ -4293,36 +4301,6 @@ if refused then return refused end
 call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts
--- @file stage.lua
--- Stages a part of a fan-out, which is too large for one script.  advance.lua, start.lua,
--- count.lua or release.lua then commits the whole (see _plan).
---
--- KEYS: swf:fanout:ID, 'swf:fanouts'
--- ARGV: ttl in seconds of a list that is not committed, ID, number of
---       elements in the list before this part, elements:
---         bTTL VALUE RAN ID  a barrier
---         qNAME              the payloads after it go to this queue
---         {...               a payload
---         sSCORE {...        a payload for `schedule`
--- Returns: 1, also if the part is there already (sent twice) | 0 the list is
---       gone, or is committed (this part arrived late)
-
--- call_in_slices(command, key, values, first, last): calls a command with many
--- values, 1000 at a time.  unpack has a limit of some thousands.
-
-local function call_in_slices(command, key, values, first, last)
-  for from = first, last, 1000 do
-    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
-  end
-end
-
-if redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end
-local length, before, parts = redis.call('LLEN', KEYS[1]), tonumber(ARGV[3]), #ARGV - 3
-if length == before + parts then return 1 end
-if length ~= before then return 0 end
-call_in_slices('RPUSH', KEYS[1], ARGV, 4, #ARGV)
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 1
 -- @file store_callbacks.lua
 -- Stores the steps of a chain once, for payloads that refer to them.
 --

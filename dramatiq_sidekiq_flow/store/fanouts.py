@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -27,6 +28,9 @@ STAGE_TTL = 3600
 
 #: Parts staged in one write.  The server runs each one when it has arrived, and serves others in between.
 STAGED_AT_ONCE = 16
+
+_MULTI: Command = ("MULTI",)
+_EXEC: Command = ("EXEC",)
 
 
 @attrs.frozen
@@ -53,18 +57,27 @@ def stage(
 
     If the list vanishes while it is staged, the commit notices it.
     """
-    fanout_id = secrets.token_hex(12)
-    list_key = keys.fanout(fanout_id)
     elements = list(_elements(barriers, pushes, scheduled))
+    queues = (*pushes, "") if scheduled else tuple(pushes)
+    while True:
+        fanout_id = secrets.token_hex(12)
+        if _fill(connection, keys.fanout(fanout_id), elements):
+            return Fanout(fanout_id, len(elements), queues)
+
+
+def _fill(connection: Connection, list_key: str, elements: Sequence[bytes]) -> bool:
+    """Write elements to a new list; return False if some may be there twice, since they were sent twice."""
     places = slices(elements)
     for first in range(0, len(places), STAGED_AT_ONCE):
-        commands = [
-            scripts.STAGE.command((list_key, keys.FANOUTS), (STAGE_TTL, fanout_id, place.start, *elements[place]))
-            for place in places[first : first + STAGED_AT_ONCE]
-        ]
-        _send(connection, commands)
-    queues = (*pushes, "") if scheduled else tuple(pushes)
-    return Fanout(fanout_id, len(elements), queues)
+        commands: list[Command] = []
+        for place in places[first : first + STAGED_AT_ONCE]:
+            # One transaction, so that the list never lacks its TTL.
+            commands += (_MULTI, ("RPUSH", list_key, *elements[place]), ("EXPIRE", list_key, STAGE_TTL), _EXEC)
+        replies, times = connection.send_counted(commands)
+        _checked(replies)
+        if times > 1:
+            return False
+    return True
 
 
 def _elements(
@@ -72,7 +85,7 @@ def _elements(
     pushes: Mapping[str, Sequence[bytes]],
     scheduled: Sequence[tuple[float, bytes]],
 ) -> Iterator[bytes]:
-    """Encode a plan as the elements of ``stage.lua``."""
+    """Encode a plan as the elements that ``pour.lua`` reads."""
     for barrier in barriers:
         yield f"b{barrier.ttl} {barrier.value} {barrier.ran} {barrier.id}".encode()
     for queue, payloads in pushes.items():
@@ -137,7 +150,11 @@ def _tried(connection: Connection, fanout_id: str) -> dict[str, WrongType]:
 
 
 def _send(connection: Connection, commands: Sequence[Command]) -> list[list[bytes]]:
-    replies = connection.send(commands) if commands else []
+    return _checked(connection.send(commands))
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    """Return replies; raise the first error among them."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

@@ -14,7 +14,7 @@ from .scripts import Argument, Command
 #: A value of this many bytes or more is sent by itself, so that it is not copied.
 LARGE = 65_536
 
-#: Arguments of a command from which each command is packed by itself.
+#: Arguments of one command from which each command is packed by itself.
 MANY = 100
 
 #: How a value of each length below 1024 begins.
@@ -23,7 +23,7 @@ _HEADS = tuple(b"$%d\r\n" % length for length in range(1024))
 
 def parts(commands: Sequence[Command]) -> Iterable[bytes]:
     """Return what :func:`pack` returns; large commands are packed while the server runs the ones before."""
-    if len(commands) < 2 or len(commands[0]) < MANY:
+    if len(commands) < 2 or max(map(len, commands)) < MANY:
         return pack(commands)
     return (part for command in commands for part in pack((command,)))
 

@@ -115,7 +115,6 @@ RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
-STAGE = Script("stage")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
 TRIAL = Script("trial")
@@ -145,7 +144,6 @@ ALL = (
     REMEMBER,
     REQUEUE,
     RESUME,
-    STAGE,
     START,
     STORE_CALLBACKS,
     TRIAL,

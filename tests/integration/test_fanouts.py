@@ -196,29 +196,49 @@ def test_what_is_not_committed_expires_and_is_never_poured(broker: SidekiqBroker
     assert not client.exists("queue:ruby")
 
 
-def test_a_part_that_was_staged_comes_late(
-    broker: SidekiqBroker, client: redis.Redis, committed: Callable[[Any], str]
-) -> None:
-    """Also when the list happens to have the length that the part expects."""
-    fanout_id = committed(children(1500))
-    key = f"swf:fanout:{fanout_id}"
-    assert pour_one(client, broker, fanout_id, 501) == b"MORE"
-    length = client.llen(key)
-    late = scripts.STAGE.command((key, keys.FANOUTS), (60, fanout_id, length, "{}"))
-    assert broker.connection.call(*late) == 0
-    assert client.llen(key) == length
-    assert client.ttl(key) == -1
+class Disturbed(Connection):
+    """Loses its connection ``lose`` times, when the server has run the first ``ran`` commands of four or more."""
+
+    lose, ran = 0, 0
+
+    def _send(self, commands: Any) -> list[Any]:
+        if len(commands) < 4 or not self.lose:
+            return super()._send(commands)
+        self.lose -= 1
+        connection = self.open()
+        self._exchange(connection, commands[: self.ran])
+        connection.disconnect()
+        raise redis.ConnectionError("the connection is lost")
 
 
-def test_a_part_sent_twice_is_staged_once(broker: SidekiqBroker, client: redis.Redis) -> None:
-    first = scripts.STAGE.command(("swf:fanout:x", keys.FANOUTS), (60, "x", 0, "qa", "{}"))
-    second = scripts.STAGE.command(("swf:fanout:x", keys.FANOUTS), (60, "x", 2, "{}"))
-    for command, reply in ((first, 1), (first, 1), (second, 1), (second, 1), (first, 0)):
-        assert broker.connection.call(*command) == reply
-    assert client.llen("swf:fanout:x") == 3
-    client.delete("swf:fanout:x")
-    assert broker.connection.call(*second) == 0
-    assert not client.exists("swf:fanout:x")
+@pytest.fixture
+def disturbed(redis_url: str) -> Disturbed:
+    return Disturbed(redis.Redis.from_url(redis_url))
+
+
+@pytest.mark.parametrize("ran", [1, 2, 3, 4, 6, 8])
+def test_elements_that_were_sent_twice_are_poured_once(disturbed: Disturbed, client: redis.Redis, ran: int) -> None:
+    """A list that may have some twice is left to expire."""
+    jobs = [json.dumps({"n": n}).encode() for n in range(1500)]
+    disturbed.lose, disturbed.ran = 1, ran
+    staged = runs.writes(disturbed, (), {"ruby": jobs}, ())
+    assert not disturbed.lose
+    assert client.lrange(f"swf:fanout:{staged.fanout}", 0, -1) == [b"qruby", *jobs]
+    lists = client.keys("swf:fanout:*")
+    assert len(lists) == 2
+    assert all(0 < client.ttl(key) <= fanouts.STAGE_TTL for key in lists)
+    assert runs.start("r", staged, ttl=60).run(disturbed) == Done()
+    fanouts.pour(disturbed, staged.fanout)
+    assert members(client, "ruby")[::-1] == [{"n": n} for n in range(1500)]
+    assert client.exists(*lists) == len(lists) - 1
+
+
+@pytest.mark.parametrize("ran", [2, 3, 4, 6])
+def test_a_list_never_lacks_its_ttl(disturbed: Disturbed, client: redis.Redis, ran: int) -> None:
+    disturbed.lose, disturbed.ran = 2, ran
+    with pytest.raises(redis.ConnectionError):
+        runs.writes(disturbed, (), {"ruby": [b"{}"] * 1500}, ())
+    assert [0 < client.ttl(key) <= fanouts.STAGE_TTL for key in client.keys()] == [True] * (ran >= 4)
 
 
 def test_many_chains_side_by_side_have_their_barriers(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:

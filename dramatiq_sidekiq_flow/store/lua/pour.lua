@@ -2,6 +2,12 @@
 -- order.  Each call moves elements from the list to their keys and queues, so it may be
 -- sent twice, and by any number of processes at the same time.
 --
+-- Elements of the list, which advance.lua, start.lua, count.lua or release.lua committed:
+--         bTTL VALUE RAN ID  a barrier
+--         qNAME              the payloads after it go to this queue
+--         {...               a payload
+--         sSCORE {...        a payload for `schedule`
+--
 -- KEYS: 'swf:fanouts', swf:fanout:ID, 'queues', 'schedule'
 -- ARGV: ID, maximum elements (2 or more), bytes after which no further element is read
 -- Returns: {'MORE'} | {'DONE'} nothing is left, or the fan-out is not committed

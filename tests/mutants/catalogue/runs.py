@@ -1,4 +1,4 @@
-"""Runs: ``_plan``, ``start``, ``stage``, ``pour``, ``resume``, ``extend``, and the memory."""
+"""Runs: ``_plan``, ``start``, the stage of a fan-out, ``pour``, ``resume``, ``extend``, and the memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .tests import FANOUTS, INNER, NEXT, RELEASE, RULES, TTL, WORKFLOW, expires,
 
 plan = in_file("store/lua/_plan.lua")
 start = in_file("store/lua/start.lua")
-stage = in_file("store/lua/stage.lua")
+fanouts = in_file("store/fanouts.py")
 pour = in_file("store/lua/pour.lua")
 resume = in_file("store/lua/resume.lua")
 extend = in_file("store/lua/extend.lua")
@@ -228,33 +228,26 @@ RUNS = [
         "",
         expires("start"),
     ),
-    stage(
-        "stage-after-the-commit",
-        "A part that comes late is pushed a second time.",
-        "if redis.call('ZSCORE', KEYS[2], ARGV[2]) then return 0 end\n",
-        "",
-        FANOUTS + "test_a_part_that_was_staged_comes_late",
-    ),
-    stage(
+    fanouts(
         "stage-twice",
-        "A part whose reply was lost is reported as vanished.",
-        "if length == before + parts then return 1 end\n",
+        "Elements whose replies were lost are pushed twice.",
+        "        if times > 1:\n            return False\n",
         "",
-        FANOUTS + "test_a_part_sent_twice_is_staged_once",
+        FANOUTS + "test_elements_that_were_sent_twice_are_poured_once",
     ),
-    stage(
-        "stage-anywhere",
-        "A part is laid on a list that has lost what was before it.",
-        "if length ~= before then return 0 end\n",
-        "",
-        FANOUTS + "test_a_part_sent_twice_is_staged_once",
-    ),
-    stage(
+    fanouts(
         "stage-without-ttl",
-        "What nobody commits stays for ever.",
-        "redis.call('EXPIRE', KEYS[1], ARGV[1])\n",
-        "",
+        "What is not committed stays for ever.",
+        '("EXPIRE", list_key, STAGE_TTL)',
+        '("TTL", list_key)',
         FANOUTS + "test_what_is_not_committed_expires_and_is_never_poured",
+    ),
+    fanouts(
+        "stage-without-a-transaction",
+        "A list whose connection is lost before it has its TTL stays for ever.",
+        'commands += (_MULTI, ("RPUSH", list_key, *elements[place]), ("EXPIRE", list_key, STAGE_TTL), _EXEC)',
+        'commands += (("RPUSH", list_key, *elements[place]), ("PING",), ("EXPIRE", list_key, STAGE_TTL), ("PING",))',
+        FANOUTS + "test_a_list_never_lacks_its_ttl",
     ),
     pour(
         "pour-what-is-not-committed",

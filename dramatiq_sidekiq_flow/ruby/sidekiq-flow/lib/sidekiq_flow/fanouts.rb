@@ -22,13 +22,15 @@ module SidekiqFlow::Companion
         "swf:fanout:#{id}"
       end
 
-      # Stages a list of elements (see stage.lua). Returns its ID.
+      # Stages a list of elements (see pour.lua). Returns its ID.
       def stage(conn, elements)
         id = SecureRandom.hex(12)
-        length = 0
         parts(elements).each do |part|
-          Scripts.run(conn, "stage", [key(id), FANOUTS], [STAGE_TTL, id, length, *part])
-          length += part.size
+          # One transaction, so that the list never lacks its TTL. Sent once, so that no part is there twice.
+          conn.multi do |transaction|
+            transaction.call_once("RPUSH", key(id), *part)
+            transaction.call_once("EXPIRE", key(id), STAGE_TTL)
+          end
         end
         id
       end

@@ -198,7 +198,7 @@ module SidekiqFlow::Companion
       [[Fanouts.key(id), Fanouts::FANOUTS], [0, 0, 0, 1, id, elements.size, queues.size, *queues]]
     end
 
-    # The elements as stage.lua describes them.
+    # The elements as pour.lua describes them.
     def elements_to_stage
       [
         *barriers.map { |id, ttl, value, ran| "b#{ttl} #{value} #{ran} #{id}" },

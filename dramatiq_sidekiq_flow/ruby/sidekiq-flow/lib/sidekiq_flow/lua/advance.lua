@@ -295,7 +295,7 @@ end
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
--- A plan that is too large for one script was staged as a list (stage.lua).  It is
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
 -- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
 -- any process can push its jobs (pour.lua).
 

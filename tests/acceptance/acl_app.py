@@ -25,6 +25,7 @@ from dramatiq_sidekiq_flow import (
     extend_ttl,
     template,
 )
+from dramatiq_sidekiq_flow.broker.standing import STANDING
 
 broker = SidekiqBroker(url=os.environ["REDIS_URL"], heartbeat_timeout=1_000, poll_interval=50, metrics="both")
 memory = None if "FORGETFUL" in os.environ else RedisHashMemory()
@@ -67,6 +68,12 @@ def quick() -> None: ...
 @dramatiq.actor(queue_name="forgetful")
 def forgets(name: str) -> None:
     note(name)
+
+
+for number in range(STANDING):
+
+    @dramatiq.actor(actor_name=f"idle{number}", queue_name=f"idle{number}")
+    def idle() -> None: ...
 
 
 @dramatiq.actor(queue_name="python", max_retries=3)

@@ -18,6 +18,7 @@ import attrs
 import pytest
 import redis
 
+from dramatiq_sidekiq_flow.broker.standing import STANDING
 from dramatiq_sidekiq_flow.store import scripts
 
 from ..running import eventually, in_flight, members
@@ -123,7 +124,8 @@ def do_everything(server: Server, folder: Path, log: Path, port: int) -> None:
     ):
         at_work.command += ["--queues", "python"]
         at_work.start(2)
-        forgetful.command += ["--queues", "forgetful"]
+        # More queues than fetches may stand for: this one waits to be notified.
+        forgetful.command += ["--queues", "forgetful", *(f"idle{number}" for number in range(STANDING))]
         forgetful.start()
         registered(client, 3)
         jid = play(server, "producer", folder).strip()

@@ -172,6 +172,10 @@ class _Catalogue:
         title = f"members of a group of {jobs:,}, workers only"
         self.add("members-1ms", title, MEMBER, take, jobs=jobs, peers=RUBY | {OURS}, delayed=True)
         jobs = self.size(10_000, 1_000)
+        take = partial(workflow_measures.members, jobs)
+        # The join is compared with a group of its size, in which the first jobs of a process weigh the same.
+        title = f"members of a group of {jobs:,}, workers only"
+        self.add("members-10000", title, MEMBER, take, jobs=jobs, peers={OURS})
         take = partial(workflow_measures.join, jobs)
         title = f"members of a group of {jobs:,} and the step behind it, until that has started"
         self.add("join", title, MEMBER, take, jobs=jobs, peers=RUBY | {OURS})

@@ -111,7 +111,7 @@ GOALS = (
     Goal("member of a group: time / the gem", ratio("members-1", "member", *RUBY), 0.55),
     Goal("member of a group: network reads", ours("members-1", "reads"), 0.1, unit=""),
     Goal("member of a group: commands", ours("members-1", "commands"), 5, unit=""),
-    Goal("join of 10,000: time a member / of a group", growth("join", "members-1", "member"), 1.2),
+    Goal("join of 10,000: time a member / of a group", growth("join", "members-10000", "member"), 1.2),
     Goal("run() of a group of 10,000 / the gem", ratio("group-10000", "start", *RUBY), 1 / 15),
     Goal("run() of a group of 100,000: longest script", ours("group-100000", "longest"), 50, unit=" ms"),
     Goal("send() / perform_async", ratio("send", "rate", *RUBY), 1.3, True),

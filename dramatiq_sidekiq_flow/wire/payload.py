@@ -107,12 +107,19 @@ class Payload(NamedTuple):
     run_id: str | None = None
 
     @classmethod
-    def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
+    def decode(
+        cls,
+        raw: bytes,
+        retrieve: Callable[[Any], Any] | None = None,
+        known: tuple[Callback, ...] | None = None,
+    ) -> Payload:
         """Read a payload.
 
         Parameters:
           retrieve: Function of a callback storage: value that the payload holds
             in place of its callback stack -> the stack.  Its errors are raised.
+          known: The callback stack, if this process has written it into the payload;
+            it is not read again.
 
         Raises:
           PayloadError: if the job cannot be run.  It is a subclass that names the
@@ -135,7 +142,7 @@ class Payload(NamedTuple):
         run_id = None
         if not WORKFLOW_KEYS.isdisjoint(fields):
             dialect = detect(fields)
-            stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw)
+            stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw) if known is None else known
             run_id = _checked_run_id(fields, dialect, raw)
         kwargs = NO_KWARGS
         if name in _WRAPPERS:

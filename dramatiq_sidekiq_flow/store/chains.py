@@ -144,9 +144,10 @@ class StoredChains:
             value = self._cache.get(sha)
             if value is not None:
                 self._cache.move_to_end(sha)
-        if value is None:
-            value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES, LARGE_STEP)
-            self._remember(sha, (value, *ahead))
+        if value is not None:
+            return follow(reference, value, checked=True)
+        value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES, LARGE_STEP)
+        self._remember(sha, (value, *ahead))
         return follow(reference, value)
 
     def whole(self, reference: Wire) -> Wire:
@@ -172,8 +173,11 @@ class StoredChains:
         Parameters:
           ttl: Seconds.
         """
+        chains = list(_chains_of(trees))
+        if not chains:
+            return
         now = time.monotonic()
-        due = [chain for chain in _chains_of(trees) if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
+        due = [chain for chain in chains if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
         if due:
             names = [keys.callbacks(chain) for chain in dict.fromkeys(due)]
             self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))

@@ -108,6 +108,15 @@ def _read(value: Any) -> tuple[Callback, ...]:
     return tuple(Callback(barrier, remaining, propagate) for barrier, remaining, propagate in value)
 
 
+def any_delay(stack: tuple[Callback, ...]) -> bool:
+    """Return False if no remaining tree of a stack can hold a delay: they are references without one."""
+    for callback in stack:
+        tree = callback.remaining
+        if tree is not None and (tree["__type__"] != "reference" or "delay" in tree):
+            return True
+    return False
+
+
 def delay_ahead(stack: tuple[Callback, ...], now: float) -> float:
     """Compute the longest sum of the delays in the remaining trees of a stack, in milliseconds.
 

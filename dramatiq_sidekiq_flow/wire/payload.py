@@ -71,6 +71,9 @@ def is_inherited(key: str, others: Collection[str] = ()) -> bool:
     return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
 
+#: Keys that each job has for itself, so that few keys are looked at: none of them can be passed on.
+_OWN_KEYS = WORKFLOW_KEYS | {"class", "args", "jid", "queue", "retry", "created_at", "enqueued_at"}
+
 #: Keyword arguments of a job that has none.
 NO_KWARGS: Mapping[str, Any] = {}
 
@@ -162,11 +165,6 @@ class Payload(NamedTuple):
         return self.retrieved or not self.raw or b'"delay"' in self.raw or b'"at"' in self.raw
 
     @property
-    def may_refer(self) -> bool:
-        """True if the stack may hold references (``wire.references``)."""
-        return self.retrieved or not self.raw or b'"reference"' in self.raw
-
-    @property
     def retries(self) -> int:
         """Number of retries so far: ``retry_count`` is 0 after the first failure."""
         count = retry_count(self.fields)
@@ -174,7 +172,7 @@ class Payload(NamedTuple):
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
         """Return the context that the next steps inherit; see :func:`is_inherited`."""
-        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
+        return {key: value for key, value in self.fields.items() if key not in _OWN_KEYS and is_inherited(key, others)}
 
 
 def fingerprint(raw: bytes) -> str:

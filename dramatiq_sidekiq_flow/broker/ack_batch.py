@@ -224,7 +224,7 @@ class GroupCommit:
         commands = _commands(entries, batches)
         asked = self._confirmation.commands()
         try:
-            replies = self.connection.send([*commands, *asked])
+            replies = self.connection.send([*commands, *asked] if asked else commands)
         except BaseException as e:
             # An interrupt as well (a time limit that fires late): queued
             # acknowledgements stay, and threads that wait try again.
@@ -235,8 +235,12 @@ class GroupCommit:
             raise
         for entry, reply in zip(entries, replies):
             _settle(entry, reply)
-        self._settle_batches(batches, replies[len(entries) : len(commands)])
-        self._confirmation.check(replies[: len(commands)], replies[len(commands) :])
+        if batches:
+            self._settle_batches(batches, replies[len(entries) : len(commands)])
+        else:
+            self.availability.back()
+        if self._confirmation.wanted:
+            self._confirmation.check(replies[: len(commands)], replies[len(commands) :])
 
     def _settle_batches(self, batches: list[Batch], replies: list[Any]) -> None:
         refused = self._handed_over.settle(batches, replies)
@@ -249,7 +253,9 @@ class GroupCommit:
 
 def _commands(entries: list[_Entry], batches: list[Batch]) -> list[Command]:
     """The commands of waiting operations, then one for each batch of acknowledgements."""
-    return [entry.command for entry in entries] + [batch.operation.command for batch in batches]
+    commands = [entry.command for entry in entries]
+    # One entry alone is the usual case: a step of a chain.
+    return commands + [batch.operation.command for batch in batches] if batches else commands
 
 
 def _drain(queue: deque[Any]) -> list[Any]:

@@ -42,11 +42,6 @@ class ReplicaConfirmation:
         self._shortage: Shortage | None = None
         self._ask_again = 0.0
 
-    @property
-    def wanted(self) -> bool:
-        """True if replicas have to confirm."""
-        return bool(self._replicas.wanted)
-
     def commands(self) -> Sequence[Command]:
         """Get the commands that ask the replicas, to be sent behind the others; none if they are not asked now."""
         if not self._replicas.wanted or (self._shortage is not None and time.monotonic() < self._ask_again):
@@ -60,7 +55,7 @@ class ReplicaConfirmation:
           replies: The replies of the other commands.
           asked: The replies of :meth:`commands`; empty if they were not asked.
         """
-        if self.wanted and not any(isinstance(reply, LOST) for reply in replies):
+        if self._replicas.wanted and not any(isinstance(reply, LOST) for reply in replies):
             self._look(asked)
 
     def _look(self, asked: Sequence[Any]) -> None:

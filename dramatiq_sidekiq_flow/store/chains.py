@@ -173,11 +173,15 @@ class StoredChains:
         Parameters:
           ttl: Seconds.
         """
-        chains = list(_chains_of(trees))
-        if not chains:
-            return
         now = time.monotonic()
-        due = [chain for chain in chains if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
+        due: list[str] = []
+        # Each step of a chain comes here: without a call for each tree.
+        for tree in trees:
+            if tree is None or tree["__type__"] != "reference":
+                continue
+            chain = tree["chain"]
+            if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY:
+                due.append(chain)
         if due:
             names = [keys.callbacks(chain) for chain in dict.fromkeys(due)]
             self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))

@@ -136,8 +136,9 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> P
     if source.references is not None:
         build.ttl = min(build.ttl + source.references.allowance, MAX_TTL)
     made = build.barriers.items()
+    barriers = [NewBarrier(id, value, build.ttl if value else RELEASED_TTL) for id, value in made]
     return Plan(
-        tuple(NewBarrier(id, value, build.ttl if value else RELEASED_TTL) for id, value in made),
+        tuple(barriers),
         {queue: tuple(payloads) for queue, payloads in build.pushes.items()},
         tuple(build.scheduled),
         completes,

@@ -476,7 +476,7 @@ WORKERS = [
     commit(
         "commit-leaves-what-came-meanwhile",
         "An acknowledgement that came during a round trip is sent with the next job, if one comes.",
-        "        # Acknowledgements that were queued while this thread held the lock.\n        self._go_on()\n",
+        "        if self._handed_over.queued or self._handed_over.left:\n            self._go_on()\n",
         "",
         COMMIT + "test_one_that_comes_during_a_round_trip_is_sent_after_it",
     ),

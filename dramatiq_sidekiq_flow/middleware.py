@@ -234,11 +234,12 @@ class WorkflowMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = self._hooks.started(message)
         if payload is not None and payload.run_id is not None:
-            engine = self._hooks.engine(broker)
-            set_current_run(PendingRun(partial(self._run_of, engine, payload, payload.run_id)))
-            engine.note_dialect(payload)
+            set_current_run(PendingRun(partial(self._run_of, broker, payload, payload.run_id)))
+            if payload.dialect is not self.settings.dialect:
+                self._hooks.engine(broker).note_dialect(payload)
 
-    def _run_of(self, engine: Engine, payload: Payload, run_id: str) -> CurrentRun:
+    def _run_of(self, broker: dramatiq.Broker, payload: Payload, run_id: str) -> CurrentRun:
+        engine = self._hooks.engine(broker)
         backend = self.memory
         if isinstance(backend, RedisHashMemory):
             backend = backend.for_running_step(payload.dialect)

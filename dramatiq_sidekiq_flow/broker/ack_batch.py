@@ -75,6 +75,7 @@ class GroupCommit:
         self._sender = threading.Lock()
         self._settler = threading.Lock()
         self._confirmation = ReplicaConfirmation(replicas, events or Events())
+        self._replicated = replicas.wanted > 0
 
     def run(self, operation: Operation[T]) -> T:
         """Run an operation, and wait for its outcome.
@@ -95,7 +96,8 @@ class GroupCommit:
                     if not entry.settled:
                         raise
         # Acknowledgements that were queued while this thread held the lock.
-        self._go_on()
+        if self._handed_over.queued or self._handed_over.left:
+            self._go_on()
         if entry.error is not None:
             raise entry.error
         if not entry.settled:
@@ -221,10 +223,12 @@ class GroupCommit:
         entries = _drain(self._waiting)
         batches = self._handed_over.take()
         self._queued_since = time.monotonic()
-        commands = _commands(entries, batches)
-        asked = self._confirmation.commands()
+        commands = [entry.command for entry in entries]
+        if batches:
+            commands += [batch.operation.command for batch in batches]
+        asked = self._confirmation.commands() if self._replicated else ()
         try:
-            replies = self.connection.send([*commands, *asked])
+            replies = self.connection.send([*commands, *asked] if asked else commands)
         except BaseException as e:
             # An interrupt as well (a time limit that fires late): queued
             # acknowledgements stay, and threads that wait try again.
@@ -235,8 +239,12 @@ class GroupCommit:
             raise
         for entry, reply in zip(entries, replies):
             _settle(entry, reply)
-        self._settle_batches(batches, replies[len(entries) : len(commands)])
-        self._confirmation.check(replies[: len(commands)], replies[len(commands) :])
+        if batches:
+            self._settle_batches(batches, replies[len(entries) : len(commands)])
+        else:
+            self.availability.back()
+        if self._replicated:
+            self._confirmation.check(replies[: len(commands)], replies[len(commands) :])
 
     def _settle_batches(self, batches: list[Batch], replies: list[Any]) -> None:
         refused = self._handed_over.settle(batches, replies)
@@ -245,11 +253,6 @@ class GroupCommit:
         else:
             self.availability.lost(refused)
             raise refused
-
-
-def _commands(entries: list[_Entry], batches: list[Batch]) -> list[Command]:
-    """The commands of waiting operations, then one for each batch of acknowledgements."""
-    return [entry.command for entry in entries] + [batch.operation.command for batch in batches]
 
 
 def _drain(queue: deque[Any]) -> list[Any]:

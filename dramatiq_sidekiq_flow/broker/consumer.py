@@ -20,6 +20,7 @@ from dramatiq.middleware import SkipMessage
 from ..errors import FlowError, InvalidOutput, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
+from ..wire.callbacks import Callback
 from .begin import confirm
 from .dramatiq_internals import next_must_begin, run_next
 from .failure_writer import FailureWriter
@@ -58,19 +59,23 @@ class SidekiqConsumer(Consumer):
         try:
             self._settle(message, self._ack)
             if message.next_job is not None:
-                self._run_next(message.offer, message.next_job)
+                self._run_next(message.offer, message.next_job, message.next_stack)
         finally:
             if message.offer:
                 self.in_flight.end_offer(message.offer)
 
-    def _run_next(self, receipt: str, raw: bytes) -> None:
-        """Let this thread run a job next."""
+    def _run_next(self, receipt: str, raw: bytes, stack: tuple[Callback, ...] | None) -> None:
+        """Let this thread run a job next.
+
+        Parameters:
+          stack: Its callback stack; None reads it from the payload.
+        """
         # As with a fetch: a long chain may need none.
         self.process.hooks.age()
         held = self.in_flight
         held.take_offered(receipt)
         try:
-            message = self.reader.read(receipt, raw)
+            message = self.reader.read(receipt, raw, stack)
             if message is None:
                 held.discard(receipt)
             else:

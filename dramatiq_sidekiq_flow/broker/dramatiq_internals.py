@@ -152,7 +152,8 @@ def can_run_next(queue_name: str) -> bool:
     thread: Any = threading.current_thread()
     if not isinstance(thread, _WorkerThread) or thread.paused or not thread.running:
         return False
-    return isinstance(thread.work_queue, WorkQueue) and thread.work_queue.empty() and queue_name in thread.consumers
+    work = thread.work_queue
+    return isinstance(work, WorkQueue) and work.peek() is None and queue_name in thread.consumers
 
 
 def next_must_begin() -> bool:

@@ -79,6 +79,8 @@ class HandedOver:
     def take(self) -> list[Batch]:
         """Move the queued ones to those being sent, and make their commands."""
         sending = self._sending
+        if not self.queued and not sending:
+            return []
         while self.queued:
             sending.append(self.queued[0])
             self.queued.popleft()

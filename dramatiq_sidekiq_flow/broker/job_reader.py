@@ -9,6 +9,7 @@ from dramatiq.logging import get_logger
 from ..errors import FlowError, WorkflowMiddlewareMissing
 from ..process.events import Buried
 from ..store.connection import LOST
+from ..wire.callbacks import Callback
 from ..wire.payload import Payload, buried
 from .failure_writer import FailureWriter
 from .message import SidekiqMessage
@@ -25,8 +26,11 @@ class JobReader:
         self.failures = failures
         self.queue_name, self.member = failures.queue_name, failures.member
 
-    def read(self, receipt: str, raw: bytes) -> SidekiqMessage | None:
+    def read(self, receipt: str, raw: bytes, stack: tuple[Callback, ...] | None = None) -> SidekiqMessage | None:
         """Decode a job into a message; return None if that failed and the job has left flight.
+
+        Parameters:
+          stack: Its callback stack, if this process has written the payload.
 
         Raises:
           ConnectionClosed, redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.
@@ -34,7 +38,7 @@ class JobReader:
         payload = None
         completion = self.process.completion
         try:
-            payload = Payload.decode(raw, None if completion is None else completion.retrieve)
+            payload = Payload.decode(raw, None if completion is None else completion.retrieve, stack)
             if payload.stack and completion is None:
                 raise WorkflowMiddlewareMissing(
                     "This job is a step of a workflow, and the broker has no WorkflowMiddleware to continue its "

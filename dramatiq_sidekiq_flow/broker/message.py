@@ -22,6 +22,7 @@ from dramatiq.broker import MessageProxy
 
 from ..errors import InvalidArguments, StepEnqueuedItself, shortened
 from ..wire import codec
+from ..wire.callbacks import Callback
 from ..wire.option_rules import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
 from ..wire.payload_fields import WRAPPERS, seconds
@@ -94,6 +95,7 @@ class SidekiqMessage(MessageProxy):
       unsure: Whether it is unknown if Redis has marked it as begun.
       offer: Receipt that was offered for the next job of its chain; "" if none was.
       next_job: Payload of that job, if this process has taken it.
+      next_stack: Callback stack of that job; None if it is not known.
       alone: Whether it must be acknowledged by itself.
     """
 
@@ -107,6 +109,7 @@ class SidekiqMessage(MessageProxy):
     unsure = False
     offer = ""
     next_job: bytes | None = None
+    next_stack: tuple[Callback, ...] | None = None
     alone = False
     _exception: BaseException | None = None
 

@@ -144,9 +144,10 @@ class StoredChains:
             value = self._cache.get(sha)
             if value is not None:
                 self._cache.move_to_end(sha)
-        if value is None:
-            value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES, LARGE_STEP)
-            self._remember(sha, (value, *ahead))
+        if value is not None:
+            return follow(reference, value, checked=True)
+        value, *ahead = self._values(reference, ttl, READ_AHEAD, READ_AHEAD_BYTES, LARGE_STEP)
+        self._remember(sha, (value, *ahead))
         return follow(reference, value)
 
     def whole(self, reference: Wire) -> Wire:
@@ -173,7 +174,14 @@ class StoredChains:
           ttl: Seconds.
         """
         now = time.monotonic()
-        due = [chain for chain in _chains_of(trees) if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
+        due: list[str] = []
+        # Each step of a chain comes here: without a call for each tree.
+        for tree in trees:
+            if tree is None or tree["__type__"] != "reference":
+                continue
+            chain = tree["chain"]
+            if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY:
+                due.append(chain)
         if due:
             names = [keys.callbacks(chain) for chain in dict.fromkeys(due)]
             self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))

@@ -74,6 +74,8 @@ class Output:
 
     def arguments(self) -> tuple[Argument, ...]:
         """The number of fields, then name and JSON of each."""
+        if not self.fields:
+            return (0,)
         flat = (part for pair in self.fields.items() for part in pair)
         return (len(self.fields), *flat)
 
@@ -181,7 +183,7 @@ def advance(
       BarrierExpired, WrongType: see :func:`outcomes.read_outcome`.
     """
     barriers = [entry.barrier for entry in walk]
-    kinds = "".join(entry.kind for entry in walk)
+    kinds = "".join([entry.kind for entry in walk])
     memory = output.memory
     command = scripts.ADVANCE.command(
         (keys.in_flight(member), memory.key, *barriers, *plan.keys),

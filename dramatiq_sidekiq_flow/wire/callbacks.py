@@ -46,6 +46,8 @@ class Callback:
         """
         if self.remaining is None:
             return "n" if self.propagate else "s"
+        if self.remaining["__type__"] == "reference":
+            return "f"
         # A remaining tree that has nothing to run completes at once, so the walk continues.
         return "n" if completes_at_once(self.remaining) else "f"
 
@@ -106,6 +108,15 @@ def _read(value: Any) -> tuple[Callback, ...]:
         if remaining is not None:
             check_depth(remaining)
     return tuple(Callback(barrier, remaining, propagate) for barrier, remaining, propagate in value)
+
+
+def any_delay(stack: tuple[Callback, ...]) -> bool:
+    """Return False if no remaining tree of a stack can hold a delay: they are references without one."""
+    for callback in stack:
+        tree = callback.remaining
+        if tree is not None and (tree["__type__"] != "reference" or "delay" in tree):
+            return True
+    return False
 
 
 def delay_ahead(stack: tuple[Callback, ...], now: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .callbacks import Callback, delay_ahead, wait_until
+from .callbacks import Callback, any_delay, delay_ahead, wait_until
 from .nodes import Wire, latest_start, total_delay
 from .payload import Payload
 
@@ -41,7 +41,9 @@ def barrier_ttl(node: Wire | None, stack: tuple[Callback, ...], now: float | Non
 
 def stack_ttl(payload: Payload) -> int:
     """Compute the TTL of the barriers of a job's callback stack.  Trees that hold no delay are not walked."""
-    return barrier_ttl(None, payload.stack) if payload.may_delay else RETRY_HORIZON + 1
+    if any_delay(payload.stack) and payload.may_delay:
+        return barrier_ttl(None, payload.stack)
+    return RETRY_HORIZON + 1
 
 
 def chain_ttl(delay: float) -> int:

@@ -71,6 +71,9 @@ def is_inherited(key: str, others: Collection[str] = ()) -> bool:
     return key in INHERITED or key.startswith(INHERITED_PREFIXES) or key in others
 
 
+#: Keys that each job has for itself, so that few keys are looked at: none of them can be passed on.
+_OWN_KEYS = WORKFLOW_KEYS | {"class", "args", "jid", "queue", "retry", "created_at", "enqueued_at"}
+
 #: Keyword arguments of a job that has none.
 NO_KWARGS: Mapping[str, Any] = {}
 
@@ -107,12 +110,19 @@ class Payload(NamedTuple):
     run_id: str | None = None
 
     @classmethod
-    def decode(cls, raw: bytes, retrieve: Callable[[Any], Any] | None = None) -> Payload:
+    def decode(
+        cls,
+        raw: bytes,
+        retrieve: Callable[[Any], Any] | None = None,
+        known: tuple[Callback, ...] | None = None,
+    ) -> Payload:
         """Read a payload.
 
         Parameters:
           retrieve: Function of a callback storage: value that the payload holds
             in place of its callback stack -> the stack.  Its errors are raised.
+          known: The callback stack, if this process has written it into the payload;
+            it is not read again.
 
         Raises:
           PayloadError: if the job cannot be run.  It is a subclass that names the
@@ -135,7 +145,7 @@ class Payload(NamedTuple):
         run_id = None
         if not WORKFLOW_KEYS.isdisjoint(fields):
             dialect = detect(fields)
-            stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw)
+            stack = _stack(fields.get(dialect.callbacks_key), retrieve, raw) if known is None else known
             run_id = _checked_run_id(fields, dialect, raw)
         kwargs = NO_KWARGS
         if name in _WRAPPERS:
@@ -155,11 +165,6 @@ class Payload(NamedTuple):
         return self.retrieved or not self.raw or b'"delay"' in self.raw or b'"at"' in self.raw
 
     @property
-    def may_refer(self) -> bool:
-        """True if the stack may hold references (``wire.references``)."""
-        return self.retrieved or not self.raw or b'"reference"' in self.raw
-
-    @property
     def retries(self) -> int:
         """Number of retries so far: ``retry_count`` is 0 after the first failure."""
         count = retry_count(self.fields)
@@ -167,7 +172,7 @@ class Payload(NamedTuple):
 
     def inherited(self, others: Collection[str] = ()) -> dict[str, Any]:
         """Return the context that the next steps inherit; see :func:`is_inherited`."""
-        return {key: value for key, value in self.fields.items() if is_inherited(key, others)}
+        return {key: value for key, value in self.fields.items() if key not in _OWN_KEYS and is_inherited(key, others)}
 
 
 def fingerprint(raw: bytes) -> str:

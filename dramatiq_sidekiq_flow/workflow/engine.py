@@ -143,7 +143,8 @@ class Engine:
         """Make the context that the next steps inherit from the step or job before them, with its trace."""
         before = finished or current_job()
         inherited = before.inherited(self.broker.inherit) if before else {}
-        self.broker.sender.stamp(inherited, "advance" if finished else "start")
+        if self.broker.sender.stamps:
+            self.broker.sender.stamp(inherited, "advance" if finished else "start")
         return inherited
 
     def plan(self, node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
@@ -191,6 +192,8 @@ class Engine:
         """Finish a written plan: wake the poller for its delayed jobs, and release the stored chains it has used up."""
         if ready.scheduled:
             self.broker.process.poller.nudge(ready.scheduled[0][0] - time.time())
+        if not ready.consumed:
+            return
         try:
             self.stacks.release(ready)
         except LOST as e:

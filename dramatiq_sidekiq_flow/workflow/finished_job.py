@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import attrs
 
 from ..broker.message import SidekiqMessage
@@ -12,8 +10,7 @@ from ..wire.lifetimes import stack_ttl
 from ..wire.payload import Payload
 
 
-# Without slots, for the cached properties: most steps of a group need none of them.
-@attrs.frozen(slots=False)
+@attrs.frozen
 class FinishedJob:
     """A job that succeeded.
 
@@ -21,22 +18,24 @@ class FinishedJob:
       queue: The queue that it was fetched from.
       output: Values that it sets in the memory of its run.
       message: The message in flight on a SidekiqBroker; None on another broker.
+      ttl: Seconds that the barriers of its callback stack must live.
+      walk: Its callback stack, from the top.
     """
 
     payload: Payload
     queue: str
     output: Output
     message: SidekiqMessage | None = None
+    ttl: int = attrs.field(init=False)
+    walk: tuple[Walk, ...] = attrs.field(init=False)
 
-    @cached_property
-    def ttl(self) -> int:
-        """Seconds that the barriers of its callback stack must live."""
+    @ttl.default
+    def _ttl(self) -> int:
         return stack_ttl(self.payload)
 
-    @cached_property
-    def walk(self) -> tuple[Walk, ...]:
-        """Its callback stack, from the top."""
-        return tuple(Walk(callback.barrier, callback.kind) for callback in reversed(self.payload.stack))
+    @walk.default
+    def _walk(self) -> tuple[Walk, ...]:
+        return tuple([Walk(callback.barrier, callback.kind) for callback in reversed(self.payload.stack)])
 
     @property
     def first_due(self) -> int:

@@ -47,6 +47,8 @@ class Plan:
       completes: True if the node has no job to run: its callbacks are due now.
       consumed: SHA256 of each stored chain whose last step starts.
       ttl: Seconds that its barriers, and the chains that it refers to, must live.
+      carried: Callback stack of a plan's only job, as its payload holds it; None if it
+        is not known.
     """
 
     barriers: tuple[NewBarrier, ...]
@@ -55,6 +57,7 @@ class Plan:
     completes: bool
     consumed: tuple[str, ...]
     ttl: int
+    carried: tuple[Callback, ...] | None = None
 
     def only_job(self, queue: str) -> bytes | None:
         """Get the payload of a plan that pushes one job, to this queue; None for another plan."""
@@ -133,13 +136,16 @@ def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> P
     if source.references is not None:
         build.ttl = min(build.ttl + source.references.allowance, MAX_TTL)
     made = build.barriers.items()
+    barriers = [NewBarrier(id, value, build.ttl if value else RELEASED_TTL) for id, value in made]
     return Plan(
-        tuple(NewBarrier(id, value, build.ttl if value else RELEASED_TTL) for id, value in made),
+        tuple(barriers),
         {queue: tuple(payloads) for queue, payloads in build.pushes.items()},
         tuple(build.scheduled),
         completes,
         tuple(build.consumed),
         build.ttl,
+        # A hook, and a storage, may write something else into the payload.
+        build.carried if source.prepare is None and source.store is None else None,
     )
 
 
@@ -154,6 +160,8 @@ class _Build:
         # Each child of a group carries the same stack: it is encoded once, and
         # so are the callbacks that the stacks of a group's chains share.
         self.stack: tuple[Callback, ...] = ()
+        #: As the payload of the last job holds it.
+        self.carried: tuple[Callback, ...] | None = None
         self.large = False
         self.held: dict[int, msgspec.Raw] = {}
         #: By the callback's id(); holding the callback keeps that id in use.
@@ -292,6 +300,7 @@ class _Build:
             self.use_stack(stack)
         if self.large and references is not None:
             stack = references.hold(stack, job)
+        self.carried = stack
         found = self.held.get(id(stack))
         if found is None:
             found = self.held[id(stack)] = msgspec.Raw(codec.encode(dump_stack(stack)))

@@ -70,10 +70,8 @@ class Stacks:
         Raises:
           ConnectionClosed: if Redis cannot be reached.
         """
-        if not payload.may_refer:
-            return
         try:
-            self.chains.extend((callback.remaining for callback in payload.stack), ttl)
+            self.chains.extend([callback.remaining for callback in payload.stack], ttl)
         except LOST as e:
             raise ConnectionClosed(e) from None
 

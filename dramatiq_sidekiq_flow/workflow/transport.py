@@ -140,6 +140,8 @@ class AtomicTransport:
         )
         if isinstance(outcome, Kept):
             message.next_job = outcome.payload or following
+            # An earlier call kept the job of another plan.
+            message.next_stack = None if plan is None or outcome.payload else plan.carried
         pour_committed(self.broker, writes, outcome)
         return outcome
 

@@ -17,7 +17,7 @@ from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
 from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, Wire, completes_at_once, dump, dump_job
-from dramatiq_sidekiq_flow.wire.payload import DEFAULTS
+from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, Payload
 from dramatiq_sidekiq_flow.workflow import stack_references
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.stack_references import LargeReferences
@@ -40,6 +40,14 @@ def chains(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredCh
 def is_python(job: Mapping[str, Any]) -> bool:
     """As pushed by Python, a job that does nothing goes to a queue of Python's."""
     return bool(job["class"] == "Python" or (job["class"] == NOOP_CLASS and job["queue"] == "python"))
+
+
+def check_carried(ready: Plan) -> None:
+    """The stack that a worker does not read again is the one that it would read."""
+    pushed = list(itertools.chain(*ready.pushes.values()))
+    if len(pushed) == 1 and not ready.scheduled and ready.carried is not None:
+        (raw,) = pushed
+        assert Payload.decode(raw, None, ready.carried) == Payload.decode(raw)
 
 
 class Fleet:
@@ -82,6 +90,7 @@ class Fleet:
         if made is not None:
             made.write(ready.ttl)
         self.consumed += ready.consumed
+        check_carried(ready)
         self.barriers.update({barrier.id: barrier.value for barrier in ready.barriers if barrier.value})
         payloads = itertools.chain(*ready.pushes.values(), (payload for _, payload in ready.scheduled))
         self.waiting += map(json.loads, payloads)

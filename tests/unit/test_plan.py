@@ -11,13 +11,14 @@ from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow
 from dramatiq_sidekiq_flow.store.callback_storage import RedisCallbackStorage
 from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
-from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
+from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl, stack_ttl
 from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, completes_at_once, dump, dump_job
-from dramatiq_sidekiq_flow.wire.payload import DEFAULTS
+from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, Payload
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.plan_ids import derived
 
 from ..ids import Numbered
+from ..operations import CHAIN
 from ..tree_reader import load
 
 
@@ -65,6 +66,36 @@ def test_a_job_carries_the_stack_as_it_is() -> None:
         "created_at": 1000.0,
         "enqueued_at": 1000.0,
     }
+
+
+def test_a_plan_of_one_job_knows_its_stack() -> None:
+    stack = (Callback("outer", None, True),)
+    assert planned(Job("A"), stack).carried == stack
+    # A node may hold callbacks of its own.
+    assert planned(Job("A")).carried is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"store": lambda stack: "name"}, id="store"),
+        pytest.param({"prepare": lambda fields, delay: None}, id="prepare"),
+    ],
+)
+def test_a_payload_that_others_write_is_read(changes: dict[str, Any]) -> None:
+    """A storage, or a hook, may write something else than the stack."""
+    assert planned(Job("A"), (Callback("outer", None, True),), **changes).carried is None
+
+
+REFERENCE = {"__type__": "reference", "chain": "a" * 64, "at": 3, "sha": "b" * 64}
+
+
+@pytest.mark.parametrize("delay", [None, 0, 60_000])
+def test_barriers_outlive_the_delay_of_a_reference(delay: int | None) -> None:
+    """A reference without a delay is not walked."""
+    tree = REFERENCE if delay is None else {**REFERENCE, "delay": delay}
+    (raw,) = planned(Job("A"), (Callback(CHAIN, tree, False),)).pushes["default"]
+    assert stack_ttl(Payload.decode(raw)) == RETRY_HORIZON + (delay or 0) // 1000 + 1
 
 
 def test_without_callbacks_the_key_is_absent() -> None:

@@ -59,6 +59,7 @@ MIDDLEWARE = "integration/test_dramatiq_middleware.py::"
 LATE = RECOVERY + "test_an_advance_that_found_no_server_is_tried_again"
 COMMIT = "integration/test_commit.py::"
 STACK = "unit/test_group_stack.py::"
+PLAN = "unit/test_plan.py::"
 
 WORKERS = [
     consumer(
@@ -399,7 +400,7 @@ WORKERS = [
     consumer(
         "next-job-is-not-run",
         "A job that was kept is known to no thread: it waits until the next beats put it back.",
-        "                self._run_next(message.offer, message.next_job)\n",
+        "                self._run_next(message.offer, message.next_job, message.next_stack)\n",
         "                pass\n",
         NEXT + "test_one_thread_runs_a_chain",
     ),
@@ -441,14 +442,14 @@ WORKERS = [
     internals(
         "offer-while-paused",
         "A job that waits in a paused worker is not given back at shutdown.",
-        "thread.paused or not thread.running:\n        return False\n    return isinstance",
-        "not thread.running:\n        return False\n    return isinstance",
+        "thread.paused or not thread.running:\n        return False\n    work =",
+        "not thread.running:\n        return False\n    work =",
         NEXT + "test_a_paused_worker_keeps_nothing",
     ),
     internals(
         "offer-overtakes",
         "The steps of a chain overtake the jobs that wait in the process.",
-        " and thread.work_queue.empty() and",
+        " and work.peek() is None and",
         " and",
         NEXT + "test_jobs_of_another_queue_have_their_turn",
     ),
@@ -458,6 +459,20 @@ WORKERS = [
         "            message.next_job = outcome.payload or following\n",
         "            message.next_job = following\n",
         NEXT + "test_a_lost_reply_runs_the_job_that_was_kept",
+    ),
+    transport(
+        "kept-stack-of-another-plan",
+        "The advance is repeated with a plan of its own: the job that was kept counts at a barrier of the second plan.",
+        "None if plan is None or outcome.payload else plan.carried",
+        "None if plan is None else plan.carried",
+        NEXT + "test_a_lost_reply_runs_the_job_that_was_kept",
+    ),
+    plan(
+        "kept-stack-despite-a-storage",
+        "The stack of a kept step is not the one that the payload's storage holds.",
+        "build.carried if source.prepare is None and source.store is None else None",
+        "build.carried",
+        PLAN + "test_a_payload_that_others_write_is_read[store]",
     ),
     commit(
         "commit-error-is-a-reply",
@@ -469,7 +484,7 @@ WORKERS = [
     commit(
         "commit-leaves-what-came-meanwhile",
         "An acknowledgement that came during a round trip is sent with the next job, if one comes.",
-        "        # Acknowledgements that were queued while this thread held the lock.\n        self._go_on()\n",
+        "        if self._handed_over.queued or self._handed_over.left:\n            self._go_on()\n",
         "",
         COMMIT + "test_one_that_comes_during_a_round_trip_is_sent_after_it",
     ),
@@ -629,7 +644,14 @@ WORKERS = [
         "Barriers expire before the delays ahead of them have passed.",
         "    return int(min(RETRY_HORIZON + ahead / 1000 + 1, MAX_TTL))\n",
         "    return int(min(RETRY_HORIZON + 1, MAX_TTL))\n",
-        "unit/test_plan.py::test_barriers_outlive_the_delays_ahead",
+        PLAN + "test_barriers_outlive_the_delays_ahead",
+    ),
+    callbacks(
+        "references-without-delays",
+        "Barriers expire before the delays of a stored chain have passed.",
+        ' or "delay" in tree):',
+        "):",
+        PLAN + "test_barriers_outlive_the_delay_of_a_reference[60000]",
     ),
     plan_ids(
         "derived-ids-differ",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -20,7 +21,7 @@ from dramatiq import worker as dramatiq_worker
 from dramatiq.broker import MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
-from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications
+from dramatiq.middleware import AgeLimit, Callbacks, Pipelines, ShutdownNotifications, TimeLimit, time_limit
 
 from ..store.keys import NOT_BEGUN
 from .queue_order import QueueOrder
@@ -96,6 +97,49 @@ def _option_hooks() -> dict[tuple[type, str], OptionHook]:
 
 #: Hooks of Dramatiq's middleware (``dramatiq.middleware``) that look at options first.
 OPTION_HOOKS = _option_hooks()
+
+
+#: A time limit that passes within so many seconds is removed with the lock.
+NEAR = 1.0
+
+
+def unlock_time_limits(broker: dramatiq.Broker) -> None:
+    """Let threads set their time limits without a lock (``TimeLimit.manager``).
+
+    All threads take that lock, twice for each job.  A thread that loses the interpreter
+    while it holds the lock makes the others queue up, and from then on each job waits
+    for a switch of threads.
+    """
+    for each in broker.middleware:
+        if not isinstance(each, TimeLimit) or type(each.manager) is not time_limit._CtypesTimeoutManager:
+            continue
+        if "add_timeout" not in vars(each.manager):
+            _unlock(each.manager)
+
+
+def _unlock(manager: Any) -> None:
+    """Replace two methods of a ``_CtypesTimeoutManager``.
+
+    Its own thread iterates over the deadlines of all threads, and clears those that
+    have passed.  So a new key needs the lock, and a deadline that may be cleared soon.
+    """
+    deadlines: dict[int, float | None] = manager.deadlines
+    locked_add, locked_remove = manager.add_timeout, manager.remove_timeout
+
+    def add_timeout(thread: int, ms: float) -> None:
+        if deadlines.get(thread, 0.0) is None:
+            deadlines[thread] = time.monotonic() + ms / 1000
+        else:
+            locked_add(thread, ms)
+
+    def remove_timeout(thread: int) -> None:
+        deadline = deadlines.get(thread)
+        if deadline and time.monotonic() + NEAR < deadline:
+            deadlines[thread] = None
+        else:
+            locked_remove(thread)
+
+    manager.add_timeout, manager.remove_timeout = add_timeout, remove_timeout
 
 
 # -- workers ------------------------------------------------------------------

@@ -18,7 +18,13 @@ from ..store.keys import NOT_BEGUN
 from ..wire.dialect import NOOP_CLASSES
 from . import ruby_features
 from .begin import begin
-from .dramatiq_internals import give_back, replace_work_queue, skip_empty_delay_queue, wanted_queues
+from .dramatiq_internals import (
+    give_back,
+    replace_work_queue,
+    skip_empty_delay_queue,
+    unlock_time_limits,
+    wanted_queues,
+)
 from .worker_process import WorkerProcess
 
 
@@ -93,6 +99,7 @@ class WorkerMiddleware(Middleware):
         broker.check_encoder()
         self.process.begin(worker)
         replace_work_queue(worker, self.process.queue_order, lambda: self.process.owed.send())
+        unlock_time_limits(broker)
         try:
             self.server_check.run()
         except UnusableServer as e:

@@ -22,6 +22,7 @@ from dramatiq.middleware import (
     Shutdown,
     ShutdownNotifications,
     SkipMessage,
+    TimeLimit,
     TimeLimitExceeded,
 )
 from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
@@ -146,6 +147,25 @@ def test_time_limit_is_a_failure(broker: SidekiqBroker, client: redis.Redis) -> 
     with working(broker):
         (dead,) = eventually(lambda: members(client, "dead"))
     assert dead["error_class"] == TimeLimitExceeded.__name__
+
+
+def test_time_limits_are_set_without_the_lock_that_all_threads_take(broker: SidekiqBroker) -> None:
+    ran: list[int] = []
+
+    @dramatiq.actor
+    def step(number: int) -> None:
+        ran.append(number)
+
+    (limits,) = (each for each in broker.middleware if isinstance(each, TimeLimit))
+    manager: Any = limits.manager
+    with working(broker, threads=1):
+        # A new thread takes the lock once.
+        step.send(0)
+        eventually(lambda: ran == [0] and manager.deadlines and set(manager.deadlines.values()) == {None})
+        with manager.mu:
+            step.send(1)
+            step.send(2)
+            eventually(lambda: ran == [0, 1, 2])
 
 
 @pytest.mark.parametrize("options", [{"max_retries": 0}, {"max_retries": 3}, {"retry": False}, None], ids=str)

@@ -60,6 +60,7 @@ LATE = RECOVERY + "test_an_advance_that_found_no_server_is_tried_again"
 COMMIT = "integration/test_commit.py::"
 STACK = "unit/test_group_stack.py::"
 PLAN = "unit/test_plan.py::"
+TIME_LIMITS = "unit/test_time_limits.py::"
 
 WORKERS = [
     consumer(
@@ -445,6 +446,20 @@ WORKERS = [
         "thread.paused or not thread.running:\n        return False\n    work =",
         "not thread.running:\n        return False\n    work =",
         NEXT + "test_a_paused_worker_keeps_nothing",
+    ),
+    internals(
+        "new-deadline-unlocked",
+        "A thread's first time limit is set while the deadlines are iterated over, which ends with an error.",
+        "if deadlines.get(thread, 0.0) is None:",
+        "if not deadlines.get(thread):",
+        TIME_LIMITS + "test_only_the_first_limit_of_a_thread_takes_the_lock",
+    ),
+    internals(
+        "passed-deadline-unlocked",
+        "A time limit that has passed is cleared after the thread has set the next one, which is lost.",
+        "if deadline and time.monotonic() + NEAR < deadline:",
+        "if deadline:",
+        TIME_LIMITS + "test_a_limit_that_may_be_cleared_is_removed_with_the_lock",
     ),
     internals(
         "offer-overtakes",

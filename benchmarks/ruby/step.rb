@@ -27,26 +27,23 @@ module Bench
     loop { puts JSON.generate(yield(orders.pop)) }
   end
 
-  # What the worker counts, and for how long a step sleeps.
+  # What the worker counts, and for how long a step sleeps. Without a lock that all
+  # threads take for each job.
   class Meter
-    attr_reader :acked, :starts, :last_ack
+    attr_reader :starts
 
     def initialize
-      @mutex = Mutex.new
-      @changed = ConditionVariable.new
       expect({"jobs" => 0, "ms" => 0, "record" => true})
     end
 
     def expect(order)
-      @mutex.synchronize do
-        @expected = order["jobs"]
-        @record = order["record"]
-        @seconds = order["ms"] / 1000.0
-        @starts = []
-        @acked = 0
-        @last_ack = 0.0
-        @cpu = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
-      end
+      @expected = order["jobs"]
+      @record = order["record"]
+      @seconds = order["ms"] / 1000.0
+      @starts = []
+      @acks = []
+      @done = Queue.new
+      @cpu = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
     end
 
     # The first line of the job.
@@ -56,25 +53,21 @@ module Bench
     end
 
     def ack
-      @mutex.synchronize do
-        @acked += 1
-        @last_ack = Bench.now
-        @changed.signal if @acked == @expected
-      end
+      @acks << Bench.now
+      @done << true if @acks.size == @expected
+    end
+
+    def acked
+      @acks.size
     end
 
     def wait(seconds)
-      deadline = Bench.now + seconds
-      @mutex.synchronize do
-        while @acked < @expected && (rest = deadline - Bench.now) > 0
-          @changed.wait(@mutex, rest)
-        end
-      end
+      @done.pop(timeout: seconds) if acked < @expected
     end
 
     def report
       cpu = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID) - @cpu
-      {"acked" => @acked, "starts" => @starts, "last_ack" => @last_ack, "cpu" => cpu, **Bench.memory}
+      {"acked" => acked, "starts" => @starts, "last_ack" => @acks.last || 0.0, "cpu" => cpu, **Bench.memory}
     end
   end
 

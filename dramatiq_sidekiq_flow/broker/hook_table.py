@@ -53,6 +53,8 @@ class HookTable:
     def __init__(self) -> None:
         self.own: Middleware | None = None
         self.broker: dramatiq.Broker | None = None
+        self._table: tuple[list[Middleware], Table]
+        self._made: float
         self._renew([])
 
     def of(self, hook: str, broker: dramatiq.Broker, actor_name: str) -> Hooks:

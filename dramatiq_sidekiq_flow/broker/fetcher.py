@@ -122,6 +122,7 @@ class Fetcher:
         if self.in_flight.handed_out:
             # A thread is about to take the last job; it needs the interpreter first.
             time.sleep(YIELD)
+        self.process.hooks.prepare()
         if self._begin_standing(count):
             return self._stand()
         if not self.process.waiter.wait(self.queue_name, self.seconds):
@@ -162,6 +163,7 @@ class Fetcher:
         if answer is None:
             if consumer_stops():
                 self._end_standing()
+            self.process.hooks.prepare()
             return False
         return self._accept(answer.jobs, answer.count)
 

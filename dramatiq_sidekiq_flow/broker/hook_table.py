@@ -25,6 +25,9 @@ JOB_HOOKS = (*BEFORE.values(), *AFTER.values())
 #: Seconds after which the hooks are looked up again, with a fetch.
 RENEW = 1.0
 
+#: A process that waits for jobs looks up the hooks of so many actors before they are old.
+PREPARED = 16
+
 #: Middleware with a hook, and True if the hook does nothing for a message without options.
 Hooks = tuple[tuple[Middleware, bool], ...]
 
@@ -39,14 +42,19 @@ class HookTable:
 
     It is made anew when the list of middleware changes, when an actor is declared,
     and with a fetch after :data:`RENEW` seconds: a hook or an option may also be
-    set later, on a middleware, its class or an actor.
+    set later, on a middleware, its class or an actor.  A consumer that waits for jobs
+    does it before, so that the next job need not wait for it.
 
     Attributes:
       own: The broker's own middleware, around all others.
+      broker: Whose hooks they are; None before it is made.
     """
 
     def __init__(self) -> None:
         self.own: Middleware | None = None
+        self.broker: dramatiq.Broker | None = None
+        self._table: tuple[list[Middleware], Table]
+        self._made: float
         self._renew([])
 
     def of(self, hook: str, broker: dramatiq.Broker, actor_name: str) -> Hooks:
@@ -74,6 +82,20 @@ class HookTable:
         """Look the hooks up again if they are old.  Called with each fetch."""
         if time.monotonic() - self._made > RENEW:
             self.forget()
+
+    def prepare(self) -> None:
+        """Look the hooks up again before they are old.  Called while a consumer waits for jobs."""
+        broker = self.broker
+        if broker is None or time.monotonic() - self._made <= RENEW / 2:
+            return
+        before = self._table
+        middleware, made = list(broker.middleware), time.monotonic()
+        table: Table = {}
+        for hook, known in before[1].items():
+            names = list(known)[:PREPARED]
+            table[hook] = {name: self._find(hook, broker, name) for name in names}
+        if self._table is before:
+            self._table, self._made = (middleware, table), made
 
     def forget(self) -> None:
         """Look the hooks up again."""

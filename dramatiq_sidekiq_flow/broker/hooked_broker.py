@@ -25,7 +25,7 @@ class HookedBroker(dramatiq.Broker):
     def __init__(self, middleware: list[Middleware], own: Middleware, hooks: HookTable) -> None:
         self._own = own
         self._hooks = hooks
-        hooks.own = own
+        hooks.own, hooks.broker = own, self
         super().__init__(middleware=middleware)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:

@@ -3744,7 +3744,8 @@ return {'DONE'}
 --       If the same base moved jobs before (sent twice), those jobs; none if the
 --       first of them has left flight (delivered late).
 --       False if the worker is not registered (it was declared dead): beat first,
---       then fetch.  {'PAUSED'} if the queue is paused: nothing was moved.
+--       then fetch.  {'PAUSED'} if the queue is paused: nothing was moved.  (No jobs,
+--       if it is empty as well.)
 --       {'TYPE', key} nothing was moved.
 --
 -- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
@@ -3801,11 +3802,26 @@ local function reply(payloads, begun, suffix)
   return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
+local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
+local newest, refused = {}, nil
+if number then
+  newest, refused = checked('ZRANGE', fetched, -1, -1, 'WITHSCORES')
+  if refused then return refused end
+end
+-- Most fetches are newer than all before them.
+local latest = tonumber(newest[2])
+local fresh = latest and number > latest
+local registered, unreadable = checked('ZSCORE', KEYS[3], ARGV[1])
+local length, other = checked('LLEN', KEYS[1])
+-- A push wakes each idle process of its queue, and most of them come too late: they end here.
+if fresh and registered and length == 0 then return reply({}, 0, '?') end
+
 -- Sent twice: return the jobs, with the receipts of the first call.
 local before, begun, suffix = {}, 0, '?'
 for i = 1, wanted do
   local receipt = base .. ':' .. i
-  local found, refused = checked('HMGET', KEYS[2], receipt, receipt .. '?', receipt .. '~')
+  local found
+  found, refused = checked('HMGET', KEYS[2], receipt, receipt .. '?', receipt .. '~')
   if refused then return refused end
   local payload = found[1] or found[2] or found[3]
   if not payload then break end
@@ -3816,24 +3832,16 @@ if before[1] then return reply(before, begun, suffix) end
 -- Delivered late, after the first of its jobs had left flight: do not use these
 -- receipts again.  A repeated command for the earlier job of a receipt would take
 -- the new job out of flight.
-local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
-if number then
-  local newest, refused = checked('ZRANGE', fetched, -1, -1, 'WITHSCORES')
-  if refused then return refused end
-  -- Most fetches are newer than all before them: one command shows it.
-  if newest[2] and number <= tonumber(newest[2]) then
-    if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
-    local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
-    if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
-  end
+if latest and not fresh then
+  if redis.call('ZSCORE', fetched, base) then return reply({}, 0, suffix) end
+  local lowest = redis.call('ZRANGE', fetched, -REMEMBERED, -REMEMBERED, 'WITHSCORES')[2]
+  if lowest and number < tonumber(lowest) then return reply({}, 0, suffix) end
 end
 
-local registered, refused = checked('ZSCORE', KEYS[3], ARGV[1])
-if refused then return refused end
+if unreadable then return unreadable end
 if not registered then return false end
 -- A key of another type pauses nothing.
 if KEYS[4] and redis.pcall('SISMEMBER', KEYS[4], string.sub(KEYS[1], 7)) == 1 then return {'PAUSED'} end
-local length, other = checked('LLEN', KEYS[1])
 if other then return other end
 if length == 0 then return reply({}, 0, suffix) end
 
@@ -3860,7 +3868,10 @@ end
 call_in_slices('HSET', KEYS[2], fields, 1, #fields)
 if number then
   redis.call('ZADD', fetched, number, base)
-  redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)
+  -- Now and then: up to 15 more are kept meanwhile.
+  if not latest or math.floor(number / 16) > math.floor(latest / 16) then
+    redis.call('ZREMRANGEBYRANK', fetched, 0, -REMEMBERED - 1)
+  end
   redis.call('EXPIRE', fetched, 3600)
 end
 return reply(payloads, math.min(begun, #payloads), suffix)

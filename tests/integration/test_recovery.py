@@ -859,6 +859,18 @@ def test_a_fetch_that_comes_late_overwrites_no_job_in_flight(client: redis.Redis
     assert client.lrange("queue:python", 0, -1) == [b"d", b"c"]
 
 
+def test_a_fetch_of_the_last_job_is_sent_twice(client: redis.Redis, broker: SidekiqBroker) -> None:
+    """It finds the queue empty the second time."""
+    connection, member = broker.connection, "host:1:nonce:python"
+    workers.beat(connection, {member: None}, 60)
+    client.lpush("queue:python", "a")
+    assert queues.fetch(connection, member, "python", "1", 2, free=1) == [("1:1", b"a")]
+    assert queues.fetch(connection, member, "python", "1", 2, free=1) == [("1:1", b"a")]
+    assert queues.fetch(connection, member, "python", "2", 2, free=1) == []
+    client.zrem("swf:workers", member)
+    assert queues.fetch(connection, member, "python", "2", 2, free=1) is None
+
+
 def test_a_fetch_that_comes_late_takes_nothing(client: redis.Redis, broker: SidekiqBroker) -> None:
     """The names of its jobs are used up: an acknowledgement that is repeated then would take out another job."""
     connection, member = broker.connection, "host:1:nonce:python"
@@ -876,6 +888,7 @@ def test_a_fetch_that_comes_late_takes_nothing(client: redis.Redis, broker: Side
         assert queues.fetch(connection, member, "python", name, 1, free=1) == [], name
         connection.send([command])
     assert client.llen("queue:python") == 20
+    assert client.zcard(f"swf:fetched:{member}") < 64 + 16
     assert in_flight(client) == []
     # The next one, and one of another thread that is a little behind it.
     assert queues.fetch(connection, member, "python", "52", 1, free=1) == [("52:1", b"job 80")]

@@ -108,6 +108,55 @@ def test_a_hook_that_is_set_later_is_found_with_a_fetch(monkeypatch: pytest.Monk
     assert calls == ["object", "class"]
 
 
+def prepared(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a process that waits for jobs look up the hooks, which are old enough."""
+    monkeypatch.setattr("dramatiq_sidekiq_flow.broker.hook_table.RENEW", -1)
+    broker._hooks.prepare()
+    monkeypatch.undo()
+
+
+def test_a_hook_that_is_set_later_is_found_by_a_process_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    plain = Middleware()
+    broker = Broker(plain)
+    declare(broker)
+    broker.emit_before("ack", job())
+    plain.before_ack = lambda broker, message: calls.append("set later")  # type: ignore[method-assign]
+    broker._hooks.prepare()
+    broker.emit_before("ack", job())
+    assert calls == []
+    prepared(broker, monkeypatch)
+    broker.emit_before("ack", job())
+    assert calls == ["set later"]
+
+
+def test_a_process_that_waits_finds_the_hooks_of_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker(TimeLimit())
+    declare(broker)
+    broker.emit_before("process_message", job())
+    prepared(broker, monkeypatch)
+
+    def late(*args: Any) -> Any:
+        raise AssertionError("A hook is looked up while a job waits.")
+
+    monkeypatch.setattr(HookTable, "_find", late)
+    broker.emit_before("process_message", job())
+    # A change of the list still counts at once.
+    broker.middleware.append(Middleware())
+    with pytest.raises(AssertionError, match="looked up"):
+        broker.emit_before("process_message", job())
+
+
+def test_a_process_that_waits_looks_up_few_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq_sidekiq_flow.broker.hook_table.PREPARED", 1)
+    broker = Broker(TimeLimit())
+    for name in ("step", "other"):
+        dramatiq.actor(broker=broker, actor_name=name)(lambda: None)
+        broker.emit_before("process_message", SimpleNamespace(actor_name=name, options={}))
+    prepared(broker, monkeypatch)
+    assert list(broker._hooks._table[1]["before_process_message"]) == ["step"]
+
+
 def test_a_hook_for_other_brokers_is_called_if_a_subclass_has_its_own() -> None:
     class Marked(Named):
         @for_other_brokers

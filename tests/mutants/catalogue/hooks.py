@@ -26,6 +26,13 @@ HOOKS = [
         TABLE + "test_a_hook_that_is_set_later_is_found_with_a_fetch",
     ),
     table(
+        "hooks-set-later-prepared",
+        "A hook that is set while a worker waits for jobs is never called.",
+        "            self._table, self._made = (middleware, table), made\n",
+        "            self._made = made\n",
+        TABLE + "test_a_hook_that_is_set_later_is_found_by_a_process_that_waits",
+    ),
+    table(
         "hooks-of-a-patched-class",
         "A program that replaces a hook of Dramatiq's middleware is not called.",
         "_function(middleware, hook) is not found.function",

@@ -172,6 +172,11 @@ def queued(client: redis.Redis) -> None:
     client.zadd("swf:workers", {ME: time.time()})
 
 
+def arrived(client: redis.Redis) -> None:
+    queued(client)
+    client.rpush("swf:arrived:python", "first")
+
+
 def fetch(connection: Connection) -> Any:
     return queues.fetch(connection, ME, "python", "a", 2, free=1)
 
@@ -326,6 +331,7 @@ OPERATIONS = [
     Operation("fail_discard", in_flight, fail("discard"), {MINE: "hash"}, [b"GONE"]),
     Operation("bury", in_flight, bury, {"dead": "zset"}),
     Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
+    Operation("fetch_arrived", arrived, fetch, {"queue:python": "list"}),
     Operation("begin", fetched_ahead, begin, {MINE: "hash"}),
     Operation("requeue", in_flight, requeue, {MINE: "hash", "queue:python": "list"}, 0),
     Operation("recover", died, recover, {ITS: "hash", "queue:python": "list"}, workers.RecoveryResult()),

@@ -13,7 +13,8 @@ from ..store.queues import Fetch, Fetched
 from ..store.standing_fetch import StandingFetch, StandingRefused
 from .in_flight import InFlight
 
-#: A process lets the fetches of so many queues stand, each on a connection of its own.
+#: A process lets the fetches of so many queues stand, each on a connection of its own, if it
+#: has no more queues.  Each of them reserves a thread, and Dramatiq's default is 8 threads.
 STANDING = 4
 
 #: One fetch stands for so many connections that the process may open.

@@ -59,6 +59,11 @@ def queue(name: str) -> str:
     return f"queue:{name}"
 
 
+def arrived(queue_name: str) -> str:
+    """List of the job that the server has moved for an idle worker, until its fetch runs (``fetch.lua``)."""
+    return f"swf:arrived:{queue_name}"
+
+
 def in_flight(member: str) -> str:
     """Hash receipt -> payload of one worker process and queue."""
     return f"swf:inflight:{member}"

@@ -167,7 +167,13 @@ class Fetch:
     def command(self) -> Command:
         """The command that runs it."""
         return scripts.FETCH.command(
-            (keys.queue(self.queue), keys.in_flight(self.member), keys.WORKERS, keys.PAUSED),
+            (
+                keys.queue(self.queue),
+                keys.in_flight(self.member),
+                keys.WORKERS,
+                keys.PAUSED,
+                keys.arrived(self.queue),
+            ),
             (self.member, self.base, self.count, self.free, "1" if self.burst else "", MAX_FETCH_BYTES),
         )
 

@@ -1,9 +1,12 @@
 """A fetch that stands at the server until its queue has a job.
 
-Two commands are sent in one write: ``BLMOVE`` of the queue's end onto itself, which
-blocks while the queue is empty and takes nothing, and the fetch.  The server runs
-the fetch by itself as soon as the first one ends: when a job is pushed, it is put
-in flight and sent here, without a further round trip.
+Two commands are sent in one write: ``BLMOVE`` of the queue's end to the list
+``swf:arrived:QUEUE``, which blocks while the queue is empty, and the fetch.  The
+server runs the fetch by itself as soon as the first one ends: when a job is pushed, it
+is put in flight and sent here, without a further round trip.
+
+A push wakes one process for each job, in the order in which they began to wait.  With
+``BLMOVE`` of the end onto itself it would wake all.
 
 The reply of ``BLMOVE`` is the job as well.  It is skipped while each fetch brings jobs;
 after one that brought none it is read, since it may be an error.
@@ -88,8 +91,7 @@ class StandingFetch:
 
     def send(self, queue: str, command: Command) -> None:
         """Let a fetch of a queue stand at the server."""
-        key = keys.queue(queue)
-        wait: Command = ("BLMOVE", key, key, "RIGHT", "RIGHT", STANDS)
+        wait: Command = ("BLMOVE", keys.queue(queue), keys.arrived(queue), "RIGHT", "RIGHT", STANDS)
         self._skips = self._waits
         self._send((("CLIENT", "REPLY", "SKIP"), wait, command) if self._skips else (wait, command))
         self._command = command

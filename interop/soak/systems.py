@@ -137,6 +137,7 @@ class _Sidekiq(System):
     def left(self, client: redis.Redis) -> dict[str, int]:
         found = {f"queue {queue}": client.llen(f"queue:{queue}") for queue in ("ruby", "python", "default")}
         found |= {name: client.zcard(name) for name in ("schedule", "retry")}
+        found["arrived"] = sum(client.llen(key) for key in client.scan_iter("swf:arrived:*", count=1000))
         found["in flight"] = sum(client.hlen(key) for key in client.scan_iter("swf:inflight:*", count=1000))
         return {what: count for what, count in found.items() if count}
 

@@ -18,7 +18,7 @@ from dramatiq_sidekiq_flow.broker.in_flight import InFlight
 from dramatiq_sidekiq_flow.broker.standing import Answer, Standing
 from dramatiq_sidekiq_flow.errors import WrongType
 from dramatiq_sidekiq_flow.store import queues, standing_fetch
-from dramatiq_sidekiq_flow.store.connection import LOST, Connection, connect
+from dramatiq_sidekiq_flow.store.connection import LOST, Connection, ServerUnavailable, connect
 from dramatiq_sidekiq_flow.store.queues import Fetch
 
 from ..operations import ME, MINE
@@ -303,6 +303,96 @@ def test_the_answer(standing: Standing, client: redis.Redis) -> None:
     assert not standing.stands
     assert client.hgetall(MINE) == {b"1:1": b"job"}
     assert not client.exists("queue:python")
+
+
+def ran_fetches(client: redis.Redis) -> int:
+    """How many scripts the server has run."""
+    stats = client.info("commandstats")
+    return sum(stats[name]["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
+
+
+def test_a_job_wakes_one_of_many(connection: Connection, client: redis.Redis) -> None:
+    standings = []
+    for number in range(5):
+        member = f"host:{number}:abc:python"
+        client.zadd("swf:workers", {member: 1})
+        standings.append(Standing(connection, InFlight("python", member)))
+        standings[-1].begin(Fetch(member, "python", "1", 2, 1))
+        eventually(partial(lambda count: blocked(client) == count, number + 1))
+    before = ran_fetches(client)
+    client.lpush("queue:python", "a", "b")
+    # As many as there are jobs; the first one has room for both.
+    assert standings[0].wait(10) == Answer([("1:1", b"a"), ("1:2?", b"b")], 2)
+    assert standings[1].wait(10) == Answer([], 2)
+    assert blocked(client) == 3
+    client.lpush("queue:python", "c")
+    assert standings[2].wait(10) == Answer([("1:1", b"c")], 2)
+    assert blocked(client) == 2
+    assert ran_fetches(client) == before + 3
+    for standing in standings:
+        standing.close()
+
+
+def test_one_that_may_not_take_the_job_wakes_the_next(connection: Connection, client: redis.Redis) -> None:
+    dead, live = (Standing(connection, InFlight("python", f"host:{n}:abc:python")) for n in range(2))
+    client.zadd("swf:workers", {live.held.member: 1})
+    for count, standing in enumerate((dead, live), 1):
+        standing.begin(Fetch(standing.held.member, "python", "1", 1, 1))
+        eventually(partial(lambda count: blocked(client) == count, count))
+    client.lpush("queue:python", "a")
+    assert dead.wait(10) == Answer(None, 1)
+    assert live.wait(10) == Answer([("1:1", b"a")], 1)
+    dead.close()
+    live.close()
+
+
+def test_jobs_of_a_lost_process_come_first(connection: Connection, held: InFlight, client: redis.Redis) -> None:
+    """As if it had been lost between the two commands."""
+    client.lpush("queue:python", "a", "b", "c")
+    for _ in range(2):
+        client.blmove("queue:python", "swf:arrived:python", 0, "RIGHT", "RIGHT")
+    assert queues.fetch(connection, held.member, "python", "1", 3, free=3) == [
+        ("1:1", b"a"),
+        ("1:2", b"b"),
+        ("1:3", b"c"),
+    ]
+    assert not client.exists("swf:arrived:python")
+
+
+def test_jobs_that_arrive_at_a_paused_queue_go_back(
+    connection: Connection, held: InFlight, client: redis.Redis
+) -> None:
+    client.sadd("paused", "python")
+    client.rpush("swf:arrived:python", "a")
+    assert queues.fetch(connection, held.member, "python", "1", 1) is queues.PAUSED
+    assert client.lrange("queue:python", 0, -1) == [b"a"]
+    assert not client.exists("swf:arrived:python")
+
+
+@pytest.mark.parametrize("key", ["queue:python", "swf:arrived:python"])
+def test_jobs_stay_where_they_are_beside_a_key_of_another_type(
+    connection: Connection, held: InFlight, client: redis.Redis, key: str
+) -> None:
+    other = {"queue:python": "swf:arrived:python", "swf:arrived:python": "queue:python"}[key]
+    client.set(key, "text")
+    client.rpush(other, "a")
+    if key == "queue:python":
+        with pytest.raises(WrongType, match=key):
+            queues.fetch(connection, held.member, "python", "1", 1)
+        assert client.lrange(other, 0, -1) == [b"a"]
+    else:
+        assert queues.fetch(connection, held.member, "python", "1", 1) == [("1:1?", b"a")]
+
+
+def test_one_who_may_not_put_jobs_back_takes_none(redis_url: str, held: InFlight, client: redis.Redis) -> None:
+    client.acl_setuser("worker", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-rpush"])
+    client.rpush("swf:arrived:python", "a")
+    limited = connect(redis_url.replace("redis://", "redis://worker:secret@"))
+    with pytest.raises(ServerUnavailable, match="RPUSH"):
+        queues.fetch(limited, held.member, "python", "1", 1)
+    assert client.lrange("swf:arrived:python", 0, -1) == [b"a"]
+    limited.close()
+    client.acl_deluser("worker")
 
 
 def test_the_threads_are_free_again(standing: Standing, held: InFlight, client: redis.Redis) -> None:

@@ -27,6 +27,7 @@ PERMANENT = (
     (r"paused", "Sidekiq Pro: queues that a person has paused"),
     (r"swf:workers", "who holds jobs in flight"),
     (r"swf:inflight:.+", "jobs in flight: judged as stuck"),
+    (r"swf:arrived:.+", "jobs on their way into flight: judged as stuck"),
     (r"swf:fanouts", "fan-outs that are committed and not poured: judged as stuck"),
     (r"swf:registry:(python|ruby)", "what each language tells the other; a process prolongs it"),
     (r"swf:upkeep:dead", "how far `dead` was looked through"),
@@ -86,7 +87,7 @@ class Finding:
 _AT_REST = """
 local count = redis.call('ZCARD', 'schedule') + redis.call('ZCARD', 'retry')
 for _, name in ipairs(redis.call('SMEMBERS', 'queues')) do count = count + redis.call('LLEN', 'queue:' .. name) end
-return count + #redis.call('KEYS', 'swf:inflight:*')
+return count + #redis.call('KEYS', 'swf:inflight:*') + #redis.call('KEYS', 'swf:arrived:*')
 """
 
 
@@ -102,7 +103,7 @@ def look(client: Any, scenario: Scenario, events: Sequence[Event]) -> World:
         for name in names:
             pipe.ttl(name)
         ttls = dict(zip(names, pipe.execute()))
-    lengths = {name: client.llen(name) for name in names if name.startswith("queue:")}
+    lengths = {name: client.llen(name) for name in names if name.startswith(("queue:", "swf:arrived:"))}
     lengths |= {name: client.zcard(name) for name in ("schedule", "retry")}
     lengths |= {name: client.hlen(name) for name in names if name.startswith("swf:inflight:")}
     fanouts = [raw.decode() for raw in client.zrange("swf:fanouts", 0, -1)]

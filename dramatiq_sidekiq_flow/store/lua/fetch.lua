@@ -1,7 +1,7 @@
 -- Moves a batch of jobs from a queue into flight.
 --
 -- KEYS: queue list, in-flight hash, swf:workers, 'paused' (optional: a caller
---       that cannot pause a queue leaves it out)
+--       that cannot pause a queue leaves it out), swf:arrived:QUEUE (optional)
 -- ARGV: member (the worker process and queue), receipt base, maximum jobs,
 --       number of them that begin at once because threads are idle,
 --       '1' in a burst: jobs end faster than each could be marked, else '',
@@ -17,10 +17,14 @@
 --       if it is empty as well.)
 --       {'TYPE', key} nothing was moved.
 --
+-- The list swf:arrived:QUEUE holds a job that an idle worker's BLMOVE has taken, until the
+-- fetch behind it runs.  Jobs of a worker that was lost in between are fetched by any other.
+--
 -- The sorted set swf:fetched:MEMBER holds the bases of the last fetches that
 -- moved something.
 
 -- @include _types
+-- @include _rights
 -- @include _slices
 
 -- Maximum threads of one process that fetch from a queue at the same time.  A base
@@ -38,6 +42,18 @@ local function reply(payloads, begun, suffix)
   return {table.concat(lengths, ' '), joined, begun, suffix}
 end
 
+-- Puts jobs that have arrived back to the end of the queue that is fetched first: it may be
+-- paused, and others may have arrived.  This wakes another idle worker if one is left there.
+local function put_back_arrived()
+  local arrived = KEYS[5] and redis.pcall('LLEN', KEYS[5])
+  if type(arrived) ~= 'number' or arrived == 0 or not type_is(KEYS[1], 'list') then return end
+  local refused = denied('RPUSH', KEYS[1], '')
+  if refused then return refused end
+  for _ = 1, arrived do redis.call('RPUSH', KEYS[1], redis.call('RPOP', KEYS[5])) end
+end
+
+local not_put_back = put_back_arrived()
+if not_put_back then return not_put_back end
 local number = string.match(base, '^%x+$') and #base <= 13 and tonumber(base, 16)
 local newest, refused = {}, nil
 if number then
@@ -82,10 +98,9 @@ if other then return other end
 if length == 0 then return reply({}, 0, suffix) end
 
 -- RPOP comes first, since a full Redis takes it; a user who may not call HSET would
--- lose the jobs after it.  (Redis 6.2 cannot be asked.)
-if redis.acl_check_cmd and not redis.acl_check_cmd('HSET', KEYS[2], base, '') then
-  return redis.error_reply("NOPERM this user has no permissions to run the 'hset' command on " .. KEYS[2])
-end
+-- lose the jobs after it.
+refused = denied('HSET', KEYS[2], base, '')
+if refused then return refused end
 
 begun = tonumber(ARGV[4])
 suffix = ARGV[5] == '1' and '~' or '?'

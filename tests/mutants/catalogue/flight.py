@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..mutant import in_file
-from .tests import BROKER, ITS, MINE, RECOVERY, RULES, TTL, keeps, refuses, twice
+from .tests import BROKER, ITS, MINE, RECOVERY, RULES, STANDING, TTL, keeps, refuses, twice
 
 fetch = in_file("store/lua/fetch.lua")
 begin = in_file("store/lua/begin.lua")
+standing_fetch = in_file("store/standing_fetch.py")
 requeue = in_file("store/lua/requeue.lua")
 fail = in_file("store/lua/fail.lua")
 recover = in_file("store/lua/recover.lua")
@@ -23,9 +24,44 @@ FLIGHT = [
     fetch(
         "fetch-without-rights",
         "A user who may not call HSET loses the jobs that it pops.",
-        "if redis.acl_check_cmd and not redis.acl_check_cmd('HSET', KEYS[2], base, '') then\n",
-        "if false then\n",
+        "refused = denied('HSET', KEYS[2], base, '')\nif refused then return refused end\n",
+        "",
         "acceptance/test_acl.py::test_a_loss_of_rights_is_reported_and_loses_nothing",
+    ),
+    fetch(
+        "fetch-leaves-what-arrived",
+        "A job whose process was lost between its two commands is never fetched.",
+        "local not_put_back = put_back_arrived()\nif not_put_back then return not_put_back end\n",
+        "",
+        STANDING + "test_jobs_of_a_lost_process_come_first",
+    ),
+    fetch(
+        "fetch-arrived-without-rights",
+        "A user who may not call RPUSH loses the job that it pops.",
+        "  local refused = denied('RPUSH', KEYS[1], '')\n  if refused then return refused end\n",
+        "",
+        STANDING + "test_one_who_may_not_put_jobs_back_takes_none",
+    ),
+    fetch(
+        "fetch-arrived-type-queue",
+        "A queue of another type loses the job that had arrived.",
+        "or arrived == 0 or not type_is(KEYS[1], 'list') then",
+        "or arrived == 0 then",
+        STANDING + "test_jobs_stay_where_they_are_beside_a_key_of_another_type[queue:python]",
+    ),
+    fetch(
+        "fetch-arrived-order",
+        "Jobs that had arrived are fetched after those behind them.",
+        "redis.call('RPUSH', KEYS[1], redis.call('RPOP', KEYS[5]))",
+        "redis.call('LPUSH', KEYS[1], redis.call('RPOP', KEYS[5]))",
+        STANDING + "test_jobs_of_a_lost_process_come_first",
+    ),
+    standing_fetch(
+        "standing-wakes-all",
+        "Each job wakes all idle processes of its queue.",
+        "keys.queue(queue), keys.arrived(queue), ",
+        "keys.queue(queue), keys.queue(queue), ",
+        STANDING + "test_a_job_wakes_one_of_many",
     ),
     fetch(
         "fetch-type-in-flight",

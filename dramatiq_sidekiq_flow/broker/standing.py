@@ -15,7 +15,7 @@ from .in_flight import InFlight
 
 #: A process lets the fetches of so many queues stand, each on a connection of its own, if it
 #: has no more queues.  Each of them reserves a thread, and Dramatiq's default is 8 threads.
-STANDING = 4
+STANDING = 8
 
 #: One fetch stands for so many connections that the process may open.
 SHARE = 10

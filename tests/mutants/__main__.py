@@ -22,7 +22,8 @@ REPORT = ROOT / "build" / "mutants.json"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    mutants = [m for m in ALL if wanted(m, options)]
+    part, parts = options.part
+    mutants = [m for m in ALL if wanted(m, options)][part - 1 :: parts]
     if not mutants:
         print("No mutant has that name or file: python -m tests.mutants --list", file=sys.stderr)
         return 2
@@ -56,12 +57,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="NAME", action="append", help="mutants with this in their name (repeatable)")
     parser.add_argument("--file", metavar="FILE", action="append", help="mutants of this file, such as advance.lua")
+    parser.add_argument(
+        "--part", metavar="I/N", type=part_of, default=(1, 1), help="only part I of N parts of about the same length"
+    )
     parser.add_argument("--list", action="store_true", help="print what there is, and run nothing")
     parser.add_argument("--jobs", metavar="N", type=int, default=2, help="how many run at a time (2)")
     parser.add_argument(
         "--skip-unchanged", action="store_true", help="do not see first that the tests pass on the unchanged code"
     )
     return parser.parse_args(arguments)
+
+
+def part_of(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not part.isdigit() or not parts.isdigit() or not 1 <= int(part) <= int(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1/3")
+    return int(part), int(parts)
 
 
 def wanted(mutant: Mutant, options: argparse.Namespace) -> bool:

@@ -62,7 +62,7 @@ def _chain(document: Document, figure: Any) -> bool:
     _scale(right, "bytes a step, in and out of Redis")
     if not left.lines:
         return False
-    left.legend(fontsize=8, reverse=True)
+    right.legend(loc="upper left", fontsize=8, reverse=True)
     return True
 
 

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from typing import Any
 
 import pytest
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay
 from interop.tests.processes import Site
-from interop.tests.workflows import CARRIED, LANGUAGES, languages, py, rb, start, step
+from interop.tests.workflows import CARRIED, LANGUAGES, finished, languages, py, rb, start, step
 from tests.trees import Shape, build, violations
 
 starters = pytest.mark.parametrize("starter", LANGUAGES)
-
-
-def finished(site: Site, run_id: str, count: int) -> list[dict[str, Any]]:
-    """All executions of a run of so many steps, each of which went well the first time."""
-    site.eventually(lambda: len(site.events(run_id)) >= count, f"{count} steps of run {run_id}")
-    events = site.events(run_id)
-    assert [event["outcome"] for event in events] == ["done"] * count
-    assert len({event["jid"] for event in events}) == count
-    return events
 
 
 @starters

@@ -174,14 +174,7 @@ class StoredChains:
           ttl: Seconds.
         """
         now = time.monotonic()
-        due: list[str] = []
-        # Each step of a chain comes here: without a call for each tree.
-        for tree in trees:
-            if tree is None or tree["__type__"] != "reference":
-                continue
-            chain = tree["chain"]
-            if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY:
-                due.append(chain)
+        due = [chain for chain in _chains_of(trees) if now - self._kept.get(chain, -KEEP_EVERY) >= KEEP_EVERY]
         if due:
             names = [keys.callbacks(chain) for chain in dict.fromkeys(due)]
             self.connection.call(*scripts.READ_CALLBACKS.command(names, (ttl + MARGIN, 0, 0, 0)))

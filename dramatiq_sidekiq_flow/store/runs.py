@@ -74,8 +74,6 @@ class Output:
 
     def arguments(self) -> tuple[Argument, ...]:
         """The number of fields, then name and JSON of each."""
-        if not self.fields:
-            return (0,)
         flat = (part for pair in self.fields.items() for part in pair)
         return (len(self.fields), *flat)
 

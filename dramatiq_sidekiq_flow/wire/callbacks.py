@@ -46,8 +46,6 @@ class Callback:
         """
         if self.remaining is None:
             return "n" if self.propagate else "s"
-        if self.remaining["__type__"] == "reference":
-            return "f"
         # A remaining tree that has nothing to run completes at once, so the walk continues.
         return "n" if completes_at_once(self.remaining) else "f"
 

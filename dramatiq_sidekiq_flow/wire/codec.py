@@ -70,8 +70,7 @@ def encode_payload(fields: dict[str, Any]) -> bytes:
         cannot carry a value exactly.
     """
     raw = encode(fields)
-    if len(raw) > MAX_SIZE:
-        check_size(len(raw), fields.get("class"))
+    check_size(len(raw), fields.get("class"))
     return raw
 
 

@@ -80,8 +80,7 @@ class JobOptions:
     def of_step(self, node: Wire) -> Options:
         """Merge the options of a step's class over Sidekiq's defaults; warn if its queue is a guess."""
         name = node["class"]
-        # Those of an actor are complete.
-        found = self.broker.options_of(name) or self.find(name)
+        found = self.find(name)
         if found is not None:
             return {**DEFAULTS, **found}
         if "queue" not in node and name not in self._warned:

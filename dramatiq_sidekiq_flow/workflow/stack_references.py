@@ -168,9 +168,6 @@ class LargeReferences(References):
         step carries.  If the tree were stored again, it would be after each of
         these steps.
         """
-        if children[-1]["__type__"] == "reference":
-            # The next steps of a stored chain, as for each of its steps.
-            return False
         kinds = {child["__type__"] for child in children}
         if "chain" not in kinds or "reference" in kinds:
             return False

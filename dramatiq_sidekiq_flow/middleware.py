@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ from .workflow.custom_barriers import CustomBarrierTransport
 from .workflow.dropped_output import quieten_dramatiq
 from .workflow.engine import Engine, Settings
 from .workflow.hooks import SidekiqHooks, WorkflowHooks
+from .workflow.records import KEEP
 from .workflow.transport import AtomicTransport, Transport
 
 if TYPE_CHECKING:
@@ -63,6 +66,10 @@ class WorkflowMiddleware(Middleware):
         ``current_run().context``.
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
         id, so that Sidekiq's Web UI finds the jobs of a run.
+      records: Keep a record of each run, which ``Runs`` and the command line read.
+        It costs a step one write more, in the scripts that run anyway.
+      record_args: Show the arguments of steps in records, shortened.
+      keep_records: Time that a record is kept after the end of its run.
       registry: Path of a registry file.  It is asked after actors, ``classes``
         and RubyJob, and before the registry in Redis, which workers of both
         languages write.
@@ -93,6 +100,9 @@ class WorkflowMiddleware(Middleware):
         *,
         classes: Mapping[str, Mapping[str, Any]] | None = None,
         tag_runs: bool = False,
+        records: bool = True,
+        record_args: bool = True,
+        keep_records: timedelta = KEEP,
         registry: str | Path | None = None,
         dialect: str = "workflow",
         barriers: Barrier | None = None,
@@ -109,6 +119,9 @@ class WorkflowMiddleware(Middleware):
             memory=memory,
             classes=dict(classes or {}),
             tag_runs=tag_runs,
+            records=records,
+            record_args=record_args,
+            keep_records=_kept(keep_records),
             dialect=dialects.get(dialect),
             barriers=barriers,
             callback_storage=callback_storage,
@@ -234,6 +247,8 @@ class WorkflowMiddleware(Middleware):
     def before_process_message(self, broker: Any, message: Any) -> None:
         payload = self._hooks.started(message)
         if payload is not None and payload.run_id is not None:
+            if self.settings.records:
+                message.began = time.time()
             set_current_run(PendingRun(partial(self._run_of, broker, payload, payload.run_id)))
             if payload.dialect is not self.settings.dialect:
                 self._hooks.engine(broker).note_dialect(payload)
@@ -269,6 +284,17 @@ class WorkflowMiddleware(Middleware):
     @for_other_brokers
     def before_nack(self, broker: Any, message: Any) -> None:
         self._hooks.before_nack(message)
+
+
+def _kept(keep: Any) -> timedelta:
+    """Check ``keep_records=``.
+
+    Raises:
+      ConfigurationError: if it is not a time above 0.
+    """
+    if not isinstance(keep, timedelta) or keep <= timedelta():
+        raise ConfigurationError(f"keep_records takes a time: keep_records=timedelta(days=7), not {keep!r:.50}.", keep)
+    return keep
 
 
 def _inherited(names: Iterable[str]) -> frozenset[str]:

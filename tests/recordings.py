@@ -99,6 +99,7 @@ def comparable(state: Snapshot) -> dict[str, Any]:
         for stamp in _STAMPS:
             if stamp in fields:
                 fields[stamp] = "time"
+        fields = without_numbers(fields)
         assert re.fullmatch(r"[0-9a-f]{24}", fields["jid"]), fields["jid"]
         fields["jid"] = "jid"
         return json.loads(rename(json.dumps(fields, sort_keys=True)))
@@ -126,6 +127,15 @@ def comparable(state: Snapshot) -> dict[str, Any]:
             result[name] = sorted(entry["value"])
     result["released"] = sorted(unnamed)
     return result
+
+
+def without_numbers(value: Any) -> Any:
+    """JSON without the numbers of steps, which only we write."""
+    if isinstance(value, dict):
+        return {key: without_numbers(item) for key, item in value.items() if key != "swf_step"}
+    if isinstance(value, list):
+        return [without_numbers(item) for item in value]
+    return value
 
 
 def seconds(stamp: float) -> float:

@@ -88,6 +88,7 @@ class SidekiqMessage(MessageProxy):
       receipt: Its field in the in-flight hash.
       output: What the actor returned.
       failure: The decision about it, if it failed (``retries.decide``).
+      began: When its actor started, epoch seconds; None unless it is a step of a run.
       skipped: Whether a middleware skipped it.
       cancelled: Whether an operator cancelled it.
       context: The context in which the actor ran; enqueue hooks of the next steps run in it.
@@ -102,6 +103,7 @@ class SidekiqMessage(MessageProxy):
     failed = False
     output: Any = None
     failure: Failure | None = None
+    began: float | None = None
     skipped = False
     cancelled = False
     context: Context | None = None

@@ -19,6 +19,7 @@ from ..broker import ruby_features
 from ..broker.dramatiq_internals import exception_of
 from ..errors import FlowError, StepRejected, StepSkipped
 from ..store import foreign_runs
+from ..wire import codec
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import DEFAULTS, Payload, failed
 from ..workflow import ttl
@@ -44,6 +45,7 @@ class Step:
       ended: True if the actor has returned or raised, or was skipped.
       requeued: True if the message was enqueued again, as a retry.
       dead_payload: Its payload for ``dead``, encoded once.
+      began: When its actor started, epoch seconds.
     """
 
     message_id: str
@@ -54,6 +56,7 @@ class Step:
     output: Any = None
     exception: BaseException | None = None
     dead_payload: bytes = b""
+    began: float = attrs.field(factory=time.time)
 
 
 class ForeignSteps:
@@ -174,7 +177,9 @@ class ForeignSteps:
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
             step.dead_payload = encode(payload._replace(fields=fields))
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
-        self.engine.broker.process.commit.run(foreign_runs.bury(step.dead_payload, now=now, needs=needs))
+        record, failure = self.engine.records.of_death(payload, codec.decode(step.dead_payload, limited=False), now)
+        bury = foreign_runs.bury(step.dead_payload, now=now, needs=needs, record=record, failure=failure)
+        self.engine.broker.process.commit.run(bury)
 
     def _warn_of_wait(self, payload: Payload) -> None:
         self.logger.warning(
@@ -187,8 +192,9 @@ class ForeignSteps:
 
     def _advance(self, step: Step, payload: Payload) -> None:
         output = self.engine.outputs.of(payload, step.output)
-        if payload.stack or output.fields:
-            advance(FinishedJob(payload, str(payload.fields["queue"]), output), self.engine)
+        record = self.engine.records.of_step(payload, step.began)
+        if payload.stack or output.fields or record.key:
+            advance(FinishedJob(payload, str(payload.fields["queue"]), output, None, record), self.engine)
 
 
 def _is_never_dead(payload: Payload, *, failed_itself: bool) -> bool:

@@ -114,6 +114,7 @@ class ForeignTransport:
                 planned=due,
                 elsewhere=bool(steps),
                 plan=writes,
+                record=job.record,
             )
         )
         if isinstance(outcome, (Done, Fires)):

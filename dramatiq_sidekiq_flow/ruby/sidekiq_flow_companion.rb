@@ -387,7 +387,7 @@ module SidekiqFlow::Companion
     def needs(job)
       stack = Callback.stack(job)
       chains = CallbackStorage.chains(job[Dialect.current.callbacks])
-      keys = [*stack.flat_map(&:keys), Memory.key_for(job), *chains].reject(&:empty?)
+      keys = [*stack.flat_map(&:keys), Memory.key_for(job), *chains, *StepRecord.new(job).keys].reject(&:empty?)
       [keys, [barrier_ttl(nil, stack), Memory.current&.ttl || 0].max]
     rescue
       [[], RETRY_HORIZON]
@@ -841,6 +841,12 @@ module SidekiqFlow::Companion
   module Member
     module_function
 
+    # HOST:PID:NONCE of this process.
+    def identity
+      component = Object.new.extend(Sidekiq::Component)
+      "#{component.hostname.tr(":", "-")}:#{::Process.pid}:#{component.process_nonce}"
+    end
+
     # The hash of the jobs that a member has in flight.
     def in_flight(member)
       "swf:inflight:#{member}"
@@ -1111,7 +1117,7 @@ module SidekiqFlow::Companion
     end
 
     def member(queue)
-      "#{hostname.tr(":", "-")}:#{::Process.pid}:#{process_nonce}:#{queue}"
+      "#{Member.identity}:#{queue}"
     end
 
     # Begins to send heartbeats for the queues of a fetcher.
@@ -1471,6 +1477,59 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # What the record of a run holds of one step (_record.lua). Python numbers the steps
+  # of the runs that it starts; others have no record.
+  class StepRecord
+    # The option of a step that holds its number.
+    NUMBER = "swf_step"
+
+    # The highest number: a record has one bit for each.
+    MOST = 10_000_000
+
+    PARTS = ["", ":times", ":done", ":failed"].freeze
+
+    def initialize(job)
+      @job = job
+      @number = job[NUMBER] if job[NUMBER].is_a?(Integer) && job[NUMBER].between?(1, MOST) && Run.id(job).is_a?(String)
+    end
+
+    # The key of the record, or "".
+    def key
+      @number ? "swf:flow:#{Run.id(@job)}" : ""
+    end
+
+    # All keys of the record.
+    def keys
+      @number ? PARTS.map { |part| "#{key}#{part}" } : []
+    end
+
+    # The number as an argument of a script: "" if the step has none.
+    def number
+      @number || ""
+    end
+
+    # The arguments of advance.lua: number, times, and whether the step had failed.
+    def arguments
+      return ["", "", ""] unless @number
+
+      now = Time.now.to_f
+      failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
+      times = format("%.3f %.3f %d %s", Execution.current&.began || now, now, failures, Member.identity)
+      [@number, times, failures.zero? ? "" : "1"]
+    end
+
+    # What the record holds of a death, as JSON. +now+: epoch seconds.
+    def failure(now)
+      return "" unless @number
+
+      JSON.generate("jid" => @job["jid"], "class" => @job["wrapped"] || @job["class"], "queue" => @job["queue"],
+        "error_class" => @job["error_class"], "error_message" => @job["error_message"].to_s[0, 500].scrub,
+        "at" => now)
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # A job in flight; what Sidekiq calls a unit of work. It leaves flight once: by an
   # advance, a failure, a requeue or, if none of them came first, by Sidekiq's
   # acknowledge.
@@ -1586,10 +1645,13 @@ module SidekiqFlow::Companion
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      needed, ttl = Lifetimes.needs(Payload.parse(payload) || {})
+      job = Payload.parse(payload) || {}
+      needed, ttl = Lifetimes.needs(job)
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
-      keys = [key, set, *needed]
-      arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
+      step = StepRecord.new(job)
+      keys = [key, set, step.key, *needed]
+      arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl,
+        step.number, (set == "dead") ? step.failure(now) : ""]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       Replies.fail(reply)
       settled
@@ -1862,13 +1924,15 @@ module SidekiqFlow::Companion
       end
     end
 
-    attr_reader :job
+    # +began+: epoch seconds.
+    attr_reader :job, :began
 
     # The error to bury the job with, although nothing was raised.
     attr_accessor :refusal
 
     def initialize(job)
       @job = job
+      @began = Time.now.to_f
     end
 
     # Notes that the job was pushed once more, under its own id: the process that
@@ -2432,7 +2496,7 @@ module SidekiqFlow::Companion
     end
 
     def advance
-      return if @stack.empty? && memory_key.empty?
+      return if @stack.empty? && memory_key.empty? && step.key.empty?
 
       loop do
         outcome = Trouble.patiently(@unit.config.logger) { send_script }
@@ -2512,12 +2576,17 @@ module SidekiqFlow::Companion
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], []]
       memory_ttl = Memory.current&.ttl || 0
-      keys = [memory_key, *@top_down.map(&:barrier), *plan_keys]
+      keys = [memory_key, step.key, *@top_down.map(&:barrier), *plan_keys]
       ttl = Lifetimes.barrier_ttl(nil, @stack)
       # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
       keep = ""
-      arguments = [unit_id, ttl, memory_ttl, keep, @fields.size / 2, *@fields, @kinds.join]
+      arguments = [unit_id, ttl, memory_ttl, keep, *step.arguments, @fields.size / 2, *@fields, @kinds.join]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
+    end
+
+    # What the record of the run holds of this step.
+    def step
+      @step ||= StepRecord.new(@job)
     end
 
     # Each step extends its TTL, also a step that writes nothing there.
@@ -3063,11 +3132,12 @@ __END__
 -- output to the memory, counts down barriers, and writes the plan of the
 -- continuation.  Atomic, and safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), the callbacks' (see _walk), the
---       plan's (see _plan)
+-- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
+--       (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
 --       seconds that the memory is kept after its run,
 --       receipt under which the worker keeps the next job ('' = push it),
+--       number of the step, its times, '1' if it had failed before else '',
 --       the fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
@@ -3099,20 +3169,130 @@ local SLACK = 3600
 -- arrives late.  A text, since Redis formats numbers of Lua as floats.
 
 local RELEASED_TTL = '86400'
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, from a on, of a step that is done: its number ('' = it has none), its times as
+--       text, '1' if it had failed before, else ''
+--
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- mark_done(record, number, times): marks a step as done
+-- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
+--       for ttl seconds, now and then
+-- record_dead(record, state, number, failure)
+-- set_state(record, from, to): moves the run to another state
+-- finish_record(record, from): moves the run to `done`, and lets its record expire
+-- prolong_record(record, ttl): to at least ttl seconds
+-- PARTS: suffixes of its keys
+-- MOST_TIMED: number of the first step that is a bit, since a hash of all steps of a large
+--       run is large
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
+--
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+
+local PARTS = {'', ':times', ':done', ':failed'}
+local MOST_TIMED = 1000
+local MOST_LISTED = 100000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function mark_done(record, number, times)
+  if tonumber(number) < MOST_TIMED then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', number, 1)
+  end
+end
+
+local function set_state(record, from, to)
+  if from == to then return end
+  local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
+  redis.pcall('HSET', record, 'state', to)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  redis.pcall('ZADD', 'swf:flows:' .. to, type(started) == 'string' and started or '0', id)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  if state == 'running' then set_state(record, state, 'failed') end
+end
+
+local function finish_record(record, from)
+  local keep = redis.pcall('HGET', record, 'keep')
+  set_state(record, from, 'done')
+  redis.pcall('HSET', record, 'finished', seconds_now())
+  redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1)
+  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, type(keep) == 'string' and keep or '604800') end
+end
+
+local function prolong_record(record, ttl)
+  for _, part in ipairs(PARTS) do prolong(record .. part, ttl) end
+end
+
+local function record_step(record, state, a, ttl)
+  local number, times, had_failed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
+  if number == '' then return state end
+  mark_done(record, number, times)
+  if had_failed then
+    redis.pcall('HDEL', record .. ':failed', number)
+    if state == 'failed' and redis.pcall('EXISTS', record .. ':failed') == 0 then
+      set_state(record, state, 'running')
+      state = 'running'
+    end
+  end
+  if number % 64 == 0 then prolong_record(record, ttl) end
+  return state
+end
 
 local function chain_step()
-  local fields = tonumber(ARGV[6])
-  local a = 7 + 2 * fields
+  local fields = tonumber(ARGV[9])
+  local a = 10 + 2 * fields
   local barriers = ARGV[a + 2]
   local n = barriers == '1' and 2 or 0
   -- One callback, which fires this plan: at most one barrier, and one job.
-  if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 4 + n / 2 then return end
+  if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 5 + n / 2 then return end
   if n == 0 and barriers ~= '0' or n == 2 and ARGV[a + 4] ~= '1' then return end
+  -- A step that had failed, and one in 64, writes more to the record.
+  local record, number = KEYS[3], ARGV[6]
+  if ARGV[8] ~= '' or number ~= '' and number % 64 == 0 then return end
   if ARGV[a + 3 + n] ~= '1' or ARGV[a + 4 + n] ~= '1' or fields > 100 then return end
 
   -- Reads.  What is not as usual, such as a key of another type, is left to advance.lua.
   local call, pcall, may = redis.call, redis.pcall, redis.acl_check_cmd
-  local in_flight, memory, barrier, list, payload = KEYS[1], KEYS[2], KEYS[3], KEYS[#KEYS], ARGV[a + 5 + n]
+  local in_flight, memory, barrier, list, payload = KEYS[1], KEYS[2], KEYS[4], KEYS[#KEYS], ARGV[a + 5 + n]
   local ran, name, keep = barrier .. '_ran', string.sub(list, 7), ARGV[5]
   local found, length = pcall('MGET', barrier, ran), pcall('LLEN', list)
   if found[1] ~= '1' or found[2] ~= '-1' or type(length) ~= 'number' then return end
@@ -3128,16 +3308,18 @@ local function chain_step()
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
+  local state = number ~= '' and record_state(record)
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
-  if fields > 0 then call('HSET', memory, unpack(ARGV, 7, a - 1)) end
+  if fields > 0 then call('HSET', memory, unpack(ARGV, 10, a - 1)) end
   call('SETEX', barrier, RELEASED_TTL, '0')
   call('SETEX', ran, RELEASED_TTL, '0')
   if n > 0 then
-    call('SETEX', KEYS[4], ARGV[a + 3], '1')
-    call('SETEX', KEYS[4] .. '_ran', ARGV[a + 3], '-1')
+    call('SETEX', KEYS[5], ARGV[a + 3], '1')
+    call('SETEX', KEYS[5] .. '_ran', ARGV[a + 3], '-1')
   end
+  if state then mark_done(record, number, ARGV[7]) end
   if kept then
     call('HSET', in_flight, keep, payload)
     return {'KEPT'}
@@ -3448,13 +3630,17 @@ end
 -- keep_memory(memory, memory_ttl, ttl, walked, fires): memory '' = none; memory_ttl: seconds
 --                      after the run; ttl: of barriers; walked: see _walk; fires: true if a
 --                      callback fires
+-- is_over(walked, fires) -> true if nothing of the run is left
 
+
+local function is_over(walked, fires)
+  return walked.released == walked.n and not fires
+end
 
 local function keep_memory(memory, memory_ttl, ttl, walked, fires)
   if memory == '' then return end
   local left, wanted = redis.call('TTL', memory), memory_ttl
-  local waits = walked.released < walked.n
-  local over = not waits and not fires
+  local waits, over = walked.released < walked.n, is_over(walked, fires)
   if not over then wanted = math.max(wanted, ttl) end
   -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then
@@ -3466,7 +3652,7 @@ local function keep_memory(memory, memory_ttl, ttl, walked, fires)
   end
 end
 
-local in_flight, memory = KEYS[1], KEYS[2]
+local in_flight, memory, record = KEYS[1], KEYS[2], KEYS[3]
 local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5]} or nil
 
@@ -3483,8 +3669,8 @@ local function refuse(reply)
 end
 
 -- Reads.
-local fields, a = read_fields(6)
-local walked, wrong = walk(unit, 3, a, false)
+local fields, a = read_fields(9)
+local walked, wrong = walk(unit, 4, a, false)
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -3497,9 +3683,11 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(3 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
   if not plan then return refuse(wrong) end
 end
+
+local state = record_state(record)
 
 -- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
 -- and after it also allows the other writes of the script.
@@ -3512,6 +3700,10 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+if state then
+  state = record_step(record, state, 6, ttl)
+  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+end
 return {plan and plan.kept and 'KEPT' or 'DONE'}
 -- @file beat.lua
 -- Records heartbeats and returns workers whose heartbeat has expired.
@@ -3648,10 +3840,12 @@ return found
 -- @file fail.lua
 -- Moves a failed job from flight to `retry` or `dead`, or discards it.
 --
--- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
+-- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
+--       memory and record to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
---       seconds that the kept keys live from now on
+--       seconds that the kept keys live from now on, number of the step ('' = it has
+--       none), for `dead` what the record holds of the failure
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
@@ -3711,6 +3905,95 @@ local function prolong_volatile(key, ttl, slack)
   if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
   return left ~= -2
 end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, from a on, of a step that is done: its number ('' = it has none), its times as
+--       text, '1' if it had failed before, else ''
+--
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- mark_done(record, number, times): marks a step as done
+-- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
+--       for ttl seconds, now and then
+-- record_dead(record, state, number, failure)
+-- set_state(record, from, to): moves the run to another state
+-- finish_record(record, from): moves the run to `done`, and lets its record expire
+-- prolong_record(record, ttl): to at least ttl seconds
+-- PARTS: suffixes of its keys
+-- MOST_TIMED: number of the first step that is a bit, since a hash of all steps of a large
+--       run is large
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+
+local PARTS = {'', ':times', ':done', ':failed'}
+local MOST_TIMED = 1000
+local MOST_LISTED = 100000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function mark_done(record, number, times)
+  if tonumber(number) < MOST_TIMED then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', number, 1)
+  end
+end
+
+local function set_state(record, from, to)
+  if from == to then return end
+  local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
+  redis.pcall('HSET', record, 'state', to)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  redis.pcall('ZADD', 'swf:flows:' .. to, type(started) == 'string' and started or '0', id)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  if state == 'running' then set_state(record, state, 'failed') end
+end
+
+local function finish_record(record, from)
+  local keep = redis.pcall('HGET', record, 'keep')
+  set_state(record, from, 'done')
+  redis.pcall('HSET', record, 'finished', seconds_now())
+  redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1)
+  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, type(keep) == 'string' and keep or '604800') end
+end
+
+local function prolong_record(record, ttl)
+  for _, part in ipairs(PARTS) do prolong(record .. part, ttl) end
+end
+
+local function record_step(record, state, a, ttl)
+  local number, times, had_failed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
+  if number == '' then return state end
+  mark_done(record, number, times)
+  if had_failed then
+    redis.pcall('HDEL', record .. ':failed', number)
+    if state == 'failed' and redis.pcall('EXISTS', record .. ':failed') == 0 then
+      set_state(record, state, 'running')
+      state = 'running'
+    end
+  end
+  if number % 64 == 0 then prolong_record(record, ttl) end
+  return state
+end
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
@@ -3720,13 +4003,15 @@ if action ~= 'discard' then
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
+local state = ARGV[8] ~= '' and action == 'dead' and record_state(KEYS[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
+if state then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
+for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua
 -- Moves a batch of jobs from a queue into flight.

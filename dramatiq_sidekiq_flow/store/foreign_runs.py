@@ -15,6 +15,7 @@ from .needs import Needs
 from .outcomes import Operation, Outcome, read_nothing, read_outcome, read_written
 from .runs import NO_OUTPUT, NOTHING, Output, Walk, Writes
 from .sets import DEAD_MAX_JOBS
+from .step_records import NO_STEP, StepRecord
 
 #: Value of the marker of a run after its first steps were enqueued.
 ENQUEUED = b"enqueued"
@@ -29,6 +30,7 @@ def count(
     planned: int = 0,
     elsewhere: bool = False,
     plan: Writes = NOTHING,
+    record: StepRecord = NO_STEP,
 ) -> Operation[Outcome]:
     """Count a finished step (``count.lua``): Done, Fires, NeedsPlan or StageLost.
 
@@ -43,8 +45,8 @@ def count(
     kinds = "".join(entry.kind for entry in walk)
     memory = output.memory
     command = scripts.COUNT.command(
-        (memory.key, *barriers, *plan.keys),
-        (unit, ttl, memory.ttl, *output.arguments(), kinds, planned, int(elsewhere), *plan.arguments),
+        (memory.key, record.key, *barriers, *plan.keys),
+        (unit, ttl, memory.ttl, *record[1:], *output.arguments(), kinds, planned, int(elsewhere), *plan.arguments),
     )
     return Operation(command, read_outcome)
 
@@ -55,17 +57,21 @@ def fired(walk: Sequence[Walk]) -> Operation[None]:
     return Operation(scripts.FIRED.command(names, (RELEASED_TTL,)), read_nothing)
 
 
-def bury(payload: bytes, *, now: float, needs: Needs) -> Operation[None]:
+def bury(
+    payload: bytes, *, now: float, needs: Needs, record: StepRecord = NO_STEP, failure: bytes = b""
+) -> Operation[None]:
     """Move a step that failed for good to ``dead`` (``bury.lua``).
 
     Parameters:
       needs: Keys to keep alive for it.
+      failure: What the record of its run holds of its death.
 
     Raises, when its reply is read:
       WrongType: if ``dead`` is not a sorted set.
     """
     command = scripts.BURY.command(
-        (keys.DEAD, *needs.keys), (repr(now), payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl)
+        (keys.DEAD, record.key, *needs.keys),
+        (repr(now), payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl, record.number, failure),
     )
     return Operation(command, read_written)
 

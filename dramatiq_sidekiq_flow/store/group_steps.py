@@ -11,6 +11,7 @@ from . import keys, scripts
 from .outcomes import Operation, read_outcome
 from .runs import MemoryKey, Output, Walk
 from .scripts import Argument
+from .step_records import NO_STEP, StepRecord
 
 
 @attrs.frozen(eq=False)
@@ -34,12 +35,14 @@ class GroupStep(NamedTuple):
     Attributes:
       unit: The jid.
       fields: Fields that it sets in the memory of its run: name -> JSON.
+      record: What the record of its run holds of it.
     """
 
     group: StepGroup
     receipt: str
     unit: str
     fields: Mapping[str, bytes]
+    record: StepRecord = NO_STEP
 
 
 def advance(member: str, steps: Sequence[GroupStep]) -> Operation[list[int]]:
@@ -57,10 +60,12 @@ def advance(member: str, steps: Sequence[GroupStep]) -> Operation[list[int]]:
     barriers = [entry.barrier for entry in group.walk]
     arguments: list[Argument] = [group.ttl, memory.ttl, len(group.walk), len(steps)]
     for step in steps:
-        arguments += (step.receipt, step.unit)
+        arguments += (step.receipt, step.unit, *step.record[1:])
     for step in steps:
         arguments += Output(memory, step.fields).arguments() if step.fields else (0,)
-    command = scripts.ADVANCE_GROUP.command((keys.in_flight(member), memory.key, *barriers), arguments)
+    command = scripts.ADVANCE_GROUP.command(
+        (keys.in_flight(member), memory.key, steps[0].record.key, *barriers), arguments
+    )
     return Operation(command, _left)
 
 

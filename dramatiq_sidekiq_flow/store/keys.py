@@ -99,6 +99,17 @@ def run(run_id: str) -> str:
     return f"swf:run:{run_id}"
 
 
+def record(run_id: str) -> str:
+    """Hash of a run's record: its state, and what it was started as (``_record.lua``)."""
+    return f"swf:flow:{run_id}"
+
+
+def record_parts(run_id: str) -> tuple[str, ...]:
+    """All keys of a run's record."""
+    key = record(run_id)
+    return key, f"{key}:times", f"{key}:done", f"{key}:failed"
+
+
 def memory_lease(memory: str) -> str:
     """Lease: the run's memory must not expire before this key does (``extend_ttl``, ``advance.lua``)."""
     return f"swf:keep:{memory}"

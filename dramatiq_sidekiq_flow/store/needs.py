@@ -17,7 +17,7 @@ class Needs:
 
     Attributes:
       keys: Keys of the barriers of a callback stack, of the stored chains that
-        it refers to, and of the run's memory.
+        it refers to, and of the run's memory and record.
       ttl: Seconds.
     """
 
@@ -39,5 +39,6 @@ def needs(payload: Payload, memory: MemoryKey = NO_MEMORY, *, waits: float = 0.0
     barriers = [key for callback in payload.stack for key in keys.barrier(callback.barrier)]
     chains = stored_keys(callback.remaining for callback in payload.stack)
     memories = (memory.key,) if memory.key else ()
+    records = keys.record_parts(payload.run_id) if payload.step and payload.run_id else ()
     ttl = min(int(stack_ttl(payload) + waits), MAX_TTL)
-    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))
+    return Needs((*barriers, *chains, *memories, *records), max(ttl, memory.ttl))

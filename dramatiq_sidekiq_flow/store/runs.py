@@ -12,6 +12,7 @@ from . import fanouts, keys, scripts
 from .connection import Connection
 from .outcomes import Done, Operation, Outcome, read_outcome
 from .scripts import Argument
+from .step_records import NO_RUN, NO_STEP, RunRecord, StepRecord
 
 #: A plan with more jobs or barriers, or with more bytes, is staged first, so
 #: that no single script blocks Redis for long.
@@ -137,7 +138,9 @@ def _bytes(pushes: Mapping[str, Sequence[bytes]], scheduled: Sequence[tuple[floa
     return pushed + sum(len(payload) for _, payload in scheduled)
 
 
-def start(run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT) -> Operation[Outcome]:
+def start(
+    run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT, record: RunRecord = NO_RUN
+) -> Operation[Outcome]:
     """Start a run (``start.lua``): Done, AlreadyStarted or StageLost.
 
     Parameters:
@@ -148,8 +151,8 @@ def start(run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT) ->
       WrongType: if a key that it needs holds another type.
     """
     command = scripts.START.command(
-        (keys.run(run_id), output.memory.key, *plan.keys),
-        (ttl, output.memory.ttl, *output.arguments(), *plan.arguments),
+        (keys.run(run_id), output.memory.key, record.key, *plan.keys),
+        (ttl, output.memory.ttl, *output.arguments(), *record.arguments(), *plan.arguments),
     )
     return Operation(command, read_outcome)
 
@@ -165,6 +168,7 @@ def advance(
     planned: int = 0,
     plan: Writes = NOTHING,
     keep: str = "",
+    record: StepRecord = NO_STEP,
 ) -> Operation[Outcome]:
     """Advance a run past a finished job (``advance.lua``): Done, Kept, Gone, NeedsPlan or StageLost.
 
@@ -184,8 +188,8 @@ def advance(
     kinds = "".join([entry.kind for entry in walk])
     memory = output.memory
     command = scripts.ADVANCE.command(
-        (keys.in_flight(member), memory.key, *barriers, *plan.keys),
-        (receipt, unit, ttl, memory.ttl, keep, *output.arguments(), kinds, planned, *plan.arguments),
+        (keys.in_flight(member), memory.key, record.key, *barriers, *plan.keys),
+        (receipt, unit, ttl, memory.ttl, keep, *record[1:], *output.arguments(), kinds, planned, *plan.arguments),
     )
     return Operation(command, read_outcome)
 
@@ -203,19 +207,28 @@ def extend(connection: Connection, needs: Iterable[str], memory: str = "", *, tt
 
 
 def release(
-    member: str, receipt: str, *, released: str, ttl: int, output: Output = NO_OUTPUT, plan: Writes = NOTHING
+    member: str,
+    receipt: str,
+    *,
+    released: str,
+    ttl: int,
+    output: Output = NO_OUTPUT,
+    plan: Writes = NOTHING,
+    record: StepRecord = NO_STEP,
+    is_over: bool = False,
 ) -> Operation[Outcome]:
     """Take a finished job out of flight after custom barriers counted it (``release.lua``): Done, Gone or StageLost.
 
     Parameters:
       released: The barrier that ``plan`` is the continuation of; "" for none.
       ttl: Seconds for which a second push of that continuation is refused.
+      is_over: True if nothing of the run is left after the job.
     """
     marker = keys.released(released) if released else ""
     memory = output.memory
     command = scripts.RELEASE.command(
-        (keys.in_flight(member), memory.key, marker, *plan.keys),
-        (receipt, ttl, memory.ttl, *output.arguments(), *plan.arguments),
+        (keys.in_flight(member), memory.key, marker, record.key, *plan.keys),
+        (receipt, ttl, memory.ttl, *record[1:], int(is_over), *output.arguments(), *plan.arguments),
     )
     return Operation(command, read_outcome)
 

@@ -13,7 +13,7 @@ from .dialect import KEYS
 from .payload_fields import MAX_RETRY_FOR
 
 #: Keys that the library or the push writes; never options of a class.
-RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at")) | KEYS
+RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at", "swf_step")) | KEYS
 
 #: The same without ``jid``, which may be set for one job.
 _RESERVED_OF_JOB = RESERVED - {"jid"}

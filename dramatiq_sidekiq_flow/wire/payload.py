@@ -57,6 +57,12 @@ INHERITED = frozenset(
     )
 )
 
+#: The option of a step that holds its number in the tree of its run, depth first, from 1.
+STEP_KEY = "swf_step"
+
+#: Maximum number of a step: a record holds one bit for each.
+MAX_STEPS = 10_000_000
+
 #: Prefixes of more such keys: a Ruby program with several classes of
 #: CurrentAttributes writes ``cattr_1`` in addition to ``cattr``, and so on.
 INHERITED_PREFIXES = ("cattr_", "x-datadog-")
@@ -153,6 +159,12 @@ class Payload(NamedTuple):
         namespace = _namespace(fields, raw) if NAMESPACE_KEY in fields else ""
         jid: str = fields["jid"]
         return cls(raw, fields, name, args, jid, stack, dialect, namespace, kwargs, retrieve is not None, run_id)
+
+    @property
+    def step(self) -> int | None:
+        """Number of the step in the tree of its run, from 1; None if it has none."""
+        number = self.fields.get(STEP_KEY)
+        return number if type(number) is int and 0 < number <= MAX_STEPS else None
 
     @property
     def is_member(self) -> bool:

@@ -13,7 +13,7 @@ from . import codec
 END = 200
 
 #: Keys that differ from job to job, or from one push to the next.
-_OWN = frozenset(("args", "jid", "created_at", "enqueued_at"))
+_OWN = frozenset(("args", "jid", "swf_step", "created_at", "enqueued_at"))
 
 
 @attrs.frozen
@@ -44,17 +44,28 @@ class PayloadFrame:
         head, end = self.head, b'"' + self._end(now)
         return [b'%b%b,"jid":"%b%b' % (head, array, jid, end) for array, jid in zip(arguments, jids)]
 
-    def jobs(self, arrays: Sequence[Sequence[Any]], jids: Sequence[str], name: Any) -> FramedJobs:
+    def steps(
+        self, arguments: Iterable[bytes], jids: Iterable[bytes], numbers: Iterable[int], now: float
+    ) -> list[bytes]:
+        """As :meth:`payloads`, for steps with these numbers."""
+        head, end = self.head, b'"' + self._end(now)
+        each = zip(arguments, numbers, jids)
+        return [b'%b%b,"swf_step":%d,"jid":"%b%b' % (head, array, number, jid, end) for array, number, jid in each]
+
+    def jobs(
+        self, arrays: Sequence[Sequence[Any]], jids: Sequence[str], name: Any, numbers: Sequence[int] = ()
+    ) -> FramedJobs:
         """Encode jobs, all but the time of their push.
 
         Parameters:
           arrays: Checked arguments of each job.
           name: Their class, for the error.
+          numbers: Of each, if they are steps that are numbered.
 
         Raises:
           InvalidArguments: if JSON cannot carry a value exactly, or if a payload is too large.
         """
-        made = FramedJobs(self, codec.encode_lines(arrays), codec.encode_lines(jids))
+        made = FramedJobs(self, codec.encode_lines(arrays), codec.encode_lines(jids), numbers)
         if len(self.head) + len(made.arguments) + len(made.jids) + END > codec.MAX_SIZE:
             longest = max(map(len, made.arguments.splitlines())) + max(map(len, made.jids.splitlines()))
             codec.check_size(len(self.head) + longest + END, name)
@@ -85,11 +96,13 @@ class FramedJobs:
 
     Attributes:
       arguments, jids: Of each job, as JSON on a line of its own.
+      numbers: Of each step; empty for jobs that are not numbered.
     """
 
     frame: PayloadFrame
     arguments: bytes
     jids: bytes
+    numbers: Sequence[int] = ()
 
     def payloads(self, now: float) -> list[bytes]:
         """Make the payload of each job.
@@ -98,4 +111,7 @@ class FramedJobs:
           now: Epoch seconds.
         """
         # Each id is in quotes, and JSON escapes those inside of it.
-        return self.frame.payloads(self.arguments.splitlines(), self.jids[1:-2].split(b'"\n"'), now)
+        arrays, jids = self.arguments.splitlines(), self.jids[1:-2].split(b'"\n"')
+        if self.numbers:
+            return self.frame.steps(arrays, jids, self.numbers, now)
+        return self.frame.payloads(arrays, jids, now)

@@ -28,7 +28,7 @@ def advance(job: FinishedJob, engine: Engine) -> None:
     engine.stacks.extend(job.payload, job.ttl)
     due, plan = transport.first_due(job), None
     while True:
-        if due and plan is None:
+        if due > 0 and plan is None:
             plan = engine.plan_after(job, due)
         outcome = transport.send(job, due, plan)
         match outcome:

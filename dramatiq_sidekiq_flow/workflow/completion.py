@@ -9,6 +9,8 @@ from ..store.connection import LOST
 from ..store.group_steps import GroupStep, StepGroup
 from ..store.needs import Needs
 from ..store.runs import Output
+from ..store.step_records import StepRecord
+from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
 from .advance import advance
@@ -43,15 +45,16 @@ class Completion:
         """
         engine, payload = self.engine, message.payload
         output = engine.outputs.of(payload, message.output)
-        if not payload.stack and not output.memory.key:
+        record = engine.records.of_step(payload, message.began)
+        if not payload.stack and not output.memory.key and not record.key:
             engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
             return None
         if may_wait and payload.is_member and engine.transport.hands_over:
             group = self._group_of(message, output)
             engine.stacks.extend(payload, group.ttl)
-            return GroupStep(group, message.receipt, payload.jid, output.fields)
+            return GroupStep(group, message.receipt, payload.jid, output.fields, record)
         try:
-            advance(FinishedJob(payload, message.queue_name, output, message), engine)
+            advance(FinishedJob(payload, message.queue_name, output, message, record), engine)
         except LOST as e:
             raise ConnectionClosed(e) from None
         return None
@@ -64,6 +67,15 @@ class Completion:
             group = StepGroup(job.walk, job.ttl, output.memory)
             self._last_group = (message.payload.stack, group)
         return group
+
+    def record_of_death(self, payload: Payload, raw: bytes, now: float) -> tuple[StepRecord, bytes]:
+        """Make what the record of a run holds of a step that goes to ``dead``; see :meth:`Records.of_death`.
+
+        Parameters:
+          raw: The payload as it goes to ``dead``.
+          now: Epoch seconds.
+        """
+        return self.engine.records.of_death(payload, codec.decode(raw, limited=False), now)
 
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs:
         """List the keys that a failed job's run needs during the wait; the script that moves the job extends them.

@@ -26,6 +26,9 @@ from .plan import Plan
 from .plan_ids import Ids, derived
 from .transport import pour_committed, step_hooks
 
+#: Number of the callback that fires after the last step of a run.
+OVER = -1
+
 
 class CustomBarrierTransport:
     """Transport that counts through a Barrier, and pushes with ``release.lua``."""
@@ -61,7 +64,7 @@ class CustomBarrierTransport:
         """See Transport."""
 
     def first_due(self, job: FinishedJob) -> int:
-        """Count the job; return the number of the callback that fires (1 = the top), 0 for none."""
+        """Count the job; return the number of the callback that fires (1 = the top), 0 for none, or OVER."""
         return count(self.barriers, job.payload.stack, job.payload.jid)
 
     def send(self, job: FinishedJob, due: int, plan: Plan | None) -> Outcome:
@@ -74,10 +77,12 @@ class CustomBarrierTransport:
             runs.release(
                 message.member,
                 message.receipt,
-                released=job.payload.stack[-due].barrier if due else "",
+                released=job.payload.stack[-due].barrier if due > 0 else "",
                 ttl=RELEASED_TTL,
                 output=as_long_as_the_run(job),
                 plan=writes,
+                record=job.record,
+                is_over=due == OVER,
             )
         )
         pour_committed(self.broker, writes, outcome)
@@ -106,7 +111,11 @@ def create(barriers: Barrier, made: tuple[NewBarrier, ...]) -> None:
 
 
 def count(barriers: Barrier, stack: tuple[Callback, ...], unit: str) -> int:
-    """Walk a stack from the top; return the number of the callback that fires (1 = the top), 0 for none."""
+    """Walk a stack from the top; return the number of the callback that fires (1 = the top).
+
+    Returns:
+      0 if none fires, or OVER if none is left.
+    """
     for number, callback in enumerate(reversed(stack), 1):
         if not barriers.wait(callback.barrier, unit):
             return 0
@@ -115,4 +124,4 @@ def count(barriers: Barrier, stack: tuple[Callback, ...], unit: str) -> int:
         if callback.kind == "s":
             return 0
         unit = callback.barrier
-    return 0
+    return OVER

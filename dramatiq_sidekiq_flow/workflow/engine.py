@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Hashable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -34,6 +35,7 @@ from .outputs import Outputs
 from .plan import Plan, Source, plan
 from .plan_ids import Ids
 from .precheck import Precheck
+from .records import KEEP, Records
 from .stacks import Stacks
 from .transport import Transport
 
@@ -45,6 +47,9 @@ class Settings:
     memory: Memory | None = None
     classes: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     tag_runs: bool = False
+    records: bool = True
+    record_args: bool = True
+    keep_records: timedelta = KEEP
     dialect: Dialect = WORKFLOW
     barriers: Barrier | None = None
     callback_storage: CallbackStorage | None = None
@@ -79,6 +84,12 @@ class Engine:
         )
         self.stacks = Stacks(broker.connection, settings.callback_storage, self.precheck.is_python)
         self.outputs = Outputs(settings.memory, actors_on)
+        self.records = Records(
+            broker.process.heartbeat,
+            enabled=settings.records,
+            keep=settings.keep_records,
+            arguments=settings.record_args,
+        )
         #: Warnings that were logged, so that each is logged once.
         self.warned: set[Hashable] = set()
 

@@ -6,6 +6,7 @@ import attrs
 
 from ..broker.message import SidekiqMessage
 from ..store.runs import Output, Walk
+from ..store.step_records import NO_STEP, StepRecord
 from ..wire.lifetimes import stack_ttl
 from ..wire.payload import Payload
 
@@ -18,6 +19,7 @@ class FinishedJob:
       queue: The queue that it was fetched from.
       output: Values that it sets in the memory of its run.
       message: The message in flight on a SidekiqBroker; None on another broker.
+      record: What the record of its run holds of it.
       ttl: Seconds that the barriers of its callback stack must live.
       walk: Its callback stack, from the top.
     """
@@ -26,6 +28,7 @@ class FinishedJob:
     queue: str
     output: Output
     message: SidekiqMessage | None = None
+    record: StepRecord = NO_STEP
     ttl: int = attrs.field(init=False)
     walk: tuple[Walk, ...] = attrs.field(init=False)
 

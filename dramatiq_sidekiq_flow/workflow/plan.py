@@ -271,7 +271,9 @@ class _Build:
         fields = self.fields(nodes[0], stack)
         jids = [fields["jid"]]
         jids += [node.get("jid") or source.ids.new_jid() for node in nodes[1:]]
-        jobs = PayloadFrame.of(fields, queued=True).jobs([node["args"] for node in nodes], jids, fields["class"])
+        numbers = [node["swf_step"] for node in nodes] if "swf_step" in nodes[0] else []
+        arrays = [node["args"] for node in nodes]
+        jobs = PayloadFrame.of(fields, queued=True).jobs(arrays, jids, fields["class"], numbers)
         self.pushes.setdefault(fields["queue"], []).extend(jobs.payloads(source.now))
 
     def fields(self, node: Wire, stack: tuple[Callback, ...]) -> dict[str, Any]:

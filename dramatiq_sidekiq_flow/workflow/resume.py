@@ -14,7 +14,7 @@ from ..store.runs import LostBarrier
 from ..wire import codec
 from ..wire.barrier import NewBarrier
 from ..wire.lifetimes import stack_ttl
-from ..wire.payload import DEFAULTS, Payload
+from ..wire.payload import DEFAULTS, STEP_KEY, Payload
 from . import custom_barriers
 from .engine import Engine
 from .engine_lookup import engine_of
@@ -127,6 +127,7 @@ def _in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, obj
         "jid": payload.jid,
         "queue": queue,
         "retry": True,
+        **({} if payload.step is None else {STEP_KEY: payload.step}),
         dialect.run_id_key: payload.run_id,
         dialect.callbacks_key: payload.fields[dialect.callbacks_key],
         "created_at": now,

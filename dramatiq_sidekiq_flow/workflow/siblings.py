@@ -8,7 +8,7 @@ from operator import itemgetter
 from ..wire.nodes import Wire
 
 #: Keys in which they may differ.
-_OWN = frozenset(("args", "jid"))
+_OWN = frozenset(("args", "jid", "swf_step"))
 
 #: Jobs without a sibling after which no more siblings are looked for.
 _MOST_ALONE = 10
@@ -42,10 +42,10 @@ def _common(job: Wire) -> Callable[[Wire], bool]:
     common = read(job)
     # 1 and True are equal, so a value that is not text must be the same object.
     others = [place for place, value in enumerate(common) if type(value) is not str]
-    size, has_jid = len(job), "jid" in job
+    size, has_jid, has_step = len(job), "jid" in job, "swf_step" in job
 
     def has_common(node: Wire) -> bool:
-        if len(node) != size or ("jid" in node) != has_jid:
+        if len(node) != size or ("jid" in node) != has_jid or ("swf_step" in node) != has_step:
             return False
         try:
             values = read(node)

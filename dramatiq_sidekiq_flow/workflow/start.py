@@ -13,19 +13,24 @@ from ..store.memory import RedisHashMemory
 from ..store.outcomes import AlreadyStarted, StageLost
 from ..store.replication import Unconfirmed
 from ..store.runs import NO_OUTPUT, MemoryKey, Output
+from ..store.step_records import RunRecord
 from ..wire.lifetimes import barrier_ttl
 from ..wire.nodes import Wire
 from .engine import Engine
 from .plan import Plan
+from .records import RunInfo
 from .transport import pour
 
 
-def start(engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | None) -> NotReplicated | None:
+def start(
+    engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | None, info: RunInfo | None = None
+) -> NotReplicated | None:
     """Start a run, once for its id.  Repeated calls are safe.
 
     Parameters:
       wire: A valid tree.
       seed: Values to write to the run's memory before its first job exists.
+      info: Description of the run for its record; None for a run without one.
 
     Returns:
       An error for the caller to raise at the end, if the run has started but
@@ -51,7 +56,8 @@ def start(engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | Non
     if not plan.completes:
         memory = attrs.evolve(output.memory, ttl=max(output.memory.ttl, ttl))
         output = attrs.evolve(output, memory=memory)
-    started = _write(engine, run_id, plan, ttl, output)
+    record = engine.records.of_run(run_id, info, ttl=ttl, completes=plan.completes)
+    started = _write(engine, run_id, plan, ttl, output, record)
     pour(engine.broker.connection, started.writes)
     engine.transport.started(run_id, plan, before=started.before)
     if hooks is not None and not started.before:
@@ -74,10 +80,10 @@ class _Started:
     unconfirmed: NotReplicated | None
 
 
-def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output) -> _Started:
+def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output, record: RunRecord) -> _Started:
     while True:
         writes = engine.transport.writes(plan)
-        operation = runs.start(run_id, writes, ttl=ttl, output=output)
+        operation = runs.start(run_id, writes, ttl=ttl, output=output, record=record)
         unconfirmed: NotReplicated | None = None
         try:
             reply = engine.broker.connection.write(*operation.command)

@@ -136,6 +136,7 @@ class AtomicTransport:
                 planned=due,
                 plan=writes,
                 keep=keep,
+                record=job.record,
             )
         )
         if isinstance(outcome, Kept):

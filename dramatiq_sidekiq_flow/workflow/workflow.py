@@ -15,12 +15,13 @@ from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
-from ..wire.payload import DEFAULTS, Payload
+from ..wire.payload import DEFAULTS, STEP_KEY, Payload
 from ..wire.tree_schema import are_ids, tree_error
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
 from .outline import outline
 from .payload_size import warn_of_size
+from .records import RunInfo
 from .start import start
 
 #: Attribute of a message: the first run that it is a step of.
@@ -71,6 +72,8 @@ class Workflow:
         #: What messages without options have in common, by actor and queue.
         self._known: dict[tuple[str, str], Wire] = {}
         self._steps: list[dramatiq.Message[Any]] = []
+        #: Number of the last step, in the order in which the tree is written.
+        self._number = 0
         self.wire = self._dump(node)
         #: Run id of a call that raised: it may have started the run.
         self._raised: str | None = None
@@ -116,12 +119,18 @@ class Workflow:
             wire = _without(self.wire, self._message_ids())
         else:
             wire = self._of_run(self.wire, run_id)
-        unconfirmed = start(engine, run_id, wire, seed)
+        unconfirmed = start(engine, run_id, wire, seed, self._info())
         for message in self._steps:
             message.__dict__.setdefault(_RUN, run_id)
         if unconfirmed is not None:
             raise unconfirmed
         return run_id
+
+    def _info(self) -> RunInfo | None:
+        """Describe the run for its record; None if it gets none."""
+        if not self.engine.records.enabled:
+            return None
+        return RunInfo(self._number, b"{}")
 
     def _message_ids(self) -> set[str]:
         return {message.message_id for message in self._steps}
@@ -156,8 +165,10 @@ class Workflow:
             if isinstance(value, dramatiq.Message):
                 self._steps.append(value)
                 wire = self._dump_message(value, current, unlike)
+                self._give_number(wire)
             elif isinstance(value, Job):
                 wire = dump_job(value)
+                self._give_number(wire)
                 unlike.append(wire)
                 # A name that is not a Ruby constant belongs to an actor of another Python program.
                 here = self.engine.broker.options_of(value.job_class) is not None
@@ -179,6 +190,12 @@ class Workflow:
         if unknown:
             self._make_carriers(named)
         return wire
+
+    def _give_number(self, step: Wire) -> None:
+        """Write the number of a step, the next one, into its options."""
+        self._number += 1
+        if self.engine.records.enabled:
+            step[STEP_KEY] = self._number
 
     def _validate(self, wire: Wire, unlike: list[Wire]) -> None:
         """Check the tree.

@@ -7,20 +7,24 @@
 
 -- @include _slack
 -- @include _released
+-- @include _record
 
 local function chain_step()
-  local fields = tonumber(ARGV[6])
-  local a = 7 + 2 * fields
+  local fields = tonumber(ARGV[9])
+  local a = 10 + 2 * fields
   local barriers = ARGV[a + 2]
   local n = barriers == '1' and 2 or 0
   -- One callback, which fires this plan: at most one barrier, and one job.
-  if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 4 + n / 2 then return end
+  if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 5 + n / 2 then return end
   if n == 0 and barriers ~= '0' or n == 2 and ARGV[a + 4] ~= '1' then return end
+  -- A step that had failed, and one in 64, writes more to the record.
+  local record, number = KEYS[3], ARGV[6]
+  if ARGV[8] ~= '' or number ~= '' and number % 64 == 0 then return end
   if ARGV[a + 3 + n] ~= '1' or ARGV[a + 4 + n] ~= '1' or fields > 100 then return end
 
   -- Reads.  What is not as usual, such as a key of another type, is left to advance.lua.
   local call, pcall, may = redis.call, redis.pcall, redis.acl_check_cmd
-  local in_flight, memory, barrier, list, payload = KEYS[1], KEYS[2], KEYS[3], KEYS[#KEYS], ARGV[a + 5 + n]
+  local in_flight, memory, barrier, list, payload = KEYS[1], KEYS[2], KEYS[4], KEYS[#KEYS], ARGV[a + 5 + n]
   local ran, name, keep = barrier .. '_ran', string.sub(list, 7), ARGV[5]
   local found, length = pcall('MGET', barrier, ran), pcall('LLEN', list)
   if found[1] ~= '1' or found[2] ~= '-1' or type(length) ~= 'number' then return end
@@ -36,16 +40,18 @@ local function chain_step()
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
+  local state = number ~= '' and record_state(record)
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
-  if fields > 0 then call('HSET', memory, unpack(ARGV, 7, a - 1)) end
+  if fields > 0 then call('HSET', memory, unpack(ARGV, 10, a - 1)) end
   call('SETEX', barrier, RELEASED_TTL, '0')
   call('SETEX', ran, RELEASED_TTL, '0')
   if n > 0 then
-    call('SETEX', KEYS[4], ARGV[a + 3], '1')
-    call('SETEX', KEYS[4] .. '_ran', ARGV[a + 3], '-1')
+    call('SETEX', KEYS[5], ARGV[a + 3], '1')
+    call('SETEX', KEYS[5] .. '_ran', ARGV[a + 3], '-1')
   end
+  if state then mark_done(record, number, ARGV[7]) end
   if kept then
     call('HSET', in_flight, keep, payload)
     return {'KEPT'}

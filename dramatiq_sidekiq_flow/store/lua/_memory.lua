@@ -5,14 +5,18 @@
 -- keep_memory(memory, memory_ttl, ttl, walked, fires): memory '' = none; memory_ttl: seconds
 --                      after the run; ttl: of barriers; walked: see _walk; fires: true if a
 --                      callback fires
+-- is_over(walked, fires) -> true if nothing of the run is left
 
 -- @include _slack
+
+local function is_over(walked, fires)
+  return walked.released == walked.n and not fires
+end
 
 local function keep_memory(memory, memory_ttl, ttl, walked, fires)
   if memory == '' then return end
   local left, wanted = redis.call('TTL', memory), memory_ttl
-  local waits = walked.released < walked.n
-  local over = not waits and not fires
+  local waits, over = walked.released < walked.n, is_over(walked, fires)
   if not over then wanted = math.max(wanted, ttl) end
   -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then

@@ -2,11 +2,12 @@
 -- output to the memory, counts down barriers, and writes the plan of the
 -- continuation.  Atomic, and safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), the callbacks' (see _walk), the
---       plan's (see _plan)
+-- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
+--       (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
 --       seconds that the memory is kept after its run,
 --       receipt under which the worker keeps the next job ('' = push it),
+--       number of the step, its times, '1' if it had failed before else '',
 --       the fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
@@ -32,8 +33,9 @@ if stepped then return stepped end
 -- @include _fields
 -- @include _plan
 -- @include _memory
+-- @include _record
 
-local in_flight, memory = KEYS[1], KEYS[2]
+local in_flight, memory, record = KEYS[1], KEYS[2], KEYS[3]
 local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5]} or nil
 
@@ -50,8 +52,8 @@ local function refuse(reply)
 end
 
 -- Reads.
-local fields, a = read_fields(6)
-local walked, wrong = walk(unit, 3, a, false)
+local fields, a = read_fields(9)
+local walked, wrong = walk(unit, 4, a, false)
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -64,9 +66,11 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(3 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
   if not plan then return refuse(wrong) end
 end
+
+local state = record_state(record)
 
 -- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
 -- and after it also allows the other writes of the script.
@@ -79,4 +83,8 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+if state then
+  state = record_step(record, state, 6, ttl)
+  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

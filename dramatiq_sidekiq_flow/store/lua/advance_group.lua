@@ -3,11 +3,12 @@
 -- barrier of the group is left for advance.lua, which takes a plan.  Atomic, and safe
 -- to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), BARRIER of each callback from the top
---       (see _walk); the top one is the group's
+-- KEYS: in-flight hash, memory hash ('' = none), record (see _record), BARRIER of each
+--       callback from the top (see _walk); the top one is the group's
 -- ARGV: ttl of barriers in seconds, seconds that the memory is kept after its run,
---       number of callbacks, number of steps (some thousands at most), receipt and
---       unit (the jid) of each, then the fields' (see _fields) of each
+--       number of callbacks, number of steps (some thousands at most), then receipt, unit
+--       (the jid), number, times, and '1' if it had failed before (else '') of each, then
+--       the fields' (see _fields) of each
 -- Returns: {'DONE', index of each step that is left (1 = the first) ...}: nothing is
 --       written for these | {'EXPIRED', BARRIER} nothing written | {'TYPE', key} nothing
 --       written: another type, or a barrier that is not a whole number
@@ -15,16 +16,17 @@
 -- @include _walk
 -- @include _fields
 -- @include _memory
+-- @include _record
 
-local in_flight, memory, barrier = KEYS[1], KEYS[2], KEYS[3]
+local in_flight, memory, record, barrier = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- Reads.
 local value, marker, wrong = read_barrier(barrier)
 if wrong then return wrong end
-local units, outputs, has_fields, a = {}, {}, false, 5 + 2 * n
+local units, outputs, has_fields, a = {}, {}, false, 5 + 5 * n
 for i = 1, n do
-  units[i] = ARGV[4 + 2 * i]
+  units[i] = ARGV[1 + 5 * i]
   outputs[i], a = read_fields(a)
   has_fields = has_fields or outputs[i].n > 0
 end
@@ -38,6 +40,7 @@ if wrong then return wrong end
 
 -- Writes.  HDEL, the gate of each step, comes first: Redis allows it when it is out of
 -- memory, and after it also allows the other writes of the script.
+local state = record_state(record)
 local counted, known, left = {}, {}, {'DONE'}
 for i, unit in ipairs(units) do
   local new = marker == -1 and before[i] == 0 and not known[unit]
@@ -45,8 +48,9 @@ for i, unit in ipairs(units) do
     left[#left + 1] = i
   else
     local taken
-    taken, wrong = checked('HDEL', in_flight, ARGV[3 + 2 * i])
+    taken, wrong = checked('HDEL', in_flight, ARGV[5 * i])
     if wrong then return wrong end
+    if taken == 1 and state then state = record_step(record, state, 5 * i + 2, ttl) end
     if taken == 1 and new then
       counted[#counted + 1] = unit
       known[unit] = true
@@ -56,7 +60,7 @@ for i, unit in ipairs(units) do
 end
 if #counted > 0 then
   count_units(barrier, counted, ttl)
-  local walked = {n = callbacks, first_key = 3, released = 0}
+  local walked = {n = callbacks, first_key = 4, released = 0}
   prolong_waiting(walked, ttl)
   keep_memory(memory, memory_ttl, ttl, walked, false)
 end

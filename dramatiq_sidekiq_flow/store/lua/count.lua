@@ -3,10 +3,11 @@
 -- its jobs for Sidekiq's queues.  The caller then enqueues its jobs for the other
 -- broker.  Atomic; sent again for the same unit it returns the same.
 --
--- KEYS: memory hash ('' = none), the callbacks' (see _walk), the plan's (see _plan)
+-- KEYS: memory hash ('' = none), record (see _record), the callbacks' (see _walk), the
+--       plan's (see _plan)
 -- ARGV: unit (the message id), ttl of barriers in seconds,
---       seconds that the memory lives from now on, the fields' (see _fields),
---       the callbacks',
+--       seconds that the memory lives from now on, the step's (see _record), the
+--       fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       '1' if the plan has jobs for the other broker, else '0',
 --       the plan's
@@ -22,14 +23,16 @@
 -- @include _walk
 -- @include _fields
 -- @include _plan
+-- @include _memory
 -- @include _prolong
+-- @include _record
 
-local memory = KEYS[1]
+local memory, record = KEYS[1], KEYS[2]
 local unit, ttl, memory_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Reads.
-local fields, a = read_fields(4)
-local walked, wrong = walk(unit, 2, a, true)
+local fields, a = read_fields(7)
+local walked, wrong = walk(unit, 3, a, true)
 if not walked then return wrong end
 a = a + 1
 local fires = walked.fire > 0
@@ -40,9 +43,11 @@ local writes_fields = walked.new and fields.n > 0
 if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan
 if fires then
-  plan, wrong = read_plan(2 + walked.n, a + 2)
+  plan, wrong = read_plan(3 + walked.n, a + 2)
   if not plan then return wrong end
 end
+
+local state = record_state(record)
 
 -- Writes.  The output first, for the next step.  The counts before the plan: Redis
 -- refuses each of them when it is out of memory, so the first one fails with nothing
@@ -58,5 +63,9 @@ for _, count in ipairs(walked.counts) do
 end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
+if state then
+  state = record_step(record, state, 4, ttl)
+  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+end
 if elsewhere then return {'FIRE'} end
 return {'DONE'}

@@ -1,15 +1,18 @@
 -- Moves a failed job from flight to `retry` or `dead`, or discards it.
 --
--- KEYS: in-flight hash, 'retry' or 'dead', then keys of barriers and memory to keep alive
+-- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
+--       memory and record to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
---       seconds that the kept keys live from now on
+--       seconds that the kept keys live from now on, number of the step ('' = it has
+--       none), for `dead` what the record holds of the failure
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
 -- @include _types
 -- @include _rights
 -- @include _prolong
+-- @include _record
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
@@ -19,11 +22,13 @@ if action ~= 'discard' then
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
+local state = ARGV[8] ~= '' and action == 'dead' and record_state(KEYS[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
+if state then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
+for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

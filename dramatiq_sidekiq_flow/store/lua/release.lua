@@ -4,9 +4,10 @@
 --
 -- KEYS: in-flight hash, memory hash ('' = none),
 --       swf:released:BARRIER of the barrier that the plan is the continuation of
---       ('' = no plan), the plan's (see _plan)
+--       ('' = no plan), record (see _record), the plan's (see _plan)
 -- ARGV: receipt, ttl of that marker in seconds, seconds that the memory lives from
---       now on, the fields' (see _fields), the plan's
+--       now on, the step's (see _record), '1' if nothing of the run is left, else '0',
+--       the fields' (see _fields), the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
 --
@@ -17,25 +18,31 @@
 -- @include _fields
 -- @include _plan
 -- @include _prolong
+-- @include _record
 
-local in_flight, memory, marker = KEYS[1], KEYS[2], KEYS[3]
+local in_flight, memory, marker, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local receipt, marker_ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local fields, a = read_fields(4)
+local fields, a = read_fields(8)
 
 if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan, wrong
 if marker ~= '' and redis.call('EXISTS', marker) == 0 then
-  plan, wrong = read_plan(4, a)
+  plan, wrong = read_plan(5, a)
   if not plan then return wrong end
 end
 
+local state = record_state(record)
 redis.call('HDEL', in_flight, receipt)
 write_fields(memory, fields)
 if memory ~= '' then prolong(memory, memory_ttl) end
 if plan then
   redis.call('SET', marker, '1', 'EX', marker_ttl)
   write_plan(plan)
+end
+if state then
+  state = record_step(record, state, 4, memory_ttl)
+  if ARGV[7] == '1' then finish_record(record, state) end
 end
 return {'DONE'}

@@ -25,7 +25,7 @@ module SidekiqFlow::Companion
     end
 
     def advance
-      return if @stack.empty? && memory_key.empty?
+      return if @stack.empty? && memory_key.empty? && step.key.empty?
 
       loop do
         outcome = Trouble.patiently(@unit.config.logger) { send_script }
@@ -105,12 +105,17 @@ module SidekiqFlow::Companion
     def send_script
       plan_keys, plan_arguments = @plan ? @plan.writes : [[], []]
       memory_ttl = Memory.current&.ttl || 0
-      keys = [memory_key, *@top_down.map(&:barrier), *plan_keys]
+      keys = [memory_key, step.key, *@top_down.map(&:barrier), *plan_keys]
       ttl = Lifetimes.barrier_ttl(nil, @stack)
       # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
       keep = ""
-      arguments = [unit_id, ttl, memory_ttl, keep, @fields.size / 2, *@fields, @kinds.join]
+      arguments = [unit_id, ttl, memory_ttl, keep, *step.arguments, @fields.size / 2, *@fields, @kinds.join]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
+    end
+
+    # What the record of the run holds of this step.
+    def step
+      @step ||= StepRecord.new(@job)
     end
 
     # Each step extends its TTL, also a step that writes nothing there.

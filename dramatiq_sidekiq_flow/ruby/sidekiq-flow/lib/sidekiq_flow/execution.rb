@@ -29,13 +29,15 @@ module SidekiqFlow::Companion
       end
     end
 
-    attr_reader :job
+    # +began+: epoch seconds.
+    attr_reader :job, :began
 
     # The error to bury the job with, although nothing was raised.
     attr_accessor :refusal
 
     def initialize(job)
       @job = job
+      @began = Time.now.to_f
     end
 
     # Notes that the job was pushed once more, under its own id: the process that

@@ -20,7 +20,7 @@ module SidekiqFlow::Companion
     def needs(job)
       stack = Callback.stack(job)
       chains = CallbackStorage.chains(job[Dialect.current.callbacks])
-      keys = [*stack.flat_map(&:keys), Memory.key_for(job), *chains].reject(&:empty?)
+      keys = [*stack.flat_map(&:keys), Memory.key_for(job), *chains, *StepRecord.new(job).keys].reject(&:empty?)
       [keys, [barrier_ttl(nil, stack), Memory.current&.ttl || 0].max]
     rescue
       [[], RETRY_HORIZON]

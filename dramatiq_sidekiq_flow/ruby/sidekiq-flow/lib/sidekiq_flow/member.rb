@@ -6,6 +6,12 @@ module SidekiqFlow::Companion
   module Member
     module_function
 
+    # HOST:PID:NONCE of this process.
+    def identity
+      component = Object.new.extend(Sidekiq::Component)
+      "#{component.hostname.tr(":", "-")}:#{::Process.pid}:#{component.process_nonce}"
+    end
+
     # The hash of the jobs that a member has in flight.
     def in_flight(member)
       "swf:inflight:#{member}"

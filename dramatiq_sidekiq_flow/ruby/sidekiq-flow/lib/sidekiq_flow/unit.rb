@@ -116,10 +116,13 @@ module SidekiqFlow::Companion
     def fail(set, score, payload)
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      needed, ttl = Lifetimes.needs(Payload.parse(payload) || {})
+      job = Payload.parse(payload) || {}
+      needed, ttl = Lifetimes.needs(job)
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
-      keys = [key, set, *needed]
-      arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl]
+      step = StepRecord.new(job)
+      keys = [key, set, step.key, *needed]
+      arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl,
+        step.number, (set == "dead") ? step.failure(now) : ""]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       Replies.fail(reply)
       settled

@@ -35,7 +35,7 @@ module SidekiqFlow::Companion
     end
 
     def member(queue)
-      "#{hostname.tr(":", "-")}:#{::Process.pid}:#{process_nonce}:#{queue}"
+      "#{Member.identity}:#{queue}"
     end
 
     # Begins to send heartbeats for the queues of a fetcher.

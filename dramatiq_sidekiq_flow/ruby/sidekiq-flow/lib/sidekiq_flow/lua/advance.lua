@@ -2,11 +2,12 @@
 -- output to the memory, counts down barriers, and writes the plan of the
 -- continuation.  Atomic, and safe to send twice.
 --
--- KEYS: in-flight hash, memory hash ('' = none), the callbacks' (see _walk), the
---       plan's (see _plan)
+-- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
+--       (see _walk), the plan's (see _plan)
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
 --       seconds that the memory is kept after its run,
 --       receipt under which the worker keeps the next job ('' = push it),
+--       number of the step, its times, '1' if it had failed before else '',
 --       the fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
@@ -38,20 +39,130 @@ local SLACK = 3600
 -- arrives late.  A text, since Redis formats numbers of Lua as floats.
 
 local RELEASED_TTL = '86400'
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, from a on, of a step that is done: its number ('' = it has none), its times as
+--       text, '1' if it had failed before, else ''
+--
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- mark_done(record, number, times): marks a step as done
+-- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
+--       for ttl seconds, now and then
+-- record_dead(record, state, number, failure)
+-- set_state(record, from, to): moves the run to another state
+-- finish_record(record, from): moves the run to `done`, and lets its record expire
+-- prolong_record(record, ttl): to at least ttl seconds
+-- PARTS: suffixes of its keys
+-- MOST_TIMED: number of the first step that is a bit, since a hash of all steps of a large
+--       run is large
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
+--
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+
+local PARTS = {'', ':times', ':done', ':failed'}
+local MOST_TIMED = 1000
+local MOST_LISTED = 100000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function mark_done(record, number, times)
+  if tonumber(number) < MOST_TIMED then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', number, 1)
+  end
+end
+
+local function set_state(record, from, to)
+  if from == to then return end
+  local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
+  redis.pcall('HSET', record, 'state', to)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  redis.pcall('ZADD', 'swf:flows:' .. to, type(started) == 'string' and started or '0', id)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  if state == 'running' then set_state(record, state, 'failed') end
+end
+
+local function finish_record(record, from)
+  local keep = redis.pcall('HGET', record, 'keep')
+  set_state(record, from, 'done')
+  redis.pcall('HSET', record, 'finished', seconds_now())
+  redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1)
+  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, type(keep) == 'string' and keep or '604800') end
+end
+
+local function prolong_record(record, ttl)
+  for _, part in ipairs(PARTS) do prolong(record .. part, ttl) end
+end
+
+local function record_step(record, state, a, ttl)
+  local number, times, had_failed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
+  if number == '' then return state end
+  mark_done(record, number, times)
+  if had_failed then
+    redis.pcall('HDEL', record .. ':failed', number)
+    if state == 'failed' and redis.pcall('EXISTS', record .. ':failed') == 0 then
+      set_state(record, state, 'running')
+      state = 'running'
+    end
+  end
+  if number % 64 == 0 then prolong_record(record, ttl) end
+  return state
+end
 
 local function chain_step()
-  local fields = tonumber(ARGV[6])
-  local a = 7 + 2 * fields
+  local fields = tonumber(ARGV[9])
+  local a = 10 + 2 * fields
   local barriers = ARGV[a + 2]
   local n = barriers == '1' and 2 or 0
   -- One callback, which fires this plan: at most one barrier, and one job.
-  if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 4 + n / 2 then return end
+  if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 5 + n / 2 then return end
   if n == 0 and barriers ~= '0' or n == 2 and ARGV[a + 4] ~= '1' then return end
+  -- A step that had failed, and one in 64, writes more to the record.
+  local record, number = KEYS[3], ARGV[6]
+  if ARGV[8] ~= '' or number ~= '' and number % 64 == 0 then return end
   if ARGV[a + 3 + n] ~= '1' or ARGV[a + 4 + n] ~= '1' or fields > 100 then return end
 
   -- Reads.  What is not as usual, such as a key of another type, is left to advance.lua.
   local call, pcall, may = redis.call, redis.pcall, redis.acl_check_cmd
-  local in_flight, memory, barrier, list, payload = KEYS[1], KEYS[2], KEYS[3], KEYS[#KEYS], ARGV[a + 5 + n]
+  local in_flight, memory, barrier, list, payload = KEYS[1], KEYS[2], KEYS[4], KEYS[#KEYS], ARGV[a + 5 + n]
   local ran, name, keep = barrier .. '_ran', string.sub(list, 7), ARGV[5]
   local found, length = pcall('MGET', barrier, ran), pcall('LLEN', list)
   if found[1] ~= '1' or found[2] ~= '-1' or type(length) ~= 'number' then return end
@@ -67,16 +178,18 @@ local function chain_step()
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
+  local state = number ~= '' and record_state(record)
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
-  if fields > 0 then call('HSET', memory, unpack(ARGV, 7, a - 1)) end
+  if fields > 0 then call('HSET', memory, unpack(ARGV, 10, a - 1)) end
   call('SETEX', barrier, RELEASED_TTL, '0')
   call('SETEX', ran, RELEASED_TTL, '0')
   if n > 0 then
-    call('SETEX', KEYS[4], ARGV[a + 3], '1')
-    call('SETEX', KEYS[4] .. '_ran', ARGV[a + 3], '-1')
+    call('SETEX', KEYS[5], ARGV[a + 3], '1')
+    call('SETEX', KEYS[5] .. '_ran', ARGV[a + 3], '-1')
   end
+  if state then mark_done(record, number, ARGV[7]) end
   if kept then
     call('HSET', in_flight, keep, payload)
     return {'KEPT'}
@@ -387,13 +500,17 @@ end
 -- keep_memory(memory, memory_ttl, ttl, walked, fires): memory '' = none; memory_ttl: seconds
 --                      after the run; ttl: of barriers; walked: see _walk; fires: true if a
 --                      callback fires
+-- is_over(walked, fires) -> true if nothing of the run is left
 
+
+local function is_over(walked, fires)
+  return walked.released == walked.n and not fires
+end
 
 local function keep_memory(memory, memory_ttl, ttl, walked, fires)
   if memory == '' then return end
   local left, wanted = redis.call('TTL', memory), memory_ttl
-  local waits = walked.released < walked.n
-  local over = not waits and not fires
+  local waits, over = walked.released < walked.n, is_over(walked, fires)
   if not over then wanted = math.max(wanted, ttl) end
   -- The lowest barrier waits for the whole run, including siblings with a delay.
   if waits then
@@ -405,7 +522,7 @@ local function keep_memory(memory, memory_ttl, ttl, walked, fires)
   end
 end
 
-local in_flight, memory = KEYS[1], KEYS[2]
+local in_flight, memory, record = KEYS[1], KEYS[2], KEYS[3]
 local receipt, unit, ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local keep = ARGV[5] ~= '' and {hash = in_flight, receipt = ARGV[5]} or nil
 
@@ -422,8 +539,8 @@ local function refuse(reply)
 end
 
 -- Reads.
-local fields, a = read_fields(6)
-local walked, wrong = walk(unit, 3, a, false)
+local fields, a = read_fields(9)
+local walked, wrong = walk(unit, 4, a, false)
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -436,9 +553,11 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(3 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
   if not plan then return refuse(wrong) end
 end
+
+local state = record_state(record)
 
 -- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
 -- and after it also allows the other writes of the script.
@@ -451,4 +570,8 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+if state then
+  state = record_step(record, state, 6, ttl)
+  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -1,0 +1,54 @@
+# frozen_string_literal: true
+
+module SidekiqFlow::Companion
+  # What the record of a run holds of one step (_record.lua). Python numbers the steps
+  # of the runs that it starts; others have no record.
+  class StepRecord
+    # The option of a step that holds its number.
+    NUMBER = "swf_step"
+
+    # The highest number: a record has one bit for each.
+    MOST = 10_000_000
+
+    PARTS = ["", ":times", ":done", ":failed"].freeze
+
+    def initialize(job)
+      @job = job
+      @number = job[NUMBER] if job[NUMBER].is_a?(Integer) && job[NUMBER].between?(1, MOST) && Run.id(job).is_a?(String)
+    end
+
+    # The key of the record, or "".
+    def key
+      @number ? "swf:flow:#{Run.id(@job)}" : ""
+    end
+
+    # All keys of the record.
+    def keys
+      @number ? PARTS.map { |part| "#{key}#{part}" } : []
+    end
+
+    # The number as an argument of a script: "" if the step has none.
+    def number
+      @number || ""
+    end
+
+    # The arguments of advance.lua: number, times, and whether the step had failed.
+    def arguments
+      return ["", "", ""] unless @number
+
+      now = Time.now.to_f
+      failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
+      times = format("%.3f %.3f %d %s", Execution.current&.began || now, now, failures, Member.identity)
+      [@number, times, failures.zero? ? "" : "1"]
+    end
+
+    # What the record holds of a death, as JSON. +now+: epoch seconds.
+    def failure(now)
+      return "" unless @number
+
+      JSON.generate("jid" => @job["jid"], "class" => @job["wrapped"] || @job["class"], "queue" => @job["queue"],
+        "error_class" => @job["error_class"], "error_message" => @job["error_message"].to_s[0, 500].scrub,
+        "at" => now)
+    end
+  end
+end

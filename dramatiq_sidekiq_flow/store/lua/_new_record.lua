@@ -1,0 +1,35 @@
+-- The record of a run that starts.
+--
+-- In ARGV, from a on: state (`running`, or `done` if no step is to run), seconds that it
+--       lives, number of steps, the fields' (see _fields), number of further lists that
+--       name the run, and their names: swf:flows:NAME
+--
+-- read_record(a) -> what make_record needs, and the index behind it
+-- make_record(record, new): writes it
+
+-- @include _fields
+-- @include _record
+
+local function read_record(a)
+  local new = {state = ARGV[a], ttl = ARGV[a + 1], total = tonumber(ARGV[a + 2])}
+  new.fields, a = read_fields(a + 3)
+  new.first_list, new.last_list = a + 1, a + tonumber(ARGV[a])
+  return new, new.last_list + 1
+end
+
+local function make_record(record, new)
+  local id, now = string.sub(record, 10), seconds_now()
+  -- A run of the same id may have left one.
+  redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
+  redis.pcall('HSET', record, 'state', new.state, 'started', now, 'total', new.total)
+  if new.fields.n > 0 then redis.pcall('HSET', record, unpack(ARGV, new.fields.first, new.fields.last)) end
+  redis.pcall('HSET', record .. ':times', '0', '')
+  if new.total >= MOST_TIMED then redis.pcall('SETBIT', record .. ':done', new.total, 0) end
+  prolong_record(record, tonumber(new.ttl))
+  redis.pcall('ZADD', 'swf:flows:' .. new.state, now, id)
+  for i = new.first_list, new.last_list do
+    redis.pcall('ZADD', 'swf:flows:' .. ARGV[i], now, id)
+    redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
+  end
+  if new.state == 'done' then finish_record(record, 'done') end
+end

@@ -1,0 +1,110 @@
+"""Records of runs: what the scripts of a start, an advance and a death write to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from ..process.heartbeat import Heartbeat
+from ..store import keys
+from ..store.scripts import Argument
+from ..store.step_records import NO_RUN, NO_STEP, RunRecord, StepRecord
+from ..wire import codec
+from ..wire.payload import Payload
+
+#: Time that a record is kept after the end of its run.
+KEEP = timedelta(days=7)
+
+#: Number of characters of an error message in a record.
+MAX_MESSAGE = 500
+
+
+@attrs.frozen
+class RunInfo:
+    """Description of a run that starts.
+
+    Attributes:
+      total: Number of its steps.
+      tree: Its compact tree (``wire.run_tree``).
+      template: Name of the template that it was built by; "" if there is none.
+    """
+
+    total: int
+    tree: bytes
+    template: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Records:
+    """Maker of what is written to the records of runs.
+
+    Parameters:
+      heartbeat: Of this process, which has its identity.
+      enabled: False writes nothing.
+      keep: Time that a record is kept after the end of its run.
+      arguments: False keeps the arguments of steps out of the records.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, *, enabled: bool, keep: timedelta, arguments: bool) -> None:
+        self.enabled = enabled
+        self.arguments = arguments
+        self._heartbeat = heartbeat
+        self._keep = max(1, int(keep.total_seconds()))
+
+    def of_run(self, run_id: str, info: RunInfo | None, *, ttl: int, completes: bool) -> RunRecord:
+        """Make the record of a run that starts.
+
+        Parameters:
+          info: None for a run without a record.
+          ttl: Seconds that the barriers of the run must live.
+          completes: True if the run has no step to run.
+        """
+        if info is None:
+            return NO_RUN
+        fields: dict[str, Argument] = {"tree": info.tree, "keep": self._keep}
+        lists: list[str] = []
+        if info.template:
+            fields["template"] = info.template
+            lists.append(f"template:{info.template}")
+        if info.tags:
+            fields["tags"] = codec.encode(list(info.tags))
+            lists += (f"tag:{tag}" for tag in info.tags)
+        state = "done" if completes else "running"
+        return RunRecord(keys.record(run_id), state, ttl + self._keep, info.total, fields, lists)
+
+    def of_step(self, payload: Payload, began: float | None) -> StepRecord:
+        """Make what is written when a step is done.
+
+        Parameters:
+          began: Epoch seconds of its start; None if it is not known.
+        """
+        number = payload.step
+        if number is None or payload.run_id is None or not self.enabled:
+            return NO_STEP
+        end = time.time()
+        failures = payload.retries
+        times = f"{end if began is None else began:.3f} {end:.3f} {failures} {self._heartbeat.identity}"
+        return StepRecord(keys.record(payload.run_id), number, times, "1" if failures else "")
+
+    def of_death(self, payload: Payload, fields: Mapping[str, Any], now: float) -> tuple[StepRecord, bytes]:
+        """Make what is written when a step is dead: the step, and its failure as JSON.
+
+        Parameters:
+          fields: The payload as it goes to ``dead``.
+          now: Epoch seconds.
+        """
+        if payload.step is None or payload.run_id is None or not self.enabled:
+            return NO_STEP, b""
+        failure = {
+            "jid": payload.jid,
+            "class": payload.actor_name,
+            "queue": fields.get("queue"),
+            "error_class": fields.get("error_class"),
+            "error_message": str(fields.get("error_message", ""))[:MAX_MESSAGE],
+            "at": now,
+        }
+        return StepRecord(keys.record(payload.run_id), payload.step), codec.encode(failure)

@@ -3179,15 +3179,18 @@ local RELEASED_TTL = '86400'
 -- In ARGV, from a on, of a step that is done: its number ('' = it has none), its times as
 --       text, '1' if it had failed before, else ''
 --
+-- outlive(key, ttl): prolongs a key to at least ttl seconds
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
 -- mark_done(record, number, times): marks a step as done
 -- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
 --       for ttl seconds, now and then
 -- record_dead(record, state, number, failure)
--- set_state(record, from, to): moves the run to another state
+-- list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
+--       at least
+-- set_state(record, from, to, ttl): moves the run to another state, and lists it
 -- finish_record(record, from): moves the run to `done`, and lets its record expire
--- prolong_record(record, ttl): to at least ttl seconds
+-- prolong_record(record, state, ttl): to at least ttl seconds
 -- PARTS: suffixes of its keys
 -- MOST_TIMED: number of the first step that is a bit, since a hash of all steps of a large
 --       run is large
@@ -3195,25 +3198,6 @@ local RELEASED_TTL = '86400'
 --       or a tag
 --
 -- A record must not fail a step, so errors of its writes are ignored.
-
--- Extends lifetimes, and never shortens them.  A missing key stays missing.
---
--- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
---       all keys of a run expire
--- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
---       leaves a key without an expiry unchanged, and one whose lifetime is at most
---       slack seconds shorter than ttl
-
-local function prolong(key, ttl)
-  local left = redis.call('TTL', key)
-  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
-end
-
-local function prolong_volatile(key, ttl, slack)
-  local left = redis.call('TTL', key)
-  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
-  return left ~= -2
-end
 
 local PARTS = {'', ':times', ':done', ':failed'}
 local MOST_TIMED = 1000
@@ -3229,6 +3213,11 @@ local function record_state(record)
   return type(state) == 'string' and state or nil
 end
 
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl then redis.pcall('EXPIRE', key, ttl) end
+end
+
 local function mark_done(record, number, times)
   if tonumber(number) < MOST_TIMED then
     redis.pcall('HSET', record .. ':times', number, times)
@@ -3237,29 +3226,38 @@ local function mark_done(record, number, times)
   end
 end
 
-local function set_state(record, from, to)
+local function list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, tonumber(ttl))
+end
+
+local function set_state(record, from, to, ttl)
   if from == to then return end
   local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
   redis.pcall('HSET', record, 'state', to)
   redis.pcall('ZREM', 'swf:flows:' .. from, id)
-  redis.pcall('ZADD', 'swf:flows:' .. to, type(started) == 'string' and started or '0', id)
+  list(to, id, type(started) == 'string' and started or '0', ttl)
 end
 
 local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
-  if state == 'running' then set_state(record, state, 'failed') end
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
 end
 
 local function finish_record(record, from)
   local keep = redis.pcall('HGET', record, 'keep')
-  set_state(record, from, 'done')
+  keep = type(keep) == 'string' and keep or '604800'
+  set_state(record, from, 'done', keep)
   redis.pcall('HSET', record, 'finished', seconds_now())
   redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1)
-  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, type(keep) == 'string' and keep or '604800') end
+  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, keep) end
 end
 
-local function prolong_record(record, ttl)
-  for _, part in ipairs(PARTS) do prolong(record .. part, ttl) end
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
 end
 
 local function record_step(record, state, a, ttl)
@@ -3269,11 +3267,11 @@ local function record_step(record, state, a, ttl)
   if had_failed then
     redis.pcall('HDEL', record .. ':failed', number)
     if state == 'failed' and redis.pcall('EXISTS', record .. ':failed') == 0 then
-      set_state(record, state, 'running')
+      set_state(record, state, 'running', ttl)
       state = 'running'
     end
   end
-  if number % 64 == 0 then prolong_record(record, ttl) end
+  if number % 64 == 0 then prolong_record(record, state, ttl) end
   return state
 end
 
@@ -3915,15 +3913,18 @@ end
 -- In ARGV, from a on, of a step that is done: its number ('' = it has none), its times as
 --       text, '1' if it had failed before, else ''
 --
+-- outlive(key, ttl): prolongs a key to at least ttl seconds
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
 -- mark_done(record, number, times): marks a step as done
 -- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
 --       for ttl seconds, now and then
 -- record_dead(record, state, number, failure)
--- set_state(record, from, to): moves the run to another state
+-- list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
+--       at least
+-- set_state(record, from, to, ttl): moves the run to another state, and lists it
 -- finish_record(record, from): moves the run to `done`, and lets its record expire
--- prolong_record(record, ttl): to at least ttl seconds
+-- prolong_record(record, state, ttl): to at least ttl seconds
 -- PARTS: suffixes of its keys
 -- MOST_TIMED: number of the first step that is a bit, since a hash of all steps of a large
 --       run is large
@@ -3931,7 +3932,6 @@ end
 --       or a tag
 --
 -- A record must not fail a step, so errors of its writes are ignored.
-
 
 local PARTS = {'', ':times', ':done', ':failed'}
 local MOST_TIMED = 1000
@@ -3947,6 +3947,11 @@ local function record_state(record)
   return type(state) == 'string' and state or nil
 end
 
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl then redis.pcall('EXPIRE', key, ttl) end
+end
+
 local function mark_done(record, number, times)
   if tonumber(number) < MOST_TIMED then
     redis.pcall('HSET', record .. ':times', number, times)
@@ -3955,29 +3960,38 @@ local function mark_done(record, number, times)
   end
 end
 
-local function set_state(record, from, to)
+local function list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, tonumber(ttl))
+end
+
+local function set_state(record, from, to, ttl)
   if from == to then return end
   local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
   redis.pcall('HSET', record, 'state', to)
   redis.pcall('ZREM', 'swf:flows:' .. from, id)
-  redis.pcall('ZADD', 'swf:flows:' .. to, type(started) == 'string' and started or '0', id)
+  list(to, id, type(started) == 'string' and started or '0', ttl)
 end
 
 local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
-  if state == 'running' then set_state(record, state, 'failed') end
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
 end
 
 local function finish_record(record, from)
   local keep = redis.pcall('HGET', record, 'keep')
-  set_state(record, from, 'done')
+  keep = type(keep) == 'string' and keep or '604800'
+  set_state(record, from, 'done', keep)
   redis.pcall('HSET', record, 'finished', seconds_now())
   redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1)
-  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, type(keep) == 'string' and keep or '604800') end
+  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, keep) end
 end
 
-local function prolong_record(record, ttl)
-  for _, part in ipairs(PARTS) do prolong(record .. part, ttl) end
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
 end
 
 local function record_step(record, state, a, ttl)
@@ -3987,11 +4001,11 @@ local function record_step(record, state, a, ttl)
   if had_failed then
     redis.pcall('HDEL', record .. ':failed', number)
     if state == 'failed' and redis.pcall('EXISTS', record .. ':failed') == 0 then
-      set_state(record, state, 'running')
+      set_state(record, state, 'running', ttl)
       state = 'running'
     end
   end
-  if number % 64 == 0 then prolong_record(record, ttl) end
+  if number % 64 == 0 then prolong_record(record, state, ttl) end
   return state
 end
 

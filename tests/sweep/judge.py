@@ -29,7 +29,6 @@ PERMANENT = (
     (r"swf:inflight:.+", "jobs in flight: judged as stuck"),
     (r"swf:arrived:.+", "jobs on their way into flight: judged as stuck"),
     (r"swf:fanouts", "fan-outs that are committed and not poured: judged as stuck"),
-    (r"swf:flows:.+", "names of runs; bounded, and a reader removes those without a record"),
     (r"swf:registry:(python|ruby)", "what each language tells the other; a process prolongs it"),
     (r"swf:upkeep:dead", "how far `dead` was looked through"),
 )

@@ -21,14 +21,16 @@ local function make_record(record, new)
   local id, now = string.sub(record, 10), seconds_now()
   -- A run of the same id may have left one.
   redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
-  redis.pcall('HSET', record, 'state', new.state, 'started', now, 'total', new.total)
+  local made = redis.pcall('HSET', record, 'state', new.state, 'started', now, 'total', new.total)
+  -- A user of before, who may not write records, starts runs without them.
+  if type(made) ~= 'number' then return end
   if new.fields.n > 0 then redis.pcall('HSET', record, unpack(ARGV, new.fields.first, new.fields.last)) end
   redis.pcall('HSET', record .. ':times', '0', '')
   if new.total >= MOST_TIMED then redis.pcall('SETBIT', record .. ':done', new.total, 0) end
-  prolong_record(record, tonumber(new.ttl))
-  redis.pcall('ZADD', 'swf:flows:' .. new.state, now, id)
+  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, new.ttl) end
+  add_to_list(new.state, id, now, new.ttl)
   for i = new.first_list, new.last_list do
-    redis.pcall('ZADD', 'swf:flows:' .. ARGV[i], now, id)
+    add_to_list(ARGV[i], id, now, new.ttl)
     redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
   end
   if new.state == 'done' then finish_record(record, 'done') end

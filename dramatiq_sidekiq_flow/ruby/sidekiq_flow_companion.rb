@@ -1493,12 +1493,12 @@ module SidekiqFlow::Companion
       @number = job[NUMBER] if job[NUMBER].is_a?(Integer) && job[NUMBER].between?(1, MOST) && Run.id(job).is_a?(String)
     end
 
-    # The key of the record, or "".
+    # The key of the record, or "". A step without a number may end its run, too.
     def key
-      @number ? "swf:flow:#{Run.id(@job)}" : ""
+      Run.id(@job).is_a?(String) ? "swf:flow:#{Run.id(@job)}" : ""
     end
 
-    # All keys of the record.
+    # All keys of the record of a step that has a number.
     def keys
       @number ? PARTS.map { |part| "#{key}#{part}" } : []
     end
@@ -3186,7 +3186,7 @@ local RELEASED_TTL = '86400'
 -- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
 --       for ttl seconds, now and then
 -- record_dead(record, state, number, failure)
--- list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
 --       at least
 -- set_state(record, from, to, ttl): moves the run to another state, and lists it
 -- finish_record(record, from): moves the run to `done`, and lets its record expire
@@ -3226,7 +3226,7 @@ local function mark_done(record, number, times)
   end
 end
 
-local function list(name, id, started, ttl)
+local function add_to_list(name, id, started, ttl)
   local key = 'swf:flows:' .. name
   redis.pcall('ZADD', key, started, id)
   outlive(key, tonumber(ttl))
@@ -3237,7 +3237,7 @@ local function set_state(record, from, to, ttl)
   local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
   redis.pcall('HSET', record, 'state', to)
   redis.pcall('ZREM', 'swf:flows:' .. from, id)
-  list(to, id, type(started) == 'string' and started or '0', ttl)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
 end
 
 local function record_dead(record, state, number, failure)
@@ -3920,7 +3920,7 @@ end
 -- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
 --       for ttl seconds, now and then
 -- record_dead(record, state, number, failure)
--- list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
 --       at least
 -- set_state(record, from, to, ttl): moves the run to another state, and lists it
 -- finish_record(record, from): moves the run to `done`, and lets its record expire
@@ -3960,7 +3960,7 @@ local function mark_done(record, number, times)
   end
 end
 
-local function list(name, id, started, ttl)
+local function add_to_list(name, id, started, ttl)
   local key = 'swf:flows:' .. name
   redis.pcall('ZADD', key, started, id)
   outlive(key, tonumber(ttl))
@@ -3971,7 +3971,7 @@ local function set_state(record, from, to, ttl)
   local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
   redis.pcall('HSET', record, 'state', to)
   redis.pcall('ZREM', 'swf:flows:' .. from, id)
-  list(to, id, type(started) == 'string' and started or '0', ttl)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
 end
 
 local function record_dead(record, state, number, failure)

@@ -82,9 +82,12 @@ class Records:
         Parameters:
           began: Epoch seconds of its start; None if it is not known.
         """
-        number = payload.step
-        if number is None or payload.run_id is None or not self.enabled:
+        if payload.run_id is None or not self.enabled:
             return NO_STEP
+        number = payload.step
+        if number is None:
+            # Such as the job of a delayed empty group; it may be the last one of its run.
+            return StepRecord(keys.record(payload.run_id))
         end = time.time()
         failures = payload.retries
         times = f"{end if began is None else began:.3f} {end:.3f} {failures} {self._heartbeat.identity}"

@@ -83,9 +83,11 @@ class Template:
         loaded, seed = self.params(params)
         node = self._call_builder(loaded)
         try:
-            return Workflow(node, broker, seed=seed)
+            workflow = Workflow(node, broker, seed=seed)
         except InvalidWorkflow as e:
             raise InvalidTemplate(f"The builder of the template {self.name!r} returned no workflow. {e}", node) from e
+        workflow.template = self.name
+        return workflow
 
     def _call_builder(self, params: Any) -> Any:
         """Call the builder; return its node.

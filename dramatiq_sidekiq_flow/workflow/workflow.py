@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import dramatiq
@@ -14,8 +14,12 @@ from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
+from ..wire.dialect import NOOP_CLASSES
+from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS, STEP_KEY, Payload
+from ..wire.run_tree import dump_tree
+from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
@@ -40,6 +44,7 @@ class Workflow:
       broker: The broker; the global one by default.
       seed: Values to write to the run's memory, if there is one, before the
         first job exists.
+      tags: Names to find its runs by: ``Runs(broker).list(tag=...)``.
 
     Raises:
       InvalidWorkflow, InvalidArguments, InvalidOptions: if a node cannot be a
@@ -58,6 +63,7 @@ class Workflow:
         broker: dramatiq.Broker | None = None,
         *,
         seed: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
     ) -> None:
         if broker is not None and not isinstance(broker, dramatiq.Broker):
             raise InvalidWorkflow(
@@ -74,6 +80,11 @@ class Workflow:
         self._steps: list[dramatiq.Message[Any]] = []
         #: Number of the last step, in the order in which the tree is written.
         self._number = 0
+        #: The compact tree; empty until the first run.
+        self._tree = b""
+        self.tags = _checked_tags(tags)
+        #: Name of the template that it was built by; "" if there is none.
+        self.template = ""
         self.wire = self._dump(node)
         #: Run id of a call that raised: it may have started the run.
         self._raised: str | None = None
@@ -130,7 +141,10 @@ class Workflow:
         """Describe the run for its record; None if it gets none."""
         if not self.engine.records.enabled:
             return None
-        return RunInfo(self._number, b"{}")
+        # Once: a tree may be large, and may be run many times.
+        if not self._tree:
+            self._tree = dump_tree(self.wire, self._is_ruby, self.engine.records.arguments)
+        return RunInfo(self._number, self._tree, self.template, self.tags)
 
     def _message_ids(self) -> set[str]:
         return {message.message_id for message in self._steps}
@@ -222,6 +236,10 @@ class Workflow:
         """Return True if an actor of this broker runs a job."""
         return job["class"] in self.engine.broker.actors
 
+    def _is_ruby(self, job: Mapping[str, Any]) -> bool:
+        """Return True if a job is of a Ruby class: it has the name of one, and no actor of this broker has it."""
+        return is_ruby_constant(job["class"]) and job["class"] not in (*NOOP_CLASSES, *self.engine.broker.actors)
+
     def _separate_duplicates(self, wire: Wire) -> None:
         """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
         ids = [job.get("jid") for job in jobs(wire)]
@@ -269,12 +287,28 @@ class Workflow:
         of_actor = self.engine.broker.options_of(message.actor_name) or DEFAULTS
         return {"__type__": "job", "class": message.actor_name, **job_options(message, of_actor)}
 
+    def mermaid(self) -> str:
+        """Return the tree as a Mermaid flowchart."""
+        return flowchart(load_tree(dump_tree(self.wire, self._is_ruby, args=False)))
+
     def __str__(self) -> str:
         """Return an outline of the tree: one line per step."""
         return outline(self.wire)
 
     def __repr__(self) -> str:
         return f"Workflow({self.node!r})"
+
+
+def _checked_tags(tags: Any) -> tuple[str, ...]:
+    """Check the tags of a workflow.
+
+    Raises:
+      InvalidWorkflow: if they are not a list of names.
+    """
+    found = () if isinstance(tags, str) else tuple(tags)
+    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in found):
+        raise InvalidWorkflow(f"tags takes a list of names: tags=['nightly'], not {tags!r:.100}.", tags)
+    return tuple(dict.fromkeys(found))
 
 
 def _without(wire: Wire, ids: Collection[str]) -> Wire:

@@ -17,12 +17,12 @@ module SidekiqFlow::Companion
       @number = job[NUMBER] if job[NUMBER].is_a?(Integer) && job[NUMBER].between?(1, MOST) && Run.id(job).is_a?(String)
     end
 
-    # The key of the record, or "".
+    # The key of the record, or "". A step without a number may end its run, too.
     def key
-      @number ? "swf:flow:#{Run.id(@job)}" : ""
+      Run.id(@job).is_a?(String) ? "swf:flow:#{Run.id(@job)}" : ""
     end
 
-    # All keys of the record.
+    # All keys of the record of a step that has a number.
     def keys
       @number ? PARTS.map { |part| "#{key}#{part}" } : []
     end

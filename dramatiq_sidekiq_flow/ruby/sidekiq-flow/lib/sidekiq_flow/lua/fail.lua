@@ -82,7 +82,7 @@ end
 -- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
 --       for ttl seconds, now and then
 -- record_dead(record, state, number, failure)
--- list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
 --       at least
 -- set_state(record, from, to, ttl): moves the run to another state, and lists it
 -- finish_record(record, from): moves the run to `done`, and lets its record expire
@@ -122,7 +122,7 @@ local function mark_done(record, number, times)
   end
 end
 
-local function list(name, id, started, ttl)
+local function add_to_list(name, id, started, ttl)
   local key = 'swf:flows:' .. name
   redis.pcall('ZADD', key, started, id)
   outlive(key, tonumber(ttl))
@@ -133,7 +133,7 @@ local function set_state(record, from, to, ttl)
   local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
   redis.pcall('HSET', record, 'state', to)
   redis.pcall('ZREM', 'swf:flows:' .. from, id)
-  list(to, id, type(started) == 'string' and started or '0', ttl)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
 end
 
 local function record_dead(record, state, number, failure)

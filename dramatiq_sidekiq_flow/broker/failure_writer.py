@@ -9,7 +9,7 @@ from dramatiq.logging import get_logger
 from ..errors import WrongType
 from ..store import sets
 from ..store.needs import NO_NEEDS, Needs, needs
-from ..store.step_records import NO_STEP, StepRecord
+from ..store.step_records import NO_DEATH, Death
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import Payload
 from .retries import Failure
@@ -45,7 +45,6 @@ class FailureWriter:
     def _write(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
         assert failure.action != "requeue"
         now = time.time()
-        record, death = self._record(failure, payload, now)
         self.process.commit.run(
             sets.fail(
                 self.member,
@@ -55,18 +54,17 @@ class FailureWriter:
                 at=failure.at,
                 payload=failure.payload,
                 needs=self._needs(failure, payload, now),
-                record=record,
-                failure=death,
+                death=self._death(failure, payload, now),
             )
         )
         if failure.action == "retry":
             self.process.poller.nudge(failure.at - now)
 
-    def _record(self, failure: Failure, payload: Payload | None, now: float) -> tuple[StepRecord, bytes]:
+    def _death(self, failure: Failure, payload: Payload | None, now: float) -> Death:
         """Make what the record of the job's run holds of its death."""
         completion = self.process.completion
         if completion is None or payload is None or failure.action != "dead":
-            return NO_STEP, b""
+            return NO_DEATH
         return completion.record_of_death(payload, failure.payload, now)
 
     def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:

@@ -26,7 +26,7 @@ from ..store.connection import FAULTS, Connection
 from ..store.group_steps import GroupStep
 from ..store.needs import Needs
 from ..store.replication import Replication, ReplicaWait
-from ..store.step_records import StepRecord
+from ..store.step_records import Death
 from ..wire.payload import Payload
 from .ack_batch import GroupCommit
 from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_queues, work_queue_of
@@ -52,7 +52,7 @@ class JobCompletion(Protocol):
     def retrieve(self) -> Callable[[Any], Any] | None: ...
     def advance(self, message: SidekiqMessage, *, may_wait: bool = False) -> GroupStep | None: ...
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
-    def record_of_death(self, payload: Payload, raw: bytes, now: float) -> tuple[StepRecord, bytes]: ...
+    def record_of_death(self, payload: Payload, raw: bytes, now: float) -> Death: ...
 
 
 class WorkerProcess:

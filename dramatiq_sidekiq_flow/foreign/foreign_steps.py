@@ -177,9 +177,8 @@ class ForeignSteps:
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
             step.dead_payload = encode(payload._replace(fields=fields))
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
-        record, failure = self.engine.records.of_death(payload, codec.decode(step.dead_payload, limited=False), now)
-        bury = foreign_runs.bury(step.dead_payload, now=now, needs=needs, record=record, failure=failure)
-        self.engine.broker.process.commit.run(bury)
+        death = self.engine.records.of_death(payload, codec.decode(step.dead_payload, limited=False), now)
+        self.engine.broker.process.commit.run(foreign_runs.bury(step.dead_payload, now=now, needs=needs, death=death))
 
     def _warn_of_wait(self, payload: Payload) -> None:
         self.logger.warning(

@@ -15,7 +15,7 @@ from .needs import Needs
 from .outcomes import Operation, Outcome, read_nothing, read_outcome, read_written
 from .runs import NO_OUTPUT, NOTHING, Output, Walk, Writes
 from .sets import DEAD_MAX_JOBS
-from .step_records import NO_STEP, StepRecord
+from .step_records import NO_DEATH, NO_STEP, Death, StepRecord
 
 #: Value of the marker of a run after its first steps were enqueued.
 ENQUEUED = b"enqueued"
@@ -46,7 +46,7 @@ def count(
     memory = output.memory
     command = scripts.COUNT.command(
         (memory.key, record.key, *barriers, *plan.keys),
-        (unit, ttl, memory.ttl, *record[1:], *output.arguments(), kinds, planned, int(elsewhere), *plan.arguments),
+        (unit, ttl, memory.ttl, record.text, *output.arguments(), kinds, planned, int(elsewhere), *plan.arguments),
     )
     return Operation(command, read_outcome)
 
@@ -57,21 +57,18 @@ def fired(walk: Sequence[Walk]) -> Operation[None]:
     return Operation(scripts.FIRED.command(names, (RELEASED_TTL,)), read_nothing)
 
 
-def bury(
-    payload: bytes, *, now: float, needs: Needs, record: StepRecord = NO_STEP, failure: bytes = b""
-) -> Operation[None]:
+def bury(payload: bytes, *, now: float, needs: Needs, death: Death = NO_DEATH) -> Operation[None]:
     """Move a step that failed for good to ``dead`` (``bury.lua``).
 
     Parameters:
       needs: Keys to keep alive for it.
-      failure: What the record of its run holds of its death.
 
     Raises, when its reply is read:
       WrongType: if ``dead`` is not a sorted set.
     """
     command = scripts.BURY.command(
-        (keys.DEAD, record.key, *needs.keys),
-        (repr(now), payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl, record.number, failure),
+        (keys.DEAD, death.key, *needs.keys),
+        (repr(now), payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl, death.number, death.failure),
     )
     return Operation(command, read_written)
 

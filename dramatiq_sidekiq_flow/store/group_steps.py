@@ -60,7 +60,7 @@ def advance(member: str, steps: Sequence[GroupStep]) -> Operation[list[int]]:
     barriers = [entry.barrier for entry in group.walk]
     arguments: list[Argument] = [group.ttl, memory.ttl, len(group.walk), len(steps)]
     for step in steps:
-        arguments += (step.receipt, step.unit, *step.record[1:])
+        arguments += (step.receipt, step.unit, step.record.text)
     for step in steps:
         arguments += Output(memory, step.fields).arguments() if step.fields else (0,)
     command = scripts.ADVANCE_GROUP.command(

@@ -189,7 +189,7 @@ def advance(
     memory = output.memory
     command = scripts.ADVANCE.command(
         (keys.in_flight(member), memory.key, record.key, *barriers, *plan.keys),
-        (receipt, unit, ttl, memory.ttl, keep, *record[1:], *output.arguments(), kinds, planned, *plan.arguments),
+        (receipt, unit, ttl, memory.ttl, keep, record.text, *output.arguments(), kinds, planned, *plan.arguments),
     )
     return Operation(command, read_outcome)
 
@@ -228,7 +228,7 @@ def release(
     memory = output.memory
     command = scripts.RELEASE.command(
         (keys.in_flight(member), memory.key, marker, record.key, *plan.keys),
-        (receipt, ttl, memory.ttl, *record[1:], int(is_over), *output.arguments(), *plan.arguments),
+        (receipt, ttl, memory.ttl, record.text, int(is_over), *output.arguments(), *plan.arguments),
     )
     return Operation(command, read_outcome)
 

@@ -14,7 +14,7 @@ from . import keys, scripts
 from .connection import Connection
 from .needs import NO_NEEDS, Needs
 from .outcomes import Operation, read_written
-from .step_records import NO_STEP, StepRecord
+from .step_records import NO_DEATH, Death
 
 #: Number of jobs that ``dead`` keeps, for DEAD_TIMEOUT (Sidekiq's ``config.rb``).
 DEAD_MAX_JOBS = 10_000
@@ -44,15 +44,13 @@ def fail(
     at: float = 0.0,
     payload: bytes = b"",
     needs: Needs = NO_NEEDS,
-    record: StepRecord = NO_STEP,
-    failure: bytes = b"",
+    death: Death = NO_DEATH,
 ) -> Operation[None]:
     """Move a failed job out of flight (``fail.lua``).
 
     Parameters:
       action: ``retry`` is due at epoch seconds ``at``; ``discard`` deletes the job.
       needs: Keys to keep alive for the job.
-      failure: What the record of its run holds of its death.
 
     Raises, when its reply is read:
       WrongType: if ``retry`` or ``dead`` is not a sorted set.
@@ -60,7 +58,7 @@ def fail(
     destination = keys.RETRY if action == "retry" else keys.DEAD
     score = repr(at if action == "retry" else now)
     command = scripts.FAIL.command(
-        (keys.in_flight(member), destination, record.key, *needs.keys),
+        (keys.in_flight(member), destination, death.key, *needs.keys),
         (
             receipt,
             action,
@@ -69,8 +67,8 @@ def fail(
             repr(now - DEAD_TIMEOUT),
             DEAD_MAX_JOBS,
             needs.ttl,
-            record.number,
-            failure,
+            death.number,
+            death.failure,
         ),
     )
     return Operation(command, read_written)

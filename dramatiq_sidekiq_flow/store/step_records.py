@@ -15,21 +15,40 @@ class StepRecord(NamedTuple):
     """What the record of a run holds of one step.
 
     Attributes:
-      key: The record; "" for a step of a run without one.
-      number: Number of the step in its tree, from 1; "" if its payload has none.
-      times: Its start, its end (epoch seconds), the number of failed attempts before, and the
-        identity of the process, separated by spaces.
-      had_failed: "1" if it failed before, else "".
+      key: The record; "" for a job without a run, or if records are off.
+      text: Number of the step in its tree, from 1, and, below :data:`MOST_TIMED`, its start, its end (epoch
+        seconds), the number of failed attempts before, and the identity of the process,
+        separated by spaces; "!" before it if there were failed attempts.  "" for a step without a number.
+    """
+
+    key: str = ""
+    text: str = ""
+
+
+#: Number of the first step whose times are not recorded: a hash of all steps of a large run is large.
+MOST_TIMED = 1000
+
+#: A step of a run without a record.
+NO_STEP = StepRecord()
+
+
+@attrs.frozen
+class Death:
+    """What the record of a run holds of a step that goes to ``dead``.
+
+    Attributes:
+      key: The record; "" for none.
+      number: Number of the step; "" for none.
+      failure: JSON object: jid, class, queue, error_class, error_message, at (epoch seconds).
     """
 
     key: str = ""
     number: int | str = ""
-    times: str = ""
-    had_failed: str = ""
+    failure: bytes = b""
 
 
-#: A step of a run without a record.
-NO_STEP = StepRecord()
+#: A job that is not a step, or has no record.
+NO_DEATH = Death()
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ from ..store.connection import LOST
 from ..store.group_steps import GroupStep, StepGroup
 from ..store.needs import Needs
 from ..store.runs import Output
-from ..store.step_records import StepRecord
+from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
@@ -68,7 +68,7 @@ class Completion:
             self._last_group = (message.payload.stack, group)
         return group
 
-    def record_of_death(self, payload: Payload, raw: bytes, now: float) -> tuple[StepRecord, bytes]:
+    def record_of_death(self, payload: Payload, raw: bytes, now: float) -> Death:
         """Make what the record of a run holds of a step that goes to ``dead``; see :meth:`Records.of_death`.
 
         Parameters:

@@ -12,7 +12,7 @@ import attrs
 from ..process.heartbeat import Heartbeat
 from ..store import keys
 from ..store.scripts import Argument
-from ..store.step_records import NO_RUN, NO_STEP, RunRecord, StepRecord
+from ..store.step_records import MOST_TIMED, NO_DEATH, NO_RUN, NO_STEP, Death, RunRecord, StepRecord
 from ..wire import codec
 from ..wire.payload import Payload
 
@@ -84,24 +84,28 @@ class Records:
         """
         if payload.run_id is None or not self.enabled:
             return NO_STEP
+        key = keys.record(payload.run_id)
         number = payload.step
         if number is None:
             # Such as the job of a delayed empty group; it may be the last one of its run.
-            return StepRecord(keys.record(payload.run_id))
-        end = time.time()
+            return StepRecord(key)
         failures = payload.retries
-        times = f"{end if began is None else began:.3f} {end:.3f} {failures} {self._heartbeat.identity}"
-        return StepRecord(keys.record(payload.run_id), number, times, "1" if failures else "")
+        mark = "!" if failures else ""
+        if number >= MOST_TIMED:
+            return StepRecord(key, f"{mark}{number}")
+        end = time.time()
+        start = end if began is None else began
+        return StepRecord(key, f"{mark}{number} {start:.3f} {end:.3f} {failures} {self._heartbeat.identity}")
 
-    def of_death(self, payload: Payload, fields: Mapping[str, Any], now: float) -> tuple[StepRecord, bytes]:
-        """Make what is written when a step is dead: the step, and its failure as JSON.
+    def of_death(self, payload: Payload, fields: Mapping[str, Any], now: float) -> Death:
+        """Make what is written when a step goes to ``dead``.
 
         Parameters:
           fields: The payload as it goes to ``dead``.
           now: Epoch seconds.
         """
         if payload.step is None or payload.run_id is None or not self.enabled:
-            return NO_STEP, b""
+            return NO_DEATH
         failure = {
             "jid": payload.jid,
             "class": payload.actor_name,
@@ -110,4 +114,4 @@ class Records:
             "error_message": str(fields.get("error_message", ""))[:MAX_MESSAGE],
             "at": now,
         }
-        return StepRecord(keys.record(payload.run_id), payload.step), codec.encode(failure)
+        return Death(keys.record(payload.run_id), payload.step, codec.encode(failure))

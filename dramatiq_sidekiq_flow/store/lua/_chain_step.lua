@@ -10,16 +10,16 @@
 -- @include _record
 
 local function chain_step()
-  local fields = tonumber(ARGV[9])
-  local a = 10 + 2 * fields
+  local fields = tonumber(ARGV[7])
+  local a = 8 + 2 * fields
   local barriers = ARGV[a + 2]
   local n = barriers == '1' and 2 or 0
   -- One callback, which fires this plan: at most one barrier, and one job.
   if ARGV[a] ~= 'f' or ARGV[a + 1] ~= '1' or #ARGV ~= a + 5 + n or #KEYS ~= 5 + n / 2 then return end
   if n == 0 and barriers ~= '0' or n == 2 and ARGV[a + 4] ~= '1' then return end
-  -- A step that had failed, and one in 64, writes more to the record.
-  local record, number = KEYS[3], ARGV[6]
-  if ARGV[8] ~= '' or number ~= '' and number % 64 == 0 then return end
+  -- A step that had failed, and one in 50, writes more to the record.
+  local record, step = KEYS[3], ARGV[6]
+  if string.find(step, '^!') or string.find(step, '^%d*[05]0 ') then return end
   if ARGV[a + 3 + n] ~= '1' or ARGV[a + 4 + n] ~= '1' or fields > 100 then return end
 
   -- Reads.  What is not as usual, such as a key of another type, is left to advance.lua.
@@ -40,18 +40,18 @@ local function chain_step()
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
-  local state = number ~= '' and record_state(record)
+  local state = step ~= '' and record_state(record)
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
-  if fields > 0 then call('HSET', memory, unpack(ARGV, 10, a - 1)) end
+  if fields > 0 then call('HSET', memory, unpack(ARGV, 8, a - 1)) end
   call('SETEX', barrier, RELEASED_TTL, '0')
   call('SETEX', ran, RELEASED_TTL, '0')
   if n > 0 then
     call('SETEX', KEYS[5], ARGV[a + 3], '1')
     call('SETEX', KEYS[5] .. '_ran', ARGV[a + 3], '-1')
   end
-  if state then mark_done(record, number, ARGV[7]) end
+  if state then mark_done(record, step) end
   if kept then
     call('HSET', in_flight, keep, payload)
     return {'KEPT'}

@@ -18,7 +18,7 @@ local function read_record(a)
 end
 
 local function make_record(record, new)
-  local id, now = string.sub(record, 10), seconds_now()
+  local id, now, ttl = string.sub(record, 10), seconds_now(), tonumber(new.ttl)
   -- A run of the same id may have left one.
   redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
   local made = redis.pcall('HSET', record, 'state', new.state, 'started', now, 'total', new.total)
@@ -26,11 +26,15 @@ local function make_record(record, new)
   if type(made) ~= 'number' then return end
   if new.fields.n > 0 then redis.pcall('HSET', record, unpack(ARGV, new.fields.first, new.fields.last)) end
   redis.pcall('HSET', record .. ':times', '0', '')
-  if new.total >= MOST_TIMED then redis.pcall('SETBIT', record .. ':done', new.total, 0) end
-  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, new.ttl) end
-  add_to_list(new.state, id, now, new.ttl)
+  if new.total >= 1000 then
+    redis.pcall('SETBIT', record .. ':done', new.total, 0)
+    redis.pcall('EXPIRE', record .. ':done', ttl)
+  end
+  redis.pcall('EXPIRE', record, ttl)
+  redis.pcall('EXPIRE', record .. ':times', ttl)
+  add_to_list(new.state, id, now, ttl)
   for i = new.first_list, new.last_list do
-    add_to_list(ARGV[i], id, now, new.ttl)
+    add_to_list(ARGV[i], id, now, ttl)
     redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
   end
   if new.state == 'done' then finish_record(record, 'done') end

@@ -7,8 +7,7 @@
 -- ARGV: receipt, unit (the jid), ttl of barriers in seconds,
 --       seconds that the memory is kept after its run,
 --       receipt under which the worker keeps the next job ('' = push it),
---       number of the step, its times, '1' if it had failed before else '',
---       the fields' (see _fields), the callbacks',
+--       the step's text (see _record), the fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       the plan's
 -- Returns: {'DONE'} | {'GONE'} the receipt is not in flight: sent twice, or
@@ -52,7 +51,7 @@ local function refuse(reply)
 end
 
 -- Reads.
-local fields, a = read_fields(9)
+local fields, a = read_fields(7)
 local walked, wrong = walk(unit, 4, a, false)
 if not walked then return refuse(wrong) end
 a = a + 1
@@ -84,7 +83,7 @@ if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 if state then
-  state = record_step(record, state, 6, ttl)
+  state = record_steps(record, state, {ARGV[6]}, ttl)
   if walked.new and is_over(walked, fires) then finish_record(record, state) end
 end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -7,8 +7,7 @@
 --       callback from the top (see _walk); the top one is the group's
 -- ARGV: ttl of barriers in seconds, seconds that the memory is kept after its run,
 --       number of callbacks, number of steps (some thousands at most), then receipt, unit
---       (the jid), number, times, and '1' if it had failed before (else '') of each, then
---       the fields' (see _fields) of each
+--       (the jid) and text (see _record) of each, then the fields' (see _fields) of each
 -- Returns: {'DONE', index of each step that is left (1 = the first) ...}: nothing is
 --       written for these | {'EXPIRED', BARRIER} nothing written | {'TYPE', key} nothing
 --       written: another type, or a barrier that is not a whole number
@@ -24,9 +23,9 @@ local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonu
 -- Reads.
 local value, marker, wrong = read_barrier(barrier)
 if wrong then return wrong end
-local units, outputs, has_fields, a = {}, {}, false, 5 + 5 * n
+local units, outputs, has_fields, a = {}, {}, false, 5 + 3 * n
 for i = 1, n do
-  units[i] = ARGV[1 + 5 * i]
+  units[i] = ARGV[3 + 3 * i]
   outputs[i], a = read_fields(a)
   has_fields = has_fields or outputs[i].n > 0
 end
@@ -41,16 +40,16 @@ if wrong then return wrong end
 -- Writes.  HDEL, the gate of each step, comes first: Redis allows it when it is out of
 -- memory, and after it also allows the other writes of the script.
 local state = record_state(record)
-local counted, known, left = {}, {}, {'DONE'}
+local counted, known, done, left = {}, {}, {}, {'DONE'}
 for i, unit in ipairs(units) do
   local new = marker == -1 and before[i] == 0 and not known[unit]
   if new and value - #counted <= 1 then
     left[#left + 1] = i
   else
     local taken
-    taken, wrong = checked('HDEL', in_flight, ARGV[5 * i])
+    taken, wrong = checked('HDEL', in_flight, ARGV[2 + 3 * i])
     if wrong then return wrong end
-    if taken == 1 and state then state = record_step(record, state, 5 * i + 2, ttl) end
+    if taken == 1 then done[#done + 1] = ARGV[4 + 3 * i] end
     if taken == 1 and new then
       counted[#counted + 1] = unit
       known[unit] = true
@@ -58,6 +57,7 @@ for i, unit in ipairs(units) do
     end
   end
 end
+if state then record_steps(record, state, done, ttl) end
 if #counted > 0 then
   count_units(barrier, counted, ttl)
   local walked = {n = callbacks, first_key = 4, released = 0}

@@ -6,7 +6,7 @@
 -- KEYS: memory hash ('' = none), record (see _record), the callbacks' (see _walk), the
 --       plan's (see _plan)
 -- ARGV: unit (the message id), ttl of barriers in seconds,
---       seconds that the memory lives from now on, the step's (see _record), the
+--       seconds that the memory lives from now on, the step's text (see _record), the
 --       fields' (see _fields), the callbacks',
 --       index of the callback that the plan is for (1 = the top), 0 = no plan,
 --       '1' if the plan has jobs for the other broker, else '0',
@@ -31,7 +31,7 @@ local memory, record = KEYS[1], KEYS[2]
 local unit, ttl, memory_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Reads.
-local fields, a = read_fields(7)
+local fields, a = read_fields(5)
 local walked, wrong = walk(unit, 3, a, true)
 if not walked then return wrong end
 a = a + 1
@@ -64,7 +64,7 @@ end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if state then
-  state = record_step(record, state, 4, ttl)
+  state = record_steps(record, state, {ARGV[4]}, ttl)
   if walked.new and is_over(walked, fires) then finish_record(record, state) end
 end
 if elsewhere then return {'FIRE'} end

@@ -6,7 +6,7 @@
 --       swf:released:BARRIER of the barrier that the plan is the continuation of
 --       ('' = no plan), record (see _record), the plan's (see _plan)
 -- ARGV: receipt, ttl of that marker in seconds, seconds that the memory lives from
---       now on, the step's (see _record), '1' if nothing of the run is left, else '0',
+--       now on, the step's text (see _record), '1' if nothing of the run is left, else '0',
 --       the fields' (see _fields), the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
@@ -22,7 +22,7 @@
 
 local in_flight, memory, marker, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local receipt, marker_ttl, memory_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local fields, a = read_fields(8)
+local fields, a = read_fields(6)
 
 if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
@@ -42,7 +42,7 @@ if plan then
   write_plan(plan)
 end
 if state then
-  state = record_step(record, state, 4, memory_ttl)
-  if ARGV[7] == '1' then finish_record(record, state) end
+  state = record_steps(record, state, {ARGV[4]}, memory_ttl)
+  if ARGV[5] == '1' then finish_record(record, state) end
 end
 return {'DONE'}

@@ -109,7 +109,7 @@ module SidekiqFlow::Companion
       ttl = Lifetimes.barrier_ttl(nil, @stack)
       # The next job is pushed: Sidekiq's processors fetch their jobs themselves.
       keep = ""
-      arguments = [unit_id, ttl, memory_ttl, keep, *step.arguments, @fields.size / 2, *@fields, @kinds.join]
+      arguments = [unit_id, ttl, memory_ttl, keep, step.text, @fields.size / 2, *@fields, @kinds.join]
       @unit.advance(keys, [*arguments, @planned, *plan_arguments])
     end
 

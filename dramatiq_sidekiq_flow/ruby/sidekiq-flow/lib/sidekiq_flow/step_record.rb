@@ -10,6 +10,9 @@ module SidekiqFlow::Companion
     # The highest number: a record has one bit for each.
     MOST = 10_000_000
 
+    # The number of the first step whose times are not recorded.
+    MOST_TIMED = 1000
+
     PARTS = ["", ":times", ":done", ":failed"].freeze
 
     def initialize(job)
@@ -32,14 +35,16 @@ module SidekiqFlow::Companion
       @number || ""
     end
 
-    # The arguments of advance.lua: number, times, and whether the step had failed.
-    def arguments
-      return ["", "", ""] unless @number
+    # The number and the times, as advance.lua reads them; "" for a step without a number.
+    def text
+      return "" unless @number
+
+      failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
+      mark = failures.zero? ? "" : "!"
+      return "#{mark}#{@number}" if @number >= MOST_TIMED
 
       now = Time.now.to_f
-      failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
-      times = format("%.3f %.3f %d %s", Execution.current&.began || now, now, failures, Member.identity)
-      [@number, times, failures.zero? ? "" : "1"]
+      format("%s%d %.3f %.3f %d %s", mark, @number, Execution.current&.began || now, now, failures, Member.identity)
     end
 
     # What the record holds of a death, as JSON. +now+: epoch seconds.

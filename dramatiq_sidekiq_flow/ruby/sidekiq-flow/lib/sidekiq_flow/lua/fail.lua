@@ -72,31 +72,36 @@ end
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
 --
--- In ARGV, from a on, of a step that is done: its number ('' = it has none), its times as
---       text, '1' if it had failed before, else ''
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
--- outlive(key, ttl): prolongs a key to at least ttl seconds
--- seconds_now() -> epoch seconds with milliseconds, as text
--- record_state(record) -> the state; nil if there is no record, or if it cannot be read
--- mark_done(record, number, times): marks a step as done
--- record_step(record, state, a, ttl) -> the state after a step is done; keeps the record
---       for ttl seconds, now and then
--- record_dead(record, state, number, failure)
--- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl seconds
---       at least
--- set_state(record, from, to, ttl): moves the run to another state, and lists it
--- finish_record(record, from): moves the run to `done`, and lets its record expire
--- prolong_record(record, state, ttl): to at least ttl seconds
--- PARTS: suffixes of its keys
--- MOST_TIMED: number of the first step that is a bit, since a hash of all steps of a large
---       run is large
+-- PARTS: suffixes of the keys
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure)
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done
+-- finish_record(record, from): moves the run to `done`, and lets its record expire
+-- prolong_record(record, state, ttl): to at least ttl seconds
 --
 -- A record must not fail a step, so errors of its writes are ignored.
 
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+
 local PARTS = {'', ':times', ':done', ':failed'}
-local MOST_TIMED = 1000
 local MOST_LISTED = 100000
 
 local function seconds_now()
@@ -111,29 +116,33 @@ end
 
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
-  if type(left) == 'number' and left ~= -2 and left < ttl then redis.pcall('EXPIRE', key, ttl) end
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
 end
 
-local function mark_done(record, number, times)
-  if tonumber(number) < MOST_TIMED then
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', number, 1)
+    redis.pcall('SETBIT', record .. ':done', text, 1)
   end
 end
 
 local function add_to_list(name, id, started, ttl)
   local key = 'swf:flows:' .. name
   redis.pcall('ZADD', key, started, id)
-  outlive(key, tonumber(ttl))
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
 end
 
 local function set_state(record, from, to, ttl)
-  if from == to then return end
-  local id, started = string.sub(record, 10), redis.pcall('HGET', record, 'started')
   redis.pcall('HSET', record, 'state', to)
-  redis.pcall('ZREM', 'swf:flows:' .. from, id)
-  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
 end
 
 local function record_dead(record, state, number, failure)
@@ -143,12 +152,18 @@ local function record_dead(record, state, number, failure)
 end
 
 local function finish_record(record, from)
-  local keep = redis.pcall('HGET', record, 'keep')
-  keep = type(keep) == 'string' and keep or '604800'
-  set_state(record, from, 'done', keep)
-  redis.pcall('HSET', record, 'finished', seconds_now())
-  redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1)
-  for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, keep) end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  local now = seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  if from ~= 'done' then relist(record, from, 'done', found[3], keep) end
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
 end
 
 local function prolong_record(record, state, ttl)
@@ -156,18 +171,33 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
-local function record_step(record, state, a, ttl)
-  local number, times, had_failed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
-  if number == '' then return state end
-  mark_done(record, number, times)
-  if had_failed then
-    redis.pcall('HDEL', record .. ':failed', number)
-    if state == 'failed' and redis.pcall('EXISTS', record .. ':failed') == 0 then
-      set_state(record, state, 'running', ttl)
-      state = 'running'
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
     end
   end
-  if number % 64 == 0 then prolong_record(record, state, ttl) end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
   return state
 end
 

@@ -3189,6 +3189,8 @@ local RELEASED_TTL = '86400'
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, ttl) -> the same, after the record of a run that Ruby started is made,
+--       to live for ttl seconds
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
@@ -3253,6 +3255,18 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+end
+
+local function known_state(record, ttl)
+  local state = record_state(record)
+  if state or record == '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
 end
 
 local function finish_record(record, from)
@@ -3336,7 +3350,8 @@ local function chain_step()
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
-  local state = step ~= '' and record_state(record)
+  local state = record_state(record)
+  if not state and record ~= '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -3347,7 +3362,7 @@ local function chain_step()
     call('SETEX', KEYS[5], ARGV[a + 3], '1')
     call('SETEX', KEYS[5] .. '_ran', ARGV[a + 3], '-1')
   end
-  if state then mark_done(record, step) end
+  if state and step ~= '' then mark_done(record, step) end
   if kept then
     call('HSET', in_flight, keep, payload)
     return {'KEPT'}
@@ -3715,8 +3730,6 @@ if fires then
   if not plan then return refuse(wrong) end
 end
 
-local state = record_state(record)
-
 -- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
 -- and after it also allows the other writes of the script.
 local taken
@@ -3728,6 +3741,7 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+local state = known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
   if walked.new and is_over(walked, fires) then finish_record(record, state) end
@@ -3949,6 +3963,8 @@ end
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, ttl) -> the same, after the record of a run that Ruby started is made,
+--       to live for ttl seconds
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
@@ -4017,6 +4033,18 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+end
+
+local function known_state(record, ttl)
+  local state = record_state(record)
+  if state or record == '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
 end
 
 local function finish_record(record, from)

@@ -40,7 +40,8 @@ local function chain_step()
     if not may('SETEX', barrier, '1', '') or fields > 0 and not may('HSET', memory, '', '') then return end
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
-  local state = step ~= '' and record_state(record)
+  local state = record_state(record)
+  if not state and record ~= '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -51,7 +52,7 @@ local function chain_step()
     call('SETEX', KEYS[5], ARGV[a + 3], '1')
     call('SETEX', KEYS[5] .. '_ran', ARGV[a + 3], '-1')
   end
-  if state then mark_done(record, step) end
+  if state and step ~= '' then mark_done(record, step) end
   if kept then
     call('HSET', in_flight, keep, payload)
     return {'KEPT'}

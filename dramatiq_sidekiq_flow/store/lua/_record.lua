@@ -14,6 +14,8 @@
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, ttl) -> the same, after the record of a run that Ruby started is made,
+--       to live for ttl seconds
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
@@ -79,6 +81,18 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+end
+
+local function known_state(record, ttl)
+  local state = record_state(record)
+  if state or record == '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
 end
 
 local function finish_record(record, from)

@@ -69,8 +69,6 @@ if fires then
   if not plan then return refuse(wrong) end
 end
 
-local state = record_state(record)
-
 -- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory,
 -- and after it also allows the other writes of the script.
 local taken
@@ -82,6 +80,7 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
+local state = known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
   if walked.new and is_over(walked, fires) then finish_record(record, state) end

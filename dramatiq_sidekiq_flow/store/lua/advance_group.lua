@@ -39,7 +39,6 @@ if wrong then return wrong end
 
 -- Writes.  HDEL, the gate of each step, comes first: Redis allows it when it is out of
 -- memory, and after it also allows the other writes of the script.
-local state = record_state(record)
 local counted, known, done, left = {}, {}, {}, {'DONE'}
 for i, unit in ipairs(units) do
   local new = marker == -1 and before[i] == 0 and not known[unit]
@@ -57,6 +56,7 @@ for i, unit in ipairs(units) do
     end
   end
 end
+local state = #done > 0 and known_state(record, ttl)
 if state then record_steps(record, state, done, ttl) end
 if #counted > 0 then
   count_units(barrier, counted, ttl)

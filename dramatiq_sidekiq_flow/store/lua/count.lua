@@ -47,8 +47,6 @@ if fires then
   if not plan then return wrong end
 end
 
-local state = record_state(record)
-
 -- Writes.  The output first, for the next step.  The counts before the plan: Redis
 -- refuses each of them when it is out of memory, so the first one fails with nothing
 -- written, while a script that has begun to write continues.
@@ -63,6 +61,7 @@ for _, count in ipairs(walked.counts) do
 end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
+local state = known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, ttl)
   if walked.new and is_over(walked, fires) then finish_record(record, state) end

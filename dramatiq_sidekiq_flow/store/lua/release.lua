@@ -33,7 +33,6 @@ if marker ~= '' and redis.call('EXISTS', marker) == 0 then
   if not plan then return wrong end
 end
 
-local state = record_state(record)
 redis.call('HDEL', in_flight, receipt)
 write_fields(memory, fields)
 if memory ~= '' then prolong(memory, memory_ttl) end
@@ -41,6 +40,7 @@ if plan then
   redis.call('SET', marker, '1', 'EX', marker_ttl)
   write_plan(plan)
 end
+local state = known_state(record, memory_ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, memory_ttl)
   if ARGV[5] == '1' then finish_record(record, state) end

@@ -131,6 +131,7 @@ class CurrentRun:
       memory: The run's memory.
       extend: Function that extends the lifetime of the run; see ``extend_ttl``.
       reader: Function that reads the context from the job.
+      asks: Function that returns whether the run was cancelled.
     """
 
     run_id: str
@@ -139,6 +140,16 @@ class CurrentRun:
     memory: RunMemory
     extend: Callable[[int | None], None] | None = attrs.field(default=None, repr=False, eq=False)
     reader: Callable[[], Mapping[str, Any]] | None = attrs.field(default=None, repr=False, eq=False)
+
+    asks: Callable[[], bool] | None = attrs.field(default=None, repr=False, eq=False)
+
+    def cancelled(self) -> bool:
+        """Return True if the run was cancelled (``Runs.cancel``): what a long step does has no effect on its run.
+
+        It asks Redis at most once a second for all steps of the process, so a
+        loop may call it often.
+        """
+        return self.asks is not None and self.asks()
 
     @property
     def context(self) -> Mapping[str, Any]:

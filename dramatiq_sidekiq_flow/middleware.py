@@ -261,7 +261,8 @@ class WorkflowMiddleware(Middleware):
         memory = RunMemory(backend, run_id, payload.namespace)
         extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
-        return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context)
+        asks = partial(engine.broker.process.cancelled_runs.knows, run_id)
+        return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context, asks)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

@@ -9,12 +9,24 @@ from typing import Any, Literal
 import attrs
 import redis
 
-from dramatiq_sidekiq_flow.store import foreign_runs, group_steps, keys, processes, queues, runs, scripts, sets, workers
+from dramatiq_sidekiq_flow.store import (
+    foreign_runs,
+    group_steps,
+    keys,
+    processes,
+    queues,
+    run_cancel,
+    runs,
+    scripts,
+    sets,
+    workers,
+)
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
 from dramatiq_sidekiq_flow.store.needs import Needs
 from dramatiq_sidekiq_flow.store.outcomes import Operation as StoreOperation
 from dramatiq_sidekiq_flow.store.runs import LostBarrier, MemoryKey, Output, Walk
+from dramatiq_sidekiq_flow.store.step_records import Death, StepRecord
 from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 ME, OTHER = "host:1:abc:python", "host:2:def:python"
@@ -252,6 +264,97 @@ def show(connection: Connection) -> Any:
     return processes.beat(connection, "host:1:abc", {"info": "{}"}, {"thread": b"{}"}, ttl=60)
 
 
+RUN = "of-a-run"
+RECORD = keys.record(RUN)
+
+
+def running(client: redis.Redis) -> None:
+    in_flight(client)
+    client.hset(RECORD, mapping={"state": "running", "started": "1.000", "keep": DAY})
+    client.zadd("swf:flows:running", {RUN: 1})
+
+
+def cancelled(client: redis.Redis) -> None:
+    """A run that is cancelled: its barriers may be anything."""
+    client.hset(MINE, mapping={"a:1": "job", "a:2": "another"})
+    client.hset(RECORD, mapping={"state": "cancelled", "started": "1.000", "keep": DAY})
+
+
+def cancel(connection: Connection) -> Any:
+    return reply_to(connection, run_cancel.cancel(RUN, "reason"))
+
+
+LAST = StepRecord(RECORD, "7 1.000 2.000 0 me")
+
+
+def advance_cancelled(connection: Connection) -> Any:
+    plan = following(connection)
+    return reply_to(
+        connection, runs.advance(ME, "a:1", "jid", STACK, ttl=TTL, planned=3, plan=plan, output=OUTPUT, record=LAST)
+    )
+
+
+def step_cancelled(connection: Connection) -> Any:
+    plan = runs.writes(connection, [NewBarrier(NEW, 1, TTL)], {"python": [b"next"]}, [])
+    walk = [Walk(CHAIN, "f")]
+    return reply_to(
+        connection, runs.advance(ME, "a:1", "jid", walk, ttl=TTL, planned=1, plan=plan, keep="b:1", record=LAST)
+    )
+
+
+def group_cancelled(connection: Connection) -> Any:
+    members = StepGroup(STACK, TTL, OUTPUT.memory)
+    steps = [GroupStep(members, "a:1", "jid", OUTPUT.fields, LAST), GroupStep(members, "a:2", "another", {}, LAST)]
+    return reply_to(connection, group_steps.advance(ME, steps))
+
+
+def count_cancelled(connection: Connection) -> Any:
+    plan = following(connection)
+    return reply_to(
+        connection,
+        foreign_runs.count("jid", STACK, ttl=TTL, planned=3, elsewhere=True, plan=plan, output=OUTPUT, record=LAST),
+    )
+
+
+def release_cancelled(connection: Connection) -> Any:
+    plan = following(connection)
+    return reply_to(connection, runs.release(ME, "a:1", released=INNER, ttl=DAY, plan=plan, output=OUTPUT, record=LAST))
+
+
+def fail_cancelled(connection: Connection) -> Any:
+    death = Death(RECORD)
+    return reply_to(connection, sets.fail(ME, "a:1", "retry", now=time.time(), at=2e9, payload=b"it", death=death))
+
+
+def many(client: redis.Redis) -> None:
+    client.rpush("queue:python", "a", "b", "c", "b", "d")
+
+
+def drop_jobs(connection: Connection) -> Any:
+    return connection.call(*scripts.DROP_JOBS.command(("queue:python",), (1, 100, "mark", b"b", b"d", b"none")))
+
+
+def two_scheduled(client: redis.Redis) -> None:
+    client.zadd("schedule", {"a": 1, "b": 2})
+
+
+def drop_scheduled(connection: Connection) -> Any:
+    return connection.call(*scripts.DROP_JOBS.command(("schedule",), (0, 0, "mark", b"b", b"none")))
+
+
+def committed(client: redis.Redis) -> None:
+    client.rpush("swf:fanout:f", "qpython", "{}")
+    client.zadd("swf:fanouts", {"f": 1})
+
+
+def drop_fanout(connection: Connection) -> Any:
+    return connection.call(*scripts.DROP_FANOUT.command(("swf:fanouts", "swf:fanout:f"), ("f",)))
+
+
+def disarm(connection: Connection) -> Any:
+    return run_cancel.disarm(connection, [INNER, OUTER, NEW])
+
+
 CHAINED = f"swf:callbacks:{'c' * 64}"
 
 
@@ -353,6 +456,17 @@ OPERATIONS = [
     Operation("release_chain", owned, release_chain, {}, 0),
     Operation("remember", lambda client: None, remember, {}),
     Operation("fired", releasing, fired, {}, 0),
+    Operation("cancel", running, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
+    Operation("advance_cancelled", cancelled, advance_cancelled, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
+    Operation("step_cancelled", cancelled, step_cancelled, {MINE: "hash"}, [b"GONE"]),
+    Operation("group_cancelled", cancelled, group_cancelled, {MINE: "hash", "swf:mem:run": "hash"}),
+    Operation("count_cancelled", cancelled, count_cancelled, {"swf:mem:run": "hash"}),
+    Operation("release_cancelled", cancelled, release_cancelled, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
+    Operation("fail_cancelled", cancelled, fail_cancelled, {MINE: "hash"}, [b"GONE"]),
+    Operation("drop_jobs", many, drop_jobs, {}, 1),
+    Operation("drop_scheduled", two_scheduled, drop_scheduled, {}, 0),
+    Operation("drop_fanout", committed, drop_fanout, {"swf:fanouts": "zset", "swf:fanout:f": "list"}, 0),
+    Operation("disarm", in_flight, disarm, {}, 0),
     Operation("promote_schedule", due("schedule"), promote("schedule"), {}, sets.Promoted(0, [], [])),
     Operation("promote_retry", due("retry"), promote("retry"), {}, sets.Promoted(0, [], [])),
 ]

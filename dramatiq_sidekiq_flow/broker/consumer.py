@@ -162,7 +162,10 @@ class SidekiqConsumer(Consumer):
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
         if message.unsure:
             confirm(self.process.in_flight, self.process.connection, message)
-        if failure is None:
+        if message.dropped:
+            # A step of a cancelled run, which has not run.
+            self.process.commit.ack(message.member, message.receipt)
+        elif failure is None:
             failure = self._try_advance(message)
         if failure is not None:
             # Kept for a second call, and for the hooks that follow.

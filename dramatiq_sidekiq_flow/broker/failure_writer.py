@@ -63,8 +63,11 @@ class FailureWriter:
     def _death(self, failure: Failure, payload: Payload | None, now: float) -> Death:
         """Make what the record of the job's run holds of its death."""
         completion = self.process.completion
-        if completion is None or payload is None or failure.action != "dead":
+        if completion is None or payload is None or failure.action == "discard":
             return NO_DEATH
+        if failure.action == "retry":
+            # The script looks whether the run is cancelled.
+            return Death(completion.record_of(payload))
         return completion.record_of_death(payload, failure.payload, now)
 
     def _needs(self, failure: Failure, payload: Payload | None, now: float) -> Needs:

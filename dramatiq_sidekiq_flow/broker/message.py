@@ -92,6 +92,7 @@ class SidekiqMessage(MessageProxy):
       skipped: Whether a middleware skipped it.
       cancelled: Whether an operator cancelled it.
       context: The context in which the actor ran; enqueue hooks of the next steps run in it.
+      dropped: Whether it does not run, since its run was cancelled.
       gone: Whether it left flight before it began: another worker has recovered it.
       unsure: Whether it is unknown if Redis has marked it as begun.
       offer: Receipt that was offered for the next job of its chain; "" if none was.
@@ -107,6 +108,7 @@ class SidekiqMessage(MessageProxy):
     skipped = False
     cancelled = False
     context: Context | None = None
+    dropped = False
     gone = False
     unsure = False
     offer = ""

@@ -140,6 +140,10 @@ class WorkerMiddleware(Middleware):
             begin(process.in_flight, process.owed, message)
         else:
             process.owed.send()
+        payload = message.payload
+        if payload.run_id is not None and process.cancelled_runs.drop(payload):
+            message.dropped = True
+            raise SkipMessage(f"The run of job {message.message_id} was cancelled.")
         set_current_job(message.payload)
         process.execution_stats.start(message)
         if not ruby_features.KEYS.isdisjoint(message.payload.fields):
@@ -158,7 +162,7 @@ class WorkerMiddleware(Middleware):
             cancellation.leave()
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
-        if message.gone:
+        if message.gone or message.dropped:
             return
         set_current_job(None)
         # A job cancelled by an operator counts as done, so its workflow continues.

@@ -13,6 +13,7 @@ from dramatiq.logging import get_logger
 
 from ..errors import WrongType
 from ..process.availability import Availability
+from ..process.cancelled_runs import CancelledRuns
 from ..process.events import Events
 from ..process.execution_stats import ExecutionStats
 from ..process.heartbeat import Heartbeat
@@ -51,6 +52,7 @@ class JobCompletion(Protocol):
     @property
     def retrieve(self) -> Callable[[Any], Any] | None: ...
     def advance(self, message: SidekiqMessage, *, may_wait: bool = False) -> GroupStep | None: ...
+    def record_of(self, payload: Payload) -> str: ...
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
     def record_of_death(self, payload: Payload, raw: bytes, now: float) -> Death: ...
 
@@ -71,6 +73,7 @@ class WorkerProcess:
       set_aside: Member and receipt -> function that writes the failure again, of
         each failed job that ``retry`` or ``dead`` could not take.
       quiet: True if no new jobs are fetched.
+      cancelled_runs: The cancelled runs, whose steps do not start.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class WorkerProcess:
         self.fetching = connection if few else connection.lane(FETCHING)
         beating = connection.lane(1 if few else 2)
         self.waiter = Waiter(connection)
+        self.cancelled_runs = CancelledRuns(connection)
         self.standing = Standings(connection)
         notified: dict[str, Any] = {"availability": self.availability, "events": self.events}
         self.heartbeat = Heartbeat(beating, heartbeat_timeout, **notified)
@@ -340,6 +344,7 @@ class WorkerProcess:
         self.commit = self._new_commit()
         self.owed = OwedAcks(self.connection, self.commit.ack)
         self.execution_stats = ExecutionStats()
+        self.cancelled_runs.forget()
         self.heartbeat.forget()
         self.poller.forget()
         self.presence.forget(self.execution_stats)

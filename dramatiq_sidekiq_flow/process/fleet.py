@@ -64,6 +64,18 @@ class FleetView:
         return self._fleet
 
 
+def plain_ruby(connection: Connection) -> dict[str, bytes | None]:
+    """Identity -> last beat, as it wrote it, of each Ruby process without the companion.
+
+    Raises:
+      redis.RedisError: if Redis cannot be reached, or refuses.
+    """
+    infos, members = processes.fleet(connection)
+    with_companion = {keys.identity_of(member) for member in members if keys.is_member(member)}
+    plain = [identity for identity, info in _records(infos).items() if not _is_python(info)]
+    return processes.beats(connection, [identity for identity in plain if identity not in with_companion])
+
+
 def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
     """Decode the records of processes that are not Python's."""
     return [info for info in map(_read, infos) if info and not _is_python(info)]

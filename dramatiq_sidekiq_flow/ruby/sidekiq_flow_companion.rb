@@ -684,12 +684,14 @@ module SidekiqFlow::Companion
 
     class << self
       # :done, :gone (not in flight here: sent twice, or recovered elsewhere),
+      # :cancelled (done, and the run is cancelled: nothing of it starts),
       # :stage_lost (nothing is written: the staged fan-out expired), or NeedsPlan.
       def advance(reply)
         kind, detail = reply
         case kind
         when "DONE" then :done
         when "GONE" then :gone
+        when "CANCELLED" then :cancelled
         when "PLAN" then NeedsPlan.new(detail)
         when "STAGE" then :stage_lost
         when "EXPIRED"
@@ -1640,7 +1642,7 @@ module SidekiqFlow::Companion
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
       outcome = Replies.advance(reply)
-      settled if outcome == :done || outcome == :gone
+      settled if %i[done gone cancelled].include?(outcome)
       config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
       outcome
     end
@@ -2507,6 +2509,7 @@ module SidekiqFlow::Companion
         outcome = Trouble.patiently(@unit.config.logger) { send_script }
         case outcome
         when :done, :gone then return pour
+        when :cancelled then return
         when Replies::NeedsPlan then plan(outcome.callback)
         when :stage_lost then next # the plan stages it again
         end
@@ -3150,6 +3153,7 @@ __END__
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
 --       | {'KEPT'} done, and the next job is in flight here under its receipt
 --       | {'KEPT', payload} the same, sent twice: the job that the first call kept
 --
@@ -3351,7 +3355,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if not state and record ~= '' then return end
+  if (not state or state == 'cancelled') and record ~= '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -3396,6 +3400,7 @@ if stepped then return stepped end
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (elsewhere)
 --   new       false if the top barrier counted this step before
+-- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
 -- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
 --                            has not counted
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
@@ -3501,6 +3506,10 @@ local function walk(unit, k, a, elsewhere)
     unit = barrier
   end
   return walked
+end
+
+local function no_walk()
+  return {n = 0, first_key = 1, counts = {}, released = 0, fire = 0, again = false, new = true}
 end
 
 local function count_units(barrier, units, ttl)
@@ -3713,7 +3722,10 @@ end
 
 -- Reads.
 local fields, a = read_fields(7)
-local walked, wrong = walk(unit, 4, a, false)
+local state = record_state(record)
+-- The barriers of a cancelled run may be disarmed, so none is read.
+local cancelled, walked, wrong = state == 'cancelled', nil, nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -3741,11 +3753,12 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
-local state = known_state(record, ttl)
+state = state or known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
 end
+if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}
 -- @file beat.lua
 -- Records heartbeats and returns workers whose heartbeat has expired.
@@ -3880,7 +3893,8 @@ for i = 2, #KEYS do
 end
 return found
 -- @file fail.lua
--- Moves a failed job from flight to `retry` or `dead`, or discards it.
+-- Moves a failed job from flight to `retry` or `dead`, or discards it.  A step of a cancelled
+-- run is not retried: it is discarded.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
 --       memory and record to keep alive
@@ -4100,19 +4114,20 @@ end
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
+local state = record_state(KEYS[3])
+if action == 'retry' and state == 'cancelled' then action = 'discard' end
 if action ~= 'discard' then
   if not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
-local state = ARGV[8] ~= '' and action == 'dead' and record_state(KEYS[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-if state then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
+if state and ARGV[8] ~= '' and action == 'dead' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
 for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua

@@ -1,4 +1,4 @@
-"""Runs: what is known of the runs of a broker."""
+"""Runs: what is known of the runs of a broker, and what can be done with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, overload
 
 import dramatiq
 
@@ -14,6 +14,7 @@ from ..errors import InvalidFilter, RunTimeout, UnknownRun, shortened
 from ..store import run_records
 from ..workflow.engine_lookup import engine_of
 from . import run_index
+from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
 from .snapshot import Run
@@ -26,8 +27,12 @@ FIRST, LONGEST, FACTOR = 0.01, 0.5, 1.5
 FIRST_SEARCH, LONGEST_SEARCH = 2.0, 20.0
 
 
+#: The states of runs that can be cancelled.
+CANCELLABLE = ("running", "failed", "paused")
+
+
 class Runs:
-    """Reads the runs of a broker.
+    """Reads the runs of a broker, and steers them.
 
     Parameters:
       broker: A SidekiqBroker with a WorkflowMiddleware, or another Dramatiq
@@ -37,8 +42,8 @@ class Runs:
     Raises:
       ConfigurationError: if the broker cannot run workflows.
 
-    The methods block.  ``get_async``, ``list_async`` and ``wait_async`` do the
-    same in a coroutine, in a thread.
+    The methods block.  ``get_async``, ``list_async``, ``wait_async`` and
+    ``cancel_async`` do the same in a coroutine, in a thread.
     """
 
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
@@ -53,6 +58,7 @@ class Runs:
             return frozenset(engine.precheck.fleet.look(max_age=1.0).ruby)
 
         self._reader = RunReader(self._connection, read_memory, ruby_queues)
+        self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
 
     def get(self, run_id: str) -> Run:
         """Read a run: its record, and where its jobs are.
@@ -114,6 +120,83 @@ class Runs:
         for pause in waiting.pauses():
             time.sleep(pause)
         return waiting.result
+
+    @overload
+    def cancel(self, run_id: str, reason: str = "") -> Run: ...
+
+    @overload
+    def cancel(
+        self, *, reason: str = "", template: str | None = None, tag: str | None = None, state: str | None = None
+    ) -> Sequence[str]: ...
+
+    def cancel(
+        self,
+        run_id: str | None = None,
+        reason: str = "",
+        *,
+        template: str | None = None,
+        tag: str | None = None,
+        state: str | None = None,
+    ) -> Run | Sequence[str]:
+        """Cancel a run, or all runs of a filter: what runs, ends, and nothing new of them starts.
+
+        Python's workers, and Ruby's with the companion, start no step of the run
+        later than one second after.  A step that runs then ends, and its output
+        and its end are recorded; ``current_run().cancelled()`` tells it.  Jobs of
+        the run are removed from queues, ``schedule`` and ``retry``, not from
+        ``dead``.  With the plain gem, this call waits until each Ruby process
+        has told what it works on: up to 15 seconds, if the run has steps of Ruby.
+
+        A run that is done stays as it is.  One that was cancelled before stays as
+        it is, too, and what is left of its jobs is removed.
+
+        Parameters:
+          reason: Kept in the record, shown in ``Run.reason``.
+          template, tag, state: Cancel the runs of this filter, as in :meth:`list`, instead of one.
+
+        Returns:
+          The run; of a filter, the ids of the runs that were cancelled.
+
+        Raises:
+          UnknownRun: if it has no record.
+          InvalidFilter: if there is neither an id nor a filter, or both, or if no run of this state can be cancelled.
+          WrongType: if a key that is needed holds another type.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        wanted = Filter(state, template, tag)
+        if (run_id is None) == (not wanted.indexes):
+            raise InvalidFilter("cancel takes the id of a run, or a filter: template=, tag= or state=.", run_id)
+        if run_id is not None:
+            if self._cancellation.mark(run_id, reason):
+                self._cancellation.clear(run_id)
+            return self.get(run_id)
+        return self._cancel_all(wanted, reason)
+
+    def _cancel_all(self, wanted: Filter, reason: str) -> Sequence[str]:
+        state = wanted.state
+        if state is not None and state not in CANCELLABLE:
+            raise InvalidFilter(
+                f"Runs can be cancelled in state {', '.join(CANCELLABLE)}, not {shortened(state)}.", state
+            )
+        heads = run_index.all_of(self._connection, wanted)
+        found = [head.id for head in heads if head.state in CANCELLABLE]
+        # All of them before the search for their jobs, which takes longer.
+        cancelled = [found_id for found_id in found if self._cancellation.mark_known(found_id, reason)]
+        for cancelled_id in cancelled:
+            self._cancellation.clear(cancelled_id)
+        return cancelled
+
+    @overload
+    async def cancel_async(self, run_id: str, reason: str = "") -> Run: ...
+
+    @overload
+    async def cancel_async(
+        self, *, reason: str = "", template: str | None = None, tag: str | None = None, state: str | None = None
+    ) -> Sequence[str]: ...
+
+    async def cancel_async(self, *run: Any, **options: Any) -> Run | Sequence[str]:
+        """Cancel a run, or all runs of a filter, as :meth:`cancel`."""
+        return await asyncio.to_thread(lambda: self.cancel(*run, **options))
 
     async def get_async(self, run_id: str) -> Run:
         """Read a run, as :meth:`get`."""

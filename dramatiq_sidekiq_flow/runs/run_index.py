@@ -64,6 +64,20 @@ def page(connection: Connection, wanted: Filter, limit: int) -> list[RecordHead]
     return found
 
 
+def all_of(connection: Connection, wanted: Filter) -> list[RecordHead]:
+    """Read all records of a filter, the newest first.
+
+    Raises:
+      WrongType: as :func:`page`.
+    """
+    found: list[RecordHead] = []
+    candidates = _candidates(connection, wanted)
+    while ids := [position.run_id for position in itertools.islice(candidates, run_records.PAGE)]:
+        heads = run_records.read_heads(connection, ids)
+        found += [head for head in heads if head is not None and wanted.state in (None, head.state)]
+    return found
+
+
 def _all_states() -> list[str]:
     return [keys.runs_in(state) for state in run_records.STATES]
 

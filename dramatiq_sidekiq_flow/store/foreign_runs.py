@@ -32,7 +32,7 @@ def count(
     plan: Writes = NOTHING,
     record: StepRecord = NO_STEP,
 ) -> Operation[Outcome]:
-    """Count a finished step (``count.lua``): Done, Fires, NeedsPlan or StageLost.
+    """Count a finished step (``count.lua``): Done, Fires, RunCancelled, NeedsPlan or StageLost.
 
     Parameters:
       unit: The message id.

@@ -103,7 +103,7 @@ def search(
       enough: What was found so far -> True if the search of large places can end; asked after each part.
     """
     needle = codec.encode(run_id)
-    small, large = _by_size(connection, wanted)
+    small, large = by_size(connection, wanted)
     found: list[FoundJob] = []
     for batch in small:
         found += _search_together(connection, needle, batch)
@@ -117,7 +117,7 @@ def search(
     return found
 
 
-def _by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
+def by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
     """Divide places that are not empty into batches of small ones, and large ones, the smallest first."""
     known = _sized(connection, list(wanted))
     large = sorted((each for each in known if each[0] > AT_ONCE), key=lambda each: each[0])
@@ -149,11 +149,15 @@ def _size_command(place: Place) -> Command:
     return ("ZCARD" if place.kind in ("schedule", "retry", "dead") else "LLEN", place.key)
 
 
+def first_parts(connection: Connection, needle: bytes, batch: Sequence[Place]) -> list[tuple[Place, Part]]:
+    """Search the first parts of places in one round trip."""
+    replies = connection.send([_command(needle, place, "0", AT_ONCE) for place in batch])
+    return [(place, _read(reply)) for place, reply in zip(batch, replies)]
+
+
 def _search_together(connection: Connection, needle: bytes, batch: Sequence[Place]) -> Iterator[FoundJob]:
     """Search small places in one round trip, and the rest of those with large elements."""
-    replies = connection.send([_command(needle, place, "0", AT_ONCE) for place in batch])
-    for place, reply in zip(batch, replies):
-        part = _read(reply)
+    for place, part in first_parts(connection, needle, batch):
         yield from part.jobs(place)
         if part.cursor:
             for jobs in _parts(connection, needle, place, part):
@@ -161,8 +165,14 @@ def _search_together(connection: Connection, needle: bytes, batch: Sequence[Plac
 
 
 @attrs.frozen
-class _Part:
-    """What one call read."""
+class Part:
+    """What one call read.
+
+    Attributes:
+      cursor: Where the next part begins: an index, or the cursor of a hash; "" at the end.
+      elements, size: Number of elements that were read, and of their bytes.
+      found: Payload and label of each job that holds the text.
+    """
 
     cursor: str = "0"
     elements: int = 0
@@ -177,27 +187,33 @@ class _Part:
         return max(1, min(AT_ONCE, PART_BYTES * self.elements // (self.size or 1)))
 
     def jobs(self, place: Place) -> list[FoundJob]:
+        """The jobs that were found."""
         return [_job(place, payload, label) for payload, label in zip(self.found[::2], self.found[1::2])]
 
 
-def _parts(connection: Connection, needle: bytes, place: Place, part: _Part = _Part()) -> Iterator[list[FoundJob]]:
+def _parts(connection: Connection, needle: bytes, place: Place, part: Part = Part()) -> Iterator[list[FoundJob]]:
     while part.cursor:
-        part = _read(connection.call(*_command(needle, place, part.cursor, part.at_once)))
+        part = next_part(connection, needle, place, part)
         yield part.jobs(place)
+
+
+def next_part(connection: Connection, needle: bytes, place: Place, part: Part) -> Part:
+    """Search the part of a place behind another one; the first one behind ``Part()``."""
+    return _read(connection.call(*_command(needle, place, part.cursor, part.at_once)))
 
 
 def _command(needle: bytes, place: Place, cursor: str, at_once: int) -> Command:
     return scripts.FIND_JOBS.command((place.key,), (needle, cursor, PART_ELEMENTS, PART_BYTES, at_once))
 
 
-def _read(reply: Any) -> _Part:
+def _read(reply: Any) -> Part:
     if isinstance(reply, Exception):
         raise reply
     if reply[0] == b"TYPE":
         # Another program's key: it holds no jobs.
-        return _Part("")
+        return Part("")
     cursor, elements, size, *found = reply
-    return _Part(cursor.decode(), elements, size, tuple(found))
+    return Part(cursor.decode(), elements, size, tuple(found))
 
 
 def _job(place: Place, payload: bytes, label: bytes) -> FoundJob:

@@ -139,6 +139,10 @@ def runs_with_tag(tag: str) -> str:
     return f"swf:flows:tag:{tag}"
 
 
+#: Zset run id -> epoch seconds of its cancellation, of the runs that were cancelled in the last days.
+CANCELLED = "swf:cancelled"
+
+
 def memory_lease(memory: str) -> str:
     """Lease: the run's memory must not expire before this key does (``extend_ttl``, ``advance.lua``)."""
     return f"swf:keep:{memory}"

@@ -60,6 +60,11 @@ class Gone:
 
 
 @attrs.frozen
+class RunCancelled:
+    """All is written, and the run is cancelled: nothing of it starts."""
+
+
+@attrs.frozen
 class NeedsPlan:
     """Nothing is written: a callback fires whose plan was not sent.
 
@@ -85,13 +90,14 @@ class AlreadyStarted:
     """Nothing is written: a run of that id was started before."""
 
 
-Outcome = Done | Kept | Gone | NeedsPlan | Fires | StageLost | AlreadyStarted
+Outcome = Done | Kept | Gone | RunCancelled | NeedsPlan | Fires | StageLost | AlreadyStarted
 
 DONE, GONE, KEPT = Done(), Gone(), Kept()
 
 _FIXED: dict[bytes, Outcome] = {
     b"DONE": DONE,
     b"GONE": GONE,
+    b"CANCELLED": RunCancelled(),
     b"FIRE": Fires(),
     b"STAGE": StageLost(),
     b"STARTED": AlreadyStarted(),

@@ -62,6 +62,12 @@ def infos(connection: Connection) -> dict[str, bytes | None]:
     return {identity: reply for identity, reply in zip(found, replies) if not isinstance(reply, Exception)}
 
 
+def beats(connection: Connection, identities: Sequence[str]) -> dict[str, bytes | None]:
+    """Identity -> time of the last beat of each process, as it wrote it; None where its record has expired."""
+    replies = connection.send([("HGET", identity, "beat") for identity in identities]) if identities else []
+    return {identity: _unless_error(reply) for identity, reply in zip(identities, replies)}
+
+
 def fleet(connection: Connection) -> tuple[dict[str, bytes | None], list[str]]:
     """Identity -> JSON of each process (None where it has expired), and the members of the worker registry."""
     identities, members = connection.send([("SMEMBERS", keys.PROCESSES), ("ZRANGE", keys.WORKERS, 0, -1)])

@@ -170,7 +170,7 @@ def advance(
     keep: str = "",
     record: StepRecord = NO_STEP,
 ) -> Operation[Outcome]:
-    """Advance a run past a finished job (``advance.lua``): Done, Kept, Gone, NeedsPlan or StageLost.
+    """Advance a run past a finished job (``advance.lua``): Done, Kept, Gone, RunCancelled, NeedsPlan or StageLost.
 
     Parameters:
       unit: The jid.
@@ -217,7 +217,8 @@ def release(
     record: StepRecord = NO_STEP,
     is_over: bool = False,
 ) -> Operation[Outcome]:
-    """Take a finished job out of flight after custom barriers counted it (``release.lua``): Done, Gone or StageLost.
+    """Take a finished job out of flight after custom barriers counted it (``release.lua``): Done, Gone, RunCancelled or
+    StageLost.
 
     Parameters:
       released: The barrier that ``plan`` is the continuation of; "" for none.

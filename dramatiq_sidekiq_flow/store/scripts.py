@@ -96,7 +96,11 @@ ADVANCE_GROUP = Script("advance_group")
 BEAT = Script("beat")
 BEGIN = Script("begin")
 BURY = Script("bury")
+CANCEL = Script("cancel")
 COUNT = Script("count")
+DISARM = Script("disarm")
+DROP_FANOUT = Script("drop_fanout")
+DROP_JOBS = Script("drop_jobs")
 DUE = Script("due")
 EXTEND = Script("extend")
 FAIL = Script("fail")
@@ -126,7 +130,11 @@ ALL = (
     BEAT,
     BEGIN,
     BURY,
+    CANCEL,
     COUNT,
+    DISARM,
+    DROP_FANOUT,
+    DROP_JOBS,
     DUE,
     EXTEND,
     FAIL,

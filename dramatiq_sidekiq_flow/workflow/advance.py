@@ -7,7 +7,7 @@ and written.  The transport does the counting and the writing.
 
 from __future__ import annotations
 
-from ..store.outcomes import Gone, NeedsPlan, StageLost
+from ..store.outcomes import Gone, NeedsPlan, RunCancelled, StageLost
 from .engine import Engine
 from .finished_job import FinishedJob
 
@@ -43,6 +43,8 @@ def advance(job: FinishedJob, engine: Engine) -> None:
                     "Nothing is written.",
                     job.payload.jid,
                 )
+                return
+            case RunCancelled():
                 return
             case _:
                 if plan is not None:

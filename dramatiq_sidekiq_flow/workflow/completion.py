@@ -77,6 +77,10 @@ class Completion:
         """
         return self.engine.records.of_death(payload, codec.decode(raw, limited=False), now)
 
+    def record_of(self, payload: Payload) -> str:
+        """Get the key of the record of a job's run; "" for none."""
+        return self.engine.records.key_of(payload)
+
     def prepare_wait(self, payload: Payload, *, waits: float) -> Needs:
         """List the keys that a failed job's run needs during the wait; the script that moves the job extends them.
 

@@ -76,15 +76,19 @@ class Records:
         state = "done" if completes else "running"
         return RunRecord(keys.record(run_id), state, ttl + self._keep, info.total, fields, lists)
 
+    def key_of(self, payload: Payload) -> str:
+        """Get the key of the record of a job's run; "" for none."""
+        return "" if payload.run_id is None or not self.enabled else keys.record(payload.run_id)
+
     def of_step(self, payload: Payload, began: float | None) -> StepRecord:
         """Make what is written when a step is done.
 
         Parameters:
           began: Epoch seconds of its start; None if it is not known.
         """
-        if payload.run_id is None or not self.enabled:
+        key = self.key_of(payload)
+        if not key:
             return NO_STEP
-        key = keys.record(payload.run_id)
         number = payload.step
         if number is None:
             # Such as the job of a delayed empty group; it may be the last one of its run.

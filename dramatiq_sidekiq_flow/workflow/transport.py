@@ -12,7 +12,7 @@ from ..broker.next_job import offer
 from ..broker.step_hooks import StepHooks
 from ..store import fanouts, runs
 from ..store.connection import LOST, Connection
-from ..store.outcomes import Kept, NeedsPlan, Outcome, StageLost
+from ..store.outcomes import Kept, NeedsPlan, Outcome, RunCancelled, StageLost
 from ..store.runs import Writes
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
@@ -76,7 +76,7 @@ class Transport(Protocol):
           due: Number of the callback that the plan belongs to; 0 without a plan.
 
         Returns:
-          Done, Kept, Gone, NeedsPlan or StageLost.
+          Done, Kept, Gone, RunCancelled, NeedsPlan or StageLost.
         """
 
     def extend(self, payload: Payload, ttl: int) -> None:
@@ -178,7 +178,7 @@ def pour_committed(broker: SidekiqBroker, writes: Writes, outcome: Outcome) -> N
     The step has left flight, so an unavailable Redis is not an error here: the
     next beat of any worker pushes the jobs.
     """
-    if not writes.fanout or isinstance(outcome, (NeedsPlan, StageLost)):
+    if not writes.fanout or isinstance(outcome, (NeedsPlan, RunCancelled, StageLost)):
         return
     try:
         pour(broker.connection, writes)

@@ -20,6 +20,7 @@
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (elsewhere)
 --   new       false if the top barrier counted this step before
+-- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
 -- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
 --                            has not counted
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
@@ -91,6 +92,10 @@ local function walk(unit, k, a, elsewhere)
     unit = barrier
   end
   return walked
+end
+
+local function no_walk()
+  return {n = 0, first_key = 1, counts = {}, released = 0, fire = 0, again = false, new = true}
 end
 
 local function count_units(barrier, units, ttl)

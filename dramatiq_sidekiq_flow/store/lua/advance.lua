@@ -15,6 +15,7 @@
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
 --       | {'KEPT'} done, and the next job is in flight here under its receipt
 --       | {'KEPT', payload} the same, sent twice: the job that the first call kept
 --
@@ -52,7 +53,10 @@ end
 
 -- Reads.
 local fields, a = read_fields(7)
-local walked, wrong = walk(unit, 4, a, false)
+local state = record_state(record)
+-- The barriers of a cancelled run may be disarmed, so none is read.
+local cancelled, walked, wrong = state == 'cancelled', nil, nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -80,9 +84,10 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
-local state = known_state(record, ttl)
+state = state or known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
 end
+if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -1,7 +1,7 @@
 -- Advances a run past finished steps of one group: takes their jobs out of flight,
 -- writes their outputs to the memory, and counts them.  A step that would release the
 -- barrier of the group is left for advance.lua, which takes a plan.  Atomic, and safe
--- to send twice.
+-- to send twice.  Of a cancelled run all steps are done, and none is counted.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), BARRIER of each
 --       callback from the top (see _walk); the top one is the group's
@@ -21,7 +21,11 @@ local in_flight, memory, record, barrier = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- Reads.
+local state = record_state(record)
+-- The barriers of a cancelled run may be disarmed: they are read, and not looked at.
+local cancelled = state == 'cancelled'
 local value, marker, wrong = read_barrier(barrier)
+if cancelled then marker, wrong = 0, nil end
 if wrong then return wrong end
 local units, outputs, has_fields, a = {}, {}, false, 5 + 3 * n
 for i = 1, n do
@@ -52,16 +56,18 @@ for i, unit in ipairs(units) do
     if taken == 1 and new then
       counted[#counted + 1] = unit
       known[unit] = true
-      write_fields(memory, outputs[i])
     end
+    if taken == 1 and (new or cancelled) then write_fields(memory, outputs[i]) end
   end
 end
-local state = #done > 0 and known_state(record, ttl)
-if state then record_steps(record, state, done, ttl) end
+if #done > 0 then state = state or known_state(record, ttl) end
+if state and #done > 0 then record_steps(record, state, done, ttl) end
 if #counted > 0 then
   count_units(barrier, counted, ttl)
   local walked = {n = callbacks, first_key = 4, released = 0}
   prolong_waiting(walked, ttl)
   keep_memory(memory, memory_ttl, ttl, walked, false)
+elseif cancelled then
+  keep_memory(memory, memory_ttl, ttl, no_walk(), false)
 end
 return left

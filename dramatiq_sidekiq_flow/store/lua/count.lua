@@ -16,6 +16,7 @@
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
 --
 -- BARRIER:f holds the unit that released the barrier, until fired.lua marks its
 -- continuation as enqueued; then it is empty.  Only that unit gets FIRE again.
@@ -32,7 +33,10 @@ local unit, ttl, memory_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Reads.
 local fields, a = read_fields(5)
-local walked, wrong = walk(unit, 3, a, true)
+local state = record_state(record)
+-- The barriers of a cancelled run may be disarmed, so none is read.
+local cancelled, walked, wrong = state == 'cancelled', nil, nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 3, a, true) end
 if not walked then return wrong end
 a = a + 1
 local fires = walked.fire > 0
@@ -61,10 +65,11 @@ for _, count in ipairs(walked.counts) do
 end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
-local state = known_state(record, ttl)
+state = state or known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, ttl)
-  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
 end
 if elsewhere then return {'FIRE'} end
+if cancelled then return {'CANCELLED'} end
 return {'DONE'}

@@ -10,6 +10,7 @@
 --       the fields' (see _fields), the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
 --
 -- The marker is needed if a job is delivered twice: its barrier then returns twice
 -- that it has released, and only the first call pushes the continuation.
@@ -27,8 +28,10 @@ local fields, a = read_fields(6)
 if not type_is(in_flight, 'hash') then return {'TYPE', in_flight} end
 if redis.call('HEXISTS', in_flight, receipt) == 0 then return {'GONE'} end
 if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+local state = record_state(record)
+local cancelled = state == 'cancelled'
 local plan, wrong
-if marker ~= '' and redis.call('EXISTS', marker) == 0 then
+if marker ~= '' and not cancelled and redis.call('EXISTS', marker) == 0 then
   plan, wrong = read_plan(5, a)
   if not plan then return wrong end
 end
@@ -40,9 +43,9 @@ if plan then
   redis.call('SET', marker, '1', 'EX', marker_ttl)
   write_plan(plan)
 end
-local state = known_state(record, memory_ttl)
+state = state or known_state(record, memory_ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, memory_ttl)
-  if ARGV[5] == '1' then finish_record(record, state) end
+  if ARGV[5] == '1' and not cancelled then finish_record(record, state) end
 end
-return {'DONE'}
+return {cancelled and 'CANCELLED' or 'DONE'}

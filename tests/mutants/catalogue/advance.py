@@ -183,7 +183,7 @@ ADVANCE = [
     group(
         "group-forgets-outputs",
         "The output of a step is lost.",
-        "      write_fields(memory, outputs[i])\n",
+        "    if taken == 1 and (new or cancelled) then write_fields(memory, outputs[i]) end\n",
         "",
         GROUP + "test_outputs_are_written_and_live_with_the_run",
     ),

@@ -149,8 +149,8 @@ FOREIGN = [
     release(
         "release-pushes-again",
         "A job that comes twice pushes what follows twice.",
-        "if marker ~= '' and redis.call('EXISTS', marker) == 0 then",
-        "if marker ~= '' then",
+        "if marker ~= '' and not cancelled and redis.call('EXISTS', marker) == 0 then",
+        "if marker ~= '' and not cancelled then",
         PLUGGABLE + "test_a_job_that_comes_twice_pushes_once",
     ),
     release(

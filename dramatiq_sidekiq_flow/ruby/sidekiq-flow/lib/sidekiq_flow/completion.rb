@@ -31,6 +31,7 @@ module SidekiqFlow::Companion
         outcome = Trouble.patiently(@unit.config.logger) { send_script }
         case outcome
         when :done, :gone then return pour
+        when :cancelled then return
         when Replies::NeedsPlan then plan(outcome.callback)
         when :stage_lost then next # the plan stages it again
         end

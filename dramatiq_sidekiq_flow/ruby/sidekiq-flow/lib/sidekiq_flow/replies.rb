@@ -27,12 +27,14 @@ module SidekiqFlow::Companion
 
     class << self
       # :done, :gone (not in flight here: sent twice, or recovered elsewhere),
+      # :cancelled (done, and the run is cancelled: nothing of it starts),
       # :stage_lost (nothing is written: the staged fan-out expired), or NeedsPlan.
       def advance(reply)
         kind, detail = reply
         case kind
         when "DONE" then :done
         when "GONE" then :gone
+        when "CANCELLED" then :cancelled
         when "PLAN" then NeedsPlan.new(detail)
         when "STAGE" then :stage_lost
         when "EXPIRED"

@@ -106,7 +106,7 @@ module SidekiqFlow::Companion
     def advance(keys, arguments)
       reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
       outcome = Replies.advance(reply)
-      settled if outcome == :done || outcome == :gone
+      settled if %i[done gone cancelled].include?(outcome)
       config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
       outcome
     end

@@ -15,6 +15,7 @@
 --       callback fires, send its plan | {'EXPIRED', BARRIER} nothing written
 --       | {'TYPE', key} nothing written: another type, or a barrier that is not a
 --       whole number | {'STAGE', key} nothing written: stage the plan again
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
 --       | {'KEPT'} done, and the next job is in flight here under its receipt
 --       | {'KEPT', payload} the same, sent twice: the job that the first call kept
 --
@@ -216,7 +217,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if not state and record ~= '' then return end
+  if (not state or state == 'cancelled') and record ~= '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -261,6 +262,7 @@ if stepped then return stepped end
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (elsewhere)
 --   new       false if the top barrier counted this step before
+-- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
 -- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
 --                            has not counted
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
@@ -366,6 +368,10 @@ local function walk(unit, k, a, elsewhere)
     unit = barrier
   end
   return walked
+end
+
+local function no_walk()
+  return {n = 0, first_key = 1, counts = {}, released = 0, fire = 0, again = false, new = true}
 end
 
 local function count_units(barrier, units, ttl)
@@ -578,7 +584,10 @@ end
 
 -- Reads.
 local fields, a = read_fields(7)
-local walked, wrong = walk(unit, 4, a, false)
+local state = record_state(record)
+-- The barriers of a cancelled run may be disarmed, so none is read.
+local cancelled, walked, wrong = state == 'cancelled', nil, nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -606,9 +615,10 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
-local state = known_state(record, ttl)
+state = state or known_state(record, ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
 end
+if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -1,4 +1,5 @@
--- Moves a failed job from flight to `retry` or `dead`, or discards it.
+-- Moves a failed job from flight to `retry` or `dead`, or discards it.  A step of a cancelled
+-- run is not retried: it is discarded.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
 --       memory and record to keep alive
@@ -218,18 +219,19 @@ end
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
 local action = ARGV[2]
+local state = record_state(KEYS[3])
+if action == 'retry' and state == 'cancelled' then action = 'discard' end
 if action ~= 'discard' then
   if not type_is(KEYS[2], 'zset') then return {'TYPE', KEYS[2]} end
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
-local state = ARGV[8] ~= '' and action == 'dead' and record_state(KEYS[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-if state then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
+if state and ARGV[8] ~= '' and action == 'dead' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
 for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

@@ -1,0 +1,91 @@
+"""The cancelled runs, as far as this process knows them: their steps do not start."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from dramatiq.errors import ConnectionClosed
+from dramatiq.logging import get_logger
+
+from ..errors import WrongType
+from ..store import run_cancel, run_records
+from ..store.connection import FAULTS, Connection
+from ..wire.payload import Payload
+from ..wire.payload_fields import retry_count
+
+#: Seconds after which a step that starts lets this process look for cancelled runs again.
+INTERVAL = 0.5
+
+#: Most runs that are remembered.
+MOST = 2 * run_cancel.MOST
+
+
+class CancelledRuns:
+    """Knows which runs are cancelled.
+
+    It looks when a step starts, at most once in half a second, so it costs no
+    command per step, and an idle process sends nothing.  No step of a run starts
+    later than a second after its cancellation.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.connection = connection
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: begin anew."""
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+        self._last = ""
+        #: Id -> True once a dropped step was logged, the oldest first.
+        self._known: dict[str, bool] = {}
+
+    def drop(self, payload: Payload) -> bool:
+        """Return True if a step must not start, since its run was cancelled; logs the first one of each run."""
+        run_id = payload.run_id
+        if run_id is None or not (self.knows(run_id) or self._was_cancelled_long_ago(payload, run_id)):
+            return False
+        if not self._known.get(run_id):
+            self._known[run_id] = True
+            self.logger.info(
+                "Run %s was cancelled: its step %s, and others that come, do not run.", run_id, payload.jid
+            )
+        return True
+
+    def knows(self, run_id: str) -> bool:
+        """Return True if a run was cancelled, as known at most a second ago."""
+        if time.monotonic() - self._looked >= INTERVAL:
+            self._look()
+        return run_id in self._known
+
+    def _look(self) -> None:
+        with self._lock:
+            # Another thread may have looked while this one waited.
+            began = time.monotonic()
+            if began - self._looked < INTERVAL:
+                return
+            try:
+                found = run_cancel.since(self.connection, self._last)
+            except (ConnectionClosed, *FAULTS) as e:
+                # A step runs also if Redis cannot be reached.
+                self.logger.debug("Cancelled runs could not be read: %s", e)
+                self._looked = time.monotonic()
+                return
+            for run_id, score in found:
+                self._known.setdefault(run_id, False)
+                self._last = score
+            while len(self._known) > MOST:
+                del self._known[next(iter(self._known))]
+            self._looked = began
+
+    def _was_cancelled_long_ago(self, payload: Payload, run_id: str) -> bool:
+        """Return True if a step that has failed before, and may come out of ``dead``, is of a cancelled run."""
+        if retry_count(payload.fields) is None:
+            return False
+        try:
+            return run_records.state_of(self.connection, run_id) == "cancelled"
+        except (ConnectionClosed, WrongType, *FAULTS) as e:
+            self.logger.debug("The state of run %s could not be read: %s", run_id, e)
+            return False

@@ -1,0 +1,86 @@
+"""Removal of the jobs of a run from all places where a job can wait."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from ..wire import codec
+from . import keys, scripts
+from .connection import Connection
+from .job_search import FoundJob, Part, Place, by_size, first_parts, next_part, places
+from .outcomes import wrong_type
+
+#: Places from which jobs are not removed: a worker has them, or a person decides about them.
+KEPT = frozenset(("flight", "dead"))
+
+#: Elements behind the part of a list in which its jobs are looked up: jobs that were pushed since have moved them.
+PUSHED_SINCE = 5000
+
+
+@attrs.frozen
+class Clearing:
+    """What one look at all places found.
+
+    Attributes:
+      jobs: The jobs of the run, removed or not.
+      waiting: Number of them in places from which jobs are removed.
+    """
+
+    jobs: Sequence[FoundJob]
+    waiting: int
+
+
+def clear(connection: Connection, run_id: str, is_ours: Callable[[FoundJob], bool]) -> Clearing:
+    """Remove the jobs of a run that wait: in queues, ``schedule`` and ``retry``, and in fan-outs.
+
+    Each call to the server is short, so that others are served in between.
+
+    Parameters:
+      is_ours: Reads a job that holds the id of the run, and returns whether it belongs to the run.
+    """
+    needle = codec.encode(run_id)
+    small, large = by_size(connection, places(connection))
+    found: list[FoundJob] = []
+    for batch in small:
+        for place, part in first_parts(connection, needle, batch):
+            found += _clear_place(connection, needle, place, part, is_ours)
+    for place in large:
+        found += _clear_place(connection, needle, place, next_part(connection, needle, place, Part()), is_ours)
+    return Clearing(found, sum(job.place.kind not in KEPT for job in found))
+
+
+def _clear_place(
+    connection: Connection, needle: bytes, place: Place, part: Part, is_ours: Callable[[FoundJob], bool]
+) -> Iterator[FoundJob]:
+    """Remove jobs from a place, of which the first part was read; yields those found."""
+    start = "0"
+    while True:
+        ours = [job for job in part.jobs(place) if is_ours(job)]
+        yield from ours
+        removed = 0
+        if ours and place.kind not in KEPT:
+            removed = _remove(connection, place, int(start), part.elements, ours)
+        if not part.cursor:
+            return
+        # The rest has moved forward.  A hash, from which nothing is removed, has cursors of its own.
+        start = str(int(part.cursor) - removed) if removed else part.cursor
+        part = next_part(connection, needle, place, attrs.evolve(part, cursor=start))
+
+
+def _remove(connection: Connection, place: Place, start: int, elements: int, jobs: Sequence[FoundJob]) -> int:
+    """Remove jobs that were found among the elements of a place from an index on; returns how many were there."""
+    if place.kind == "fanout":
+        # All of it belongs to one run.
+        command = scripts.DROP_FANOUT.command((keys.FANOUTS, place.key), (place.name,))
+    else:
+        # A text that is unlike each payload.
+        mark = secrets.token_hex(12)
+        payloads = [job.payload for job in jobs]
+        command = scripts.DROP_JOBS.command((place.key,), (start, elements + PUSHED_SINCE, mark, *payloads))
+    reply = connection.call(*command)
+    if isinstance(reply, int):
+        return reply
+    raise wrong_type(reply[1], ", so the jobs of a run cannot be removed")

@@ -1,0 +1,306 @@
+"""Cancellation of runs: wherever a job of the run is, nothing new of the run starts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+
+from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow, current_run
+from dramatiq_sidekiq_flow.errors import InvalidFilter, UnknownRun
+from dramatiq_sidekiq_flow.runs import Runs
+from dramatiq_sidekiq_flow.store import keys
+
+from ..redis_values import as_bytes, raws
+from ..running import advance, eventually, in_flight, members, working
+
+
+class Steps:
+    """Actors that note what ran.
+
+    Attributes:
+      ran: The arguments of the steps that ran.
+      begun, go: A step ``holds`` sets the first one, and waits for the other.
+    """
+
+    def __init__(self) -> None:
+        self.ran: list[Any] = []
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.seen_cancelled = threading.Event()
+
+        @dramatiq.actor(queue_name="python")
+        def notes(name: str) -> dict[str, str]:
+            self.ran.append(name)
+            return {name: "ran"}
+
+        @dramatiq.actor(queue_name="python")
+        def holds(name: str) -> dict[str, str]:
+            self.ran.append(name)
+            self.begun.set()
+            assert self.go.wait(20)
+            return {name: "ran"}
+
+        @dramatiq.actor(queue_name="python", max_retries=3, min_backoff=1, max_backoff=1)
+        def fails(name: str) -> None:
+            self.ran.append(name)
+            self.begun.set()
+            assert self.go.wait(20)
+            raise ValueError("it fails")
+
+        @dramatiq.actor(queue_name="python")
+        def looks(name: str) -> None:
+            self.begun.set()
+            eventually(current_run().cancelled)
+            self.seen_cancelled.set()
+
+        self.notes, self.holds, self.fails, self.looks = notes, holds, fails, looks
+
+
+@pytest.fixture
+def steps(broker: SidekiqBroker) -> Iterator[Steps]:
+    steps = Steps()
+    yield steps
+    steps.go.set()
+
+
+@pytest.fixture
+def runs(broker: SidekiqBroker) -> Runs:
+    return Runs(broker)
+
+
+def start(*nodes: Any) -> str:
+    return Workflow(Chain(*nodes)).run()
+
+
+def left_of(client: redis.Redis, run_id: str) -> list[bytes]:
+    """Keys of jobs that hold the id of a run."""
+    text = run_id.encode()
+    found = []
+    for key in raws(client.keys("*")):
+        kind, values = client.type(key), []
+        if kind == b"list":
+            values = raws(client.lrange(key, 0, -1))
+        elif key in (b"schedule", b"retry", b"dead"):
+            values = raws(client.zrange(key, 0, -1))
+        elif key.startswith(b"swf:inflight:"):
+            values = raws(client.hvals(key))
+        found += [key for value in values if text in value]
+    return found
+
+
+def test_the_record_says_so(client: redis.Redis, runs: Runs, steps: Steps) -> None:
+    run_id = start(steps.notes.message("a"), steps.notes.message("b"))
+    run = runs.cancel(run_id, "not needed")
+    assert (run.state, run.reason, run.at_rest) == ("cancelled", "not needed", True)
+    assert run.started_at is not None
+    assert run.finished_at is not None
+    assert run.finished_at >= run.started_at
+    assert [step.state for step in run.steps] == ["cancelled", "cancelled"]
+    assert [found.id for found in runs.list(state="cancelled")] == [run_id]
+    assert not runs.list(state="running")
+    week = timedelta(days=7).total_seconds()
+    for part in keys.record_parts(run_id):
+        assert client.ttl(part) in (-2, week) or abs(client.ttl(part) - week) < 120
+
+
+def test_what_is_done_stays_done(broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps) -> None:
+    run_id = start(steps.notes.message("a"))
+    advance(broker)
+    assert runs.cancel(run_id, "too late").state == "done"
+    assert not client.exists("swf:cancelled")
+
+
+def test_a_second_call_changes_nothing(client: redis.Redis, runs: Runs, steps: Steps) -> None:
+    run_id = start(steps.notes.message("a"))
+    before = runs.cancel(run_id, "first")
+    again = runs.cancel(run_id, "second")
+    assert (again.reason, again.finished_at) == ("first", before.finished_at)
+    assert client.zcard("swf:cancelled") == 1
+
+
+def test_without_a_record(runs: Runs) -> None:
+    with pytest.raises(UnknownRun, match="no record of the run"):
+        runs.cancel("01234567-0000-0000-0000-000000000000")
+
+
+# -- the places of a job ---------------------------------------------------------------
+
+
+def queued(client: redis.Redis, steps: Steps) -> str:
+    return start(steps.notes.message("a"), steps.notes.message("b"))
+
+
+def scheduled(client: redis.Redis, steps: Steps) -> str:
+    return start(WithDelay(steps.notes.message("a"), timedelta(hours=1)))
+
+
+def in_retry(client: redis.Redis, steps: Steps) -> str:
+    run_id = queued(client, steps)
+    client.zadd("retry", {as_bytes(client.lpop("queue:python")): 2e9})
+    return run_id
+
+
+def arrived(client: redis.Redis, steps: Steps) -> str:
+    run_id = queued(client, steps)
+    client.lmove("queue:python", "swf:arrived:python", "LEFT", "LEFT")
+    return run_id
+
+
+def fanned_out(client: redis.Redis, steps: Steps) -> str:
+    """Committed, and not poured yet."""
+    run_id = queued(client, steps)
+    job = as_bytes(client.lpop("queue:python"))
+    client.rpush("swf:fanout:f", "b60 1 -1 11111111-0000-0000-0000-000000000000", "qpython", job, b"s2e9 " + job)
+    client.zadd("swf:fanouts", {"f": 1})
+    return run_id
+
+
+PLACES = [queued, scheduled, in_retry, arrived, fanned_out]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_jobs_that_wait_are_removed(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps, place: Callable[..., str]
+) -> None:
+    other = start(steps.notes.message("other"))
+    run_id = place(client, steps)
+    mention = json.dumps({"class": "notes", "args": [run_id], "jid": "j", "workflow_run_id": other})
+    client.lpush("queue:elsewhere", mention)
+    client.sadd("queues", "elsewhere")
+    assert left_of(client, run_id)
+    runs.cancel(run_id)
+    assert left_of(client, run_id) == [b"queue:elsewhere"]
+    assert client.lrange("queue:elsewhere", 0, -1) == [mention.encode()]
+    assert not client.exists("swf:fanouts", "swf:fanout:f", "swf:arrived:python")
+    assert [job["workflow_run_id"] for job in members(client, "python")] == [other]
+    assert runs.get(other).state == "running"
+
+
+def test_what_runs_ends_and_nothing_follows(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps
+) -> None:
+    run_id = start(steps.holds.message("a"), steps.notes.message("b"))
+    with working(broker):
+        assert steps.begun.wait(20)
+        runs.cancel(run_id)
+        assert len(in_flight(client)) == 1
+        steps.go.set()
+        eventually(lambda: not in_flight(client))
+    run = runs.get(run_id)
+    assert [step.state for step in run.steps] == ["done", "cancelled"]
+    assert run.memory == {"a": "ran"}
+    assert steps.ran == ["a"]
+    assert not left_of(client, run_id)
+
+
+@pytest.mark.parametrize("members_of_group", [2, 3])
+def test_the_members_of_a_group_end(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps, members_of_group: int
+) -> None:
+    """The last one would fire the continuation, whose plan is not asked for."""
+    group = Group(*(steps.notes.message(f"m{n}") for n in range(members_of_group)))
+    run_id = start(group, steps.notes.message("after"))
+    consumer = broker.consume("python", prefetch=members_of_group, timeout=2000)
+    taken = [next(consumer) for _ in range(members_of_group)]
+    runs.cancel(run_id)
+    for message in taken:
+        consumer.ack(message)
+    broker.process.commit.flush()
+    assert not in_flight(client)
+    assert not left_of(client, run_id)
+    assert [step.state for step in runs.get(run_id).steps] == ["done"] * members_of_group + ["cancelled"]
+
+
+def test_what_is_prefetched_does_not_run(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One thread holds a job, and has fetched others of the run that is cancelled meanwhile."""
+    Workflow(steps.holds.message("holder")).run()
+    run_id = Workflow(Group(*(steps.notes.message(n) for n in "abc"))).run()
+    with caplog.at_level(logging.INFO), working(broker, threads=1):
+        assert steps.begun.wait(20)
+        eventually(lambda: len(in_flight(client)) > 1)
+        runs.cancel(run_id)
+        # A worker knows it half a second later at the latest.
+        broker.process.cancelled_runs._looked = float("-inf")
+        steps.go.set()
+        eventually(lambda: not in_flight(client))
+        broker.process.presence.beat()
+    assert steps.ran == ["holder"]
+    assert len([record for record in caplog.records if run_id in record.message]) == 1
+    assert client.get("stat:processed") == b"1"
+    assert not client.exists("dead", "retry")
+    assert {step.state for step in runs.get(run_id).steps} == {"cancelled"}
+
+
+def test_a_step_that_fails_is_not_retried(broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps) -> None:
+    run_id = start(steps.fails.message("a"), steps.notes.message("b"))
+    with working(broker):
+        assert steps.begun.wait(20)
+        runs.cancel(run_id)
+        steps.go.set()
+        eventually(lambda: not in_flight(client))
+    assert not client.exists("retry", "dead")
+    assert steps.ran == ["a"]
+
+
+def test_a_step_retried_out_of_dead_does_not_run(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps
+) -> None:
+    run_id = start(steps.notes.message("a"), steps.notes.message("b"))
+    job = json.loads(as_bytes(client.rpop("queue:python"))) | {"retry_count": 0, "error_class": "E", "failed_at": 1.0}
+    client.zadd("dead", {json.dumps(job): 1})
+    runs.cancel(run_id)
+    assert client.zcard("dead") == 1
+    # As the Web UI retries it, long after: the list of cancelled runs has forgotten it.
+    client.delete("dead", "swf:cancelled")
+    client.lpush("queue:python", json.dumps(job))
+    with working(broker):
+        eventually(lambda: not client.llen("queue:python") and not in_flight(client))
+    assert not steps.ran
+    assert not left_of(client, run_id)
+
+
+def test_a_long_step_is_told(broker: SidekiqBroker, runs: Runs, steps: Steps) -> None:
+    run_id = start(steps.looks.message("a"))
+    with working(broker):
+        assert steps.begun.wait(20)
+        assert not steps.seen_cancelled.is_set()
+        runs.cancel(run_id)
+        assert steps.seen_cancelled.wait(20)
+
+
+# -- by a filter -----------------------------------------------------------------------
+
+
+def test_runs_of_a_tag(client: redis.Redis, runs: Runs, steps: Steps) -> None:
+    ids = {Workflow(steps.notes.message(str(n)), tags=["nightly"]).run() for n in range(3)}
+    other = start(steps.notes.message("other"))
+    assert set(runs.cancel(tag="nightly", reason="all")) == ids
+    assert {run.id for run in runs.list(state="cancelled")} == ids
+    assert runs.get(other).state == "running"
+    assert len(members(client, "python")) == 1
+    assert runs.cancel(tag="nightly") == []
+
+
+def test_neither_an_id_nor_a_filter(runs: Runs) -> None:
+    with pytest.raises(InvalidFilter):
+        runs.cancel()
+    with pytest.raises(InvalidFilter):
+        runs.cancel("01234567-0000-0000-0000-000000000000", tag="x")  # type: ignore[call-overload]
+    with pytest.raises(InvalidFilter, match="not 'done'"):
+        runs.cancel(state="done")
+
+
+def test_in_a_coroutine(runs: Runs, steps: Steps) -> None:
+    run_id = start(steps.notes.message("a"))
+    assert asyncio.run(runs.cancel_async(run_id, "no need")).reason == "no need"
+    assert asyncio.run(runs.cancel_async(state="running")) == []

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .process.events import Buried, Recovered
     from .protocols import Barrier, CallbackStorage, Memory
     from .registry.ruby_job import RubyJob
+    from .runs.query import Runs
     from .store.callback_storage import InlineCallbackStorage, RedisCallbackStorage
     from .store.memory import RedisHashMemory
     from .store.replication import Replication
@@ -46,6 +47,7 @@ __all__ = [
     "Replication",
     "Retries",
     "RubyJob",
+    "Runs",
     "SentMessages",
     "SidekiqBroker",
     "Templates",
@@ -77,6 +79,7 @@ _MODULES = {
     "process.events": ("Buried", "Recovered"),
     "protocols": ("Barrier", "CallbackStorage", "Memory"),
     "registry.ruby_job": ("RubyJob",),
+    "runs.query": ("Runs",),
     "store.callback_storage": ("InlineCallbackStorage", "RedisCallbackStorage"),
     "store.memory": ("RedisHashMemory",),
     "store.replication": ("Replication",),

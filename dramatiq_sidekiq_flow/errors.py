@@ -125,6 +125,18 @@ class UnknownTemplate(FlowError):
     """No template of that name was registered.  ``value`` is the name."""
 
 
+class UnknownRun(FlowError):
+    """There is no record of the run, or it has expired.  ``value`` is the run id."""
+
+
+class RunTimeout(FlowError):
+    """A run was not at rest in time; it goes on.  ``value`` is the run id."""
+
+
+class InvalidFilter(FlowError):
+    """Runs cannot be listed by this value: a state that is not recorded, a limit below 1."""
+
+
 class NoCurrentRun(FlowError):
     """The call needs the run of the current actor, and the actor is not a step of a run."""
 

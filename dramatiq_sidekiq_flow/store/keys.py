@@ -99,6 +99,41 @@ def run(run_id: str) -> str:
     return f"swf:run:{run_id}"
 
 
+def record(run_id: str) -> str:
+    """Hash of what is known of a run: state, times of its start and end, template, tags, tree."""
+    return f"swf:flow:{run_id}"
+
+
+def step_times(run_id: str) -> str:
+    """Hash step number -> ``START END ATTEMPTS WORKER`` of each step that is done, numbered below 1,000."""
+    return f"swf:flow:{run_id}:times"
+
+
+def done_steps(run_id: str) -> str:
+    """Bitmap by step number of the steps that are done, for those from 1,000."""
+    return f"swf:flow:{run_id}:done"
+
+
+def failed_steps(run_id: str) -> str:
+    """Hash step number -> JSON of the error of each step that is dead."""
+    return f"swf:flow:{run_id}:failed"
+
+
+def runs_in(state: str) -> str:
+    """Zset run id -> start in epoch seconds, of the runs whose record has this state."""
+    return f"swf:flows:{state}"
+
+
+def runs_of_template(name: str) -> str:
+    """Zset run id -> start in epoch seconds, of the runs of a template."""
+    return f"swf:flows:template:{name}"
+
+
+def runs_with_tag(tag: str) -> str:
+    """Zset run id -> start in epoch seconds, of the runs with a tag."""
+    return f"swf:flows:tag:{tag}"
+
+
 def memory_lease(memory: str) -> str:
     """Lease: the run's memory must not expire before this key does (``extend_ttl``, ``advance.lua``)."""
     return f"swf:keep:{memory}"

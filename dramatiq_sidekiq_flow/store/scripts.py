@@ -101,6 +101,7 @@ DUE = Script("due")
 EXTEND = Script("extend")
 FAIL = Script("fail")
 FETCH = Script("fetch")
+FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
 OWN_CALLBACKS = Script("own_callbacks")
@@ -130,6 +131,7 @@ ALL = (
     EXTEND,
     FAIL,
     FETCH,
+    FIND_JOBS,
     FIRED,
     FLUSH,
     OWN_CALLBACKS,

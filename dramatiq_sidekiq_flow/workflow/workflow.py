@@ -14,8 +14,12 @@ from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
+from ..wire.dialect import NOOP_CLASSES
+from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS, Payload
+from ..wire.run_tree import dump_tree
+from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
@@ -205,6 +209,10 @@ class Workflow:
         """Return True if an actor of this broker runs a job."""
         return job["class"] in self.engine.broker.actors
 
+    def _is_ruby(self, job: Mapping[str, Any]) -> bool:
+        """Return True if a job is of a Ruby class: it has the name of one, and no actor of this broker has it."""
+        return is_ruby_constant(job["class"]) and job["class"] not in (*NOOP_CLASSES, *self.engine.broker.actors)
+
     def _separate_duplicates(self, wire: Wire) -> None:
         """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
         ids = [job.get("jid") for job in jobs(wire)]
@@ -251,6 +259,10 @@ class Workflow:
         """Make the wire form of a message without its arguments and its id."""
         of_actor = self.engine.broker.options_of(message.actor_name) or DEFAULTS
         return {"__type__": "job", "class": message.actor_name, **job_options(message, of_actor)}
+
+    def mermaid(self) -> str:
+        """Return the tree as a Mermaid flowchart."""
+        return flowchart(load_tree(dump_tree(self.wire, self._is_ruby, args=False)))
 
     def __str__(self) -> str:
         """Return an outline of the tree: one line per step."""

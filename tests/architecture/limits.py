@@ -92,9 +92,13 @@ USED = {
         "bridge_of",
         "check_assignment",
         "enqueue_many",
+        "get_async",
+        "list_async",
         "load_defaults",
+        "mermaid",
         "pause_queue",
         "unpause_queue",
+        "wait_async",
         "within",
     ),
 }

@@ -1,0 +1,183 @@
+"""Runs: what is known of the runs of a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dramatiq
+
+from ..errors import InvalidFilter, RunTimeout, UnknownRun, shortened
+from ..store import run_records
+from ..workflow.engine_lookup import engine_of
+from . import run_index
+from .run_index import Filter
+from .run_reader import RunReader, head_run
+from .snapshot import Run
+
+#: Seconds between two looks at the state of a run: the first interval, the longest, and the factor between.
+FIRST, LONGEST, FACTOR = 0.01, 0.5, 1.5
+
+#: Seconds between two searches for the jobs of a run whose recorded state does not change: the first
+#: interval, and the longest.
+FIRST_SEARCH, LONGEST_SEARCH = 2.0, 20.0
+
+
+class Runs:
+    """Reads the runs of a broker.
+
+    Parameters:
+      broker: A SidekiqBroker with a WorkflowMiddleware, or another Dramatiq
+        broker whose WorkflowMiddleware has the url of Sidekiq's Redis; the
+        global broker by default.
+
+    Raises:
+      ConfigurationError: if the broker cannot run workflows.
+
+    The methods block.  ``get_async``, ``list_async`` and ``wait_async`` do the
+    same in a coroutine, in a thread.
+    """
+
+    def __init__(self, broker: dramatiq.Broker | None = None) -> None:
+        engine = engine_of(broker or dramatiq.get_broker())
+        self._connection = engine.broker.connection
+        memory = engine.memory
+
+        def read_memory(run_id: str) -> Mapping[str, Any]:
+            return {} if memory is None else memory.read(run_id)
+
+        def ruby_queues() -> frozenset[str]:
+            return frozenset(engine.precheck.fleet.look(max_age=1.0).ruby)
+
+        self._reader = RunReader(self._connection, read_memory, ruby_queues)
+
+    def get(self, run_id: str) -> Run:
+        """Read a run: its record, and where its jobs are.
+
+        Raises:
+          UnknownRun: if it has no record.
+          WrongType: if a key of its record holds another type.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        return self._reader.get(run_id)
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        template: str | None = None,
+        tag: str | None = None,
+        since: datetime | timedelta | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[Run]:
+        """List runs, the newest first, as they are recorded: without steps, failures and memory.
+
+        Parameters:
+          state: ``running``, ``failed``, ``paused``, ``cancelled`` or ``done``.  A run that is ``waiting`` or
+            ``stuck`` is recorded as running: :meth:`get` looks where its jobs are.
+          since: Earliest start: a time (UTC if it has no time zone), or how long ago.
+          limit: Most runs.
+          after: Id of the last run of the page before.
+
+        Raises:
+          InvalidFilter: if runs are not recorded in this state, or if the limit is below 1.
+          UnknownRun: if the run of ``after`` is gone.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        if state is not None and state not in run_records.STATES:
+            raise InvalidFilter(
+                f"Runs can be listed as {', '.join(run_records.STATES)}, not as {shortened(state)}. Runs.get() tells "
+                "whether a running one waits or is stuck.",
+                state,
+            )
+        if type(limit) is not int or limit < 1:
+            raise InvalidFilter(f"limit must be 1 or more, not {shortened(limit)}.", limit)
+        wanted = Filter(state, template, tag, _earliest(since), after)
+        return [head_run(head) for head in run_index.page(self._connection, wanted, limit)]
+
+    def wait(self, run_id: str, *, timeout: int | timedelta | None = None) -> Run:
+        """Wait until a run is at rest: done, failed, cancelled or stuck.
+
+        Parameters:
+          timeout: Milliseconds, or a timedelta; None waits without a limit.
+
+        Raises:
+          RunTimeout: if it is not at rest in time.
+          UnknownRun: if it has no record.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        waiting = _Waiting(self, run_id, timeout)
+        for pause in waiting.pauses():
+            time.sleep(pause)
+        return waiting.result
+
+    async def get_async(self, run_id: str) -> Run:
+        """Read a run, as :meth:`get`."""
+        return await asyncio.to_thread(self.get, run_id)
+
+    async def list_async(self, **filters: Any) -> Sequence[Run]:
+        """List runs, as :meth:`list`."""
+        return await asyncio.to_thread(lambda: self.list(**filters))
+
+    async def wait_async(self, run_id: str, *, timeout: int | timedelta | None = None) -> Run:
+        """Wait until a run is at rest, as :meth:`wait`.  No thread waits meanwhile."""
+        waiting = _Waiting(self, run_id, timeout)
+        pauses = waiting.pauses()
+        while (pause := await asyncio.to_thread(next, pauses, None)) is not None:
+            await asyncio.sleep(pause)
+        return waiting.result
+
+
+class _Waiting:
+    """Looks at the state of a run again and again, and rarely for its jobs."""
+
+    def __init__(self, runs: Runs, run_id: str, timeout: int | timedelta | None) -> None:
+        self.runs = runs
+        self.run_id = run_id
+        if isinstance(timeout, timedelta):
+            timeout = int(timeout.total_seconds() * 1000)
+        self.timeout = timeout
+        self.deadline = float("inf") if timeout is None else time.monotonic() + timeout / 1000
+        self.result: Run
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the seconds to the next look, until the run is at rest and ``result`` is set."""
+        pause, between = FIRST, FIRST_SEARCH
+        recorded, search_at = "running", time.monotonic() + between
+        while True:
+            before, recorded = recorded, self._recorded()
+            if recorded in ("done", "cancelled") or recorded != before or time.monotonic() >= search_at:
+                self.result = self.runs.get(self.run_id)
+                if self.result.at_rest:
+                    return
+                between = min(between * 2, LONGEST_SEARCH)
+                search_at = time.monotonic() + between
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise RunTimeout(
+                    f"The run {shortened(self.run_id)} is not at rest after {self.timeout} ms: it is {recorded}. "
+                    "It goes on; Runs.get() shows where it is.",
+                    self.run_id,
+                )
+            yield min(pause, left)
+            pause = min(pause * FACTOR, LONGEST)
+
+    def _recorded(self) -> str:
+        state = run_records.state_of(self.runs._connection, self.run_id)
+        if state is None:
+            raise UnknownRun(f"There is no record of the run {shortened(self.run_id)}.", self.run_id)
+        return state
+
+
+def _earliest(since: datetime | timedelta | None) -> float | None:
+    if since is None:
+        return None
+    if isinstance(since, timedelta):
+        return time.time() - since.total_seconds()
+    if since.tzinfo is None:
+        since = since.replace(tzinfo=timezone.utc)
+    return since.timestamp()

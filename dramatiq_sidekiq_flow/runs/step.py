@@ -1,0 +1,81 @@
+"""Progress and steps of a run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import attrs
+
+StepState = Literal[
+    "done",
+    "running",
+    "queued",
+    "scheduled",
+    "retry",
+    "dead",
+    "pending",
+    "unknown",
+    "lost",
+    "cancelled",
+]
+
+
+@attrs.frozen
+class Progress:
+    """Numbers of steps.
+
+    Attributes:
+      total: All; None if the tree of the run is not known.
+      done: Done, also those that are inferred to be.
+      running: Being run.
+      waiting: In a queue, scheduled, or in retry.
+      failed: Dead.
+
+    In a run of ``Runs.list``, ``running`` and ``waiting`` are None: nothing was looked up.
+    """
+
+    total: int | None
+    done: int
+    running: int | None
+    waiting: int | None
+    failed: int
+
+
+@attrs.frozen
+class Step:
+    """One step of a run.
+
+    Attributes:
+      number: Its place in the tree, in written order from 1; None if it is not known.
+      path: The positions of its ancestors in their chains and groups, such as ``1.3.2``; "" if it is not known.
+      name: Actor or Ruby class.
+      queue: Its queue; "" if it is not known.
+      state: ``done``; ``running``; ``queued``; ``scheduled`` (delayed, not due); ``retry`` (failed, will run
+        again); ``dead``; ``pending`` (its turn has not come); ``unknown`` (a step of Ruby without the companion
+        whose job was not found: done, or begun a moment ago, or lost with its process); ``lost`` (its job should
+        exist and was not found); ``cancelled``.
+      jid: The id of its job; "" if it is not known.
+      attempts: Number of times that it was begun.
+      started_at, ended_at: When its last attempt began, and when it was done or dead.
+      due_at: When it is due, if it is scheduled or in retry.
+      worker: ``HOST:PID:NONCE`` of the process that runs or ran it; "" if it is not known.
+      error: ``ErrorClass: message`` of its last failure, if it is dead or in retry.
+      args: Its arguments as text, shortened; "" if they are not recorded.
+      inferred: True if no mark says that it is done: a later step exists, or the run is done.
+    """
+
+    number: int | None
+    path: str
+    name: str
+    queue: str
+    state: StepState
+    jid: str = ""
+    attempts: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    worker: str = ""
+    error: str | None = None
+    args: str = ""
+    inferred: bool = False

@@ -1,0 +1,214 @@
+"""Search for the jobs of one run in all places where a job can be.
+
+Where a live job is, is not recorded: a payload of the run holds the run's id as
+text, and the server looks for it (``find_jobs.lua``), one small part of a place
+at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from ..wire import codec
+from . import keys, scripts
+from .connection import Connection
+from .fanouts import pending
+from .scripts import Command
+
+#: Elements and bytes of one call: the server needs about 2 ns for each byte.
+PART_ELEMENTS = 1000
+PART_BYTES = 256 * 1024
+
+#: Elements that one call reads at once, at most.
+AT_ONCE = 250
+
+#: Elements of places that are searched in one round trip.
+TOGETHER = 2000
+
+Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout"]
+
+
+@attrs.frozen
+class Place:
+    """A place of jobs.
+
+    Attributes:
+      name: Queue, or member of an in-flight hash; "" for the others.
+    """
+
+    kind: Kind
+    key: str
+    name: str = ""
+
+
+@attrs.frozen
+class FoundJob:
+    """A payload that holds the run's id.
+
+    Attributes:
+      score: Epoch seconds: when it is due, or when it died; 0.0 in other places.
+      receipt: In flight; "" in other places.
+    """
+
+    place: Place
+    payload: bytes
+    score: float = 0.0
+    receipt: str = ""
+
+
+@attrs.frozen
+class Work:
+    """What a thread of a process works on, by the process's last beat.
+
+    Attributes:
+      entry: JSON object with ``queue``, ``payload`` and ``run_at``.
+    """
+
+    identity: str
+    entry: bytes
+
+
+def work(connection: Connection) -> list[Work]:
+    """Read what the threads of all processes work on, of either language."""
+    identities = keys.readable(_array(connection.call("SMEMBERS", keys.PROCESSES)))
+    replies = connection.send([("HVALS", keys.work(identity)) for identity in identities]) if identities else []
+    return [Work(identity, entry) for identity, entries in zip(identities, replies) for entry in _array(entries)]
+
+
+def places(connection: Connection) -> list[Place]:
+    """List the places that may hold jobs: what is in flight first, large sets last."""
+    replies = connection.send([("SMEMBERS", keys.QUEUES), ("ZRANGE", keys.WORKERS, 0, -1)])
+    queues, members = (keys.readable(_array(reply)) for reply in replies)
+    # A job goes from a queue into flight. A queue is searched first, so that a job is not missed on its way.
+    found = [Place("queue", keys.queue(name), name) for name in queues]
+    found += [Place("arrived", keys.arrived(name), name) for name in queues]
+    found += [Place("flight", keys.in_flight(member), member) for member in members if keys.is_member(member)]
+    found += [Place("fanout", keys.fanout(fanout), fanout) for fanout in pending(connection)]
+    found += [Place("retry", keys.RETRY), Place("dead", keys.DEAD), Place("schedule", keys.SCHEDULE)]
+    return found
+
+
+def search(
+    connection: Connection,
+    run_id: str,
+    wanted: Iterable[Place],
+    enough: Callable[[Sequence[FoundJob]], bool] = lambda found: False,
+) -> list[FoundJob]:
+    """Find the jobs of a run.  Text of other jobs may hold the id, too: the caller reads each payload.
+
+    Parameters:
+      enough: What was found so far -> True if the search of large places can end; asked after each part.
+    """
+    needle = codec.encode(run_id)
+    small, large = _by_size(connection, wanted)
+    found: list[FoundJob] = []
+    for batch in small:
+        found += _search_together(connection, needle, batch)
+    for place in large:
+        if enough(found):
+            break
+        for part in _parts(connection, needle, place):
+            found += part
+            if part and enough(found):
+                break
+    return found
+
+
+def _by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
+    """Divide places that are not empty into batches of small ones, and large ones, the smallest first."""
+    known = _sized(connection, list(wanted))
+    large = sorted((each for each in known if each[0] > AT_ONCE), key=lambda each: each[0])
+    return _batches([each for each in known if each[0] <= AT_ONCE]), [place for _, place in large]
+
+
+def _sized(connection: Connection, wanted: Sequence[Place]) -> list[tuple[int, Place]]:
+    """Read the sizes of places; leaves out empty ones, and keys of another type."""
+    sizes = connection.send([_size_command(place) for place in wanted]) if wanted else []
+    return [(size, place) for place, size in zip(wanted, sizes) if isinstance(size, int) and size]
+
+
+def _batches(sized: Iterable[tuple[int, Place]]) -> list[list[Place]]:
+    """Divide small places into those that are searched in one round trip."""
+    batches: list[list[Place]] = []
+    total = TOGETHER
+    for size, place in sized:
+        if total + size > TOGETHER:
+            batches.append([])
+            total = 0
+        batches[-1].append(place)
+        total += size
+    return batches
+
+
+def _size_command(place: Place) -> Command:
+    if place.kind == "flight":
+        return ("HLEN", place.key)
+    return ("ZCARD" if place.kind in ("schedule", "retry", "dead") else "LLEN", place.key)
+
+
+def _search_together(connection: Connection, needle: bytes, batch: Sequence[Place]) -> Iterator[FoundJob]:
+    """Search small places in one round trip, and the rest of those with large elements."""
+    replies = connection.send([_command(needle, place, "0", AT_ONCE) for place in batch])
+    for place, reply in zip(batch, replies):
+        part = _read(reply)
+        yield from part.jobs(place)
+        if part.cursor:
+            for jobs in _parts(connection, needle, place, part):
+                yield from jobs
+
+
+@attrs.frozen
+class _Part:
+    """What one call read."""
+
+    cursor: str = "0"
+    elements: int = 0
+    size: int = 0
+    found: tuple[bytes, ...] = ()
+
+    @property
+    def at_once(self) -> int:
+        """Elements to read at once in the next call, by the size of those of this one."""
+        if not self.elements:
+            return 16
+        return max(1, min(AT_ONCE, PART_BYTES * self.elements // (self.size or 1)))
+
+    def jobs(self, place: Place) -> list[FoundJob]:
+        return [_job(place, payload, label) for payload, label in zip(self.found[::2], self.found[1::2])]
+
+
+def _parts(connection: Connection, needle: bytes, place: Place, part: _Part = _Part()) -> Iterator[list[FoundJob]]:
+    while part.cursor:
+        part = _read(connection.call(*_command(needle, place, part.cursor, part.at_once)))
+        yield part.jobs(place)
+
+
+def _command(needle: bytes, place: Place, cursor: str, at_once: int) -> Command:
+    return scripts.FIND_JOBS.command((place.key,), (needle, cursor, PART_ELEMENTS, PART_BYTES, at_once))
+
+
+def _read(reply: Any) -> _Part:
+    if isinstance(reply, Exception):
+        raise reply
+    if reply[0] == b"TYPE":
+        # Another program's key: it holds no jobs.
+        return _Part("")
+    cursor, elements, size, *found = reply
+    return _Part(cursor.decode(), elements, size, tuple(found))
+
+
+def _job(place: Place, payload: bytes, label: bytes) -> FoundJob:
+    if place.kind == "flight":
+        return FoundJob(place, payload, receipt=label.decode("utf-8", "replace"))
+    if place.kind == "fanout" and payload[:1] == b"s":
+        score, _, payload = payload[1:].partition(b" ")
+        return FoundJob(place, payload, float(score))
+    return FoundJob(place, payload, float(label or 0))
+
+
+def _array(reply: Any) -> list[bytes]:
+    """A reply that is an array or a set; empty for an error: the key holds another type."""
+    return [] if isinstance(reply, Exception) else list(reply)

@@ -1,0 +1,292 @@
+"""Records of runs: what is kept of each run that a workflow started, apart from where its jobs are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..errors import PayloadError, WrongType
+from ..wire import codec
+from . import keys
+from .connection import FAULTS, Connection
+from .scripts import Command
+
+#: The states that a record may have; each has an index of its runs.
+STATES = ("running", "failed", "paused", "cancelled", "done")
+
+#: Ids of an index that are read at once.
+PAGE = 500
+
+#: Fields of a record, without its tree.
+_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason")
+
+
+@attrs.frozen
+class RecordHead:
+    """A record without its steps.
+
+    Attributes:
+      state: One of :data:`STATES`.
+      started, finished: Epoch seconds; None if it is not known.
+      total: Number of steps; None in a run that was first seen in its middle.
+      done, failed: Numbers of steps that are marked as done, and as dead.
+      reason: Of a cancellation; "" without.
+    """
+
+    id: str
+    state: str
+    started: float | None
+    finished: float | None
+    total: int | None
+    template: str | None
+    tags: tuple[str, ...]
+    adopted: bool
+    reason: str
+    done: int
+    failed: int
+
+
+@attrs.frozen
+class StepTimes:
+    """Entry of a step that is done.
+
+    Attributes:
+      started, ended: Epoch seconds; None if it is not known.
+      attempts: Number of failed attempts before.
+      worker: ``HOST:PID:NONCE``.
+    """
+
+    started: float | None
+    ended: float | None
+    attempts: int
+    worker: str
+
+
+@attrs.frozen
+class Record:
+    """A record with the marks of its steps.
+
+    Attributes:
+      tree: The compact tree (``wire.tree_nodes``); b"" without.
+      times: Step number -> entry of a step that is done, as it was written.
+      bits: Bitmap by step number of the steps that are done.
+      failed: Step number -> JSON of the error of a dead step.
+    """
+
+    head: RecordHead
+    tree: bytes
+    times: Mapping[int, bytes]
+    bits: bytes
+    failed: Mapping[int, bytes]
+
+    @property
+    def marks(self) -> tuple[object, ...]:
+        """What changes with each step that is marked."""
+        return (self.head.state, len(self.times), self.bits, tuple(self.failed))
+
+
+def read(connection: Connection, run_id: str) -> Record | None:
+    """Read the record of a run; None if there is none.
+
+    Raises:
+      WrongType: if one of its keys holds another type.
+    """
+    names = (keys.record(run_id), keys.step_times(run_id), keys.done_steps(run_id), keys.failed_steps(run_id))
+    replies = connection.send([("HGETALL", names[0]), ("HGETALL", names[1]), ("GET", names[2]), ("HGETALL", names[3])])
+    for name, reply in zip(names, replies):
+        _check(name, reply)
+    fields = _fields(replies[0])
+    if not fields:
+        return None
+    times, failed = _numbered(replies[1]), _numbered(replies[3])
+    bits = replies[2] or b""
+    done = len(times) + int.from_bytes(bits, "big").bit_count()
+    head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed))
+    return Record(head, fields.get(b"tree", b""), times, bits, failed)
+
+
+def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHead | None]:
+    """Read records without their steps; None for each that is gone."""
+    commands: list[Command] = []
+    for run_id in run_ids:
+        commands.append(("HMGET", keys.record(run_id), *_FIELDS))
+        commands.append(("HLEN", keys.step_times(run_id)))
+        commands.append(("BITCOUNT", keys.done_steps(run_id)))
+        commands.append(("HLEN", keys.failed_steps(run_id)))
+    replies = connection.send(commands) if commands else []
+    heads: list[RecordHead | None] = []
+    for run_id, values, times, bits, failed in zip(run_ids, replies[::4], replies[1::4], replies[2::4], replies[3::4]):
+        _check(keys.record(run_id), values)
+        if values[0] is None:
+            heads.append(None)
+            continue
+        # Field 0 of the times is no step.
+        done = max(0, _count(times) - 1) + _count(bits)
+        heads.append(_head(run_id, values, done, _count(failed)))
+    return heads
+
+
+def state_of(connection: Connection, run_id: str) -> str | None:
+    """Read the recorded state of a run; None if it has no record."""
+    key = keys.record(run_id)
+    reply = connection.send([("HGET", key, "state")])[0]
+    _check(key, reply)
+    return None if reply is None else _text(reply)
+
+
+def read_times(entry: bytes) -> StepTimes:
+    """Read the entry of a step that is done."""
+    started, ended, attempts, worker, *_ = [*_text(entry).split(" ", 3), "", "", "", ""]
+    return StepTimes(_seconds(started), _seconds(ended), int(attempts) if attempts.isdecimal() else 0, worker)
+
+
+# -- indexes ------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Position:
+    """Place of a run in an index: its start in epoch seconds, and its id."""
+
+    started: float
+    run_id: str
+
+
+def position_of(connection: Connection, run_id: str, indexes: Sequence[str]) -> Position | None:
+    """Find the place of a run in one of these indexes, or by its record; None if it is in neither."""
+    commands: list[Command] = [("ZSCORE", index, run_id) for index in indexes]
+    commands.append(("HGET", keys.record(run_id), "started"))
+    for reply in connection.send(commands):
+        started = None if isinstance(reply, Exception) or reply is None else _seconds(_text(reply))
+        if started is not None:
+            return Position(started, run_id)
+    return None
+
+
+def newest(connection: Connection, index: str, after: Position | None, since: float | None) -> Iterator[Position]:
+    """Yield the runs of an index, the newest first; equal starts by id, the last one first.
+
+    Parameters:
+      after: Only the runs behind this one.
+      since: Only the runs that started then or later, in epoch seconds.
+    """
+    least = "-inf" if since is None else repr(since)
+    most = "+inf" if after is None else repr(after.started)
+    # A run may be added or removed between two pages: the next one begins at the score of the
+    # last, and leaves out what was seen there.
+    limit, offset, last = after, 0, most
+    while True:
+        command = ("ZREVRANGEBYSCORE", index, last, least, "WITHSCORES", "LIMIT", offset, PAGE)
+        found = _scored(index, connection.send([command])[0])
+        for position in found:
+            if limit is None or order(position) < order(limit):
+                yield position
+                limit = position
+        if len(found) < PAGE:
+            return
+        at_end = repr(found[-1].started)
+        offset = offset + PAGE if at_end == last else 0
+        last = at_end
+
+
+def order(position: Position) -> tuple[float, bytes]:
+    """Sort key of a run in an index."""
+    return position.started, position.run_id.encode("utf-8", "surrogateescape")
+
+
+def by_size(connection: Connection, indexes: Sequence[str]) -> list[str]:
+    """Sort indexes by their numbers of runs, the smallest first."""
+    sizes = connection.send([("ZCARD", index) for index in indexes])
+    for index, size in zip(indexes, sizes):
+        _check(index, size)
+    return [index for _, index in sorted(zip(sizes, indexes))]
+
+
+def contains(connection: Connection, index: str, run_ids: Sequence[str]) -> list[bool]:
+    """Return, for each run, whether it is in an index."""
+    if not run_ids:
+        return []
+    reply = connection.send([("ZMSCORE", index, *run_ids)])[0]
+    _check(index, reply)
+    return [score is not None for score in reply]
+
+
+def forget(connection: Connection, indexes: Sequence[str], run_ids: Sequence[str]) -> None:
+    """Remove runs whose records have expired from indexes.  Does nothing if the Redis user may not write."""
+    if run_ids and indexes:
+        with contextlib.suppress(*FAULTS):
+            connection.send([("ZREM", index, *run_ids) for index in indexes])
+
+
+# -- replies ------------------------------------------------------------------------
+
+
+def _check(key: str, reply: Any) -> None:
+    if not isinstance(reply, Exception):
+        return
+    if str(reply).startswith("WRONGTYPE"):
+        raise WrongType(f"The Redis key {key!r} holds another type, so the record of a run cannot be read.", key)
+    raise reply
+
+
+def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
+    state, started, finished, total, template, tags, adopted, reason = (
+        None if value is None else _text(value) for value in values
+    )
+    return RecordHead(
+        run_id,
+        state if state in STATES else "running",
+        _seconds(started or ""),
+        _seconds(finished or ""),
+        int(total) if total and total.isdecimal() else None,
+        template,
+        _tags(tags),
+        adopted == "1",
+        reason or "",
+        done,
+        failed,
+    )
+
+
+def _tags(text: str | None) -> tuple[str, ...]:
+    try:
+        value = codec.decode_value((text or "[]").encode("utf-8", "surrogateescape"))
+    except PayloadError:
+        return ()
+    return tuple(map(str, value)) if type(value) is list else ()
+
+
+def _fields(reply: Any) -> dict[bytes, bytes]:
+    # A dict over RESP3, a flat list over RESP2.
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2]))
+
+
+def _numbered(reply: Any) -> dict[int, bytes]:
+    """Fields whose names are step numbers."""
+    return {int(name): value for name, value in _fields(reply).items() if name.isdigit() and int(name)}
+
+
+def _scored(index: str, reply: Any) -> list[Position]:
+    _check(index, reply)
+    if reply and isinstance(reply[0], list):
+        # Pairs over RESP3.
+        reply = [part for pair in reply for part in pair]
+    return [Position(float(score), _text(name)) for name, score in zip(reply[::2], reply[1::2])]
+
+
+def _count(reply: Any) -> int:
+    return reply if isinstance(reply, int) else 0
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < 253_402_300_799 else None

@@ -14,6 +14,7 @@ from .groups import RootGroup
 from .program import ERROR, INTERRUPTED, PROGRAM
 from .registry_commands import registry, stubs
 from .release_command import release
+from .runs_commands import runs
 
 EPILOG = """\b
 Exit codes:
@@ -33,7 +34,7 @@ def root() -> None:
     running workflows."""
 
 
-for _command in (bridge, completion, registry, release, stubs):
+for _command in (bridge, completion, registry, release, runs, stubs):
     root.add_command(_command)
 
 

@@ -6,6 +6,6 @@ from __future__ import annotations
 PROGRAM = "sidekiq-flow"
 MODULE = "python -m dramatiq_sidekiq_flow"
 
-ERROR = 2
-#: As a shell gives them for a process that SIGINT or SIGPIPE ended.
-INTERRUPTED, PIPE_CLOSED = 130, 141
+FAILED, ERROR = 1, 2
+#: As a shell gives them for a process that SIGINT, SIGPIPE or SIGTERM ended.
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143

@@ -65,7 +65,7 @@ def test_help_and_completion_do_not_load_the_library() -> None:
     code = (
         "import sys\n"
         "from dramatiq_sidekiq_flow.cli.main import main\n"
-        "assert main(['stubs', '--help']) == main(['completion', 'zsh']) == 0\n"
+        "assert main(['runs', '--help']) == main(['completion', 'zsh']) == 0\n"
         "sys.exit(bool({'dramatiq', 'redis', 'rich'} & set(sys.modules)))"
     )
     done = run(sys.executable, "-c", code)

@@ -40,8 +40,7 @@ def _broker(app: str | None, url: str | None) -> Broker:
     if app and url:
         raise click.UsageError("Name either --app or --url.", context)
     if not (app or url):
-        app = os.environ.get(APP)
-        url = None if app else os.environ.get(URL)
+        app, url = os.environ.get(APP), os.environ.get(URL)
     if app:
         from .app_lookup import load_broker
 

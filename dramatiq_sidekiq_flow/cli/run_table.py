@@ -31,7 +31,7 @@ def print_runs(runs: Sequence[Run], limit: int) -> None:
         columns.append(Column("TAGS", flexible=True))
     print_table(console, columns, [_row(run, console, tags) for run in runs])
     if len(runs) == limit and console.is_terminal:
-        console.print(f"More: --after {runs[-1].id}", style="bright_black")
+        console.print(plain(f"More: --after {runs[-1].id}", "dim"))
 
 
 def _row(run: Run, console: Console, tags: bool) -> list[Text]:

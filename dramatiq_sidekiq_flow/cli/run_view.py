@@ -92,7 +92,7 @@ def failures(steps: Iterable[Step]) -> Iterator[Text]:
 
 
 def _print_steps(console: Console, steps: Iterable[Step]) -> None:
-    remaining = iter(steps)
+    remaining, titles = iter(steps), True
     while rows := list(islice(remaining, ROWS)):
         errors = any(step.error for step in rows)
         columns = [
@@ -105,7 +105,8 @@ def _print_steps(console: Console, steps: Iterable[Step]) -> None:
             Column("ATTEMPTS", right=True),
             *([Column("ERROR", flexible=True)] if errors else []),
         ]
-        print_table(console, columns, [_row(step, errors) for step in rows])
+        print_table(console, columns, [_row(step, errors) for step in rows], titles)
+        titles = False
 
 
 def _row(step: Step, errors: bool) -> Sequence[Text]:

@@ -76,12 +76,10 @@ def _end(*_: Any) -> None:
 
 def _view(run: Run, width: int, height: int) -> RenderableType:
     """What fits on the terminal: the head, a bar, the part of the tree around the first open step, failures."""
-    top = [*head(run)]
-    below = [*islice(failures(run.failures), FAILURES)]
-    for line in below:
+    top, below = [*head(run)], [*islice(failures(run.failures), FAILURES)]
+    middle = part(tree(run), max(3, height - len(top) - len(below) - 4))
+    for line in (*top, *middle, *below):
         line.truncate(width, overflow="ellipsis")
-    room = max(3, height - len(top) - len(below) - 4)
-    middle = part(tree(run), room)
     bar = ProgressBar(total=run.progress.total or None, completed=run.progress.done, width=min(width, BAR))
     return Group(*top, bar, Text(), *middle, *below, fit=True)
 
@@ -98,4 +96,4 @@ def part(lines: Sequence[Text], room: int) -> list[Text]:
 
 
 def _more(count: int, where: str) -> Text:
-    return Text(f"  {count:,} lines {where}" if count else "", "bright_black")
+    return Text(f"  {count:,} lines {where}" if count else "", "dim")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 
 from rich.console import Console
 from rich.text import Text
@@ -39,9 +40,11 @@ def open_console() -> Console:
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
-def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
-    """Print rows, and the titles of their columns."""
-    for line in lines(columns, rows, console.width):
+def print_table(
+    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]], titles: bool = True
+) -> None:
+    """Print rows below the titles of their columns; without the titles if the table continues another one."""
+    for line in islice(lines(columns, rows, console.width), 0 if titles else 1, None):
         print_line(console, line)
 
 

@@ -134,6 +134,14 @@ def test_a_list_is_narrowed(command: Command, client: redis.Redis) -> None:
     assert command("list", "--since", "1s", "--state", "running") == "No runs.\n"
 
 
+def test_a_terminal_shows_how_to_go_on(redis_url: str, client: redis.Redis) -> None:
+    for number in range(2):
+        record(client, f"run-{number}", at=STARTED + number)
+    terminal = Terminal(SCRIPT, "runs", "list", "--url", redis_url, "--limit", "1")
+    assert terminal.end() == 0
+    assert "More: --after run-1" in terminal.text
+
+
 def test_a_list_as_json(command: Command, client: redis.Redis) -> None:
     assert command("list", "--json") == "[]\n"
     record(client, "run-1", template="nightly", tags='["acme"]')
@@ -154,6 +162,8 @@ def test_a_list_fits_the_terminal(
     lines = command("list").splitlines()
     assert run_id in lines[1]
     assert max(map(len, lines)) <= width
+    monkeypatch.setenv("COLUMNS", "30")
+    assert re.search(f"^{run_id}  running +0/2 ", command("list"), re.M)
     monkeypatch.delenv("COLUMNS")
     assert max(map(len, command("list").splitlines())) > 200
 
@@ -189,6 +199,14 @@ def test_the_steps_of_a_run(command: Command, client: redis.Redis) -> None:
     run = json.loads(command("show", "run-1", "--json", "--steps"))
     assert [step["name"] for step in run["steps"]] == ["extract", "Load"]
     assert run["steps"][0]["ended_at"] == "2026-11-18T11:07:10.000+00:00"
+
+
+def test_the_steps_of_a_large_run_are_one_table(command: Command, client: redis.Redis) -> None:
+    tree = {"times": 2500, "node": {"step": "extract", "queue": "python"}}
+    record(client, "run-1", "done", tree=json.dumps({"group": [tree]}), total=2500, finished=STARTED + 9)
+    lines = command("show", "run-1", "--steps").splitlines()
+    assert sum(line.startswith("PATH") for line in lines) == 1
+    assert sum(" done " in f"{line} " for line in lines[lines.index("") :]) == 2500
 
 
 def test_text_from_redis_does_not_control_the_terminal(command: Command, client: redis.Redis) -> None:
@@ -261,7 +279,8 @@ def test_changes_are_lines_in_a_pipe(redis_url: str, client: redis.Redis) -> Non
         (SCRIPT, "runs", "watch", "run-1", "--url", redis_url), stdout=subprocess.PIPE, text=True
     )
     assert running.stdout is not None
-    seen = [running.stdout.readline()]
+    seen, reads = [running.stdout.readline()], _reads(client)
+    eventually(lambda: _reads(client) > reads + 10, what="looks that show nothing new")
     client.delete("queue:python")
     client.hset("swf:flow:run-1:times", "1", f"{STARTED} {STARTED + 30} 0 host:1:ab")
     push(client, "run-1", 2)
@@ -311,7 +330,7 @@ class Terminal:
 
 def test_a_terminal_shows_the_run_until_its_end(redis_url: str, client: redis.Redis) -> None:
     tree = {"group": [{"step": f"part_{number}", "queue": "python"} for number in range(200)]}
-    record(client, "run-1", tree=json.dumps(tree), total=200)
+    record(client, "run-1", tree=json.dumps(tree), total=200, tags=json.dumps(["a long tag"] * 200))
     push(client, "run-1")
     terminal = Terminal(SCRIPT, "runs", "watch", "run-1", "--url", redis_url)
     terminal.read_until("lines below")

@@ -37,6 +37,11 @@ def test_what_must_be_whole_stays_whole() -> None:
     assert shown(1)[2] == "load      1,000"
 
 
+def test_numbers_are_not_shortened() -> None:
+    rows = [[Text("load"), Text("1,000,000,000"), Text("")]]
+    assert [line.plain for line in lines(COLUMNS, rows, 10)][1] == "load  1,000,000,000"
+
+
 def test_wide_characters_are_aligned() -> None:
     rows = [[Text("抽出"), Text("1"), Text("")], [Text("ab"), Text("2"), Text("x")]]
     assert [line.plain for line in lines(COLUMNS, rows, 80)] == ["NAME  N  NOTE", "抽出  1", "ab    2  x"]

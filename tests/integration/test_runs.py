@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,6 +17,9 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq_sidekiq_flow import Chain, Group, Job, RedisHashMemory, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidFilter, RunTimeout, UnknownRun, WrongType
 from dramatiq_sidekiq_flow.runs import run_reader
+from dramatiq_sidekiq_flow.runs.run_reader import RunReader
+from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.store.scripts import Command
 from dramatiq_sidekiq_flow.wire.nodes import Wire
 
 from ..recorded_runs import IDENTITY, RecordedRun, chain, delayed, group, job, ruby_process
@@ -145,6 +149,58 @@ def test_large_payloads_are_searched_in_small_parts(client: redis.Redis, runs: R
     assert runs.get("pair").steps[0].state == "queued"
     # 300 payloads of 50 kB: a call ends behind 256 kB, when it has read what it reads at once.
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 300 // 11
+
+
+def test_the_rest_of_a_short_queue_of_large_payloads_is_searched(
+    client: redis.Redis, runs: Runs, pair: RecordedRun
+) -> None:
+    client.sadd("queues", "python")
+    client.lpush("queue:python", *(b'{"args":["' + b"x" * 50_000 + b'"]}' for _ in range(40)))
+    client.rpush("queue:python", pair.payload(1))
+    assert runs.get("pair").steps[0].state == "queued"
+
+
+class Moving(Connection):
+    """Does something once, behind the next search of a small place."""
+
+    def __init__(self, client: redis.Redis, then: Callable[[], None]) -> None:
+        super().__init__(client)
+        self.then: Callable[[], None] | None = then
+
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        replies = super().send(commands)
+        if self.then is not None and "SMEMBERS" in commands[0]:
+            then, self.then = self.then, None
+            then()
+        return replies
+
+
+def reader_on(connection: Connection) -> RunReader:
+    return RunReader(connection, lambda run_id: {}, frozenset)
+
+
+def test_a_job_that_moves_during_the_search_is_found(client: redis.Redis, pair: RecordedRun) -> None:
+    """Into a queue that was not known when the places were listed."""
+    pair.scheduled(1, START)
+
+    def move() -> None:
+        client.delete("schedule")
+        pair.queued(1, "new")
+
+    run = reader_on(Moving(client, move)).get("pair")
+    assert (run.state, run.steps[0].state) == ("running", "queued")
+
+
+def test_a_step_that_ends_during_the_search_is_done(client: redis.Redis, pair: RecordedRun) -> None:
+    pair.in_flight(1)
+
+    def end() -> None:
+        client.delete(f"swf:inflight:{IDENTITY}:python")
+        pair.done(1)
+        pair.queued(2)
+
+    run = reader_on(Moving(client, end)).get("pair")
+    assert [step.state for step in run.steps] == ["done", "queued"]
 
 
 def test_many_steps_that_are_done_have_a_bit_each(client: redis.Redis, runs: Runs) -> None:

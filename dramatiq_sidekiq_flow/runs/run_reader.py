@@ -66,6 +66,7 @@ class RunReader:
     Parameters:
       memory: Run id -> values of its memory.
       ruby_queues: Returns the queues that Ruby processes consume now.
+      is_elsewhere: True if steps may be on another broker, where they are not searched for.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class RunReader:
         connection: Connection,
         memory: Callable[[str], Mapping[str, Any]],
         ruby_queues: Callable[[], frozenset[str]],
+        is_elsewhere: bool = False,
     ) -> None:
         self.connection = connection
         self.memory = memory
         self.ruby_queues = ruby_queues
+        self.is_elsewhere = is_elsewhere
         #: Run id -> its marks, and when its jobs were missing for the first time since then.
         self._missing: dict[str, tuple[object, float]] = {}
 
@@ -92,9 +95,13 @@ class RunReader:
             if view.is_certain:
                 self._missing.pop(run_id, None)
                 return view.run
+            if self.is_elsewhere:
+                break
             if marks == record.marks:
                 return self._concluded(record, view)
             marks = record.marks
+        if self.is_elsewhere and view.codes is not None:
+            view.codes.replace(LOST, UNKNOWN)
         return attrs.evolve(view.run, state="running", inferred=False)
 
     def _look(self, run_id: str) -> tuple[Record, View]:
@@ -188,6 +195,9 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
         return codes
     codes.infer()
     codes.settle()
+    if any(seen.code != DEAD for seen in _outside(tree, sightings)):
+        # The job of a delayed empty group comes before the next step.
+        codes.replace(LOST, PENDING)
     if record.head.state == "cancelled":
         for code in (LOST, UNKNOWN, PENDING):
             codes.replace(code, CANCELLED)

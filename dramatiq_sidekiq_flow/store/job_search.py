@@ -25,6 +25,9 @@ PART_BYTES = 256 * 1024
 #: Elements that one call reads at once, at most.
 AT_ONCE = 250
 
+#: The same before the size of the elements is known.
+FIRST_AT_ONCE = 16
+
 #: Elements of places that are searched in one round trip.
 TOGETHER = 2000
 
@@ -102,7 +105,8 @@ def search(
     Parameters:
       enough: What was found so far -> True if the search of large places can end; asked after each part.
     """
-    needle = codec.encode(run_id)
+    # As JSON, up to the closing quote. Not from the opening one: each quote of a payload would be tried.
+    needle = codec.encode(run_id)[1:]
     small, large = _by_size(connection, wanted)
     found: list[FoundJob] = []
     for batch in small:
@@ -151,7 +155,7 @@ def _size_command(place: Place) -> Command:
 
 def _search_together(connection: Connection, needle: bytes, batch: Sequence[Place]) -> Iterator[FoundJob]:
     """Search small places in one round trip, and the rest of those with large elements."""
-    replies = connection.send([_command(needle, place, "0", AT_ONCE) for place in batch])
+    replies = connection.send([_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
     for place, reply in zip(batch, replies):
         part = _read(reply)
         yield from part.jobs(place)
@@ -173,7 +177,7 @@ class _Part:
     def at_once(self) -> int:
         """Elements to read at once in the next call, by the size of those of this one."""
         if not self.elements:
-            return 16
+            return FIRST_AT_ONCE
         return max(1, min(AT_ONCE, PART_BYTES * self.elements // (self.size or 1)))
 
     def jobs(self, place: Place) -> list[FoundJob]:

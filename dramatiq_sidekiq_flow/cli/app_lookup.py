@@ -23,16 +23,6 @@ def find_broker(name: str) -> SidekiqBroker:
     Raises:
       ConfigurationError: if there is none.
     """
-    found = load_broker(name)
-    return found if isinstance(found, SidekiqBroker) else engine_of(found).broker
-
-
-def load_broker(name: str) -> dramatiq.Broker:
-    """Find a broker of any class by name.
-
-    Raises:
-      ConfigurationError: if there is none.
-    """
     sys.path.insert(0, os.getcwd())
     try:
         found = _load(name)
@@ -41,7 +31,9 @@ def load_broker(name: str) -> dramatiq.Broker:
     except Exception as e:
         # Any error of the application's import.
         raise ConfigurationError(f"{name} cannot be loaded: {type(e).__name__}: {e}", name) from e
-    if not isinstance(found, dramatiq.Broker):
+    if isinstance(found, dramatiq.Broker) and not isinstance(found, SidekiqBroker):
+        found = engine_of(found).broker
+    if not isinstance(found, SidekiqBroker):
         raise ConfigurationError(f"{name} is a {type(found).__name__}, not a SidekiqBroker.", name)
     return found
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from dramatiq import Broker
+    from ..broker import SidekiqBroker
 
 APP, URL = "SIDEKIQ_FLOW_APP", "REDIS_URL"
 
@@ -29,7 +29,7 @@ def redis_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     return found
 
 
-def _broker(app: str | None, url: str | None) -> Broker:
+def _broker(app: str | None, url: str | None) -> SidekiqBroker:
     """The application's broker, or one of its own for a URL: nothing is run with it.
 
     Raises:
@@ -42,9 +42,9 @@ def _broker(app: str | None, url: str | None) -> Broker:
     if not (app or url):
         app, url = os.environ.get(APP), os.environ.get(URL)
     if app:
-        from .app_lookup import load_broker
+        from .app_lookup import find_broker
 
-        return load_broker(app)
+        return find_broker(app)
     if not url:
         raise click.UsageError(f"Name a Redis: --app app:broker, --url redis://..., or set {APP} or {URL}.", context)
     from ..broker import SidekiqBroker

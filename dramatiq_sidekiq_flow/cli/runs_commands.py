@@ -13,7 +13,7 @@ from .program import FAILED
 from .redis_options import redis_options
 
 if TYPE_CHECKING:
-    from dramatiq import Broker
+    from ..broker import SidekiqBroker
 
 #: The states that are recorded.
 STATES = ("running", "failed", "paused", "cancelled", "done")
@@ -37,7 +37,7 @@ def runs() -> None:
 @_json
 @redis_options
 def list_runs(
-    broker: Broker,
+    broker: SidekiqBroker,
     state: str | None,
     template: str | None,
     tag: str | None,
@@ -67,7 +67,7 @@ def list_runs(
 @_json
 @redis_options
 @click.pass_context
-def show(context: click.Context, broker: Broker, run_id: str, steps: bool, as_json: bool) -> None:
+def show(context: click.Context, broker: SidekiqBroker, run_id: str, steps: bool, as_json: bool) -> None:
     """Show the run ID: its tree, progress and failures.
 
     The exit code is 1 if the run is failed or stuck.
@@ -89,7 +89,7 @@ def show(context: click.Context, broker: Broker, run_id: str, steps: bool, as_js
 @_id
 @redis_options
 @click.pass_context
-def watch(context: click.Context, broker: Broker, run_id: str) -> None:
+def watch(context: click.Context, broker: SidekiqBroker, run_id: str) -> None:
     """Watch the run ID until it is done, failed, cancelled or stuck.
 
     Output to a pipe has a line for each change. The exit code is 0 if the run is done, else 1.
@@ -107,7 +107,7 @@ def watch(context: click.Context, broker: Broker, run_id: str) -> None:
 @click.option("--timeout", callback=read_duration, metavar="TIME", help="At most 90 (seconds), 30s, 5m, 2h or 1d.")
 @redis_options
 @click.pass_context
-def wait(context: click.Context, broker: Broker, run_id: str, timeout: timedelta | None) -> None:
+def wait(context: click.Context, broker: SidekiqBroker, run_id: str, timeout: timedelta | None) -> None:
     """Wait until the run ID is done, failed, cancelled or stuck, and print its state.
 
     The exit code is 0 if the run is done, else 1; after the timeout, it is 2.

@@ -129,6 +129,7 @@ def test_a_list_is_narrowed(command: Command, client: redis.Redis) -> None:
     assert ids(command("list", "--template", "t3")) == ["run-3"]
     assert ids(command("list", "--tag", "g0")) == ["run-0"]
     assert ids(command("list", "--limit", "2")) == ["run-3", "run-2"]
+    assert ids(command("list", "--limit", "2", "--after", "run-2")) == ["run-1", "run-0"]
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(STARTED + 2))
     assert ids(command("list", "--since", since)) == ["run-3", "run-2"]
     assert command("list", "--since", "1s", "--state", "running") == "No runs.\n"
@@ -166,6 +167,36 @@ def test_a_list_fits_the_terminal(
     assert re.search(f"^{run_id}  running +0/2 ", command("list"), re.M)
     monkeypatch.delenv("COLUMNS")
     assert max(map(len, command("list").splitlines())) > 200
+
+
+APPS = {
+    "SidekiqBroker": """
+from dramatiq_sidekiq_flow import SidekiqBroker, WorkflowMiddleware
+broker = SidekiqBroker(url={url!r})
+broker.add_middleware(WorkflowMiddleware())
+""",
+    "another broker": """
+from dramatiq.brokers.stub import StubBroker
+from dramatiq_sidekiq_flow import WorkflowMiddleware
+broker = StubBroker()
+broker.add_middleware(WorkflowMiddleware(url={url!r}))
+""",
+}
+
+
+@pytest.mark.parametrize("kind", APPS)
+def test_the_app_tells_where_redis_is(
+    kind: str, redis_url: str, client: redis.Redis, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs_app.py").write_text(APPS[kind].format(url=redis_url), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "runs_app", raising=False)
+    record(client, "run-1")
+    push(client, "run-1")
+    assert "run-1" in command("list", "--app", "runs_app:broker")
+    monkeypatch.setenv("SIDEKIQ_FLOW_APP", "runs_app:broker")
+    assert "run-1" in command("show", "run-1")
+    assert command.code == 0
 
 
 # -- show ---------------------------------------------------------------------

@@ -172,6 +172,20 @@ def test_the_broker_may_follow_the_queues() -> None:
     assert given == {"broker": "app:broker", "queues": ("a", "b")}
 
 
+def test_the_page_has_each_command_and_option() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "command-line.md").read_text("utf-8")
+    for names in commands(root):
+        command: click.Command = root
+        for name in names:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        assert not names or f"`{names[0]} " in page
+        assert not names[1:] or f"{names[1]} ID" in page or f"`{' '.join(names)}`" in page
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name not in ("version", "output", "members"):
+                assert any(f"`{name}" in page for name in option.opts), option.opts
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_script_for_each_shell(shell: str) -> None:
     done = run(SCRIPT, "completion", shell)

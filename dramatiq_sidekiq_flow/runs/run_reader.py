@@ -50,7 +50,7 @@ class View:
 
     Attributes:
       codes: The states of its steps; None without a tree.
-      is_certain: False if another look may find that it has moved on.
+      is_certain: False if its state follows from jobs that were not found.
       waits_for: Queues of Ruby steps whose jobs were not found; a run without a tree waits for any.
     """
 
@@ -58,6 +58,11 @@ class View:
     codes: StepCodes | None
     is_certain: bool
     waits_for: frozenset[str] | None = frozenset()
+
+    @property
+    def lost(self) -> int:
+        """Number of steps whose jobs should exist; another look may find them."""
+        return 0 if self.codes is None else self.codes.count(LOST)
 
 
 class RunReader:
@@ -92,7 +97,7 @@ class RunReader:
         marks: object = None
         for _ in range(LOOKS):
             record, view = self._look(run_id)
-            if view.is_certain:
+            if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
                 return view.run
             if self.is_elsewhere:
@@ -102,6 +107,8 @@ class RunReader:
             marks = record.marks
         if self.is_elsewhere and view.codes is not None:
             view.codes.replace(LOST, UNKNOWN)
+        if view.is_certain:
+            return view.run
         return attrs.evolve(view.run, state="running", inferred=False)
 
     def _look(self, run_id: str) -> tuple[Record, View]:
@@ -145,6 +152,8 @@ class RunReader:
 
     def _concluded(self, record: Record, view: View) -> Run:
         """Return a run whose jobs were not found twice, once a Ruby process cannot have begun one of them unseen."""
+        if view.is_certain:
+            return view.run
         if self._may_begin(view.waits_for) and self._missing_for(record) < RUBY_BEAT:
             return attrs.evolve(view.run, state="running", inferred=False)
         if view.run.state == "done" and view.codes is not None:

@@ -100,25 +100,35 @@ def search(
     wanted: Iterable[Place],
     enough: Callable[[Sequence[FoundJob]], bool] = lambda found: False,
 ) -> list[FoundJob]:
-    """Find the jobs of a run.  Text of other jobs may hold the id, too: the caller reads each payload.
+    """Find the jobs of a run, each where it was found last.
+
+    Text of other jobs may hold the id, too: the caller reads each payload.  A job
+    that moves meanwhile may be found twice, or, rarely, not at all.
 
     Parameters:
       enough: What was found so far -> True if the search of large places can end; asked after each part.
     """
     # As JSON, up to the closing quote. Not from the opening one: each quote of a payload would be tried.
     needle = codec.encode(run_id)[1:]
-    small, large = _by_size(connection, wanted)
-    found: list[FoundJob] = []
-    for batch in small:
-        found += _search_together(connection, needle, batch)
+    all_places = list(wanted)
+    small, large = _by_size(connection, all_places)
+    found = _search_small(connection, needle, small)
     for place in large:
         if enough(found):
-            break
+            return found
         for part in _parts(connection, needle, place):
             found += part
             if part and enough(found):
-                break
+                return found
+    if large:
+        # Jobs that left a large queue before they were reached are in flight by now.
+        small, _ = _by_size(connection, [place for place in all_places if place not in large])
+        found += _search_small(connection, needle, small)
     return found
+
+
+def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
+    return [job for batch in batches for job in _search_together(connection, needle, batch)]
 
 
 def _by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:

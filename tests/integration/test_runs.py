@@ -19,7 +19,7 @@ from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidFilter, RunT
 from dramatiq_sidekiq_flow.runs import run_reader
 from dramatiq_sidekiq_flow.runs.run_reader import RunReader
 from dramatiq_sidekiq_flow.store.connection import Connection
-from dramatiq_sidekiq_flow.store.scripts import Command
+from dramatiq_sidekiq_flow.store.scripts import Argument, Command
 from dramatiq_sidekiq_flow.wire.nodes import Wire
 
 from ..recorded_runs import IDENTITY, RecordedRun, chain, delayed, group, job, ruby_process
@@ -112,10 +112,7 @@ def test_jobs_of_other_runs_that_name_this_one_are_left_out(client: redis.Redis,
     other.queued(1)
     client.lpush("queue:python", b'not JSON, but "pair"')
     client.lpush("queue:python", b'{"workflow_run_id": ["pair"], "class": ["pair"]}')
-    pair.in_flight(1)
-    run = runs.get("pair")
-    assert [step.state for step in run.steps] == ["running", "pending"]
-    assert run.progress.waiting == 0
+    assert [step.state for step in runs.get("pair").steps] == ["lost", "pending"]
 
 
 def test_a_run_id_is_found_as_json_writes_it(client: redis.Redis, runs: Runs) -> None:
@@ -161,18 +158,35 @@ def test_the_rest_of_a_short_queue_of_large_payloads_is_searched(
 
 
 class Moving(Connection):
-    """Does something once, behind the next search of a small place."""
+    """Does something once, when the places to search were listed."""
 
     def __init__(self, client: redis.Redis, then: Callable[[], None]) -> None:
         super().__init__(client)
         self.then: Callable[[], None] | None = then
+        self.searches = 0
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         replies = super().send(commands)
-        if self.then is not None and "SMEMBERS" in commands[0]:
+        self.searches += commands[0] == ("SMEMBERS", "queues")
+        if self.then is not None and commands[0] == ("SMEMBERS", "queues"):
             then, self.then = self.then, None
             then()
         return replies
+
+
+class Calling(Connection):
+    """Does something before each call of one command."""
+
+    def __init__(self, client: redis.Redis, before: Callable[[int], None]) -> None:
+        super().__init__(client)
+        self.before = before
+        self.calls = 0
+
+    def call(self, *command: Argument) -> Any:
+        if command[0] == "EVALSHA":
+            self.calls += 1
+            self.before(self.calls)
+        return super().call(*command)
 
 
 def reader_on(connection: Connection) -> RunReader:
@@ -191,16 +205,46 @@ def test_a_job_that_moves_during_the_search_is_found(client: redis.Redis, pair: 
     assert (run.state, run.steps[0].state) == ("running", "queued")
 
 
-def test_a_step_that_ends_during_the_search_is_done(client: redis.Redis, pair: RecordedRun) -> None:
-    pair.in_flight(1)
+def test_a_step_that_ends_during_the_search_is_done(client: redis.Redis) -> None:
+    run = RecordedRun(client, "run", group(job("a"), job("b")))
+    run.in_flight(1)
+    run.queued(2)
 
     def end() -> None:
         client.delete(f"swf:inflight:{IDENTITY}:python")
-        pair.done(1)
-        pair.queued(2)
+        run.done(1)
 
-    run = reader_on(Moving(client, end)).get("pair")
-    assert [step.state for step in run.steps] == ["done", "queued"]
+    moving = Moving(client, end)
+    assert [step.state for step in reader_on(moving).get("run").steps] == ["done", "queued"]
+    assert moving.searches == 1
+
+
+def test_a_job_that_leaves_a_large_queue_is_found_in_flight(client: redis.Redis) -> None:
+    run = RecordedRun(client, "run", group(job("a"), job("b")))
+    run.scheduled(1, START)
+    run.queued(2)
+    client.lpush("queue:python", *([b"{}"] * 2000))
+    found = iter(range(10))
+
+    def fetch(calls: int) -> None:
+        if calls == 2 and next(found) == 0:
+            client.lrem("queue:python", -1, run.payload(2).decode())
+            run.in_flight(2)
+
+    reader = reader_on(Calling(client, fetch))
+    assert [step.state for step in reader.get("run").steps] == ["scheduled", "running"]
+
+
+def test_a_step_that_was_not_found_is_looked_for_again(client: redis.Redis) -> None:
+    run = RecordedRun(client, "run", group(job("a"), job("b")))
+    run.queued(1)
+    run.scheduled(2, START)
+
+    def move() -> None:
+        client.delete("schedule")
+        run.queued(2, "new")
+
+    assert [step.state for step in reader_on(Moving(client, move)).get("run").steps] == ["queued", "queued"]
 
 
 def test_many_steps_that_are_done_have_a_bit_each(client: redis.Redis, runs: Runs) -> None:
@@ -238,6 +282,7 @@ def test_waiting(client: redis.Redis, runs: Runs) -> None:
     run.scheduled(1, START)
     run.in_retry(2, START)
     assert runs.get("run").state == "waiting"
+    client.delete("schedule")
     run.queued(1)
     assert runs.get("run").state == "running"
 
@@ -399,7 +444,7 @@ def test_replies_of_resp3_are_read(redis_url: str, client: redis.Redis, pair: Re
     broker = SidekiqBroker(client=redis.Redis.from_url(redis_url, protocol=3))
     broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
     pair.done(1)
-    pair.scheduled(2, START)
+    pair.in_flight(2)
     pair.worked_on(2, START)
     runs = Runs(broker)
     assert [step.state for step in runs.get("pair").steps] == ["done", "running"]
@@ -437,7 +482,8 @@ def test_a_list_has_the_newest_first(runs: Runs, ten: list[str]) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 9, 10])
 def test_a_list_is_read_in_pages(runs: Runs, ten: list[str], size: int) -> None:
     found: list[str] = []
-    while page := runs.list(limit=size, after=found[-1] if found else None):
+    for _ in range(11):
+        page = runs.list(limit=size, after=found[-1] if found else None)
         assert len(page) <= size
         found += [run.id for run in page]
     assert found == ten

@@ -62,6 +62,13 @@ READING = [
         "        if False:\n            for jobs in",
         _RUNS + "test_the_rest_of_a_short_queue_of_large_payloads_is_searched",
     ),
+    search(
+        "search-small-places-once",
+        "A job that is fetched while its large queue is searched is shown as lost.",
+        "    if large:\n",
+        "    if False:\n",
+        _RUNS + "test_a_job_that_leaves_a_large_queue_is_found_in_flight",
+    ),
     sightings(
         "sighting-of-another-run",
         "A job that has the id of a run in its arguments is shown as its step.",
@@ -133,6 +140,13 @@ READING = [
         _RUNS + "test_a_job_that_moves_during_the_search_is_found",
     ),
     reader(
+        "reader-lost-at-once",
+        "A step whose job moved during the search is shown as lost.",
+        "            if view.is_certain and not view.lost:\n",
+        "            if view.is_certain:\n",
+        _RUNS + "test_a_step_that_was_not_found_is_looked_for_again",
+    ),
+    reader(
         "reader-old-marks",
         "A step that ends during the search is shown as lost.",
         "        # What was done meanwhile has a mark now.\n        record = self._record(run_id)\n",
@@ -178,7 +192,7 @@ READING = [
         "records-ties",
         "Runs that started at once are listed twice, or not at all.",
         "        offset = offset + PAGE if at_end == last else 0\n",
-        "        offset = PAGE\n",
+        "        offset = offset + PAGE + 1 if at_end == last else 0\n",
         _RUNS + "test_more_runs_than_one_read_started_at_once",
     ),
     records(

@@ -88,7 +88,7 @@ def _marked(line: str) -> Text:
 def failures(steps: Iterable[Step]) -> Iterator[Text]:
     """The dead steps, with their errors."""
     for step in steps:
-        yield Text.assemble(state("failed"), " ", plain(f"{step.path} {step.name}: {step.error or 'no error'}"))
+        yield Text.assemble(state("failed"), " ", plain(f"{_number(step)} {step.name}: {step.error or 'no error'}"))
 
 
 def _print_steps(console: Console, steps: Iterable[Step]) -> None:
@@ -96,7 +96,7 @@ def _print_steps(console: Console, steps: Iterable[Step]) -> None:
     while rows := list(islice(remaining, ROWS)):
         errors = any(step.error for step in rows)
         columns = [
-            Column("PATH"),
+            Column("NO", right=True),
             Column("STEP", flexible=True),
             Column("STATE"),
             Column("QUEUE", flexible=True),
@@ -111,15 +111,24 @@ def _print_steps(console: Console, steps: Iterable[Step]) -> None:
 
 def _row(step: Step, errors: bool) -> Sequence[Text]:
     row = [
-        plain(step.path),
+        Text(_number(step)),
         plain(step.name),
-        plain(step.state),
+        _step_state(step),
         plain(step.queue or "-"),
-        Text(moment(step.started_at)),
+        Text(f"due {step.due_at.astimezone():%m-%d %H:%M:%S}" if step.due_at else moment(step.started_at)),
         Text(_took(step.started_at, step.ended_at)),
         Text(str(step.attempts)),
     ]
     return [*row, plain(step.error or "")] if errors else row
+
+
+def _number(step: Step) -> str:
+    return "-" if step.number is None else str(step.number)
+
+
+def _step_state(step: Step) -> Text:
+    """The word of a step's state, with a star if it is inferred."""
+    return Text.assemble(state(step.state), "*" if step.inferred else "")
 
 
 def _took(start: datetime | None, end: datetime | None) -> str:

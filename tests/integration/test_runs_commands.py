@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from datetime import datetime
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -232,12 +233,22 @@ def test_the_steps_of_a_run(command: Command, client: redis.Redis) -> None:
     assert run["steps"][0]["ended_at"] == "2026-11-18T11:07:10.000+00:00"
 
 
+def test_a_step_that_is_inferred_has_a_star_and_one_that_waits_its_time(command: Command, client: redis.Redis) -> None:
+    record(client, "run-1")
+    job = {"class": "Load", "args": [], "jid": "j2", "queue": "ruby", "workflow_run_id": "run-1", "swf_step": 2}
+    client.zadd("schedule", {json.dumps(job): STARTED + 86_400})
+    first, second = (line.split() for line in command("show", "run-1", "--steps").splitlines()[-2:])
+    assert first[:4] == ["1", "extract", "done*", "python"]
+    due = datetime.fromtimestamp(STARTED + 86_400).strftime("%m-%d %H:%M:%S")
+    assert second[:7] == ["2", "Load", "scheduled", "ruby", "due", *due.split()]
+
+
 def test_the_steps_of_a_large_run_are_one_table(command: Command, client: redis.Redis) -> None:
     tree = {"times": 2500, "node": {"step": "extract", "queue": "python"}}
     record(client, "run-1", "done", tree=json.dumps({"group": [tree]}), total=2500, finished=STARTED + 9)
     lines = command("show", "run-1", "--steps").splitlines()
-    assert sum(line.startswith("PATH") for line in lines) == 1
-    assert sum(" done " in f"{line} " for line in lines[lines.index("") :]) == 2500
+    assert sum(line.split()[:2] == ["NO", "STEP"] for line in lines) == 1
+    assert sum(" done* " in line for line in lines[lines.index("") :]) == 2500
 
 
 def test_text_from_redis_does_not_control_the_terminal(command: Command, client: redis.Redis) -> None:

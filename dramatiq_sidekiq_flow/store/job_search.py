@@ -31,6 +31,9 @@ FIRST_AT_ONCE = 16
 #: Elements of places that are searched in one round trip.
 TOGETHER = 2000
 
+#: Bytes of a run id, as JSON, that other payloads may hold by chance: it is searched for with both quotes.
+SHORT = 16
+
 Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout"]
 
 
@@ -108,8 +111,10 @@ def search(
     Parameters:
       enough: What was found so far -> True if the search of large places can end; asked after each part.
     """
-    # As JSON, up to the closing quote. Not from the opening one: each quote of a payload would be tried.
-    needle = codec.encode(run_id)[1:]
+    needle = codec.encode(run_id)
+    if len(needle) > SHORT:
+        # Each quote of a payload would be tried.
+        needle = needle[1:]
     all_places = list(wanted)
     small, large = _by_size(connection, all_places)
     found = _search_small(connection, needle, small)

@@ -117,9 +117,19 @@ def test_jobs_of_other_runs_that_name_this_one_are_left_out(client: redis.Redis,
 
 def test_a_run_id_is_found_as_json_writes_it(client: redis.Redis, runs: Runs) -> None:
     # json.dumps of the tests would write \u00e9, which no program of a run does.
-    for run_id in ('with "quotes"', "back\\slash", "a:b*c[d]", "%s.+-"):
+    for run_id in ("1", 'with "quotes"', "back\\slash", "a:b*c[d]", "%s.+-"):
         RecordedRun(client, run_id, job("a")).queued(1)
         assert runs.get(run_id).steps[0].state == "queued", run_id
+
+
+def test_a_short_run_id_is_not_found_in_each_payload(client: redis.Redis, runs: Runs) -> None:
+    run = RecordedRun(client, "n", job("a"))
+    run.scheduled(1, START)
+    client.sadd("queues", "python")
+    client.lpush("queue:python", *(b'{"class":"Newsletter.run","args":["in"]}' for _ in range(300)))
+    client.config_resetstat()
+    assert runs.get("n").state == "waiting"
+    assert client.info("stats")["total_net_output_bytes"] < 10_000
 
 
 def test_a_job_is_found_among_many(client: redis.Redis, runs: Runs) -> None:
@@ -174,11 +184,11 @@ class Moving(Connection):
         return replies
 
 
-class Calling(Connection):
-    """Does something before each call of one command."""
+class Calling(Moving):
+    """Does something before each call of one script."""
 
     def __init__(self, client: redis.Redis, before: Callable[[int], None]) -> None:
-        super().__init__(client)
+        super().__init__(client, lambda: None)
         self.before = before
         self.calls = 0
 
@@ -224,6 +234,7 @@ def test_a_job_that_leaves_a_large_queue_is_found_in_flight(client: redis.Redis)
     run.scheduled(1, START)
     run.queued(2)
     client.lpush("queue:python", *([b"{}"] * 2000))
+    client.zadd("swf:workers", {f"{IDENTITY}:python": START})
     found = iter(range(10))
 
     def fetch(calls: int) -> None:
@@ -231,8 +242,9 @@ def test_a_job_that_leaves_a_large_queue_is_found_in_flight(client: redis.Redis)
             client.lrem("queue:python", -1, run.payload(2).decode())
             run.in_flight(2)
 
-    reader = reader_on(Calling(client, fetch))
-    assert [step.state for step in reader.get("run").steps] == ["scheduled", "running"]
+    calling = Calling(client, fetch)
+    assert [step.state for step in reader_on(calling).get("run").steps] == ["scheduled", "running"]
+    assert calling.searches == 1
 
 
 def test_a_step_that_was_not_found_is_looked_for_again(client: redis.Redis) -> None:

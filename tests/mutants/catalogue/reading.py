@@ -42,6 +42,13 @@ READING = [
         _RUNS + "test_a_run_id_is_found_as_json_writes_it",
     ),
     search(
+        "search-short-id",
+        "Half of all payloads are read, since they hold the letters of a short run id.",
+        "    if len(needle) > SHORT:\n",
+        "    if True:\n",
+        _RUNS + "test_a_short_run_id_is_not_found_in_each_payload",
+    ),
+    search(
         "search-not-in-flight",
         "A step that runs is shown as lost.",
         '    found += [Place("flight", keys.in_flight(member), member) for member in members if keys.is_member(member)]\n',

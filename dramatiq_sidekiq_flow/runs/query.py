@@ -155,17 +155,17 @@ class _Waiting:
         recorded, search_at = "running", time.monotonic() + between
         while True:
             before, recorded = recorded, self._recorded()
-            if recorded in ("done", "cancelled") or recorded != before or time.monotonic() >= search_at:
+            left = self.deadline - time.monotonic()
+            if recorded != before or time.monotonic() >= search_at or left <= 0:
                 self.result = self.runs.get(self.run_id)
                 if self.result.at_rest:
                     return
                 between = min(between * 2, LONGEST_SEARCH)
                 search_at = time.monotonic() + between
-            left = self.deadline - time.monotonic()
             if left <= 0:
                 raise RunTimeout(
-                    f"The run {shortened(self.run_id)} is not at rest after {self.timeout} ms: it is {recorded}. "
-                    "It goes on; Runs.get() shows where it is.",
+                    f"The run {shortened(self.run_id)} is not at rest after {self.timeout} ms: it is "
+                    f"{self.result.state}. It goes on; Runs.get() shows where it is.",
                     self.run_id,
                 )
             yield min(pause, left)

@@ -134,16 +134,18 @@ class RunReader:
 
     def _search(self, run_id: str, record: Record, tree: TreeNode | None) -> Sightings:
         sightings = Sightings(run_id)
-        taken = 0
+        taken = wanted = 0
 
         def enough(found: Sequence[FoundJob]) -> bool:
-            nonlocal taken
-            if tree is None:
+            nonlocal taken, wanted
+            if tree is None or len(found) < wanted:
                 return False
             sightings.add_found(found[taken:])
             taken = len(found)
-            codes = codes_of(record, tree, sightings)
-            return not codes.count(LOST, UNKNOWN)
+            missing = codes_of(record, tree, sightings).count(LOST, UNKNOWN)
+            # Each job may show where several steps are, so ask again when half of them were found.
+            wanted = taken + (missing + 1) // 2
+            return not missing
 
         sightings.add_work(job_search.work(self.connection))
         found = job_search.search(self.connection, run_id, job_search.places(self.connection), enough)

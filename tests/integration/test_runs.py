@@ -123,12 +123,11 @@ def test_a_run_id_is_found_as_json_writes_it(client: redis.Redis, runs: Runs) ->
 
 
 def test_a_short_run_id_is_not_found_in_each_payload(client: redis.Redis, runs: Runs) -> None:
-    run = RecordedRun(client, "n", job("a"))
-    run.scheduled(1, START)
+    RecordedRun(client, "n", job("a"))
     client.sadd("queues", "python")
     client.lpush("queue:python", *(b'{"class":"Newsletter.run","args":["in"]}' for _ in range(300)))
     client.config_resetstat()
-    assert runs.get("n").state == "waiting"
+    assert runs.get("n").state == "stuck"
     assert client.info("stats")["total_net_output_bytes"] < 10_000
 
 
@@ -578,13 +577,18 @@ def test_wait_goes_on_while_a_dead_step_runs_again(runs: Runs, pair: RecordedRun
     pair.failed(1)
     pair.becomes("failed")
     pair.queued(1)
-    with pytest.raises(RunTimeout, match="failed"):
+    with pytest.raises(RunTimeout, match="running"):
         runs.wait("pair", timeout=timedelta(milliseconds=50))
 
 
-def test_wait_finds_a_run_that_is_stuck(runs: Runs, pair: RecordedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_finds_a_run_that_is_stuck(
+    client: redis.Redis, runs: Runs, pair: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dramatiq_sidekiq_flow.runs.query.FIRST_SEARCH", 0.05)
+    client.config_resetstat()
     assert runs.wait("pair", timeout=20_000).state == "stuck"
+    # Long before the timeout.
+    assert client.info("commandstats")["cmdstat_hget"]["calls"] < 20
 
 
 def test_wait_ends_when_the_record_expires(client: redis.Redis, runs: Runs, pair: RecordedRun) -> None:
@@ -603,14 +607,20 @@ def test_waiting_reads_little(client: redis.Redis, runs: Runs, pair: RecordedRun
     with pytest.raises(RunTimeout):
         runs.wait("pair", timeout=600)
     stats = client.info("commandstats")
-    assert set(stats) <= {"cmdstat_hget", "cmdstat_config|resetstat", "cmdstat_info"}
     assert stats["cmdstat_hget"]["calls"] <= 12
+    # One search, at the end.
+    assert stats["cmdstat_smembers"]["calls"] == 2
+
+
+def test_wait_looks_for_the_jobs_once_before_it_gives_up(runs: Runs, pair: RecordedRun) -> None:
+    assert runs.wait("pair", timeout=0).state == "stuck"
 
 
 def test_coroutines_do_the_same(runs: Runs, pair: RecordedRun) -> None:
     async def read() -> None:
         assert (await runs.get_async("pair")).id == "pair"
         assert [run.id for run in await runs.list_async(state="running", limit=1)] == ["pair"]
+        pair.queued(1)
         with pytest.raises(RunTimeout):
             await runs.wait_async("pair", timeout=30)
         pair.becomes("done")

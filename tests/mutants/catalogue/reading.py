@@ -233,7 +233,7 @@ READING = [
     query(
         "wait-searches-always",
         "Waiting searches all queues again and again.",
-        "or time.monotonic() >= search_at:",
+        "or time.monotonic() >= search_at or left <= 0:",
         "or True:",
         _RUNS + "test_waiting_reads_little",
     ),
@@ -247,8 +247,8 @@ READING = [
     query(
         "wait-never-searches",
         "Waiting never ends for a run that is stuck.",
-        "or time.monotonic() >= search_at:",
-        "or False:",
+        "or time.monotonic() >= search_at or left <= 0:",
+        "or left <= 0:",
         _RUNS + "test_wait_finds_a_run_that_is_stuck",
     ),
     writer(

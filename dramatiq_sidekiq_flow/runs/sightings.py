@@ -70,7 +70,7 @@ class Sighting:
     error: str | None = None
 
 
-#: The code of a job by its place; of two sightings of one job, the one that comes first counts.
+#: The code of a job by its place.
 _CODES = {
     "flight": RUNNING,
     "queue": QUEUED,
@@ -80,18 +80,18 @@ _CODES = {
     "retry": RETRY,
     "dead": DEAD,
 }
-_ORDER = {code: order for order, code in enumerate((RUNNING, QUEUED, SCHEDULED, RETRY, DEAD))}
 
 
 class Sightings:
-    """The sightings of one run, one of each job."""
+    """The sightings of one run: the last one of each job."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self._by_jid: dict[str, Sighting] = {}
 
     def __iter__(self) -> Iterator[Sighting]:
-        return iter(self._by_jid.values())
+        # A step may have two jobs, if one was pushed by hand: the one that is nearest to its end is shown.
+        return iter(sorted(self._by_jid.values(), key=lambda seen: seen.code, reverse=True))
 
     def add_work(self, work: Iterable[Work]) -> None:
         """Add the jobs of this run that threads work on."""
@@ -115,10 +115,10 @@ class Sightings:
 
     def _add(self, sighting: Sighting) -> None:
         before = self._by_jid.get(sighting.jid)
-        if before is None or _ORDER[sighting.code] < _ORDER[before.code]:
-            self._by_jid[sighting.jid] = sighting
-        elif before.code == sighting.code == RUNNING and before.started is None:
-            self._by_jid[sighting.jid] = attrs.evolve(before, started=sighting.started)
+        if before is not None and before.code == sighting.code == RUNNING and sighting.started is None:
+            # In flight: the process's work says since when.
+            sighting = attrs.evolve(sighting, started=before.started)
+        self._by_jid[sighting.jid] = sighting
 
 
 def _running(fields: _Fields, identity: str, started: float | None) -> Sighting:

@@ -25,8 +25,14 @@ PART_BYTES = 256 * 1024
 #: Elements that one call reads at once, at most.
 AT_ONCE = 250
 
+#: The same before the size of the elements is known.
+FIRST_AT_ONCE = 16
+
 #: Elements of places that are searched in one round trip.
 TOGETHER = 2000
+
+#: Bytes of a run id, as JSON, that other payloads may hold by chance: it is searched for with both quotes.
+SHORT = 16
 
 Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout"]
 
@@ -97,24 +103,37 @@ def search(
     wanted: Iterable[Place],
     enough: Callable[[Sequence[FoundJob]], bool] = lambda found: False,
 ) -> list[FoundJob]:
-    """Find the jobs of a run.  Text of other jobs may hold the id, too: the caller reads each payload.
+    """Find the jobs of a run, each where it was found last.
+
+    Text of other jobs may hold the id, too: the caller reads each payload.  A job
+    that moves meanwhile may be found twice, or, rarely, not at all.
 
     Parameters:
       enough: What was found so far -> True if the search of large places can end; asked after each part.
     """
     needle = codec.encode(run_id)
-    small, large = _by_size(connection, wanted)
-    found: list[FoundJob] = []
-    for batch in small:
-        found += _search_together(connection, needle, batch)
+    if len(needle) > SHORT:
+        # Each quote of a payload would be tried.
+        needle = needle[1:]
+    all_places = list(wanted)
+    small, large = _by_size(connection, all_places)
+    found = _search_small(connection, needle, small)
     for place in large:
         if enough(found):
-            break
+            return found
         for part in _parts(connection, needle, place):
             found += part
             if part and enough(found):
-                break
+                return found
+    if large:
+        # Jobs that left a large queue before they were reached are in flight by now.
+        small, _ = _by_size(connection, [place for place in all_places if place not in large])
+        found += _search_small(connection, needle, small)
     return found
+
+
+def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
+    return [job for batch in batches for job in _search_together(connection, needle, batch)]
 
 
 def _by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
@@ -151,7 +170,7 @@ def _size_command(place: Place) -> Command:
 
 def _search_together(connection: Connection, needle: bytes, batch: Sequence[Place]) -> Iterator[FoundJob]:
     """Search small places in one round trip, and the rest of those with large elements."""
-    replies = connection.send([_command(needle, place, "0", AT_ONCE) for place in batch])
+    replies = connection.send([_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
     for place, reply in zip(batch, replies):
         part = _read(reply)
         yield from part.jobs(place)
@@ -173,7 +192,7 @@ class _Part:
     def at_once(self) -> int:
         """Elements to read at once in the next call, by the size of those of this one."""
         if not self.elements:
-            return 16
+            return FIRST_AT_ONCE
         return max(1, min(AT_ONCE, PART_BYTES * self.elements // (self.size or 1)))
 
     def jobs(self, place: Place) -> list[FoundJob]:

@@ -14,6 +14,7 @@ from .hooks import HOOKS
 from .parts import PARTS
 from .producers import PRODUCERS
 from .queues import QUEUES
+from .reading import READING
 from .runs import RUNS
 from .workers import WORKERS
 
@@ -26,6 +27,7 @@ ALL: list[Mutant] = [
     *HOOKS,
     *PARTS,
     *QUEUES,
+    *READING,
     *RUNS,
     *WORKERS,
     *PRODUCERS,

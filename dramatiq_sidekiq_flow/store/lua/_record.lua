@@ -96,11 +96,12 @@ local function known_state(record, ttl)
 end
 
 local function finish_record(record, from)
+  if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   local now = seconds_now()
   redis.pcall('HSET', record, 'state', 'done', 'finished', now)
-  if from ~= 'done' then relist(record, from, 'done', found[3], keep) end
+  relist(record, from, 'done', found[3], keep)
   -- Now and then, by the last digit of the time.
   if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
   redis.pcall('EXPIRE', record, keep)

@@ -285,6 +285,22 @@ def test_places_of_another_type_are_left_out(client: redis.Redis, runs: Runs, pa
     assert runs.get("pair").state == "running"
 
 
+def test_a_place_that_may_not_be_read_is_an_error(redis_url: str, client: redis.Redis, pair: RecordedRun) -> None:
+    """A step there would be shown as lost."""
+    pair.queued(1)
+    client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">p", "+@all", "%R~*")
+    restricted = redis.Redis.from_url(redis_url.replace("redis://", "redis://reader:p@"))
+    try:
+        with pytest.raises(redis.ConnectionError, match="NOPERM"):
+            reader_on(Connection(restricted)).get("pair")
+        but_retry = ("~queue*", "~swf:*", "~processes", "~schedule", "~dead")
+        client.execute_command("ACL", "SETUSER", "reader", "resetkeys", *but_retry)
+        with pytest.raises(redis.ConnectionError, match="NOPERM"):
+            reader_on(Connection(restricted)).get("pair")
+    finally:
+        client.execute_command("ACL", "DELUSER", "reader")
+
+
 # -- the state of a run ---------------------------------------------------------------
 
 

@@ -42,6 +42,13 @@ READING = [
         _RUNS + "test_a_run_id_is_found_as_json_writes_it",
     ),
     search(
+        "search-without-rights",
+        "Steps are shown as lost that are in places which the Redis user may not read.",
+        "        return None\n    raise reply\n",
+        "        return None\n    return None\n",
+        _RUNS + "test_a_place_that_may_not_be_read_is_an_error",
+    ),
+    search(
         "search-short-id",
         "Half of all payloads are read, since they hold the letters of a short run id.",
         "    if len(needle) > SHORT:\n",

@@ -146,6 +146,15 @@ def test_a_job_is_found_among_many(client: redis.Redis, runs: Runs) -> None:
     assert [step.number for step in found.steps[10:13]] == [11, 12, 13]
 
 
+def test_many_jobs_in_flight_are_found(client: redis.Redis, runs: Runs) -> None:
+    run = RecordedRun(client, "many", group(*(job("member", number) for number in range(2500))))
+    client.zadd("swf:workers", {f"{IDENTITY}:python": START})
+    fields: dict[Any, Any] = {f"1f:{number}?": run.payload(number) for number in range(1, 2501)}
+    client.hset(f"swf:inflight:{IDENTITY}:python", mapping=fields)
+    found = runs.get("many")
+    assert (found.progress.waiting, {step.worker for step in found.steps}) == (2500, {IDENTITY})
+
+
 def test_large_payloads_are_searched_in_small_parts(client: redis.Redis, runs: Runs, pair: RecordedRun) -> None:
     client.sadd("queues", "python")
     for _ in range(300):

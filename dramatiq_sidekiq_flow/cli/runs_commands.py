@@ -28,7 +28,7 @@ def runs() -> None:
 
 
 @click.command("list", short_help="List runs, the newest first.")
-@click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
+@click.option("--state", type=click.Choice(STATES), metavar="STATE", help=f"One of {', '.join(STATES)}.")
 @click.option("--template", metavar="NAME", help="Only runs of this template.")
 @click.option("--tag", metavar="TAG", help="Only runs with this tag.")
 @click.option("--since", callback=read_since, metavar="TIME", help="Only runs started since 30m, 2h, 7d or 2026-11-26.")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from fcntl import ioctl
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -347,7 +348,7 @@ def test_changes_are_lines_in_a_pipe(redis_url: str, client: redis.Redis) -> Non
     assert [said[0], said[-1]] == ["running: 0 of 2 done, 1 waiting", "done: 2 of 2 done"]
     # A look while the jobs change place may show one more state.
     assert "running: 1 of 2 done, 1 waiting" in said
-    assert not [line for line, after in zip(said, said[1:]) if line == after]
+    assert not [line for line, after in pairwise(said) if line == after]
 
 
 class Terminal:

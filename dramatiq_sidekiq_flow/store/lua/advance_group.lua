@@ -56,7 +56,7 @@ for i, unit in ipairs(units) do
     end
   end
 end
-local state = #done > 0 and known_state(record, ttl)
+local state = #done > 0 and known_state(record, done[1], ttl)
 if state then record_steps(record, state, done, ttl) end
 if #counted > 0 then
   count_units(barrier, counted, ttl)

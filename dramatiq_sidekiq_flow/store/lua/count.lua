@@ -61,7 +61,7 @@ for _, count in ipairs(walked.counts) do
 end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
-local state = known_state(record, ttl)
+local state = known_state(record, ARGV[4], ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, ttl)
   if walked.new and is_over(walked, fires) then finish_record(record, state) end

@@ -143,8 +143,8 @@ class RunReader:
             sightings.add_found(found[taken:])
             taken = len(found)
             missing = codes_of(record, tree, sightings).count(LOST, UNKNOWN)
-            # Each job may show where several steps are, so ask again when half of them were found.
-            wanted = taken + (missing + 1) // 2
+            # Ask again when as many were found: a job may show that other steps are done, but rarely does.
+            wanted = taken + missing
             return not missing
 
         sightings.add_work(job_search.work(self.connection))

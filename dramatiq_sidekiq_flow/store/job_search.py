@@ -79,7 +79,7 @@ class Work:
 
 def work(connection: Connection) -> list[Work]:
     """Read what the threads of all processes work on, of either language."""
-    identities = keys.readable(_array(connection.call("SMEMBERS", keys.PROCESSES)))
+    identities = keys.readable(_array(connection.send([("SMEMBERS", keys.PROCESSES)])[0]))
     replies = connection.send([("HVALS", keys.work(identity)) for identity in identities]) if identities else []
     return [Work(identity, entry) for identity, entries in zip(identities, replies) for entry in _array(entries)]
 
@@ -144,9 +144,10 @@ def _by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list
 
 
 def _sized(connection: Connection, wanted: Sequence[Place]) -> list[tuple[int, Place]]:
-    """Read the sizes of places; leaves out empty ones, and keys of another type."""
-    sizes = connection.send([_size_command(place) for place in wanted]) if wanted else []
-    return [(size, place) for place, size in zip(wanted, sizes) if isinstance(size, int) and size]
+    """Read the sizes of places; leaves out empty ones."""
+    replies = connection.send([_size_command(place) for place in wanted]) if wanted else []
+    sizes = map(_unless_wrong_type, replies)
+    return [(size, place) for place, size in zip(wanted, sizes) if size]
 
 
 def _batches(sized: Iterable[tuple[int, Place]]) -> list[list[Place]]:
@@ -229,5 +230,14 @@ def _job(place: Place, payload: bytes, label: bytes) -> FoundJob:
 
 
 def _array(reply: Any) -> list[bytes]:
-    """A reply that is an array or a set; empty for an error: the key holds another type."""
-    return [] if isinstance(reply, Exception) else list(reply)
+    """A reply that is an array or a set; empty for a key of another type."""
+    return list(_unless_wrong_type(reply) or ())
+
+
+def _unless_wrong_type(reply: Any) -> Any:
+    """A reply; None for a key of another type: it holds no jobs.  Raises any other error."""
+    if not isinstance(reply, Exception):
+        return reply
+    if str(reply).startswith("WRONGTYPE"):
+        return None
+    raise reply

@@ -146,6 +146,15 @@ def test_a_job_is_found_among_many(client: redis.Redis, runs: Runs) -> None:
     assert [step.number for step in found.steps[10:13]] == [11, 12, 13]
 
 
+def test_many_jobs_in_flight_are_found(client: redis.Redis, runs: Runs) -> None:
+    run = RecordedRun(client, "many", group(*(job("member", number) for number in range(2500))))
+    client.zadd("swf:workers", {f"{IDENTITY}:python": START})
+    fields: dict[Any, Any] = {f"1f:{number}?": run.payload(number) for number in range(1, 2501)}
+    client.hset(f"swf:inflight:{IDENTITY}:python", mapping=fields)
+    found = runs.get("many")
+    assert (found.progress.waiting, {step.worker for step in found.steps}) == (2500, {IDENTITY})
+
+
 def test_large_payloads_are_searched_in_small_parts(client: redis.Redis, runs: Runs, pair: RecordedRun) -> None:
     client.sadd("queues", "python")
     for _ in range(300):
@@ -283,6 +292,22 @@ def test_places_of_another_type_are_left_out(client: redis.Redis, runs: Runs, pa
     client.set("odd:work", "pair")
     pair.queued(1)
     assert runs.get("pair").state == "running"
+
+
+def test_a_place_that_may_not_be_read_is_an_error(redis_url: str, client: redis.Redis, pair: RecordedRun) -> None:
+    """A step there would be shown as lost."""
+    pair.queued(1)
+    client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">p", "+@all", "%R~*")
+    restricted = redis.Redis.from_url(redis_url.replace("redis://", "redis://reader:p@"))
+    try:
+        with pytest.raises(redis.ConnectionError, match="NOPERM"):
+            reader_on(Connection(restricted)).get("pair")
+        but_retry = ("~queue*", "~swf:*", "~processes", "~schedule", "~dead")
+        client.execute_command("ACL", "SETUSER", "reader", "resetkeys", *but_retry)
+        with pytest.raises(redis.ConnectionError, match="NOPERM"):
+            reader_on(Connection(restricted)).get("pair")
+    finally:
+        client.execute_command("ACL", "DELUSER", "reader")
 
 
 # -- the state of a run ---------------------------------------------------------------

@@ -41,6 +41,20 @@ READING = [
         "      local payload = slice[index]\n      bytes = bytes + #payload\n      if find(payload, text) then\n",
         _RUNS + "test_a_run_id_is_found_as_json_writes_it",
     ),
+    find(
+        "find-jobs-first-part-of-a-hash",
+        "Of many jobs in flight, some are not found.",
+        "  if cursor ~= '0' then found[1] = cursor end\n",
+        "",
+        _RUNS + "test_many_jobs_in_flight_are_found",
+    ),
+    search(
+        "search-without-rights",
+        "Steps are shown as lost that are in places which the Redis user may not read.",
+        "        return None\n    raise reply\n",
+        "        return None\n    return None\n",
+        _RUNS + "test_a_place_that_may_not_be_read_is_an_error",
+    ),
     search(
         "search-short-id",
         "Half of all payloads are read, since they hold the letters of a short run id.",

@@ -316,3 +316,42 @@ def test_a_long_run_keeps_its_record(broker: SidekiqBroker, client: redis.Redis,
             eventually(lambda: client.exists("queue:ruby"))
         assert [client.ttl(key) >= RETRY_HORIZON - 4000 for key in keys] == [True, True, True]
         client.flushdb()
+
+
+def take(broker: SidekiqBroker, prefetch: int = 1) -> tuple[Any, list[Any]]:
+    consumer = broker.consume("python", prefetch=prefetch, timeout=200)
+    return consumer, [next(consumer) for _ in range(prefetch)]
+
+
+def test_a_duplicate_after_the_end_changes_nothing(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    run_id = Workflow(step.message("a")).run()
+    (raw,) = client.lrange("queue:python", 0, -1)
+    finish(broker, run_id)
+    client.hset(f"swf:flow:{run_id}", "finished", "1.5")
+    client.lpush("queue:python", raw)
+    with working(broker):
+        eventually(lambda: not client.exists("queue:python") and not client.keys("swf:inflight:*"))
+    assert (field(client, run_id, "state"), field(client, run_id, "finished")) == ("done", "1.5")
+
+
+def test_a_member_that_is_gone_is_not_recorded(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    """Another worker has recovered it, and runs it again."""
+    run_id = Workflow(Group(*(step.message(str(n)) for n in range(4)))).run()
+    consumer, messages = take(broker, 2)
+    client.hdel(f"swf:inflight:{messages[0].member}", messages[0].receipt)
+    for message in messages:
+        consumer.ack(message)
+    consumer.close()
+    assert list(times(client, run_id)) == ["2"]
+
+
+def test_a_retry_is_no_death(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    run_id = Workflow(step.message("a")).run()
+    consumer, (message,) = take(broker)
+    message.stuff_exception(ValueError("once"))
+    broker.emit_after("process_message", message, exception=ValueError("once"))
+    consumer.nack(message)
+    consumer.close()
+    assert client.zcard("retry") == 1
+    assert field(client, run_id, "state") == "running"
+    assert not client.exists(f"swf:flow:{run_id}:failed")

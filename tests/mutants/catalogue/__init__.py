@@ -15,6 +15,7 @@ from .parts import PARTS
 from .producers import PRODUCERS
 from .queues import QUEUES
 from .reading import READING
+from .records import RECORD
 from .runs import RUNS
 from .workers import WORKERS
 
@@ -28,6 +29,7 @@ ALL: list[Mutant] = [
     *PARTS,
     *QUEUES,
     *READING,
+    *RECORD,
     *RUNS,
     *WORKERS,
     *PRODUCERS,

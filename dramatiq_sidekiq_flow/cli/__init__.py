@@ -1,1 +1,1 @@
-"""Command line: stubs, registry file, bridge, release."""
+"""Command line ``sidekiq-flow``, on click and rich, which only this package imports."""

@@ -10,9 +10,11 @@ from typing import Any, overload
 
 import dramatiq
 
+from ..broker import SidekiqBroker
 from ..errors import InvalidFilter, RunTimeout, UnknownRun, shortened
 from ..store import run_records
 from ..workflow.engine_lookup import engine_of
+from ..workflow.workflow import global_broker
 from . import run_index
 from .run_cancellation import Cancellation
 from .run_index import Filter
@@ -47,7 +49,8 @@ class Runs:
     """
 
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
-        engine = engine_of(broker or dramatiq.get_broker())
+        broker = broker or global_broker()
+        engine = engine_of(broker)
         self._connection = engine.broker.connection
         memory = engine.memory
 
@@ -57,7 +60,9 @@ class Runs:
         def ruby_queues() -> frozenset[str]:
             return frozenset(engine.precheck.fleet.look(max_age=1.0).ruby)
 
-        self._reader = RunReader(self._connection, read_memory, ruby_queues)
+        self._reader = RunReader(
+            self._connection, read_memory, ruby_queues, is_elsewhere=not isinstance(broker, SidekiqBroker)
+        )
         self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
 
     def get(self, run_id: str) -> Run:
@@ -233,17 +238,17 @@ class _Waiting:
         recorded, search_at = "running", time.monotonic() + between
         while True:
             before, recorded = recorded, self._recorded()
-            if recorded in ("done", "cancelled") or recorded != before or time.monotonic() >= search_at:
+            left = self.deadline - time.monotonic()
+            if recorded != before or time.monotonic() >= search_at or left <= 0:
                 self.result = self.runs.get(self.run_id)
                 if self.result.at_rest:
                     return
                 between = min(between * 2, LONGEST_SEARCH)
                 search_at = time.monotonic() + between
-            left = self.deadline - time.monotonic()
             if left <= 0:
                 raise RunTimeout(
-                    f"The run {shortened(self.run_id)} is not at rest after {self.timeout} ms: it is {recorded}. "
-                    "It goes on; Runs.get() shows where it is.",
+                    f"The run {shortened(self.run_id)} is not at rest after {self.timeout} ms: it is "
+                    f"{self.result.state}. It goes on; Runs.get() shows where it is.",
                     self.run_id,
                 )
             yield min(pause, left)

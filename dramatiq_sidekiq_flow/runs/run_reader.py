@@ -50,7 +50,7 @@ class View:
 
     Attributes:
       codes: The states of its steps; None without a tree.
-      is_certain: False if another look may find that it has moved on.
+      is_certain: False if its state follows from jobs that were not found.
       waits_for: Queues of Ruby steps whose jobs were not found; a run without a tree waits for any.
     """
 
@@ -59,6 +59,11 @@ class View:
     is_certain: bool
     waits_for: frozenset[str] | None = frozenset()
 
+    @property
+    def lost(self) -> int:
+        """Number of steps whose jobs should exist; another look may find them."""
+        return 0 if self.codes is None else self.codes.count(LOST)
+
 
 class RunReader:
     """Reads runs.
@@ -66,6 +71,7 @@ class RunReader:
     Parameters:
       memory: Run id -> values of its memory.
       ruby_queues: Returns the queues that Ruby processes consume now.
+      is_elsewhere: True if steps may be on another broker, where they are not searched for.
     """
 
     def __init__(
@@ -73,10 +79,12 @@ class RunReader:
         connection: Connection,
         memory: Callable[[str], Mapping[str, Any]],
         ruby_queues: Callable[[], frozenset[str]],
+        is_elsewhere: bool = False,
     ) -> None:
         self.connection = connection
         self.memory = memory
         self.ruby_queues = ruby_queues
+        self.is_elsewhere = is_elsewhere
         #: Run id -> its marks, and when its jobs were missing for the first time since then.
         self._missing: dict[str, tuple[object, float]] = {}
 
@@ -89,12 +97,18 @@ class RunReader:
         marks: object = None
         for _ in range(LOOKS):
             record, view = self._look(run_id)
-            if view.is_certain:
+            if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
                 return view.run
+            if self.is_elsewhere:
+                break
             if marks == record.marks:
                 return self._concluded(record, view)
             marks = record.marks
+        if self.is_elsewhere and view.codes is not None:
+            view.codes.replace(LOST, UNKNOWN)
+        if view.is_certain:
+            return view.run
         return attrs.evolve(view.run, state="running", inferred=False)
 
     def _look(self, run_id: str) -> tuple[Record, View]:
@@ -120,16 +134,18 @@ class RunReader:
 
     def _search(self, run_id: str, record: Record, tree: TreeNode | None) -> Sightings:
         sightings = Sightings(run_id)
-        taken = 0
+        taken = wanted = 0
 
         def enough(found: Sequence[FoundJob]) -> bool:
-            nonlocal taken
-            if tree is None:
+            nonlocal taken, wanted
+            if tree is None or len(found) < wanted:
                 return False
             sightings.add_found(found[taken:])
             taken = len(found)
-            codes = codes_of(record, tree, sightings)
-            return not codes.count(LOST, UNKNOWN)
+            missing = codes_of(record, tree, sightings).count(LOST, UNKNOWN)
+            # Ask again when as many were found: a job may show that other steps are done, but rarely does.
+            wanted = taken + missing
+            return not missing
 
         sightings.add_work(job_search.work(self.connection))
         found = job_search.search(self.connection, run_id, job_search.places(self.connection), enough)
@@ -138,6 +154,8 @@ class RunReader:
 
     def _concluded(self, record: Record, view: View) -> Run:
         """Return a run whose jobs were not found twice, once a Ruby process cannot have begun one of them unseen."""
+        if view.is_certain:
+            return view.run
         if self._may_begin(view.waits_for) and self._missing_for(record) < RUBY_BEAT:
             return attrs.evolve(view.run, state="running", inferred=False)
         if view.run.state == "done" and view.codes is not None:
@@ -188,6 +206,9 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
         return codes
     codes.infer()
     codes.settle()
+    if any(seen.code != DEAD for seen in _outside(tree, sightings)):
+        # The job of a delayed empty group comes before the next step.
+        codes.replace(LOST, PENDING)
     if record.head.state == "cancelled":
         for code in (LOST, UNKNOWN, PENDING):
             codes.replace(code, CANCELLED)

@@ -17,6 +17,9 @@ WIDTH = 80
 #: Columns of names and of queues.
 _MOST_OF_NAME, _MOST_OF_QUEUE = 30, 12
 
+#: The state of a step that is inferred to be done.
+_INFERRED = "done*"
+
 #: The mark of each state, in front of a line.
 MARKS: dict[StepState, str] = {
     "done": "+",
@@ -73,10 +76,12 @@ def count_text(progress: Progress) -> str:
     return f"{progress.done:,}{total} steps done{''.join(others)}"
 
 
-def moment(started: datetime | None, ended: datetime | None) -> str:
-    """Write when a run started, and when it ended."""
-    text = f", started {started:%Y-%m-%d %H:%M:%S} UTC" if started else ""
-    return text + (f", took {_duration(started, ended)}" if started and ended else "")
+def moment_lines(started: datetime | None, ended: datetime | None) -> list[str]:
+    """Write when a run started, and how long it took, if that is known."""
+    if started is None:
+        return []
+    took = f", took {_duration(started, ended)}" if ended else ""
+    return [f"started {started:%Y-%m-%d %H:%M:%S} UTC{took}"]
 
 
 def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[_Line]:
@@ -117,7 +122,7 @@ def _label(node: TreeNode) -> str:
 
 
 def _step(step: Step, indent: str) -> Iterator[_Line]:
-    state = step.state + ("*" if step.inferred else "")
+    state = _INFERRED if step.inferred else step.state
     name = indent + _cut(step.name, _MOST_OF_NAME - len(indent))
     yield _Line(MARKS[step.state], step.number, name, step.queue, f"{state:<10}{_times(step)}".rstrip())
     if step.error is not None:
@@ -138,7 +143,9 @@ def _aligned(lines: list[_Line]) -> list[str]:
     numbers = max((len(str(line.number or "")) for line in lines), default=0)
     names = max((len(line.name) for line in lines), default=0)
     queues = min(_MOST_OF_QUEUE, max((len(line.queue) for line in lines), default=0))
-    return [_cut(_columns(line, numbers, names, queues), WIDTH) for line in lines]
+    text = [_cut(_columns(line, numbers, names, queues), WIDTH) for line in lines]
+    is_inferred = any(line.rest.startswith(_INFERRED) for line in lines)
+    return [*text, "* inferred: without the companion, Ruby records no end of a step"] if is_inferred else text
 
 
 def _columns(line: _Line, numbers: int, names: int, queues: int) -> str:

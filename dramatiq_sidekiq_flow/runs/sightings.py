@@ -13,6 +13,7 @@ from ..store import keys
 from ..store.job_search import FoundJob, Work
 from ..wire import payload_fields
 from ..wire.run_tree import name_of
+from ..wire.tree_schema import MAX_NAME
 from .step_codes import DEAD, QUEUED, RETRY, RUNNING, SCHEDULED
 
 #: Characters of an error that are kept.
@@ -70,7 +71,7 @@ class Sighting:
     error: str | None = None
 
 
-#: The code of a job by its place; of two sightings of one job, the one that comes first counts.
+#: The code of a job by its place.
 _CODES = {
     "flight": RUNNING,
     "queue": QUEUED,
@@ -80,18 +81,18 @@ _CODES = {
     "retry": RETRY,
     "dead": DEAD,
 }
-_ORDER = {code: order for order, code in enumerate((RUNNING, QUEUED, SCHEDULED, RETRY, DEAD))}
 
 
 class Sightings:
-    """The sightings of one run, one of each job."""
+    """The sightings of one run: the last one of each job."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self._by_jid: dict[str, Sighting] = {}
 
     def __iter__(self) -> Iterator[Sighting]:
-        return iter(self._by_jid.values())
+        # A step may have two jobs, if one was pushed by hand: the one that goes on first is shown.
+        return iter(sorted(self._by_jid.values(), key=lambda seen: seen.code, reverse=True))
 
     def add_work(self, work: Iterable[Work]) -> None:
         """Add the jobs of this run that threads work on."""
@@ -115,10 +116,10 @@ class Sightings:
 
     def _add(self, sighting: Sighting) -> None:
         before = self._by_jid.get(sighting.jid)
-        if before is None or _ORDER[sighting.code] < _ORDER[before.code]:
-            self._by_jid[sighting.jid] = sighting
-        elif before.code == sighting.code == RUNNING and before.started is None:
-            self._by_jid[sighting.jid] = attrs.evolve(before, started=sighting.started)
+        if before is not None and before.code == sighting.code == RUNNING and sighting.started is None:
+            # In flight: the process's work says since when.
+            sighting = attrs.evolve(sighting, started=before.started)
+        self._by_jid[sighting.jid] = sighting
 
 
 def _running(fields: _Fields, identity: str, started: float | None) -> Sighting:
@@ -151,14 +152,13 @@ def _sighting(
     due: float | None = None,
 ) -> Sighting:
     number, queue, jid = fields.swf_step, fields.queue, fields.jid
-    failed = payload_fields.retry_count({"retry_count": fields.retry_count})
     return Sighting(
         number=number if type(number) is int else None,
         code=code,
         name=_name(fields),
         queue=queue if type(queue) is str else "",
         jid=jid if type(jid) is str else "",
-        attempts=(0 if failed is None else failed + 1) + (code == RUNNING),
+        attempts=_failures(fields.retry_count) + (code == RUNNING),
         started=started,
         ended=ended,
         due=due,
@@ -168,10 +168,20 @@ def _sighting(
 
 
 def _name(fields: _Fields) -> str:
-    if type(fields.job_class) is not str:
+    name, wrapped = fields.job_class, fields.wrapped
+    if type(name) is not str:
         return ""
-    wrapped = fields.wrapped if type(fields.wrapped) is str else None
-    return cut(name_of({"class": fields.job_class, "wrapped": wrapped}), 255)
+    if type(wrapped) is str:
+        name = name_of({"class": name, "wrapped": wrapped})
+    return cut(name, MAX_NAME)
+
+
+def _failures(retry_count: Any) -> int:
+    """Number of failed attempts of a job."""
+    if retry_count is None:
+        return 0
+    count = payload_fields.retry_count({"retry_count": retry_count})
+    return 0 if count is None else count + 1
 
 
 def error_text(error_class: Any, message: Any) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from ..wire.mermaid import flowchart
-from .run_text import count_text, moment, step_lines
+from .run_text import count_text, moment_lines, step_lines
 from .step import Progress, Step
 from .step_list import StepList
 
@@ -66,7 +66,8 @@ class Run:
 
     def __str__(self) -> str:
         lines = [" ".join(["Run", self.id, *self._labels(), self.state])]
-        lines.append(f"{count_text(self.progress)}{moment(self.started_at, self.finished_at)}")
+        lines.append(count_text(self.progress))
+        lines += moment_lines(self.started_at, self.finished_at)
         lines += [f"reason: {self.reason}"] if self.reason else []
         return "\n".join([*lines, *step_lines(self.steps)])
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from ..wire import codec
 from . import keys, scripts
 from .connection import Connection
-from .job_search import FoundJob, Part, Place, by_size, first_parts, next_part, places
+from .job_search import FoundJob, Part, Place, by_size, first_parts, needle_of, next_part, places
 from .outcomes import wrong_type
 
 #: Places from which jobs are not removed: a worker has them, or a person decides about them.
@@ -41,7 +40,7 @@ def clear(connection: Connection, run_id: str, is_ours: Callable[[FoundJob], boo
     Parameters:
       is_ours: Reads a job that holds the id of the run, and returns whether it belongs to the run.
     """
-    needle = codec.encode(run_id)
+    needle = needle_of(run_id)
     small, large = by_size(connection, places(connection))
     found: list[FoundJob] = []
     for batch in small:

@@ -25,8 +25,14 @@ PART_BYTES = 256 * 1024
 #: Elements that one call reads at once, at most.
 AT_ONCE = 250
 
+#: The same before the size of the elements is known.
+FIRST_AT_ONCE = 16
+
 #: Elements of places that are searched in one round trip.
 TOGETHER = 2000
+
+#: Bytes of a run id, as JSON, that other payloads may hold by chance: it is searched for with both quotes.
+SHORT = 16
 
 Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout"]
 
@@ -73,7 +79,7 @@ class Work:
 
 def work(connection: Connection) -> list[Work]:
     """Read what the threads of all processes work on, of either language."""
-    identities = keys.readable(_array(connection.call("SMEMBERS", keys.PROCESSES)))
+    identities = keys.readable(_array(connection.send([("SMEMBERS", keys.PROCESSES)])[0]))
     replies = connection.send([("HVALS", keys.work(identity)) for identity in identities]) if identities else []
     return [Work(identity, entry) for identity, entries in zip(identities, replies) for entry in _array(entries)]
 
@@ -91,30 +97,47 @@ def places(connection: Connection) -> list[Place]:
     return found
 
 
+def needle_of(run_id: str) -> bytes:
+    """The text that the jobs of a run hold."""
+    needle = codec.encode(run_id)
+    # Without the first quote, since each quote of a payload would be tried.
+    return needle[1:] if len(needle) > SHORT else needle
+
+
 def search(
     connection: Connection,
     run_id: str,
     wanted: Iterable[Place],
     enough: Callable[[Sequence[FoundJob]], bool] = lambda found: False,
 ) -> list[FoundJob]:
-    """Find the jobs of a run.  Text of other jobs may hold the id, too: the caller reads each payload.
+    """Find the jobs of a run, each where it was found last.
+
+    Text of other jobs may hold the id, too: the caller reads each payload.  A job
+    that moves meanwhile may be found twice, or, rarely, not at all.
 
     Parameters:
       enough: What was found so far -> True if the search of large places can end; asked after each part.
     """
-    needle = codec.encode(run_id)
-    small, large = by_size(connection, wanted)
-    found: list[FoundJob] = []
-    for batch in small:
-        found += _search_together(connection, needle, batch)
+    needle = needle_of(run_id)
+    all_places = list(wanted)
+    small, large = by_size(connection, all_places)
+    found = _search_small(connection, needle, small)
     for place in large:
         if enough(found):
-            break
+            return found
         for part in _parts(connection, needle, place):
             found += part
             if part and enough(found):
-                break
+                return found
+    if large:
+        # Jobs that left a large queue before they were reached are in flight by now.
+        small, _ = by_size(connection, [place for place in all_places if place not in large])
+        found += _search_small(connection, needle, small)
     return found
+
+
+def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
+    return [job for batch in batches for job in _search_together(connection, needle, batch)]
 
 
 def by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
@@ -125,9 +148,10 @@ def by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[
 
 
 def _sized(connection: Connection, wanted: Sequence[Place]) -> list[tuple[int, Place]]:
-    """Read the sizes of places; leaves out empty ones, and keys of another type."""
-    sizes = connection.send([_size_command(place) for place in wanted]) if wanted else []
-    return [(size, place) for place, size in zip(wanted, sizes) if isinstance(size, int) and size]
+    """Read the sizes of places; leaves out empty ones."""
+    replies = connection.send([_size_command(place) for place in wanted]) if wanted else []
+    sizes = map(_unless_wrong_type, replies)
+    return [(size, place) for place, size in zip(wanted, sizes) if size]
 
 
 def _batches(sized: Iterable[tuple[int, Place]]) -> list[list[Place]]:
@@ -151,7 +175,7 @@ def _size_command(place: Place) -> Command:
 
 def first_parts(connection: Connection, needle: bytes, batch: Sequence[Place]) -> list[tuple[Place, Part]]:
     """Search the first parts of places in one round trip."""
-    replies = connection.send([_command(needle, place, "0", AT_ONCE) for place in batch])
+    replies = connection.send([_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
     return [(place, _read(reply)) for place, reply in zip(batch, replies)]
 
 
@@ -183,7 +207,7 @@ class Part:
     def at_once(self) -> int:
         """Elements to read at once in the next call, by the size of those of this one."""
         if not self.elements:
-            return 16
+            return FIRST_AT_ONCE
         return max(1, min(AT_ONCE, PART_BYTES * self.elements // (self.size or 1)))
 
     def jobs(self, place: Place) -> list[FoundJob]:
@@ -226,5 +250,14 @@ def _job(place: Place, payload: bytes, label: bytes) -> FoundJob:
 
 
 def _array(reply: Any) -> list[bytes]:
-    """A reply that is an array or a set; empty for an error: the key holds another type."""
-    return [] if isinstance(reply, Exception) else list(reply)
+    """A reply that is an array or a set; empty for a key of another type."""
+    return list(_unless_wrong_type(reply) or ())
+
+
+def _unless_wrong_type(reply: Any) -> Any:
+    """A reply; None for a key of another type: it holds no jobs.  Raises any other error."""
+    if not isinstance(reply, Exception):
+        return reply
+    if str(reply).startswith("WRONGTYPE"):
+        return None
+    raise reply

@@ -159,7 +159,9 @@ def position_of(connection: Connection, run_id: str, indexes: Sequence[str]) -> 
     commands: list[Command] = [("ZSCORE", index, run_id) for index in indexes]
     commands.append(("HGET", keys.record(run_id), "started"))
     for reply in connection.send(commands):
-        started = None if isinstance(reply, Exception) or reply is None else _seconds(_text(reply))
+        # A score is a number over RESP3.
+        text = _text(reply) if isinstance(reply, bytes) else str(reply)
+        started = None if isinstance(reply, Exception) else _seconds(text)
         if started is not None:
             return Position(started, run_id)
     return None

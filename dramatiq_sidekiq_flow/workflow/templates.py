@@ -82,15 +82,18 @@ class Template:
         """Build the workflow of a run; see :meth:`Templates.build`."""
         loaded, seed = self.params(params)
         node = self._call_builder(loaded)
+        tags: tuple[str, ...] = ()
+        if isinstance(node, Workflow):
+            node, tags = node.node, node.tags
         try:
-            workflow = Workflow(node, broker, seed=seed)
+            workflow = Workflow(node, broker, seed=seed, tags=tags)
         except InvalidWorkflow as e:
             raise InvalidTemplate(f"The builder of the template {self.name!r} returned no workflow. {e}", node) from e
         workflow.template = self.name
         return workflow
 
     def _call_builder(self, params: Any) -> Any:
-        """Call the builder; return its node.
+        """Call the builder; return its node, or its workflow.
 
         Raises:
           InvalidTemplate: if the builder raises or is async.
@@ -113,7 +116,7 @@ class Template:
                 f"The builder of the template {self.name!r} is async. Build the tree in a function without async.",
                 params,
             )
-        return node.node if isinstance(node, Workflow) else node
+        return node
 
 
 class Templates:

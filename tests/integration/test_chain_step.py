@@ -12,12 +12,14 @@ import redis
 from dramatiq_sidekiq_flow.store import runs, scripts
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.runs import MemoryKey, Output, Walk
+from dramatiq_sidekiq_flow.store.step_records import NO_STEP, StepRecord
 from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 from ..operations import CHAIN, DAY, INNER, ME, MINE, NEW, TTL
 from .test_scripts import everything
 
 MEMORY = "swf:mem:run"
+RECORD = "swf:flow:run"
 Change = Callable[[Any], Any]
 
 
@@ -63,6 +65,14 @@ STATES: list[list[Change]] = [
     ],
     [
         nothing,
+        lambda client: client.delete(RECORD),
+        lambda client: client.hset(RECORD, "state", "failed"),
+        lambda client: client.set(RECORD, "text"),
+        lambda client: (client.delete(f"{RECORD}:times"), client.set(f"{RECORD}:times", "text")),
+        lambda client: (client.delete(f"{RECORD}:failed"), client.set(f"{RECORD}:failed", "text")),
+    ],
+    [
+        nothing,
         lambda client: client.hdel(MINE, "a:1"),
         lambda client: (client.hdel(MINE, "a:1"), client.hset(MINE, "b:1", "kept before")),
         lambda client: client.delete(MINE),
@@ -82,6 +92,7 @@ def options(**changes: Any) -> dict[str, Any]:
         "scheduled": [],
         "planned": 1,
         "keep": "b:1",
+        "record": NO_STEP,
     }
     return {**usual, **changes}
 
@@ -90,6 +101,12 @@ CALLS = {
     "usual": options(),
     "pushed": options(keep=""),
     "last": options(barriers=[]),
+    "recorded": options(record=StepRecord(RECORD, "7 1.5 2.5 0 host:1:abc")),
+    "recorded-bit": options(record=StepRecord(RECORD, "1234")),
+    "recorded-without-a-number": options(record=StepRecord(RECORD)),
+    "recorded-after-a-failure": options(record=StepRecord(RECORD, "!7 1.5 2.5 1 host:1:abc")),
+    "recorded-bit-after-a-failure": options(record=StepRecord(RECORD, "!1234")),
+    "recorded-and-prolonged": options(record=StepRecord(RECORD, "50 1.5 2.5 0 host:1:abc")),
     "output": options(fields=2),
     "many-outputs": options(fields=5000),
     "without-memory": options(memory=MemoryKey()),
@@ -116,13 +133,27 @@ def prepare(client: Any) -> None:
     client.sadd("queues", "python")
     client.hset(MEMORY, "before", "1")
     client.expire(MEMORY, TTL)
+    client.hset(RECORD, mapping={"state": "running", "started": "1.5"})
+    client.hset(f"{RECORD}:times", "0", "")
+    client.hset(f"{RECORD}:failed", mapping={"7": "{}"})
+    for part in ("", ":times", ":failed"):
+        client.expire(f"{RECORD}{part}", TTL - 5000)
 
 
 def command(connection: Connection, call: dict[str, Any]) -> scripts.Command:
     output = Output(call["memory"], {f"field {n}": b"%d" % n for n in range(call["fields"])})
     plan = runs.writes(connection, call["barriers"], call["pushes"], call["scheduled"])
     operation = runs.advance(
-        ME, "a:1", "jid", call["walk"], ttl=TTL, output=output, planned=call["planned"], plan=plan, keep=call["keep"]
+        ME,
+        "a:1",
+        "jid",
+        call["walk"],
+        ttl=TTL,
+        output=output,
+        planned=call["planned"],
+        plan=plan,
+        keep=call["keep"],
+        record=call["record"],
     )
     return operation.command
 
@@ -144,12 +175,19 @@ def states() -> Iterator[list[Change]]:
         yield from (list(pair) for pair in itertools.product(one[1:], other[1:]))
 
 
+def forget_times(client: Any) -> None:
+    """Remove the time at which a record was made."""
+    if client.type(RECORD) == b"hash" and client.hexists(RECORD, "adopted"):
+        client.hdel(RECORD, "started")
+        client.zadd("swf:flows:running", {"run": 0})
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_it_does_what_the_long_way_does(connection: Connection, client: Any, name: str) -> None:
     call = CALLS[name]
     short = command(connection, call)
     long = ("EVAL", LONG, *short[2:])
-    few = name not in ("usual", "pushed", "output")
+    few = name not in ("usual", "pushed", "output", "recorded")
     for changes in states():
         if few and len(changes) > 1:
             continue
@@ -165,11 +203,14 @@ def test_it_does_what_the_long_way_does(connection: Connection, client: Any, nam
                     replies.append(connection.call(*way))
                 except redis.ResponseError as e:
                     replies.append(str(e).partition(" script")[0])
+            forget_times(client)
             found.append((replies, everything(client)))
         assert found[0] == found[1], changes
 
 
-@pytest.mark.parametrize("name", ["usual", "pushed", "last", "output", "without-memory"])
+@pytest.mark.parametrize(
+    "name", ["usual", "pushed", "last", "output", "without-memory", "recorded", "recorded-without-a-number"]
+)
 def test_it_is_taken(connection: Connection, client: Any, name: str) -> None:
     prepare(client)
     kept = CALLS[name]["keep"] != ""

@@ -12,7 +12,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import RedisHashMemory, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker.begin import begin
 
 from ..redis_values import raws
@@ -86,6 +86,9 @@ def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed
             client.rpush(f"queue:{QUEUE}", chosen)
         elif fate == "late twice":
             late.append(chosen)
+    run = Runs(broker).get(run_id)
+    assert (run.state, run.progress.done, run.progress.total) == ("done", count, count)
+    assert not any(one.inferred for one in run.steps)
     broker.close()
     assert {n: len(jids) for n, jids in pushed.items()} == dict.fromkeys(range(count), 1)
     assert list(violations(shape, count, events)) == []

@@ -31,7 +31,7 @@ PACKAGES = {
     "floor": ("coverage>=7.10", "hypothesis", "opentelemetry-sdk", "pytest", "pytest-timeout", "pytest-xdist"),
     "newest": ("hypothesis", "opentelemetry-sdk", "pytest", "pytest-timeout", "pytest-xdist"),
 }
-EXTRAS = "prometheus,opentelemetry,yaml"
+EXTRAS = "cli,prometheus,opentelemetry,yaml"
 
 _VERSION = """
 import sys, sysconfig

@@ -15,7 +15,7 @@ from .scenarios import Scenario
 from .worker import run_id
 
 #: The kinds of fault, as the table has them.
-KINDS = ("lost", "doubled", "early", "stuck", "without_ttl")
+KINDS = ("lost", "doubled", "early", "stuck", "without_ttl", "unrecorded")
 
 #: Keys that live for ever, and why.  All others must expire.
 PERMANENT = (
@@ -65,6 +65,7 @@ class World:
         worker's next beat goes on with them, so they live as long as it takes.
       memory: Run -> what its memory holds.
       dead: Payloads in ``dead``.
+      records: Run -> its state, and the number of its steps that are done, by its record.
     """
 
     events: Sequence[Event] = ()
@@ -73,6 +74,7 @@ class World:
     committed: frozenset[str] = frozenset()
     memory: Mapping[int, Mapping[str, Any]] = attrs.field(factory=dict)
     dead: Sequence[Mapping[str, Any]] = ()
+    records: Mapping[int, tuple[str, int]] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -113,7 +115,16 @@ def look(client: Any, scenario: Scenario, events: Sequence[Event]) -> World:
         fields = [] if run.plain else client.hgetall(f"swf:mem:{run_id(number)}").items()
         memory[number] = {name.decode(): json.loads(value) for name, value in fields}
     dead = [json.loads(member) for member in client.zrange("dead", 0, -1)]
-    return World(events, ttls, lengths, committed, memory, dead)
+    records = {number: _record(client, run_id(number)) for number, run in enumerate(scenario.runs) if not run.plain}
+    return World(events, ttls, lengths, committed, memory, dead, records)
+
+
+def _record(client: Any, run: str) -> tuple[str, int]:
+    """The state of a run, and the number of its steps that are done."""
+    key = f"swf:flow:{run}"
+    state = client.hget(key, "state") or b"none"
+    timed = max(0, client.hlen(f"{key}:times") - 1)
+    return state.decode(), timed + client.bitcount(f"{key}:done")
 
 
 def ended(events: Sequence[Event]) -> set[tuple[int, int]]:
@@ -134,6 +145,7 @@ def judge(scenario: Scenario, world: World) -> list[Finding]:
         *_left(world),
         *forever(world),
         *_memory(scenario, world),
+        *_records(scenario, world),
     ]
 
 
@@ -200,6 +212,13 @@ def forever(world: World) -> Iterator[Finding]:
     for name, ttl in sorted(world.ttls.items()):
         if ttl == -1 and name not in world.committed and not _PERMANENT.fullmatch(name):
             yield Finding("without_ttl", f"the key {name!r} has no TTL")
+
+
+def _records(scenario: Scenario, world: World) -> Iterator[Finding]:
+    for number, found in world.records.items():
+        wanted = ("done", scenario.runs[number].count)
+        if found != wanted:
+            yield Finding("unrecorded", f"the record of run {number} says {found}, and not {wanted}")
 
 
 def _memory(scenario: Scenario, world: World) -> Iterator[Finding]:

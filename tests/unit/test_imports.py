@@ -15,6 +15,7 @@ import dramatiq_sidekiq_flow as package
 #: Not needed to send jobs and to run them: typed actors, templates, other brokers, tools, rare arguments.
 NOT_NEEDED = (
     "cattrs",
+    "click",
     "difflib",
     "dramatiq_sidekiq_flow.cli",
     "dramatiq_sidekiq_flow.embedded",
@@ -27,6 +28,7 @@ NOT_NEEDED = (
     "dramatiq_sidekiq_flow.workflow.templates",
     "dramatiq_sidekiq_flow.workflow.workflow",
     "resource",
+    "rich",
     "sqlite3",
     "yaml",
     "zoneinfo",

@@ -21,7 +21,7 @@ local function make_record(record, new)
   local id, now, ttl = string.sub(record, 10), seconds_now(), tonumber(new.ttl)
   -- A run of the same id may have left one.
   redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
-  local made = redis.pcall('HSET', record, 'state', new.state, 'started', now, 'total', new.total)
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'total', new.total)
   -- A user of before, who may not write records, starts runs without them.
   if type(made) ~= 'number' then return end
   if new.fields.n > 0 then redis.pcall('HSET', record, unpack(ARGV, new.fields.first, new.fields.last)) end
@@ -32,10 +32,10 @@ local function make_record(record, new)
   end
   redis.pcall('EXPIRE', record, ttl)
   redis.pcall('EXPIRE', record .. ':times', ttl)
-  add_to_list(new.state, id, now, ttl)
+  add_to_list('running', id, now, ttl)
   for i = new.first_list, new.last_list do
     add_to_list(ARGV[i], id, now, ttl)
     redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
   end
-  if new.state == 'done' then finish_record(record, 'done') end
+  if new.state == 'done' then finish_record(record, 'running') end
 end

@@ -14,8 +14,8 @@
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
--- known_state(record, ttl) -> the same, after the record of a run that Ruby started is made,
---       to live for ttl seconds
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
@@ -83,9 +83,9 @@ local function record_dead(record, state, number, failure)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
 end
 
-local function known_state(record, ttl)
+local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' then return state end
+  if state or record == '' or text ~= '' then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -96,11 +96,12 @@ local function known_state(record, ttl)
 end
 
 local function finish_record(record, from)
+  if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   local now = seconds_now()
   redis.pcall('HSET', record, 'state', 'done', 'finished', now)
-  if from ~= 'done' then relist(record, from, 'done', found[3], keep) end
+  relist(record, from, 'done', found[3], keep)
   -- Now and then, by the last digit of the time.
   if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
   redis.pcall('EXPIRE', record, keep)

@@ -84,7 +84,7 @@ for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) en
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
-state = state or known_state(record, ttl)
+state = state or known_state(record, ARGV[6], ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
   if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end

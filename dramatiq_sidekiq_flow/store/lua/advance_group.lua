@@ -60,7 +60,7 @@ for i, unit in ipairs(units) do
     if taken == 1 and (new or cancelled) then write_fields(memory, outputs[i]) end
   end
 end
-if #done > 0 then state = state or known_state(record, ttl) end
+if #done > 0 then state = state or known_state(record, done[1], ttl) end
 if state and #done > 0 then record_steps(record, state, done, ttl) end
 if #counted > 0 then
   count_units(barrier, counted, ttl)

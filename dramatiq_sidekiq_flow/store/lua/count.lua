@@ -65,7 +65,7 @@ for _, count in ipairs(walked.counts) do
 end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
-state = state or known_state(record, ttl)
+state = state or known_state(record, ARGV[4], ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, ttl)
   if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end

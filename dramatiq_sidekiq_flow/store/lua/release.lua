@@ -43,7 +43,7 @@ if plan then
   redis.call('SET', marker, '1', 'EX', marker_ttl)
   write_plan(plan)
 end
-state = state or known_state(record, memory_ttl)
+state = state or known_state(record, ARGV[4], memory_ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, memory_ttl)
   if ARGV[5] == '1' and not cancelled then finish_record(record, state) end

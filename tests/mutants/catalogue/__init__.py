@@ -14,6 +14,8 @@ from .hooks import HOOKS
 from .parts import PARTS
 from .producers import PRODUCERS
 from .queues import QUEUES
+from .reading import READING
+from .records import RECORD
 from .runs import RUNS
 from .workers import WORKERS
 
@@ -26,6 +28,8 @@ ALL: list[Mutant] = [
     *HOOKS,
     *PARTS,
     *QUEUES,
+    *READING,
+    *RECORD,
     *RUNS,
     *WORKERS,
     *PRODUCERS,

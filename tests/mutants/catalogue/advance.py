@@ -30,8 +30,8 @@ ADVANCE = [
     mutant(
         "advance-writes-before-reading",
         "The job leaves flight before the types were seen: with a wrong one, it is lost.",
-        "local fields, a = read_fields(6)\n",
-        "redis.call('HDEL', in_flight, receipt)\nlocal fields, a = read_fields(6)\n",
+        "local fields, a = read_fields(7)\n",
+        "redis.call('HDEL', in_flight, receipt)\nlocal fields, a = read_fields(7)\n",
         refuses("advance", "queues"),
     ),
     mutant(
@@ -133,8 +133,8 @@ ADVANCE = [
     memory(
         "advance-memory-stays-after-the-end",
         "The memory of a run that is over lives as long as if it waited.",
-        "  local over = not waits and not fires\n",
-        "  local over = false\n",
+        "  local waits, over = walked.released < walked.n, is_over(walked, fires)\n",
+        "  local waits, over = walked.released < walked.n, false\n",
         TTL + "test_after_the_end_the_memory_lives_for_its_own_ttl",
     ),
     mutant(

@@ -127,7 +127,7 @@ CHAIN_STEP = [
     step(
         "step-no-output",
         "What a step returns is not kept.",
-        "  if fields > 0 then call('HSET', memory, unpack(ARGV, 7, a - 1)) end\n",
+        "  if fields > 0 then call('HSET', memory, unpack(ARGV, 8, a - 1)) end\n",
         "",
         f"{SAME}[output]",
     ),

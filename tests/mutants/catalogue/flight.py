@@ -341,7 +341,7 @@ FLIGHT = [
     fail(
         "fail-barriers-expire",
         "The run of a step that is retried for weeks cannot go on after it.",
-        "for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end\n",
+        "for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end\n",
         "",
         TTL + "test_a_failed_step_keeps_the_memory_until_it_is_tried_again",
         RULES + "test_waiting_barriers_live_on[fail]",

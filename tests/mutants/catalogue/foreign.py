@@ -100,7 +100,7 @@ FOREIGN = [
     bury(
         "bury-barriers-expire",
         "The run of a dead step cannot go on when it is retried after three weeks.",
-        "for i = 2, #KEYS do prolong(KEYS[i], tonumber(ARGV[5])) end\n",
+        "for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[5])) end\n",
         "",
         RULES + "test_waiting_barriers_live_on[bury]",
     ),

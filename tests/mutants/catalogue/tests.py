@@ -23,6 +23,7 @@ MEMBERS = "integration/test_bad_members.py::"
 FAILURES = "brokers/test_failures.py::"
 FANOUTS = "integration/test_fanouts.py::"
 NEXT = "integration/test_next_job.py::"
+RECORDS = "integration/test_records.py::"
 GROUP = "integration/test_group_steps.py::"
 
 #: Members of a group on another broker, the last of which comes again.

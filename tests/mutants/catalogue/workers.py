@@ -152,8 +152,8 @@ WORKERS = [
     needs(
         "fail-without-barriers",
         "What a failed step's run needs expires before the retry.",
-        "    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))\n",
-        "    return Needs((*chains, *memories), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *chains, *memories, *records), max(ttl, memory.ttl))\n",
+        "    return Needs((*chains, *memories, *records), max(ttl, memory.ttl))\n",
         TTL + "test_a_failed_step_keeps_all_for_the_delays_that_follow_it",
     ),
     failures(
@@ -167,15 +167,15 @@ WORKERS = [
     needs(
         "fail-without-memory",
         "The memory of a failed step's run expires before the retry.",
-        "    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))\n",
-        "    return Needs((*barriers, *chains), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *chains, *memories, *records), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *chains, *records), max(ttl, memory.ttl))\n",
         TTL + "test_a_failed_step_keeps_the_memory_until_it_is_tried_again",
     ),
     needs(
         "fail-without-chains",
         "The stored chain of a dead step expires before the retry.",
-        "    return Needs((*barriers, *chains, *memories), max(ttl, memory.ttl))\n",
-        "    return Needs((*barriers, *memories), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *chains, *memories, *records), max(ttl, memory.ttl))\n",
+        "    return Needs((*barriers, *memories, *records), max(ttl, memory.ttl))\n",
         STORAGE + "test_it_lives_as_long_as_a_dead_job_can_be_retried",
     ),
     handed_over(

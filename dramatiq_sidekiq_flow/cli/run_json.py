@@ -1,0 +1,47 @@
+"""Runs as JSON: the fields of a Run as they are, with times in ISO 8601."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from ..runs import Run
+
+#: What a page of runs does not read.
+_DETAILS = frozenset({"steps", "failures", "memory"})
+
+
+def run_json(run: Run, steps: bool) -> str:
+    """One run as an object, with all steps if wanted."""
+    return _text(_fields(run, frozenset() if steps else frozenset({"steps"})))
+
+
+def runs_json(runs: Iterable[Run]) -> str:
+    """A page of runs as a list, without what a page does not read: steps, failures and memory."""
+    return _text([_fields(run, _DETAILS) for run in runs])
+
+
+def _fields(value: attrs.AttrsInstance, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    names = [field.name for field in attrs.fields(type(value))]
+    return {name: _plain(getattr(value, name)) for name in names if name[0] != "_" and name not in without}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(each) for each in value]
+    return _fields(value) if attrs.has(type(value)) else str(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

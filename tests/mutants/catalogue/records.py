@@ -1,0 +1,224 @@
+"""Records of runs: ``_record``, ``_new_record``, and where they are written."""
+
+from __future__ import annotations
+
+from ..mutant import in_file
+from .tests import RECORDS
+
+record = in_file("store/lua/_record.lua")
+new_record = in_file("store/lua/_new_record.lua")
+advance = in_file("store/lua/advance.lua")
+group = in_file("store/lua/advance_group.lua")
+step = in_file("store/lua/_chain_step.lua")
+fail = in_file("store/lua/fail.lua")
+made = in_file("workflow/records.py")
+completion = in_file("workflow/completion.py")
+needs = in_file("store/needs.py")
+
+SAME = "integration/test_chain_step.py::test_it_does_what_the_long_way_does"
+END = RECORDS + "test_the_end"
+DEATH = RECORDS + "test_a_death_and_its_retry"
+ADOPTED = RECORDS + "test_a_step_of_a_run_that_ruby_started"
+LARGE = RECORDS + "test_a_large_run_has_a_bit_for_each_step"
+LONG = RECORDS + "test_a_long_run_keeps_its_record"
+START = RECORDS + "test_a_start"
+
+RECORD = [
+    record(
+        "record-of-another-type",
+        "A record of another type fails the step that would be written there.",
+        "  local state = record ~= '' and redis.pcall('HGET', record, 'state')\n",
+        "  local state = record ~= '' and redis.call('HGET', record, 'state')\n",
+        RECORDS + "test_a_record_of_another_type_fails_no_step",
+    ),
+    record(
+        "record-bits-as-times",
+        "The record of a large run is large.",
+        "  if number then\n    redis.pcall('HSET', record .. ':times', number, times)\n",
+        "  number, times = string.match(text, '^(%d+) ?(.*)$')\n  if number then\n"
+        "    redis.pcall('HSET', record .. ':times', number, times)\n",
+        f"{SAME}[recorded-bit]",
+    ),
+    record(
+        "record-not-listed",
+        "A run in a new state is not in its list.",
+        "  redis.pcall('ZADD', key, started, id)\n",
+        "",
+        START,
+    ),
+    record(
+        "record-list-without-ttl",
+        "The list of runs of a state stays for ever.",
+        "  outlive(key, ttl)\nend\n\nlocal function relist",
+        "end\n\nlocal function relist",
+        START,
+    ),
+    record(
+        "record-listed-twice",
+        "A run that is done is listed as running.",
+        "  redis.pcall('ZREM', 'swf:flows:' .. from, id)\n",
+        "",
+        END,
+    ),
+    record(
+        "record-death-not-kept",
+        "The error of a dead step is not in its record.",
+        "  redis.pcall('HSET', record .. ':failed', number, failure)\n",
+        "",
+        DEATH,
+    ),
+    record(
+        "record-not-failed",
+        "The record of a run with a dead step says that it runs.",
+        "  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end\n",
+        "",
+        DEATH,
+    ),
+    record(
+        "record-stays-for-ever",
+        "The record of a run that is done lives as long as that of one that runs.",
+        "  redis.pcall('EXPIRE', record, keep)\n",
+        "",
+        END,
+    ),
+    record(
+        "record-bits-stay",
+        "The bitmap of a run that is done lives as long as that of one that runs.",
+        "  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end\n",
+        "",
+        LARGE,
+    ),
+    record(
+        "record-failure-stays",
+        "A step that is done after its death counts as dead.",
+        "  redis.pcall('HDEL', record .. ':failed', number)\n",
+        "",
+        DEATH,
+    ),
+    record(
+        "record-runs-with-a-dead-step",
+        "A run with two dead steps runs again after one of them.",
+        "  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end\n",
+        "  if state ~= 'failed' then return state end\n",
+        RECORDS + "test_one_of_two_failures_is_mended",
+    ),
+    record(
+        "record-expires-in-a-long-run",
+        "The record of a run that takes weeks expires before its end.",
+        "  if prolongs then prolong_record(record, state, ttl) end\n",
+        "",
+        LONG,
+    ),
+    record(
+        "record-of-a-finished-run-again",
+        "A duplicate of the last step moves the time of the end.",
+        "  if from == 'done' then return end\n",
+        "",
+        RECORDS + "test_a_duplicate_after_the_end_changes_nothing",
+    ),
+    new_record(
+        "record-times-without-ttl",
+        "The times of steps stay for ever.",
+        "  redis.pcall('EXPIRE', record .. ':times', ttl)\n",
+        "",
+        START,
+    ),
+    new_record(
+        "record-bits-without-ttl",
+        "The bitmap of a large run stays for ever.",
+        "    redis.pcall('EXPIRE', record .. ':done', ttl)\n",
+        "",
+        LARGE,
+    ),
+    new_record(
+        "record-of-nothing",
+        "A run without a step counts as running.",
+        "  if new.state == 'done' then finish_record(record, 'running') end\n",
+        "",
+        RECORDS + "test_a_run_of_one_job_and_one_of_none_are_done",
+    ),
+    advance(
+        "advance-records-no-end",
+        "A run is never done.",
+        "  if walked.new and is_over(walked, fires) then finish_record(record, state) end\n",
+        "",
+        END,
+    ),
+    group(
+        "group-records-nothing",
+        "Members that are counted together are not recorded.",
+        "if state then record_steps(record, state, done, ttl) end\n",
+        "",
+        LARGE,
+    ),
+    group(
+        "group-records-what-is-left",
+        "A member that has not left flight counts as done.",
+        "    if taken == 1 then done[#done + 1] = ARGV[4 + 3 * i] end\n",
+        "    done[#done + 1] = ARGV[4 + 3 * i]\n",
+        RECORDS + "test_a_member_that_is_gone_is_not_recorded",
+    ),
+    step(
+        "step-not-recorded",
+        "A step of a chain is not recorded.",
+        "  if state and step ~= '' then mark_done(record, step) end\n",
+        "",
+        f"{SAME}[recorded]",
+    ),
+    step(
+        "step-not-adopted",
+        "A run that Ruby started has no record.",
+        "  if not state and record ~= '' and step == '' then return end\n",
+        "",
+        f"{SAME}[recorded-without-a-number]",
+    ),
+    step(
+        "step-failure-stays",
+        "A step that is done after its death counts as dead.",
+        "  if string.find(step, '^!') or",
+        "  if",
+        f"{SAME}[recorded-after-a-failure]",
+    ),
+    fail(
+        "fail-records-no-death",
+        "A run with a dead step counts as running.",
+        "if state then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end\n",
+        "",
+        DEATH,
+    ),
+    fail(
+        "fail-records-a-retry",
+        "A run with a step that is retried counts as failed.",
+        "ARGV[8] ~= '' and action == 'dead' and record_state",
+        "ARGV[8] ~= '' and record_state",
+        RECORDS + "test_a_retry_is_no_death",
+    ),
+    made(
+        "record-forgets-that-it-had-failed",
+        "A step that is done after its death counts as dead.",
+        '        mark = "!" if failures else ""\n',
+        '        mark = ""\n',
+        DEATH,
+    ),
+    made(
+        "record-no-number-no-end",
+        "A run whose last job is a delayed empty group is never done.",
+        "            return StepRecord(key)\n",
+        "            return NO_STEP\n",
+        RECORDS + "test_a_run_that_ends_in_a_delayed_empty_group_is_done",
+    ),
+    completion(
+        "record-single-job-not-done",
+        "A run of one job is never done.",
+        "        if not payload.stack and not output.memory.key and not record.key:\n",
+        "        if not payload.stack and not output.memory.key:\n",
+        RECORDS + "test_a_run_of_one_job_and_one_of_none_are_done",
+    ),
+    needs(
+        "record-of-a-dead-step-expires",
+        "The record of a run expires before its dead step is retried.",
+        "*memories, *records), max(",
+        "*memories), max(",
+        DEATH,
+    ),
+]

@@ -29,6 +29,7 @@ from dramatiq_sidekiq_flow.workflow.templates import templates
 
 from ..redis_values import as_bytes, texts
 from ..running import eventually, members, working
+from ..sweep.judge import at_rest
 
 WEEK = 7 * 86_400
 
@@ -150,9 +151,13 @@ def test_a_run_of_one_job_and_one_of_none_are_done(client: redis.Redis, redis_ur
     broker.close()
 
 
-def test_a_run_that_ends_in_a_delayed_empty_group_is_done(broker: SidekiqBroker, step: Any) -> None:
+def test_a_run_that_ends_in_a_delayed_empty_group_is_done(
+    broker: SidekiqBroker, client: redis.Redis, step: Any
+) -> None:
     """Its last job has no number."""
-    finish(broker, Workflow(Chain(step.message("a"), WithDelay(Group(), 20))).run())
+    run_id = Workflow(Chain(step.message("a"), WithDelay(Group(), 20))).run()
+    finish(broker, run_id)
+    assert field(client, run_id, "state") == "done"
 
 
 def test_a_large_run_has_a_bit_for_each_step(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
@@ -296,7 +301,7 @@ def test_a_record_of_another_type_fails_no_step(broker: SidekiqBroker, client: r
     client.set("swf:flow:typed", "text")
     client.set("swf:flow:other:times", "text")
     with working(broker):
-        eventually(lambda: not client.exists("queue:python") and not client.keys("swf:inflight:*"))
+        eventually(lambda: at_rest(client))
         eventually(lambda: field(client, "other", "state") == "done")
     assert client.zcard("dead") == client.zcard("retry") == 0
     assert client.get("swf:flow:typed") == b"text"
@@ -330,7 +335,7 @@ def test_a_duplicate_after_the_end_changes_nothing(broker: SidekiqBroker, client
     client.hset(f"swf:flow:{run_id}", "finished", "1.5")
     client.lpush("queue:python", raw)
     with working(broker):
-        eventually(lambda: not client.exists("queue:python") and not client.keys("swf:inflight:*"))
+        eventually(lambda: at_rest(client))
     assert (field(client, run_id, "state"), field(client, run_id, "finished")) == ("done", "1.5")
 
 

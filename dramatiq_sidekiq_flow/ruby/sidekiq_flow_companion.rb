@@ -1515,8 +1515,9 @@ module SidekiqFlow::Companion
     def text
       return "" unless @number
 
+      # Its first failure leaves 0; the Web UI subtracts one when it retries a dead job.
+      mark = @job.key?("retry_count") ? "!" : ""
       failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
-      mark = failures.zero? ? "" : "!"
       return "#{mark}#{@number}" if @number >= MOST_TIMED
 
       now = Time.now.to_f
@@ -1656,7 +1657,7 @@ module SidekiqFlow::Companion
       step = StepRecord.new(job)
       keys = [key, set, step.key, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl,
-        step.number, (set == "dead") ? step.failure(now) : ""]
+        *((set == "dead") ? [step.number, step.failure(now)] : ["", ""])]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       Replies.fail(reply)
       settled
@@ -3887,8 +3888,8 @@ return found
 --       memory and record to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
---       seconds that the kept keys live from now on, number of the step ('' = it has
---       none), for `dead` what the record holds of the failure
+--       seconds that the kept keys live from now on, for `dead` the number of the step
+--       ('' = it has none), and what its record holds of the failure
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
@@ -4107,7 +4108,7 @@ if action ~= 'discard' then
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
-local state = ARGV[8] ~= '' and action == 'dead' and record_state(KEYS[3])
+local state = ARGV[8] ~= '' and record_state(KEYS[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then

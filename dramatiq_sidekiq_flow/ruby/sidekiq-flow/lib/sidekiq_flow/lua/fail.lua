@@ -4,8 +4,8 @@
 --       memory and record to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
---       seconds that the kept keys live from now on, number of the step ('' = it has
---       none), for `dead` what the record holds of the failure
+--       seconds that the kept keys live from now on, for `dead` the number of the step
+--       ('' = it has none), and what its record holds of the failure
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
@@ -224,7 +224,7 @@ if action ~= 'discard' then
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
-local state = ARGV[8] ~= '' and action == 'dead' and record_state(KEYS[3])
+local state = ARGV[8] ~= '' and record_state(KEYS[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from .. import __version__
 from .bridge_command import bridge
-from .command_errors import is_expected, report
 from .completion_command import completion
 from .groups import RootGroup
-from .program import ERROR, INTERRUPTED, PROGRAM
+from .program import PROGRAM
 from .registry_commands import registry, stubs
 from .release_command import release
 from .runs_commands import runs
@@ -36,26 +33,3 @@ def root() -> None:
 
 for _command in (bridge, completion, registry, release, runs, stubs):
     root.add_command(_command)
-
-
-def run(arguments: Sequence[str] | None, program: str) -> int:
-    """Run a command; as :func:`.main.main`."""
-    try:
-        code = root.main(arguments, prog_name=program, standalone_mode=False)
-    except click.ClickException as e:
-        report(_place(e) or program, e.format_message())
-        return ERROR
-    except click.Abort:
-        return INTERRUPTED
-    except Exception as e:
-        if not is_expected(e):
-            raise
-        report(program, str(e) or type(e).__name__)
-        return ERROR
-    return code or 0
-
-
-def _place(error: click.ClickException) -> str:
-    """The command that an error comes from."""
-    context = getattr(error, "ctx", None)
-    return context.command_path if isinstance(context, click.Context) else ""

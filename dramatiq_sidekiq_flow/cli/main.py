@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 
-from .program import ERROR, PROGRAM
+import click
 
-#: The packages of the extra ``cli``.
-NEEDED = ("click", "rich")
+from .command_errors import is_expected, report
+from .command_line import root
+from .program import ERROR, INTERRUPTED, PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
@@ -23,13 +22,22 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
       Exit code: 0; 1 if something is failed or stuck; 2 after an error, which is printed as one line on standard
       error; 130 after Ctrl-C, and 141 if the reader of standard output went away.
     """
-    if not all(importlib.util.find_spec(name) for name in NEEDED):
-        return _fail(program, "The command line needs click and rich: pip install 'dramatiq-sidekiq-flow[cli]'")
-    from .command_line import run
+    try:
+        code = root.main(arguments, prog_name=program, standalone_mode=False)
+    except click.ClickException as e:
+        report(_place(e) or program, e.format_message())
+        return ERROR
+    except click.Abort:
+        return INTERRUPTED
+    except Exception as e:
+        if not is_expected(e):
+            raise
+        report(program, str(e) or type(e).__name__)
+        return ERROR
+    return code or 0
 
-    return run(arguments, program)
 
-
-def _fail(program: str, text: str) -> int:
-    print(f"{program}: {text}", file=sys.stderr)
-    return ERROR
+def _place(error: click.ClickException) -> str:
+    """The command that an error comes from."""
+    context = getattr(error, "ctx", None)
+    return context.command_path if isinstance(context, click.Context) else ""

@@ -1517,8 +1517,9 @@ module SidekiqFlow::Companion
     def text
       return "" unless @number
 
+      # Its first failure leaves 0; the Web UI subtracts one when it retries a dead job.
+      mark = @job.key?("retry_count") ? "!" : ""
       failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
-      mark = failures.zero? ? "" : "!"
       return "#{mark}#{@number}" if @number >= MOST_TIMED
 
       now = Time.now.to_f
@@ -1658,7 +1659,7 @@ module SidekiqFlow::Companion
       step = StepRecord.new(job)
       keys = [key, set, step.key, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl,
-        step.number, (set == "dead") ? step.failure(now) : ""]
+        *((set == "dead") ? [step.number, step.failure(now)] : ["", ""])]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       Replies.fail(reply)
       settled
@@ -3895,14 +3896,14 @@ end
 return found
 -- @file fail.lua
 -- Moves a failed job from flight to `retry` or `dead`, or discards it.  A step of a cancelled
--- run is not retried: it is discarded.
+-- run is discarded instead of retried.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
 --       memory and record to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
---       seconds that the kept keys live from now on, number of the step ('' = it has
---       none), for `dead` what the record holds of the failure
+--       seconds that the kept keys live from now on, for `dead` the number of the step
+--       ('' = it has none), and what its record holds of the failure
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
@@ -4129,7 +4130,7 @@ if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-if state and ARGV[8] ~= '' and action == 'dead' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
+if state and ARGV[8] ~= '' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
 for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua

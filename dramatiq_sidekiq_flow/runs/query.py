@@ -184,7 +184,8 @@ class Runs:
                 f"Runs can be cancelled in state {', '.join(CANCELLABLE)}, not {shortened(state)}.", state
             )
         heads = run_index.all_of(self._connection, wanted)
-        found = [head.id for head in heads if head.state in CANCELLABLE]
+        states = CANCELLABLE if state is None else (state,)
+        found = [head.id for head in heads if head.state in states]
         # All of them before the search for their jobs, which takes longer.
         cancelled = [found_id for found_id in found if self._cancellation.mark_known(found_id, reason)]
         for cancelled_id in cancelled:

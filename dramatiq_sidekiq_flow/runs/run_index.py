@@ -65,7 +65,7 @@ def page(connection: Connection, wanted: Filter, limit: int) -> list[RecordHead]
 
 
 def all_of(connection: Connection, wanted: Filter) -> list[RecordHead]:
-    """Read all records of a filter, the newest first.
+    """Read all records of a filter, the newest first; a run may have changed its state meanwhile.
 
     Raises:
       WrongType: as :func:`page`.
@@ -73,8 +73,7 @@ def all_of(connection: Connection, wanted: Filter) -> list[RecordHead]:
     found: list[RecordHead] = []
     candidates = _candidates(connection, wanted)
     while ids := [position.run_id for position in itertools.islice(candidates, run_records.PAGE)]:
-        heads = run_records.read_heads(connection, ids)
-        found += [head for head in heads if head is not None and wanted.state in (None, head.state)]
+        found += [head for head in run_records.read_heads(connection, ids) if head is not None]
     return found
 
 

@@ -100,8 +100,10 @@ def places(connection: Connection) -> list[Place]:
 def needle_of(run_id: str) -> bytes:
     """The text that the jobs of a run hold."""
     needle = codec.encode(run_id)
-    # Without the first quote, since each quote of a payload would be tried.
-    return needle[1:] if len(needle) > SHORT else needle
+    if len(needle) > SHORT:
+        # Each quote of a payload would be tried.
+        needle = needle[1:]
+    return needle
 
 
 def search(

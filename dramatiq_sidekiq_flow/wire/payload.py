@@ -18,7 +18,7 @@ from . import codec
 from .callbacks import Callback, load_stack
 from .dialect import KEYS as WORKFLOW_KEYS
 from .dialect import NOOP_CLASSES, WORKFLOW, Dialect, detect
-from .payload_fields import WRAPPERS, retry_count
+from .payload_fields import WRAPPERS, retry_count, step_number
 from .tree_schema import MAX_NAME
 
 #: Sidekiq's options for a class that sets none (``default_job_options``).
@@ -56,12 +56,6 @@ INHERITED = frozenset(
         "sentry_user",
     )
 )
-
-#: The option of a step that holds its number in the tree of its run, depth first, from 1.
-STEP_KEY = "swf_step"
-
-#: Maximum number of a step: a record holds one bit for each.
-MAX_STEPS = 10_000_000
 
 #: Prefixes of more such keys: a Ruby program with several classes of
 #: CurrentAttributes writes ``cattr_1`` in addition to ``cattr``, and so on.
@@ -163,8 +157,7 @@ class Payload(NamedTuple):
     @property
     def step(self) -> int | None:
         """Number of the step in the tree of its run, from 1; None if it has none."""
-        number = self.fields.get(STEP_KEY)
-        return number if type(number) is int and 0 < number <= MAX_STEPS else None
+        return step_number(self.fields)
 
     @property
     def is_member(self) -> bool:

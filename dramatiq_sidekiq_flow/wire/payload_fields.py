@@ -26,6 +26,19 @@ MAX_RETRY_COUNT = 1_000_000
 MAX_RETRY_FOR = 1_000_000_000
 
 
+#: The option of a step that holds its number in the tree of its run, depth first, from 1.
+STEP_KEY = "swf_step"
+
+#: Maximum number of a step: a record holds one bit for each.
+MAX_STEPS = 10_000_000
+
+
+def step_number(fields: Mapping[str, Any]) -> int | None:
+    """Read the number of a step; None if it has none."""
+    number = fields.get(STEP_KEY)
+    return number if type(number) is int and 0 < number <= MAX_STEPS else None
+
+
 def seconds(stamp: Any) -> float | None:
     """Convert a time stamp of any Sidekiq version to epoch seconds.
 

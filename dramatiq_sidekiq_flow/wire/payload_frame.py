@@ -8,12 +8,13 @@ from typing import Any
 import attrs
 
 from . import codec
+from .payload_fields import STEP_KEY
 
 #: Bytes of a payload after its arguments, at most: its id, and two times.
 END = 200
 
 #: Keys that differ from job to job, or from one push to the next.
-_OWN = frozenset(("args", "jid", "swf_step", "created_at", "enqueued_at"))
+_OWN = frozenset(("args", "jid", STEP_KEY, "created_at", "enqueued_at"))
 
 
 @attrs.frozen

@@ -16,9 +16,7 @@ import attrs
 
 from ..errors import InvalidNode, shortened
 from . import codec
-
-#: Largest number of steps that is read: a damaged record must not fill the memory.
-MAX_STEPS = 10_000_000
+from .payload_fields import MAX_STEPS
 
 
 @attrs.frozen
@@ -107,6 +105,7 @@ def load_tree(raw: bytes) -> TreeNode:
       MalformedPayload: if it is not JSON.
     """
     tree = _node(codec.decode(raw))
+    # A damaged record must not fill the memory.
     if tree.count > MAX_STEPS:
         raise InvalidNode(f"The tree of a run has {tree.count} steps, more than {MAX_STEPS}.", raw)
     return tree

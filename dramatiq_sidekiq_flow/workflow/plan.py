@@ -31,6 +31,7 @@ from ..wire.callbacks import Callback, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.lifetimes import MAX_TTL, RELEASED_TTL
 from ..wire.nodes import Wire
+from ..wire.payload_fields import STEP_KEY
 from ..wire.payload_frame import PayloadFrame
 from .plan_ids import Ids
 from .siblings import siblings
@@ -271,7 +272,7 @@ class _Build:
         fields = self.fields(nodes[0], stack)
         jids = [fields["jid"]]
         jids += [node.get("jid") or source.ids.new_jid() for node in nodes[1:]]
-        numbers = [node["swf_step"] for node in nodes] if "swf_step" in nodes[0] else []
+        numbers = [node[STEP_KEY] for node in nodes] if STEP_KEY in nodes[0] else []
         arrays = [node["args"] for node in nodes]
         jobs = PayloadFrame.of(fields, queued=True).jobs(arrays, jids, fields["class"], numbers)
         self.pushes.setdefault(fields["queue"], []).extend(jobs.payloads(source.now))

@@ -93,13 +93,13 @@ class Records:
         if number is None:
             # Such as the job of a delayed empty group; it may be the last one of its run.
             return StepRecord(key)
-        failures = payload.retries
-        mark = "!" if failures else ""
+        # Its first failure leaves 0; Sidekiq's Web UI subtracts one when it retries a dead job.
+        mark = "!" if "retry_count" in payload.fields else ""
         if number >= MOST_TIMED:
             return StepRecord(key, f"{mark}{number}")
         end = time.time()
         start = end if began is None else began
-        return StepRecord(key, f"{mark}{number} {start:.3f} {end:.3f} {failures} {self._heartbeat.identity}")
+        return StepRecord(key, f"{mark}{number} {start:.3f} {end:.3f} {payload.retries} {self._heartbeat.identity}")
 
     def of_death(self, payload: Payload, fields: Mapping[str, Any], now: float) -> Death:
         """Make what is written when a step goes to ``dead``.

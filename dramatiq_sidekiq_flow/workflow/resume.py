@@ -14,7 +14,8 @@ from ..store.runs import LostBarrier
 from ..wire import codec
 from ..wire.barrier import NewBarrier
 from ..wire.lifetimes import stack_ttl
-from ..wire.payload import DEFAULTS, STEP_KEY, Payload
+from ..wire.payload import DEFAULTS, Payload
+from ..wire.payload_fields import STEP_KEY
 from . import custom_barriers
 from .engine import Engine
 from .engine_lookup import engine_of

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 from ..wire.nodes import Wire
+from ..wire.payload_fields import STEP_KEY
 
 #: Keys in which they may differ.
-_OWN = frozenset(("args", "jid", "swf_step"))
+_OWN = frozenset(("args", "jid", STEP_KEY))
 
 #: Jobs without a sibling after which no more siblings are looked for.
 _MOST_ALONE = 10
@@ -42,10 +43,10 @@ def _common(job: Wire) -> Callable[[Wire], bool]:
     common = read(job)
     # 1 and True are equal, so a value that is not text must be the same object.
     others = [place for place, value in enumerate(common) if type(value) is not str]
-    size, has_jid, has_step = len(job), "jid" in job, "swf_step" in job
+    size, has_jid, has_step = len(job), "jid" in job, STEP_KEY in job
 
     def has_common(node: Wire) -> bool:
-        if len(node) != size or ("jid" in node) != has_jid or ("swf_step" in node) != has_step:
+        if len(node) != size or ("jid" in node) != has_jid or (STEP_KEY in node) != has_step:
             return False
         try:
             values = read(node)

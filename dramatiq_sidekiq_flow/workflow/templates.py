@@ -81,10 +81,8 @@ class Template:
     def build(self, params: Any = None, broker: dramatiq.Broker | None = None) -> Workflow:
         """Build the workflow of a run; see :meth:`Templates.build`."""
         loaded, seed = self.params(params)
-        node = self._call_builder(loaded)
-        tags: tuple[str, ...] = ()
-        if isinstance(node, Workflow):
-            node, tags = node.node, node.tags
+        made = self._call_builder(loaded)
+        node, tags = (made.node, made.tags) if isinstance(made, Workflow) else (made, ())
         try:
             workflow = Workflow(node, broker, seed=seed, tags=tags)
         except InvalidWorkflow as e:

@@ -17,7 +17,8 @@ from ..wire import codec
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
-from ..wire.payload import DEFAULTS, STEP_KEY, Payload
+from ..wire.payload import DEFAULTS, Payload
+from ..wire.payload_fields import STEP_KEY
 from ..wire.run_tree import dump_tree
 from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error

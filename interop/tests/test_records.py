@@ -1,4 +1,4 @@
-"""Records of runs that Ruby takes part in: with the companion they are exact, with the plain gem what Python can infer."""
+"""Records of runs that Ruby takes part in: exact with the companion, partly inferred with the plain gem."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
 from dramatiq_sidekiq_flow.store.outcomes import NeedsPlan
 from dramatiq_sidekiq_flow.store.runs import NO_MEMORY, MemoryKey, Walk
+from dramatiq_sidekiq_flow.store.step_records import StepRecord
 
 from .. import operations
 from ..operations import DAY, INNER, ME, MINE, OUTER, TTL
@@ -70,6 +71,20 @@ def test_a_step_that_comes_twice_counts_once(connection: Connection, client: red
     assert advanced(connection, ended(client, "b", "c", receipts="b")) == []
     assert (client.get(INNER), client.scard(f"{INNER}:u")) == (b"6", 3)
     assert not client.exists(MINE)
+
+
+def test_a_step_that_is_gone_is_not_recorded(connection: Connection, client: redis.Redis) -> None:
+    """Nor one that is left."""
+    operations.barriers(client, INNER, OUTER, value=3)
+    record = "swf:flow:run"
+    client.hset(record, "state", "running")
+    texts = ("1 1.5 2.5 0 me", "2 1.5 2.5 0 me", "1234", "4 1.5 2.5 0 me")
+    steps = ended(client, "a", "b", "c", "d")
+    steps = [step._replace(record=StepRecord(record, text)) for step, text in zip(steps, texts)]
+    client.hdel(MINE, steps[0].receipt)
+    assert advanced(connection, steps) == [3]
+    assert client.hgetall(f"{record}:times") == {b"2": b"1.5 2.5 0 me"}
+    assert (client.getbit(f"{record}:done", 1234), client.bitcount(f"{record}:done")) == (1, 1)
 
 
 def test_a_step_that_is_recovered_elsewhere_does_not_count(connection: Connection, client: redis.Redis) -> None:

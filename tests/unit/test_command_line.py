@@ -48,19 +48,6 @@ def test_errors_begin_with_the_command_that_was_typed() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["click", "rich"])
-def test_without_its_packages_it_says_what_to_install(name: str) -> None:
-    code = (
-        "import sys\n"
-        f"sys.modules[{name!r}] = None\n"
-        "from dramatiq_sidekiq_flow.cli.main import main\n"
-        "sys.exit(main(['--version']))"
-    )
-    done = run(sys.executable, "-c", code)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "pip install 'dramatiq-sidekiq-flow[cli]'" in done.stderr
-
-
 def test_help_and_completion_do_not_load_the_library() -> None:
     code = (
         "import sys\n"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow.errors import FlowError
 from dramatiq_sidekiq_flow.wire.mermaid import flowchart
 from dramatiq_sidekiq_flow.wire.nodes import Wire, jobs
+from dramatiq_sidekiq_flow.wire.payload_fields import MAX_STEPS
 from dramatiq_sidekiq_flow.wire.run_tree import dump_tree
-from dramatiq_sidekiq_flow.wire.tree_nodes import MAX_STEPS, load_tree, step_at, steps
+from dramatiq_sidekiq_flow.wire.tree_nodes import load_tree, step_at, steps
 
 from ..recorded_runs import chain, delayed, group, is_ruby, job
 

@@ -39,8 +39,9 @@ module SidekiqFlow::Companion
     def text
       return "" unless @number
 
+      # Its first failure leaves 0; the Web UI subtracts one when it retries a dead job.
+      mark = @job.key?("retry_count") ? "!" : ""
       failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
-      mark = failures.zero? ? "" : "!"
       return "#{mark}#{@number}" if @number >= MOST_TIMED
 
       now = Time.now.to_f

@@ -122,7 +122,7 @@ module SidekiqFlow::Companion
       step = StepRecord.new(job)
       keys = [key, set, step.key, *needed]
       arguments = [receipt, set, score, payload, (now - dead_for).to_s, config[:dead_max_jobs], ttl,
-        step.number, (set == "dead") ? step.failure(now) : ""]
+        *((set == "dead") ? [step.number, step.failure(now)] : ["", ""])]
       reply = Trouble.patiently(config.logger) { config.redis { |conn| Scripts.run(conn, "fail", keys, arguments) } }
       Replies.fail(reply)
       settled

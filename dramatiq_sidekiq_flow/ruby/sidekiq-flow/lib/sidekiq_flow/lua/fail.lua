@@ -1,12 +1,12 @@
 -- Moves a failed job from flight to `retry` or `dead`, or discards it.  A step of a cancelled
--- run is not retried: it is discarded.
+-- run is discarded instead of retried.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
 --       memory and record to keep alive
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
---       seconds that the kept keys live from now on, number of the step ('' = it has
---       none), for `dead` what the record holds of the failure
+--       seconds that the kept keys live from now on, for `dead` the number of the step
+--       ('' = it has none), and what its record holds of the failure
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written
 
@@ -233,6 +233,6 @@ if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-if state and ARGV[8] ~= '' and action == 'dead' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
+if state and ARGV[8] ~= '' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
 for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

@@ -1853,6 +1853,78 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # The cancelled runs, as far as this process knows them: their steps do not start.
+  # It looks when a step starts, at most once in half a second.
+  class CancelledRuns
+    # Sorted set: run id by the time of its cancellation.
+    LIST = "swf:cancelled"
+
+    # Seconds between two looks.
+    INTERVAL = 0.5
+
+    # The most runs that are remembered.
+    MOST = 20_000
+
+    def self.current
+      @current ||= new
+    end
+
+    def initialize
+      @lock = Mutex.new
+      @known = {}
+      @last = nil
+      @looked = -Float::INFINITY
+    end
+
+    # Whether a step must not start, since its run was cancelled. Logs the first one of
+    # each run.
+    def drop?(job, config)
+      run = Run.id(job)
+      return false unless run.is_a?(String) && (known?(run, config) || cancelled_long_ago?(job, run, config))
+
+      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
+      @known[run] = true
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      # A step runs also if Redis cannot be reached.
+      config.logger.debug { "Cancelled runs could not be read: #{error.message}" }
+      false
+    end
+
+    private
+
+    def known?(run, config)
+      @lock.synchronize do
+        look(config) if now - @looked >= INTERVAL
+        @known.key?(run)
+      end
+    end
+
+    def look(config)
+      @looked = now
+      from = @last ? "(#{@last}" : "-inf"
+      found = config.redis { |conn| conn.call("ZRANGEBYSCORE", LIST, from, "+inf", "WITHSCORES") }
+      # Pairs, or with an older protocol one after the other.
+      found.flatten.each_slice(2) do |run, score|
+        @known[run] ||= false
+        @last = score
+      end
+      @known.shift while @known.size > MOST
+    end
+
+    # A step that had failed may come out of `dead` long after.
+    def cancelled_long_ago?(job, run, config)
+      return false unless job["retry_count"].is_a?(Integer)
+
+      config.redis { |conn| conn.call("HGET", "swf:flow:#{run}", "state") } == "cancelled"
+    end
+
+    def now
+      ::Process.clock_gettime(::Process::CLOCK_MONOTONIC)
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # The outermost server middleware: settles the job (done, to be retried, dead) in
   # one step. Sidekiq's own signal for a settled job is the exception Handled.
   #
@@ -1863,6 +1935,9 @@ module SidekiqFlow::Companion
 
     def call(job_instance, job, queue)
       unit = Unit.take
+      # Sidekiq takes it out of flight.
+      return if CancelledRuns.current.drop?(job, config)
+
       Unit.with(unit) do
         return yield if unit.nil?
 

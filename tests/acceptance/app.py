@@ -67,7 +67,7 @@ broker.process.commit.run = run_and_die  # type: ignore[method-assign]
 
 def record(what: str, step: Any) -> None:
     here = current_run()
-    event = {"what": what, "step": step, "run": here.run_id, "jid": here.jid, "pid": os.getpid()}
+    event = {"what": what, "step": step, "run": here.run_id, "jid": here.jid, "pid": os.getpid(), "at": time.time()}
     client.rpush("events", json.dumps(event))
 
 

@@ -11,6 +11,9 @@ module SidekiqFlow::Companion
 
     def call(job_instance, job, queue)
       unit = Unit.take
+      # Sidekiq takes it out of flight.
+      return if CancelledRuns.current.drop?(job, config)
+
       Unit.with(unit) do
         return yield if unit.nil?
 

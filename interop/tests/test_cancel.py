@@ -15,6 +15,7 @@ from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests import companions
 from interop.tests.processes import Site
 from interop.tests.workflows import py, rb, start
+from tests.running import in_flight
 
 #: The two kinds of Ruby workers.
 RUBIES = ("companion", "plain")
@@ -102,7 +103,7 @@ def test_the_companion_starts_no_step(mixed: Site, broker: SidekiqBroker, long_a
         mixed.client.delete("swf:cancelled")
         job["retry_count"] = 3
     mixed.client.lpush("queue:ruby", json.dumps(job))
-    mixed.eventually(lambda: taken(mixed, run_id), "it was taken")
+    mixed.eventually(lambda: taken(mixed, run_id) and not in_flight(mixed.client), "it was taken, and left flight")
     mixed.stop()
     assert names(mixed, run_id) == ["gate"]
     assert not mixed.client.exists("queue:ruby", "retry", "dead")

@@ -17,8 +17,10 @@ import redis
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow, current_run
 from dramatiq_sidekiq_flow.errors import InvalidFilter, UnknownRun
 from dramatiq_sidekiq_flow.runs import Runs
-from dramatiq_sidekiq_flow.store import keys
+from dramatiq_sidekiq_flow.store import keys, run_cancel, scripts
+from dramatiq_sidekiq_flow.store.connection import Connection
 
+from .. import operations
 from ..redis_values import as_bytes, raws
 from ..running import advance, eventually, in_flight, members, working
 
@@ -304,3 +306,112 @@ def test_in_a_coroutine(runs: Runs, steps: Steps) -> None:
     run_id = start(steps.notes.message("a"))
     assert asyncio.run(runs.cancel_async(run_id, "no need")).reason == "no need"
     assert asyncio.run(runs.cancel_async(state="running")) == []
+
+
+# -- the scripts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["advance_cancelled", "step_cancelled", "count_cancelled", "release_cancelled"])
+def test_the_last_step_writes_its_output_and_its_mark(connection: Connection, client: redis.Redis, name: str) -> None:
+    operation = operations.NAMED[name]
+    operation.prepare(client)
+    assert operation.call(connection) == [b"CANCELLED"]
+    assert client.hget(operations.RECORD, "state") == b"cancelled"
+    assert client.hget(f"{operations.RECORD}:times", "7") == b"1.000 2.000 0 me"
+    assert client.hexists(operations.MINE, "a:1") == (name == "count_cancelled")
+    if name != "step_cancelled":
+        assert client.hgetall("swf:mem:run") == {b"field": b"1"}
+        assert 0 < client.ttl("swf:mem:run") <= operations.DAY
+    assert not client.exists("queue:next", "queue:python", "schedule", operations.NEW, operations.INNER)
+    assert not client.hexists(operations.MINE, "b:1")
+
+
+def test_the_last_members_of_a_group(connection: Connection, client: redis.Redis) -> None:
+    operation = operations.NAMED["group_cancelled"]
+    operation.prepare(client)
+    assert operation.call(connection) == [b"DONE"]
+    assert not client.exists(operations.MINE, operations.INNER, f"{operations.INNER}:u")
+    assert client.hgetall("swf:mem:run") == {b"field": b"1"}
+    assert 0 < client.ttl("swf:mem:run") <= operations.DAY
+
+
+def test_a_second_call_of_the_last_step_gives_the_job_that_the_first_one_kept(
+    connection: Connection, client: redis.Redis
+) -> None:
+    """The run was cancelled in between: the worker has to know of the job, which it does not run."""
+    operations.NAMED["advance_kept"].prepare(client)
+    assert operations.NAMED["advance_kept"].call(connection) == [b"KEPT"]
+    client.hset(operations.RECORD, "state", "cancelled")
+    assert operations.NAMED["step_cancelled"].call(connection) == [b"KEPT", b"next"]
+
+
+@pytest.mark.parametrize("name", ["cancel", "drop_jobs", "drop_scheduled", "drop_fanout", "disarm", "group_cancelled"])
+def test_a_full_redis_takes_it(connection: Connection, client: redis.Redis, name: str) -> None:
+    operation = operations.NAMED[name]
+    operation.prepare(client)
+    client.config_set("maxmemory", 1)
+    try:
+        reply = operation.call(connection)
+    finally:
+        client.config_set("maxmemory", 0)
+    assert reply in ([b"DONE"], 1, 2)
+
+
+def test_each_cancellation_comes_after_those_before(connection: Connection, client: redis.Redis) -> None:
+    """A worker reads those behind the last one that it knows, also if the clock was set back."""
+    client.zadd("swf:cancelled", {"before": 9e9})
+    known = run_cancel.since(connection, "")
+    operations.NAMED["cancel"].prepare(client)
+    operations.NAMED["cancel"].call(connection)
+    ((run_id, _),) = run_cancel.since(connection, known[-1][1])
+    assert run_id == operations.RUN
+    assert 0 < client.ttl("swf:cancelled") <= run_cancel.KEPT
+
+
+def test_the_list_of_cancelled_runs_is_trimmed(connection: Connection, client: redis.Redis) -> None:
+    client.zadd("swf:cancelled", {"long-ago": 1.0, **{f"run-{n}": 1e9 * 2 + n for n in range(run_cancel.MOST)}})
+    operations.NAMED["cancel"].prepare(client)
+    operations.NAMED["cancel"].call(connection)
+    assert client.zcard("swf:cancelled") == run_cancel.MOST
+    assert client.zscore("swf:cancelled", "long-ago") is client.zscore("swf:cancelled", "run-0") is None
+    assert client.zrange("swf:cancelled", -1, -1) == [operations.RUN.encode()]
+
+
+def test_disarmed_barriers_release_nothing(connection: Connection, client: redis.Redis) -> None:
+    operations.barriers(client, operations.INNER)
+    client.set(f"{operations.OUTER}_ran", 0, ex=50)
+    assert run_cancel.disarm(connection, [operations.INNER, operations.OUTER, operations.NEW]) == 1
+    assert client.get(f"{operations.INNER}_ran") == b"0"
+    # As the gem counts.
+    assert client.decr(operations.INNER) == 0
+    assert client.incr(f"{operations.INNER}_ran") == 1
+    assert not client.exists(f"{operations.NEW}_ran")
+    assert client.ttl(f"{operations.INNER}_ran") > operations.DAY
+
+
+# -- many jobs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["queue:python", "schedule"])
+@pytest.mark.parametrize("share", [2, 50])
+def test_jobs_among_many_others(client: redis.Redis, runs: Runs, steps: Steps, place: str, share: int) -> None:
+    """Each second one, or one in 50, in a place of several parts; some are the same bytes."""
+    run_id = start(steps.notes.message("a"))
+    ours = as_bytes(client.rpop("queue:python"))
+    jobs = [ours if n % share == 0 else b'{"n":%d}' % n for n in range(4_000)]
+    if place == "schedule":
+        jobs = [job if job != ours else ours[:-1] + b',"n":%d}' % n for n, job in enumerate(jobs)]
+        client.zadd(place, {job: n + 1 for n, job in enumerate(jobs)})
+    else:
+        client.rpush(place, *jobs)
+    runs.cancel(run_id)
+    others = [job for job in jobs if not job.startswith(ours[:-1])]
+    assert raws(client.zrange(place, 0, -1) if place == "schedule" else client.lrange(place, 0, -1)) == others
+
+
+def test_jobs_that_are_pushed_meanwhile_hide_none(connection: Connection, client: redis.Redis) -> None:
+    """They were found at some index, and jobs that were pushed since have moved them."""
+    client.rpush("queue:python", *(b"new-%d" % n for n in range(700)), b"a", b"x", b"b", b"y")
+    command = scripts.DROP_JOBS.command(("queue:python",), (1, 1000, "mark", b"a", b"b"))
+    assert connection.call(*command) == 2
+    assert client.lrange("queue:python", -3, -1) == [b"new-699", b"x", b"y"]

@@ -6,6 +6,7 @@ from collections import Counter
 
 from ..mutant import Mutant
 from .advance import ADVANCE
+from .cancel import CANCELLED
 from .chain_step import CHAIN_STEP
 from .chains import CHAINS
 from .flight import FLIGHT
@@ -21,6 +22,7 @@ from .workers import WORKERS
 
 ALL: list[Mutant] = [
     *ADVANCE,
+    *CANCELLED,
     *CHAIN_STEP,
     *CHAINS,
     *FLIGHT,

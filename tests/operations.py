@@ -275,8 +275,8 @@ def running(client: redis.Redis) -> None:
 
 
 def cancelled(client: redis.Redis) -> None:
-    """A run that is cancelled: its barriers may be anything."""
-    client.hset(MINE, mapping={"a:1": "job", "a:2": "another"})
+    """A run that is cancelled; its barriers wait."""
+    in_flight(client)
     client.hset(RECORD, mapping={"state": "cancelled", "started": "1.000", "keep": DAY})
 
 

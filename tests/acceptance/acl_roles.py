@@ -10,7 +10,7 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow, send_many, templates
+from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
 from dramatiq_sidekiq_flow.store import processes, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
@@ -18,6 +18,8 @@ from dramatiq_sidekiq_flow.wire import codec
 
 #: More than a script pushes at once.
 MANY = 1_050
+
+HOUR = timedelta(hours=1)
 
 
 def produce() -> None:
@@ -52,19 +54,23 @@ def produce() -> None:
     Workflow(Group(*(app.quick.message() for _ in range(MANY)))).run()
     Workflow(Chain(app.step.message("fans-out"), Group(*(app.quick.message() for _ in range(MANY))))).run()
     Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
+    waits_in_ruby, waits_for_long = Job("Images::Unknown", 2, queue="ruby"), WithDelay(app.step.message("x"), HOUR)
+    Workflow(Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never"))).run("to-cancel")
     Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
     templates.run("documented", {"doc": "document"})
     send_many(app.quick, [()] * MANY)
 
 
 def operate() -> None:
-    """Pause and go on, cancel (JID in the environment), release the dead step's run, clear, wait for all to end."""
+    """Pause and go on, cancel a job (JID in the environment) and a run, release another, clear, wait for the end."""
     from . import acl_app as app
 
     broker = app.broker
     broker.pause_queue("other")
     broker.unpause_queue("other")
     broker.cancel(os.environ["JID"])
+    assert Runs(broker).cancel("to-cancel", "no need").state == "cancelled"
+    assert not Runs(broker).cancel(state="paused")
     (dead,) = (job for job, _ in sets.members(broker.connection, "dead") if b"of-the-dead" in job)
     assert cli(["release", "tests.acceptance.acl_app", codec.decode(dead)["jid"]]) == 0
     broker.join("python", timeout=20_000)

@@ -17,7 +17,7 @@ import redis
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, WithDelay, Workflow, current_run
 from dramatiq_sidekiq_flow.errors import InvalidFilter, UnknownRun
 from dramatiq_sidekiq_flow.runs import Runs
-from dramatiq_sidekiq_flow.store import keys, run_cancel, scripts
+from dramatiq_sidekiq_flow.store import job_removal, keys, run_cancel, scripts
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from .. import operations
@@ -311,10 +311,18 @@ def test_in_a_coroutine(runs: Runs, steps: Steps) -> None:
 # -- the scripts -----------------------------------------------------------------------
 
 
+BARRIERS = [key for name in (operations.INNER, operations.OUTER, operations.CHAIN) for key in (name, f"{name}_ran")]
+
+
+@pytest.mark.parametrize("barriers", ["armed", "gone"])
 @pytest.mark.parametrize("name", ["advance_cancelled", "step_cancelled", "count_cancelled", "release_cancelled"])
-def test_the_last_step_writes_its_output_and_its_mark(connection: Connection, client: redis.Redis, name: str) -> None:
+def test_the_last_step_writes_its_output_and_its_mark(
+    connection: Connection, client: redis.Redis, name: str, barriers: str
+) -> None:
     operation = operations.NAMED[name]
     operation.prepare(client)
+    if barriers == "gone":
+        client.delete(*BARRIERS)
     assert operation.call(connection) == [b"CANCELLED"]
     assert client.hget(operations.RECORD, "state") == b"cancelled"
     assert client.hget(f"{operations.RECORD}:times", "7") == b"1.000 2.000 0 me"
@@ -322,17 +330,26 @@ def test_the_last_step_writes_its_output_and_its_mark(connection: Connection, cl
     if name != "step_cancelled":
         assert client.hgetall("swf:mem:run") == {b"field": b"1"}
         assert 0 < client.ttl("swf:mem:run") <= operations.DAY
-    assert not client.exists("queue:next", "queue:python", "schedule", operations.NEW, operations.INNER)
+    assert not client.exists("queue:next", "queue:python", "schedule", operations.NEW)
+    assert client.mget(BARRIERS) == ([None] * 6 if barriers == "gone" else [b"1", b"-1"] * 3)
     assert not client.hexists(operations.MINE, "b:1")
 
 
 def test_the_last_members_of_a_group(connection: Connection, client: redis.Redis) -> None:
     operation = operations.NAMED["group_cancelled"]
     operation.prepare(client)
+    client.delete(*BARRIERS)
     assert operation.call(connection) == [b"DONE"]
     assert not client.exists(operations.MINE, operations.INNER, f"{operations.INNER}:u")
     assert client.hgetall("swf:mem:run") == {b"field": b"1"}
     assert 0 < client.ttl("swf:mem:run") <= operations.DAY
+
+
+def test_a_failure_is_not_retried(connection: Connection, client: redis.Redis) -> None:
+    operations.NAMED["fail_cancelled"].prepare(client)
+    operations.NAMED["fail_cancelled"].call(connection)
+    assert not client.hexists(operations.MINE, "a:1")
+    assert not client.exists("retry", "dead")
 
 
 def test_a_second_call_of_the_last_step_gives_the_job_that_the_first_one_kept(
@@ -377,6 +394,13 @@ def test_the_list_of_cancelled_runs_is_trimmed(connection: Connection, client: r
     assert client.zrange("swf:cancelled", -1, -1) == [operations.RUN.encode()]
 
 
+def test_a_run_that_was_cancelled_long_ago_leaves_the_list(connection: Connection, client: redis.Redis) -> None:
+    client.zadd("swf:cancelled", {"long-ago": 1.0})
+    operations.NAMED["cancel"].prepare(client)
+    operations.NAMED["cancel"].call(connection)
+    assert client.zrange("swf:cancelled", 0, -1) == [operations.RUN.encode()]
+
+
 def test_disarmed_barriers_release_nothing(connection: Connection, client: redis.Redis) -> None:
     operations.barriers(client, operations.INNER)
     client.set(f"{operations.OUTER}_ran", 0, ex=50)
@@ -407,6 +431,27 @@ def test_jobs_among_many_others(client: redis.Redis, runs: Runs, steps: Steps, p
     runs.cancel(run_id)
     others = [job for job in jobs if not job.startswith(ours[:-1])]
     assert raws(client.zrange(place, 0, -1) if place == "schedule" else client.lrange(place, 0, -1)) == others
+
+
+@pytest.mark.parametrize("place", ["queue:python", "retry"])
+def test_one_look_removes_all(connection: Connection, client: redis.Redis, place: str) -> None:
+    """Those behind the part that was read move forward when jobs of that are removed."""
+    jobs = [b'{"run":"of-a-run","n":%d}' % n for n in range(2_500)]
+    if place == "retry":
+        client.zadd(place, {job: n + 1 for n, job in enumerate(jobs)})
+    else:
+        client.sadd("queues", "python")
+        client.rpush(place, *jobs)
+    cleared = job_removal.clear(connection, "of-a-run", lambda job: True)
+    assert (cleared.waiting, len(cleared.jobs)) == (2_500, 2_500)
+    assert not client.exists(place)
+
+
+def test_no_more_jobs_are_removed_than_were_found(connection: Connection, client: redis.Redis) -> None:
+    """Equal bytes are two jobs."""
+    operations.NAMED["drop_jobs"].prepare(client)
+    assert operations.NAMED["drop_jobs"].call(connection) == 2
+    assert client.lrange("queue:python", 0, -1) == [b"a", b"c", b"b"]
 
 
 def test_jobs_that_are_pushed_meanwhile_hide_none(connection: Connection, client: redis.Redis) -> None:

@@ -45,7 +45,10 @@ class CancelledRuns:
     def drop(self, payload: Payload) -> bool:
         """Return True if a step must not start, since its run was cancelled; logs the first one of each run."""
         run_id = payload.run_id
-        if run_id is None or not (self.knows(run_id) or self._was_cancelled_long_ago(payload, run_id)):
+        # A step that had failed may come out of `dead` long after: the list has forgotten its run.
+        if run_id is None or not (self._is_listed(run_id) or retry_count(payload.fields) is not None):
+            return False
+        if not self._is_cancelled(run_id):
             return False
         if not self._known.get(run_id):
             self._known[run_id] = True
@@ -56,9 +59,27 @@ class CancelledRuns:
 
     def knows(self, run_id: str) -> bool:
         """Return True if a run was cancelled, as known at most a second ago."""
+        return self._is_listed(run_id) and self._is_cancelled(run_id)
+
+    def _is_listed(self, run_id: str) -> bool:
+        """Return True if a run was cancelled lately.  A later run may have the same id."""
         if time.monotonic() - self._looked >= INTERVAL:
             self._look()
         return run_id in self._known
+
+    def _is_cancelled(self, run_id: str) -> bool:
+        """Return True if the record of a run says that it is cancelled; without a record, if the list says so."""
+        listed = run_id in self._known
+        try:
+            state = run_records.state_of(self.connection, run_id)
+        except (ConnectionClosed, WrongType, *FAULTS) as e:
+            self.logger.debug("The state of run %s could not be read: %s", run_id, e)
+            return listed
+        if state is None:
+            return listed
+        if state != "cancelled":
+            self._known.pop(run_id, None)
+        return state == "cancelled"
 
     def _look(self) -> None:
         with self._lock:
@@ -79,13 +100,3 @@ class CancelledRuns:
             while len(self._known) > MOST:
                 del self._known[next(iter(self._known))]
             self._looked = began
-
-    def _was_cancelled_long_ago(self, payload: Payload, run_id: str) -> bool:
-        """Return True if a step that has failed before, and may come out of ``dead``, is of a cancelled run."""
-        if retry_count(payload.fields) is None:
-            return False
-        try:
-            return run_records.state_of(self.connection, run_id) == "cancelled"
-        except (ConnectionClosed, WrongType, *FAULTS) as e:
-            self.logger.debug("The state of run %s could not be read: %s", run_id, e)
-            return False

@@ -271,6 +271,25 @@ def test_a_step_retried_out_of_dead_does_not_run(
     assert not left_of(client, run_id)
 
 
+def test_a_later_run_of_the_same_id_runs(broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps) -> None:
+    """Such as one of the next day, when the marker of the first has expired."""
+    Workflow(steps.notes.message("before")).run("daily")
+    runs.cancel("daily")
+    assert broker.process.cancelled_runs.knows("daily")
+    client.delete("swf:run:daily")
+    Workflow(steps.notes.message("again")).run("daily")
+    with working(broker):
+        assert runs.wait("daily", timeout=20_000).state == "done"
+    assert steps.ran == ["again"]
+    assert not broker.process.cancelled_runs.knows("daily")
+    # And it can be cancelled, too.
+    client.delete("swf:run:daily")
+    Workflow(steps.notes.message("third")).run("daily")
+    runs.cancel("daily")
+    broker.process.cancelled_runs._looked = float("-inf")
+    assert broker.process.cancelled_runs.knows("daily")
+
+
 def test_a_long_step_is_told(broker: SidekiqBroker, runs: Runs, steps: Steps) -> None:
     run_id = start(steps.looks.message("a"))
     with working(broker):

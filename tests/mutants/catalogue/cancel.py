@@ -182,9 +182,16 @@ CANCELLED = [
     known(
         "known-reads-all",
         "A step that was retried out of `dead` runs, although its run was cancelled.",
-        "or self._was_cancelled_long_ago(payload, run_id)",
-        "",
+        "(self._is_listed(run_id) or retry_count(payload.fields) is not None)",
+        "self._is_listed(run_id)",
         CANCEL + "test_a_step_retried_out_of_dead_does_not_run",
+    ),
+    known(
+        "known-for-ever",
+        "A run does not start if it has the id of one that was cancelled.",
+        '        return state == "cancelled"\n',
+        "        return True\n",
+        CANCEL + "test_a_later_run_of_the_same_id_runs",
     ),
     begins(
         "cancelled-step-begins",

@@ -28,7 +28,11 @@ module SidekiqFlow::Companion
     # each run.
     def drop?(job, config)
       run = Run.id(job)
-      return false unless run.is_a?(String) && (known?(run, config) || cancelled_long_ago?(job, run, config))
+      return false unless run.is_a?(String)
+
+      # A step that had failed may come out of `dead` long after.
+      listed = listed?(run, config)
+      return false unless (listed || job["retry_count"].is_a?(Integer)) && cancelled?(run, listed, config)
 
       config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
       @known[run] = true
@@ -40,7 +44,7 @@ module SidekiqFlow::Companion
 
     private
 
-    def known?(run, config)
+    def listed?(run, config)
       @lock.synchronize do
         look(config) if now - @looked >= INTERVAL
         @known.key?(run)
@@ -59,11 +63,10 @@ module SidekiqFlow::Companion
       @known.shift while @known.size > MOST
     end
 
-    # A step that had failed may come out of `dead` long after.
-    def cancelled_long_ago?(job, run, config)
-      return false unless job["retry_count"].is_a?(Integer)
-
-      config.redis { |conn| conn.call("HGET", "swf:flow:#{run}", "state") } == "cancelled"
+    # Whether the record says so; a later run may have the id of one that was cancelled.
+    def cancelled?(run, listed, config)
+      state = config.redis { |conn| conn.call("HGET", "swf:flow:#{run}", "state") }
+      state.nil? ? listed : state == "cancelled"
     end
 
     def now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import attrs
 
@@ -17,6 +18,13 @@ KEPT = frozenset(("flight", "dead"))
 
 #: Elements behind the part of a list in which its jobs are looked up: jobs that were pushed since have moved them.
 PUSHED_SINCE = 5000
+
+#: Jobs that one call removes.  Among a million others the server needs 0.1 ms for each, and 60 ms for all of
+#: them to walk there: many small calls would take longer.
+AT_ONCE = 250
+
+#: Elements over which jobs are gathered for one call.
+LONGEST = 10_000
 
 
 @attrs.frozen
@@ -55,31 +63,46 @@ def _clear_place(
     connection: Connection, needle: bytes, place: Place, part: Part, is_ours: Callable[[FoundJob], bool]
 ) -> Iterator[FoundJob]:
     """Remove jobs from a place, of which the first part was read; yields those found."""
-    start = "0"
+    gathered: list[FoundJob] = []
+    start, elements = "0", 0
     while True:
         ours = [job for job in part.jobs(place) if is_ours(job)]
         yield from ours
+        if place.kind not in KEPT:
+            gathered += ours
+        elements += part.elements
         removed = 0
-        if ours and place.kind not in KEPT:
-            removed = _remove(connection, place, int(start), part.elements, ours)
+        if gathered and (not part.cursor or len(gathered) >= AT_ONCE or elements >= LONGEST):
+            removed = _remove(connection, place, int(start), elements, gathered)
+            gathered = []
         if not part.cursor:
             return
         # The rest has moved forward.  A hash, from which nothing is removed, has cursors of its own.
-        start = str(int(part.cursor) - removed) if removed else part.cursor
-        part = next_part(connection, needle, place, attrs.evolve(part, cursor=start))
+        cursor = str(int(part.cursor) - removed) if removed else part.cursor
+        if not gathered:
+            start, elements = cursor, 0
+        part = next_part(connection, needle, place, attrs.evolve(part, cursor=cursor))
 
 
 def _remove(connection: Connection, place: Place, start: int, elements: int, jobs: Sequence[FoundJob]) -> int:
     """Remove jobs that were found among the elements of a place from an index on; returns how many were there."""
     if place.kind == "fanout":
         # All of it belongs to one run.
-        command = scripts.DROP_FANOUT.command((keys.FANOUTS, place.key), (place.name,))
-    else:
-        # A text that is unlike each payload.
-        mark = secrets.token_hex(12)
-        payloads = [job.payload for job in jobs]
-        command = scripts.DROP_JOBS.command((place.key,), (start, elements + PUSHED_SINCE, mark, *payloads))
-    reply = connection.call(*command)
+        return _removed(connection.call(*scripts.DROP_FANOUT.command((keys.FANOUTS, place.key), (place.name,))))
+    payloads = [job.payload for job in jobs]
+    batches = (payloads[first : first + AT_ONCE] for first in range(0, len(payloads), AT_ONCE))
+    # Those of a later batch move to lower indexes, not below the first one.
+    return sum(_drop(connection, place, start, elements + PUSHED_SINCE, batch) for batch in batches)
+
+
+def _drop(connection: Connection, place: Place, start: int, elements: int, payloads: Sequence[bytes]) -> int:
+    # A text that is unlike each payload.
+    mark = secrets.token_hex(12)
+    command = scripts.DROP_JOBS.command((place.key,), (start, elements, mark, *payloads))
+    return _removed(connection.call(*command))
+
+
+def _removed(reply: Any) -> int:
     if isinstance(reply, int):
         return reply
     raise wrong_type(reply[1], ", so the jobs of a run cannot be removed")

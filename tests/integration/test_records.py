@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -51,6 +52,8 @@ def finish(broker: SidekiqBroker, *run_ids: str) -> None:
     """Work until the runs are done."""
     with working(broker):
         for run_id in run_ids:
+            # That of a run that Ruby started begins with a step that is done.
+            eventually(partial(broker.connection.call, "EXISTS", f"swf:flow:{run_id}"))
             assert Runs(broker).wait(run_id, timeout=20_000).state == "done"
 
 

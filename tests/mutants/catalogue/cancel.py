@@ -175,8 +175,8 @@ CANCELLED = [
     removal(
         "removal-skips",
         "Jobs of a cancelled run behind those that were removed stay in the queue.",
-        "start = str(int(part.cursor) - removed) if removed else part.cursor",
-        "start = part.cursor",
+        "cursor = str(int(part.cursor) - removed) if removed else part.cursor",
+        "cursor = part.cursor",
         CANCEL + "test_one_look_removes_all",
     ),
     known(

@@ -8,6 +8,7 @@ class TestReplies < Minitest::Test
   def test_an_advance_is_done_or_says_what_it_needs
     assert_equal :done, Replies.advance(["DONE"])
     assert_equal :gone, Replies.advance(["GONE"])
+    assert_equal :cancelled, Replies.advance(["CANCELLED"])
     assert_equal :stage_lost, Replies.advance(["STAGE", "swf:fanout:1"])
     assert_equal Replies::NeedsPlan.new(2), Replies.advance(["PLAN", 2])
   end

@@ -83,6 +83,6 @@ if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 local state = known_state(record, ARGV[6], ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
 end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -64,7 +64,7 @@ prolong_waiting(walked, ttl)
 local state = known_state(record, ARGV[4], ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, ttl)
-  if walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[4]) end
 end
 if elsewhere then return {'FIRE'} end
 return {'DONE'}

@@ -43,6 +43,6 @@ end
 local state = known_state(record, ARGV[4], memory_ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, memory_ttl)
-  if ARGV[5] == '1' then finish_record(record, state) end
+  if ARGV[5] == '1' then finish_record(record, state, ARGV[4]) end
 end
 return {'DONE'}

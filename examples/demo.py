@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,9 @@ def run(demo: Demo, sabotage: str | None) -> int:
 
     os.environ.update(REDIS_URL=demo.url, WORKER="none")
     sys.path.insert(0, str(HERE))
-    from demo_app import task1, task2, task3, task4
+    from demo_app import broker, task1, task2, task3, task4
 
-    from dramatiq_sidekiq_flow import Chain, Group, Workflow
+    from dramatiq_sidekiq_flow import Chain, Group, Runs, Workflow
 
     demo.began = time.monotonic()
     tree = Chain(task1.message(), Group(task2.message(), task3.message()), task4.message())
@@ -185,6 +186,7 @@ def run(demo: Demo, sabotage: str | None) -> int:
     fields = [f"{name}: {value}" for name, value in sorted(memory.items())]
     print(f"  memory   {', '.join(fields[:2])},")
     print(f"           {', '.join(fields[2:])}")
+    print(textwrap.indent(str(Runs(broker).get(run_id)), "  "))
     wrong = violations(demo.events, memory)
     if not sabotage and demo.killed is None:
         wrong.append("no worker was killed: the demo has proved nothing")

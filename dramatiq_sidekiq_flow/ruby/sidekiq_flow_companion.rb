@@ -3284,7 +3284,8 @@ local RELEASED_TTL = '86400'
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
 --       done
--- finish_record(record, from): moves the run to `done`, and lets its record expire
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
 --
 -- A record must not fail a step, so errors of its writes are ignored.
@@ -3352,11 +3353,12 @@ local function known_state(record, text, ttl)
   return 'running'
 end
 
-local function finish_record(record, from)
+local function finish_record(record, from, text)
   if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
-  local now = seconds_now()
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
   redis.pcall('HSET', record, 'state', 'done', 'finished', now)
   relist(record, from, 'done', found[3], keep)
   -- Now and then, by the last digit of the time.
@@ -3836,7 +3838,7 @@ if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 state = state or known_state(record, ARGV[6], ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
 end
 if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}
@@ -4069,7 +4071,8 @@ end
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
 --       done
--- finish_record(record, from): moves the run to `done`, and lets its record expire
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
 --
 -- A record must not fail a step, so errors of its writes are ignored.
@@ -4141,11 +4144,12 @@ local function known_state(record, text, ttl)
   return 'running'
 end
 
-local function finish_record(record, from)
+local function finish_record(record, from, text)
   if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
-  local now = seconds_now()
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
   redis.pcall('HSET', record, 'state', 'done', 'finished', now)
   relist(record, from, 'done', found[3], keep)
   -- Now and then, by the last digit of the time.

@@ -58,6 +58,7 @@ class RunRecord:
     Attributes:
       key: The record; "" for none.
       state: ``running``; ``done`` if no step is to run.
+      started: Epoch seconds.
       ttl: Seconds that it lives, unless it is prolonged.
       total: Number of steps.
       fields: Further fields of the hash.
@@ -66,6 +67,7 @@ class RunRecord:
 
     key: str = ""
     state: str = "running"
+    started: float = 0.0
     ttl: int = 0
     total: int = 0
     fields: Mapping[str, Argument] = {}
@@ -74,7 +76,16 @@ class RunRecord:
     def arguments(self) -> tuple[Argument, ...]:
         """The arguments of ``start.lua`` (``_new_record.lua``)."""
         flat = (part for pair in self.fields.items() for part in pair)
-        return (self.state, self.ttl, self.total, len(self.fields), *flat, len(self.lists), *self.lists)
+        return (
+            self.state,
+            f"{self.started:.3f}",
+            self.ttl,
+            self.total,
+            len(self.fields),
+            *flat,
+            len(self.lists),
+            *self.lists,
+        )
 
 
 NO_RUN = RunRecord()

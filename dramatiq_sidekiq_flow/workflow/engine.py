@@ -148,6 +148,7 @@ class Engine:
             store=self.stacks.store,
             prepare=None if hooks is None else hooks.before,
             references=self.stacks.references(first=first),
+            number=None if finished is None or finished.step is None else finished.step + 1,
         )
 
     def _inherited(self, finished: Payload | None) -> dict[str, Any]:

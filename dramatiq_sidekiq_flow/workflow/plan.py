@@ -96,6 +96,7 @@ class Source:
 
     Attributes:
       run_id: Run id of the jobs; None for jobs without a run.
+      number: Number of the first step, unless the tree has it; None if steps are not numbered.
       now: Epoch seconds.
       options: A job in wire form -> the job options of its class.
       ids: Makers of ids.
@@ -122,6 +123,7 @@ class Source:
     prepare: Callable[[dict[str, Any], float], None] | None = None
     store: Callable[[list[list[Any]]], Any] | None = None
     references: References | None = None
+    number: int | None = None
 
 
 def plan(node: Wire, stack: tuple[Callback, ...], source: Source, ttl: int) -> Plan:
@@ -284,6 +286,8 @@ class _Build:
         # Ruby: an inherited tenant does not overwrite one given to the step.
         fields = {**source.inherited, **source.options(node), **node}
         fields.pop("__type__", None)
+        if source.number is not None and STEP_KEY not in node and "__type__" in node:
+            fields[STEP_KEY] = source.number
         if source.run_id is not None:
             fields[source.dialect.run_id_key] = source.run_id
         if source.tags:

@@ -74,7 +74,7 @@ class Records:
             fields["tags"] = codec.encode(list(info.tags))
             lists += (f"tag:{tag}" for tag in info.tags)
         state = "done" if completes else "running"
-        return RunRecord(keys.record(run_id), state, ttl + self._keep, info.total, fields, lists)
+        return RunRecord(keys.record(run_id), state, time.time(), ttl + self._keep, info.total, fields, lists)
 
     def key_of(self, payload: Payload) -> str:
         """Get the key of the record of a job's run; "" for none."""

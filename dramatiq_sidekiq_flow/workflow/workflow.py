@@ -18,8 +18,8 @@ from ..wire.dialect import NOOP_CLASSES
 from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS, Payload
-from ..wire.payload_fields import STEP_KEY
 from ..wire.run_tree import dump_tree
+from ..wire.step_numbers import number_steps
 from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
 from .collisions import warn_of_collisions
@@ -79,8 +79,7 @@ class Workflow:
         #: What messages without options have in common, by actor and queue.
         self._known: dict[tuple[str, str], Wire] = {}
         self._steps: list[dramatiq.Message[Any]] = []
-        #: Number of the last step, in the order in which the tree is written.
-        self._number = 0
+        self._number_of_steps = 0
         #: The compact tree; empty until the first run.
         self._tree = b""
         self.tags = _checked_tags(tags)
@@ -145,7 +144,7 @@ class Workflow:
         # Once: a tree may be large, and may be run many times.
         if not self._tree:
             self._tree = dump_tree(self.wire, self._is_ruby, self.engine.records.arguments)
-        return RunInfo(self._number, self._tree, self.template, self.tags)
+        return RunInfo(self._number_of_steps, self._tree, self.template, self.tags)
 
     def _message_ids(self) -> set[str]:
         return {message.message_id for message in self._steps}
@@ -180,10 +179,8 @@ class Workflow:
             if isinstance(value, dramatiq.Message):
                 self._steps.append(value)
                 wire = self._dump_message(value, current, unlike)
-                self._give_number(wire)
             elif isinstance(value, Job):
                 wire = dump_job(value)
-                self._give_number(wire)
                 unlike.append(wire)
                 # A name that is not a Ruby constant belongs to an actor of another Python program.
                 here = self.engine.broker.options_of(value.job_class) is not None
@@ -197,6 +194,8 @@ class Workflow:
 
         wire = dump(node, leaf)
         self._validate(wire, unlike)
+        if self.engine.records.enabled:
+            self._number_of_steps = number_steps(wire, self._is_python)
         self._separate_duplicates(wire)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:
@@ -205,12 +204,6 @@ class Workflow:
         if unknown:
             self._make_carriers(named)
         return wire
-
-    def _give_number(self, step: Wire) -> None:
-        """Write the number of a step, the next one, into its options."""
-        self._number += 1
-        if self.engine.records.enabled:
-            step[STEP_KEY] = self._number
 
     def _validate(self, wire: Wire, unlike: list[Wire]) -> None:
         """Check the tree.

@@ -7,10 +7,10 @@ from typing import Any
 import dramatiq
 import pytest
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, WithDelay, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WithDelay, Workflow
 from dramatiq_sidekiq_flow.store import runs
 
-from ..redis_values import raws
+from ..redis_values import as_bytes, raws
 from ..running import eventually
 from .conftest import App
 
@@ -39,8 +39,12 @@ def test_groups_chains_delays_and_empty_ones(app: App) -> None:
         Chain(),
         WithDelay(Chain(step("f"), step("g")), 30),
     )
-    run(app, tree, "g")
+    run_id = run(app, tree, "g")
     assert sorted(app.log) == list("abcdefg")
+    state = as_bytes(app.client.hget(f"swf:flow:{run_id}", "state"))
+    assert (state, app.client.hlen(f"swf:flow:{run_id}:times")) == (b"done", 1 + 7)
+    shown = Runs(app.broker).get(run_id)
+    assert (shown.state, shown.progress.done, shown.failures) == ("done", 7, ())
     assert app.log[0] == "a"
     assert app.log.index("c") < min(app.log.index("d"), app.log.index("e"))
     assert app.log[-2:] == ["f", "g"]

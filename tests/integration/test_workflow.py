@@ -285,7 +285,6 @@ def test_among_themselves_actors_travel_by_their_names(broker: SidekiqBroker, cl
     assert job["class"] == "step"
     (rest,) = job["workflow_completion_callbacks"][0][1]["children"]
     assert rest.pop("jid")
-    assert rest.pop("swf_step") == 2
     assert rest == {"__type__": "job", "class": "step", "args": ["b"], "queue": "python", "retry": True}
 
 

@@ -68,6 +68,7 @@ def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed
         n = job["args"][0] if job["args"] else None
         if n is not None:
             pushed.setdefault(n, set()).add(job["jid"])
+            assert job["swf_step"] == n + 1
             events.append(("start", n))
         if fate == "dies" and deaths < 5:
             deaths += 1

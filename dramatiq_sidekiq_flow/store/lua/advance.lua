@@ -87,7 +87,7 @@ if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 state = state or known_state(record, ARGV[6], ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
 end
 if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -68,7 +68,7 @@ prolong_waiting(walked, ttl)
 state = state or known_state(record, ARGV[4], ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, ttl)
-  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end
+  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[4]) end
 end
 if elsewhere then return {'FIRE'} end
 if cancelled then return {'CANCELLED'} end

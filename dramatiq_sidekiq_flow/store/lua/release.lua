@@ -46,6 +46,6 @@ end
 state = state or known_state(record, ARGV[4], memory_ttl)
 if state then
   state = record_steps(record, state, {ARGV[4]}, memory_ttl)
-  if ARGV[5] == '1' and not cancelled then finish_record(record, state) end
+  if ARGV[5] == '1' and not cancelled then finish_record(record, state, ARGV[4]) end
 end
 return {cancelled and 'CANCELLED' or 'DONE'}

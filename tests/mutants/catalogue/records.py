@@ -14,6 +14,10 @@ fail = in_file("store/lua/fail.lua")
 made = in_file("workflow/records.py")
 completion = in_file("workflow/completion.py")
 needs = in_file("store/needs.py")
+numbers = in_file("wire/step_numbers.py")
+plan = in_file("workflow/plan.py")
+
+NUMBERS = "unit/test_step_numbers.py::test_a_step_holds_its_number_unless_one_step_of_python_starts_it"
 
 SAME = "integration/test_chain_step.py::test_it_does_what_the_long_way_does"
 END = RECORDS + "test_the_end"
@@ -133,14 +137,49 @@ RECORD = [
     new_record(
         "record-of-nothing",
         "A run without a step counts as running.",
-        "  if new.state == 'done' then finish_record(record, 'running') end\n",
+        "  if new.state == 'done' then finish_record(record, 'running', '') end\n",
         "",
         RECORDS + "test_a_run_of_one_job_and_one_of_none_are_done",
+    ),
+    new_record(
+        "record-of-before-stays",
+        "A run of a name that was used before has the steps of that run.",
+        "  if made < 3 then\n",
+        "  if made < 0 then\n",
+        RECORDS + "test_a_run_of_the_same_name_starts_anew",
+    ),
+    numbers(
+        "numbers-follow-ruby",
+        "The step after a Ruby step has no number, since the plain gem gives none.",
+        "            return self.is_python(node)\n",
+        "            return True\n",
+        NUMBERS,
+    ),
+    numbers(
+        "numbers-follow-a-delay",
+        "The step after a delayed empty group has no number.",
+        "            return after and self.last > before\n",
+        "            return after\n",
+        NUMBERS,
+    ),
+    numbers(
+        "numbers-follow-a-group",
+        "The step after a group has no number, or that of a member.",
+        "        return follows and self.last == before\n",
+        "        return follows\n",
+        NUMBERS,
+    ),
+    plan(
+        "numbers-not-handed-on",
+        "Only the first step of a chain is recorded.",
+        "            fields[STEP_KEY] = source.number\n",
+        "            pass\n",
+        START,
     ),
     advance(
         "advance-records-no-end",
         "A run is never done.",
-        "  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state) end\n",
+        "  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end\n",
         "",
         END,
     ),

@@ -1,0 +1,59 @@
+"""Numbers of the steps of a tree, by which the record of a run knows them: depth first, from 1.
+
+A step that a Python worker starts after exactly one other step of Python's, the one
+before it, needs no number in the tree: that worker gives it the next one.  So the
+callback stacks of chains do not grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .nodes import Wire
+from .payload_fields import STEP_KEY
+
+#: Returns True if Python workers of this version run a job.
+IsPython = Callable[[Mapping[str, Any]], bool]
+
+
+def number_steps(wire: Wire, is_python: IsPython) -> int:
+    """Number the steps of a tree, in place; return how many there are."""
+    numbering = _Numbering(is_python)
+    numbering.number(wire, follows=False)
+    return numbering.last
+
+
+class _Numbering:
+    def __init__(self, is_python: IsPython) -> None:
+        self.is_python = is_python
+        #: Number of the last step.
+        self.last = 0
+
+    def number(self, node: Wire, *, follows: bool) -> bool:
+        """Number the steps of a node.
+
+        Parameters:
+          follows: True if the step before it, one of Python's, starts it.
+
+        Returns:
+          The same for what comes after the node.
+        """
+        kind = node["__type__"]
+        if kind == "job":
+            self.last += 1
+            if not follows:
+                node[STEP_KEY] = self.last
+            return self.is_python(node)
+        before = self.last
+        if kind == "with_delay":
+            after = self.number(node["task"], follows=follows)
+            # An empty node with a delay becomes a job without a number.
+            return after and self.last > before
+        if kind == "chain":
+            for child in node["children"]:
+                follows = self.number(child, follows=follows)
+            return follows
+        for child in node["children"]:
+            self.number(child, follows=False)
+        return follows and self.last == before

@@ -72,7 +72,7 @@ def _clear_place(
             gathered += ours
         elements += part.elements
         removed = 0
-        if gathered and (not part.cursor or len(gathered) >= AT_ONCE or elements >= LONGEST):
+        if _is_due(gathered, elements, part):
             removed = _remove(connection, place, int(start), elements, gathered)
             gathered = []
         if not part.cursor:
@@ -82,6 +82,11 @@ def _clear_place(
         if not gathered:
             start, elements = cursor, 0
         part = next_part(connection, needle, place, attrs.evolve(part, cursor=cursor))
+
+
+def _is_due(gathered: Sequence[FoundJob], elements: int, last: Part) -> bool:
+    """Return True if jobs that were gathered over some elements are to be removed now."""
+    return bool(gathered) and (not last.cursor or len(gathered) >= AT_ONCE or elements >= LONGEST)
 
 
 def _remove(connection: Connection, place: Place, start: int, elements: int, jobs: Sequence[FoundJob]) -> int:

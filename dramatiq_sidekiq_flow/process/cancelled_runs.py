@@ -12,7 +12,6 @@ from ..errors import WrongType
 from ..store import run_cancel, run_records
 from ..store.connection import FAULTS, Connection
 from ..wire.payload import Payload
-from ..wire.payload_fields import retry_count
 
 #: Seconds after which a step that starts lets this process look for cancelled runs again.
 INTERVAL = 0.5
@@ -46,7 +45,7 @@ class CancelledRuns:
         """Return True if a step must not start, since its run was cancelled; logs the first one of each run."""
         run_id = payload.run_id
         # A step that had failed may come out of `dead` long after: the list has forgotten its run.
-        if run_id is None or not (self._is_listed(run_id) or retry_count(payload.fields) is not None):
+        if run_id is None or not (self._is_listed(run_id) or "retry_count" in payload.fields):
             return False
         if not self._is_cancelled(run_id):
             return False

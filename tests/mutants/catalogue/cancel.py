@@ -182,7 +182,7 @@ CANCELLED = [
     known(
         "known-reads-all",
         "A step that was retried out of `dead` runs, although its run was cancelled.",
-        "(self._is_listed(run_id) or retry_count(payload.fields) is not None)",
+        '(self._is_listed(run_id) or "retry_count" in payload.fields)',
         "self._is_listed(run_id)",
         CANCEL + "test_a_step_retried_out_of_dead_does_not_run",
     ),

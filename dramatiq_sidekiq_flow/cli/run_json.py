@@ -26,6 +26,18 @@ def runs_json(runs: Iterable[Run]) -> str:
     return _text([_fields(run, _DETAILS) for run in runs])
 
 
+def cancelled_ids(found: Run | Sequence[str]) -> Sequence[str]:
+    """The ids of what ``Runs.cancel`` returned, without a run that was done before."""
+    if isinstance(found, Sequence):
+        return found
+    return [found.id] if found.state == "cancelled" else []
+
+
+def ids_json(ids: Sequence[str]) -> str:
+    """Ids of runs as a list."""
+    return _text(list(ids))
+
+
 def _fields(value: attrs.AttrsInstance, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     names = [field.name for field in attrs.fields(type(value))]
     return {name: _plain(getattr(value, name)) for name in names if name[0] != "_" and name not in without}

@@ -1,4 +1,4 @@
-"""Commands ``runs ...``: see where runs stand."""
+"""Commands ``runs ...``: see where runs stand, and cancel them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from .program import FAILED
 from .redis_options import redis_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..broker import SidekiqBroker
+    from ..runs import Run
 
 #: The states that are recorded.
 STATES = ("running", "failed", "paused", "cancelled", "done")
+
+#: The recorded states in which a run can be cancelled.
+CANCELLABLE = ("running", "failed", "paused")
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id = click.argument("run_id", metavar="ID")
 
 
-@click.group(cls=CommandGroup, short_help="See where runs stand.")
+@click.group(cls=CommandGroup, short_help="See where runs stand, and cancel them.")
 def runs() -> None:
-    """See where runs stand."""
+    """See where runs stand, and cancel them."""
 
 
 @click.command("list", short_help="List runs, the newest first.")
@@ -120,5 +126,40 @@ def wait(context: click.Context, broker: SidekiqBroker, run_id: str, timeout: ti
         context.exit(FAILED)
 
 
-for _command in (list_runs, show, watch, wait):
+@click.command(short_help="Cancel one run, or all runs of a filter.")
+@click.argument("run_id", metavar="[ID]", required=False)
+@click.option("--reason", default="", metavar="TEXT", help="Kept in the record of the run.")
+@click.option("--state", type=click.Choice(CANCELLABLE), metavar="STATE", help=f"One of {', '.join(CANCELLABLE)}.")
+@click.option("--template", metavar="NAME", help="All runs of this template.")
+@click.option("--tag", metavar="TAG", help="All runs with this tag.")
+@_json
+@redis_options
+@click.pass_context
+def cancel(
+    context: click.Context,
+    broker: SidekiqBroker,
+    run_id: str | None,
+    reason: str,
+    state: str | None,
+    template: str | None,
+    tag: str | None,
+    as_json: bool,
+) -> None:
+    """Cancel the run ID, or all runs of a filter: what runs, ends, and nothing new of them starts.
+
+    Prints the ids of the runs that were cancelled. The exit code is 1 if the run ID was done before.
+    """
+    from ..runs import Runs
+    from .run_json import cancelled_ids, ids_json
+
+    found: Run | Sequence[str] = Runs(broker).cancel(  # type: ignore[call-overload]
+        run_id, reason, template=template, tag=tag, state=state
+    )
+    ids = cancelled_ids(found)
+    click.echo(ids_json(ids) if as_json else "".join(f"{each}\n" for each in ids), nl=as_json)
+    if run_id is not None and not ids:
+        context.exit(FAILED)
+
+
+for _command in (list_runs, show, watch, wait, cancel):
     runs.add_command(_command)

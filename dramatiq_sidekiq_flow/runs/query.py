@@ -99,12 +99,7 @@ class Runs:
           UnknownRun: if the run of ``after`` is gone.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
-        if state is not None and state not in run_records.STATES:
-            raise InvalidFilter(
-                f"Runs can be listed as {', '.join(run_records.STATES)}, not as {shortened(state)}. Runs.get() tells "
-                "whether a running one waits or is stuck.",
-                state,
-            )
+        _check_state(state)
         if type(limit) is not int or limit < 1:
             raise InvalidFilter(f"limit must be 1 or more, not {shortened(limit)}.", limit)
         wanted = Filter(state, template, tag, _earliest(since), after)
@@ -178,13 +173,8 @@ class Runs:
         return self._cancel_all(wanted, reason)
 
     def _cancel_all(self, wanted: Filter, reason: str) -> Sequence[str]:
-        state = wanted.state
-        if state is not None and state not in CANCELLABLE:
-            raise InvalidFilter(
-                f"Runs can be cancelled in state {', '.join(CANCELLABLE)}, not {shortened(state)}.", state
-            )
+        states = _cancellable(wanted.state)
         heads = run_index.all_of(self._connection, wanted)
-        states = CANCELLABLE if state is None else (state,)
         found = [head.id for head in heads if head.state in states]
         # All of them before the search for their jobs, which takes longer.
         cancelled = [found_id for found_id in found if self._cancellation.mark_known(found_id, reason)]
@@ -260,6 +250,24 @@ class _Waiting:
         if state is None:
             raise UnknownRun(f"There is no record of the run {shortened(self.run_id)}.", self.run_id)
         return state
+
+
+def _check_state(state: str | None) -> None:
+    if state is not None and state not in run_records.STATES:
+        raise InvalidFilter(
+            f"Runs can be listed as {', '.join(run_records.STATES)}, not as {shortened(state)}. Runs.get() tells "
+            "whether a running one waits or is stuck.",
+            state,
+        )
+
+
+def _cancellable(state: str | None) -> Sequence[str]:
+    """The states of a filter in which runs can be cancelled."""
+    if state is None:
+        return CANCELLABLE
+    if state not in CANCELLABLE:
+        raise InvalidFilter(f"Runs can be cancelled in state {', '.join(CANCELLABLE)}, not {shortened(state)}.", state)
+    return (state,)
 
 
 def _earliest(since: datetime | timedelta | None) -> float | None:

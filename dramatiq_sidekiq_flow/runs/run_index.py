@@ -56,12 +56,17 @@ def page(connection: Connection, wanted: Filter, limit: int) -> list[RecordHead]
         ids = [position.run_id for position in itertools.islice(candidates, limit - len(found))]
         if not ids:
             break
-        heads = run_records.read_heads(connection, ids)
-        gone = [run_id for run_id, head in zip(ids, heads) if head is None]
-        run_records.forget(connection, wanted.indexes or _all_states(), gone)
         # A run that has just changed its state is in the index of both, or was read in the other one.
-        found += [head for head in heads if head is not None and wanted.state in (None, head.state)]
+        found += [head for head in _heads(connection, wanted, ids) if wanted.state in (None, head.state)]
     return found
+
+
+def _heads(connection: Connection, wanted: Filter, ids: Sequence[str]) -> list[RecordHead]:
+    """Read records; removes runs whose records have expired from the indexes."""
+    heads = run_records.read_heads(connection, ids)
+    gone = [run_id for run_id, head in zip(ids, heads) if head is None]
+    run_records.forget(connection, wanted.indexes or _all_states(), gone)
+    return [head for head in heads if head is not None]
 
 
 def all_of(connection: Connection, wanted: Filter) -> list[RecordHead]:
@@ -83,22 +88,27 @@ def _all_states() -> list[str]:
 
 def _candidates(connection: Connection, wanted: Filter) -> Iterator[Position]:
     """Yield the runs that are in all indexes of a filter."""
-    indexes = wanted.indexes
-    after = None
-    if wanted.after is not None:
-        after = run_records.position_of(connection, wanted.after, indexes or _all_states())
-        if after is None:
-            raise UnknownRun(
-                f"The run {shortened(wanted.after)}, after which the list should continue, has no record any more. "
-                "Begin again without after=.",
-                wanted.after,
-            )
+    indexes, after = wanted.indexes, _after(connection, wanted)
     if not indexes:
         return _merged(connection, after, wanted.since)
     if len(indexes) == 1:
         return run_records.newest(connection, indexes[0], after, wanted.since)
     smallest, *others = run_records.by_size(connection, indexes)
     return _in_all(connection, run_records.newest(connection, smallest, after, wanted.since), others)
+
+
+def _after(connection: Connection, wanted: Filter) -> Position | None:
+    """Find the run after which a page begins; None if it begins with the newest."""
+    if wanted.after is None:
+        return None
+    after = run_records.position_of(connection, wanted.after, wanted.indexes or _all_states())
+    if after is None:
+        raise UnknownRun(
+            f"The run {shortened(wanted.after)}, after which the list should continue, has no record any more. "
+            "Begin again without after=.",
+            wanted.after,
+        )
+    return after
 
 
 def _merged(connection: Connection, after: Position | None, since: float | None) -> Iterator[Position]:

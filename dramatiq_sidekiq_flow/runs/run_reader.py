@@ -194,13 +194,7 @@ def read_tree(raw: bytes) -> TreeNode | None:
 
 def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Compute the states of the steps of a run that may go on."""
-    codes = StepCodes(tree)
-    codes.mark_bits(record.bits)
-    for number in record.times:
-        codes.mark(number, DONE)
-    for seen in sightings:
-        codes.mark(seen.number or 0, seen.code)
-    codes.mark_dead(record.failed)
+    codes = _marked(record, tree, sightings)
     if record.head.state == "done":
         codes.replace(0, INFERRED)
         return codes
@@ -209,12 +203,24 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     if any(seen.code != DEAD for seen in _outside(tree, sightings)):
         # The job of a delayed empty group comes before the next step.
         codes.replace(LOST, PENDING)
-    if record.head.state == "cancelled":
-        for code in (LOST, UNKNOWN, PENDING):
-            codes.replace(code, CANCELLED)
-    elif record.head.state == "paused":
-        # Its next steps are parked.
-        codes.replace(LOST, PENDING)
+    for code in _NOT_OPEN.get(record.head.state, ()):
+        codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
+    return codes
+
+
+#: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
+_NOT_OPEN = {"cancelled": (LOST, UNKNOWN, PENDING), "paused": (LOST,)}
+
+
+def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
+    """Mark the steps that are recorded, and those whose jobs were found."""
+    codes = StepCodes(tree)
+    codes.mark_bits(record.bits)
+    for number in record.times:
+        codes.mark(number, DONE)
+    for seen in sightings:
+        codes.mark(seen.number or 0, seen.code)
+    codes.mark_dead(record.failed)
     return codes
 
 
@@ -272,8 +278,7 @@ def progress_of(codes: StepCodes) -> Progress:
 
 def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any]) -> View:
     seen = [each for each in sightings if each.number not in record.times]
-    died = record.failed.keys() - {each.number for each in seen} - record.times.keys()
-    steps = (*map(seen_step, seen), *(failed_step(number, record.failed[number]) for number in sorted(died)))
+    steps = (*map(seen_step, seen), *_unseen_failures(record, seen))
     failures = tuple(step for step in steps if step.state == "dead")
     open_codes = {each.code for each in seen}.union([DEAD] if failures else ())
     state, is_certain = _state(record.head.state, open_codes, None)
@@ -287,6 +292,12 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
     )
     run = _run(record.head, state, steps, failures, memory, progress)
     return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None)
+
+
+def _unseen_failures(record: Record, seen: Sequence[Sighting]) -> list[Step]:
+    """The steps that are recorded as dead, and whose jobs were not found."""
+    died = record.failed.keys() - {each.number for each in seen} - record.times.keys()
+    return [failed_step(number, record.failed[number]) for number in sorted(died)]
 
 
 def _run(

@@ -125,12 +125,8 @@ def search(
     small, large = by_size(connection, all_places)
     found = _search_small(connection, needle, small)
     for place in large:
-        if enough(found):
+        if enough(found) or _search_large(connection, needle, place, found, enough):
             return found
-        for part in _parts(connection, needle, place):
-            found += part
-            if part and enough(found):
-                return found
     if large:
         # Jobs that left a large queue before they were reached are in flight by now.
         small, _ = by_size(connection, [place for place in all_places if place not in large])
@@ -140,6 +136,21 @@ def search(
 
 def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
     return [job for batch in batches for job in _search_together(connection, needle, batch)]
+
+
+def _search_large(
+    connection: Connection,
+    needle: bytes,
+    place: Place,
+    found: list[FoundJob],
+    enough: Callable[[Sequence[FoundJob]], bool],
+) -> bool:
+    """Search a large place, and add what it holds; return True if the search can end."""
+    for part in _parts(connection, needle, place):
+        found += part
+        if part and enough(found):
+            return True
+    return False
 
 
 def by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:

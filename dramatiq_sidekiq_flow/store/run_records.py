@@ -13,6 +13,7 @@ from ..wire import codec
 from . import keys
 from .connection import FAULTS, Connection
 from .scripts import Command
+from .sets import scored
 
 #: The states that a record may have; each has an index of its runs.
 STATES = ("running", "failed", "paused", "cancelled", "done")
@@ -176,16 +177,24 @@ def newest(connection: Connection, index: str, after: Position | None, since: fl
     """
     least = "-inf" if since is None else repr(since)
     most = "+inf" if after is None else repr(after.started)
-    # A run may be added or removed between two pages: the next one begins at the score of the
-    # last, and leaves out what was seen there.
-    limit, offset, last = after, 0, most
+    limit = after
+    for position in _downwards(connection, index, most, least):
+        if limit is None or order(position) < order(limit):
+            yield position
+            limit = position
+
+
+def _downwards(connection: Connection, index: str, most: str, least: str) -> Iterator[Position]:
+    """Yield the runs of an index in a range of scores, some of them twice.
+
+    A run may be added or removed between two pages: the next one begins at the score of
+    the last.
+    """
+    offset, last = 0, most
     while True:
         command = ("ZREVRANGEBYSCORE", index, last, least, "WITHSCORES", "LIMIT", offset, PAGE)
         found = _scored(index, connection.send([command])[0])
-        for position in found:
-            if limit is None or order(position) < order(limit):
-                yield position
-                limit = position
+        yield from found
         if len(found) < PAGE:
             return
         at_end = repr(found[-1].started)
@@ -234,25 +243,28 @@ def _check(key: str, reply: Any) -> None:
 
 
 def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
-    state, started, finished, total, template, tags, adopted, reason = (
-        None if value is None else _text(value) for value in values
-    )
+    state, started, finished, total, template, tags, adopted, reason = map(_optional, values)
     return RecordHead(
         run_id,
         state if state in STATES else "running",
-        _seconds(started or ""),
-        _seconds(finished or ""),
-        int(total) if total and total.isdecimal() else None,
-        template,
+        _seconds(started),
+        _seconds(finished),
+        int(total) if total.isdecimal() else None,
+        template or None,
         _tags(tags),
         adopted == "1",
-        reason or "",
+        reason,
         done,
         failed,
     )
 
 
-def _tags(text: str | None) -> tuple[str, ...]:
+def _optional(value: bytes | None) -> str:
+    """The text of a field; "" if it is missing."""
+    return "" if value is None else _text(value)
+
+
+def _tags(text: str) -> tuple[str, ...]:
     try:
         value = codec.decode_value((text or "[]").encode("utf-8", "surrogateescape"))
     except PayloadError:
@@ -272,10 +284,7 @@ def _numbered(reply: Any) -> dict[int, bytes]:
 
 def _scored(index: str, reply: Any) -> list[Position]:
     _check(index, reply)
-    if reply and isinstance(reply[0], list):
-        # Pairs over RESP3.
-        reply = [part for pair in reply for part in pair]
-    return [Position(float(score), _text(name)) for name, score in zip(reply[::2], reply[1::2])]
+    return [Position(score, _text(name)) for name, score in scored(reply)]
 
 
 def _count(reply: Any) -> int:

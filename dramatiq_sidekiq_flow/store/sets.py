@@ -160,7 +160,7 @@ def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | 
 
 def dead_since(connection: Connection, score: float, skip: int, limit: int) -> list[tuple[bytes, float]]:
     """Read members of ``dead`` from a score on, lowest first."""
-    return _scored(connection.call("ZRANGEBYSCORE", keys.DEAD, repr(score), "+inf", "WITHSCORES", "LIMIT", skip, limit))
+    return scored(connection.call("ZRANGEBYSCORE", keys.DEAD, repr(score), "+inf", "WITHSCORES", "LIMIT", skip, limit))
 
 
 def upkept(connection: Connection, start: float) -> None:
@@ -170,11 +170,12 @@ def upkept(connection: Connection, start: float) -> None:
 
 def members(connection: Connection, name: str) -> list[tuple[bytes, float]]:
     """Read a whole set, lowest score first.  For commands and tests."""
-    return _scored(connection.call("ZRANGE", name, 0, -1, "WITHSCORES"))
+    return scored(connection.call("ZRANGE", name, 0, -1, "WITHSCORES"))
 
 
-def _scored(reply: Any) -> list[tuple[bytes, float]]:
-    if reply and not isinstance(reply[0], list):  # RESP2 answers with a flat list
+def scored(reply: Any) -> list[tuple[bytes, float]]:
+    """Read members with scores: flat over RESP2, pairs over RESP3."""
+    if reply and not isinstance(reply[0], list):
         reply = zip(reply[::2], reply[1::2])
     return [(member, float(score)) for member, score in reply]
 

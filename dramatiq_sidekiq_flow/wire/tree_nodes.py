@@ -181,10 +181,14 @@ def _steps(node: TreeNode, first: int, path: str) -> Iterator[Numbered]:
         for index in range(node.times):
             yield from _steps(node.node, first + index * node.node.count, _below(path, index + 1))
     else:
-        for child, start, place in zip(node.children, node.starts, node.places):
-            inner = child.node if isinstance(child, RepeatedNode) else child
-            for index in range(_width(child)):
-                yield from _steps(inner, first + start + index * inner.count, _below(path, place + index + 1))
+        yield from _branch_steps(node, first, path)
+
+
+def _branch_steps(node: BranchNode, first: int, path: str) -> Iterator[Numbered]:
+    for child, start, place in zip(node.children, node.starts, node.places):
+        inner = child.node if isinstance(child, RepeatedNode) else child
+        for index in range(_width(child)):
+            yield from _steps(inner, first + start + index * inner.count, _below(path, place + index + 1))
 
 
 def _below(path: str, place: int) -> str:

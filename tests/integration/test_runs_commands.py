@@ -427,3 +427,39 @@ def test_an_ended_watch_shows_the_cursor_again(
     os.kill(terminal.pid, number)
     assert terminal.end() == code
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+
+
+# -- cancel -------------------------------------------------------------------
+
+
+def test_a_run_is_cancelled(command: Command, client: redis.Redis) -> None:
+    record(client, "run-1")
+    push(client, "run-1")
+    assert command("cancel", "run-1", "--reason", "wrong data") == "run-1\n"
+    assert command.code == 0
+    assert client.hmget("swf:flow:run-1", "state", "reason") == [b"cancelled", b"wrong data"]
+    assert "wrong data" in command("show", "run-1")
+    assert not client.exists("queue:python")
+
+
+def test_a_run_that_is_done_cannot_be_cancelled(command: Command, client: redis.Redis) -> None:
+    record(client, "run-1")
+    end(client, "run-1")
+    assert (command("cancel", "run-1"), command.code) == ("", 1)
+    assert json.loads(command("cancel", "run-1", "--json")) == []
+
+
+def test_runs_are_cancelled_by_a_filter(command: Command, client: redis.Redis) -> None:
+    for run_id in ("run-1", "run-2", "run-3"):
+        record(client, run_id, template="" if run_id == "run-3" else "nightly")
+    assert sorted(json.loads(command("cancel", "--template", "nightly", "--json"))) == ["run-1", "run-2"]
+    assert client.hget("swf:flow:run-3", "state") == b"running"
+    assert (command("cancel", "--template", "nightly"), command.code) == ("", 0)
+
+
+@pytest.mark.parametrize("arguments", [(), ("run-1", "--state", "failed")])
+def test_a_run_or_a_filter_is_needed(command: Command, client: redis.Redis, arguments: tuple[str, ...]) -> None:
+    record(client, "run-1")
+    assert command("cancel", *arguments) == ""
+    assert command.code == 2
+    assert "takes the id of a run, or a filter" in command.error

@@ -198,8 +198,8 @@ READING = [
     reader(
         "reader-noop-of-a-delay",
         "A step behind a delay without steps is shown as lost.",
-        "        codes.replace(LOST, PENDING)\n    if record.head.state",
-        "        pass\n    if record.head.state",
+        "        codes.replace(LOST, PENDING)\n    for code in",
+        "        pass\n    for code in",
         _RUNS + "test_the_job_of_a_delayed_empty_group_makes_it_wait",
     ),
     reader(
@@ -219,14 +219,14 @@ READING = [
     records(
         "records-page-begins-again",
         "A page begins with runs of the page before.",
-        "            if limit is None or order(position) < order(limit):\n",
-        "            if True:\n",
+        "        if limit is None or order(position) < order(limit):\n",
+        "        if True:\n",
         _RUNS + "test_a_list_is_read_in_pages",
     ),
     index(
         "index-keeps-expired",
         "Runs whose records have expired stay in the indexes for ever.",
-        "        run_records.forget(connection, wanted.indexes or _all_states(), gone)\n",
+        "    run_records.forget(connection, wanted.indexes or _all_states(), gone)\n",
         "",
         _RUNS + "test_members_whose_record_has_expired_are_dropped",
     ),
@@ -240,7 +240,7 @@ READING = [
     index(
         "index-stale-state",
         "A run is listed under a state that it has left.",
-        " and wanted.state in (None, head.state)",
+        " if wanted.state in (None, head.state)",
         "",
         _RUNS + "test_a_run_in_two_states_is_listed_once",
     ),

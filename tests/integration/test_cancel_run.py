@@ -468,7 +468,7 @@ def test_one_look_removes_all(connection: Connection, client: redis.Redis, place
 
 def test_no_more_jobs_are_removed_than_were_found(connection: Connection, client: redis.Redis) -> None:
     """Equal bytes are two jobs."""
-    operations.NAMED["drop_jobs"].prepare(client)
+    client.rpush("queue:python", "a", "b", "c", "b", "d")
     assert operations.NAMED["drop_jobs"].call(connection) == 2
     assert client.lrange("queue:python", 0, -1) == [b"a", b"c", b"b"]
 

@@ -17,6 +17,7 @@ from interop.tests import companions
 from interop.tests.actors import build
 from interop.tests.processes import RUN, Site, ruby_environment
 from interop.tests.workflows import CARRIED, LANGUAGES, as_ruby, chains, finished, py, rb, start
+from tests.recordings import without_numbers
 from tests.redis_values import fields
 
 FROM = "300"  # bytes: so that the end of each chain travels in the payload
@@ -107,7 +108,7 @@ def test_groups_delays_and_carriers_by_reference(storing: Site, broker: SidekiqB
 
 
 def test_both_write_the_same_keys_and_values(storing: Site, broker: SidekiqBroker) -> None:
-    """But for the order of a job's keys, which each language has its own of."""
+    """But for the order of a job's keys, which each language has its own of, and the numbers of steps."""
     tree = Chain(*(Job("Rb::Step", f"same {n}", queue="ruby", retry=True) for n in range(9)))
     stored = []
     for starter in LANGUAGES:
@@ -127,7 +128,7 @@ def test_both_write_the_same_keys_and_values(storing: Site, broker: SidekiqBroke
             assert hashlib.sha256(values[str(n)]).hexdigest().encode() == name
         assert links[-1][0] == b""
         storing.client.delete(chain)
-    assert stored[0] == stored[1] == as_ruby(broker, tree)["children"][1:]
+    assert without_numbers(stored[0]) == without_numbers(stored[1]) == as_ruby(broker, tree)["children"][1:]
 
 
 def test_a_chain_that_is_gone_is_dead_or_retried_and_never_silent(

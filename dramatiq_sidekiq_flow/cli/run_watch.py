@@ -63,15 +63,32 @@ def _lines(console: Console, looks: Iterator[Run]) -> Run:
 
 def _live(console: Console, looks: Iterator[Run]) -> Run:
     # The cursor is hidden: a process that is ended has to show it again.
-    signal.signal(signal.SIGTERM, _end)
+    signals = _Signals()
     with Live(console=console, auto_refresh=False) as live:
         for run in looks:
             live.update(_view(run, console.width, console.height), refresh=True)
+            signals.check()
     return run
 
 
-def _end(*_: Any) -> None:
-    sys.exit(TERMINATED)
+class _Signals:
+    """SIGINT and SIGTERM: checked again, since Python ignores what a handler raises while an object is deleted."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        signal.signal(signal.SIGINT, self.receive)
+        signal.signal(signal.SIGTERM, self.receive)
+
+    def receive(self, number: int, _frame: Any) -> None:
+        self.last = number
+        self.check()
+
+    def check(self) -> None:
+        """Raise what ends the process, if one was received."""
+        if self.last == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.last:
+            sys.exit(TERMINATED)
 
 
 def _view(run: Run, width: int, height: int) -> RenderableType:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import Operation, wrong_type
+from .sets import scored
 
 #: Seconds for which a cancelled run stays in the list, and the most runs in it.
 KEPT, MOST = 7 * 86_400, 10_000
@@ -55,15 +56,7 @@ def since(connection: Connection, last: str) -> list[tuple[str, str]]:
       last: Score of that one; "" reads all.
     """
     reply = connection.call("ZRANGEBYSCORE", keys.CANCELLED, f"({last}" if last else "-inf", "+inf", "WITHSCORES")
-    if reply and isinstance(reply[0], list):
-        # Pairs over RESP3.
-        reply = [part for pair in reply for part in pair]
-    return [(run.decode("utf-8", "replace"), _score(score)) for run, score in zip(reply[::2], reply[1::2])]
-
-
-def _score(reply: Any) -> str:
-    # Over RESP3 it is a float.
-    return reply.decode() if isinstance(reply, bytes) else repr(reply)
+    return [(run.decode("utf-8", "replace"), repr(score)) for run, score in scored(reply)]
 
 
 def disarm(connection: Connection, barriers: Iterable[str]) -> int:

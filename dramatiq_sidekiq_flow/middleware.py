@@ -67,7 +67,7 @@ class WorkflowMiddleware(Middleware):
       tag_runs: Tag each job with ``wf:`` and the first 8 characters of its run
         id, so that Sidekiq's Web UI finds the jobs of a run.
       records: Keep a record of each run, which ``Runs`` and the command line read.
-        It costs a step one write more, in the scripts that run anyway.
+        It costs a step one read and one write more, in the script that runs anyway.
       record_args: Show the arguments of steps in records, shortened.
       keep_records: Time that a record is kept after the end of its run.
       registry: Path of a registry file.  It is asked after actors, ``classes``

@@ -124,7 +124,7 @@ def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHea
         if values[0] is None:
             heads.append(None)
             continue
-        # Field 0 of the times is no step.
+        # Field 0 of the times is not a step.
         done = max(0, _count(times) - 1) + _count(bits)
         heads.append(_head(run_id, values, done, _count(failed)))
     return heads

@@ -299,7 +299,7 @@ def _checked_tags(tags: Any) -> tuple[str, ...]:
     Raises:
       InvalidWorkflow: if they are not a list of names.
     """
-    found = () if isinstance(tags, str) else tuple(tags)
+    found = tuple(tags)
     if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in found):
         raise InvalidWorkflow(f"tags takes a list of names: tags=['nightly'], not {tags!r:.100}.", tags)
     return tuple(dict.fromkeys(found))

@@ -24,7 +24,8 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow.cli.main import main
-from dramatiq_sidekiq_flow.cli.runs_commands import STATES
+from dramatiq_sidekiq_flow.cli.runs_commands import CANCELLABLE, STATES
+from dramatiq_sidekiq_flow.runs import query
 from dramatiq_sidekiq_flow.store import run_records
 
 from ..running import eventually
@@ -114,6 +115,7 @@ def command(
 
 def test_the_states_are_those_that_are_recorded() -> None:
     assert tuple(run_records.STATES) == STATES
+    assert query.CANCELLABLE == CANCELLABLE
 
 
 # -- list ---------------------------------------------------------------------

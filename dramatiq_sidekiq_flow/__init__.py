@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .telemetry import JobLogging, OpenTelemetry, Prometheus
     from .typed.actor import TypedActor, actor
     from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
+    from .wire.replacement import Replace
+    from .wire.wait_for import WaitFor
     from .workflow.resume import restart_remaining
     from .workflow.templates import Templates, template, templates
     from .workflow.ttl import extend_ttl
@@ -44,6 +46,7 @@ __all__ = [
     "Recovered",
     "RedisCallbackStorage",
     "RedisHashMemory",
+    "Replace",
     "Replication",
     "Retries",
     "RubyJob",
@@ -52,6 +55,7 @@ __all__ = [
     "SidekiqBroker",
     "Templates",
     "TypedActor",
+    "WaitFor",
     "WithDelay",
     "Workflow",
     "WorkflowMiddleware",
@@ -86,6 +90,8 @@ _MODULES = {
     "telemetry": ("JobLogging", "OpenTelemetry", "Prometheus"),
     "typed.actor": ("TypedActor", "actor"),
     "wire.nodes": ("Chain", "Group", "Job", "Namespace", "WithDelay"),
+    "wire.replacement": ("Replace",),
+    "wire.wait_for": ("WaitFor",),
     "workflow.resume": ("restart_remaining",),
     "workflow.templates": ("Templates", "template", "templates"),
     "workflow.ttl": ("extend_ttl",),

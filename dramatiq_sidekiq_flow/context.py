@@ -14,6 +14,7 @@ from .errors import ConfigurationError, NoCurrentRun
 from .protocols import Memory
 from .wire.option_rules import check_namespace
 from .wire.payload import Payload
+from .wire.replacement import Changes
 
 
 @attrs.frozen
@@ -132,6 +133,7 @@ class CurrentRun:
       extend: Function that extends the lifetime of the run; see ``extend_ttl``.
       reader: Function that reads the context from the job.
       asks: Function that returns whether the run was cancelled.
+      changes: What :meth:`replace` and :meth:`add` ask for; None where steps cannot do that.
     """
 
     run_id: str
@@ -142,6 +144,39 @@ class CurrentRun:
     reader: Callable[[], Mapping[str, Any]] | None = attrs.field(default=None, repr=False, eq=False)
 
     asks: Callable[[], bool] | None = attrs.field(default=None, repr=False, eq=False)
+    changes: Changes | None = attrs.field(default=None, repr=False, eq=False)
+
+    def replace(self, tree: Any) -> None:
+        """Replace this step by a tree when it ends well; what follows the step waits for the tree.
+
+        The tree is checked and written with the acknowledgement of the step: a step
+        that fails has replaced nothing.  Of several calls the last one counts.
+        ``return Replace(tree)`` does the same.
+
+        Raises:
+          ConfigurationError: if the step is on another broker than a SidekiqBroker, or barriers are your own.
+          InvalidWorkflow: if the tree is missing.
+        """
+        self._changes().replace(tree)
+
+    def add(self, *steps: Any) -> None:
+        """Start steps beside each other when this step ends well; what follows this step waits for them.
+
+        With :meth:`replace`, they start beside the tree.
+
+        Raises:
+          ConfigurationError, InvalidWorkflow: as :meth:`replace`.
+        """
+        self._changes().add(steps)
+
+    def _changes(self) -> Changes:
+        if self.changes is None:
+            raise ConfigurationError(
+                "A step can be replaced on a SidekiqBroker only, without barriers of your own: there the tree is "
+                "written in the script that acknowledges the step.",
+                self.run_id,
+            )
+        return self.changes
 
     def cancelled(self) -> bool:
         """Return True if the run was cancelled (``Runs.cancel``): what a long step does has no effect on its run.

@@ -29,6 +29,7 @@ from .store.replication import Replication
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
+from .wire.replacement import Changes
 from .workflow import ttl
 from .workflow.completion import Completion
 from .workflow.custom_barriers import CustomBarrierTransport
@@ -249,11 +250,11 @@ class WorkflowMiddleware(Middleware):
         if payload is not None and payload.run_id is not None:
             if self.settings.records:
                 message.began = time.time()
-            set_current_run(PendingRun(partial(self._run_of, broker, payload, payload.run_id)))
+            set_current_run(PendingRun(partial(self._run_of, broker, message, payload, payload.run_id)))
             if payload.dialect is not self.settings.dialect:
                 self._hooks.engine(broker).note_dialect(payload)
 
-    def _run_of(self, broker: dramatiq.Broker, payload: Payload, run_id: str) -> CurrentRun:
+    def _run_of(self, broker: dramatiq.Broker, message: Any, payload: Payload, run_id: str) -> CurrentRun:
         engine = self._hooks.engine(broker)
         backend = self.memory
         if isinstance(backend, RedisHashMemory):
@@ -262,7 +263,10 @@ class WorkflowMiddleware(Middleware):
         extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
         asks = partial(engine.broker.process.cancelled_runs.knows, run_id)
-        return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context, asks)
+        changes = Changes() if engine.transport.replaces else None
+        if changes is not None:
+            message.changes = changes
+        return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context, asks, changes)
 
     def after_process_message(
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None

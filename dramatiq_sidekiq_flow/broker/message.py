@@ -26,6 +26,7 @@ from ..wire.callbacks import Callback
 from ..wire.option_rules import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
 from ..wire.payload_fields import WRAPPERS, seconds
+from ..wire.replacement import Changes
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
 from .dramatiq_internals import dict_of
@@ -99,6 +100,7 @@ class SidekiqMessage(MessageProxy):
       next_job: Payload of that job, if this process has taken it.
       next_stack: Callback stack of that job; None if it is not known.
       alone: Whether it must be acknowledged by itself.
+      changes: What its step asked for (``current_run().replace``); None if it did not ask for its run.
     """
 
     failed = False
@@ -115,6 +117,7 @@ class SidekiqMessage(MessageProxy):
     next_job: bytes | None = None
     next_stack: tuple[Callback, ...] | None = None
     alone = False
+    changes: Changes | None = None
     _exception: BaseException | None = None
 
     # Not that of MessageProxy, whose message is made on demand: Dramatiq reads

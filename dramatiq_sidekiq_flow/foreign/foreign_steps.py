@@ -22,10 +22,12 @@ from ..store import foreign_runs
 from ..wire import codec
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import DEFAULTS, Payload, failed
+from ..wire.replacement import Replace
 from ..workflow import ttl
 from ..workflow.advance import advance
 from ..workflow.engine import Engine
 from ..workflow.finished_job import FinishedJob
+from ..workflow.replacement import cannot_replace
 from .bridge import is_away
 from .foreign_messages import encode, from_foreign, is_step
 
@@ -192,6 +194,8 @@ class ForeignSteps:
         )
 
     def _advance(self, step: Step, payload: Payload) -> None:
+        if isinstance(step.output, Replace):
+            raise cannot_replace(payload.jid)
         output = self.engine.outputs.of(payload, step.output)
         record = self.engine.records.of_step(payload, step.began)
         if payload.stack or output.fields or record.key:

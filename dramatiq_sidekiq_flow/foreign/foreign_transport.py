@@ -64,6 +64,7 @@ class ForeignTransport:
 
     derives_ids = True
     hands_over = False
+    replaces = False
 
     def __init__(self, broker: ForeignSidekiqBroker) -> None:
         self.broker = broker

@@ -85,7 +85,8 @@ def callbacks(sha: str) -> str:
 
 
 def released(barrier_id: str) -> str:
-    """Marker: the steps after a custom barrier were pushed."""
+    """Marker: the steps after a custom barrier were pushed, or the tree that replaces the first step of a run (its
+    jid)."""
     return f"swf:released:{barrier_id}"
 
 
@@ -119,9 +120,14 @@ def failed_steps(run_id: str) -> str:
     return f"swf:flow:{run_id}:failed"
 
 
+def added_trees(run_id: str) -> str:
+    """Hash step number -> JSON of the tree that replaced the step."""
+    return f"swf:flow:{run_id}:added"
+
+
 def record_parts(run_id: str) -> tuple[str, ...]:
     """All keys of a run's record."""
-    return record(run_id), step_times(run_id), done_steps(run_id), failed_steps(run_id)
+    return record(run_id), step_times(run_id), done_steps(run_id), failed_steps(run_id), added_trees(run_id)
 
 
 def runs_in(state: str) -> str:

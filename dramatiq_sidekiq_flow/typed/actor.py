@@ -21,6 +21,7 @@ from ..broker.send_many import send_many
 from ..broker.sent_messages import SentMessages
 from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
+from ..wire.replacement import Replace
 from . import signature
 from .call_input import CallInput, is_instance, or_empty
 from .schema import Schema
@@ -244,6 +245,9 @@ class TypedActor(dramatiq.Actor[..., R]):
         schema = self.output
         if schema is None:
             return result
+        if isinstance(result, Replace):
+            # The values of the step may come from the tree.
+            return result if result.output is None else Replace(result.tree, output=self._json(result.output))
         with _named(self.actor_name):
             value = schema.load(schema.dump(result, "output", InvalidOutput), "output", InvalidOutput)
             return schema.dump(value, "output", InvalidOutput)

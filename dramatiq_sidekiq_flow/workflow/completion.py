@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dramatiq.errors import ConnectionClosed
 
 from ..broker.message import SidekiqMessage
@@ -13,6 +15,7 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
+from ..wire.replacement import Changes, Replace, output_of
 from .advance import advance
 from .engine import Engine
 from .finished_job import FinishedJob
@@ -44,8 +47,15 @@ class Completion:
           ConnectionClosed: if Redis cannot be reached; calling again is safe.
         """
         engine, payload = self.engine, message.payload
-        output = engine.outputs.of(payload, message.output)
+        changes, returned = message.changes, message.output
+        output = engine.outputs.of(payload, output_of(returned))
         record = engine.records.of_step(payload, message.began)
+        if changes is not None or isinstance(returned, Replace):
+            node = (changes or Changes()).with_returned(returned)
+            if node is not None and self._replace(
+                FinishedJob(payload, message.queue_name, output, message, record), node
+            ):
+                return None
         if not payload.stack and not output.memory.key and not record.key:
             engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
             return None
@@ -58,6 +68,22 @@ class Completion:
         except LOST as e:
             raise ConnectionClosed(e) from None
         return None
+
+    def _replace(self, job: FinishedJob, node: Any) -> bool:
+        """End a step that a tree replaces; return False if the tree has nothing to run.
+
+        Raises:
+          InvalidWorkflow, InvalidArguments, InvalidOptions: if the tree cannot run.
+          ConfigurationError: if steps of this broker cannot be replaced.
+          BarrierExpired, WrongType, ConnectionClosed: as :meth:`advance`.
+        """
+        # Few processes replace steps.
+        from .replacement import replace_step
+
+        try:
+            return replace_step(job, node, self.engine)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
 
     def _group_of(self, message: SidekiqMessage, output: Output) -> StepGroup:
         """Get the group of a step; the same object for steps that end one after the other."""

@@ -35,6 +35,7 @@ class CustomBarrierTransport:
 
     derives_ids = False
     hands_over = False
+    replaces = False
 
     def __init__(self, broker: SidekiqBroker, barriers: Barrier) -> None:
         self.broker = broker

@@ -26,8 +26,8 @@ from ..registry.registry import Registry
 from ..store.connection import LOST
 from ..store.needs import Needs, needs
 from ..wire.callbacks import Callback
-from ..wire.dialect import WORKFLOW, Dialect
-from ..wire.nodes import Wire
+from ..wire.dialect import NOOP_CLASSES, WORKFLOW, Dialect
+from ..wire.nodes import Wire, is_ruby_constant
 from ..wire.payload import Payload
 from .finished_job import FinishedJob
 from .job_options import JobOptions
@@ -113,6 +113,10 @@ class Engine:
             expected,
             found,
         )
+
+    def is_ruby(self, job: Mapping[str, Any]) -> bool:
+        """Return True if a job is of a Ruby class: it has the name of one, and no actor of this broker has it."""
+        return is_ruby_constant(job["class"]) and job["class"] not in (*NOOP_CLASSES, *self.broker.actors)
 
     # -- planning -------------------------------------------------------------
 

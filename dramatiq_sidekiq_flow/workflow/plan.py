@@ -156,6 +156,8 @@ class _Build:
     def __init__(self, source: Source, ttl: int) -> None:
         self.source = source
         self.ttl = ttl
+        #: Number of the first step, unless the tree has it.
+        self.number = source.number
         self.barriers: dict[str, int] = {}
         self.pushes: dict[str, list[bytes]] = {}
         self.scheduled: list[tuple[float, bytes]] = []
@@ -202,6 +204,9 @@ class _Build:
     def resolved(self, reference: Wire) -> list[Wire]:
         """Read the step that a reference points at, and the reference to the steps after it, if any."""
         assert self.source.references is not None
+        if STEP_KEY in reference:
+            # The step before it was replaced, so the number of the step that ended does not tell its own.
+            self.number = reference[STEP_KEY]
         child, following = self.source.references.resolve(reference, self.ttl)
         if following is None:
             self.consumed.append(reference["chain"])
@@ -286,8 +291,8 @@ class _Build:
         # Ruby: an inherited tenant does not overwrite one given to the step.
         fields = {**source.inherited, **source.options(node), **node}
         fields.pop("__type__", None)
-        if source.number is not None and STEP_KEY not in node and "__type__" in node:
-            fields[STEP_KEY] = source.number
+        if self.number is not None and STEP_KEY not in node and "__type__" in node:
+            fields[STEP_KEY] = self.number
         if source.run_id is not None:
             fields[source.dialect.run_id_key] = source.run_id
         if source.tags:

@@ -32,10 +32,12 @@ class Transport(Protocol):
         before the run is marked as started.
       hands_over: True if the steps of a group may be counted together, by
         ``advance_group.lua``.
+      replaces: True if a tree may replace a step when it ends (``replace.lua``).
     """
 
     derives_ids: bool
     hands_over: bool
+    replaces: bool
 
     def start_ids(self, run_id: str) -> Ids | None:
         """Get makers of the ids of a run's first steps; None for random ids."""
@@ -88,6 +90,7 @@ class AtomicTransport:
 
     derives_ids = False
     hands_over = True
+    replaces = True
 
     def __init__(self, broker: SidekiqBroker) -> None:
         self.broker = broker

@@ -14,7 +14,6 @@ from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
-from ..wire.dialect import NOOP_CLASSES
 from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
 from ..wire.payload import DEFAULTS, Payload
@@ -130,20 +129,39 @@ class Workflow:
             wire = _without(self.wire, self._message_ids())
         else:
             wire = self._of_run(self.wire, run_id)
-        unconfirmed = start(engine, run_id, wire, seed, self._info())
-        for message in self._steps:
-            message.__dict__.setdefault(_RUN, run_id)
+        unconfirmed = start(engine, run_id, wire, seed, self.info())
+        self.belongs_to(run_id)
         if unconfirmed is not None:
             raise unconfirmed
         return run_id
 
-    def _info(self) -> RunInfo | None:
+    def wire_after(self, jid: str) -> Wire:
+        """Get the tree as it starts in the place of a step: messages that are steps of a run get new ids.
+
+        Parameters:
+          jid: Of the step that it replaces.
+
+        Raises:
+          StepEnqueuedItself: if the tree holds the message of that step.
+        """
+        for message in self._steps:
+            if message.message_id == jid:
+                raise enqueued_itself(message)
+        used = (message.message_id for message in self._steps if _RUN in message.__dict__)
+        return _with_ids(self.wire, {id: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{jid}:{id}")) for id in used})
+
+    def belongs_to(self, run_id: str) -> None:
+        """Note that the messages of the tree are steps of a run."""
+        for message in self._steps:
+            message.__dict__.setdefault(_RUN, run_id)
+
+    def info(self) -> RunInfo | None:
         """Describe the run for its record; None if it gets none."""
         if not self.engine.records.enabled:
             return None
         # Once: a tree may be large, and may be run many times.
         if not self._tree:
-            self._tree = dump_tree(self.wire, self._is_ruby, self.engine.records.arguments)
+            self._tree = dump_tree(self.wire, self.engine.is_ruby, self.engine.records.arguments)
         return RunInfo(self._number_of_steps, self._tree, self.template, self.tags)
 
     def _message_ids(self) -> set[str]:
@@ -151,14 +169,7 @@ class Workflow:
 
     def _of_run(self, wire: Wire, run_id: str) -> Wire:
         """Give new ids to the steps whose messages belong to another run; return the tree, or a changed copy."""
-        ids = self._replaced_ids(run_id)
-        if not ids:
-            return wire
-        wire = copy.deepcopy(wire)
-        for job in jobs(wire):
-            if job.get("jid") in ids:
-                job["jid"] = ids[job["jid"]]
-        return wire
+        return _with_ids(wire, self._replaced_ids(run_id))
 
     def _replaced_ids(self, run_id: str) -> dict[str, str]:
         """Map the id of each message of another run to the id of its step in this run."""
@@ -230,10 +241,6 @@ class Workflow:
         """Return True if an actor of this broker runs a job."""
         return job["class"] in self.engine.broker.actors
 
-    def _is_ruby(self, job: Mapping[str, Any]) -> bool:
-        """Return True if a job is of a Ruby class: it has the name of one, and no actor of this broker has it."""
-        return is_ruby_constant(job["class"]) and job["class"] not in (*NOOP_CLASSES, *self.engine.broker.actors)
-
     def _separate_duplicates(self, wire: Wire) -> None:
         """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
         ids = [job.get("jid") for job in jobs(wire)]
@@ -283,7 +290,7 @@ class Workflow:
 
     def mermaid(self) -> str:
         """Return the tree as a Mermaid flowchart."""
-        return flowchart(load_tree(dump_tree(self.wire, self._is_ruby, args=False)))
+        return flowchart(load_tree(dump_tree(self.wire, self.engine.is_ruby, args=False)))
 
     def __str__(self) -> str:
         """Return an outline of the tree: one line per step."""
@@ -303,6 +310,17 @@ def _checked_tags(tags: Any) -> tuple[str, ...]:
     if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in found):
         raise InvalidWorkflow(f"tags takes a list of names: tags=['nightly'], not {tags!r:.100}.", tags)
     return tuple(dict.fromkeys(found))
+
+
+def _with_ids(wire: Wire, ids: Mapping[str, str]) -> Wire:
+    """Replace jids; return the tree, or a changed copy."""
+    if not ids:
+        return wire
+    wire = copy.deepcopy(wire)
+    for job in jobs(wire):
+        if job.get("jid") in ids:
+            job["jid"] = ids[job["jid"]]
+    return wire
 
 
 def _without(wire: Wire, ids: Collection[str]) -> Wire:

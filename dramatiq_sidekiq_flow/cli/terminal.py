@@ -24,6 +24,7 @@ STYLES = {
     "done": "green",
     "queued": "blue",
     "scheduled": "blue",
+    "signal": "blue",
     "retry": "yellow",
     "dead": "bold red",
     "lost": "bold magenta",

@@ -28,6 +28,7 @@ from .step_codes import (
     RETRY,
     RUNNING,
     SCHEDULED,
+    SIGNAL,
     UNKNOWN,
     StepCodes,
 )
@@ -200,7 +201,7 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
         return codes
     codes.infer()
     codes.settle()
-    if any(seen.code != DEAD for seen in _outside(tree, sightings)):
+    if any(seen.code != DEAD for seen in _outside(codes, sightings)):
         # The job of a delayed empty group comes before the next step.
         codes.replace(LOST, PENDING)
     for code in _NOT_OPEN.get(record.head.state, ()):
@@ -214,7 +215,7 @@ _NOT_OPEN = {"cancelled": (LOST, UNKNOWN, PENDING), "paused": (LOST,)}
 
 def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Mark the steps that are recorded, and those whose jobs were found."""
-    codes = StepCodes(tree)
+    codes = StepCodes(tree, record.added)
     codes.mark_bits(record.bits)
     for number in record.times:
         codes.mark(number, DONE)
@@ -230,7 +231,7 @@ def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory:
         return _without_tree(record, sightings, memory)
     codes = codes_of(record, tree, sightings)
     steps = StepList(codes, record.times, record.failed, {seen.number or 0: seen for seen in sightings})
-    others = _outside(tree, sightings)
+    others = _outside(codes, sightings)
     failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD))
     open_codes = codes.present() | {seen.code for seen in others}
     state, is_certain = _state(record.head.state, open_codes, codes)
@@ -239,9 +240,9 @@ def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory:
     return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for)
 
 
-def _outside(tree: TreeNode, sightings: Sightings) -> list[Sighting]:
-    """Jobs that are not in the tree: that of a delayed empty group, and steps that were added later."""
-    return [seen for seen in sightings if not 0 < (seen.number or 0) <= tree.count]
+def _outside(codes: StepCodes, sightings: Sightings) -> list[Sighting]:
+    """Jobs that are not in the tree, such as that of a delayed empty group."""
+    return [seen for seen in sightings if (seen.number or 0) not in codes]
 
 
 def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tuple[RunState, bool]:
@@ -257,7 +258,7 @@ def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tupl
         return "failed", True
     if open_codes & {RUNNING, QUEUED}:
         return "running", True
-    if open_codes & {SCHEDULED, RETRY}:
+    if open_codes & {SCHEDULED, RETRY, SIGNAL}:
         return "waiting", True
     if codes is not None and codes.count(LOST, PENDING):
         return "stuck", False
@@ -271,7 +272,7 @@ def progress_of(codes: StepCodes) -> Progress:
         total=codes.tree.count,
         done=codes.count(DONE, INFERRED),
         running=codes.count(RUNNING),
-        waiting=codes.count(QUEUED, SCHEDULED, RETRY),
+        waiting=codes.count(QUEUED, SCHEDULED, RETRY, SIGNAL),
         failed=codes.count(DEAD),
     )
 
@@ -287,7 +288,7 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
         total=record.head.total,
         done=record.head.done,
         running=states.count("running"),
-        waiting=sum(map(states.count, ("queued", "scheduled", "retry"))),
+        waiting=sum(map(states.count, ("queued", "scheduled", "retry", "signal"))),
         failed=len(failures),
     )
     run = _run(record.head, state, steps, failures, memory, progress)

@@ -26,6 +26,7 @@ MARKS: dict[StepState, str] = {
     "running": ">",
     "queued": "-",
     "scheduled": "~",
+    "signal": "~",
     "retry": "~",
     "dead": "!",
     "pending": ".",
@@ -44,6 +45,7 @@ _SHOWN_FIRST: tuple[StepState, ...] = (
     "retry",
     "queued",
     "scheduled",
+    "signal",
     "unknown",
     "pending",
     "cancelled",
@@ -86,16 +88,26 @@ def moment_lines(started: datetime | None, ended: datetime | None) -> list[str]:
 
 def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[_Line]:
     if isinstance(node, StepNode):
-        yield from _step(steps.step(first), indent)
+        yield from _step(steps.at(first), indent)
     elif isinstance(node, DelayNode):
         yield _Line("", None, f"{indent}after {_seconds(node.delay / 1000)}", "", "")
         yield from _tree(steps, node.node, first, indent + "  ")
     elif isinstance(node, RepeatedNode):
         yield _repeated(steps, node, first, indent)
+    elif node.kind == "replaced":
+        yield from _replaced(steps, node, first, indent)
     else:
         yield _Line("", None, f"{indent}{node.kind}{'' if node.children else ' (empty)'}", "", "")
         for child, start in zip(node.children, node.starts):
             yield from _tree(steps, child, first + start, indent + "  ")
+
+
+def _replaced(steps: StepList, node: BranchNode, first: int, indent: str) -> Iterator[_Line]:
+    """Write a step that was replaced, and below it the trees, one after another."""
+    yield from _tree(steps, node.children[0], first, indent)
+    for child, start in zip(node.children[1:], node.starts[1:]):
+        yield _Line("", None, f"{indent}  replaced by", "", "")
+        yield from _tree(steps, child, first + start, indent + "    ")
 
 
 def _repeated(steps: StepList, node: RepeatedNode, first: int, indent: str) -> _Line:
@@ -109,7 +121,8 @@ def _repeated(steps: StepList, node: RepeatedNode, first: int, indent: str) -> _
     label = _label(node.node)
     room = _MOST_OF_NAME - len(indent) - len(times)
     queue = node.node.queue if isinstance(node.node, StepNode) else ""
-    return _Line(MARKS[steps.state_of(first, node.count)], first, indent + _cut(label, room) + times, queue, text)
+    number = steps.codes.order.number(first)
+    return _Line(MARKS[steps.state_of(first, node.count)], number, indent + _cut(label, room) + times, queue, text)
 
 
 def _label(node: TreeNode) -> str:
@@ -117,7 +130,7 @@ def _label(node: TreeNode) -> str:
     if isinstance(node, StepNode):
         return node.name
     if isinstance(node, BranchNode):
-        return f"({(' > ' if node.kind == 'chain' else ' | ').join(map(_label, node.children[:10]))})"
+        return f"({(' > ' if node.kind != 'group' else ' | ').join(map(_label, node.children[:10]))})"
     return _label(node.node) if isinstance(node, DelayNode) else f"{_label(node.node)} x {node.times}"
 
 
@@ -130,6 +143,8 @@ def _step(step: Step, indent: str) -> Iterator[_Line]:
 
 
 def _times(step: Step) -> str:
+    if step.state == "signal" and step.due_at is not None:
+        return f"until {step.due_at:%m-%d %H:%M:%S}"
     if step.due_at is not None:
         return f"due {step.due_at:%m-%d %H:%M:%S}"
     if step.state == "running":

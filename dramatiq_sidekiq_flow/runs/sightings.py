@@ -14,7 +14,8 @@ from ..store.job_search import FoundJob, Work
 from ..wire import payload_fields
 from ..wire.run_tree import name_of
 from ..wire.tree_schema import MAX_NAME
-from .step_codes import DEAD, QUEUED, RETRY, RUNNING, SCHEDULED
+from ..wire.wait_for import UNTIL_KEY, is_wait
+from .step_codes import DEAD, QUEUED, RETRY, RUNNING, SCHEDULED, SIGNAL
 
 #: Characters of an error that are kept.
 MOST_OF_ERROR = 1000
@@ -30,6 +31,7 @@ class _Fields(msgspec.Struct):
     workflow_run_id: Any = None
     sideline_run_id: Any = None
     swf_step: Any = None
+    waits_until: Any = msgspec.field(name=UNTIL_KEY, default=None)
     retry_count: Any = None
     error_class: Any = None
     error_message: Any = None
@@ -128,7 +130,7 @@ def _running(fields: _Fields, identity: str, started: float | None) -> Sighting:
 
 def _in_place(fields: _Fields, found: FoundJob) -> Sighting:
     kind = found.place.kind
-    code = _CODES[kind]
+    code = SIGNAL if kind == "schedule" and is_wait(fields.wrapped) and fields.waits_until else _CODES[kind]
     if kind == "flight":
         _, _, state = keys.parse_receipt(found.receipt)
         if state in (keys.NOT_BEGUN, keys.SUSPECT):

@@ -25,8 +25,8 @@ class Run:
 
     Attributes:
       id: The run id.
-      state: ``running``, ``waiting`` (everything open is scheduled or in retry), ``paused``, ``failed`` (a step
-        is dead), ``stuck`` (nothing open can move, and no step is dead), ``cancelled`` or ``done``.
+      state: ``running``, ``waiting`` (everything open is scheduled, in retry, or waits for a signal), ``paused``,
+        ``failed`` (a step is dead), ``stuck`` (nothing open can move, and no step is dead), ``cancelled`` or ``done``.
       template: Name of its template; None without.
       tags: Its tags.
       started_at, finished_at: In UTC; None if it is not known, or not finished.

@@ -6,25 +6,34 @@ counted and filled at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from ..wire.grown_tree import grow
 from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 
-NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED = range(12)
+NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED, SIGNAL = range(13)
 
 #: What is read of a bitmap for each value of a byte: eight codes, the first bit first.
 _OF_BYTE = [bytes(DONE if byte & (128 >> bit) else NONE for bit in range(8)) for byte in range(256)]
 
 
 class StepCodes:
-    """The codes of the steps of a run; index 0 is unused."""
+    """The codes of the steps of a run, by their positions in its tree; index 0 is unused.
 
-    def __init__(self, tree: TreeNode) -> None:
-        self.tree = tree
-        self.codes = bytearray(tree.count + 1)
+    Parameters:
+      added: Number of a step that was replaced -> JSON of the tree (``wire.grown_tree``).
+    """
+
+    def __init__(self, tree: TreeNode, added: Mapping[int, bytes] | None = None) -> None:
+        self.tree, self.order = grow(tree, added or {})
+        self.codes = bytearray(self.tree.count + 1)
 
     def __getitem__(self, number: int) -> int:
-        return self.codes[number]
+        return self.codes[self.order.position(number)]
+
+    def __contains__(self, number: int) -> bool:
+        """Return True if the tree has a step of this number."""
+        return self.order.position(number) > 0
 
     def count(self, *codes: int) -> int:
         """Number of steps that have one of these codes."""
@@ -39,7 +48,7 @@ class StepCodes:
         found = []
         number = self.codes.find(code, 1)
         while number > 0:
-            found.append(number)
+            found.append(self.order.number(number))
             number = self.codes.find(code, number + 1)
         return found
 
@@ -47,19 +56,27 @@ class StepCodes:
 
     def mark_bits(self, bits: bytes) -> None:
         """Mark as done the steps whose bits are set."""
-        marked = b"".join(map(_OF_BYTE.__getitem__, bits))[: len(self.codes)]
-        self.codes[: len(marked)] = marked
+        marked = b"".join(map(_OF_BYTE.__getitem__, bits))
+        if self.order.numbers is None:
+            marked = marked[: len(self.codes)]
+            self.codes[: len(marked)] = marked
+            return
+        for position, number in enumerate(self.order.numbers, 1):
+            if number < len(marked):
+                self.codes[position] = marked[number]
 
     def mark(self, number: int, code: int) -> None:
         """Set the code of one step; what is done stays done."""
-        if 0 < number < len(self.codes) and self.codes[number] != DONE:
-            self.codes[number] = code
+        position = self.order.position(number)
+        if position and self.codes[position] != DONE:
+            self.codes[position] = code
 
     def mark_dead(self, numbers: Iterable[int]) -> None:
         """Set the code of steps that failed for good, unless a job of theirs was found in another place."""
         for number in numbers:
-            if 0 < number < len(self.codes) and self.codes[number] == NONE:
-                self.codes[number] = DEAD
+            position = self.order.position(number)
+            if position and self.codes[position] == NONE:
+                self.codes[position] = DEAD
 
     def replace(self, before: int, after: int) -> None:
         """Replace one code by another, of all steps."""

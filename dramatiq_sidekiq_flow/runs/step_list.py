@@ -25,6 +25,7 @@ from .step_codes import (
     RETRY,
     RUNNING,
     SCHEDULED,
+    SIGNAL,
     UNKNOWN,
     StepCodes,
 )
@@ -43,11 +44,12 @@ STATES: tuple[StepState, ...] = (
     "unknown",
     "lost",
     "cancelled",
+    "signal",
 )
 
 
 #: Codes, the most urgent one first.
-_URGENT = (DEAD, LOST, RETRY, RUNNING, UNKNOWN, QUEUED, SCHEDULED, CANCELLED, PENDING, DONE, INFERRED)
+_URGENT = (DEAD, LOST, RETRY, RUNNING, UNKNOWN, QUEUED, SCHEDULED, SIGNAL, CANCELLED, PENDING, DONE, INFERRED)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -75,23 +77,32 @@ class StepList(Sequence[Step]):
     def __getitem__(self, index: slice) -> tuple[Step, ...]: ...
     def __getitem__(self, index: int | slice) -> Step | tuple[Step, ...]:
         if isinstance(index, slice):
-            return tuple(self.step(number + 1) for number in range(*index.indices(len(self))))
+            return tuple(map(self._by_number, range(*index.indices(len(self)))))
         if not -len(self) <= index < len(self):
             raise IndexError("A run has no such step.")
-        return self.step(index % len(self) + 1)
+        return self._by_number(index % len(self))
 
     def __iter__(self) -> Iterator[Step]:
-        return map(self._made, steps(self.codes.tree))
+        if self.codes.order.numbers is None:
+            return map(self._made, steps(self.codes.tree))
+        return map(self.at, self.codes.order.in_order())
 
     def __repr__(self) -> str:
         return f"<{len(self)} steps>"
 
     def step(self, number: int) -> Step:
         """Make the step of a number."""
-        return self._made(step_at(self.codes.tree, number))
+        return self.at(self.codes.order.position(number))
+
+    def at(self, position: int) -> Step:
+        """Make the step at a position of the tree."""
+        return self._made(step_at(self.codes.tree, position))
+
+    def _by_number(self, index: int) -> Step:
+        return self.at(self.codes.order.in_order()[index])
 
     def state_of(self, first: int, count: int) -> StepState:
-        """The state that a range of steps is shown with: the most urgent one."""
+        """The state that a range of positions is shown with: the most urgent one."""
         codes = self.codes.codes[first : first + count]
         return STATES[next((code for code in _URGENT if code in codes), 0)]
 
@@ -100,8 +111,8 @@ class StepList(Sequence[Step]):
         return tuple(map(self.step, self.codes.numbers(DEAD)))
 
     def _made(self, numbered: Numbered) -> Step:
-        number, node = numbered.number, numbered.node
-        code = self.codes[number]
+        number, node = self.codes.order.number(numbered.number), numbered.node
+        code = self.codes.codes[numbered.number]
         step = Step(
             number=number,
             path=numbered.path,

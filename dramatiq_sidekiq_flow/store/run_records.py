@@ -75,6 +75,7 @@ class Record:
       times: Step number -> entry of a step that is done, as it was written.
       bits: Bitmap by step number of the steps that are done.
       failed: Step number -> JSON of the error of a dead step.
+      added: Step number -> JSON of the tree that replaced the step.
     """
 
     head: RecordHead
@@ -82,11 +83,12 @@ class Record:
     times: Mapping[int, bytes]
     bits: bytes
     failed: Mapping[int, bytes]
+    added: Mapping[int, bytes] = attrs.field(factory=dict)
 
     @property
     def marks(self) -> tuple[object, ...]:
         """What changes with each step that is marked."""
-        return (self.head.state, len(self.times), self.bits, tuple(self.failed))
+        return (self.head.state, len(self.times), self.bits, tuple(self.failed), len(self.added))
 
 
 def read(connection: Connection, run_id: str) -> Record | None:
@@ -95,8 +97,10 @@ def read(connection: Connection, run_id: str) -> Record | None:
     Raises:
       WrongType: if one of its keys holds another type.
     """
-    names = (keys.record(run_id), keys.step_times(run_id), keys.done_steps(run_id), keys.failed_steps(run_id))
-    replies = connection.send([("HGETALL", names[0]), ("HGETALL", names[1]), ("GET", names[2]), ("HGETALL", names[3])])
+    names = keys.record_parts(run_id)
+    commands: list[Command] = [("HGETALL", name) for name in names]
+    commands[2] = ("GET", names[2])
+    replies = connection.send(commands)
     for name, reply in zip(names, replies):
         _check(name, reply)
     fields = _fields(replies[0])
@@ -106,7 +110,7 @@ def read(connection: Connection, run_id: str) -> Record | None:
     bits = replies[2] or b""
     done = len(times) + int.from_bytes(bits, "big").bit_count()
     head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed))
-    return Record(head, fields.get(b"tree", b""), times, bits, failed)
+    return Record(head, fields.get(b"tree", b""), times, bits, failed, _numbered(replies[4]))
 
 
 def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHead | None]:

@@ -66,7 +66,7 @@ class _Chart:
         ends = [
             self.visit(child, first + start, node.kind == "group") for child, start in zip(node.children, node.starts)
         ]
-        if node.kind == "chain":
+        if node.kind != "group":
             return self._joined(ends)
         return _Ends([id for each in ends for id in each.first], [id for each in ends for id in each.last])
 

@@ -18,6 +18,9 @@ from ..errors import InvalidNode, shortened
 from . import codec
 from .payload_fields import MAX_STEPS
 
+#: Kind of a branch.
+Kind = Literal["chain", "group", "replaced"]
+
 
 @attrs.frozen
 class StepNode:
@@ -39,13 +42,13 @@ class StepNode:
 
 @attrs.frozen
 class BranchNode:
-    """A chain or a group.
+    """A chain or a group, or a step with the trees that replaced it (``wire.grown_tree``).
 
     Attributes:
       starts: Number of steps, and of children, in front of each child.
     """
 
-    kind: Literal["chain", "group"]
+    kind: Kind
     children: tuple[TreeNode, ...]
     count: int
     starts: tuple[int, ...]
@@ -82,8 +85,8 @@ class Numbered:
     node: StepNode
 
 
-def branch(kind: Literal["chain", "group"], children: tuple[TreeNode, ...]) -> BranchNode:
-    """Make a chain or a group."""
+def branch(kind: Kind, children: tuple[TreeNode, ...]) -> BranchNode:
+    """Make a branch of its children."""
     starts = tuple(itertools.accumulate((child.count for child in children), initial=0))
     places = tuple(itertools.accumulate(map(_width, children), initial=0))
     return BranchNode(kind, children, starts[-1], starts[:-1], places[:-1])
@@ -104,14 +107,19 @@ def load_tree(raw: bytes) -> TreeNode:
       InvalidNode: if it is not one.
       MalformedPayload: if it is not JSON.
     """
-    tree = _node(codec.decode(raw))
+    tree = load_node(codec.decode(raw))
     # A damaged record must not fill the memory.
     if tree.count > MAX_STEPS:
         raise InvalidNode(f"The tree of a run has {tree.count} steps, more than {MAX_STEPS}.", raw)
     return tree
 
 
-def _node(value: Any) -> TreeNode:
+def load_node(value: Any) -> TreeNode:
+    """Read a node of a compact tree that was decoded.
+
+    Raises:
+      InvalidNode: if it is not one.
+    """
     if type(value) is dict:
         for key, read in _READERS.items():
             if key in value:
@@ -130,7 +138,7 @@ def _branch(kind: Literal["chain", "group"]) -> Callable[[dict[str, Any]], Branc
     def read(value: dict[str, Any]) -> BranchNode:
         if type(value[kind]) is not list:
             raise _invalid(value)
-        return branch(kind, tuple(map(_node, value[kind])))
+        return branch(kind, tuple(map(load_node, value[kind])))
 
     return read
 
@@ -138,7 +146,7 @@ def _branch(kind: Literal["chain", "group"]) -> Callable[[dict[str, Any]], Branc
 def _delay(value: dict[str, Any]) -> DelayNode:
     if type(value["delay"]) not in (int, float):
         raise _invalid(value)
-    node = _node(value.get("node"))
+    node = load_node(value.get("node"))
     return DelayNode(value["delay"], node, node.count)
 
 
@@ -146,7 +154,7 @@ def _repeated(value: dict[str, Any]) -> RepeatedNode:
     times = value["times"]
     if type(times) is not int or not 0 < times <= MAX_STEPS:
         raise _invalid(value)
-    node = _node(value.get("node"))
+    node = load_node(value.get("node"))
     return RepeatedNode(times, node, times * node.count)
 
 
@@ -188,7 +196,15 @@ def _branch_steps(node: BranchNode, first: int, path: str) -> Iterator[Numbered]
     for child, start, place in zip(node.children, node.starts, node.places):
         inner = child.node if isinstance(child, RepeatedNode) else child
         for index in range(_width(child)):
-            yield from _steps(inner, first + start + index * inner.count, _below(path, place + index + 1))
+            inner_path = _path(node, path, place + index)
+            yield from _steps(inner, first + start + index * inner.count, inner_path)
+
+
+def _path(node: BranchNode, path: str, place: int) -> str:
+    """Path of a child, from 0: a step that was replaced keeps its own, and its trees are below it."""
+    if node.kind == "replaced":
+        return _below(path or "1", place) if place else path
+    return _below(path, place + 1)
 
 
 def _below(path: str, place: int) -> str:
@@ -208,7 +224,7 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
         if isinstance(node, DelayNode):
             node = node.node
             continue
-        place = 1
+        place, above = 0, node
         if isinstance(node, BranchNode):
             # Nodes without steps start where the next one does.
             index = bisect_right(node.starts, offset) - 1
@@ -219,5 +235,5 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
             repetition, offset = divmod(offset, node.node.count)
             place += repetition
             node = node.node
-        path = _below(path, place)
+        path = _path(above, path, place) if isinstance(above, BranchNode) else _below(path, place + 1)
     return Numbered(number, path or "1", node)

@@ -184,6 +184,10 @@ class WrongType(FlowError):
     """A Redis key that the job needs has another type.  ``value`` is the key."""
 
 
+class SignalTimeout(FlowError):
+    """The signal that a step waits for did not come in time.  ``value`` is the name of the signal."""
+
+
 class InvalidOutput(FlowError):
     """The output of an actor cannot be stored in the run's memory, or does not fit its output class."""
 

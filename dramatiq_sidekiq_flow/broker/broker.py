@@ -22,6 +22,7 @@ from ..store.connection import RedisClient
 from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
+from ..wire.wait_for import is_wait
 from .broker_aware import BrokerAware
 from .bulk import Bulk
 from .consumer import SidekiqConsumer
@@ -198,7 +199,7 @@ class SidekiqBroker(HookedBroker):
         return set(self.queues)
 
     def get_actor(self, actor_name: str) -> dramatiq.Actor[Any, Any]:
-        """Look an actor up; the gem's NoopWorker is always there."""
+        """Look an actor up; the gem's NoopWorker, and those of WaitFor, are always there."""
         actor = self.actors.get(actor_name)
         if actor is not None:
             return actor
@@ -206,6 +207,8 @@ class SidekiqBroker(HookedBroker):
             if self._noop is None:
                 self._noop = noop_actor(self, actor_name)
             return self._noop
+        if is_wait(actor_name):
+            return noop_actor(self, actor_name)
         raise unknown_actor(actor_name, self.actors)
 
     def options_of(self, actor_name: str) -> Mapping[str, Any] | None:

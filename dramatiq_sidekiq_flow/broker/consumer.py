@@ -17,7 +17,7 @@ from dramatiq.errors import ActorNotFound, ConnectionClosed
 from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
-from ..errors import FlowError, InvalidOutput, StepSkipped
+from ..errors import FlowError, InvalidOutput, SignalTimeout, StepSkipped
 from ..store import queues
 from ..store.connection import FAULTS, LOST
 from ..wire.callbacks import Callback
@@ -192,6 +192,7 @@ class SidekiqConsumer(Consumer):
         except FlowError as e:
             invalid = isinstance(e, InvalidOutput)
             what = "returned an invalid output" if invalid else "is done, but its run cannot continue"
+            what = "has waited in vain" if isinstance(e, SignalTimeout) else what
             text = "Job %s %s, and is now in 'dead': %s"
             self.process.log_burst(self.logger.error, text, message.message_id, what, e)
             failure = killed(message.payload, self.queue_name, e)

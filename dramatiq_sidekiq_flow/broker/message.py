@@ -101,6 +101,7 @@ class SidekiqMessage(MessageProxy):
       next_stack: Callback stack of that job; None if it is not known.
       alone: Whether it must be acknowledged by itself.
       changes: What its step asked for (``current_run().replace``); None if it did not ask for its run.
+      parked: Whether it waits for a signal now (``WaitFor``).
     """
 
     failed = False
@@ -118,6 +119,7 @@ class SidekiqMessage(MessageProxy):
     next_stack: tuple[Callback, ...] | None = None
     alone = False
     changes: Changes | None = None
+    parked = False
     _exception: BaseException | None = None
 
     # Not that of MessageProxy, whose message is made on demand: Dramatiq reads

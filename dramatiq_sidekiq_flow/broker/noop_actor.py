@@ -1,4 +1,7 @@
-"""The actor that runs the gem's NoopWorker: a delayed empty chain or group, of which only the callbacks matter."""
+"""The actor that runs the gem's NoopWorker: a delayed empty chain or group, of which only the callbacks matter.
+
+It also runs a step that waits for a signal: its acknowledgement lets it wait.
+"""
 
 from __future__ import annotations
 
@@ -32,5 +35,5 @@ class _Nowhere:
         pass
 
 
-def _noop() -> None:
+def _noop(*args: Any) -> None:
     pass

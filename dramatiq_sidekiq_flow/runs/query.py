@@ -19,6 +19,7 @@ from . import run_index
 from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
+from .run_signals import Signals
 from .snapshot import Run
 
 #: Seconds between two looks at the state of a run: the first interval, the longest, and the factor between.
@@ -44,8 +45,8 @@ class Runs:
     Raises:
       ConfigurationError: if the broker cannot run workflows.
 
-    The methods block.  ``get_async``, ``list_async``, ``wait_async`` and
-    ``cancel_async`` do the same in a coroutine, in a thread.
+    The methods block.  ``get_async``, ``list_async``, ``wait_async``,
+    ``cancel_async`` and ``signal_async`` do the same in a coroutine, in a thread.
     """
 
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
@@ -63,6 +64,7 @@ class Runs:
         self._reader = RunReader(
             self._connection, read_memory, ruby_queues, is_elsewhere=not isinstance(broker, SidekiqBroker)
         )
+        self._signals = Signals(self._connection)
         self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
 
     def get(self, run_id: str) -> Run:
@@ -193,6 +195,63 @@ class Runs:
     async def cancel_async(self, *run: Any, **options: Any) -> Run | Sequence[str]:
         """Cancel a run, or all runs of a filter, as :meth:`cancel`."""
         return await asyncio.to_thread(lambda: self.cancel(*run, **options))
+
+    @overload
+    def signal(self, run_id: str, name: str, data: Any = None) -> bool: ...
+
+    @overload
+    def signal(
+        self,
+        run_id: None = None,
+        *,
+        name: str,
+        data: Any = None,
+        template: str | None = None,
+        tag: str | None = None,
+        state: str | None = None,
+    ) -> Sequence[str]: ...
+
+    def signal(
+        self,
+        run_id: str | None = None,
+        name: str = "",
+        data: Any = None,
+        *,
+        template: str | None = None,
+        tag: str | None = None,
+        state: str | None = None,
+    ) -> bool | Sequence[str]:
+        """Send a signal to a run, or to all runs of a filter: their steps ``WaitFor(name)`` go on.
+
+        The signal is kept for the run: a step that waits for it later goes on at
+        once.  A second signal of the same name replaces the data of the first.
+
+        Parameters:
+          data: JSON value, written to the memory of the run under the name of the signal when a step goes on;
+            None writes nothing.
+          template, tag, state: Signal the runs of this filter, as in :meth:`list`, instead of one.
+
+        Returns:
+          False if the run is done or cancelled, which changes nothing; of a filter, the ids of the other runs.
+
+        Raises:
+          UnknownRun: if there is no such run.
+          InvalidFilter: if there is neither an id nor a filter, or both.
+          InvalidWorkflow: if no signal can have this name.
+          InvalidArguments: if JSON cannot carry the data exactly.
+          WrongType: if a key that is needed holds another type.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        wanted = Filter(state, template, tag)
+        if run_id is None:
+            return self._signals.send_all(wanted, name, data)
+        if wanted.indexes:
+            raise InvalidFilter("signal takes the id of a run or a filter, not both.", run_id)
+        return self._signals.send(run_id, name, data)
+
+    async def signal_async(self, *run: Any, **options: Any) -> bool | Sequence[str]:
+        """Send a signal to a run, or to all runs of a filter, as :meth:`signal`."""
+        return await asyncio.to_thread(lambda: self.signal(*run, **options))
 
     async def get_async(self, run_id: str) -> Run:
         """Read a run, as :meth:`get`."""

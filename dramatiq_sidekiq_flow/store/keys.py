@@ -100,6 +100,16 @@ def run(run_id: str) -> str:
     return f"swf:run:{run_id}"
 
 
+def run_signals(run_id: str) -> str:
+    """Hash name -> JSON of the signals that a run got."""
+    return f"swf:signals:{run_id}"
+
+
+def waiting(run_id: str) -> str:
+    """Hash of the steps of a run that wait for a signal (``wait.lua``)."""
+    return f"swf:waiting:{run_id}"
+
+
 def record(run_id: str) -> str:
     """Hash of what is known of a run: state, times of its start and end, template, tags, tree."""
     return f"swf:flow:{run_id}"

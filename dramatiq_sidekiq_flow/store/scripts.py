@@ -121,9 +121,11 @@ REMEMBER = Script("remember")
 REPLACE = Script("replace")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
+SIGNAL = Script("signal")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
 TRIAL = Script("trial")
+WAIT = Script("wait")
 
 ALL = (
     ADVANCE,
@@ -156,9 +158,11 @@ ALL = (
     REPLACE,
     REQUEUE,
     RESUME,
+    SIGNAL,
     START,
     STORE_CALLBACKS,
     TRIAL,
+    WAIT,
 )
 
 _SOURCES = {script.sha: script.source for script in ALL}

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -24,10 +24,13 @@ from ..broker.dramatiq_internals import as_global_broker, stand_in_worker
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
 from ..process.poller import promotion
+from ..runs.query import Runs
 from ..store import keys, sets
 from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
+from ..wire.payload import Payload
+from ..wire.wait_for import UNTIL_KEY, waiting_for
 from ..workflow.completion import Completion
 from ..workflow.workflow import Workflow
 from .execution import execute
@@ -195,6 +198,41 @@ class FlowTest:
             self._last_queue = queue
             self._work(queue)
 
+    def signal(self, name: str, data: Any = None, run_id: str | None = None) -> None:
+        """Send a signal to the runs that wait for it, as ``Runs.signal``; :meth:`finish` runs what follows.
+
+        Parameters:
+          run_id: Only this run, which may come to wait for it later.
+
+        Raises:
+          ConfigurationError: if no run waits for it.
+        """
+        found = {run_id} if run_id else {run for run, _ in self._waiting(name)}
+        if not found:
+            raise ConfigurationError(f"No run waits for the signal {name!r}.", name)
+        for each in found:
+            Runs(self.broker).signal(each, name, data)
+
+    def time_out(self, name: str) -> None:
+        """Let the time of the steps pass that wait for a signal; :meth:`finish` runs what follows.
+
+        Raises:
+          ConfigurationError: if no run waits for it.
+        """
+        found = list(self._waiting(name))
+        if not found:
+            raise ConfigurationError(f"No run waits for the signal {name!r}.", name)
+        for _, member in found:
+            fields = {**codec.decode(member), UNTIL_KEY: 1.0}
+            self.broker.connection.call("ZREM", keys.SCHEDULE, member)
+            self.broker.connection.call("LPUSH", keys.queue(fields["queue"]), codec.encode(fields))
+
+    def _waiting(self, name: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the steps that wait for a signal: run id and payload."""
+        for member, _ in sets.members(self.broker.connection, keys.SCHEDULE):
+            if waiting_for(member) == name:
+                yield Payload.decode(member).run_id or "", member
+
     def assert_order(self, run: Run, *names: str) -> None:
         """Check that a run kept its order, and that each of its steps was done once.
 
@@ -247,7 +285,8 @@ class FlowTest:
         connection = self.broker.connection
         delayed: list[tuple[float, str, bytes]] = []
         for name in (keys.SCHEDULE, keys.RETRY):
-            delayed += [(score, name, member) for member, score in sets.members(connection, name)]
+            found = sets.members(connection, name)
+            delayed += [(score, name, member) for member, score in found if waiting_for(member) is None]
         if not delayed:
             return False
         score, name, member = min(delayed)
@@ -265,6 +304,8 @@ class FlowTest:
         self._see(message)
         fake = self._fakes.get(message.actor_name)
         output, error = execute(self.broker, consumer, message, fake)
+        if message.parked:
+            return  # it runs when its signal comes, or its time is over
         self._steps.append(
             Step(
                 message.actor_name,

@@ -19,6 +19,7 @@ from . import codec
 from .dialect import NOOP_CLASSES
 from .nodes import Wire
 from .payload_fields import WRAPPERS
+from .wait_for import is_wait
 
 #: More equal siblings than this are folded into one node.
 MOST_ALIKE = 20
@@ -141,7 +142,7 @@ class _Writer:
         if not args:
             return without
         if node["__type__"] == "job":
-            text = shown(node["args"])
+            text = "" if is_wait(node.get("wrapped")) else shown(node["args"])
             return {**without, "args": text} if text else without
         if "task" in node:
             task = node["task"]

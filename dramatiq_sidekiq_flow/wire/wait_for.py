@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from ..errors import InvalidPayload, InvalidWorkflow, shortened
+from ..errors import InvalidPayload, InvalidWorkflow, PayloadError, shortened
+from . import codec
 from .nodes import Wire, validate
 from .tree_schema import MAX_DELAY
 
@@ -76,6 +77,17 @@ def is_signal_name(name: Any) -> bool:
 def is_wait(name: Any) -> bool:
     """Return True if a step is carried under the name of a WaitFor."""
     return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def waiting_for(raw: bytes) -> str | None:
+    """Read the name of the signal that a job waits for now; None if it waits for none."""
+    if UNTIL_KEY.encode() not in raw:
+        return None
+    try:
+        name = codec.decode(raw).get("wrapped")
+    except PayloadError:
+        return None
+    return str(name).removeprefix(PREFIX) if is_wait(name) else None
 
 
 def dump_wait(node: WaitFor, otherwise: Wire | None, queue: str, noop_class: str) -> Wire:

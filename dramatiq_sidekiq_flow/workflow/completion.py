@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq.errors import ConnectionClosed
 
@@ -16,9 +16,13 @@ from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
 from ..wire.replacement import Changes, Replace, output_of
+from ..wire.wait_for import is_wait
 from .advance import advance
 from .engine import Engine
 from .finished_job import FinishedJob
+
+if TYPE_CHECKING:
+    from .waiting import Due
 
 
 class Completion:
@@ -48,6 +52,11 @@ class Completion:
         """
         engine, payload = self.engine, message.payload
         changes, returned = message.changes, message.output
+        if is_wait(message.actor_name) and payload.run_id is not None:
+            due = self._arrive(message)
+            if due is None:
+                return None
+            returned = due.output
         output = engine.outputs.of(payload, output_of(returned))
         record = engine.records.of_step(payload, message.began)
         if changes is not None or isinstance(returned, Replace):
@@ -82,6 +91,17 @@ class Completion:
 
         try:
             return replace_step(job, node, self.engine)
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+
+    def _arrive(self, message: SidekiqMessage) -> Due | None:
+        """Let a step wait for its signal; see :func:`waiting.arrive`."""
+        # Few processes have such steps.
+        from .waiting import arrive
+
+        self.engine.stacks.extend(message.payload, self.engine.needs(message.payload).ttl)
+        try:
+            return arrive(message, self.engine)
         except LOST as e:
             raise ConnectionClosed(e) from None
 

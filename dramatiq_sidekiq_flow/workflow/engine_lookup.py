@@ -8,7 +8,6 @@ import dramatiq
 
 from ..broker import SidekiqBroker
 from ..errors import ConfigurationError
-from .completion import Completion
 from .engine import Engine
 
 
@@ -37,8 +36,10 @@ def engine_of(broker: dramatiq.Broker) -> Engine:
 
 
 def _of_sidekiq(broker: SidekiqBroker) -> Engine:
-    if isinstance(broker.completion, Completion):
-        return broker.completion.engine
+    # Of a Completion, which imports more than this module may.
+    engine = getattr(broker.completion, "engine", None)
+    if isinstance(engine, Engine):
+        return engine
     raise _no_middleware(broker, "call broker.add_middleware(WorkflowMiddleware()).")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import Wire
+from ..wire.wait_for import is_wait
 
 #: Maximum characters of a step's arguments in the outline.
 ARGUMENTS = 60
@@ -35,11 +36,11 @@ def _step(job: Wire) -> str:
     name = job["class"]
     if name in NOOP_CLASSES:
         name = job.get("wrapped", name)
-    text = ", ".join(map(_shown, job["args"]))
+    text = "" if is_wait(name) else ", ".join(map(_shown, job["args"]))
     if len(text) > ARGUMENTS:
         text = text[: ARGUMENTS - 3] + "..."
     queue = job.get("queue")
-    return f"{name}({text})" + (f" in {queue}" if queue else "")
+    return (name if is_wait(name) else f"{name}({text})") + (f" in {queue}" if queue else "")
 
 
 def _shown(value: Any) -> str:

@@ -23,6 +23,7 @@ from ..wire.dialect import NOOP_CLASSES
 from ..wire.near_names import hint
 from ..wire.nodes import Wire, is_ruby_constant, jobs
 from ..wire.payload import DEFAULTS
+from ..wire.wait_for import is_wait
 from .job_options import JobOptions
 
 #: Maximum number of classes, of queues and of pairs that are remembered as checked.
@@ -89,8 +90,14 @@ class Precheck:
         Raises:
           QueueShared: if Ruby consumes all of them.
         """
-        if not _has_empty(wire):
-            return "default"
+        return self.python_queue(wire, "The job of a delayed empty node") if _has_empty(wire) else "default"
+
+    def python_queue(self, wire: Wire, subject: str) -> str:
+        """Choose a queue as :meth:`noop_queue`, also for a tree without empty nodes.
+
+        Parameters:
+          subject: What goes there, for the error.
+        """
         fleet = self.fleet.look()
         steps = self._python_queues(wire)
         declared = self.broker.get_declared_queues()
@@ -98,14 +105,14 @@ class Precheck:
             if queue not in fleet.ruby:
                 return str(queue)
         if steps:
-            raise _shared("The job of a delayed empty node", steps[0], fleet)
+            raise _shared(subject, steps[0], fleet)
         return "default"
 
     def _python_queues(self, wire: Wire) -> list[str]:
         """List the queues of a tree's Python steps."""
         queues = []
         for name, queue, carried in map(_facts_of, jobs(wire)):
-            if carried or name in self.broker.actors:
+            if (carried and not is_wait(name)) or name in self.broker.actors:
                 queues.append(queue or self._known_queue(name))
         return queues
 
@@ -127,7 +134,7 @@ class Precheck:
         fleet = self.fleet.look()
         if queue in fleet.ruby:
             return False
-        if name in NOOP_CLASSES:
+        if name in NOOP_CLASSES or is_wait(name):
             return queue in fleet.python or queue in self.broker.get_declared_queues()
         return name in self.broker.actors or self.registry.is_python(name)
 
@@ -137,7 +144,7 @@ class Precheck:
             raise _shared(f"The step {name}", queue, fleet)
 
     def _look_for_class(self, name: str) -> None:
-        if name in self.broker.actors or name in NOOP_CLASSES or self._options(name) is not None:
+        if name in self.broker.actors or name in NOOP_CLASSES or is_wait(name) or self._options(name) is not None:
             return
         published = {*self.registry.names(), *self._registry.names()}
         here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES

@@ -21,6 +21,7 @@ from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
 from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
+from ..wire.wait_for import WaitFor, dump_wait
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
 from .outline import outline
@@ -184,6 +185,7 @@ class Workflow:
         unknown: list[Job] = []
         named: list[Wire] = []
         unlike: list[Wire] = []
+        waits: list[Wire] = []
         current = current_job()
 
         def leaf(value: Any) -> Wire | None:
@@ -198,12 +200,19 @@ class Workflow:
                 if is_ruby_constant(value.job_class) and not here:
                     unknown.append(value)
                     return wire
+            elif isinstance(value, WaitFor):
+                wire = self._dump_wait(value)
+                waits.append(wire)
+                return wire
             else:
                 return None
             named.append(wire)
             return wire
 
         wire = dump(node, leaf)
+        for wait in waits:
+            wait["queue"] = wait["queue"] or self.engine.precheck.python_queue(wire, f"The step {wait['wrapped']}")
+        unlike += waits
         self._validate(wire, unlike)
         if self.engine.records.enabled:
             self._number_of_steps = number_steps(wire, self._is_python)
@@ -282,6 +291,26 @@ class Workflow:
             if plain:
                 self._known[key] = common
         return wire
+
+    def _dump_wait(self, node: WaitFor) -> Wire:
+        """Convert a WaitFor; its queue may have to be chosen later.
+
+        Raises:
+          ConfigurationError: if steps of this broker cannot wait.
+        """
+        engine = self.engine
+        if not engine.transport.replaces:
+            raise ConfigurationError(
+                "WaitFor needs a SidekiqBroker, without barriers of your own: there one script lets the step wait.",
+                node,
+            )
+        otherwise = None
+        if node.otherwise is not None:
+            otherwise = Workflow(node.otherwise, self.broker).wire
+            for job in jobs(otherwise):
+                # It may time out twice, if it is retried by hand.
+                job.pop("jid", None)
+        return dump_wait(node, otherwise, node.queue or "", engine.settings.dialect.noop_class)
 
     def _common(self, message: dramatiq.Message[Any]) -> Wire:
         """Make the wire form of a message without its arguments and its id."""

@@ -1,0 +1,120 @@
+"""Steps that wait for a signal to their run (``WaitFor``), when their turn comes at a worker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import attrs
+
+from ..broker.message import SidekiqMessage
+from ..errors import SignalTimeout
+from ..store import run_signals
+from ..store.outcomes import Gone, RunCancelled
+from ..store.run_signals import Arrival, Parked, Signalled
+from ..wire import codec
+from ..wire.lifetimes import DEAD_TIMEOUT
+from ..wire.nodes import Wire, completes_at_once, jobs
+from ..wire.payload_fields import STEP_KEY
+from ..wire.run_tree import dump_tree
+from ..wire.step_numbers import number_steps
+from ..wire.wait_for import UNTIL_KEY, Wait
+from .engine import Engine
+from .finished_job import FinishedJob
+from .replacement import Tree, start_in_place, tree_of
+
+#: Keys of a step that died since its time was over; a retry by hand waits anew.
+_OF_DEATH = frozenset(("error_class", "error_message", "error_backtrace"))
+
+
+@attrs.frozen
+class Due:
+    """A step that is done: it goes on as any other.
+
+    Attributes:
+      output: The data of its signal, by the name of the signal; None without data.
+    """
+
+    output: dict[str, Any] | None
+
+
+def arrive(message: SidekiqMessage, engine: Engine) -> Due | None:
+    """Let a step wait, unless its signal is there or its time is over.  Repeated calls are safe.
+
+    Returns:
+      Due, if it goes on now; None if it waits, or was acknowledged in another way.
+
+    Raises:
+      SignalTimeout: if its time is over, and nothing runs in its place.
+      InvalidPayload, InvalidNode: if its arguments cannot be read.
+      BarrierExpired, WrongType: if the run cannot continue.
+    """
+    payload = message.payload
+    wait = Wait.of(payload.args, payload.fields, payload.raw)
+    now = time.time()
+    until = wait.until or now + (DEAD_TIMEOUT if wait.timeout is None else wait.timeout / 1000)
+    match _park(message, wait, until, now, engine):
+        case Parked():
+            message.parked = True
+            engine.broker.process.poller.nudge(until - now)
+            return None
+        case Signalled(data):
+            value = codec.decode_value(data)
+            return Due(None if value is None or engine.memory is None else {wait.name: value})
+        case Gone() | RunCancelled():
+            return None
+        case _:
+            return _time_out(message, wait, engine)
+
+
+def _park(message: SidekiqMessage, wait: Wait, until: float, now: float, engine: Engine) -> Arrival:
+    payload = message.payload
+    assert payload.run_id is not None
+    fields = {key: value for key, value in payload.fields.items() if key not in _OF_DEATH}
+    return engine.broker.process.commit.run(
+        run_signals.wait(
+            message.member,
+            message.receipt,
+            payload.run_id,
+            name=wait.name,
+            jid=payload.jid,
+            queue=message.queue_name,
+            until=until,
+            payload=codec.encode_payload({**fields, UNTIL_KEY: until}),
+            is_over=until <= now,
+            needs=engine.needs(payload, waits=max(0.0, until - now)),
+            record=engine.records.key_of(payload),
+        )
+    )
+
+
+def _time_out(message: SidekiqMessage, wait: Wait, engine: Engine) -> Due | None:
+    """End a step whose time is over.
+
+    Raises:
+      SignalTimeout: if nothing runs in its place.
+    """
+    if wait.otherwise is None:
+        raise SignalTimeout(
+            f"The signal {wait.name!r} did not come in time. Runs.signal(...) and a retry of this job let the run go "
+            "on; the retry alone waits anew.",
+            wait.name,
+        )
+    if completes_at_once(wait.otherwise):
+        return Due(None)
+    payload = message.payload
+    output = engine.outputs.of(payload, None)
+    record = engine.records.of_step(payload, message.began)
+    job = FinishedJob(payload, message.queue_name, output, message, record)
+    start_in_place(job, _tree(wait.otherwise, engine), engine)
+    return None
+
+
+def _tree(wire: Wire, engine: Engine) -> Tree:
+    """Make the tree that runs instead, with the numbers and the compact form that the records of this process need."""
+    for job in jobs(wire):
+        job.pop(STEP_KEY, None)
+    if not engine.records.enabled:
+        return tree_of(wire, b"", 0, engine)
+    total = number_steps(wire, lambda job: job["class"] in engine.broker.actors)
+    return tree_of(wire, dump_tree(wire, engine.is_ruby, engine.records.arguments), total, engine)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .telemetry import JobLogging, OpenTelemetry, Prometheus
     from .typed.actor import TypedActor, actor
     from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
-    from .wire.replacement import Replace
+    from .wire.replace import Replace
     from .wire.wait_for import WaitFor
     from .workflow.resume import restart_remaining
     from .workflow.templates import Templates, template, templates
@@ -90,7 +90,7 @@ _MODULES = {
     "telemetry": ("JobLogging", "OpenTelemetry", "Prometheus"),
     "typed.actor": ("TypedActor", "actor"),
     "wire.nodes": ("Chain", "Group", "Job", "Namespace", "WithDelay"),
-    "wire.replacement": ("Replace",),
+    "wire.replace": ("Replace",),
     "wire.wait_for": ("WaitFor",),
     "workflow.resume": ("restart_remaining",),
     "workflow.templates": ("Templates", "template", "templates"),

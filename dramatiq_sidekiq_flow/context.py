@@ -14,7 +14,7 @@ from .errors import ConfigurationError, NoCurrentRun
 from .protocols import Memory
 from .wire.option_rules import check_namespace
 from .wire.payload import Payload
-from .wire.replacement import Changes
+from .wire.replace import Changes
 
 
 @attrs.frozen
@@ -168,6 +168,14 @@ class CurrentRun:
           ConfigurationError, InvalidWorkflow: as :meth:`replace`.
         """
         self._changes().add(steps)
+
+    def wait(self) -> None:
+        """Let this step wait for a signal; called by the actor of WaitFor.
+
+        Raises:
+          ConfigurationError: as :meth:`replace`.
+        """
+        self._changes().waits = True
 
     def _changes(self) -> Changes:
         if self.changes is None:

@@ -29,7 +29,7 @@ from .store.replication import Replication
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
-from .wire.replacement import Changes
+from .wire.replace import Changes
 from .workflow import ttl
 from .workflow.completion import Completion
 from .workflow.custom_barriers import CustomBarrierTransport

@@ -35,6 +35,10 @@ from .worker_process import WorkerProcess
 SHUTDOWN_PATIENCE = 20.0
 
 
+#: What is logged of a job by the error of its acknowledgement.
+_WHAT = {InvalidOutput: "returned an invalid output", SignalTimeout: "has waited in vain"}
+
+
 class SidekiqConsumer(Consumer):
     """Consumes one queue for one worker process.
 
@@ -190,9 +194,7 @@ class SidekiqConsumer(Consumer):
         except (ConnectionClosed, *LOST):
             raise
         except FlowError as e:
-            invalid = isinstance(e, InvalidOutput)
-            what = "returned an invalid output" if invalid else "is done, but its run cannot continue"
-            what = "has waited in vain" if isinstance(e, SignalTimeout) else what
+            what = _WHAT.get(type(e), "is done, but its run cannot continue")
             text = "Job %s %s, and is now in 'dead': %s"
             self.process.log_burst(self.logger.error, text, message.message_id, what, e)
             failure = killed(message.payload, self.queue_name, e)

@@ -26,7 +26,7 @@ from ..wire.callbacks import Callback
 from ..wire.option_rules import check_options
 from ..wire.payload import NAMESPACE_KEY, Payload, is_inherited
 from ..wire.payload_fields import WRAPPERS, seconds
-from ..wire.replacement import Changes
+from ..wire.replace import Changes
 from ..wire.tree_schema import MAX_NAME
 from . import message_options
 from .dramatiq_internals import dict_of

@@ -1,7 +1,4 @@
-"""The actor that runs the gem's NoopWorker: a delayed empty chain or group, of which only the callbacks matter.
-
-It also runs a step that waits for a signal: its acknowledgement lets it wait.
-"""
+"""Actors of steps that the package runs itself: the gem's NoopWorker, and WaitFor."""
 
 from __future__ import annotations
 
@@ -9,13 +6,17 @@ from typing import Any
 
 import dramatiq
 
+from ..context import current_run
+from ..wire.wait_for import is_wait
+
 
 def noop_actor(broker: dramatiq.Broker, actor_name: str) -> dramatiq.Actor[Any, Any]:
-    """An actor that does nothing, and declares neither itself nor its queue.
+    """An actor that does nothing itself, and declares neither itself nor its queue.
 
     A declared one would make Python consume Ruby's queue ``default``.
     """
-    return _Undeclared(_noop, broker=broker, actor_name=actor_name, queue_name="default", priority=0, options={})
+    function = _wait if is_wait(actor_name) else _noop
+    return _Undeclared(function, broker=broker, actor_name=actor_name, queue_name="default", priority=0, options={})
 
 
 class _Undeclared(dramatiq.Actor[Any, Any]):
@@ -35,5 +36,10 @@ class _Nowhere:
         pass
 
 
-def _noop(*args: Any) -> None:
-    pass
+def _noop() -> None:
+    """Of a delayed empty chain or group only the callbacks matter."""
+
+
+def _wait(*args: Any) -> None:
+    """A step waits when it is acknowledged."""
+    current_run().wait()

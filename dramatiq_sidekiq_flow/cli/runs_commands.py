@@ -11,6 +11,7 @@ from .durations import read_duration, read_since
 from .groups import CommandGroup
 from .program import FAILED
 from .redis_options import redis_options
+from .signal_command import signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,5 +162,5 @@ def cancel(
         context.exit(FAILED)
 
 
-for _command in (list_runs, show, watch, wait, cancel):
+for _command in (list_runs, show, watch, wait, cancel, signal):
     runs.add_command(_command)

@@ -22,7 +22,7 @@ from ..store import foreign_runs
 from ..wire import codec
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import DEFAULTS, Payload, failed
-from ..wire.replacement import Replace
+from ..wire.replace import Replace
 from ..workflow import ttl
 from ..workflow.advance import advance
 from ..workflow.engine import Engine

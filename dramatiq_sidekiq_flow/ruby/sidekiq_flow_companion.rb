@@ -3261,7 +3261,8 @@ local RELEASED_TTL = '86400'
 -- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
---       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
@@ -3291,7 +3292,7 @@ local RELEASED_TTL = '86400'
 -- A record must not fail a step, so errors of its writes are ignored.
 
 
-local PARTS = {'', ':times', ':done', ':failed'}
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
 
 local function seconds_now()
@@ -3355,7 +3356,7 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -3368,6 +3369,7 @@ local function finish_record(record, from, text)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
 end
 
 local function prolong_record(record, state, ttl)
@@ -4048,7 +4050,8 @@ end
 -- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
---       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
@@ -4082,7 +4085,7 @@ end
 
 local SLACK = 3600
 
-local PARTS = {'', ':times', ':done', ':failed'}
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
 
 local function seconds_now()
@@ -4146,7 +4149,7 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -4159,6 +4162,7 @@ local function finish_record(record, from, text)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
 end
 
 local function prolong_record(record, state, ttl)

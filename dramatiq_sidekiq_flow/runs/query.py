@@ -19,7 +19,7 @@ from . import run_index
 from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
-from .run_signals import Signals
+from .signalling import Signals
 from .snapshot import Run
 
 #: Seconds between two looks at the state of a run: the first interval, the longest, and the factor between.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
 from ..broker import Retries, SidekiqBroker, SidekiqConsumer, SidekiqMessage
 from ..broker.retries import decide
 from ..middleware import WorkflowMiddleware
+
+_logger = get_logger(__name__)
 
 
 def execute(
@@ -80,3 +83,16 @@ def _act(broker: SidekiqBroker, message: SidekiqMessage, fake: Callable[..., Any
 def _workflow_middleware(broker: SidekiqBroker) -> WorkflowMiddleware | None:
     found = [middleware for middleware in broker.middleware if isinstance(middleware, WorkflowMiddleware)]
     return found[0] if found else None
+
+
+def is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
+    """Return True if a payload belongs to a run."""
+    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
+
+
+def quietly(hook: Callable[..., Any], *args: Any) -> None:
+    """Call a hook of a middleware; log its error."""
+    try:
+        hook(*args)
+    except Exception as e:
+        _logger.warning("A hook of a middleware failed; the test continues: %s", e)

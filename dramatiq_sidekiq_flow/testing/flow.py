@@ -12,35 +12,32 @@ import contextlib
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
 
 import dramatiq
-from dramatiq.logging import get_logger
 
 from ..broker import SidekiqBroker, SidekiqConsumer, SidekiqMessage
 from ..broker.dramatiq_internals import as_global_broker, stand_in_worker
 from ..errors import ConfigurationError, FlowError
 from ..middleware import WorkflowMiddleware
 from ..process.poller import promotion
-from ..runs.query import Runs
 from ..store import keys, sets
 from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
-from ..wire.payload import Payload
-from ..wire.wait_for import UNTIL_KEY, waiting_for
+from ..wire.wait_for import waiting_for
 from ..workflow.completion import Completion
 from ..workflow.workflow import Workflow
-from .execution import execute
+from . import waits
+from .execution import execute, is_of, quietly
 from .flow_server import empty_server
 from .run import Enqueued, Run, Step, check_names, disorder, mark
 
 #: Option with the number of a step in its workflow; it travels in the payloads.
 _PLACE = "flow_test_place"
 
-_logger = get_logger(__name__)
 _lock = threading.Lock()
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,9 +114,9 @@ class FlowTest:
             worker = stand_in_worker(broker)
             for middleware in broker.middleware:
                 # Middleware that works while a worker runs: time limits, event loops.
-                _quietly(middleware.before_worker_boot, broker, worker)
-                stack.callback(_quietly, middleware.after_worker_shutdown, broker, worker)
-                stack.callback(_quietly, middleware.before_worker_shutdown, broker, worker)
+                quietly(middleware.before_worker_boot, broker, worker)
+                stack.callback(quietly, middleware.after_worker_shutdown, broker, worker)
+                stack.callback(quietly, middleware.before_worker_shutdown, broker, worker)
             self._open = stack.pop_all()
         return self
 
@@ -207,11 +204,7 @@ class FlowTest:
         Raises:
           ConfigurationError: if no run waits for it.
         """
-        found = {run_id} if run_id else {run for run, _ in self._waiting(name)}
-        if not found:
-            raise ConfigurationError(f"No run waits for the signal {name!r}.", name)
-        for each in found:
-            Runs(self.broker).signal(each, name, data)
+        waits.signal(self.broker, name, data, run_id)
 
     def time_out(self, name: str) -> None:
         """Let the time of the steps pass that wait for a signal; :meth:`finish` runs what follows.
@@ -219,19 +212,7 @@ class FlowTest:
         Raises:
           ConfigurationError: if no run waits for it.
         """
-        found = list(self._waiting(name))
-        if not found:
-            raise ConfigurationError(f"No run waits for the signal {name!r}.", name)
-        for _, member in found:
-            fields = {**codec.decode(member), UNTIL_KEY: 1.0}
-            self.broker.connection.call("ZREM", keys.SCHEDULE, member)
-            self.broker.connection.call("LPUSH", keys.queue(fields["queue"]), codec.encode(fields))
-
-    def _waiting(self, name: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the steps that wait for a signal: run id and payload."""
-        for member, _ in sets.members(self.broker.connection, keys.SCHEDULE):
-            if waiting_for(member) == name:
-                yield Payload.decode(member).run_id or "", member
+        waits.time_out(self.broker, name)
 
     def assert_order(self, run: Run, *names: str) -> None:
         """Check that a run kept its order, and that each of its steps was done once.
@@ -359,7 +340,7 @@ class FlowTest:
             tuple(steps),
             self._memory_of(run_id),
             tuple(enqueued),
-            tuple(filter(partial(_is_of, run_id), dead)),
+            tuple(filter(partial(is_of, run_id), dead)),
             self._trees.get(run_id),
         )
 
@@ -367,14 +348,3 @@ class FlowTest:
         completion = self.broker.completion
         memory = completion.engine.memory if isinstance(completion, Completion) else None
         return {} if memory is None else memory.read(run_id)
-
-
-def _is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
-    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
-
-
-def _quietly(hook: Callable[..., Any], *args: Any) -> None:
-    try:
-        hook(*args)
-    except Exception as e:
-        _logger.warning("A hook of a middleware failed; the test continues: %s", e)

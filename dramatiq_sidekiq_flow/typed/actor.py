@@ -21,7 +21,7 @@ from ..broker.send_many import send_many
 from ..broker.sent_messages import SentMessages
 from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
-from ..wire.replacement import Replace
+from ..wire.replace import Replace
 from . import signature
 from .call_input import CallInput, is_instance, or_empty
 from .schema import Schema

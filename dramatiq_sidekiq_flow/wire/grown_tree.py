@@ -36,11 +36,9 @@ class Order:
 
     count: int
     numbers: tuple[int, ...] | None = None
-    _positions: Mapping[int, int] = attrs.field(init=False)
-
-    @_positions.default
-    def _default_positions(self) -> Mapping[int, int]:
-        return {number: position for position, number in enumerate(self.numbers or (), 1)}
+    _positions: Mapping[int, int] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: _positions_of(self.numbers), takes_self=True)
+    )
 
     def position(self, number: int) -> int:
         """Find a step; 0 if the tree has none of this number."""
@@ -57,6 +55,10 @@ class Order:
         if self.numbers is None:
             return range(1, self.count + 1)
         return [self._positions[number] for number in sorted(self._positions)]
+
+
+def _positions_of(numbers: Sequence[int] | None) -> dict[int, int]:
+    return {number: position for position, number in enumerate(numbers or (), 1)}
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dramatiq.errors import ConnectionClosed
 
@@ -15,14 +15,10 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
-from ..wire.replacement import Changes, Replace, output_of
-from ..wire.wait_for import is_wait
+from ..wire.replace import Changes, Replace, output_of
 from .advance import advance
 from .engine import Engine
-from .finished_job import FinishedJob
-
-if TYPE_CHECKING:
-    from .waiting import Due
+from .finished_job import SETTLED, FinishedJob, Settled
 
 
 class Completion:
@@ -50,21 +46,25 @@ class Completion:
             nothing is written, and the job stays in flight.
           ConnectionClosed: if Redis cannot be reached; calling again is safe.
         """
+        if message.changes is not None or isinstance(message.output, Replace):
+            value = self._changed(message)
+            return None if isinstance(value, Settled) else self._finish(message, value, may_wait)
+        return self._finish(message, message.output, may_wait)
+
+    def _changed(self, message: SidekiqMessage) -> Any:
+        """Let a step wait, or replace it; return its output if it ends as any other step, else Settled."""
+        changes, returned = message.changes or Changes(), message.output
+        if changes.waits:
+            return self._arrive(message)
+        node = changes.with_returned(returned)
+        if node is not None and self._replace(message, node):
+            return SETTLED
+        return output_of(returned)
+
+    def _finish(self, message: SidekiqMessage, value: Any, may_wait: bool) -> GroupStep | None:
         engine, payload = self.engine, message.payload
-        changes, returned = message.changes, message.output
-        if is_wait(message.actor_name) and payload.run_id is not None:
-            due = self._arrive(message)
-            if due is None:
-                return None
-            returned = due.output
-        output = engine.outputs.of(payload, output_of(returned))
+        output = engine.outputs.of(payload, value)
         record = engine.records.of_step(payload, message.began)
-        if changes is not None or isinstance(returned, Replace):
-            node = (changes or Changes()).with_returned(returned)
-            if node is not None and self._replace(
-                FinishedJob(payload, message.queue_name, output, message, record), node
-            ):
-                return None
         if not payload.stack and not output.memory.key and not record.key:
             engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
             return None
@@ -78,7 +78,7 @@ class Completion:
             raise ConnectionClosed(e) from None
         return None
 
-    def _replace(self, job: FinishedJob, node: Any) -> bool:
+    def _replace(self, message: SidekiqMessage, node: Any) -> bool:
         """End a step that a tree replaces; return False if the tree has nothing to run.
 
         Raises:
@@ -89,13 +89,16 @@ class Completion:
         # Few processes replace steps.
         from .replacement import replace_step
 
+        engine, payload = self.engine, message.payload
+        output = engine.outputs.of(payload, output_of(message.output))
+        record = engine.records.of_step(payload, message.began)
         try:
-            return replace_step(job, node, self.engine)
+            return replace_step(FinishedJob(payload, message.queue_name, output, message, record), node, engine)
         except LOST as e:
             raise ConnectionClosed(e) from None
 
-    def _arrive(self, message: SidekiqMessage) -> Due | None:
-        """Let a step wait for its signal; see :func:`waiting.arrive`."""
+    def _arrive(self, message: SidekiqMessage) -> Any:
+        """Let a step wait for its signal; return its output if it goes on, else Settled; see :func:`waiting.arrive`."""
         # Few processes have such steps.
         from .waiting import arrive
 

@@ -44,3 +44,11 @@ class FinishedJob:
     def first_due(self) -> int:
         """Number of the callback that certainly fires: 1 (the top) after a step of a chain, else 0 (not known yet)."""
         return 1 if self.walk and self.walk[0].kind == "f" else 0
+
+
+@attrs.frozen
+class Settled:
+    """In place of an output: the step waits, or was acknowledged in another way than by an advance."""
+
+
+SETTLED = Settled()

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from ..errors import InvalidWorkflow
 from ..process.heartbeat import Heartbeat
 from ..store import keys
 from ..store.scripts import Argument
@@ -119,3 +120,15 @@ class Records:
             "at": now,
         }
         return Death(keys.record(payload.run_id), payload.step, codec.encode(failure))
+
+
+def checked_tags(tags: Any) -> tuple[str, ...]:
+    """Check the tags of a workflow.
+
+    Raises:
+      InvalidWorkflow: if they are not a list of names.
+    """
+    found = tuple(tags)
+    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in found):
+        raise InvalidWorkflow(f"tags takes a list of names: tags=['nightly'], not {tags!r:.100}.", tags)
+    return tuple(dict.fromkeys(found))

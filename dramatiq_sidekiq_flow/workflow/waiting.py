@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import attrs
-
 from ..broker.message import SidekiqMessage
 from ..errors import SignalTimeout
 from ..store import run_signals
@@ -20,29 +18,19 @@ from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
 from ..wire.wait_for import UNTIL_KEY, Wait
 from .engine import Engine
-from .finished_job import FinishedJob
+from .finished_job import SETTLED, FinishedJob, Settled
 from .replacement import Tree, start_in_place, tree_of
 
 #: Keys of a step that died since its time was over; a retry by hand waits anew.
 _OF_DEATH = frozenset(("error_class", "error_message", "error_backtrace"))
 
 
-@attrs.frozen
-class Due:
-    """A step that is done: it goes on as any other.
-
-    Attributes:
-      output: The data of its signal, by the name of the signal; None without data.
-    """
-
-    output: dict[str, Any] | None
-
-
-def arrive(message: SidekiqMessage, engine: Engine) -> Due | None:
+def arrive(message: SidekiqMessage, engine: Engine) -> dict[str, Any] | Settled | None:
     """Let a step wait, unless its signal is there or its time is over.  Repeated calls are safe.
 
     Returns:
-      Due, if it goes on now; None if it waits, or was acknowledged in another way.
+      Its output, if it goes on now: the data of its signal, by the name of the signal; None without data.
+      Settled if it waits, or was acknowledged in another way.
 
     Raises:
       SignalTimeout: if its time is over, and nothing runs in its place.
@@ -57,12 +45,12 @@ def arrive(message: SidekiqMessage, engine: Engine) -> Due | None:
         case Parked():
             message.parked = True
             engine.broker.process.poller.nudge(until - now)
-            return None
+            return SETTLED
         case Signalled(data):
             value = codec.decode_value(data)
-            return Due(None if value is None or engine.memory is None else {wait.name: value})
+            return None if value is None or engine.memory is None else {wait.name: value}
         case Gone() | RunCancelled():
-            return None
+            return SETTLED
         case _:
             return _time_out(message, wait, engine)
 
@@ -88,8 +76,8 @@ def _park(message: SidekiqMessage, wait: Wait, until: float, now: float, engine:
     )
 
 
-def _time_out(message: SidekiqMessage, wait: Wait, engine: Engine) -> Due | None:
-    """End a step whose time is over.
+def _time_out(message: SidekiqMessage, wait: Wait, engine: Engine) -> Settled | None:
+    """End a step whose time is over; return None if it ends as any other, without an output.
 
     Raises:
       SignalTimeout: if nothing runs in its place.
@@ -101,13 +89,13 @@ def _time_out(message: SidekiqMessage, wait: Wait, engine: Engine) -> Due | None
             wait.name,
         )
     if completes_at_once(wait.otherwise):
-        return Due(None)
+        return None
     payload = message.payload
     output = engine.outputs.of(payload, None)
     record = engine.records.of_step(payload, message.began)
     job = FinishedJob(payload, message.queue_name, output, message, record)
     start_in_place(job, _tree(wait.otherwise, engine), engine)
-    return None
+    return SETTLED
 
 
 def _tree(wire: Wire, engine: Engine) -> Tree:

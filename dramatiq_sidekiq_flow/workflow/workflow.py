@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dramatiq
@@ -26,8 +25,9 @@ from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
 from .outline import outline
 from .payload_size import warn_of_size
-from .records import RunInfo
+from .records import RunInfo, checked_tags
 from .start import start
+from .step_ids import with_ids, without_ids
 
 #: Attribute of a message: the first run that it is a step of.
 _RUN = "sidekiq_run"
@@ -82,7 +82,7 @@ class Workflow:
         self._number_of_steps = 0
         #: The compact tree; empty until the first run.
         self._tree = b""
-        self.tags = _checked_tags(tags)
+        self.tags = checked_tags(tags)
         #: Name of the template that it was built by; "" if there is none.
         self.template = ""
         self.wire = self._dump(node)
@@ -127,7 +127,7 @@ class Workflow:
         engine = self.engine
         engine.broker.check_encoder()
         if named and engine.transport.derives_ids:
-            wire = _without(self.wire, self._message_ids())
+            wire = without_ids(self.wire, self._message_ids())
         else:
             wire = self._of_run(self.wire, run_id)
         unconfirmed = start(engine, run_id, wire, seed, self.info())
@@ -149,7 +149,7 @@ class Workflow:
             if message.message_id == jid:
                 raise enqueued_itself(message)
         used = (message.message_id for message in self._steps if _RUN in message.__dict__)
-        return _with_ids(self.wire, {id: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{jid}:{id}")) for id in used})
+        return with_ids(self.wire, {id: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{jid}:{id}")) for id in used})
 
     def belongs_to(self, run_id: str) -> None:
         """Note that the messages of the tree are steps of a run."""
@@ -170,7 +170,7 @@ class Workflow:
 
     def _of_run(self, wire: Wire, run_id: str) -> Wire:
         """Give new ids to the steps whose messages belong to another run; return the tree, or a changed copy."""
-        return _with_ids(wire, self._replaced_ids(run_id))
+        return with_ids(wire, self._replaced_ids(run_id))
 
     def _replaced_ids(self, run_id: str) -> dict[str, str]:
         """Map the id of each message of another run to the id of its step in this run."""
@@ -327,38 +327,6 @@ class Workflow:
 
     def __repr__(self) -> str:
         return f"Workflow({self.node!r})"
-
-
-def _checked_tags(tags: Any) -> tuple[str, ...]:
-    """Check the tags of a workflow.
-
-    Raises:
-      InvalidWorkflow: if they are not a list of names.
-    """
-    found = tuple(tags)
-    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in found):
-        raise InvalidWorkflow(f"tags takes a list of names: tags=['nightly'], not {tags!r:.100}.", tags)
-    return tuple(dict.fromkeys(found))
-
-
-def _with_ids(wire: Wire, ids: Mapping[str, str]) -> Wire:
-    """Replace jids; return the tree, or a changed copy."""
-    if not ids:
-        return wire
-    wire = copy.deepcopy(wire)
-    for job in jobs(wire):
-        if job.get("jid") in ids:
-            job["jid"] = ids[job["jid"]]
-    return wire
-
-
-def _without(wire: Wire, ids: Collection[str]) -> Wire:
-    """Copy a tree without these jids."""
-    wire = copy.deepcopy(wire)
-    for job in jobs(wire):
-        if job.get("jid") in ids:
-            del job["jid"]
-    return wire
 
 
 def global_broker() -> dramatiq.Broker:

@@ -44,10 +44,12 @@ class Changes:
     Attributes:
       tree: The tree that replaces the step; None without.
       added: Steps that start beside it.
+      waits: True if the step waits for a signal (``WaitFor``).
     """
 
     tree: Any = None
     added: list[Any] = attrs.field(factory=list)
+    waits: bool = False
 
     def replace(self, tree: Any) -> None:
         """Set the tree.

@@ -15,7 +15,9 @@ from dramatiq_sidekiq_flow.store import (
     keys,
     processes,
     queues,
+    replacements,
     run_cancel,
+    run_signals,
     runs,
     scripts,
     sets,
@@ -358,6 +360,66 @@ def disarm(connection: Connection) -> Any:
     return run_cancel.disarm(connection, [INNER, OUTER, NEW])
 
 
+def replace(connection: Connection) -> Any:
+    """A step of a group is replaced."""
+    plan = following(connection)
+    replaced = replacements.replace(ME, "a:1", "jid", STACK, ttl=TTL, plan=plan, output=OUTPUT)
+    return reply_to(connection, replaced)
+
+
+def replace_in_chain(connection: Connection) -> Any:
+    """A step of a chain is replaced, in a run with a record."""
+    plan = following(connection)
+    numbers = replacements.Numbers("9", 11, 7, b"{}")
+    replaced = replacements.replace(
+        ME, "a:1", "jid", STACK[2:], ttl=TTL, plan=plan, output=OUTPUT, record=LAST, numbers=numbers
+    )
+    return reply_to(connection, replaced)
+
+
+def replace_first(connection: Connection) -> Any:
+    """The only step of a run is replaced."""
+    return reply_to(connection, replacements.replace(ME, "a:1", "jid", (), ttl=TTL, plan=following(connection)))
+
+
+def numbered(client: redis.Redis) -> None:
+    running(client)
+    client.hset(RECORD, "total", "9")
+    client.expire(RECORD, TTL)
+    client.expire("swf:flows:running", TTL)
+    client.hset(f"{RECORD}:times", "0", "")
+    client.expire(f"{RECORD}:times", TTL)
+
+
+SIGNALS, WAITING = keys.run_signals(RUN), keys.waiting(RUN)
+
+
+def wait(connection: Connection) -> Any:
+    waiting = run_signals.wait(
+        *(ME, "a:1", RUN),
+        name="approved",
+        jid="jid",
+        queue="next",
+        until=2e9,
+        payload=b"parked",
+        is_over=False,
+        needs=needs_of(INNER),
+        record=RECORD,
+    )
+    return reply_to(connection, waiting)
+
+
+def parked(client: redis.Redis) -> None:
+    numbered(client)
+    client.zadd("schedule", {"parked": 2e9})
+    client.hset(WAITING, mapping={"approved\njid": "next\nparked", "approved\ngone": "next\ngone", "other\nx": "y\nz"})
+    client.expire(WAITING, TTL)
+
+
+def signal(connection: Connection) -> Any:
+    return run_signals.signal(connection, RUN, "approved", b"{}")
+
+
 CHAINED = f"swf:callbacks:{'c' * 64}"
 
 
@@ -470,6 +532,23 @@ OPERATIONS = [
     Operation("drop_scheduled", two_scheduled, drop_scheduled, {}, 0),
     Operation("drop_fanout", committed, drop_fanout, {"swf:fanouts": "zset", "swf:fanout:f": "list"}, 0),
     Operation("disarm", in_flight, disarm, {}, 0),
+    Operation("replace", in_flight, replace, {MINE: "hash", "swf:mem:run": "hash", **PLANNED}, [b"GONE"]),
+    Operation(
+        "replace_in_chain",
+        numbered,
+        replace_in_chain,
+        {MINE: "hash", "swf:mem:run": "hash", CHAIN: "string", f"{CHAIN}_ran": "string", **PLANNED},
+        [b"GONE"],
+    ),
+    Operation("replace_first", in_flight, replace_first, {MINE: "hash", **PLANNED}, [b"GONE"]),
+    Operation("replace_cancelled", cancelled, replace_in_chain, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
+    Operation("wait", numbered, wait, {MINE: "hash", "schedule": "zset", SIGNALS: "hash", WAITING: "hash"}, [b"GONE"]),
+    Operation(
+        "signal",
+        parked,
+        signal,
+        {SIGNALS: "hash", WAITING: "hash", "schedule": "zset", "queues": "set", "queue:next": "list"},
+    ),
     Operation("promote_schedule", due("schedule"), promote("schedule"), {}, sets.Promoted(0, [], [])),
     Operation("promote_retry", due("retry"), promote("retry"), {}, sets.Promoted(0, [], [])),
 ]

@@ -9,6 +9,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
 from ..broker import Retries, SidekiqBroker, SidekiqConsumer, SidekiqMessage
+from ..broker.dramatiq_internals import exception_of
 from ..broker.retries import decide
 from ..middleware import WorkflowMiddleware
 
@@ -39,8 +40,10 @@ def execute(
         broker.emit_before("ack", message)
         consumer.ack(message)
         broker.emit_after("ack", message)
+    # The acknowledgement may fail a job that was run.
+    refused = exception_of(message)
     message.clear_exception()
-    return output, error
+    return output, error or (refused if isinstance(refused, Exception) else None)
 
 
 def _perform(broker: SidekiqBroker, message: SidekiqMessage) -> Any:

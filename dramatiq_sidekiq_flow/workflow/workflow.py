@@ -41,7 +41,7 @@ class Workflow:
       >>> Workflow(Chain(fetch.message(7), Group(Job("A", 1), Job("B", 2)), Job("C"))).run()
 
     Parameters:
-      node: ``Chain``, ``Group``, ``WithDelay``, ``Job``, or a Dramatiq message.
+      node: ``Chain``, ``Group``, ``WithDelay``, ``WaitFor``, ``Job``, or a Dramatiq message.
       broker: The broker; the global one by default.
       seed: Values to write to the run's memory, if there is one, before the
         first job exists.
@@ -60,7 +60,7 @@ class Workflow:
 
     def __init__(
         self,
-        node: Node | dramatiq.Message[Any],
+        node: Node | WaitFor | dramatiq.Message[Any],
         broker: dramatiq.Broker | None = None,
         *,
         seed: Mapping[str, Any] | None = None,

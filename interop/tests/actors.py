@@ -16,6 +16,8 @@ import redis
 from dramatiq.middleware import CurrentMessage
 
 from dramatiq_sidekiq_flow import (
+    Chain,
+    Job,
     RedisCallbackStorage,
     RedisHashMemory,
     RubyJob,
@@ -136,6 +138,12 @@ def build(
         if not any(client.blpop(name, 1) for _ in range(60)):
             raise RuntimeError(f"nobody opened {name}")
 
+    def grow(name: str, tree: list[list[str]]) -> None:
+        """A step that a chain of steps of both languages replaces."""
+        python = broker.get_actor("docs.step without a Ruby name")
+        steps = [Job("Rb::Step", one) if language == "ruby" else python.message(one) for language, one in tree]
+        current_run().replace(Chain(*steps))
+
     def echo() -> dict[str, Any]:
         run = current_run()
         return {"echo": run.memory.read()}
@@ -151,6 +159,7 @@ def build(
     declare(slow, "Py::Slow", max_retries=3, min_backoff=3_600_000, max_backoff=3_600_000)
     declare(gate, "Py::Gate")
     declare(echo, "Py::Echo")
+    declare(grow, "docs.grow")
     return broker
 
 

@@ -22,6 +22,7 @@ import redis
 from dramatiq_sidekiq_flow import RedisHashMemory, SidekiqBroker, WorkflowMiddleware, current_run
 from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.outcomes import Done, Kept, Operation
+from dramatiq_sidekiq_flow.store.run_signals import Parked
 
 URL = os.environ["REDIS_URL"]
 KILL_AT = os.environ.get("KILL_AT")
@@ -47,17 +48,20 @@ broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
 broker.add_middleware(Executioner())
 dramatiq.set_broker(broker)
 
+#: The scripts that end a step.
+ADVANCES = {script.sha for script in (scripts.ADVANCE, scripts.REPLACE, scripts.WAIT)}
+
 run = broker.process.commit.run
 
 
 def run_and_die(operation: Operation[Any]) -> Any:
     """The group commit, with an end before or after the advance."""
-    advances = operation.command[1] == scripts.ADVANCE.sha
+    advances = operation.command[1] in ADVANCES
     if advances:
         die("before_advance", getattr(doing, "step", None))
     outcome = run(operation)
     # The last of a group is first told to send its plan: nothing is written by then.
-    if advances and isinstance(outcome, (Done, Kept)):
+    if advances and isinstance(outcome, (Done, Kept, Parked)):
         die("after_advance", getattr(doing, "step", None))
     return outcome
 
@@ -76,5 +80,15 @@ def step(name: Any, seconds: float = 0.0) -> dict[str, Any]:
     record("start", name)
     die("in_actor", name)
     time.sleep(seconds)
+    record("end", name)
+    return {str(name): os.getpid()}
+
+
+@dramatiq.actor(queue_name="python")
+def grow(name: Any, tree: list[Any]) -> dict[str, Any]:
+    """A step that a group replaces: of steps, and of others that a group replaces."""
+    record("start", name)
+    die("in_actor", name)
+    current_run().add(*(step.message(one) if isinstance(one, str) else grow.message(*one) for one in tree))
     record("end", name)
     return {str(name): os.getpid()}

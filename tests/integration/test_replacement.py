@@ -125,8 +125,8 @@ def test_none_is_no_tree() -> None:
 
 
 def test_a_step_cannot_be_replaced_by_itself_as_the_same_message(flow: FlowTest) -> None:
+    message: Any = grow(flow.broker)
     TREES["it"] = lambda: Replace(message)
-    message = grow(flow.broker)
     assert [dead["error_class"] for dead in flow.run(message).dead] == ["StepEnqueuedItself"]
 
 

@@ -107,14 +107,14 @@ READING = [
     codes(
         "codes-done-is-overwritten",
         "A step that is done is shown as dead, since its job is in dead, too.",
-        "        if 0 < number < len(self.codes) and self.codes[number] != DONE:\n",
-        "        if 0 < number < len(self.codes):\n",
+        " and self.codes[position] != DONE:\n",
+        ":\n",
         _CODES + "test_a_step_that_is_done_stays_done",
     ),
     codes(
         "codes-retried-is-dead",
         "A dead step that was retried keeps its run failed.",
-        " and self.codes[number] == NONE:\n",
+        " and self.codes[position] == NONE:\n",
         ":\n",
         _CODES + "test_a_dead_step_whose_job_is_elsewhere_is_not_dead",
     ),

@@ -172,7 +172,7 @@ RECORD = [
     plan(
         "numbers-not-handed-on",
         "Only the first step of a chain is recorded.",
-        "            fields[STEP_KEY] = source.number\n",
+        "            fields[STEP_KEY] = self.number\n",
         "            pass\n",
         START,
     ),

@@ -10,11 +10,13 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WithDelay, Workflow, send_many, templates
+from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WaitFor, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
 from dramatiq_sidekiq_flow.store import processes, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
 from dramatiq_sidekiq_flow.wire import codec
+
+from ..running import eventually
 
 #: More than a script pushes at once.
 MANY = 1_050
@@ -57,6 +59,7 @@ def produce() -> None:
     waits_in_ruby, waits_for_long = Job("Images::Unknown", 2, queue="ruby"), WithDelay(app.step.message("x"), HOUR)
     Workflow(Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never")), tags=["acl"]).run("to-cancel")
     Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
+    Workflow(Chain(WaitFor("go"), app.step.message("signalled"))).run("to-signal")
     templates.run("documented", {"doc": "document"})
     send_many(app.quick, [()] * MANY)
 
@@ -72,6 +75,8 @@ def operate() -> None:
     assert Runs(broker).cancel(tag="acl", state="running", reason="no need") == ["to-cancel"]
     assert Runs(broker).get("to-cancel").state == "cancelled"
     broker.cancel(os.environ["JID"])
+    eventually(lambda: Runs(broker).get("to-signal").steps[0].state == "signal")
+    assert Runs(broker).signal("to-signal", "go", {"by": "operator"})
     (dead,) = (job for job, _ in sets.members(broker.connection, "dead") if b"of-the-dead" in job)
     assert cli(["release", "tests.acceptance.acl_app", codec.decode(dead)["jid"]]) == 0
     broker.join("python", timeout=20_000)

@@ -35,7 +35,7 @@ RAN = {
     *(f"link-{n}" for n in range(6)),
     *("step-fails-once", "after-it", "step-fails", "released", "fans-out"),
     *("typed-document", "document-left", "document-right", "remembers-document", "clears-document"),
-    *("waits-begun", "waits-cancelled", "forgets-1", "forgets-2"),
+    *("waits-begun", "waits-cancelled", "forgets-1", "forgets-2", "signalled"),
 }
 
 
@@ -131,7 +131,7 @@ def do_everything(server: Server, folder: Path, log: Path, port: int) -> None:
         # Left by an earlier run of the same id.
         client.hset("swf:flow:to-cancel", "state", "done")
         jid = play(server, "producer", folder).strip()
-        eventually(lambda: RAN - ran() <= {"released", "waits-cancelled"}, what=f"{RAN - ran()}")
+        eventually(lambda: RAN - ran() <= {"released", "waits-cancelled", "signalled"}, what=f"{RAN - ran()}")
         eventually(lambda: client.zcard("dead") >= 2)
         assert "Depths(" in play(server, "dashboard", folder)
         lose_barriers(client)

@@ -143,10 +143,8 @@ def _step(step: Step, indent: str) -> Iterator[_Line]:
 
 
 def _times(step: Step) -> str:
-    if step.state == "signal" and step.due_at is not None:
-        return f"until {step.due_at:%m-%d %H:%M:%S}"
     if step.due_at is not None:
-        return f"due {step.due_at:%m-%d %H:%M:%S}"
+        return f"{'until' if step.state == 'signal' else 'due'} {step.due_at:%m-%d %H:%M:%S}"
     if step.state == "running":
         return f"since {step.started_at:%H:%M:%S}" if step.started_at else ""
     if step.started_at and step.ended_at:

@@ -6,7 +6,7 @@ counted and filled at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..wire.grown_tree import grow
 from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
@@ -61,7 +61,10 @@ class StepCodes:
             marked = marked[: len(self.codes)]
             self.codes[: len(marked)] = marked
             return
-        for position, number in enumerate(self.order.numbers, 1):
+        self._mark_each(marked, self.order.numbers)
+
+    def _mark_each(self, marked: bytes, numbers: Sequence[int]) -> None:
+        for position, number in enumerate(numbers, 1):
             if number < len(marked):
                 self.codes[position] = marked[number]
 

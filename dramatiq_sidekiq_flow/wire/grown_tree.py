@@ -12,6 +12,7 @@ grown tree, depth first from 1.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -95,19 +96,19 @@ def _load(number: int, raw: bytes) -> _Added:
 
 def _readable(added: Mapping[int, bytes]) -> dict[int, _Added]:
     """Read the replacements whose numbers belong to no other one."""
-    found: dict[int, _Added] = {}
-    last = 0
-    for number, raw in added.items():
-        try:
-            found[number] = _load(number, raw)
-        except PayloadError:
-            continue
     kept: dict[int, _Added] = {}
-    for number, each in sorted(found.items(), key=lambda entry: entry[1].first):
+    last = 0
+    for number, each in sorted(_loaded(added), key=lambda entry: entry[1].first):
         if each.first > last:
             kept[number] = each
             last = each.first + each.tree.count - 1
     return kept
+
+
+def _loaded(added: Mapping[int, bytes]) -> Iterator[tuple[int, _Added]]:
+    for number, raw in added.items():
+        with contextlib.suppress(PayloadError):
+            yield number, _load(number, raw)
 
 
 class _Growing:
@@ -183,15 +184,22 @@ class _Growing:
         if isinstance(node, DelayNode):
             inner, following = self._part(node.node, first, depth)
             return DelayNode(node.delay, inner, inner.count), following
-        if isinstance(node, BranchNode) and node.kind == "chain" and node.children:
-            last, start = node.children[-1], first + node.starts[-1]
-            if not isinstance(last, RepeatedNode):
-                begin = BranchNode("chain", node.children[:-1], start - first, node.starts[:-1], node.places[:-1])
-                before = tuple(self._children(begin, first, depth)) if depth else self._plain(begin, first)
-                end, following = self._part(last, start, depth)
-                return branch("chain", (*before, end)), following
+        if isinstance(node, BranchNode) and _ends_in_one(node):
+            return self._chain_part(node, first, depth)
         return self.build(node, first, depth), None
+
+    def _chain_part(self, node: BranchNode, first: int, depth: int) -> tuple[TreeNode, int | None]:
+        last, start = node.children[-1], first + node.starts[-1]
+        begin = BranchNode("chain", node.children[:-1], start - first, node.starts[:-1], node.places[:-1])
+        before = tuple(self._children(begin, first, depth)) if depth else self._plain(begin, first)
+        end, following = self._part(last, start, depth)
+        return branch("chain", (*before, end)), following
 
     def _plain(self, node: BranchNode, first: int) -> tuple[TreeNode, ...]:
         self.numbers.extend(range(first, first + node.count))
         return node.children
+
+
+def _ends_in_one(node: BranchNode) -> bool:
+    """Return True for a chain whose last child is not repeated."""
+    return node.kind == "chain" and bool(node.children) and not isinstance(node.children[-1], RepeatedNode)

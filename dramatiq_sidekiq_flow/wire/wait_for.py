@@ -56,22 +56,38 @@ class WaitFor:
     def __init__(
         self, name: str, timeout: int | timedelta | None = None, otherwise: Any = None, queue: str | None = None
     ) -> None:
-        if not is_signal_name(name):
-            raise InvalidWorkflow(
-                f"A signal has a name of 1 to {MAX_SIGNAL} printable characters, not {shortened(name)}.", name
-            )
-        if isinstance(timeout, timedelta):
-            timeout = round(timeout.total_seconds() * 1000)
-        if timeout is not None and (type(timeout) is not int or not 0 <= timeout <= MAX_DELAY):
-            raise InvalidWorkflow(f"timeout must be milliseconds or a timedelta, not {shortened(timeout)}.", timeout)
-        if queue is not None and not (isinstance(queue, str) and queue):
-            raise InvalidWorkflow(f"queue must be the name of a queue, not {shortened(queue)}.", queue)
-        self.__attrs_init__(name, timeout, otherwise, queue)
+        self.__attrs_init__(_checked_name(name), _milliseconds(timeout), otherwise, _checked_queue(queue))
 
 
 def is_signal_name(name: Any) -> bool:
     """Return True if a signal may have this name."""
     return isinstance(name, str) and 0 < len(name) <= MAX_SIGNAL and name.isprintable()
+
+
+def _checked_name(name: Any) -> str:
+    if is_signal_name(name):
+        return str(name)
+    raise InvalidWorkflow(
+        f"A signal has a name of 1 to {MAX_SIGNAL} printable characters, not {shortened(name)}.", name
+    )
+
+
+def _milliseconds(timeout: Any) -> int | None:
+    if isinstance(timeout, timedelta):
+        timeout = round(timeout.total_seconds() * 1000)
+    if _is_timeout(timeout):
+        return timeout  # type: ignore[no-any-return]
+    raise InvalidWorkflow(f"timeout must be milliseconds or a timedelta, not {shortened(timeout)}.", timeout)
+
+
+def _is_timeout(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= MAX_DELAY)
+
+
+def _checked_queue(queue: Any) -> str | None:
+    if queue is None or (isinstance(queue, str) and queue):
+        return queue
+    raise InvalidWorkflow(f"queue must be the name of a queue, not {shortened(queue)}.", queue)
 
 
 def is_wait(name: Any) -> bool:
@@ -127,11 +143,15 @@ class Wait:
           InvalidPayload, InvalidNode: if its arguments are not those of a WaitFor.
         """
         name, timeout, otherwise = [*args, None, None, None][:3]
-        if not is_signal_name(name) or not (timeout is None or (type(timeout) is int and 0 <= timeout <= MAX_DELAY)):
+        if not is_signal_name(name) or not _is_timeout(timeout):
             raise InvalidPayload(f"The arguments of a WaitFor cannot be read: {shortened(args)}.", raw)
         if otherwise is not None:
             validate(otherwise)
-        until = fields.get(UNTIL_KEY)
-        # Its time was over when it died: a retry by hand waits anew.
-        is_over = fields.get("error_class") == "SignalTimeout"
-        return cls(name, timeout, otherwise, until if type(until) is float and not is_over else None)
+        return cls(name, timeout, otherwise, _until(fields))
+
+
+def _until(fields: Mapping[str, Any]) -> float | None:
+    until = fields.get(UNTIL_KEY)
+    # Its time was over when it died: a retry by hand waits anew.
+    is_over = fields.get("error_class") == "SignalTimeout"
+    return until if type(until) is float and not is_over else None

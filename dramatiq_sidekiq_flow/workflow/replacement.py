@@ -129,9 +129,13 @@ def _numbers(job: FinishedJob, tree: Tree, known: RunTotal) -> Numbers:
     before = int(known.value) if known.value.isdecimal() else 0
     if not before or before + tree.total > MAX_STEPS:
         return NO_NUMBERS
+    return _numbers_from(before, job, tree)
+
+
+def _numbers_from(before: int, job: FinishedJob, tree: Tree) -> Numbers:
     assert job.payload.step is not None
     added = b'{"first":%d,"tree":%b}' % (before + 1, tree.compact)
-    return Numbers(known.value, before + tree.total, job.payload.step, added)
+    return Numbers(str(before), before + tree.total, job.payload.step, added)
 
 
 def _plan(job: FinishedJob, tree: Tree, numbers: Numbers, ttl: int, engine: Engine) -> Plan:
@@ -158,15 +162,24 @@ def _in_place(wire: Wire, numbers: Numbers, payload: Payload) -> Wire:
     """Copy a tree for the place of a step: its numbers follow those of the run, or are left out."""
     wire = copy.deepcopy(wire)
     for step in jobs(wire):
-        number = step.pop(STEP_KEY, None)
-        if number is not None and numbers.before:
-            step[STEP_KEY] = int(numbers.before) + number
+        _number(step, numbers)
         if payload.namespace:
-            inner = step.get(NAMESPACE_KEY)
-            step[NAMESPACE_KEY] = f"{payload.namespace}.{inner}" if inner else payload.namespace
+            _name(step, payload.namespace)
         if step["class"] in NOOP_CLASSES:
             step["class"] = payload.dialect.noop_class
     return wire
+
+
+def _number(step: Wire, numbers: Numbers) -> None:
+    number = step.pop(STEP_KEY, None)
+    if number is not None and numbers.before:
+        step[STEP_KEY] = int(numbers.before) + number
+
+
+def _name(step: Wire, namespace: str) -> None:
+    """Put the output of a step into a namespace, too."""
+    inner = step.get(NAMESPACE_KEY)
+    step[NAMESPACE_KEY] = f"{namespace}.{inner}" if inner else namespace
 
 
 def _stack(job: FinishedJob, tree: Tree, engine: Engine, barrier: str) -> tuple[Callback, ...]:
@@ -193,15 +206,22 @@ def _following(job: FinishedJob, remaining: Wire | None) -> Wire:
     """Give the first step of a tree its number, if it has none."""
     assert remaining is not None
     number = job.payload.step
-    if number is None:
-        return remaining
+    return remaining if number is None else _first_numbered(remaining, number + 1)
+
+
+def _first_numbered(remaining: Wire, number: int) -> Wire:
     if is_reference(remaining):
-        return {STEP_KEY: number + 1, **remaining}
+        return {STEP_KEY: number, **remaining}
     remaining = copy.deepcopy(remaining)
-    for step in jobs(remaining):
-        step.setdefault(STEP_KEY, number + 1)
-        break
+    _number_first(remaining, number)
     return remaining
+
+
+def _number_first(wire: Wire, number: int) -> None:
+    """Number the first step of a tree, in place, unless it has a number."""
+    first = next(jobs(wire), None)
+    if first is not None:
+        first.setdefault(STEP_KEY, number)
 
 
 def _let_ruby_push(stack: list[Callback], noop_class: str, engine: Engine) -> None:
@@ -217,15 +237,19 @@ def _let_ruby_push(stack: list[Callback], noop_class: str, engine: Engine) -> No
 def _carried(remaining: Wire, noop_class: str, engine: Engine) -> Wire:
     number = remaining.get(STEP_KEY)
     remaining = engine.stacks.chains.whole(remaining) if is_reference(remaining) else copy.deepcopy(remaining)
+    if number is not None:
+        _number_first(remaining, number)
     for step in jobs(remaining):
-        if number is not None:
-            step.setdefault(STEP_KEY, number)
-            number = None
         if not is_ruby_constant(step["class"]):
-            carried = carry({**engine.job_options.with_defaults(step["class"]), **step}, noop_class)
-            step.clear()
-            step.update(carried)
+            _carry(step, noop_class, engine)
     return remaining
+
+
+def _carry(step: Wire, noop_class: str, engine: Engine) -> None:
+    """Turn a step into a carrier, in place."""
+    carried = carry({**engine.job_options.with_defaults(step["class"]), **step}, noop_class)
+    step.clear()
+    step.update(carried)
 
 
 def _send(job: FinishedJob, plan: Plan, numbers: Numbers, ttl: int, engine: Engine) -> Outcome | RunTotal:

@@ -26,3 +26,8 @@ def without_ids(wire: Wire, ids: Collection[str]) -> Wire:
         if job.get("jid") in ids:
             del job["jid"]
     return wire
+
+
+def without_jids(wire: Wire) -> Wire:
+    """Copy a tree without any jid."""
+    return without_ids(wire, {job["jid"] for job in jobs(wire) if "jid" in job})

@@ -40,19 +40,28 @@ def arrive(message: SidekiqMessage, engine: Engine) -> dict[str, Any] | Settled 
     payload = message.payload
     wait = Wait.of(payload.args, payload.fields, payload.raw)
     now = time.time()
-    until = wait.until or now + (DEAD_TIMEOUT if wait.timeout is None else wait.timeout / 1000)
+    until = _limit(wait, now)
     match _park(message, wait, until, now, engine):
         case Parked():
             message.parked = True
             engine.broker.process.poller.nudge(until - now)
             return SETTLED
         case Signalled(data):
-            value = codec.decode_value(data)
-            return None if value is None or engine.memory is None else {wait.name: value}
+            return _output(wait, data, engine)
         case Gone() | RunCancelled():
             return SETTLED
         case _:
             return _time_out(message, wait, engine)
+
+
+def _output(wait: Wait, data: bytes, engine: Engine) -> dict[str, Any] | None:
+    value = codec.decode_value(data)
+    return None if value is None or engine.memory is None else {wait.name: value}
+
+
+def _limit(wait: Wait, now: float) -> float:
+    """Epoch seconds until which a step waits."""
+    return wait.until or now + (DEAD_TIMEOUT if wait.timeout is None else wait.timeout / 1000)
 
 
 def _park(message: SidekiqMessage, wait: Wait, until: float, now: float, engine: Engine) -> Arrival:

@@ -27,7 +27,7 @@ from .outline import outline
 from .payload_size import warn_of_size
 from .records import RunInfo, checked_tags
 from .start import start
-from .step_ids import with_ids, without_ids
+from .step_ids import with_ids, without_ids, without_jids
 
 #: Attribute of a message: the first run that it is a step of.
 _RUN = "sidekiq_run"
@@ -304,13 +304,11 @@ class Workflow:
                 "WaitFor needs a SidekiqBroker, without barriers of your own: there one script lets the step wait.",
                 node,
             )
-        otherwise = None
-        if node.otherwise is not None:
-            otherwise = Workflow(node.otherwise, self.broker).wire
-            for job in jobs(otherwise):
-                # It may time out twice, if it is retried by hand.
-                job.pop("jid", None)
-        return dump_wait(node, otherwise, node.queue or "", engine.settings.dialect.noop_class)
+        otherwise = None if node.otherwise is None else Workflow(node.otherwise, self.broker).wire
+        # It may time out twice, if it is retried by hand.
+        return dump_wait(
+            node, otherwise and without_jids(otherwise), node.queue or "", engine.settings.dialect.noop_class
+        )
 
     def _common(self, message: dramatiq.Message[Any]) -> Wire:
         """Make the wire form of a message without its arguments and its id."""

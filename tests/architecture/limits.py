@@ -93,6 +93,7 @@ USED = {
         "check_assignment",
         "enqueue_many",
         "cancel_async",
+        "signal_async",
         "get_async",
         "list_async",
         "load_defaults",

@@ -64,8 +64,8 @@ DYNAMIC = [
     place(
         "replace-following-without-number",
         "The step after the tree gets the number of a step of the tree.",
-        "        step.setdefault(STEP_KEY, number + 1)\n",
-        "",
+        "        first.setdefault(STEP_KEY, number)\n",
+        "        pass\n",
         _ANY,
     ),
     place(
@@ -127,8 +127,8 @@ DYNAMIC = [
     waiting(
         "wait-forgets-its-limit",
         "Add to queue in Sidekiq's pages makes a step wait longer.",
-        "    until = wait.until or now + ",
-        "    until = now + ",
+        "    return wait.until or now + ",
+        "    return now + ",
         _WAITS + "test_a_press_of_add_to_queue_changes_nothing",
     ),
     grown(

@@ -48,7 +48,10 @@ class Signals:
             raise InvalidFilter("signal takes the id of a run, or a filter: template=, tag= or state=.", name)
         encoded = _checked(name, data)
         heads = run_index.all_of(self.connection, wanted)
-        return [head.id for head in heads if run_signals.signal(self.connection, head.id, name, encoded) == "sent"]
+        return [head.id for head in heads if self._is_sent(head.id, name, encoded)]
+
+    def _is_sent(self, run_id: str, name: str, encoded: bytes) -> bool:
+        return run_signals.signal(self.connection, run_id, name, encoded) == "sent"
 
 
 def _checked(name: str, data: Any) -> bytes:

@@ -17,6 +17,8 @@ KEPT = RETRY_HORIZON
 
 Sent = Literal["sent", "ended", "unknown"]
 
+_SENT: dict[bytes, Sent] = {b"DONE": "sent", b"ENDED": "ended", b"UNKNOWN": "unknown"}
+
 
 @attrs.frozen
 class Parked:
@@ -115,12 +117,7 @@ def signal(connection: Connection, run_id: str, name: str, data: bytes) -> Sent:
         (name, data, KEPT),
     )
     reply = connection.call(*command)
-    match reply:
-        case [b"DONE", _]:
-            return "sent"
-        case [b"ENDED"]:
-            return "ended"
-        case [b"UNKNOWN"]:
-            return "unknown"
-        case _:
-            raise wrong_type(reply[1], ", so the signal was not sent")
+    sent = _SENT.get(reply[0])
+    if sent is None:
+        raise wrong_type(reply[1], ", so the signal was not sent")
+    return sent

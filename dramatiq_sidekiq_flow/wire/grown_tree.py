@@ -154,12 +154,8 @@ class _Growing:
 
     def _changed(self, node: RepeatedNode, first: int) -> Iterator[int]:
         """Yield the repetitions in which a step was replaced, in order."""
-        index, last = bisect_left(self.replaced, first), -1
-        while index < len(self.replaced) and self.replaced[index] < first + node.count:
-            repetition = (self.replaced[index] - first) // node.node.count
-            if repetition != last:
-                yield repetition
-            last, index = repetition, index + 1
+        inside = self.replaced[bisect_left(self.replaced, first) : bisect_left(self.replaced, first + node.count)]
+        yield from dict.fromkeys((number - first) // node.node.count for number in inside)
 
     def _alike(self, node: TreeNode, times: int, first: int) -> Iterator[TreeNode]:
         if times:

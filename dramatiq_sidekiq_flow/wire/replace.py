@@ -71,9 +71,10 @@ class Changes:
     def with_returned(self, value: Any) -> Any:
         """Make the tree of a step that returned ``value``; None if nothing replaces it."""
         tree = value.tree if isinstance(value, Replace) else self.tree
-        if not self.added:
-            return tree
-        return Group(*([] if tree is None else [tree]), *self.added)
+        return self._beside(tree) if self.added else tree
+
+    def _beside(self, tree: Any) -> Group:
+        return Group(*self.added) if tree is None else Group(tree, *self.added)
 
 
 def output_of(value: Any) -> Any:

@@ -153,9 +153,12 @@ def _plan(job: FinishedJob, tree: Tree, numbers: Numbers, ttl: int, engine: Engi
     ready = engine.plan(wire, stack, attrs.evolve(source, number=None), ttl)
     if hooks is not None:
         hooks.after()
-    if stack and stack[-1].kind == "f":
-        ready = attrs.evolve(ready, barriers=(*ready.barriers, NewBarrier(stack[-1].barrier, 1, ready.ttl)))
-    return ready
+    return _with_barrier(ready, stack[-1]) if stack and stack[-1].kind == "f" else ready
+
+
+def _with_barrier(plan: Plan, callback: Callback) -> Plan:
+    """Add the barrier of a callback that fires after one unit."""
+    return attrs.evolve(plan, barriers=(*plan.barriers, NewBarrier(callback.barrier, 1, plan.ttl)))
 
 
 def _in_place(wire: Wire, numbers: Numbers, payload: Payload) -> Wire:
@@ -226,12 +229,15 @@ def _number_first(wire: Wire, number: int) -> None:
 
 def _let_ruby_push(stack: list[Callback], noop_class: str, engine: Engine) -> None:
     """Let Ruby push what follows a tree that ends in Ruby: whole, and with carriers of Python's steps, in place."""
-    for index in reversed(range(len(stack))):
-        callback = stack[index]
-        if callback.kind == "f":
-            assert callback.remaining is not None
-            stack[index] = attrs.evolve(callback, remaining=_carried(callback.remaining, noop_class, engine))
-            return
+    fires = [index for index, callback in enumerate(stack) if callback.kind == "f"]
+    # The others are pushed after a step of this one.
+    for index in fires[-1:]:
+        stack[index] = _carried_callback(stack[index], noop_class, engine)
+
+
+def _carried_callback(callback: Callback, noop_class: str, engine: Engine) -> Callback:
+    assert callback.remaining is not None
+    return attrs.evolve(callback, remaining=_carried(callback.remaining, noop_class, engine))
 
 
 def _carried(remaining: Wire, noop_class: str, engine: Engine) -> Wire:

@@ -64,10 +64,9 @@ if starts then
   if not plan then return wrong end
 end
 
--- Writes.
-found, wrong = checked('HDEL', in_flight, receipt)
-if wrong then return wrong end
-if found == 0 then return {'GONE'} end
+-- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('HDEL', in_flight, receipt)
 write_fields(memory, fields)
 if plan then
   if marker ~= '' then redis.call('SET', marker, '1', 'EX', RELEASED_TTL) end

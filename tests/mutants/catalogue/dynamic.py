@@ -41,10 +41,10 @@ DYNAMIC = [
         _TWO,
     ),
     replace(
-        "replace-without-gate",
-        "A call that is sent twice starts the tree twice, if another worker has recovered the step.",
-        "if found == 0 then return {'GONE'} end\nlocal state",
-        "local state",
+        "replace-stays-in-flight",
+        "A step that was replaced stays in flight, and runs again when its worker is gone.",
+        "redis.call('HDEL', in_flight, receipt)\n",
+        "",
         "integration/test_scripts.py",
     ),
     replace(

@@ -39,8 +39,8 @@ def order(site: Site, run_id: str) -> list[Any]:
 
 def test_ruby_before_in_and_after_the_tree(mixed: Site, broker: SidekiqBroker) -> None:
     tree = [["ruby", "b"], ["python", "c"], ["ruby", "d"]]
-    grow, after = Job("docs.grow", "a", tree), Job(CARRIED, "after")
-    node = as_messages(broker, Chain(rb("before"), Group(grow, rb("beside")), grow, after, rb("z")))
+    grow, z = Job("docs.grow", "a", tree), Job(CARRIED, "z")
+    node = as_messages(broker, Chain(rb("before"), Group(grow, rb("beside")), grow, rb("after"), z))
     run_id = Workflow(node, broker).run()
     run = Runs(broker).wait(run_id, timeout=60_000)
     assert (run.state, run.progress.total, run.progress.done) == ("done", 12, 12)
@@ -60,13 +60,18 @@ def test_ruby_pushes_what_follows_the_tree(mixed: Site, broker: SidekiqBroker) -
 
 
 def test_ruby_before_and_after_a_signal(mixed: Site, broker: SidekiqBroker) -> None:
-    node = Chain(rb("before"), WaitFor("go", queue="python"), rb("after"))
-    late = Chain(rb("before"), WaitFor("go", 500, as_messages(broker, rb("otherwise")), queue="python"), rb("after"))
+    otherwise = as_messages(broker, rb("otherwise"))
+    waits_for_ever, waits_shortly = WaitFor("go", queue="python"), WaitFor("go", 500, otherwise, queue="python")
+    last = broker.get_actor(CARRIED)
+    node, late = (
+        Chain(as_messages(broker, rb("before")), wait, as_messages(broker, rb("after")), last.message("last"))
+        for wait in (waits_for_ever, waits_shortly)
+    )
     runs = Runs(broker)
     waits, times_out = Workflow(node, broker).run(), Workflow(late, broker).run()
     mixed.eventually(lambda: runs.get(waits).steps[1].state == "signal", "the step that waits")
     assert runs.signal(waits, "go", {"by": "Ada"})
     assert [runs.wait(run_id, timeout=60_000).state for run_id in (waits, times_out)] == ["done", "done"]
     assert runs.get(waits).memory["go"] == {"by": "Ada"}
-    assert order(mixed, waits) == ["before", "after"]
-    assert order(mixed, times_out) == ["before", "otherwise", "after"]
+    assert order(mixed, waits) == ["before", "after", "last"]
+    assert order(mixed, times_out) == ["before", "otherwise", "after", "last"]

@@ -133,6 +133,17 @@ def test_a_press_of_add_to_queue_changes_nothing(flow: FlowTest) -> None:
     assert names(flow.finish(run_id)) == ["before", "approved", "after"]
 
 
+def test_a_signal_pushes_no_step_that_has_left_schedule(flow: FlowTest) -> None:
+    run_id = flow.run(approval(flow, timeout=60_000)).run_id
+    connection = flow.broker.connection
+    (member,) = connection.call("ZRANGE", "schedule", 0, -1)
+    connection.call("ZREM", "schedule", member)
+    connection.call("LPUSH", "queue:python", member)
+    assert Runs(flow.broker).signal(run_id, "approved")
+    assert connection.call("LRANGE", "queue:python", 0, -1) == [member]
+    assert names(flow.finish(run_id)) == ["before", "approved", "after"]
+
+
 def test_a_cancelled_run_waits_for_nothing(flow: FlowTest) -> None:
     run_id = flow.run(approval(flow)).run_id
     runs = Runs(flow.broker)

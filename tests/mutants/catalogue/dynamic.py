@@ -115,7 +115,7 @@ DYNAMIC = [
         "A step that has left `schedule` is pushed a second time by a signal.",
         "  if redis.call('ZREM', schedule, step.payload) == 1 then\n",
         "  if redis.call('ZREM', schedule, step.payload) then\n",
-        "integration/test_scripts.py",
+        _WAITS + "test_a_signal_pushes_no_step_that_has_left_schedule",
     ),
     signal(
         "signal-not-kept",

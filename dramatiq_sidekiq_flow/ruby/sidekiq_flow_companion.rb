@@ -1491,7 +1491,7 @@ module SidekiqFlow::Companion
     # The number of the first step whose times are not recorded.
     MOST_TIMED = 1000
 
-    PARTS = ["", ":times", ":done", ":failed"].freeze
+    PARTS = ["", ":times", ":done", ":failed", ":added"].freeze
 
     def initialize(job)
       @job = job

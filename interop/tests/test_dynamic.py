@@ -37,41 +37,35 @@ def order(site: Site, run_id: str) -> list[Any]:
     return [event["args"][0] for event in site.events(run_id) if event["args"][0] != "go"]
 
 
-def test_ruby_before_in_and_after_the_tree(mixed: Site, broker: SidekiqBroker) -> None:
+def test_trees_and_signals_between_steps_of_ruby(mixed: Site, broker: SidekiqBroker) -> None:
+    """Several runs at once: each in its order."""
+    runs, last = Runs(broker), Job(CARRIED, "last")
     tree = [["ruby", "b"], ["python", "c"], ["ruby", "d"]]
-    grow, z = Job("docs.grow", "a", tree), Job(CARRIED, "z")
-    node = as_messages(broker, Chain(rb("before"), Group(grow, rb("beside")), grow, rb("after"), z))
-    run_id = Workflow(node, broker).run()
-    run = Runs(broker).wait(run_id, timeout=60_000)
-    assert (run.state, run.progress.total, run.progress.done) == ("done", 12, 12)
-    found = order(mixed, run_id)
-    assert (found[0], found[-2:]) == ("before", ["after", "z"])
-    assert sorted(found) == sorted(["before", "beside", *"aabbccdd", "after", "z"])
-    # One tree after the other.
-    assert [name for name in found if name in list("abcd")] == [*"abcd", *"abcd"]
-
-
-def test_ruby_pushes_what_follows_the_tree(mixed: Site, broker: SidekiqBroker) -> None:
-    """The workflow has no step of Ruby, so its steps have no name that Ruby knows."""
-    node = Chain(Job("docs.grow", "a", [["python", "b"], ["ruby", "c"]]), Job(CARRIED, "after"), Job(CARRIED, "z"))
-    run_id = Workflow(as_messages(broker, node), broker).run()
-    assert Runs(broker).wait(run_id, timeout=60_000).state == "done"
-    assert order(mixed, run_id) == ["a", "b", "c", "after", "z"]
-
-
-def test_ruby_before_and_after_a_signal(mixed: Site, broker: SidekiqBroker) -> None:
+    grow = Job("docs.grow", "a", tree)
+    grown = started(broker, rb("before"), Group(grow, rb("beside")), grow, rb("after"), last)
+    # Without a step of Ruby, none of its steps has a name that Ruby knows.
+    pushed = started(broker, Job("docs.grow", "a", tree), Job(CARRIED, "after"), last)
     otherwise = as_messages(broker, rb("otherwise"))
-    waits_for_ever, waits_shortly = WaitFor("go", queue="python"), WaitFor("go", 500, otherwise, queue="python")
-    last = broker.get_actor(CARRIED)
-    node, late = (
-        Chain(as_messages(broker, rb("before")), wait, as_messages(broker, rb("after")), last.message("last"))
-        for wait in (waits_for_ever, waits_shortly)
-    )
-    runs = Runs(broker)
-    waits, times_out = Workflow(node, broker).run(), Workflow(late, broker).run()
-    mixed.eventually(lambda: runs.get(waits).steps[1].state == "signal", "the step that waits")
-    assert runs.signal(waits, "go", {"by": "Ada"})
-    assert [runs.wait(run_id, timeout=60_000).state for run_id in (waits, times_out)] == ["done", "done"]
-    assert runs.get(waits).memory["go"] == {"by": "Ada"}
-    assert order(mixed, waits) == ["before", "after", "last"]
-    assert order(mixed, times_out) == ["before", "otherwise", "after", "last"]
+    signalled = started(broker, rb("before"), WaitFor("go", queue="python"), rb("after"), last)
+    late = started(broker, rb("before"), WaitFor("go", 500, otherwise, queue="python"), rb("after"), last)
+    mixed.eventually(lambda: runs.get(signalled).steps[1].state == "signal", "the step that waits")
+    assert runs.signal(signalled, "go", {"by": "Ada"})
+    ended = [runs.wait(run_id, timeout=60_000) for run_id in (grown, pushed, signalled, late)]
+    assert [(run.state, run.progress.total, run.progress.done) for run in ended] == [
+        ("done", count, count) for count in (12, 6, 4, 5)
+    ]
+    assert ended[2].memory["go"] == {"by": "Ada"}
+    first, *rest = order(mixed, grown)
+    assert (first, rest[-2:]) == ("before", ["after", "last"])
+    assert sorted(rest[:-2]) == sorted(["beside", *"aabbccdd"])
+    # One tree after the other.
+    assert [name for name in rest if name in list("abcd")] == [*"abcd", *"abcd"]
+    assert order(mixed, pushed) == ["a", "b", "c", "d", "after", "last"]
+    assert order(mixed, signalled) == ["before", "after", "last"]
+    assert order(mixed, late) == ["before", "otherwise", "after", "last"]
+
+
+def started(broker: SidekiqBroker, *nodes: Any) -> str:
+    """Start a chain; its run id."""
+    children = [node if isinstance(node, WaitFor) else as_messages(broker, node) for node in nodes]
+    return Workflow(Chain(*children), broker).run()

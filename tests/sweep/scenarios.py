@@ -27,6 +27,8 @@ class Run:
       how: ``job`` (a class name), ``message`` (an actor's message), ``typed``
         (attrs classes), ``template``; of single jobs, ``many``: all in one call.
       seed: What the run's memory is to hold from the beginning.
+      begun: The tree that is started, and the numbers of its steps, if steps add
+        the others while the run runs (their option ``grows``); by default ``shape``.
     """
 
     shape: Shape
@@ -35,6 +37,7 @@ class Run:
     how: str = "job"
     plain: bool = False
     seed: Mapping[str, Any] = attrs.field(factory=dict)
+    begun: tuple[Shape, tuple[int, ...]] | None = None
     count: int = attrs.field(init=False)
     pairs: frozenset[tuple[int, int]] = attrs.field(init=False)
 
@@ -45,6 +48,11 @@ class Run:
     @pairs.default
     def _pairs(self) -> frozenset[tuple[int, int]]:
         return frozenset() if self.plain else frozenset(before(self.shape))
+
+    def tree(self, step: Any) -> Any:
+        """Build the tree that is started; ``step`` makes the step of a number."""
+        shape, numbers = self.begun or (self.shape, range(self.count))
+        return build(shape, lambda index: step(numbers[index]))[0]
 
     def memory(self) -> dict[str, Any]:
         """What the run's memory holds at the end."""
@@ -262,6 +270,24 @@ ALL = (
             Run(_TAIL, by="step"),
             Run(_group(_J, _J), by="step", plain=True),
         ),
+    ),
+    Scenario(
+        "grows",
+        "steps that trees replace: in a chain, in a group, in such a tree, and alone",
+        (
+            Run(
+                # 0; 1, in whose place come 2 to 5; 6, and 7 with 8 in its place; 9.
+                _chain(_J, _chain(_J, _group(_J, _chain(_J, _group(_J, _J)))), _group(_J, _chain(_J, _J)), _J),
+                {
+                    1: {"grows": [_group(_J, _J), 2], "out": 10},
+                    3: {"grows": [_group(_J, _J), 4]},
+                    7: {"grows": [_J, 8]},
+                },
+                begun=(_chain(_J, _J, _group(_J, _J), _J), (0, 1, 6, 7, 9)),
+            ),
+            Run(_chain(_J, _group(_J, _J)), {0: {"grows": [_group(_J, _J), 1]}}, begun=(_J, (0,))),
+        ),
+        every=2,
     ),
     Scenario(
         "everything",

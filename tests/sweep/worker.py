@@ -116,6 +116,10 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
         if "starts" in options:
             for number in options["starts"]:
                 begin(scenario, number, broker, reporter)
+        if "grows" in options:
+            shape, first = options["grows"]
+            make = _step(scenario, run, broker)
+            current_run().replace(build(shape, lambda index: make(first + index))[0])
         if options.get("fail") == "first" and job.fields.get("retry_count") is None:
             raise RuntimeError("fails at first")
         if options.get("fail") == "mended" and not os.path.exists(task.mended):
@@ -174,7 +178,7 @@ def _step(scenario: Scenario, number: int, broker: SidekiqBroker) -> Callable[[i
 
 
 def _tree(scenario: Scenario, number: int, broker: SidekiqBroker) -> Any:
-    return build(scenario.runs[number].shape, _step(scenario, number, broker))[0]
+    return scenario.runs[number].tree(_step(scenario, number, broker))
 
 
 def begin(scenario: Scenario, number: int, broker: SidekiqBroker, reporter: Reporter) -> None:

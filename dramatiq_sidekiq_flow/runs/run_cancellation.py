@@ -83,7 +83,9 @@ class Cancellation:
     def _may_be_in_ruby(self, run_id: str) -> bool:
         """Return True if Ruby may run a step of a run."""
         record = run_records.read(self.connection, run_id)
-        return record is not None and (not record.tree or b'"ruby":true' in record.tree)
+        if record is None:
+            return False
+        return not record.tree or any(b'"ruby":true' in tree for tree in (record.tree, *record.added.values()))
 
     def _look(self, run_id: str) -> bool:
         """Look once; return True if there were jobs that waited, or armed barriers."""

@@ -347,3 +347,19 @@ def test_elsewhere_the_call_is_refused(redis_url: str) -> None:
         worker.stop()
         broker.close()
     assert "SidekiqBroker only" in str(errors[0])
+
+
+def test_a_cancellation_waits_for_ruby_that_runs_an_added_step(broker: SidekiqBroker, client: redis.Redis) -> None:
+    RubyJob("Docs::Thumb", queue="ruby")
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def one() -> None: ...
+
+    run_id = Workflow(one.message(), broker).run()
+    cancellation = Runs(broker)._cancellation
+    assert not cancellation._may_be_in_ruby(run_id)
+    consumer = broker.consume("python", prefetch=1, timeout=2000)
+    message: Any = next(consumer)
+    message.output = Replace(Job("Docs::Thumb"))
+    consumer.ack(message)
+    assert cancellation._may_be_in_ruby(run_id)

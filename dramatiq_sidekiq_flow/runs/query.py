@@ -69,7 +69,7 @@ class Runs:
         """Read a run: its record, and where its jobs are.
 
         Raises:
-          UnknownRun: if it has no record.
+          UnknownRun: if it has no record, and no job of it is found.
           WrongType: if a key of its record holds another type.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """

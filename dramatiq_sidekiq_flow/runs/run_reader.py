@@ -92,7 +92,7 @@ class RunReader:
         """Read a run.
 
         Raises:
-          UnknownRun: if it has no record.
+          UnknownRun: if it has no record, and no job of it is found.
         """
         marks: object = None
         for _ in range(LOOKS):
@@ -112,25 +112,22 @@ class RunReader:
         return attrs.evolve(view.run, state="running", inferred=False)
 
     def _look(self, run_id: str) -> tuple[Record, View]:
-        record = self._record(run_id)
+        record = run_records.read(self.connection, run_id) or run_records.unrecorded(run_id)
         memory = self.memory(run_id)
         tree = read_tree(record.tree)
         if record.head.state in ("done", "cancelled"):
             return record, view_of(record, tree, Sightings(run_id), memory)
         sightings = self._search(run_id, record, tree)
         # What was done meanwhile has a mark now.
-        record = self._record(run_id)
-        return record, view_of(record, tree, sightings, memory)
-
-    def _record(self, run_id: str) -> Record:
-        record = run_records.read(self.connection, run_id)
-        if record is None:
+        after = run_records.read(self.connection, run_id)
+        if after is None and not any(sightings):
             raise UnknownRun(
-                f"There is no record of the run {shortened(run_id)}: no workflow has this id, its record has expired, "
-                "or records are switched off (WorkflowMiddleware(records=False)).",
+                f"There is no record of the run {shortened(run_id)}, and no job of it: no workflow has this id, its "
+                "record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
                 run_id,
             )
-        return record
+        record = after or record
+        return record, view_of(record, tree, sightings, memory)
 
     def _search(self, run_id: str, record: Record, tree: TreeNode | None) -> Sightings:
         sightings = Sightings(run_id)

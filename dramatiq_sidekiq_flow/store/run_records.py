@@ -109,6 +109,12 @@ def read(connection: Connection, run_id: str) -> Record | None:
     return Record(head, fields.get(b"tree", b""), times, bits, failed)
 
 
+def unrecorded(run_id: str) -> Record:
+    """Make the record of a run that has none yet: Ruby started it, and no step of Python has ended."""
+    head = _head(run_id, [b"running"] + [None] * (len(_FIELDS) - 1), 0, 0)
+    return Record(head, b"", {}, b"", {})
+
+
 def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHead | None]:
     """Read records without their steps; None for each that is gone."""
     commands: list[Command] = []

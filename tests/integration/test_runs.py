@@ -449,6 +449,19 @@ def test_an_unknown_run(runs: Runs) -> None:
         runs.get("nothing")
 
 
+def test_a_run_of_ruby_before_its_first_step_in_python_ends(
+    client: redis.Redis, runs: Runs, pair: RecordedRun
+) -> None:
+    pair.queued(1)
+    client.delete("swf:flow:pair", "swf:flow:pair:times")
+    found = runs.get("pair")
+    assert (found.state, found.started_at, found.progress.total) == ("running", None, None)
+    assert [(step.name, step.state) for step in found.steps] == [("first", "queued")]
+    client.delete("queue:python")
+    with pytest.raises(UnknownRun, match="no job of it"):
+        runs.get("pair")
+
+
 def test_the_memory_of_a_run(broker: SidekiqBroker, runs: Runs, pair: RecordedRun) -> None:
     pair.queued(1)
     assert runs.get("pair").memory == {}

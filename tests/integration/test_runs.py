@@ -449,9 +449,7 @@ def test_an_unknown_run(runs: Runs) -> None:
         runs.get("nothing")
 
 
-def test_a_run_of_ruby_before_its_first_step_in_python_ends(
-    client: redis.Redis, runs: Runs, pair: RecordedRun
-) -> None:
+def test_a_run_of_ruby_before_its_first_step_in_python_ends(client: redis.Redis, runs: Runs, pair: RecordedRun) -> None:
     pair.queued(1)
     client.delete("swf:flow:pair", "swf:flow:pair:times")
     found = runs.get("pair")

@@ -12,6 +12,7 @@ from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests import companions
 from interop.tests.processes import Site
 from interop.tests.workflows import py, rb, start
+from tests.redis_values import raws
 
 
 def names(site: Site, run_id: str) -> list[Any]:
@@ -63,6 +64,6 @@ def _check(site: Site, broker: SidekiqBroker) -> None:
 
 def _has_advanced(site: Site, run_id: str) -> bool:
     """Whether the next steps are parked, or the plain gem has released a barrier and started nothing."""
-    held = site.client.hkeys(f"swf:flow:{run_id}:disarmed")
-    released = [barrier for barrier in held if int(site.client.get(barrier + b"_ran") or 0) >= 1]
+    held = raws(site.client.hkeys(f"swf:flow:{run_id}:disarmed"))
+    released = [barrier for barrier in held if site.client.get(barrier + b"_ran") not in (None, b"-1", b"0")]
     return bool(released) or site.client.llen(f"swf:parked:{run_id}") > 0

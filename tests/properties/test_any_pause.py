@@ -15,7 +15,7 @@ from dramatiq_sidekiq_flow import RedisHashMemory, Runs, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.store import fanouts
 from dramatiq_sidekiq_flow.store import runs as stored_runs
 
-from ..redis_values import raws
+from ..redis_values import raws, texts
 from ..running import in_flight
 from ..trees import Shape, build, shapes, violations
 
@@ -93,7 +93,7 @@ class World:
 
 
 @settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(shape=shapes, seed=st.integers(0, 2**32))
 def test_each_step_runs_once_and_none_during_a_pause(redis_url: str, shape: Shape, seed: int) -> None:
@@ -150,8 +150,7 @@ def _lives_as_long_as_dead_jobs(world: World) -> None:
     months = 179 * 86_400
     if world.runs.get(world.run_id).state == "done":
         return
-    for key in world.client.keys("*"):
-        name = key.decode()
+    for name in texts(world.client.keys("*")):
         is_barrier = len(name) == BARRIER and world.client.get(f"{name}_ran") == b"-1"
         if is_barrier or name.startswith(("swf:parked:", "swf:mem:", f"swf:flow:{world.run_id}")):
             assert world.client.ttl(name) > months, name

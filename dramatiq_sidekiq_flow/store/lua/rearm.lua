@@ -23,6 +23,11 @@ local record, queues = KEYS[1], KEYS[2]
 local disarmed, state = record .. ':disarmed', record_state(record)
 if state == 'paused' or state == 'cancelled' then return {'DONE'} end
 
+local function number_at(key)
+  local text = redis.pcall('GET', key)
+  return type(text) == 'string' and whole(text)
+end
+
 -- Reads.
 if not type_is(disarmed, 'hash') then return {'TYPE', disarmed} end
 if not type_is(queues, 'set') then return {'TYPE', queues} end
@@ -30,8 +35,7 @@ local armed, fields = {}, {}
 for i = 3, #KEYS do
   local barrier = KEYS[i]
   local entry = redis.call('HGET', disarmed, barrier)
-  local found = redis.call('MGET', barrier, barrier .. '_ran')
-  local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
+  local value, marker = number_at(barrier), number_at(barrier .. '_ran')
   if entry then fields[#fields + 1] = barrier end
   -- A barrier that is gone cannot be armed.
   if entry and value and marker then

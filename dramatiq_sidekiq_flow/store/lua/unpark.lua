@@ -38,6 +38,8 @@ while #entries < most and bytes < most_bytes do
       if refused then return refused end
       known[queue] = true
     end
+    refused = letter == 'f' and denied('PERSIST', 'swf:fanout:' .. name)
+    if refused then return refused end
     bytes = bytes + #entry
     entries[#entries + 1] = {letter = letter, name = name, job = job}
   end

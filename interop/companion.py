@@ -34,6 +34,7 @@ SCRIPTS = (
     "extend",
     "fail",
     "fetch",
+    "park",
     "pour",
     "promote",
     "read_callbacks",

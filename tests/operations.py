@@ -16,6 +16,7 @@ from dramatiq_sidekiq_flow.store import (
     processes,
     queues,
     run_cancel,
+    run_pause,
     runs,
     scripts,
     sets,
@@ -283,6 +284,78 @@ def cancelled(client: redis.Redis) -> None:
         client.expire(key, DAY)
 
 
+PARKED = keys.parked(RUN)
+DISARMED = keys.disarmed(RUN)
+
+
+def paused(client: redis.Redis) -> None:
+    """A run that is paused; its barriers wait, and one of them is disarmed."""
+    cancelled(client)
+    client.hset(RECORD, mapping={"state": "paused", "reason": "a fault"})
+    client.set(f"{CHAIN}_ran", 0, ex=TTL)
+    client.hset(DISARMED, CHAIN, b"python\0fires")
+    client.expire(DISARMED, TTL)
+    client.zadd("dead", {"corpse": 1})
+    client.zadd("swf:fanouts", {"f": 1})
+    client.rpush("swf:fanout:f", "qpython", "{}")
+    many(client)
+    two_scheduled(client)
+
+
+def resumed(client: redis.Redis) -> None:
+    """A run that was paused, with what was parked."""
+    paused(client)
+    client.hset(RECORD, "state", "running")
+    client.rpush(PARKED, b"qnext\0one", b"s2e9\0later", b"r1e9\0again", b"qnext\0two")
+    client.expire(PARKED, TTL)
+    # The gem has released this one, and started nothing.
+    client.set(INNER, 0, ex=TTL)
+    client.set(f"{INNER}_ran", 1, ex=TTL)
+    client.hset(DISARMED, INNER, b"next\0fires")
+
+
+def pause(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.pause(RUN, "reason"))
+
+
+def unpause(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.unpause(RUN))
+
+
+def park(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.park(ME, "a:1", "python", RECORD, needs_of(INNER)))
+
+
+def park_jobs(connection: Connection) -> Any:
+    arguments = (1, 100, "mark", "qpython", b"b", b"d", b"none")
+    return connection.call(*scripts.PARK_JOBS.command(("queue:python", RECORD), arguments))
+
+
+def park_scheduled(connection: Connection) -> Any:
+    return connection.call(*scripts.PARK_JOBS.command(("schedule", RECORD), (0, 0, "mark", "s", b"b", b"none")))
+
+
+def park_fanout(connection: Connection) -> Any:
+    return connection.call(*scripts.PARK_FANOUT.command(("swf:fanouts", "swf:fanout:f", RECORD), ("f",)))
+
+
+def unpark(connection: Connection) -> Any:
+    places = (RECORD, "queues", "schedule", "retry", "swf:fanouts")
+    return connection.call(*scripts.UNPARK.command(places, (250, 1000)))
+
+
+def hold_barriers(connection: Connection) -> Any:
+    return run_pause.hold(connection, RUN, {INNER: b"python\0fires", CHAIN: b"python\0fires"})
+
+
+def rearm(connection: Connection) -> Any:
+    return connection.call(*scripts.REARM.command((RECORD, "queues", INNER, CHAIN), ()))
+
+
+def retry_dead(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.retry(RUN, b"corpse", "next", b"job", 7))
+
+
 def cancel(connection: Connection) -> Any:
     return reply_to(connection, run_cancel.cancel(RUN, "reason"))
 
@@ -392,6 +465,22 @@ def fired(connection: Connection) -> Any:
     return reply_to(connection, foreign_runs.fired([Walk(INNER, "f")]))
 
 
+def running_with_dead(client: redis.Redis) -> None:
+    """A run that failed: its one dead step is number 7."""
+    paused(client)
+    client.hset(RECORD, "state", "failed")
+    client.hset(f"{RECORD}:failed", "7", "{}")
+    client.expire(f"{RECORD}:failed", TTL)
+
+
+def group_of_paused(client: redis.Redis) -> None:
+    """The barrier of the group waits for a third member, and is disarmed."""
+    paused(client)
+    barriers(client, INNER, OUTER, value=3)
+    client.set(f"{INNER}_ran", 0, ex=TTL)
+    client.hset(DISARMED, INNER, b"python\0fires")
+
+
 OPERATIONS = [
     Operation(
         "advance",
@@ -470,6 +559,35 @@ OPERATIONS = [
     Operation("drop_scheduled", two_scheduled, drop_scheduled, {}, 0),
     Operation("drop_fanout", committed, drop_fanout, {"swf:fanouts": "zset", "swf:fanout:f": "list"}, 0),
     Operation("disarm", in_flight, disarm, {}, 0),
+    Operation("pause", running, pause, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"paused"]),
+    Operation("unpause", paused, unpause, {RECORD: "hash"}, [b"ENDED", b"running"]),
+    Operation("park", paused, park, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
+    Operation("park_jobs", paused, park_jobs, {PARKED: "list"}, 0),
+    Operation("park_scheduled", paused, park_scheduled, {PARKED: "list"}, 0),
+    Operation("park_fanout", paused, park_fanout, {"swf:fanouts": "zset", "swf:fanout:f": "list", PARKED: "list"}, 0),
+    Operation(
+        "unpark",
+        resumed,
+        unpark,
+        {PARKED: "list", "queues": "set", "queue:next": "list", "schedule": "zset", "retry": "zset"},
+    ),
+    Operation("hold_barriers", paused, hold_barriers, {DISARMED: "hash"}, 0),
+    Operation("rearm", resumed, rearm, {DISARMED: "hash", "queues": "set", "queue:next": "list"}),
+    Operation(
+        "retry_dead", running_with_dead, retry_dead, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]
+    ),
+    Operation("retry_parked", paused, retry_dead, {"dead": "zset", PARKED: "list"}, [b"GONE"]),
+    Operation(
+        "advance_paused",
+        paused,
+        advance_cancelled,
+        {MINE: "hash", "swf:mem:run": "hash", PARKED: "list", **walked()},
+        [b"GONE"],
+    ),
+    Operation("step_paused", paused, step_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
+    Operation("group_paused", group_of_paused, group_cancelled, {MINE: "hash", INNER: "string", f"{INNER}:u": "set"}),
+    Operation("count_paused", paused, count_cancelled, {"swf:mem:run": "hash", PARKED: "list", **walked(":f")}),
+    Operation("release_paused", paused, release_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
     Operation("promote_schedule", due("schedule"), promote("schedule"), {}, sets.Promoted(0, [], [])),
     Operation("promote_retry", due("retry"), promote("retry"), {}, sets.Promoted(0, [], [])),
 ]

@@ -92,7 +92,8 @@ class SidekiqMessage(MessageProxy):
       skipped: Whether a middleware skipped it.
       cancelled: Whether an operator cancelled it.
       context: The context in which the actor ran; enqueue hooks of the next steps run in it.
-      dropped: Whether it does not run, since its run was cancelled.
+      dropped: Whether it does not run, since its run is cancelled or paused.
+      parked: Whether it is parked instead, since its run is paused.
       gone: Whether it left flight before it began: another worker has recovered it.
       unsure: Whether it is unknown if Redis has marked it as begun.
       offer: Receipt that was offered for the next job of its chain; "" if none was.
@@ -109,6 +110,7 @@ class SidekiqMessage(MessageProxy):
     cancelled = False
     context: Context | None = None
     dropped = False
+    parked = False
     gone = False
     unsure = False
     offer = ""

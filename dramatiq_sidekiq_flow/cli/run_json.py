@@ -26,11 +26,11 @@ def runs_json(runs: Iterable[Run]) -> str:
     return _text([_fields(run, _DETAILS) for run in runs])
 
 
-def cancelled_ids(found: Run | Sequence[str]) -> Sequence[str]:
-    """The ids of what ``Runs.cancel`` returned, without a run that was done before."""
+def ids_in(found: Run | Sequence[str], states: Sequence[str]) -> Sequence[str]:
+    """The ids of what a method of ``Runs`` returned, without a run that is in another state than one of these."""
     if isinstance(found, Sequence):
         return found
-    return [found.id] if found.state == "cancelled" else []
+    return [found.id] if found.state in states else []
 
 
 def ids_json(ids: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ class ForeignSteps:
         try:
             step.payload = self._payload(message)
             ruby_features.check(step.payload)
-            if step.payload.run_id is not None and self.engine.broker.process.cancelled_runs.drop(step.payload):
+            if self.engine.broker.process.cancelled_runs.halts(step.payload) == "cancelled":
                 raise SkipMessage(f"The run of step {message.message_id} was cancelled.")
         except SkipMessage:
             message.workflow_step = self._doing.step = None

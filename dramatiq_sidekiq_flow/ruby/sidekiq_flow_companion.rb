@@ -708,6 +708,11 @@ module SidekiqFlow::Companion
         raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
       end
 
+      # Returns when the job has left flight, by this call or before it.
+      def park(reply)
+        checked(reply)
+      end
+
       # The payload of the one job that was asked for, nil if the queue is empty, or
       # :unregistered if this worker was declared dead.
       def fetch(reply)
@@ -1648,6 +1653,15 @@ module SidekiqFlow::Companion
       outcome
     end
 
+    # Parks the job, which has not run, since its run is paused. The keys that its run
+    # needs live on for as long as it may wait.
+    def park(job)
+      needed, ttl = Lifetimes.needs(job)
+      ttl += config[:dead_timeout_in_seconds].to_i
+      keys = [key, "swf:flow:#{Run.id(job)}", queue, *needed]
+      settle { |conn| Replies.park(Scripts.run(conn, "park", keys, [receipt, queue_name, ttl])) }
+    end
+
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
@@ -1853,11 +1867,15 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # The cancelled runs, as far as this process knows them: their steps do not start.
+  # The cancelled and paused runs, as far as this process knows them: their steps do not
+  # start.
   # It looks when a step starts, at most once in half a second.
   class CancelledRuns
-    # Sorted set: run id by the time of its cancellation.
+    # Sorted set: run id by the time of its cancellation or pause.
     LIST = "swf:cancelled"
+
+    # The states of a run whose steps do not start.
+    HALTED = %w[cancelled paused].freeze
 
     # Seconds between two looks.
     INTERVAL = 0.5
@@ -1876,22 +1894,21 @@ module SidekiqFlow::Companion
       @looked = -Float::INFINITY
     end
 
-    # Whether a step must not start, since its run was cancelled. Logs the first one of
-    # each run.
-    def drop?(job, config)
+    # "cancelled" or "paused" if a step must not start, since its run is; else nil. Logs
+    # the first one of each cancelled run.
+    def halts(job, config)
       run = Run.id(job)
-      return false unless run.is_a?(String)
+      return unless run.is_a?(String)
 
       # A step that had failed may come out of `dead` long after.
       listed = listed?(run, config)
-      return false unless (listed || job["retry_count"].is_a?(Integer)) && cancelled?(run, listed, config)
+      return unless listed || job["retry_count"].is_a?(Integer)
 
-      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
-      @known[run] = true
+      state(run, listed, config).tap { |halted| log(run, job, config) if halted == "cancelled" }
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
       # A step runs also if Redis cannot be reached.
       config.logger.debug { "Cancelled runs could not be read: #{error.message}" }
-      false
+      nil
     end
 
     private
@@ -1915,10 +1932,17 @@ module SidekiqFlow::Companion
       @known.shift while @known.size > MOST
     end
 
-    # Whether the record says so; a later run may have the id of one that was cancelled.
-    def cancelled?(run, listed, config)
+    # What the record says; a later run may have the id of one that was cancelled.
+    def state(run, listed, config)
       state = config.redis { |conn| conn.call("HGET", "swf:flow:#{run}", "state") }
-      state.nil? ? listed : state == "cancelled"
+      return listed ? "cancelled" : nil if state.nil?
+
+      state if HALTED.include?(state)
+    end
+
+    def log(run, job, config)
+      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
+      @known[run] = true
     end
 
     def now
@@ -1938,8 +1962,10 @@ module SidekiqFlow::Companion
 
     def call(job_instance, job, queue)
       unit = Unit.take
+      halted = CancelledRuns.current.halts(job, config)
       # Sidekiq takes it out of flight.
-      return if CancelledRuns.current.drop?(job, config)
+      return if halted == "cancelled"
+      return unit.park(job) if halted && unit
 
       Unit.with(unit) do
         return yield if unit.nil?
@@ -3217,7 +3243,7 @@ __END__
 -- @file advance.lua
 -- Advances a run past a finished step: takes its job out of flight, writes its
 -- output to the memory, counts down barriers, and writes the plan of the
--- continuation.  Atomic, and safe to send twice.
+-- continuation.  Of a paused run, the plan is parked.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
 --       (see _walk), the plan's (see _plan)
@@ -3367,7 +3393,9 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if from ~= 'running' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
 end
 
 local function prolong_record(record, state, ttl)
@@ -3437,7 +3465,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if state == 'cancelled' or not state and record ~= '' and step == '' then return end
+  if state == 'cancelled' or state == 'paused' or not state and record ~= '' and step == '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -3471,11 +3499,13 @@ if stepped then return stepped end
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
--- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
---                            The table has
+--                            record: of the run, or ''.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -3548,7 +3578,13 @@ local function read_barrier(barrier)
   return nil, nil, {'EXPIRED', barrier}
 end
 
-local function walk(unit, k, a, elsewhere)
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -3569,6 +3605,8 @@ local function walk(unit, k, a, elsewhere)
       local alone = released and kind == 'f'
       if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
       if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -3576,6 +3614,7 @@ local function walk(unit, k, a, elsewhere)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
       walked.released = walked.released + 1
@@ -3608,6 +3647,7 @@ local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
     if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
     return
   end
@@ -3664,18 +3704,60 @@ end
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
--- read_plan(k, a, keep) -> the plan, or nil and an error reply:
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
 --                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (fanouts.py).  It is
 -- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
 -- any process can push its jobs (pour.lua).
 
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
 
 local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
 
@@ -3684,9 +3766,12 @@ local function may_keep(keep, length, name)
   if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
 end
 
-local function read_plan(k, a, keep)
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
   local n = tonumber(ARGV[a] or 0); a = a + 1
-  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
   k = k + n; a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
@@ -3736,13 +3821,30 @@ local function read_plan(k, a, keep)
   return plan
 end
 
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
 local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
-    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
     k = k + 1; a = a + 2
   end
+  if plan.parked then return park_plan(plan) end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
       redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
@@ -3807,7 +3909,8 @@ local fields, a = read_fields(7)
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
-if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
+local parked = state == 'paused' and record or nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false, record) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -3820,7 +3923,7 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep, parked)
   if not plan then return refuse(wrong) end
 end
 
@@ -3830,6 +3933,7 @@ local taken
 taken, wrong = checked('HDEL', in_flight, receipt)
 if wrong then return wrong end
 if taken == 0 then return gone() end
+if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end
@@ -4158,7 +4262,9 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if from ~= 'running' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
 end
 
 local function prolong_record(record, state, ttl)
@@ -4387,6 +4493,304 @@ if number then
   redis.call('EXPIRE', fetched, 3600)
 end
 return reply(payloads, math.min(begun, #payloads), suffix)
+-- @file park.lua
+-- Parks a job in flight that did not run, since its run is paused.  If the run was resumed
+-- meanwhile, the job goes back to the end of its queue that is fetched first; if it was
+-- cancelled, the job is dropped.  Safe to send twice.
+--
+-- KEYS: in-flight hash, record (see _record), queue list, then keys of barriers, memory and
+--       record to keep alive
+-- ARGV: receipt, name of the queue, seconds that the kept keys live from now on
+-- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
+--       | {'TYPE', key} nothing written
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
+--
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure)
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+
+local PARTS = {'', ':times', ':done', ':failed'}
+local MOST_LISTED = 100000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local in_flight, record, queue = KEYS[1], KEYS[2], KEYS[3]
+local receipt = ARGV[1]
+
+-- Reads.
+local payload, wrong = checked('HGET', in_flight, receipt)
+if wrong then return wrong end
+if not payload then return {'GONE'} end
+local state = record_state(record)
+if state == 'paused' then
+  wrong = cannot_park(record)
+elseif not type_is(queue, 'list') then
+  wrong = {'TYPE', queue}
+else
+  wrong = denied('RPUSH', queue, '')
+end
+if wrong then return wrong end
+
+-- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory, and after
+-- it also the others.
+redis.call('HDEL', in_flight, receipt)
+if state == 'paused' then
+  park(record, 'RPUSH', {'q' .. ARGV[2] .. '\0' .. payload})
+  for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[3])) end
+elseif state ~= 'cancelled' then
+  redis.call('RPUSH', queue, payload)
+end
+return {'DONE'}
 -- @file pour.lua
 -- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
 -- order.  Each call moves elements from the list to their keys and queues, so it may be

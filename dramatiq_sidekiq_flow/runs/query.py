@@ -20,6 +20,7 @@ from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
 from .snapshot import Run
+from .steering import Steering
 
 #: Seconds between two looks at the state of a run: the first interval, the longest, and the factor between.
 FIRST, LONGEST, FACTOR = 0.01, 0.5, 1.5
@@ -33,7 +34,7 @@ FIRST_SEARCH, LONGEST_SEARCH = 2.0, 20.0
 CANCELLABLE = ("running", "failed", "paused")
 
 
-class Runs:
+class Runs(Steering):
     """Reads the runs of a broker, and steers them.
 
     Parameters:
@@ -44,8 +45,8 @@ class Runs:
     Raises:
       ConfigurationError: if the broker cannot run workflows.
 
-    The methods block.  ``get_async``, ``list_async``, ``wait_async`` and
-    ``cancel_async`` do the same in a coroutine, in a thread.
+    The methods block.  Those whose names end with ``_async`` do the same in a
+    coroutine, in a thread.
     """
 
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
@@ -64,6 +65,7 @@ class Runs:
             self._connection, read_memory, ruby_queues, is_elsewhere=not isinstance(broker, SidekiqBroker)
         )
         self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
+        self._steer(engine)
 
     def get(self, run_id: str) -> Run:
         """Read a run: its record, and where its jobs are.

@@ -23,6 +23,7 @@ from .step_codes import (
     DONE,
     INFERRED,
     LOST,
+    PARKED,
     PENDING,
     QUEUED,
     RETRY,
@@ -145,6 +146,8 @@ class RunReader:
             return not missing
 
         sightings.add_work(job_search.work(self.connection))
+        # First: jobs go from there to the other places.
+        sightings.add_found(job_search.search_parked(self.connection, run_id))
         found = job_search.search(self.connection, run_id, job_search.places(self.connection), enough)
         sightings.add_found(found[taken:])
         return sightings
@@ -254,7 +257,7 @@ def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tupl
         return "failed", True
     if open_codes & {RUNNING, QUEUED}:
         return "running", True
-    if open_codes & {SCHEDULED, RETRY}:
+    if open_codes & {SCHEDULED, RETRY, PARKED}:
         return "waiting", True
     if codes is not None and codes.count(LOST, PENDING):
         return "stuck", False
@@ -268,7 +271,7 @@ def progress_of(codes: StepCodes) -> Progress:
         total=codes.tree.count,
         done=codes.count(DONE, INFERRED),
         running=codes.count(RUNNING),
-        waiting=codes.count(QUEUED, SCHEDULED, RETRY),
+        waiting=codes.count(QUEUED, SCHEDULED, RETRY, PARKED),
         failed=codes.count(DEAD),
     )
 
@@ -284,7 +287,7 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
         total=record.head.total,
         done=record.head.done,
         running=states.count("running"),
-        waiting=sum(map(states.count, ("queued", "scheduled", "retry"))),
+        waiting=sum(map(states.count, ("queued", "scheduled", "retry", "parked"))),
         failed=len(failures),
     )
     run = _run(record.head, state, steps, failures, memory, progress)

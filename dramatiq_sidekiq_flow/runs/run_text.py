@@ -32,6 +32,7 @@ MARKS: dict[StepState, str] = {
     "unknown": "?",
     "lost": "?",
     "cancelled": "x",
+    "parked": "=",
 }
 
 
@@ -44,6 +45,7 @@ _SHOWN_FIRST: tuple[StepState, ...] = (
     "retry",
     "queued",
     "scheduled",
+    "parked",
     "unknown",
     "pending",
     "cancelled",

@@ -14,7 +14,7 @@ from ..store.job_search import FoundJob, Work
 from ..wire import payload_fields
 from ..wire.run_tree import name_of
 from ..wire.tree_schema import MAX_NAME
-from .step_codes import DEAD, QUEUED, RETRY, RUNNING, SCHEDULED
+from .step_codes import DEAD, PARKED, QUEUED, RETRY, RUNNING, SCHEDULED
 
 #: Characters of an error that are kept.
 MOST_OF_ERROR = 1000
@@ -80,6 +80,7 @@ _CODES = {
     "schedule": SCHEDULED,
     "retry": RETRY,
     "dead": DEAD,
+    "parked": PARKED,
 }
 
 
@@ -139,7 +140,7 @@ def _in_place(fields: _Fields, found: FoundJob) -> Sighting:
         return _sighting(fields, code, ended=found.score)
     if code == QUEUED:
         return _sighting(fields, SCHEDULED if found.score else QUEUED, due=found.score or None)
-    return _sighting(fields, code, due=found.score)
+    return _sighting(fields, code, due=found.score or None)
 
 
 def _sighting(

@@ -18,6 +18,7 @@ StepState = Literal[
     "unknown",
     "lost",
     "cancelled",
+    "parked",
 ]
 
 
@@ -29,7 +30,7 @@ class Progress:
       total: All; None if the tree of the run is not known.
       done: Done, also those that are inferred to be.
       running: Being run.
-      waiting: In a queue, scheduled, or in retry.
+      waiting: In a queue, scheduled, in retry, or parked.
       failed: Dead.
 
     In a run of ``Runs.list``, ``running`` and ``waiting`` are None: nothing was looked up.
@@ -54,7 +55,7 @@ class Step:
       state: ``done``; ``running``; ``queued``; ``scheduled`` (delayed, not due); ``retry`` (failed, will run
         again); ``dead``; ``pending`` (its turn has not come); ``unknown`` (a step of Ruby without the companion
         whose job was not found: done, or begun a moment ago, or lost with its process); ``lost`` (its job should
-        exist and was not found); ``cancelled``.
+        exist and was not found); ``cancelled``; ``parked`` (its run is paused).
       jid: The id of its job; "" if it is not known.
       attempts: Number of times that it was begun.
       started_at, ended_at: When its last attempt began, and when it was done or dead.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 
-NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED = range(12)
+NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED, PARKED = range(13)
 
 #: What is read of a bitmap for each value of a byte: eight codes, the first bit first.
 _OF_BYTE = [bytes(DONE if byte & (128 >> bit) else NONE for bit in range(8)) for byte in range(256)]

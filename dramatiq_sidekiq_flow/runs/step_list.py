@@ -20,6 +20,7 @@ from .step_codes import (
     DONE,
     INFERRED,
     LOST,
+    PARKED,
     PENDING,
     QUEUED,
     RETRY,
@@ -43,11 +44,12 @@ STATES: tuple[StepState, ...] = (
     "unknown",
     "lost",
     "cancelled",
+    "parked",
 )
 
 
 #: Codes, the most urgent one first.
-_URGENT = (DEAD, LOST, RETRY, RUNNING, UNKNOWN, QUEUED, SCHEDULED, CANCELLED, PENDING, DONE, INFERRED)
+_URGENT = (DEAD, LOST, RETRY, RUNNING, UNKNOWN, QUEUED, SCHEDULED, PARKED, CANCELLED, PENDING, DONE, INFERRED)
 
 
 @attrs.frozen(eq=False, repr=False)

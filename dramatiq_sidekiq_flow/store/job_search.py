@@ -34,7 +34,7 @@ TOGETHER = 2000
 #: Bytes of a run id, as JSON, that other payloads may hold by chance: it is searched for with both quotes.
 SHORT = 16
 
-Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout"]
+Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout", "parked"]
 
 
 @attrs.frozen
@@ -42,7 +42,7 @@ class Place:
     """A place of jobs.
 
     Attributes:
-      name: Queue, or member of an in-flight hash; "" for the others.
+      name: Queue, member of an in-flight hash, or id of a fan-out or of a paused run; "" for the others.
     """
 
     kind: Kind
@@ -256,10 +256,30 @@ def _read(reply: Any) -> Part:
 def _job(place: Place, payload: bytes, label: bytes) -> FoundJob:
     if place.kind == "flight":
         return FoundJob(place, payload, receipt=label.decode("utf-8", "replace"))
-    if place.kind == "fanout" and payload[:1] == b"s":
+    if place.kind == "parked" and place.key == keys.parked(place.name):
+        return _parked_job(place, payload)
+    if place.kind in ("fanout", "parked") and payload[:1] == b"s":
         score, _, payload = payload[1:].partition(b" ")
         return FoundJob(place, payload, float(score))
     return FoundJob(place, payload, float(label or 0))
+
+
+def _parked_job(place: Place, entry: bytes) -> FoundJob:
+    """A job of a paused run; for a parked fan-out, the place of its jobs, and no payload."""
+    name, _, payload = entry[1:].partition(b"\0")
+    if entry[:1] == b"f":
+        fanout = name.decode("utf-8", "replace")
+        return FoundJob(Place("parked", keys.fanout(fanout), fanout), b"")
+    return FoundJob(place, payload, 0.0 if entry[:1] == b"q" else float(name))
+
+
+def search_parked(connection: Connection, run_id: str) -> list[FoundJob]:
+    """Find the parked jobs of a run, also those of its parked fan-outs."""
+    found = search(connection, run_id, [Place("parked", keys.parked(run_id), run_id)])
+    fanouts = [job.place for job in found if not job.payload]
+    if fanouts:
+        found += search(connection, run_id, fanouts)
+    return [job for job in found if job.payload]
 
 
 def _array(reply: Any) -> list[bytes]:

@@ -139,7 +139,17 @@ def runs_with_tag(tag: str) -> str:
     return f"swf:flows:tag:{tag}"
 
 
-#: Zset run id -> epoch seconds of its cancellation, of the runs that were cancelled in the last days.
+def parked(run_id: str) -> str:
+    """List of the jobs of a paused run (``_parked.lua``): a letter, the place that each goes to, a NUL, the payload."""
+    return f"swf:parked:{run_id}"
+
+
+def disarmed(run_id: str) -> str:
+    """Hash barrier -> queue, a NUL, and the job that fires it later: barriers of a paused run, disarmed for Ruby."""
+    return f"swf:flow:{run_id}:disarmed"
+
+
+#: Zset run id -> epoch seconds of its cancellation or pause, of the runs cancelled or paused in the last days.
 CANCELLED = "swf:cancelled"
 
 

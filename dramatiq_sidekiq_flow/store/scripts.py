@@ -108,21 +108,30 @@ FETCH = Script("fetch")
 FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+HOLD_BARRIERS = Script("hold_barriers")
 OWN_CALLBACKS = Script("own_callbacks")
+PARK = Script("park")
+PARK_FANOUT = Script("park_fanout")
+PARK_JOBS = Script("park_jobs")
+PAUSE = Script("pause")
 POUR = Script("pour")
 PROCESS = Script("process")
 PROMOTE = Script("promote")
 PUSH = Script("push")
 READ_CALLBACKS = Script("read_callbacks")
+REARM = Script("rearm")
 RECOVER = Script("recover")
 RELEASE = Script("release")
 RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
+RETRY_DEAD = Script("retry_dead")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
 TRIAL = Script("trial")
+UNPARK = Script("unpark")
+UNPAUSE = Script("unpause")
 
 ALL = (
     ADVANCE,
@@ -142,21 +151,30 @@ ALL = (
     FIND_JOBS,
     FIRED,
     FLUSH,
+    HOLD_BARRIERS,
     OWN_CALLBACKS,
+    PARK,
+    PARK_FANOUT,
+    PARK_JOBS,
+    PAUSE,
     POUR,
     PROCESS,
     PROMOTE,
     PUSH,
     READ_CALLBACKS,
+    REARM,
     RECOVER,
     RELEASE,
     RELEASE_CALLBACKS,
     REMEMBER,
     REQUEUE,
     RESUME,
+    RETRY_DEAD,
     START,
     STORE_CALLBACKS,
     TRIAL,
+    UNPARK,
+    UNPAUSE,
 )
 
 _SOURCES = {script.sha: script.source for script in ALL}

@@ -64,17 +64,17 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
 def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBarrier]) -> bool:
     """Replace a failed step by a job that does nothing; return False if the step is gone."""
     ttl = stack_ttl(payload)
-    queue = _queue_of(payload)
+    queue = queue_of(payload)
     if engine.settings.barriers is not None:
         made = tuple(NewBarrier(entry.barrier, entry.value, ttl) for entry in barriers)
         custom_barriers.create(engine.settings.barriers, made)
         barriers = []
-    job = codec.encode(_in_its_place(engine, payload, queue))
+    job = codec.encode(in_its_place(engine, payload, queue))
     operation = runs.resume(name, payload.raw, queue=queue, payload=job, barriers=barriers, ttl=ttl)
     return operation.run(engine.broker.connection)
 
 
-def _queue_of(payload: Payload) -> str:
+def queue_of(payload: Payload) -> str:
     """Get the queue of a job; Sidekiq's default if the payload does not name one."""
     queue = payload.fields.get("queue")
     return queue if type(queue) is str and queue else str(DEFAULTS["queue"])
@@ -118,7 +118,7 @@ def _barriers(payload: Payload, members: int) -> list[LostBarrier]:
     return found
 
 
-def _in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, object]:
+def in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, object]:
     """Make a job that does nothing, with the callback stack, the context and the jid of the failed step."""
     dialect, now = payload.dialect, time.time()
     return {

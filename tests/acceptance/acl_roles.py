@@ -68,6 +68,10 @@ def operate() -> None:
     broker = app.broker
     broker.pause_queue("other")
     broker.unpause_queue("other")
+    runs = Runs(broker)
+    assert runs.pause(tag="acl", reason="a fault") == ["to-cancel"]
+    assert runs.resume("to-cancel").state == "running"
+    assert runs.retry("to-cancel").state == "running"
     # While the job that is cancelled next is in flight.
     assert Runs(broker).cancel(tag="acl", state="running", reason="no need") == ["to-cancel"]
     assert Runs(broker).get("to-cancel").state == "cancelled"

@@ -13,6 +13,7 @@ from .flight import FLIGHT
 from .foreign import FOREIGN
 from .hooks import HOOKS
 from .parts import PARTS
+from .pause import PAUSED
 from .producers import PRODUCERS
 from .queues import QUEUES
 from .reading import READING
@@ -29,6 +30,7 @@ ALL: list[Mutant] = [
     *FOREIGN,
     *HOOKS,
     *PARTS,
+    *PAUSED,
     *QUEUES,
     *READING,
     *RECORD,

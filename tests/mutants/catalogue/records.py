@@ -207,7 +207,7 @@ RECORD = [
     step(
         "step-not-adopted",
         "A run that Ruby started has no record.",
-        "state == 'cancelled' or not state and record ~= '' and step == '' then",
+        "state == 'paused' or not state and record ~= '' and step == '' then",
         "state == 'cancelled' then",
         f"{SAME}[recorded-without-a-number]",
     ),

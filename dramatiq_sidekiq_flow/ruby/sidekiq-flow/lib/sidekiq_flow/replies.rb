@@ -51,6 +51,11 @@ module SidekiqFlow::Companion
         raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
       end
 
+      # Returns when the job has left flight, by this call or before it.
+      def park(reply)
+        checked(reply)
+      end
+
       # The payload of the one job that was asked for, nil if the queue is empty, or
       # :unregistered if this worker was declared dead.
       def fetch(reply)

@@ -111,6 +111,15 @@ module SidekiqFlow::Companion
       outcome
     end
 
+    # Parks the job, which has not run, since its run is paused. The keys that its run
+    # needs live on for as long as it may wait.
+    def park(job)
+      needed, ttl = Lifetimes.needs(job)
+      ttl += config[:dead_timeout_in_seconds].to_i
+      keys = [key, "swf:flow:#{Run.id(job)}", queue, *needed]
+      settle { |conn| Replies.park(Scripts.run(conn, "park", keys, [receipt, queue_name, ttl])) }
+    end
+
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)

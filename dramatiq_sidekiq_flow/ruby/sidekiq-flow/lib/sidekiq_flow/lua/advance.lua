@@ -1,6 +1,6 @@
 -- Advances a run past a finished step: takes its job out of flight, writes its
 -- output to the memory, counts down barriers, and writes the plan of the
--- continuation.  Atomic, and safe to send twice.
+-- continuation.  Of a paused run, the plan is parked.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
 --       (see _walk), the plan's (see _plan)
@@ -150,7 +150,9 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if from ~= 'running' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
 end
 
 local function prolong_record(record, state, ttl)
@@ -220,7 +222,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if state == 'cancelled' or not state and record ~= '' and step == '' then return end
+  if state == 'cancelled' or state == 'paused' or not state and record ~= '' and step == '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -254,11 +256,13 @@ if stepped then return stepped end
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
--- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
---                            The table has
+--                            record: of the run, or ''.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -331,7 +335,13 @@ local function read_barrier(barrier)
   return nil, nil, {'EXPIRED', barrier}
 end
 
-local function walk(unit, k, a, elsewhere)
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -352,6 +362,8 @@ local function walk(unit, k, a, elsewhere)
       local alone = released and kind == 'f'
       if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
       if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -359,6 +371,7 @@ local function walk(unit, k, a, elsewhere)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
       walked.released = walked.released + 1
@@ -391,6 +404,7 @@ local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
     if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
     return
   end
@@ -447,18 +461,60 @@ end
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
--- read_plan(k, a, keep) -> the plan, or nil and an error reply:
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
 --                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (fanouts.py).  It is
 -- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
 -- any process can push its jobs (pour.lua).
 
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
 
 local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
 
@@ -467,9 +523,12 @@ local function may_keep(keep, length, name)
   if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
 end
 
-local function read_plan(k, a, keep)
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
   local n = tonumber(ARGV[a] or 0); a = a + 1
-  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
   k = k + n; a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
@@ -519,13 +578,30 @@ local function read_plan(k, a, keep)
   return plan
 end
 
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
 local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
-    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
     k = k + 1; a = a + 2
   end
+  if plan.parked then return park_plan(plan) end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
       redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
@@ -590,7 +666,8 @@ local fields, a = read_fields(7)
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
-if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
+local parked = state == 'paused' and record or nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false, record) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -603,7 +680,7 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep, parked)
   if not plan then return refuse(wrong) end
 end
 
@@ -613,6 +690,7 @@ local taken
 taken, wrong = checked('HDEL', in_flight, receipt)
 if wrong then return wrong end
 if taken == 0 then return gone() end
+if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end

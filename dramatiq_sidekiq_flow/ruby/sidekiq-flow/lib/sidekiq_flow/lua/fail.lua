@@ -181,7 +181,9 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if from ~= 'running' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
 end
 
 local function prolong_record(record, state, ttl)

@@ -18,6 +18,7 @@ StepState = Literal[
     "unknown",
     "lost",
     "cancelled",
+    "skipped",
 ]
 
 
@@ -26,7 +27,7 @@ class Progress:
     """Numbers of steps.
 
     Attributes:
-      total: All; None if the tree of the run is not known.
+      total: All but those of fallbacks that do not run; None if the tree of the run is not known.
       done: Done, also those that are inferred to be.
       running: Being run.
       waiting: In a queue, scheduled, or in retry.
@@ -54,7 +55,7 @@ class Step:
       state: ``done``; ``running``; ``queued``; ``scheduled`` (delayed, not due); ``retry`` (failed, will run
         again); ``dead``; ``pending`` (its turn has not come); ``unknown`` (a step of Ruby without the companion
         whose job was not found: done, or begun a moment ago, or lost with its process); ``lost`` (its job should
-        exist and was not found); ``cancelled``.
+        exist and was not found); ``cancelled``; ``skipped`` (in a fallback that does not run).
       jid: The id of its job; "" if it is not known.
       attempts: Number of times that it was begun.
       started_at, ended_at: When its last attempt began, and when it was done or dead.

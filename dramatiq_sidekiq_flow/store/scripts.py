@@ -118,6 +118,7 @@ RECOVER = Script("recover")
 RELEASE = Script("release")
 RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
+REPLACE = Script("replace")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
 START = Script("start")
@@ -152,6 +153,7 @@ ALL = (
     RELEASE,
     RELEASE_CALLBACKS,
     REMEMBER,
+    REPLACE,
     REQUEUE,
     RESUME,
     START,

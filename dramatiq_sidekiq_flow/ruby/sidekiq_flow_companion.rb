@@ -702,10 +702,13 @@ module SidekiqFlow::Companion
         end
       end
 
-      # Returns when the job has left flight, by this call or before it.
+      # Returns when the job has left flight, by this call or before it; or :stage_lost
+      # (nothing is written: the staged fan-out expired).
       def fail(reply)
         kind, key = reply
-        raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
+        raise WrongType, "The Redis key #{key.inspect} is of another type. Remove it." if kind == "TYPE"
+
+        :stage_lost if kind == "STAGE"
       end
 
       # The payload of the one job that was asked for, nil if the queue is empty, or
@@ -1651,9 +1654,12 @@ module SidekiqFlow::Companion
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
+      job = Payload.parse(payload) || {}
+      replacement = Replacement.of(job, self) if set == "dead"
+      return replace(score, job, replacement) if replacement
+
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      job = Payload.parse(payload) || {}
       needed, ttl = Lifetimes.needs(job)
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
       step = StepRecord.new(job)
@@ -1678,6 +1684,27 @@ module SidekiqFlow::Companion
     end
 
     private
+
+    # Moves a step to `dead`, and pushes what takes its place, in one step.
+    def replace(score, job, replacement)
+      step = StepRecord.new(job)
+      needed, = Lifetimes.needs(job)
+      now = Time.now.to_f
+      first = [receipt, "dead", score, replacement.payload, (now - config[:dead_timeout_in_seconds]).to_s,
+        config[:dead_max_jobs], replacement.ttl, step.number, step.failure(now)]
+      reply = :stage_lost
+      while reply == :stage_lost
+        keys, last = Trouble.patiently(config.logger) { replacement.writes(needed.size) }
+        keys = [key, "dead", step.key, *needed, *keys]
+        reply = Replies.fail(Trouble.patiently(config.logger) do
+          config.redis { |conn| Scripts.run(conn, "fail", keys, [*first, *last]) }
+        end)
+      end
+      settled
+      replacement.pour
+    rescue Refused => error
+      leave(error)
+    end
 
     def worker
       @fetcher.worker
@@ -2717,7 +2744,7 @@ module SidekiqFlow::Companion
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
         case node.is_a?(Hash) && node["__type__"]
-        when "job" then check_job(node)
+        when "job" then check_job(node, depth)
         when "with_delay"
           raise InvalidNode, "Invalid delay: #{shown(node["delay"])}" unless delay?(node["delay"])
 
@@ -2764,9 +2791,16 @@ module SidekiqFlow::Companion
         end
       end
 
+      # How many jobs a tree has, without those of fallbacks.
+      def count(node)
+        return 1 if node["__type__"] == "job"
+
+        [*node["children"], node["task"]].compact.sum { |child| count(child) }
+      end
+
       private
 
-      def check_job(node)
+      def check_job(node, depth)
         name, args = node.values_at("class", "args")
         queue = node.fetch("queue", "-")
         at = node.fetch("at", 0)
@@ -2777,11 +2811,16 @@ module SidekiqFlow::Companion
 
         field, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
         raise InvalidNode, "The #{field} of #{name} cannot be read: #{shown(node[field])}" if field
+
+        policy = node[Replacement::POLICY]
+        check(policy, depth + 1) unless policy.nil? || policy == Replacement::COUNTS_AS_DONE
       end
 
       def delay_of_job(node)
         at = node["at"]
-        at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+        fallback = node[Replacement::POLICY]
+        wait = at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+        fallback.is_a?(Hash) ? wait + total_delay(fallback) : wait
       end
 
       def shown(value)
@@ -2996,6 +3035,85 @@ module SidekiqFlow::Companion
         *@pushes.flat_map { |queue, jobs| ["q#{queue}", *jobs] },
         *@scheduled.map { |at, payload| "s#{at} #{payload}" }
       ]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # What takes the place of a step that is dead: its fallback, or a job that does
+  # nothing, with the callback stack of the step (Python's twin is
+  # workflow/death_policy.py).
+  class Replacement
+    # The option of a step that says what happens at its death: "done", or a tree.
+    POLICY = "swf_on_death"
+
+    # The value with which a step counts as done.
+    COUNTS_AS_DONE = "done"
+
+    # The run id of a job in `dead` that has left its run.
+    DIED_IN = "swf_died_in"
+
+    # The replacement of a job that goes to `dead`, or nil. If it cannot be planned,
+    # the job keeps its policy: a Python process finds it in `dead`.
+    def self.of(job, unit)
+      return unless job[POLICY] && Run.id(job).is_a?(String)
+
+      new(job, unit)
+    rescue Refused => error
+      unit.config.logger.error("Nothing takes the place of the dead step #{job["jid"]} yet: #{error.message}")
+      nil
+    end
+
+    def initialize(job, unit)
+      @job = job
+      @stack = Callback.stack(job)
+      @node = node(unit)
+      Tree.check(@node)
+      @plan = Plan.new(@node, @stack, run_id: Run.id(job), finished: job, queue: unit.queue_name, config: unit.config)
+      @config = unit.config
+    end
+
+    # The job as it goes to `dead`: a retry of it by hand runs it alone.
+    def payload
+      of_run = [Dialect.current.callbacks, Dialect.current.run_id, POLICY, StepRecord::NUMBER]
+      Sidekiq.dump_json(@job.reject { |key, _| of_run.include?(key) }.merge(DIED_IN => Run.id(@job)))
+    end
+
+    # Seconds that the keys of the run must live.
+    def ttl
+      Lifetimes.barrier_ttl(@node, @stack)
+    end
+
+    # The keys and arguments of fail.lua behind all others; +kept+: how many keys it
+    # keeps alive.
+    def writes(kept)
+      keys, arguments = @plan.writes
+      [keys, [kept, fallback? ? Tree.count(@node) : 0, *arguments]]
+    end
+
+    # Pushes the jobs of a large plan.
+    def pour
+      @config.redis { |conn| Fanouts.pour_all(conn, @config.logger) } if @plan.fanout?
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      # The next heartbeat of any process does it.
+      Trouble.log(@config.logger, error)
+    end
+
+    private
+
+    def fallback?
+      @job[POLICY] != COUNTS_AS_DONE && !Tree.completes_at_once?(@job[POLICY])
+    end
+
+    def node(unit)
+      policy = @job[POLICY]
+      Tree.check(policy) unless policy == COUNTS_AS_DONE
+      return policy if fallback?
+
+      {
+        "__type__" => "job", "class" => Dialect.current.noop_class, "args" => [], "jid" => @job["jid"],
+        "queue" => unit.queue_name, "retry" => true, StepRecord::NUMBER => @job[StepRecord::NUMBER]
+      }.compact
     end
   end
 end

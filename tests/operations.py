@@ -359,7 +359,7 @@ def bury_caught(connection: Connection) -> Any:
 
 
 def replace(connection: Connection) -> Any:
-    needs, plan = needs_of(INNER), following(connection)
+    needs, plan = needs_of(INNER), runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"next": [b"job"]}, [])
     return reply_to(connection, sets.replace(b"step", b"it", needs=needs, death=CAUGHT, plan=plan))
 
 
@@ -473,7 +473,7 @@ OPERATIONS = [
     Operation("discard_caught", caught, fail_caught("discard"), {MINE: "hash", **PLANNED}, [b"GONE"]),
     Operation("bury", in_flight, bury, {"dead": "zset"}),
     Operation("bury_caught", caught, bury_caught, {"dead": "zset", **PLANNED}),
-    Operation("replace", caught, replace, {"dead": "zset", **PLANNED}, [b"GONE"]),
+    Operation("replace", caught, replace, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]),
     Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
     Operation("fetch_arrived", arrived, fetch, {"queue:python": "list"}),
     Operation("begin", fetched_ahead, begin, {MINE: "hash"}),

@@ -266,9 +266,9 @@ def _policies(node: TreeNode, first: int) -> Iterator[tuple[int, TreeNode]]:
     elif isinstance(node, DelayNode):
         yield from _policies(node.node, first)
     elif isinstance(node, RepeatedNode):
-        found = list(_policies(node.node, 0))
-        for start in range(first, first + node.count if found else first, node.node.count):
-            yield from ((start + offset, each) for offset, each in found)
+        found = list(_policies(node.node, first))
+        for index in range(node.times if found else 0):
+            yield from ((number + index * node.node.count, each) for number, each in found)
     else:
         for child, start in zip(node.children, node.starts):
             yield from _policies(child, first + start)

@@ -95,7 +95,7 @@ def replacement(engine: Engine, payload: Payload, raw: bytes, now: float) -> Rep
     Raises:
       ConnectionClosed: if Redis cannot be reached.
     """
-    if DEATH_KEY not in payload.fields or payload.run_id is None:
+    if not _has_policy(payload):
         return None
     tree = _tree(engine, payload)
     if tree is None:
@@ -134,6 +134,12 @@ def replace_dead(engine: Engine, member: bytes) -> None:
         found.write(engine.broker.process.commit.run, operation)
     except LOST as e:
         raise ConnectionClosed(e) from None
+
+
+def _has_policy(payload: Payload) -> bool:
+    """Return True for a step with a policy whose callback stack, if it has one, was read."""
+    is_read = bool(payload.stack) or not payload.fields.get(payload.dialect.callbacks_key)
+    return DEATH_KEY in payload.fields and payload.run_id is not None and is_read
 
 
 def _tree(engine: Engine, payload: Payload) -> Wire | None:

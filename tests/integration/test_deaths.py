@@ -30,10 +30,11 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.broker.retries import killed
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow
+from dramatiq_sidekiq_flow.store import fanouts
 from dramatiq_sidekiq_flow.testing import FlowTest
 
 from ..redis_values import as_bytes
-from ..running import members, working
+from ..running import eventually, members, working
 
 WEEK = 7 * 86_400
 
@@ -111,16 +112,16 @@ def test_a_run_goes_on_when_the_step_that_stopped_it_is_mended(
     broker: SidekiqBroker, client: redis.Redis, ok: Any, bad: Any
 ) -> None:
     """The error that was caught stays, and does not keep the run failed."""
-    tree = Group(MayFail(bad.message("a")), Chain(bad.message("b", 1), bad.message("c", 1)))
+    tree = Group(MayFail(bad.message("a")), Chain(bad.message("b", 1), Job("Rb::Step", queue="ruby", retry=0)))
     run_id = Workflow(tree).run()
     assert finish(broker, run_id).state == "failed"
     client.lpush("queue:python", *(json.dumps(job) for job in members(client, "dead") if "workflow_run_id" in job))
     client.zremrangebyscore("dead", "-inf", "+inf")
     with working(broker):
         broker.join("python")
-    (failed,) = Runs(broker).list(state="failed")
-    assert failed.progress.failed == 2
-    assert [step.path for step in Runs(broker).get(run_id).failures] == ["1", "2.2"]
+    (running,) = Runs(broker).list(state="running")
+    assert (running.id, running.progress.failed) == (run_id, 1)
+    assert [step.path for step in Runs(broker).get(run_id).failures] == ["1"]
 
 
 def test_the_errors_of_a_run_that_is_done_are_kept_as_long_as_its_record(
@@ -162,6 +163,44 @@ def test_a_fallback_may_be_large_and_delayed(
     assert client.zcard("swf:fanouts") == 0
 
 
+def test_a_large_fallback_is_staged_again(
+    broker: SidekiqBroker, client: redis.Redis, ok: Any, bad: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its list has expired before the death was written."""
+    Workflow(Catch(bad.message("a"), Group(*map(ok.message, range(1100))))).run()
+    consumer = broker.consume("python", prefetch=1, timeout=100)
+    message: Any = next(consumer)
+    message.failure = killed(message.payload, "python", ValueError("no"))
+    stage, staged = fanouts.stage, []
+
+    def expiring(*arguments: Any) -> Any:
+        staged.append(stage(*arguments))
+        if len(staged) == 1:
+            client.delete(f"swf:fanout:{staged[0].id}")
+        return staged[-1]
+
+    monkeypatch.setattr(fanouts, "stage", expiring)
+    consumer.ack(message)
+    assert len(staged) == 2
+    assert client.llen("queue:python") == 1100
+    assert len(members(client, "dead")) == 1
+
+
+def test_a_fallback_in_ruby_carries_what_comes_next_whole(
+    broker: SidekiqBroker, client: redis.Redis, ok: Any, bad: Any, log: list[Any]
+) -> None:
+    """A Ruby step with the plain gem reads no reference."""
+    text = "x" * 300
+    later = [ok.message(f"{text}{n}") for n in range(30)]
+    Workflow(Chain(bad.message("a", 0), Catch(bad.message("b"), Job("Rb::Step", queue="ruby", retry=3)), *later)).run()
+    with working(broker):
+        eventually(lambda: client.llen("queue:ruby"))
+    (job,) = members(client, "ruby")
+    trees = [tree for _, tree, _ in job["workflow_completion_callbacks"]]
+    assert trees[-1]["children"][0]["__type__"] == "job"
+    assert trees[0]["__type__"] == "reference"
+
+
 def test_a_fallback_has_the_memory_the_context_and_the_namespace(broker: SidekiqBroker, bad: Any) -> None:
     @dramatiq.actor(queue_name="python", max_retries=0, broker=broker)
     def tells() -> dict[str, Any]:
@@ -201,6 +240,7 @@ def test_a_poison_pill_is_caught_at_once(
     begin(broker.process.in_flight, broker.connection, message)
     client.zadd("swf:workers", {message.member: time.time() - 3600})
     broker.process.heartbeat.recover(message.member)
+    assert [job["args"] for job in members(client, "python")] == [["b"]]
     run = finish(broker, run_id)
     assert (run.state, log) == ("done", ["b", "c"])
     assert [step.error for step in run.failures if step.error and step.error.startswith("PoisonPill")]

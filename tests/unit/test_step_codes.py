@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow.runs import step_codes
 from dramatiq_sidekiq_flow.runs.step_codes import (
+    CAUGHT,
     DEAD,
     DONE,
     INFERRED,
@@ -17,6 +18,7 @@ from dramatiq_sidekiq_flow.runs.step_codes import (
     PENDING,
     QUEUED,
     RUNNING,
+    SKIPPED,
     UNKNOWN,
     StepCodes,
 )
@@ -136,6 +138,18 @@ def test_a_dead_step_whose_job_is_elsewhere_is_not_dead() -> None:
 def test_a_delay_without_steps_is_passed() -> None:
     codes = evaluated(chain(job("a"), delayed(10, group()), job("b")), {1}, {})
     assert codes[2] == LOST
+
+
+def test_a_fallback_in_front_of_a_step_that_exists_is_skipped() -> None:
+    caught = {**job("a"), "swf_on_death": group(job("b"), job("c"))}
+    codes = StepCodes(load_tree(dump_tree(chain(caught, caught, job("d")), is_ruby)))
+    codes.mark(7, QUEUED)
+    codes.mark(5, DONE)
+    codes.mark_caught(())
+    codes.infer()
+    codes.skip()
+    codes.settle()
+    assert list(codes.codes[1:]) == [INFERRED, SKIPPED, SKIPPED, CAUGHT, DONE, INFERRED, QUEUED]
 
 
 def _named() -> Iterator[int]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .store.replication import Replication
     from .telemetry import JobLogging, OpenTelemetry, Prometheus
     from .typed.actor import TypedActor, actor
+    from .wire.death_nodes import Catch, MayFail
     from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
     from .workflow.resume import restart_remaining
     from .workflow.templates import Templates, template, templates
@@ -32,11 +33,13 @@ __all__ = [
     "Barrier",
     "Buried",
     "CallbackStorage",
+    "Catch",
     "Chain",
     "Group",
     "InlineCallbackStorage",
     "Job",
     "JobLogging",
+    "MayFail",
     "Memory",
     "Namespace",
     "OpenTelemetry",
@@ -85,6 +88,7 @@ _MODULES = {
     "store.replication": ("Replication",),
     "telemetry": ("JobLogging", "OpenTelemetry", "Prometheus"),
     "typed.actor": ("TypedActor", "actor"),
+    "wire.death_nodes": ("Catch", "MayFail"),
     "wire.nodes": ("Chain", "Group", "Job", "Namespace", "WithDelay"),
     "workflow.resume": ("restart_remaining",),
     "workflow.templates": ("Templates", "template", "templates"),

@@ -29,7 +29,7 @@ from .store.replication import Replication
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
-from .workflow import ttl
+from .workflow import death_policy, ttl
 from .workflow.completion import Completion
 from .workflow.custom_barriers import CustomBarrierTransport
 from .workflow.dropped_output import quieten_dramatiq
@@ -223,6 +223,7 @@ class WorkflowMiddleware(Middleware):
         broker.completion = Completion(engine)
         broker.process.heartbeat.tasks.append(lambda: registry.beat(broker))
         broker.process.heartbeat.upkeep.extend_dead = partial(ttl.extend_dead, engine)
+        broker.process.heartbeat.upkeep.replace_dead = partial(death_policy.replace_dead, engine)
         quieten_dramatiq()
         return engine
 

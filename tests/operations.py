@@ -402,6 +402,40 @@ def fail_cancelled(connection: Connection) -> Any:
     return reply_to(connection, sets.fail(ME, "a:1", "retry", now=time.time(), at=2e9, payload=b"it", death=death))
 
 
+#: Of a step whose place others take: two of its fallback run.
+CAUGHT = Death(RECORD, 7, b"{}", ran=2)
+
+
+def caught(client: redis.Redis) -> None:
+    running(client)
+    client.zadd("dead", {"step": 1e9})
+    for key in (RECORD, f"{RECORD}:failed"):
+        client.hset(key, "skipped", 2)
+        client.expire(key, DAY)
+    client.expire("swf:flows:running", DAY)
+
+
+def fail_caught(action: Literal["dead", "discard"]) -> Callable[[Connection], Any]:
+    def call(connection: Connection) -> Any:
+        needs, plan = needs_of(INNER), following(connection)
+        return reply_to(
+            connection,
+            sets.fail(ME, "a:1", action, now=time.time(), payload=b"it", needs=needs, death=CAUGHT, plan=plan),
+        )
+
+    return call
+
+
+def bury_caught(connection: Connection) -> Any:
+    needs, plan = needs_of(INNER), following(connection)
+    return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=needs, death=CAUGHT, plan=plan))
+
+
+def replace(connection: Connection) -> Any:
+    needs, plan = needs_of(INNER), runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"next": [b"job"]}, [])
+    return reply_to(connection, sets.replace(b"step", b"it", needs=needs, death=CAUGHT, plan=plan))
+
+
 def many(client: redis.Redis) -> None:
     client.rpush("queue:python", "a", "b", "c", "e", "d")
 
@@ -524,7 +558,11 @@ OPERATIONS = [
     Operation("fail_retry", in_flight, fail("retry"), {MINE: "hash", "retry": "zset"}, [b"GONE"]),
     Operation("fail_dead", in_flight, fail("dead"), {MINE: "hash", "dead": "zset"}, [b"GONE"]),
     Operation("fail_discard", in_flight, fail("discard"), {MINE: "hash"}, [b"GONE"]),
+    Operation("fail_caught", caught, fail_caught("dead"), {MINE: "hash", "dead": "zset", **PLANNED}, [b"GONE"]),
+    Operation("discard_caught", caught, fail_caught("discard"), {MINE: "hash", **PLANNED}, [b"GONE"]),
     Operation("bury", in_flight, bury, {"dead": "zset"}),
+    Operation("bury_caught", caught, bury_caught, {"dead": "zset", **PLANNED}),
+    Operation("replace", caught, replace, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]),
     Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
     Operation("fetch_arrived", arrived, fetch, {"queue:python": "list"}),
     Operation("begin", fetched_ahead, begin, {MINE: "hash"}),

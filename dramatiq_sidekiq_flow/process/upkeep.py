@@ -18,12 +18,16 @@ from ..errors import FlowError
 from ..store import sets
 from ..store.connection import LOST, Connection
 from ..wire.payload import Payload
+from ..wire.payload_fields import DEATH_KEY
 
 #: Seconds between two looks, of all processes together.
 INTERVAL = 60
 
 #: Seconds before the last score that are read again: scores come from the clocks of the processes that bury.
 OVERLAP = 60.0
+
+#: Text of the payload of a step with a policy.
+_POLICY = f'"{DEATH_KEY}"'.encode()
 
 #: Jobs of one page, and pages of one look.
 BATCH, PAGES = 50, 20
@@ -54,12 +58,14 @@ class Upkeep:
 
     Attributes:
       extend_dead: Extends the lifetimes that a dead job's run depends on; None without workflows.
+      replace_dead: Lets others take the place of a step in ``dead`` that has a policy; None without workflows.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
         self.extend_dead: Callable[[Payload], None] | None = None
+        self.replace_dead: Callable[[bytes], None] | None = None
         self._next = 0.0
 
     def look(self) -> None:
@@ -105,7 +111,28 @@ class Upkeep:
         except Exception as e:
             self.logger.warning("The run of the dead job %s could not be extended: %s", job.jid, e)
 
+    def replace(self, member: bytes) -> bool:
+        """Let others take the place of a job in ``dead`` if it is a step with a policy; an error is logged.
+
+        Returns:
+          False if it has none.
+
+        Raises:
+          ConnectionClosed, redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.
+        """
+        if self.replace_dead is None or _POLICY not in member:
+            return False
+        try:
+            self.replace_dead(member)
+        except LOST:
+            raise
+        except Exception as e:
+            self.logger.warning("Nothing takes the place of a dead step yet: %s", e)
+        return True
+
     def _extend_member(self, member: bytes) -> None:
+        if self.replace(member):
+            return
         if b"_completion_callbacks" not in member:
             return
         try:

@@ -19,6 +19,7 @@ from .snapshot import Run, RunState
 from .step import Progress, Step
 from .step_codes import (
     CANCELLED,
+    CAUGHT,
     DEAD,
     DONE,
     INFERRED,
@@ -29,6 +30,8 @@ from .step_codes import (
     RETRY,
     RUNNING,
     SCHEDULED,
+    SKIPPED,
+    UNCAUGHT,
     UNKNOWN,
     StepCodes,
 )
@@ -195,10 +198,13 @@ def read_tree(raw: bytes) -> TreeNode | None:
 def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Compute the states of the steps of a run that may go on."""
     codes = _marked(record, tree, sightings)
+    codes.mark_caught(record.failed)
     if record.head.state == "done":
+        codes.skip(over=(0, DONE))
         codes.replace(0, INFERRED)
         return codes
     codes.infer()
+    codes.skip()
     codes.settle()
     if any(seen.code != DEAD for seen in _outside(tree, sightings)):
         # The job of a delayed empty group comes before the next step.
@@ -257,7 +263,7 @@ def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tupl
         return "failed", True
     if open_codes & {RUNNING, QUEUED}:
         return "running", True
-    if open_codes & {SCHEDULED, RETRY, PARKED}:
+    if open_codes & {SCHEDULED, RETRY, PARKED, UNCAUGHT}:
         return "waiting", True
     if codes is not None and codes.count(LOST, PENDING):
         return "stuck", False
@@ -268,11 +274,11 @@ def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tupl
 def progress_of(codes: StepCodes) -> Progress:
     """Count the steps."""
     return Progress(
-        total=codes.tree.count,
+        total=codes.tree.count - codes.count(SKIPPED),
         done=codes.count(DONE, INFERRED),
         running=codes.count(RUNNING),
         waiting=codes.count(QUEUED, SCHEDULED, RETRY, PARKED),
-        failed=codes.count(DEAD),
+        failed=codes.count(DEAD, CAUGHT, UNCAUGHT),
     )
 
 
@@ -325,8 +331,9 @@ def _run(
 
 def head_run(head: RecordHead) -> Run:
     """Make a run of a list, in which nothing was looked up."""
-    done = head.done
-    if head.state == "done" and head.total is not None:
-        done = head.total - head.failed
-    progress = Progress(total=head.total, done=done, running=None, waiting=None, failed=head.failed)
+    total, done = head.total, head.done
+    if head.state == "done" and total is not None:
+        total -= head.skipped
+        done = total - head.failed
+    progress = Progress(total=total, done=done, running=None, waiting=None, failed=head.failed)
     return _run(head, head.state, (), (), {}, progress)  # type: ignore[arg-type]

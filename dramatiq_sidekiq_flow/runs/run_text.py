@@ -7,7 +7,7 @@ from datetime import datetime
 
 import attrs
 
-from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
+from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 from .step import Progress, Step, StepState
 from .step_list import STATES, StepList
 
@@ -33,6 +33,7 @@ MARKS: dict[StepState, str] = {
     "lost": "?",
     "cancelled": "x",
     "parked": "=",
+    "skipped": "/",
 }
 
 
@@ -49,6 +50,7 @@ _SHOWN_FIRST: tuple[StepState, ...] = (
     "unknown",
     "pending",
     "cancelled",
+    "skipped",
 )
 
 
@@ -94,6 +96,10 @@ def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[
         yield from _tree(steps, node.node, first, indent + "  ")
     elif isinstance(node, RepeatedNode):
         yield _repeated(steps, node, first, indent)
+    elif isinstance(node, CatchNode):
+        yield from _step(steps.step(first), indent)
+        yield _Line("", None, f"{indent}  if it fails for good", "", "")
+        yield from _tree(steps, node.fallback, first + 1, indent + "    ")
     else:
         yield _Line("", None, f"{indent}{node.kind}{'' if node.children else ' (empty)'}", "", "")
         for child, start in zip(node.children, node.starts):
@@ -118,6 +124,8 @@ def _label(node: TreeNode) -> str:
     """Name of a node on one line: ``a > b`` for a chain, ``a | b`` for a group."""
     if isinstance(node, StepNode):
         return node.name
+    if isinstance(node, CatchNode):
+        return f"{node.step.name}, else {_label(node.fallback)}"
     if isinstance(node, BranchNode):
         return f"({(' > ' if node.kind == 'chain' else ' | ').join(map(_label, node.children[:10]))})"
     return _label(node.node) if isinstance(node, DelayNode) else f"{_label(node.node)} x {node.times}"

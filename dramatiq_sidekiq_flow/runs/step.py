@@ -19,6 +19,7 @@ StepState = Literal[
     "lost",
     "cancelled",
     "parked",
+    "skipped",
 ]
 
 
@@ -27,7 +28,7 @@ class Progress:
     """Numbers of steps.
 
     Attributes:
-      total: All; None if the tree of the run is not known.
+      total: All but those of fallbacks that do not run; None if the tree of the run is not known.
       done: Done, also those that are inferred to be.
       running: Being run.
       waiting: In a queue, scheduled, in retry, or parked.
@@ -55,7 +56,8 @@ class Step:
       state: ``done``; ``running``; ``queued``; ``scheduled`` (delayed, not due); ``retry`` (failed, will run
         again); ``dead``; ``pending`` (its turn has not come); ``unknown`` (a step of Ruby without the companion
         whose job was not found: done, or begun a moment ago, or lost with its process); ``lost`` (its job should
-        exist and was not found); ``cancelled``; ``parked`` (its run is paused).
+        exist and was not found); ``cancelled``; ``parked`` (its run is paused); ``skipped`` (in a fallback that
+        does not run).
       jid: The id of its job; "" if it is not known.
       attempts: Number of times that it was begun.
       started_at, ended_at: When its last attempt began, and when it was done or dead.

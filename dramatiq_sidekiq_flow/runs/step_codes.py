@@ -6,11 +6,18 @@ counted and filled at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
+from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode, policies
 
 NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED, PARKED = range(13)
+
+#: A step that is dead: the run went on; the run goes on as soon as a look at ``dead`` finds it.
+#: And a step of a fallback that does not run.
+CAUGHT, UNCAUGHT, SKIPPED = range(13, 16)
+
+#: The codes of steps that what comes after them does not wait for.
+_OVER = (DONE, INFERRED, CAUGHT, SKIPPED)
 
 #: What is read of a bitmap for each value of a byte: eight codes, the first bit first.
 _OF_BYTE = [bytes(DONE if byte & (128 >> bit) else NONE for bit in range(8)) for byte in range(256)]
@@ -22,6 +29,8 @@ class StepCodes:
     def __init__(self, tree: TreeNode) -> None:
         self.tree = tree
         self.codes = bytearray(tree.count + 1)
+        #: Number -> node of each step that may fail for good.
+        self.policies = dict(policies(tree))
 
     def __getitem__(self, number: int) -> int:
         return self.codes[number]
@@ -34,14 +43,15 @@ class StepCodes:
         """The codes that some step has."""
         return set(self.codes[1:])
 
-    def numbers(self, code: int) -> list[int]:
-        """The steps that have a code."""
-        found = []
-        number = self.codes.find(code, 1)
-        while number > 0:
-            found.append(number)
-            number = self.codes.find(code, number + 1)
-        return found
+    def numbers(self, *codes: int) -> list[int]:
+        """The steps that have one of these codes."""
+        found: list[int] = []
+        for code in codes:
+            number = self.codes.find(code, 1)
+            while number > 0:
+                found.append(number)
+                number = self.codes.find(code, number + 1)
+        return sorted(found)
 
     # -- marks ----------------------------------------------------------------
 
@@ -60,6 +70,34 @@ class StepCodes:
         for number in numbers:
             if 0 < number < len(self.codes) and self.codes[number] == NONE:
                 self.codes[number] = DEAD
+
+    def mark_caught(self, failed: Container[int]) -> None:
+        """Set the code of the steps that failed for good without stopping the run.
+
+        Parameters:
+          failed: Numbers of the steps that the record has an error of.
+        """
+        for number, node in self.policies.items():
+            code = self.codes[number]
+            if isinstance(node, CatchNode) and code == NONE and self._is_begun(number + 1, node.fallback.count):
+                self.codes[number] = CAUGHT
+            elif number in failed and code in (NONE, DONE, DEAD):
+                # A job that does nothing took its place, and may be done.
+                self.codes[number] = CAUGHT
+            elif code == DEAD:
+                self.codes[number] = UNCAUGHT
+
+    def skip(self, first: int = 1, end: int | None = None, over: tuple[int, ...] = (DONE, INFERRED)) -> None:
+        """Mark the fallbacks that do not run.
+
+        Parameters:
+          first, end: Range of the steps whose fallbacks are looked at.
+          over: Codes of a step whose fallback does not run.
+        """
+        end = len(self.codes) if end is None else end
+        for number, node in self.policies.items():
+            if first <= number < end and isinstance(node, CatchNode) and self.codes[number] in over:
+                self._fill(number + 1, number + node.count, SKIPPED)
 
     def replace(self, before: int, after: int) -> None:
         """Replace one code by another, of all steps."""
@@ -80,6 +118,8 @@ class StepCodes:
             return
         if isinstance(node, DelayNode):
             self._infer(node.node, first)
+        elif isinstance(node, CatchNode):
+            self._infer(node.fallback, first + 1)
         elif isinstance(node, RepeatedNode):
             self._infer_each(node, first)
         elif node.kind == "group":
@@ -102,6 +142,7 @@ class StepCodes:
         if isinstance(child, RepeatedNode):
             size = child.node.count
             child, start = child.node, start + (last - node.starts[index]) // size * size
+        self.skip(first, start, (NONE, DONE, INFERRED))
         self._fill(first, start, INFERRED)
         self._infer(child, start)
 
@@ -115,6 +156,9 @@ class StepCodes:
             self._fill(first, end, UNKNOWN if node.ruby else LOST)
         elif isinstance(node, DelayNode):
             self._settle(node.node, first, True)
+        elif isinstance(node, CatchNode):
+            self._settle(node.step, first, True)
+            self._settle(node.fallback, first + 1, self.codes[first] == CAUGHT)
         elif isinstance(node, RepeatedNode):
             self._settle_each(node, first)
         elif node.kind == "group":
@@ -158,9 +202,12 @@ class StepCodes:
         return 0 < self._count(NONE, first, first + count) < count
 
     def _is_done(self, first: int, end: int) -> bool:
-        return self._count(DONE, first, end) + self._count(INFERRED, first, end) == end - first
+        return sum(self._count(code, first, end) for code in _OVER) == end - first
+
+    def _is_begun(self, first: int, count: int) -> bool:
+        return self._count(NONE, first, first + count) < count
 
     def _done_from(self, first: int, end: int) -> int:
         """Number of steps at the begin of a range that are done."""
         part = self.codes[first:end]
-        return len(part) - len(part.lstrip(bytes((DONE, INFERRED))))
+        return len(part) - len(part.lstrip(bytes(_OVER)))

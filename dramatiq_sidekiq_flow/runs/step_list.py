@@ -16,6 +16,7 @@ from .sightings import Sighting, error_text
 from .step import Step, StepState
 from .step_codes import (
     CANCELLED,
+    CAUGHT,
     DEAD,
     DONE,
     INFERRED,
@@ -26,6 +27,8 @@ from .step_codes import (
     RETRY,
     RUNNING,
     SCHEDULED,
+    SKIPPED,
+    UNCAUGHT,
     UNKNOWN,
     StepCodes,
 )
@@ -45,11 +48,30 @@ STATES: tuple[StepState, ...] = (
     "lost",
     "cancelled",
     "parked",
+    "dead",
+    "dead",
+    "skipped",
 )
 
 
 #: Codes, the most urgent one first.
-_URGENT = (DEAD, LOST, RETRY, RUNNING, UNKNOWN, QUEUED, SCHEDULED, PARKED, CANCELLED, PENDING, DONE, INFERRED)
+_URGENT = (
+    DEAD,
+    UNCAUGHT,
+    LOST,
+    RETRY,
+    RUNNING,
+    UNKNOWN,
+    QUEUED,
+    SCHEDULED,
+    PARKED,
+    CANCELLED,
+    PENDING,
+    CAUGHT,
+    DONE,
+    INFERRED,
+    SKIPPED,
+)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -99,7 +121,7 @@ class StepList(Sequence[Step]):
 
     def dead(self) -> tuple[Step, ...]:
         """Make the steps that are dead."""
-        return tuple(map(self.step, self.codes.numbers(DEAD)))
+        return tuple(map(self.step, self.codes.numbers(DEAD, CAUGHT, UNCAUGHT)))
 
     def _made(self, numbered: Numbered) -> Step:
         number, node = numbered.number, numbered.node
@@ -116,9 +138,9 @@ class StepList(Sequence[Step]):
         seen = self.sightings.get(number)
         if code == DONE:
             return self._done(step)
-        if seen is not None and code != INFERRED:
+        if seen is not None and code not in (INFERRED, CAUGHT):
             step = with_sighting(step, seen)
-        if code == DEAD and number in self.failed:
+        if code in (DEAD, CAUGHT, UNCAUGHT) and number in self.failed:
             return _with_failure(step, self.failed[number])
         return step
 

@@ -153,5 +153,11 @@ def read_written(reply: list[Any]) -> None:
         raise wrong_type(reply[1])
 
 
+def read_unless_staged(reply: list[Any]) -> bool:
+    """As :func:`read_written`; return False if the staged fan-out of its plan is gone, and nothing is written."""
+    read_written(reply)
+    return bool(reply[0] != b"STAGE")
+
+
 def read_nothing(reply: Any) -> None:
     """Ignore a reply."""

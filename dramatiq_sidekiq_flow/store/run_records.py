@@ -22,7 +22,7 @@ STATES = ("running", "failed", "paused", "cancelled", "done")
 PAGE = 500
 
 #: Fields of a record, without its tree.
-_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason")
+_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped")
 
 
 @attrs.frozen
@@ -35,6 +35,7 @@ class RecordHead:
       total: Number of steps; None in a run that was first seen in its middle.
       done, failed: Numbers of steps that are marked as done, and as dead.
       reason: Of a cancellation; "" without.
+      skipped: Number of steps in fallbacks that did not run so far.
     """
 
     id: str
@@ -48,6 +49,7 @@ class RecordHead:
     reason: str
     done: int
     failed: int
+    skipped: int = 0
 
 
 @attrs.frozen
@@ -249,7 +251,7 @@ def _check(key: str, reply: Any) -> None:
 
 
 def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
-    state, started, finished, total, template, tags, adopted, reason = map(_optional, values)
+    state, started, finished, total, template, tags, adopted, reason, skipped = map(_optional, values)
     return RecordHead(
         run_id,
         state if state in STATES else "running",
@@ -262,6 +264,7 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
         reason,
         done,
         failed,
+        int(skipped) if skipped.isdecimal() else 0,
     )
 
 

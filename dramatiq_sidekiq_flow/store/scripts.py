@@ -124,6 +124,7 @@ RECOVER = Script("recover")
 RELEASE = Script("release")
 RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
+REPLACE = Script("replace")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
 RETRY_DEAD = Script("retry_dead")
@@ -167,6 +168,7 @@ ALL = (
     RELEASE,
     RELEASE_CALLBACKS,
     REMEMBER,
+    REPLACE,
     REQUEUE,
     RESUME,
     RETRY_DEAD,

@@ -13,7 +13,8 @@ from ..wire.payload_fields import queue_of
 from . import keys, scripts
 from .connection import Connection
 from .needs import NO_NEEDS, Needs
-from .outcomes import Operation, read_written
+from .outcomes import Operation, read_unless_staged
+from .runs import NOTHING, Writes
 from .step_records import NO_DEATH, Death
 
 #: Number of jobs that ``dead`` keeps, for DEAD_TIMEOUT (Sidekiq's ``config.rb``).
@@ -45,12 +46,14 @@ def fail(
     payload: bytes = b"",
     needs: Needs = NO_NEEDS,
     death: Death = NO_DEATH,
-) -> Operation[None]:
-    """Move a failed job out of flight (``fail.lua``).
+    plan: Writes = NOTHING,
+) -> Operation[bool]:
+    """Move a failed job out of flight (``fail.lua``); False if the plan must be staged again, and nothing is written.
 
     Parameters:
       action: ``retry`` is due at epoch seconds ``at``; ``discard`` deletes the job.
       needs: Keys to keep alive for the job.
+      plan: The jobs that take the place of a step that is dead or discarded; NOTHING if none do.
 
     Raises, when its reply is read:
       WrongType: if ``retry`` or ``dead`` is not a sorted set.
@@ -58,7 +61,7 @@ def fail(
     destination = keys.RETRY if action == "retry" else keys.DEAD
     score = repr(at if action == "retry" else now)
     command = scripts.FAIL.command(
-        (keys.in_flight(member), destination, death.key, *needs.keys),
+        (keys.in_flight(member), destination, death.key, *needs.keys, *plan.keys),
         (
             receipt,
             action,
@@ -69,9 +72,45 @@ def fail(
             needs.ttl,
             death.number,
             death.failure,
+            *places(needs, death, plan),
         ),
     )
-    return Operation(command, read_written)
+    return Operation(command, read_unless_staged)
+
+
+def places(needs: Needs, death: Death, plan: Writes) -> tuple[scripts.Argument, ...]:
+    """The last arguments of the scripts that bury a step, if others take its place; none if not."""
+    return () if plan is NOTHING else (len(needs.keys), death.ran, *plan.arguments)
+
+
+def replace(member: bytes, payload: bytes, *, needs: Needs, death: Death, plan: Writes) -> Operation[bool]:
+    """Let others take the place of a step in ``dead`` (``replace.lua``).
+
+    Parameters:
+      member: The step, as it is in ``dead``.
+      payload: The same without its callback stack.
+      needs: Keys to keep alive for the run.
+
+    Returns:
+      False if the plan must be staged again, and nothing is written.
+
+    Raises, when its reply is read:
+      WrongType: if a key that it needs holds another type.
+    """
+    command = scripts.REPLACE.command(
+        (keys.DEAD, death.key, *needs.keys, *plan.keys),
+        (
+            member,
+            payload,
+            len(needs.keys),
+            needs.ttl,
+            death.number,
+            death.failure,
+            death.ran,
+            *plan.arguments,
+        ),
+    )
+    return Operation(command, read_unless_staged)
 
 
 @attrs.frozen

@@ -40,11 +40,13 @@ class Death:
       key: The record; "" for none.
       number: Number of the step; "" for none.
       failure: JSON object: jid, class, queue, error_class, error_message, at (epoch seconds).
+      ran: Number of steps that run in its place.
     """
 
     key: str = ""
     number: int | str = ""
     failure: bytes = b""
+    ran: int = 0
 
 
 #: A job that is not a step, or has no record.

@@ -28,6 +28,7 @@ from ..store import keys, sets
 from ..store.memory import RedisHashMemory
 from ..wire import codec
 from ..wire.nodes import Wire
+from ..wire.payload_fields import DIED_IN_KEY
 from ..workflow.completion import Completion
 from ..workflow.workflow import Workflow
 from .execution import execute
@@ -329,7 +330,7 @@ class FlowTest:
 
 
 def _is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
-    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
+    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"), fields.get(DIED_IN_KEY))
 
 
 def _quietly(hook: Callable[..., Any], *args: Any) -> None:

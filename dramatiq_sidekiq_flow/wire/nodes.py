@@ -18,9 +18,11 @@ import attrs
 
 from ..errors import InvalidNode, InvalidWorkflow, cut
 from . import codec
+from .death_nodes import Catch, MayFail, fallback_of, with_policy
 from .dialect import WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
 from .option_rules import check_namespace, check_options
+from .payload_fields import DEATH_KEY
 from .tree_schema import MAX_DELAY, tree_error
 
 #: A node in its wire form.
@@ -172,10 +174,10 @@ class Namespace:
         return f"Namespace({self.name!r}, {self.task!r})"
 
 
-Node = Union[Job, Chain, Group, WithDelay, Namespace]
+Node = Union[Job, Chain, Group, WithDelay, Namespace, MayFail, Catch]
 
 #: Nodes that have others inside.
-_INNER = (Chain, Group, WithDelay, Namespace)
+_INNER = (Chain, Group, WithDelay, Namespace, MayFail, Catch)
 
 
 def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
@@ -203,6 +205,10 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
     if isinstance(node, Namespace):
         return _in_namespace(node.name, dump(node.task, leaf, depth))
+    if isinstance(node, (MayFail, Catch)):
+        step = None if isinstance(node.step, _INNER) else leaf(node.step)
+        fallback = dump(node.fallback, leaf, depth - 1) if step is not None and isinstance(node, Catch) else None
+        return with_policy(node, step, fallback)
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
@@ -231,16 +237,23 @@ def walk(node: Any) -> Iterator[Any]:
                 yield child
     elif isinstance(node, (WithDelay, Namespace)):
         yield from walk(node.task)
+    elif isinstance(node, (MayFail, Catch)):
+        yield node.step
+        if isinstance(node, Catch):
+            yield from walk(node.fallback)
     else:
         yield node
 
 
 def jobs(wire: Wire) -> Iterator[Wire]:
-    """Yield the jobs of a tree in wire form, in order."""
+    """Yield the jobs of a tree in wire form, in order; those of a fallback come after its step."""
     if wire["__type__"] == "job":
         yield wire
+        fallback = fallback_of(wire)
+        if fallback is not None:
+            yield from jobs(fallback)
     for child in wire.get("children", ()):
-        if child["__type__"] == "job":
+        if child["__type__"] == "job" and DEATH_KEY not in child:
             yield child
         else:
             yield from jobs(child)
@@ -295,9 +308,11 @@ def check_depth(wire: Wire) -> None:
         if "task" in node:
             levels.append((node["task"], depth - 1))
         elif "children" in node:
-            for child in node["children"]:
-                if child["__type__"] != "job":
-                    levels.append((child, depth - 2))
+            levels += [
+                (child, depth - 2) for child in node["children"] if child["__type__"] != "job" or DEATH_KEY in child
+            ]
+        elif fallback_of(node) is not None:
+            levels.append((node[DEATH_KEY], depth - 1))
 
 
 def total_delay(wire: Wire) -> float:
@@ -307,7 +322,11 @@ def total_delay(wire: Wire) -> float:
         return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
     if kind == "reference":
         return float(wire.get("delay", 0))
-    delays = [total_delay(child) for child in wire.get("children", ()) if child["__type__"] != "job"]
+    if kind == "job":
+        fallback = fallback_of(wire)
+        return 0.0 if fallback is None else total_delay(fallback)
+    children = wire.get("children", ())
+    delays = [total_delay(child) for child in children if child["__type__"] != "job" or DEATH_KEY in child]
     return sum(delays) if kind == "chain" else max(delays, default=0.0)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .death_nodes import fallback_of
 from .nodes import Wire
 from .payload_fields import STEP_KEY
 
@@ -44,7 +45,7 @@ class _Numbering:
             self.last += 1
             if not follows:
                 node[STEP_KEY] = self.last
-            return self.is_python(node)
+            return self._number_fallback(node) and self.is_python(node)
         before = self.last
         if kind == "with_delay":
             after = self.number(node["task"], follows=follows)
@@ -57,3 +58,10 @@ class _Numbering:
         for child in node["children"]:
             self.number(child, follows=False)
         return follows and self.last == before
+
+    def _number_fallback(self, job: Wire) -> bool:
+        """Number the fallback of a step; return True if it has none: what comes next always follows the step."""
+        fallback = fallback_of(job)
+        if fallback is not None:
+            self.number(fallback, follows=False)
+        return fallback is None

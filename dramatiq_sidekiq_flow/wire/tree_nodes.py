@@ -28,6 +28,7 @@ class StepNode:
       args: Its arguments as text, shortened; "" if they are not recorded.
       ruby: True if Ruby runs it.
       count: 1; each node has its number of steps.
+      may_fail: True if it counts as done if it fails for good.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StepNode:
     args: str = ""
     ruby: bool = False
     count: int = 1
+    may_fail: bool = False
 
 
 @attrs.frozen
@@ -70,7 +72,16 @@ class RepeatedNode:
     count: int
 
 
-TreeNode = Union[StepNode, BranchNode, DelayNode, RepeatedNode]
+@attrs.frozen
+class CatchNode:
+    """A step, and the node that runs in its place if it fails for good."""
+
+    step: StepNode
+    fallback: TreeNode
+    count: int
+
+
+TreeNode = Union[StepNode, BranchNode, DelayNode, RepeatedNode, CatchNode]
 
 
 @attrs.frozen
@@ -123,7 +134,14 @@ def _step(value: dict[str, Any]) -> StepNode:
     name, queue, args = value["step"], value.get("queue", ""), value.get("args", "")
     if not type(name) is type(queue) is type(args) is str:
         raise _invalid(value)
-    return StepNode(name, queue, args, value.get("ruby") is True)
+    return StepNode(name, queue, args, value.get("ruby") is True, may_fail=value.get("may_fail") is True)
+
+
+def _catch(value: dict[str, Any]) -> CatchNode:
+    step, fallback = _node(value["catch"]), _node(value.get("fallback"))
+    if not isinstance(step, StepNode):
+        raise _invalid(value)
+    return CatchNode(step, fallback, 1 + fallback.count)
 
 
 def _branch(kind: Literal["chain", "group"]) -> Callable[[dict[str, Any]], BranchNode]:
@@ -156,6 +174,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], TreeNode]] = {
     "group": _branch("group"),
     "delay": _delay,
     "times": _repeated,
+    "catch": _catch,
 }
 
 
@@ -176,6 +195,9 @@ def _steps(node: TreeNode, first: int, path: str) -> Iterator[Numbered]:
         yield Numbered(first, path or "1", node)
     elif isinstance(node, DelayNode):
         yield from _steps(node.node, first, path)
+    elif isinstance(node, CatchNode):
+        yield Numbered(first, path or "1", node.step)
+        yield from _steps(node.fallback, first + 1, _below(path or "1", 1))
     elif isinstance(node, RepeatedNode):
         # The root, or below a delay: a branch counts the repetitions among its children.
         for index in range(node.times):
@@ -209,6 +231,12 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
             node = node.node
             continue
         place = 1
+        if isinstance(node, CatchNode):
+            if not offset:
+                node = node.step
+                continue
+            node, offset, path = node.fallback, offset - 1, _below(path or "1", 1)
+            continue
         if isinstance(node, BranchNode):
             # Nodes without steps start where the next one does.
             index = bisect_right(node.starts, offset) - 1
@@ -221,3 +249,26 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
             node = node.node
         path = _below(path, place)
     return Numbered(number, path or "1", node)
+
+
+def policies(tree: TreeNode) -> Iterator[tuple[int, TreeNode]]:
+    """Yield the steps that may fail for good, by number, each with its node: a StepNode or a CatchNode."""
+    return _policies(tree, 1)
+
+
+def _policies(node: TreeNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    if isinstance(node, StepNode):
+        if node.may_fail:
+            yield first, node
+    elif isinstance(node, CatchNode):
+        yield first, node
+        yield from _policies(node.fallback, first + 1)
+    elif isinstance(node, DelayNode):
+        yield from _policies(node.node, first)
+    elif isinstance(node, RepeatedNode):
+        found = list(_policies(node.node, first))
+        for index in range(node.times if found else 0):
+            yield from ((number + index * node.node.count, each) for number, each in found)
+    else:
+        for child, start in zip(node.children, node.starts):
+            yield from _policies(child, first + start)

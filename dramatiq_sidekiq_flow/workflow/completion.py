@@ -13,6 +13,7 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
+from . import death_policy
 from .advance import advance
 from .engine import Engine
 from .finished_job import FinishedJob
@@ -76,6 +77,10 @@ class Completion:
           now: Epoch seconds.
         """
         return self.engine.records.of_death(payload, codec.decode(raw, limited=False), now)
+
+    def replacement(self, payload: Payload, raw: bytes, now: float) -> death_policy.Replacement | None:
+        """Plan what takes the place of a step that is dead; see :func:`death_policy.replacement`."""
+        return death_policy.replacement(self.engine, payload, raw, now)
 
     def record_of(self, payload: Payload) -> str:
         """Get the key of the record of a job's run; "" for none."""

@@ -31,12 +31,14 @@ class RunInfo:
       total: Number of its steps.
       tree: Its compact tree (``wire.run_tree``).
       template: Name of the template that it was built by; "" if there is none.
+      skipped: Number of its steps that are in fallbacks: they run only if others fail for good.
     """
 
     total: int
     tree: bytes
     template: str = ""
     tags: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 class Records:
@@ -67,6 +69,8 @@ class Records:
             return NO_RUN
         fields: dict[str, Argument] = {"tree": info.tree, "keep": self._keep}
         lists: list[str] = []
+        if info.skipped:
+            fields["skipped"] = info.skipped
         if info.template:
             fields["template"] = info.template
             lists.append(f"template:{info.template}")

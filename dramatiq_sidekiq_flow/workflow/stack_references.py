@@ -19,6 +19,7 @@ from ..store.callback_storage import MIN_BYTES, RedisCallbackStorage
 from ..store.chains import Pending, StoredChains, put
 from ..wire import codec
 from ..wire.callbacks import Callback
+from ..wire.death_nodes import fallback_of
 from ..wire.lifetimes import GEM_BARRIER_TTL
 from ..wire.nodes import Wire, completes_at_once, jobs
 from ..wire.references import may_refer
@@ -210,7 +211,8 @@ class LargeReferences(References):
         """
         kind = node["__type__"]
         if kind == "job":
-            return self._reads(node)
+            fallback = fallback_of(node)
+            return self._reads(node) and (fallback is None or self._ends_in_python(fallback))
         if kind == "with_delay":
             return self._ends_in_python(node["task"])
         if kind == "reference" or not node["children"]:
@@ -272,7 +274,8 @@ def _allowance(node: Wire) -> int:
 def _longest_path(node: Wire) -> int:
     """Count the jobs on the longest path of a tree."""
     if node["__type__"] == "job":
-        return 1
+        fallback = fallback_of(node)
+        return 1 if fallback is None else 1 + _longest_path(fallback)
     if node["__type__"] == "with_delay":
         return _longest_path(node["task"])
     counts = map(_longest_path, node.get("children", ()))

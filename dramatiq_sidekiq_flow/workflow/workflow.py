@@ -14,6 +14,7 @@ from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
+from ..wire.death_nodes import count_steps
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
@@ -80,6 +81,8 @@ class Workflow:
         self._known: dict[tuple[str, str], Wire] = {}
         self._steps: list[dramatiq.Message[Any]] = []
         self._number_of_steps = 0
+        #: Number of the steps in fallbacks.
+        self._skipped = 0
         #: The compact tree; empty until the first run.
         self._tree = b""
         self.tags = _checked_tags(tags)
@@ -144,7 +147,7 @@ class Workflow:
         # Once: a tree may be large, and may be run many times.
         if not self._tree:
             self._tree = dump_tree(self.wire, self._is_ruby, self.engine.records.arguments)
-        return RunInfo(self._number_of_steps, self._tree, self.template, self.tags)
+        return RunInfo(self._number_of_steps, self._tree, self.template, self.tags, self._skipped)
 
     def _message_ids(self) -> set[str]:
         return {message.message_id for message in self._steps}
@@ -196,6 +199,7 @@ class Workflow:
         self._validate(wire, unlike)
         if self.engine.records.enabled:
             self._number_of_steps = number_steps(wire, self._is_python)
+            self._skipped = self._number_of_steps - count_steps(wire)
         self._separate_duplicates(wire)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:

@@ -85,7 +85,7 @@ USED = {
         "returncode",
     ),
     "only tests look at them": ("address", "lasts", "qsize", "tracks"),
-    "msgspec fills in the fields of a schema": ("memory_namespace", "wrapped"),
+    "msgspec fills in the fields of a schema": ("memory_namespace", "swf_on_death", "wrapped"),
     "users call what the documentation names": (
         "assert_order",
         "attempt",

@@ -20,12 +20,15 @@
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure)
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
---       done
+--       done.  The field `caught` counts the failures that no run waits for
 -- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
 --       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
@@ -84,6 +87,12 @@ local function record_dead(record, state, number, failure)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
 end
 
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -98,7 +107,7 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -110,7 +119,7 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from ~= 'running' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
 end
@@ -120,9 +129,15 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
-  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
 end

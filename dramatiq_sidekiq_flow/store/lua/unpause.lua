@@ -22,7 +22,7 @@ if not state then return {'UNKNOWN'} end
 if state ~= 'paused' then return {'ENDED', state} end
 wrong = denied('HSET', record, '', '')
 if wrong then return wrong end
-local after = redis.pcall('EXISTS', record .. ':failed') == 1 and 'failed' or 'running'
+local after = is_failed(record) and 'failed' or 'running'
 
 -- Writes.  Redis allows HDEL when it is out of memory, and after it also the others.
 redis.call('HDEL', record, 'reason')

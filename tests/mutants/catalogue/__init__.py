@@ -9,6 +9,7 @@ from .advance import ADVANCE
 from .cancel import CANCELLED
 from .chain_step import CHAIN_STEP
 from .chains import CHAINS
+from .deaths import DEATH
 from .flight import FLIGHT
 from .foreign import FOREIGN
 from .hooks import HOOKS
@@ -26,6 +27,7 @@ ALL: list[Mutant] = [
     *CANCELLED,
     *CHAIN_STEP,
     *CHAINS,
+    *DEATH,
     *FLIGHT,
     *FOREIGN,
     *HOOKS,

@@ -268,8 +268,8 @@ READING = [
     writer(
         "tree-folds-queues",
         "Siblings of different queues are folded.",
-        '        key = (job["class"], job.get("queue"), job.get("wrapped"))\n',
-        '        key = (job["class"], None, job.get("wrapped"))\n',
+        '        key = (job["class"], job.get("queue"), job.get("wrapped"), job.get(DEATH_KEY) == COUNTS_AS_DONE)\n',
+        '        key = (job["class"], None, job.get("wrapped"), job.get(DEATH_KEY) == COUNTS_AS_DONE)\n',
         _TREE + "test_more_than_twenty_equal_siblings_are_folded",
     ),
     nodes(

@@ -1,8 +1,9 @@
-"""Extends the lifetimes that the runs of dead jobs depend on.
+"""Extends the lifetimes that the runs of dead jobs, and of parked ones, depend on.
 
 A job that fails for good in Python extends its barriers for as long as ``dead``
 keeps the job.  A job that Ruby buries, or that is killed in Sidekiq's Web UI,
-does not.  So once a minute one process looks at new members of ``dead``.
+does not.  So once a minute one process looks at new members of ``dead``, and
+once a day at paused runs (``paused_upkeep.py``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..store import sets
 from ..store.connection import LOST, Connection
 from ..wire.payload import Payload
 from ..wire.payload_fields import DEATH_KEY
+from .paused_upkeep import PausedUpkeep
 
 #: Seconds between two looks, of all processes together.
 INTERVAL = 60
@@ -67,11 +69,13 @@ class Upkeep:
         self.extend_dead: Callable[[Payload], None] | None = None
         self.replace_dead: Callable[[bytes], None] | None = None
         self._next = 0.0
+        self._paused = PausedUpkeep()
 
     def look(self) -> None:
         """Look, unless another process did within the last minute."""
         if self.extend_dead is None or time.monotonic() < self._next:
             return
+        self._paused.look(self.connection, self.extend)
         self._next = time.monotonic() + INTERVAL
         claimed = sets.claim_upkeep(self.connection, INTERVAL)
         if claimed is None:
@@ -94,7 +98,7 @@ class Upkeep:
         return _Seen(last, reached_end=False)
 
     def extend(self, job: Payload) -> None:
-        """Extend the lifetimes that a dead job's run depends on; an error is logged.
+        """Extend the lifetimes that the run of a dead or parked job depends on; an error is logged.
 
         Raises:
           redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.

@@ -10,8 +10,8 @@ from ..errors import InvalidFilter, shortened
 from ..store.connection import Connection
 from ..workflow.engine import Engine
 from . import run_index
+from .pausing import Pausing
 from .run_index import Filter
-from .run_pause import Pausing
 from .run_retry import Retrying
 from .snapshot import Run
 

@@ -166,6 +166,9 @@ def recovered(jid: str) -> str:
 #: Lock of the process that extends the lifetimes of the runs of jobs in ``dead``.
 UPKEEP = "swf:upkeep"
 
+#: Lock of the process that extends the lifetimes of paused runs.
+UPKEEP_PAUSED = "swf:upkeep:paused"
+
 #: The score in ``dead`` from which it continues.
 UPKEEP_DEAD = "swf:upkeep:dead"
 

@@ -13,12 +13,13 @@ import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.errors import InvalidFilter, UnknownRun
+from dramatiq_sidekiq_flow.process import upkeep
 from dramatiq_sidekiq_flow.runs import Runs
 from dramatiq_sidekiq_flow.store import keys, run_pause
 from dramatiq_sidekiq_flow.store.connection import Connection
 
 from .. import operations
-from ..redis_values import as_bytes, raws, scored
+from ..redis_values import as_bytes, raws, scored, texts
 from ..running import advance, eventually, in_flight, members, working
 from .test_cancel_run import PLACES, Steps, left_of, start
 
@@ -207,6 +208,26 @@ def test_a_paused_run_can_be_cancelled(client: redis.Redis, runs: Runs, steps: S
     assert not left_of(client, run_id)
     assert not client.exists(keys.parked(run_id), keys.disarmed(run_id), "swf:fanout:f")
     assert runs.resume(run_id).state == "cancelled"
+
+
+@pytest.mark.parametrize("place", [PLACES[0], PLACES[-1]], ids=lambda place: place.__name__)
+def test_a_worker_keeps_what_parked_jobs_need(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps, place: Callable[..., str]
+) -> None:
+    """Such as a stored chain, which the script that parked them could not name."""
+    runs.pause(place(client, steps))
+    (barrier,) = (name for name in texts(client.keys("*_ran")) if client.get(name) == b"-1")
+    client.expire(barrier, 100)
+    client.set("swf:upkeep:paused", 1, ex=100)
+    broker.process.heartbeat.upkeep.look()
+    assert client.ttl(barrier) <= 100
+    client.delete("swf:upkeep:paused")
+    upkeep.Upkeep(broker.connection).look()
+    assert client.ttl(barrier) <= 100
+    another = upkeep.Upkeep(broker.connection)
+    another.extend_dead = broker.process.heartbeat.upkeep.extend_dead
+    another.look()
+    assert client.ttl(barrier) > HALF_A_YEAR
 
 
 # -- resume ----------------------------------------------------------------------------

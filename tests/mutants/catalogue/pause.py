@@ -28,6 +28,7 @@ unpark = in_file("store/lua/unpark.lua")
 hold = in_file("store/lua/hold_barriers.lua")
 rearm = in_file("store/lua/rearm.lua")
 retry = in_file("store/lua/retry_dead.lua")
+upkeep = in_file("process/upkeep.py")
 known = in_file("process/cancelled_runs.py")
 ends = in_file("broker/consumer.py")
 retrying = in_file("runs/run_retry.py")
@@ -242,6 +243,13 @@ PAUSED = [
         '            fields["retry_count"] -= 1\n',
         "            pass\n",
         PAUSE + "test_dead_steps_go_back_to_their_queues",
+    ),
+    upkeep(
+        "pause-no-upkeep",
+        "A stored chain that parked jobs need expires after weeks.",
+        "        self._paused.look(self.connection, self.extend)\n",
+        "",
+        PAUSE + "test_a_worker_keeps_what_parked_jobs_need",
     ),
     known(
         "pause-forgotten",

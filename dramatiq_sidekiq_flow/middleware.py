@@ -29,6 +29,7 @@ from .store.replication import Replication
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
+from .wire.payload_fields import is_callback
 from .workflow import ttl
 from .workflow.completion import Completion
 from .workflow.custom_barriers import CustomBarrierTransport
@@ -261,7 +262,7 @@ class WorkflowMiddleware(Middleware):
         memory = RunMemory(backend, run_id, payload.namespace)
         extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
-        asks = partial(engine.broker.process.cancelled_runs.knows, run_id)
+        asks = None if is_callback(payload.fields) else partial(engine.broker.process.cancelled_runs.knows, run_id)
         return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context, asks)
 
     def after_process_message(

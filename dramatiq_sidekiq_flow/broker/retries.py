@@ -224,7 +224,7 @@ def rejected(job: Payload, queue: str, exception: BaseException) -> Failure:
 
 def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
     """Discard a plain job; keep a step in ``dead``, since its run could not go on without it."""
-    if job.run_id is None and not job.stack:
+    if not job.stack and (job.run_id is None or payload_fields.is_callback(job.fields)):
         return Failure("discard", b"")
     _logger.warning(
         "Step %s (%s) of run %s failed and has %s, but its run waits for it: it is in 'dead', and retrying it there "

@@ -12,6 +12,7 @@ from ..errors import WrongType
 from ..store import run_cancel, run_records
 from ..store.connection import FAULTS, Connection
 from ..wire.payload import Payload
+from ..wire.payload_fields import is_callback
 
 #: Seconds after which a step that starts lets this process look for cancelled runs again.
 INTERVAL = 0.5
@@ -45,7 +46,9 @@ class CancelledRuns:
         """Return True if a step must not start, since its run was cancelled; logs the first one of each run."""
         run_id = payload.run_id
         # A step that had failed may come out of `dead` long after: the list has forgotten its run.
-        if run_id is None or not (self._is_listed(run_id) or "retry_count" in payload.fields):
+        if run_id is None or is_callback(payload.fields):
+            return False
+        if not (self._is_listed(run_id) or "retry_count" in payload.fields):
             return False
         if not self._is_cancelled(run_id):
             return False

@@ -15,6 +15,7 @@ from ..store.connection import Connection
 from ..store.job_search import FoundJob, Work
 from ..wire import codec
 from ..wire.payload import Payload
+from ..wire.payload_fields import is_callback
 
 #: Seconds between two looks for the jobs of a run: Ruby takes a job out of one place, and then puts it into another.
 BETWEEN = 0.05
@@ -107,14 +108,14 @@ class Cancellation:
             yield from (callback.barrier for callback in payload.stack)
 
     def _payload(self, run_id: str, raw: bytes) -> Payload | None:
-        """Read a job of a run; None if it belongs to another one, or cannot be read."""
+        """Read a step of a run; None for another job, and if it cannot be read."""
         if run_id.encode("utf-8", "replace") not in raw:
             return None
         try:
             payload = Payload.decode(raw, lambda stored: stored if type(stored) is list else self._stack(stored))
         except FlowError:
             return None
-        return payload if payload.run_id == run_id else None
+        return payload if payload.run_id == run_id and not is_callback(payload.fields) else None
 
     def _stack(self, stored: Any) -> Any:
         """Retrieve a callback stack; an empty one if that fails: the job is removed all the same."""

@@ -63,6 +63,9 @@ class RunRecord:
       total: Number of steps.
       fields: Further fields of the hash.
       lists: Names of the sorted sets ``swf:flows:NAME`` that list the run, in addition to the one of its state.
+      unique: Key that no other run may have while this one lives; "" for none.
+      deadline: Seconds after the start at which it is cancelled; "" for none.
+      needed: True if the run must not start without a record.
     """
 
     key: str = ""
@@ -72,6 +75,9 @@ class RunRecord:
     total: int = 0
     fields: Mapping[str, Argument] = {}
     lists: Sequence[str] = ()
+    unique: str = ""
+    deadline: float | str = ""
+    needed: bool = False
 
     def arguments(self) -> tuple[Argument, ...]:
         """The arguments of ``start.lua`` (``_new_record.lua``)."""
@@ -85,6 +91,9 @@ class RunRecord:
             *flat,
             len(self.lists),
             *self.lists,
+            self.unique,
+            self.deadline,
+            int(self.needed),
         )
 
 

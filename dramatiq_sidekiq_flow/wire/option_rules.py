@@ -10,10 +10,10 @@ import attrs
 from ..errors import InvalidOptions
 from . import codec
 from .dialect import KEYS
-from .payload_fields import MAX_RETRY_FOR, STEP_KEY
+from .payload_fields import CALLBACK_KEY, MAX_RETRY_FOR, STEP_KEY
 
 #: Keys that the library or the push writes; never options of a class.
-RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at", STEP_KEY)) | KEYS
+RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at", STEP_KEY, CALLBACK_KEY)) | KEYS
 
 #: The same without ``jid``, which may be set for one job.
 _RESERVED_OF_JOB = RESERVED - {"jid"}

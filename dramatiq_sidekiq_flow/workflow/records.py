@@ -14,7 +14,9 @@ from ..store import keys
 from ..store.scripts import Argument
 from ..store.step_records import MOST_TIMED, NO_DEATH, NO_RUN, NO_STEP, Death, RunRecord, StepRecord
 from ..wire import codec
+from ..wire.nodes import Wire
 from ..wire.payload import Payload
+from ..wire.payload_fields import is_callback
 
 #: Time that a record is kept after the end of its run.
 KEEP = timedelta(days=7)
@@ -31,12 +33,18 @@ class RunInfo:
       total: Number of its steps.
       tree: Its compact tree (``wire.run_tree``).
       template: Name of the template that it was built by; "" if there is none.
+      calls: ``on_failure`` or ``on_complete`` -> the job to call, in wire form.
+      deadline: Seconds after the start; None for none.
+      unique_key: None for none.
     """
 
     total: int
     tree: bytes
     template: str = ""
     tags: tuple[str, ...] = ()
+    calls: Mapping[str, Wire] = {}
+    deadline: float | None = None
+    unique_key: str | None = None
 
 
 class Records:
@@ -55,17 +63,24 @@ class Records:
         self._heartbeat = heartbeat
         self._keep = max(1, int(keep.total_seconds()))
 
-    def of_run(self, run_id: str, info: RunInfo | None, *, ttl: int, completes: bool) -> RunRecord:
+    def of_run(
+        self, run_id: str, info: RunInfo | None, *, ttl: int, completes: bool, calls: Mapping[str, bytes]
+    ) -> RunRecord:
         """Make the record of a run that starts.
 
         Parameters:
           info: None for a run without a record.
           ttl: Seconds that the barriers of the run must live.
           completes: True if the run has no step to run.
+          calls: Fields that hold its callbacks.
         """
         if info is None:
             return NO_RUN
-        fields: dict[str, Argument] = {"tree": info.tree, "keep": self._keep}
+        fields: dict[str, Argument] = {"tree": info.tree, "keep": self._keep, **calls}
+        if info.deadline is not None:
+            fields["deadline"] = info.deadline
+        if info.unique_key is not None:
+            fields["unique"] = info.unique_key
         lists: list[str] = []
         if info.template:
             fields["template"] = info.template
@@ -74,11 +89,24 @@ class Records:
             fields["tags"] = codec.encode(list(info.tags))
             lists += (f"tag:{tag}" for tag in info.tags)
         state = "done" if completes else "running"
-        return RunRecord(keys.record(run_id), state, time.time(), ttl + self._keep, info.total, fields, lists)
+        return RunRecord(
+            keys.record(run_id),
+            state,
+            time.time(),
+            ttl + self._keep,
+            info.total,
+            fields,
+            lists,
+            unique=info.unique_key or "",
+            deadline="" if info.deadline is None else info.deadline,
+            needed=bool(calls or info.unique_key or info.deadline),
+        )
 
     def key_of(self, payload: Payload) -> str:
-        """Get the key of the record of a job's run; "" for none."""
-        return "" if payload.run_id is None or not self.enabled else keys.record(payload.run_id)
+        """Get the key of the record of a job's run; "" for none, and for a callback, which is not a step."""
+        if payload.run_id is None or not self.enabled or is_callback(payload.fields):
+            return ""
+        return keys.record(payload.run_id)
 
     def of_step(self, payload: Payload, began: float | None) -> StepRecord:
         """Make what is written when a step is done.

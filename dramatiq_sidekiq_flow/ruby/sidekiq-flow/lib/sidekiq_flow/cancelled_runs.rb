@@ -28,7 +28,7 @@ module SidekiqFlow::Companion
     # each run.
     def drop?(job, config)
       run = Run.id(job)
-      return false unless run.is_a?(String)
+      return false if !run.is_a?(String) || Run.callback?(job)
 
       # A step that had failed may come out of `dead` long after.
       listed = listed?(run, config)

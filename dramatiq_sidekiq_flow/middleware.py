@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ from .workflow.custom_barriers import CustomBarrierTransport
 from .workflow.dropped_output import quieten_dramatiq
 from .workflow.engine import Engine, Settings
 from .workflow.hooks import SidekiqHooks, WorkflowHooks
+from .workflow.inferred_deaths import note_death
+from .workflow.part_checks import check_parts
 from .workflow.records import KEEP
 from .workflow.transport import AtomicTransport, Transport
 
@@ -114,7 +117,7 @@ class WorkflowMiddleware(Middleware):
         inherit: Iterable[str] = (),
         replication: Replication | None = None,
     ) -> None:
-        _check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
+        check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
         self.memory = memory
         self.settings = Settings(
             memory=memory,
@@ -223,7 +226,11 @@ class WorkflowMiddleware(Middleware):
         )
         broker.completion = Completion(engine)
         broker.process.heartbeat.tasks.append(lambda: registry.beat(broker))
-        broker.process.heartbeat.upkeep.extend_dead = partial(ttl.extend_dead, engine)
+        upkeep = broker.process.heartbeat.upkeep
+        upkeep.handlers.append(partial(ttl.extend_dead, engine))
+        if self.settings.records:
+            upkeep.handlers.append(partial(note_death, engine))
+            upkeep.duties.append(_keeping(engine, is_elsewhere=actors_on is not broker))
         quieten_dramatiq()
         return engine
 
@@ -288,6 +295,18 @@ class WorkflowMiddleware(Middleware):
         self._hooks.before_nack(message)
 
 
+def _keeping(engine: Engine, *, is_elsewhere: bool) -> Callable[[], None]:
+    """Make the duty of the keeper, which few processes import."""
+
+    @functools.cache
+    def keeper() -> Callable[[], None]:
+        from .runs.run_keeper import RunKeeper
+
+        return RunKeeper(engine, is_elsewhere=is_elsewhere).keep
+
+    return lambda: keeper()()
+
+
 def _kept(keep: Any) -> timedelta:
     """Check ``keep_records=``.
 
@@ -316,26 +335,3 @@ def _inherited(names: Iterable[str]) -> frozenset[str]:
 
 #: Keys that each job has for itself.
 _NEVER_INHERITED = RESERVED | {"queue", "retry", "created_at", "wrapped", "display_class", "dramatiq", "retry_count"}
-
-#: Methods that each parameter must have, and an example.
-_PARTS = {
-    "memory": (("read", "write"), "RedisHashMemory()"),
-    "barriers": (("create", "wait"), "MyBarriers()"),
-    "callback_storage": (("store", "retrieve"), "RedisCallbackStorage()"),
-}
-
-
-def _check_parts(**parts: Any) -> None:
-    for name, value in parts.items():
-        methods, example = _PARTS[name]
-        if value is None:
-            continue
-        if isinstance(value, type):
-            raise ConfigurationError(
-                f"{name}={value.__name__} is a class; pass an instance: {name}={value.__name__}().", value
-            )
-        if not all(callable(getattr(value, method, None)) for method in methods):
-            raise ConfigurationError(
-                f"{name} must be an object such as {example}, not a {type(value).__name__}.",
-                value,
-            )

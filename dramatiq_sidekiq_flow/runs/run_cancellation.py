@@ -64,8 +64,8 @@ class Cancellation:
         """Record that a run is cancelled; return False if it is done, or if its record has expired."""
         return run_cancel.cancel(run_id, reason).run(self.connection) in ("cancelled", "before")
 
-    def clear(self, run_id: str) -> None:
-        """Remove the jobs of a cancelled run that wait, and disarm its barriers.
+    def clear(self, run_id: str, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Remove the jobs of a cancelled run that wait, and disarm its barriers.  Return False if it was stopped.
 
         A job that was on its way from one place to another, or a barrier that a
         Ruby worker was about to make, is found by a later look: it looks until
@@ -74,12 +74,15 @@ class Cancellation:
         beats = RubyBeats(self.connection if self._may_be_in_ruby(run_id) else None)
         quiet = 0
         for _ in range(MOST_LOOKS):
+            if stopping():
+                return False
             all_told = beats.all_told()
             quiet = 0 if self._look(run_id) else quiet + 1
             if quiet > 1 and all_told:
-                return
+                return True
             time.sleep(BETWEEN if all_told else UNTIL_BEAT)
         self.logger.warning("Jobs of the cancelled run %s come again and again. Cancel it once more later.", run_id)
+        return True
 
     def _may_be_in_ruby(self, run_id: str) -> bool:
         """Return True if Ruby may run a step of a run."""

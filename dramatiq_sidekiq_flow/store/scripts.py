@@ -96,6 +96,7 @@ ADVANCE_GROUP = Script("advance_group")
 BEAT = Script("beat")
 BEGIN = Script("begin")
 BURY = Script("bury")
+CALL_BACK = Script("call_back")
 CANCEL = Script("cancel")
 COUNT = Script("count")
 DISARM = Script("disarm")
@@ -108,6 +109,7 @@ FETCH = Script("fetch")
 FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+NOTE_DEATH = Script("note_death")
 OWN_CALLBACKS = Script("own_callbacks")
 POUR = Script("pour")
 PROCESS = Script("process")
@@ -130,6 +132,7 @@ ALL = (
     BEAT,
     BEGIN,
     BURY,
+    CALL_BACK,
     CANCEL,
     COUNT,
     DISARM,
@@ -142,6 +145,7 @@ ALL = (
     FIND_JOBS,
     FIRED,
     FLUSH,
+    NOTE_DEATH,
     OWN_CALLBACKS,
     POUR,
     PROCESS,

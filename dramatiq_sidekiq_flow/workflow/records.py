@@ -129,12 +129,13 @@ class Records:
         start = end if began is None else began
         return StepRecord(key, f"{mark}{number} {start:.3f} {end:.3f} {payload.retries} {self._heartbeat.identity}")
 
-    def of_death(self, payload: Payload, fields: Mapping[str, Any], now: float) -> Death:
+    def of_death(self, payload: Payload, fields: Mapping[str, Any], now: float, *, inferred: bool = False) -> Death:
         """Make what is written when a step goes to ``dead``.
 
         Parameters:
           fields: The payload as it goes to ``dead``.
           now: Epoch seconds.
+          inferred: True if the job was found there, and no worker recorded its death.
         """
         if payload.step is None or payload.run_id is None or not self.enabled:
             return NO_DEATH
@@ -146,4 +147,7 @@ class Records:
             "error_message": str(fields.get("error_message", ""))[:MAX_MESSAGE],
             "at": now,
         }
+        if inferred:
+            # At the end, where it is looked for (``run_records.INFERRED``).
+            failure["inferred"] = True
         return Death(keys.record(payload.run_id), payload.step, codec.encode(failure))

@@ -529,7 +529,7 @@ WORKERS = [
     recovery(
         "recovery-pills-barriers-expire",
         "The run of a poison pill cannot go on when that is retried.",
-        "            if job.payload is not None:\n                self.upkeep.extend(job.payload)\n",
+        "            if job.payload is not None:\n                self.upkeep.handle(job.dead_payload)\n",
         "            pass\n",
         TTL + "test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead",
     ),

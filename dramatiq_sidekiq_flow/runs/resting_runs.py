@@ -36,7 +36,7 @@ class _Watch:
     """
 
     due: float = 0.0
-    pause: float = FIRST
+    pause: float = attrs.field(factory=lambda: FIRST)
     marks: object = None
     since: float = math.inf
 

@@ -13,7 +13,7 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
-from ..wire.payload_fields import is_callback
+from ..wire.payload_fields import CALLBACK_KEY
 from .advance import advance
 from .engine import Engine
 from .finished_job import FinishedJob
@@ -45,7 +45,7 @@ class Completion:
           ConnectionClosed: if Redis cannot be reached; calling again is safe.
         """
         engine, payload = self.engine, message.payload
-        if is_callback(payload.fields):
+        if CALLBACK_KEY in payload.fields:
             engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
             return None
         output = engine.outputs.of(payload, message.output)

@@ -46,6 +46,22 @@ class RunInfo:
     deadline: float | None = None
     unique_key: str | None = None
 
+    def fields(self) -> dict[str, Argument]:
+        """Fields of its record."""
+        found: dict[str, Argument | None] = {
+            "tree": self.tree,
+            "template": self.template or None,
+            "tags": codec.encode(list(self.tags)) if self.tags else None,
+            "deadline": self.deadline,
+            "unique": self.unique_key,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def lists(self) -> list[str]:
+        """Names of the lists, besides that of its state, that it is in."""
+        templates = [f"template:{self.template}"] if self.template else []
+        return [*templates, *(f"tag:{tag}" for tag in self.tags)]
+
 
 class Records:
     """Maker of what is written to the records of runs.
@@ -76,19 +92,9 @@ class Records:
         """
         if info is None:
             return NO_RUN
-        fields: dict[str, Argument] = {"tree": info.tree, "keep": self._keep, **calls}
-        if info.deadline is not None:
-            fields["deadline"] = info.deadline
-        if info.unique_key is not None:
-            fields["unique"] = info.unique_key
-        lists: list[str] = []
-        if info.template:
-            fields["template"] = info.template
-            lists.append(f"template:{info.template}")
-        if info.tags:
-            fields["tags"] = codec.encode(list(info.tags))
-            lists += (f"tag:{tag}" for tag in info.tags)
         state = "done" if completes else "running"
+        fields = {"keep": self._keep, **info.fields(), **calls}
+        deadline = "" if info.deadline is None else info.deadline
         return RunRecord(
             keys.record(run_id),
             state,
@@ -96,10 +102,10 @@ class Records:
             ttl + self._keep,
             info.total,
             fields,
-            lists,
+            info.lists(),
             unique=info.unique_key or "",
-            deadline="" if info.deadline is None else info.deadline,
-            needed=bool(calls or info.unique_key or info.deadline),
+            deadline=deadline,
+            needed=bool(calls or info.unique_key or deadline),
         )
 
     def key_of(self, payload: Payload) -> str:

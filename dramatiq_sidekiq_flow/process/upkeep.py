@@ -99,12 +99,16 @@ class Upkeep:
 
     def look(self) -> None:
         """Become the keeper, if there is none; asks once a minute."""
-        if self._is_keeper or not (self.handlers or self.duties) or time.monotonic() < self._next:
+        if self._is_keeper or time.monotonic() < self._next or not self._has_work:
             return
         self._next = time.monotonic() + INTERVAL
         if sets.claim_keeping(self.connection, self.identity.name, CLAIM):
             self._is_keeper = True
             self._loop.start()
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self.handlers or self.duties)
 
     def stop(self) -> None:
         """End the keeper's thread, and give the claim back."""

@@ -40,6 +40,20 @@ class _Watch:
     marks: object = None
     since: float = math.inf
 
+    def begin(self) -> bool:
+        """Begin a look, and plan the next one; return False if it is not due."""
+        if time.monotonic() < self.due:
+            return False
+        self.due = time.monotonic() + self.pause
+        self.pause = min(self.pause * 1.5, LONGEST)
+        return True
+
+    def missing_for(self, marks: object) -> float:
+        """Seconds since jobs are missing while nothing else was recorded."""
+        if self.marks != marks:
+            self.marks, self.since, self.pause = marks, time.monotonic(), FIRST
+        return time.monotonic() - self.since
+
 
 class RestingRuns:
     """Pushes callbacks of runs that no script could push."""
@@ -52,16 +66,18 @@ class RestingRuns:
 
     def look(self) -> None:
         """Look at some of the runs whose time has come."""
-        page = run_keeping.resting(self.connection, self._offset)
-        self._offset = self._offset + len(page) if len(page) == run_keeping.PAGE else 0
         if len(self._watched) > MOST_KNOWN:
             self._watched.clear()
-        for run_id in page:
+        for run_id in self._page():
             watch = self._watched.setdefault(run_id, _Watch())
-            if time.monotonic() >= watch.due:
-                watch.due = time.monotonic() + watch.pause
-                watch.pause = min(watch.pause * 1.5, LONGEST)
+            if watch.begin():
                 self._settle(run_id, watch)
+
+    def _page(self) -> list[str]:
+        """Read the next page of the runs that rest."""
+        page = run_keeping.resting(self.connection, self._offset)
+        self._offset = self._offset + len(page) if len(page) == run_keeping.PAGE else 0
+        return page
 
     def _settle(self, run_id: str, watch: _Watch) -> None:
         """Push the callbacks of a run that are due."""
@@ -70,8 +86,11 @@ class RestingRuns:
             self._settle_failed(run, watch)
         elif run.state in ("done", "cancelled") and "on_complete" in run.calls:
             self._call(run, "on_complete", b',"state":"%b"' % run.state.encode(), again=False)
-        elif run.state != "paused" and not (run.state == "running" and run.failures):
-            self._call(run, "", b"", again=False)
+        elif not _may_fail(run):
+            self._leave(run)
+
+    def _leave(self, run: RestingRun) -> None:
+        self._call(run, "", b"", again=False)
 
     def _settle_failed(self, run: RestingRun, watch: _Watch) -> None:
         waits = "on_complete" in run.calls
@@ -80,7 +99,7 @@ class RestingRuns:
         if waits and self._is_at_rest(run, watch):
             self._call(run, "on_complete", members_of(run), again=False)
         elif not run.calls:
-            self._call(run, "", b"", again=False)
+            self._leave(run)
 
     def _call(self, run: RestingRun, name: str, members: bytes, *, again: bool) -> None:
         if run_keeping.call_back(run, name, members, again=again).run(self.connection) and not again:
@@ -95,22 +114,23 @@ class RestingRuns:
         if view.run.state != "failed" or view.open_codes & GOING_ON:
             watch.marks = None
             return False
-        if not self._misses(view):
-            return True
         # A job that was on its way to another place, or that a Ruby process has begun unseen.
-        if watch.marks != record.marks:
-            watch.marks, watch.since = record.marks, time.monotonic()
-            watch.pause = FIRST
-        return not self.reader.is_elsewhere and time.monotonic() - watch.since >= RUBY_BEAT
+        return not _misses(view) or (not self.reader.is_elsewhere and watch.missing_for(record.marks) >= RUBY_BEAT)
 
-    def _misses(self, view: View) -> bool:
-        return view.codes is None or view.codes.count(LOST, UNKNOWN) > 0
+
+def _misses(view: View) -> bool:
+    """Return True if jobs were not found that should be somewhere."""
+    return view.codes is None or view.codes.count(LOST, UNKNOWN) > 0
+
+
+def _may_fail(run: RestingRun) -> bool:
+    """Return True if a run that goes on may be recorded as failed without another death."""
+    return run.state == "paused" or (run.state == "running" and bool(run.failures))
 
 
 def members_of(run: RestingRun) -> bytes:
     """Make the JSON members of the mapping that a callback of a failed run is given: those of its first death."""
-    deaths = [(number, failure) for number, failure in run.failures.items() if number.isdecimal()]
-    if not deaths:
+    if not run.failures:
         return b',"state":"failed"'
-    number, failure = min(deaths, key=lambda death: int(death[0]))
-    return b',"state":"failed","step":%b,%b' % (number.encode(), failure[1:-1])
+    number, failure = min(run.failures.items())
+    return b',"state":"failed","step":%d,%b' % (number, failure[1:-1])

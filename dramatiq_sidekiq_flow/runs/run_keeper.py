@@ -62,4 +62,4 @@ class RunKeeper:
     def trim(self) -> None:
         """Remove runs whose record has expired from a page of the list of each state."""
         for state, offset in self._offsets.items():
-            self._offsets[state] = run_keeping.drop_expired(self.connection, state, offset) or 0
+            self._offsets[state] = run_keeping.drop_expired(self.connection, state, offset)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import Operation
-from .run_records import STATES, record_check
-from .sets import scored
+from .run_records import STATES, numbered, record_check
 from .step_records import Death
 
 #: Runs of one look at deadlines, and of one page of those that rest.
@@ -24,13 +23,13 @@ class RestingRun:
     Attributes:
       state: Its recorded state; "" without a record.
       calls: ``on_failure`` and ``on_complete``, as far as they are to be pushed.
-      failures: JSON of its deaths, by step number as text.
+      failures: JSON of its deaths, by step number.
     """
 
     run_id: str
     state: str
     calls: frozenset[str]
-    failures: dict[str, bytes]
+    failures: Mapping[int, bytes]
 
 
 def note_death(death: Death, member: bytes) -> Operation[bool]:
@@ -74,19 +73,17 @@ def resting_run(connection: Connection, run_id: str) -> RestingRun:
     record_check(key, fields)
     record_check(failed, failures)
     state, *calls = fields
-    names = frozenset(name for name, value in zip(("on_failure", "on_complete"), calls) if value is not None)
-    flat = failures if isinstance(failures, dict) else dict(zip(failures[::2], failures[1::2]))
-    return RestingRun(run_id, (state or b"").decode(), names, {number.decode(): text for number, text in flat.items()})
+    return RestingRun(run_id, (state or b"").decode(), _names(calls), numbered(failures))
+
+
+def _names(calls: Sequence[bytes | None]) -> frozenset[str]:
+    return frozenset(name for name, value in zip(("on_failure", "on_complete"), calls) if value is not None)
 
 
 def overdue(connection: Connection) -> list[str]:
     """Read the runs whose deadline has passed, by Redis's clock."""
-    first, now = connection.send([("ZRANGE", keys.DEADLINES, 0, 0, "WITHSCORES"), ("TIME",)])
-    record_check(keys.DEADLINES, first)
-    seconds = float(now[0])
-    if not first or scored(first)[0][1] > seconds:
-        return []
-    return _ids(connection.call("ZRANGEBYSCORE", keys.DEADLINES, "-inf", repr(seconds), "LIMIT", 0, PAGE))
+    now = connection.call("TIME")[0]
+    return _ids(connection.call("ZRANGEBYSCORE", keys.DEADLINES, "-inf", float(now), "LIMIT", 0, PAGE))
 
 
 def deadline_of(connection: Connection, run_id: str) -> float | None:
@@ -103,19 +100,23 @@ def forget_deadline(connection: Connection, run_id: str) -> None:
     connection.call("ZREM", keys.DEADLINES, run_id)
 
 
-def drop_expired(connection: Connection, state: str, offset: int) -> int | None:
+def drop_expired(connection: Connection, state: str, offset: int) -> int:
     """Remove runs without a record from a page of the list of a state, the oldest first.
 
     Returns:
-      Offset of the next page; None after the last one.
+      Offset of the next page; 0 after the last one.
     """
     key = keys.runs_in(state)
     page = _ids(connection.call("ZRANGE", key, offset, offset + PAGE - 1))
-    found = connection.send([("EXISTS", keys.record(run_id)) for run_id in page]) if page else []
-    gone = [run_id for run_id, exists in zip(page, found) if exists == 0]
+    gone = _without_record(connection, page)
     if gone:
         connection.call("ZREM", key, *gone)
-    return offset + len(page) - len(gone) if len(page) == PAGE else None
+    return offset + len(page) - len(gone) if len(page) == PAGE else 0
+
+
+def _without_record(connection: Connection, run_ids: Sequence[str]) -> list[str]:
+    commands = [("EXISTS", keys.record(run_id)) for run_id in run_ids]
+    return [run_id for run_id, exists in zip(run_ids, connection.send(commands) if commands else ()) if exists == 0]
 
 
 #: The states whose lists are looked through.

@@ -105,7 +105,7 @@ def read(connection: Connection, run_id: str) -> Record | None:
     fields = _fields(replies[0])
     if not fields:
         return None
-    times, failed = _numbered(replies[1]), _numbered(replies[3])
+    times, failed = numbered(replies[1]), numbered(replies[3])
     bits = replies[2] or b""
     done = len(times) + int.from_bytes(bits, "big").bit_count()
     head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed))
@@ -290,8 +290,8 @@ def _fields(reply: Any) -> dict[bytes, bytes]:
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2]))
 
 
-def _numbered(reply: Any) -> dict[int, bytes]:
-    """Fields whose names are step numbers."""
+def numbered(reply: Any) -> dict[int, bytes]:
+    """Read the fields whose names are step numbers."""
     return {int(name): value for name, value in _fields(reply).items() if name.isdigit() and int(name)}
 
 

@@ -64,7 +64,7 @@ class RunRecord:
       fields: Further fields of the hash.
       lists: Names of the sorted sets ``swf:flows:NAME`` that list the run, in addition to the one of its state.
       unique: Key that no other run may have while this one lives; "" for none.
-      deadline: Seconds after the start at which it is cancelled; "" for none.
+      deadline: Seconds after the start at which it is cancelled; None for none.
       needed: True if the run must not start without a record.
     """
 
@@ -76,7 +76,7 @@ class RunRecord:
     fields: Mapping[str, Argument] = {}
     lists: Sequence[str] = ()
     unique: str = ""
-    deadline: float | str = ""
+    deadline: float | None = None
     needed: bool = False
 
     def arguments(self) -> tuple[Argument, ...]:
@@ -92,7 +92,7 @@ class RunRecord:
             len(self.lists),
             *self.lists,
             self.unique,
-            self.deadline,
+            "" if self.deadline is None else self.deadline,
             int(self.needed),
         )
 

@@ -35,7 +35,7 @@ class RunInfo:
       template: Name of the template that it was built by; "" if there is none.
       calls: ``on_failure`` or ``on_complete`` -> the job to call, in wire form.
       deadline: Seconds after the start; None for none.
-      unique_key: None for none.
+      unique_key: "" for none.
     """
 
     total: int
@@ -44,7 +44,12 @@ class RunInfo:
     tags: tuple[str, ...] = ()
     calls: Mapping[str, Wire] = {}
     deadline: float | None = None
-    unique_key: str | None = None
+    unique_key: str = ""
+
+    @property
+    def needs_record(self) -> bool:
+        """True if the run is not what it should be without a record."""
+        return any((self.calls, self.deadline, self.unique_key))
 
     def fields(self) -> dict[str, Argument]:
         """Fields of its record."""
@@ -53,7 +58,7 @@ class RunInfo:
             "template": self.template or None,
             "tags": codec.encode(list(self.tags)) if self.tags else None,
             "deadline": self.deadline,
-            "unique": self.unique_key,
+            "unique": self.unique_key or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -94,7 +99,6 @@ class Records:
             return NO_RUN
         state = "done" if completes else "running"
         fields = {"keep": self._keep, **info.fields(), **calls}
-        deadline = "" if info.deadline is None else info.deadline
         return RunRecord(
             keys.record(run_id),
             state,
@@ -103,9 +107,9 @@ class Records:
             info.total,
             fields,
             info.lists(),
-            unique=info.unique_key or "",
-            deadline=deadline,
-            needed=bool(calls or info.unique_key or deadline),
+            unique=info.unique_key,
+            deadline=info.deadline,
+            needed=info.needs_record,
         )
 
     def key_of(self, payload: Payload) -> str:

@@ -12,6 +12,7 @@ from ..wire.nodes import Wire
 from ..wire.payload_fields import CALLBACK_KEY
 from .engine import Engine
 from .plan import Source, job_fields
+from .records import RunInfo
 
 
 def check_call(engine: Engine, name: str, job: Wire) -> None:
@@ -29,18 +30,13 @@ def check_call(engine: Engine, name: str, job: Wire) -> None:
         )
 
 
-def encode_calls(engine: Engine, run_id: str, calls: Mapping[str, Wire], template: str) -> dict[str, bytes]:
-    """Make the fields of a record that hold the callbacks of a run.
-
-    Parameters:
-      calls: ``on_failure`` or ``on_complete`` -> job in wire form.
-      template: Name of the run's template; "" without.
-    """
-    if not calls:
+def encode_calls(engine: Engine, run_id: str, info: RunInfo | None) -> dict[str, bytes]:
+    """Make the fields of a record that hold the callbacks of a run."""
+    if info is None or not info.calls:
         return {}
     source = engine.source(run_id, first=True)
-    given = {"run_id": run_id, "template": template or None}
-    return {name: _encode(job, source, name, given) for name, job in calls.items()}
+    given = {"run_id": run_id, "template": info.template or None}
+    return {name: _encode(job, source, name, given) for name, job in info.calls.items()}
 
 
 def _encode(job: Wire, source: Source, name: str, given: Mapping[str, Any]) -> bytes:

@@ -25,14 +25,15 @@ def _check_call(instance: Any, attribute: Any, value: Any) -> None:
 
 
 def _check_deadline(instance: Any, attribute: Any, value: Any) -> None:
-    if value is not None and (type(value) is not int or value <= 0) and not _is_ahead(value):
+    if value is not None and not _is_ahead(value):
         raise InvalidOptions(
             f"deadline takes a time after the start: milliseconds above 0, or a timedelta, not {value!r:.50}.", value
         )
 
 
 def _is_ahead(value: Any) -> bool:
-    return isinstance(value, timedelta) and value > timedelta()
+    milliseconds = value / timedelta(milliseconds=1) if isinstance(value, timedelta) else value
+    return type(value) in (int, timedelta) and milliseconds > 0
 
 
 def _check_key(instance: Any, attribute: Any, value: Any) -> None:
@@ -57,7 +58,11 @@ class RunOptions:
     @property
     def calls(self) -> dict[str, Any]:
         """The jobs to call, by option."""
-        return {name: getattr(self, name) for name in CALLS if getattr(self, name) is not None}
+        return self._set(*CALLS)
+
+    def _set(self, *names: str) -> dict[str, Any]:
+        """Those of some options that are set."""
+        return {name: value for name, value in self.given.items() if name in names and value is not None}
 
     @property
     def given(self) -> dict[str, Any]:
@@ -67,9 +72,9 @@ class RunOptions:
     @property
     def seconds(self) -> float | None:
         """Seconds from the start to the deadline; None without."""
-        if isinstance(self.deadline, timedelta):
-            return self.deadline.total_seconds()
-        return None if self.deadline is None else self.deadline / 1000
+        if self.deadline is None or isinstance(self.deadline, int):
+            return self.deadline and self.deadline / 1000
+        return self.deadline.total_seconds()
 
     def tree(self, node: Any) -> Any:
         """Make the whole tree of a run."""
@@ -81,7 +86,7 @@ class RunOptions:
         Raises:
           ConfigurationError: if not.
         """
-        needing = [name for name in (*CALLS, "deadline", "unique_key") if getattr(self, name) is not None]
+        needing = [*self._set(*CALLS, "deadline", "unique_key")]
         if needing and not enabled:
             raise ConfigurationError(
                 f"{needing[0]} needs the records of runs: remove records=False from the WorkflowMiddleware, or leave "

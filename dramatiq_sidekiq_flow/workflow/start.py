@@ -10,7 +10,7 @@ import attrs
 from ..errors import ConfigurationError, NotReplicated
 from ..store import runs
 from ..store.memory import RedisHashMemory
-from ..store.outcomes import AlreadyStarted, StageLost, Taken
+from ..store.outcomes import AlreadyStarted, Outcome, StageLost, Taken
 from ..store.replication import Unconfirmed
 from ..store.runs import NO_OUTPUT, MemoryKey, Output
 from ..store.step_records import RunRecord
@@ -52,8 +52,8 @@ def start(
       QueueShared: if a Ruby process consumes the queue of a Python step.
       ConnectionClosed, redis.ConnectionError: if Redis cannot be reached.
     """
-    for tree in (wire, *(info.calls.values() if info else ())):
-        engine.precheck.check(tree)
+    calls = {} if info is None else info.calls
+    _check(engine, wire, *calls.values())
     output = _seeded(engine, run_id, seed)
     ttl = barrier_ttl(wire, ())
     hooks = engine.transport.hooks(None)
@@ -68,8 +68,9 @@ def start(
     if not plan.completes:
         memory = attrs.evolve(output.memory, ttl=max(output.memory.ttl, ttl))
         output = attrs.evolve(output, memory=memory)
-    calls = encode_calls(engine, run_id, info.calls, info.template) if info else {}
-    record = engine.records.of_run(run_id, info, ttl=ttl, completes=plan.completes, calls=calls)
+    record = engine.records.of_run(
+        run_id, info, ttl=ttl, completes=plan.completes, calls=encode_calls(engine, run_id, info)
+    )
     started = _write(engine, run_id, plan, ttl, output, record)
     if started.holder:
         return Started(started.holder)
@@ -78,6 +79,11 @@ def start(
     if hooks is not None and not started.before:
         hooks.after()
     return Started(run_id, started.unconfirmed)
+
+
+def _check(engine: Engine, *trees: Wire) -> None:
+    for tree in trees:
+        engine.precheck.check(tree)
 
 
 @attrs.frozen
@@ -109,8 +115,11 @@ def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output, re
             reply, unconfirmed = e.reply, e.of_run(run_id)
         outcome = operation.read(reply)
         if not isinstance(outcome, StageLost):
-            holder = outcome.run_id if isinstance(outcome, Taken) else ""
-            return _Written(writes, isinstance(outcome, AlreadyStarted), unconfirmed, holder)
+            return _Written(writes, isinstance(outcome, AlreadyStarted), unconfirmed, _holder(outcome))
+
+
+def _holder(outcome: Outcome) -> str:
+    return outcome.run_id if isinstance(outcome, Taken) else ""
 
 
 def _seeded(engine: Engine, run_id: str, seed: Mapping[str, Any] | None) -> Output:

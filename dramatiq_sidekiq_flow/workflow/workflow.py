@@ -175,7 +175,7 @@ class Workflow:
             self.tags,
             calls,
             self.options.seconds,
-            self.options.unique_key,
+            self.options.unique_key or "",
         )
 
     def _dump(self, node: Any) -> Wire:

@@ -3329,7 +3329,7 @@ local function denied(command, key, ...)
 end
 
 local function rest(record, now)
-  redis.pcall('ZADD', 'swf:resting', now, string.sub(record, 10))
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
   -- As long as `dead` keeps a job.
   redis.pcall('EXPIRE', 'swf:resting', 15552000)
 end
@@ -3355,7 +3355,8 @@ local function end_run(record, state, found, now)
   local callback, unique, deadline = found[1], found[2], found[3]
   local id = string.sub(record, 10)
   if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
-  if deadline then redis.pcall('ZREM', 'swf:deadlines', id) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
@@ -4168,7 +4169,7 @@ local SLACK = 3600
 
 
 local function rest(record, now)
-  redis.pcall('ZADD', 'swf:resting', now, string.sub(record, 10))
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
   -- As long as `dead` keeps a job.
   redis.pcall('EXPIRE', 'swf:resting', 15552000)
 end
@@ -4194,7 +4195,8 @@ local function end_run(record, state, found, now)
   local callback, unique, deadline = found[1], found[2], found[3]
   local id = string.sub(record, 10)
   if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
-  if deadline then redis.pcall('ZREM', 'swf:deadlines', id) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 

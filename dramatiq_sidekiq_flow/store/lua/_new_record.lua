@@ -6,7 +6,8 @@
 --       seconds until its deadline ('' = none), '1' if the run must not start without a record
 --
 -- read_record(a) -> what make_record needs, and the index behind it
--- refused(record, new) -> nil, or a reply: {'TAKEN', ID of the run that has the unique key,
+-- holds_key(record, holder) -> true if the holder of a unique key is another run that lives
+-- refused_start(record, new) -> nil, or a reply: {'TAKEN', ID of the run that has the unique key,
 --       and lives} | {'TYPE', key} | an error if the user may not write what the run needs
 -- make_record(record, new): writes it
 
@@ -30,7 +31,7 @@ local function holds_key(record, holder)
   return state and state ~= 'done' and state ~= 'cancelled'
 end
 
-local function refused(record, new)
+local function refused_start(record, new)
   if new.unique ~= '' then
     local key = 'swf:unique:' .. new.unique
     local holder, wrong = checked('GET', key)

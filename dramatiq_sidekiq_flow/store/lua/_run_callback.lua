@@ -17,7 +17,7 @@
 -- @include _rights
 
 local function rest(record, now)
-  redis.pcall('ZADD', 'swf:resting', now, string.sub(record, 10))
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
   -- As long as `dead` keeps a job.
   redis.pcall('EXPIRE', 'swf:resting', 15552000)
 end

@@ -19,7 +19,8 @@ if bit[1] == 1 then return {'KNOWN'} end
 if redis.pcall('HEXISTS', record .. ':failed', number) == 1 and state ~= 'running' then
   -- A worker of a version before callbacks may have recorded it.
   local calls = redis.pcall('HMGET', record, 'on_failure', 'on_complete')
-  if not calls[1] and not calls[2] then return {'KNOWN'} end
+  local rests = not calls[2] or redis.pcall('ZSCORE', 'swf:resting', string.sub(record, 10))
+  if not calls[1] and rests then return {'KNOWN'} end
 end
 record_dead(record, state, number, ARGV[2])
 local left = redis.pcall('TTL', record)

@@ -19,7 +19,7 @@ local made
 made, a = read_record(a)
 
 if redis.call('EXISTS', marker) == 1 then return {'STARTED'} end
-local wrong = refused(record, made)
+local wrong = refused_start(record, made)
 if wrong then return wrong end
 if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan

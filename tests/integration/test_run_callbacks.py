@@ -158,6 +158,17 @@ def test_a_callback_is_not_a_step(broker: SidekiqBroker, client: redis.Redis, st
     assert client.hlen(keys.failed_steps(run_id)) == 0
 
 
+def test_a_callback_of_a_cancelled_run_is_retried(broker: SidekiqBroker, client: redis.Redis, steps: Steps) -> None:
+    call = steps.tell.message("fails")
+    call.options["retry"] = 1
+    run_id = Workflow(steps.step.message("a"), on_complete=call).run()
+    Runs(broker).cancel(run_id)
+    with working(broker):
+        eventually(lambda: client.zcard("retry"))
+    Runs(broker).cancel(run_id)
+    assert client.zcard("retry") == 1
+
+
 def test_a_callback_in_dead_does_not_make_its_run_fail(
     broker: SidekiqBroker, client: redis.Redis, steps: Steps
 ) -> None:

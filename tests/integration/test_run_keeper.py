@@ -15,7 +15,7 @@ import redis
 from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.runs import resting_runs
 from dramatiq_sidekiq_flow.runs.run_keeper import RunKeeper
-from dramatiq_sidekiq_flow.store import keys
+from dramatiq_sidekiq_flow.store import keys, run_keeping
 from dramatiq_sidekiq_flow.workflow.engine_lookup import engine_of
 
 from ..redis_values import as_bytes, raws
@@ -203,6 +203,16 @@ def test_a_run_that_goes_on_leaves_those_that_rest(
     keeper.keep()
     assert raws(client.zrange("swf:resting", 0, -1)) == [paused.encode()]
     assert told(client) == []
+
+
+def test_a_run_that_has_changed_is_left_alone(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
+    """A person retried its step between the look and the call."""
+    run_id = Workflow(step.message("a"), on_complete=CALL).run()
+    client.zadd("swf:resting", {run_id: 1})
+    run = run_keeping.RestingRun(run_id, "failed", frozenset(("on_complete",)), {})
+    assert not run_keeping.call_back(run, "on_complete", b',"state":"failed"', again=False).run(broker.connection)
+    assert told(client) == []
+    assert client.exists("swf:resting")
 
 
 @pytest.mark.parametrize("end", ["failed", "done", "cancelled"])

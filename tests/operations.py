@@ -16,6 +16,7 @@ from dramatiq_sidekiq_flow.store import (
     processes,
     queues,
     run_cancel,
+    run_keeping,
     run_pause,
     runs,
     scripts,
@@ -27,7 +28,7 @@ from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
 from dramatiq_sidekiq_flow.store.needs import Needs
 from dramatiq_sidekiq_flow.store.outcomes import Operation as StoreOperation
 from dramatiq_sidekiq_flow.store.runs import LostBarrier, MemoryKey, Output, Walk
-from dramatiq_sidekiq_flow.store.step_records import Death, StepRecord
+from dramatiq_sidekiq_flow.store.step_records import Death, RunRecord, StepRecord
 from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 ME, OTHER = "host:1:abc:python", "host:2:def:python"
@@ -360,6 +361,58 @@ def cancel(connection: Connection) -> Any:
     return reply_to(connection, run_cancel.cancel(RUN, "reason"))
 
 
+CALL = b'{"class":"Tell","args":[{"run_id":"of-a-run"\ncalls'
+KEPT = Needs(keys.record_parts(RUN), TTL)
+FAILURE = Death(RECORD, 7, b'{"jid":"j"}')
+
+
+def calling(client: redis.Redis) -> None:
+    """A run with callbacks, a unique key and a deadline."""
+    running(client)
+    fields: dict[Any, Any] = {"on_failure": CALL, "on_complete": CALL, "unique": "k", "deadline": "60"}
+    client.hset(RECORD, mapping=fields)
+    client.hset(f"{RECORD}:times", "0", "")
+    for key in (RECORD, f"{RECORD}:times"):
+        client.expire(key, DAY)
+    client.set("swf:unique:k", RUN, ex=DAY)
+    client.zadd("swf:deadlines", {RUN: 9e9, "other": 9e9})
+    client.expire("swf:deadlines", DAY)
+    client.zadd("dead", {"it": time.time()})
+
+
+def calling_failed(client: redis.Redis) -> None:
+    calling(client)
+    client.hset(RECORD, "state", "failed")
+    client.delete("swf:flows:running")
+    client.zadd("swf:resting", {RUN: 1})
+
+
+def fail_calling(connection: Connection) -> Any:
+    return reply_to(connection, sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", needs=KEPT, death=FAILURE))
+
+
+def bury_calling(connection: Connection) -> Any:
+    return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=KEPT, death=FAILURE))
+
+
+def finish_calling(connection: Connection) -> Any:
+    return reply_to(connection, runs.advance(ME, "a:1", "jid", [], ttl=TTL, record=LAST))
+
+
+def note_death(connection: Connection) -> Any:
+    return reply_to(connection, run_keeping.note_death(FAILURE, b"it"))
+
+
+def call_back(connection: Connection) -> Any:
+    run = run_keeping.RestingRun(RUN, "failed", frozenset(("on_complete",)), {})
+    return reply_to(connection, run_keeping.call_back(run, "on_complete", b',"state":"failed"', again=False))
+
+
+def start_unique(connection: Connection) -> Any:
+    record = RunRecord(RECORD, "running", 1.0, DAY, 1, unique="k", deadline=60.0, needed=True)
+    return reply_to(connection, runs.start(RUN, following(connection), ttl=DAY, record=record))
+
+
 LAST = StepRecord(RECORD, "7 1.000 2.000 0 me")
 
 
@@ -587,6 +640,19 @@ OPERATIONS = [
     Operation("remember", lambda client: None, remember, {}),
     Operation("fired", releasing, fired, {}, 0),
     Operation("cancel", running, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
+    Operation("cancel_calling", calling, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
+    Operation("fail_calling", calling, fail_calling, {MINE: "hash", "dead": "zset"}, [b"GONE"]),
+    Operation("bury_calling", calling, bury_calling, {"dead": "zset"}),
+    Operation("finish_calling", calling, finish_calling, {MINE: "hash"}, [b"GONE"]),
+    Operation("note_death", calling, note_death, {}, [b"KNOWN"]),
+    Operation("call_back", calling_failed, call_back, {}),
+    Operation(
+        "start_unique",
+        lambda client: None,
+        start_unique,
+        {RECORD: "hash", "swf:unique:k": "string", "swf:deadlines": "zset", **PLANNED},
+        [b"STARTED"],
+    ),
     Operation("advance_cancelled", cancelled, advance_cancelled, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
     Operation("step_cancelled", cancelled, step_cancelled, {MINE: "hash"}, [b"GONE"]),
     Operation("group_cancelled", cancelled, group_cancelled, {MINE: "hash", "swf:mem:run": "hash"}),

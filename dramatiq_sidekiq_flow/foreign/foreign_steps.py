@@ -22,6 +22,7 @@ from ..store import foreign_runs, runs
 from ..wire import codec
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import DEFAULTS, Payload, failed
+from ..wire.payload_fields import is_callback
 from ..workflow import death_policy, ttl
 from ..workflow.advance import advance
 from ..workflow.engine import Engine
@@ -210,6 +211,8 @@ class ForeignSteps:
         )
 
     def _advance(self, step: Step, payload: Payload) -> None:
+        if is_callback(payload.fields):
+            return
         output = self.engine.outputs.of(payload, step.output)
         record = self.engine.records.of_step(payload, step.began)
         if payload.stack or output.fields or record.key:

@@ -12,6 +12,7 @@ from ..errors import WrongType
 from ..store import run_cancel, run_records
 from ..store.connection import FAULTS, Connection
 from ..wire.payload import Payload
+from ..wire.payload_fields import is_callback
 
 #: Seconds after which a step that starts lets this process look for cancelled runs again.
 INTERVAL = 0.5
@@ -51,7 +52,9 @@ class CancelledRuns:
         """
         run_id = payload.run_id
         # A step that had failed may come out of `dead` long after: the list has forgotten its run.
-        if run_id is None or not (self._is_listed(run_id) or "retry_count" in payload.fields):
+        if run_id is None or is_callback(payload.fields):
+            return ""
+        if not (self._is_listed(run_id) or "retry_count" in payload.fields):
             return ""
         state = self._state(run_id)
         if state == "cancelled" and not self._known.get(run_id):

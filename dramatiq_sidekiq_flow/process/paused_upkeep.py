@@ -24,25 +24,27 @@ MOST = 10_000
 
 
 class PausedUpkeep:
-    """Looks at the parked jobs of paused runs."""
+    """Looks at the parked jobs of paused runs.
 
-    def __init__(self) -> None:
+    Parameters:
+      extend: Extends the lifetimes that a job's run depends on.
+    """
+
+    def __init__(self, connection: Connection, extend: Callable[[Payload], object]) -> None:
+        self.connection = connection
+        self.extend = extend
         self._next = 0.0
 
-    def look(self, connection: Connection, extend: Callable[[Payload], None]) -> None:
-        """Look, unless another process did within the last day.
-
-        Parameters:
-          extend: Extends the lifetimes that a job's run depends on.
-        """
+    def look(self) -> None:
+        """Look, unless another process did within the last day."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + BETWEEN
-        if not parked_jobs.claim_upkeep(connection, INTERVAL):
+        if not parked_jobs.claim_upkeep(self.connection, INTERVAL):
             return
-        for run_id in parked_jobs.paused_runs(connection):
-            for job in _of_each_stack(parked_jobs.payloads(connection, run_id, MOST)):
-                extend(job)
+        for run_id in parked_jobs.paused_runs(self.connection):
+            for job in _of_each_stack(parked_jobs.payloads(self.connection, run_id, MOST)):
+                self.extend(job)
 
 
 def _of_each_stack(payloads: Iterator[bytes]) -> Iterator[Payload]:

@@ -183,8 +183,8 @@ class Recovery:
                 "and stays in flight: the Redis key 'dead' is not a sorted set. Remove it."
             )  # fmt: skip
         for job in total.dead:
-            if not self.upkeep.replace(job.dead_payload) and job.payload is not None:
-                self.upkeep.extend(job.payload)
+            if job.payload is not None:
+                self.upkeep.handle(job.dead_payload)
         if total.back or total.dead or total.waiting:
             self._announce(member, queue_name, total)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import UnknownRun, shortened
 from ..store import job_removal, run_cancel, run_pause
 from ..store.job_removal import Removal
 from ..store.job_search import FoundJob
-from .run_sweep import Sweep
+from .run_sweep import Sweep, never
 
 
 class Cancellation(Sweep):
@@ -31,10 +33,11 @@ class Cancellation(Sweep):
         """Record that a run is cancelled; return False if it is done, or if its record has expired."""
         return run_cancel.cancel(run_id, reason).run(self.connection) in ("cancelled", "before")
 
-    def clear(self, run_id: str) -> None:
-        """Remove the jobs of a cancelled run that wait, and disarm its barriers."""
-        super().clear(run_id)
+    def clear(self, run_id: str, stopping: Callable[[], bool] = never) -> bool:
+        """Remove the jobs of a cancelled run that wait, and disarm its barriers.  Return False if it was stopped."""
+        is_cleared = super().clear(run_id, stopping)
         run_pause.drop(self.connection, run_id)
+        return is_cleared
 
     def look(self, run_id: str) -> bool:
         """See Sweep."""

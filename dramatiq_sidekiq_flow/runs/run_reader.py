@@ -12,7 +12,7 @@ from ..errors import PayloadError, UnknownRun, shortened
 from ..store import job_search, run_records
 from ..store.connection import Connection
 from ..store.job_search import FoundJob
-from ..store.run_records import Record, RecordHead
+from ..store.run_records import Record, RecordHead, is_inferred
 from ..wire.tree_nodes import TreeNode, load_tree
 from .sightings import Sighting, Sightings
 from .snapshot import Run, RunState
@@ -55,6 +55,7 @@ class View:
     Attributes:
       codes: The states of its steps; None without a tree.
       is_certain: False if its state follows from jobs that were not found.
+      open_codes: The codes of its steps, and of its jobs that are not in the tree.
       waits_for: Queues of Ruby steps whose jobs were not found; a run without a tree waits for any.
     """
 
@@ -62,6 +63,7 @@ class View:
     codes: StepCodes | None
     is_certain: bool
     waits_for: frozenset[str] | None = frozenset()
+    open_codes: frozenset[int] = frozenset()
 
     @property
     def lost(self) -> int:
@@ -100,7 +102,7 @@ class RunReader:
         """
         marks: object = None
         for _ in range(LOOKS):
-            record, view = self._look(run_id)
+            record, view = self.look(run_id)
             if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
                 return view.run
@@ -115,7 +117,12 @@ class RunReader:
             return view.run
         return attrs.evolve(view.run, state="running", inferred=False)
 
-    def _look(self, run_id: str) -> tuple[Record, View]:
+    def look(self, run_id: str) -> tuple[Record, View]:
+        """Read a run, and look for its jobs once.
+
+        Raises:
+          UnknownRun: if it has no record, and no job of it is found.
+        """
         record = run_records.read(self.connection, run_id) or run_records.unrecorded(run_id)
         memory = self.memory(run_id)
         tree = read_tree(record.tree)
@@ -226,7 +233,7 @@ def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
         codes.mark(number, DONE)
     for seen in sightings:
         codes.mark(seen.number or 0, seen.code)
-    codes.mark_dead(record.failed)
+    codes.mark_dead(number for number, failure in record.failed.items() if not is_inferred(failure))
     return codes
 
 
@@ -242,7 +249,7 @@ def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory:
     state, is_certain = _state(record.head.state, open_codes, codes)
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
-    return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for)
+    return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for, frozenset(open_codes))
 
 
 def _outside(tree: TreeNode, sightings: Sightings) -> list[Sighting]:

@@ -15,6 +15,7 @@ from ..store.connection import Connection
 from ..store.job_search import Work
 from ..wire import codec
 from ..wire.payload import Payload
+from ..wire.payload_fields import is_callback
 
 #: Seconds between two looks for the jobs of a run: Ruby takes a job out of one place, and then puts it into another.
 BETWEEN = 0.05
@@ -30,6 +31,11 @@ BEAT_WRITES = 1.0
 
 #: Looks after which the search ends, whatever it finds.
 MOST_LOOKS = 200
+
+
+def never() -> bool:
+    """Return False: nothing ends a sweep before it is done."""
+    return False
 
 
 class Sweep:
@@ -48,8 +54,8 @@ class Sweep:
         """Look once; return True if there were jobs that waited, or armed barriers."""
         raise NotImplementedError
 
-    def clear(self, run_id: str) -> None:
-        """Look until nothing is found.
+    def clear(self, run_id: str, stopping: Callable[[], bool] = never) -> bool:
+        """Look until nothing is found.  Return False if ``stopping`` ended it earlier.
 
         A job that was on its way from one place to another, or a barrier that a
         Ruby worker was about to make, is found by a later look: it looks until
@@ -58,12 +64,15 @@ class Sweep:
         beats = RubyBeats(self.connection if self.may_be_in_ruby(run_id) else None)
         quiet = 0
         for _ in range(MOST_LOOKS):
+            if stopping():
+                return False
             all_told = beats.all_told()
             quiet = 0 if self.look(run_id) else quiet + 1
             if quiet > 1 and all_told:
-                return
+                return True
             time.sleep(BETWEEN if all_told else UNTIL_BEAT)
         self.logger.warning("Jobs of the run %s come again and again. Cancel or pause it once more later.", run_id)
+        return True
 
     def may_be_in_ruby(self, run_id: str) -> bool:
         """Return True if Ruby may run a step of a run."""
@@ -78,14 +87,14 @@ class Sweep:
                 yield work, payload
 
     def payload(self, run_id: str, raw: bytes) -> Payload | None:
-        """Read a job of a run; None if it belongs to another one, or cannot be read."""
+        """Read a step of a run; None for another job, and if it cannot be read."""
         if run_id.encode("utf-8", "replace") not in raw:
             return None
         try:
             payload = Payload.decode(raw, lambda stored: stored if type(stored) is list else self._stack(stored))
         except FlowError:
             return None
-        return payload if payload.run_id == run_id else None
+        return payload if payload.run_id == run_id and not is_callback(payload.fields) else None
 
     def _stack(self, stored: Any) -> Any:
         """Retrieve a callback stack; an empty one if that fails: the job is removed all the same."""

@@ -30,6 +30,7 @@ class _Fields(msgspec.Struct):
     workflow_run_id: Any = None
     sideline_run_id: Any = None
     swf_step: Any = None
+    swf_callback: Any = None
     retry_count: Any = None
     error_class: Any = None
     error_message: Any = None
@@ -113,7 +114,8 @@ class Sightings:
                 self._add(_in_place(fields, each))
 
     def _is_ours(self, fields: _Fields) -> bool:
-        return self.run_id in (fields.workflow_run_id, fields.sideline_run_id)
+        is_step = fields.swf_callback is None
+        return is_step and self.run_id in (fields.workflow_run_id, fields.sideline_run_id)
 
     def _add(self, sighting: Sighting) -> None:
         before = self._by_jid.get(sighting.jid)

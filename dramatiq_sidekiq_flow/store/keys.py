@@ -163,14 +163,25 @@ def recovered(jid: str) -> str:
     return f"swf:recovered:{jid}"
 
 
-#: Lock of the process that extends the lifetimes of the runs of jobs in ``dead``.
-UPKEEP = "swf:upkeep"
+#: Claim of the process that is the keeper: its identity.
+KEEPER = "swf:keeper"
 
 #: Lock of the process that extends the lifetimes of paused runs.
 UPKEEP_PAUSED = "swf:upkeep:paused"
 
-#: The score in ``dead`` from which it continues.
-UPKEEP_DEAD = "swf:upkeep:dead"
+#: The score in ``dead`` from which the keeper continues.
+KEEPER_DEAD = "swf:keeper:dead"
+
+#: Zset run id -> epoch seconds, of the runs that may have a callback to push.
+RESTING = "swf:resting"
+
+#: Zset run id -> deadline in epoch seconds.
+DEADLINES = "swf:deadlines"
+
+
+def unique(key: str) -> str:
+    """The run that has a unique key."""
+    return f"swf:unique:{key}"
 
 
 def trial(queue_name: str) -> str:

@@ -18,6 +18,9 @@ from .sets import scored
 #: The states that a record may have; each has an index of its runs.
 STATES = ("running", "failed", "paused", "cancelled", "done")
 
+#: End of the JSON of a death that the keeper recorded.
+INFERRED = b',"inferred":true}'
+
 #: Ids of an index that are read at once.
 PAGE = 500
 
@@ -100,11 +103,11 @@ def read(connection: Connection, run_id: str) -> Record | None:
     names = (keys.record(run_id), keys.step_times(run_id), keys.done_steps(run_id), keys.failed_steps(run_id))
     replies = connection.send([("HGETALL", names[0]), ("HGETALL", names[1]), ("GET", names[2]), ("HGETALL", names[3])])
     for name, reply in zip(names, replies):
-        _check(name, reply)
+        record_check(name, reply)
     fields = _fields(replies[0])
     if not fields:
         return None
-    times, failed = _numbered(replies[1]), _numbered(replies[3])
+    times, failed = numbered(replies[1]), numbered(replies[3])
     bits = replies[2] or b""
     done = len(times) + int.from_bytes(bits, "big").bit_count()
     head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed))
@@ -128,7 +131,7 @@ def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHea
     replies = connection.send(commands) if commands else []
     heads: list[RecordHead | None] = []
     for run_id, values, times, bits, failed in zip(run_ids, replies[::4], replies[1::4], replies[2::4], replies[3::4]):
-        _check(keys.record(run_id), values)
+        record_check(keys.record(run_id), values)
         if values[0] is None:
             heads.append(None)
             continue
@@ -142,7 +145,7 @@ def state_of(connection: Connection, run_id: str) -> str | None:
     """Read the recorded state of a run; None if it has no record."""
     key = keys.record(run_id)
     reply = connection.send([("HGET", key, "state")])[0]
-    _check(key, reply)
+    record_check(key, reply)
     return None if reply is None else _text(reply)
 
 
@@ -150,6 +153,11 @@ def read_times(entry: bytes) -> StepTimes:
     """Read the entry of a step that is done."""
     started, ended, attempts, worker, *_ = [*_text(entry).split(" ", 3), "", "", "", ""]
     return StepTimes(_seconds(started), _seconds(ended), int(attempts) if attempts.isdecimal() else 0, worker)
+
+
+def is_inferred(failure: bytes) -> bool:
+    """Return True if the keeper found a dead step, which Ruby may have run again since, and no worker recorded it."""
+    return failure.endswith(INFERRED)
 
 
 # -- indexes ------------------------------------------------------------------------
@@ -219,7 +227,7 @@ def by_size(connection: Connection, indexes: Sequence[str]) -> list[str]:
     """Sort indexes by their numbers of runs, the smallest first."""
     sizes = connection.send([("ZCARD", index) for index in indexes])
     for index, size in zip(indexes, sizes):
-        _check(index, size)
+        record_check(index, size)
     return [index for _, index in sorted(zip(sizes, indexes))]
 
 
@@ -228,7 +236,7 @@ def contains(connection: Connection, index: str, run_ids: Sequence[str]) -> list
     if not run_ids:
         return []
     reply = connection.send([("ZMSCORE", index, *run_ids)])[0]
-    _check(index, reply)
+    record_check(index, reply)
     return [score is not None for score in reply]
 
 
@@ -242,7 +250,12 @@ def forget(connection: Connection, indexes: Sequence[str], run_ids: Sequence[str
 # -- replies ------------------------------------------------------------------------
 
 
-def _check(key: str, reply: Any) -> None:
+def record_check(key: str, reply: Any) -> None:
+    """Raise the error that a reply is.
+
+    Raises:
+      WrongType: if the key holds another type.
+    """
     if not isinstance(reply, Exception):
         return
     if str(reply).startswith("WRONGTYPE"):
@@ -286,13 +299,13 @@ def _fields(reply: Any) -> dict[bytes, bytes]:
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2]))
 
 
-def _numbered(reply: Any) -> dict[int, bytes]:
-    """Fields whose names are step numbers."""
+def numbered(reply: Any) -> dict[int, bytes]:
+    """Read the fields whose names are step numbers."""
     return {int(name): value for name, value in _fields(reply).items() if name.isdigit() and int(name)}
 
 
 def _scored(index: str, reply: Any) -> list[Position]:
-    _check(index, reply)
+    record_check(index, reply)
     return [Position(score, _text(name)) for name, score in scored(reply)]
 
 

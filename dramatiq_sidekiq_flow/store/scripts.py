@@ -96,6 +96,7 @@ ADVANCE_GROUP = Script("advance_group")
 BEAT = Script("beat")
 BEGIN = Script("begin")
 BURY = Script("bury")
+CALL_BACK = Script("call_back")
 CANCEL = Script("cancel")
 COUNT = Script("count")
 DISARM = Script("disarm")
@@ -109,6 +110,7 @@ FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
 HOLD_BARRIERS = Script("hold_barriers")
+NOTE_DEATH = Script("note_death")
 OWN_CALLBACKS = Script("own_callbacks")
 PARK = Script("park")
 PARK_FANOUT = Script("park_fanout")
@@ -140,6 +142,7 @@ ALL = (
     BEAT,
     BEGIN,
     BURY,
+    CALL_BACK,
     CANCEL,
     COUNT,
     DISARM,
@@ -153,6 +156,7 @@ ALL = (
     FIRED,
     FLUSH,
     HOLD_BARRIERS,
+    NOTE_DEATH,
     OWN_CALLBACKS,
     PARK,
     PARK_FANOUT,

@@ -180,16 +180,29 @@ def _promote_command(name: str, now: float, promotions: Sequence[Promotion]) -> 
     return scripts.PROMOTE.command((name, keys.DEAD, keys.QUEUES, *queue_keys), (repr(now), *members))
 
 
-def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | None:
-    """Claim the upkeep of ``dead`` for this process.
+def claim_keeping(connection: Connection, identity: str, seconds: int) -> bool:
+    """Become the keeper for some seconds; return False if another process is."""
+    return connection.call("SET", keys.KEEPER, identity, "NX", "EX", seconds) is not None
 
-    Returns:
-      The score to start from and Redis's time; None if another process claimed
-      it within the last ``seconds``.
-    """
-    if connection.call("SET", keys.UPKEEP, 1, "NX", "EX", seconds) is None:
-        return None
-    cursor, now = connection.send([("GET", keys.UPKEEP_DEAD), ("TIME",)])
+
+def renew_keeping(connection: Connection, identity: str, seconds: int) -> bool:
+    """Stay the keeper for some more seconds; return False if another process is."""
+    holder = connection.call("GET", keys.KEEPER)
+    if holder == identity.encode():
+        connection.call("EXPIRE", keys.KEEPER, seconds)
+        return True
+    return holder is None and claim_keeping(connection, identity, seconds)
+
+
+def end_keeping(connection: Connection, identity: str) -> None:
+    """Let another process become the keeper."""
+    if connection.call("GET", keys.KEEPER) == identity.encode():
+        connection.call("UNLINK", keys.KEEPER)
+
+
+def dead_position(connection: Connection) -> tuple[float, float]:
+    """Read the score in ``dead`` from which the keeper continues, and Redis's time."""
+    cursor, now = connection.send([("GET", keys.KEEPER_DEAD), ("TIME",)])
     try:
         start = float(cursor or 0)
     except (TypeError, ValueError):
@@ -202,9 +215,9 @@ def dead_since(connection: Connection, score: float, skip: int, limit: int) -> l
     return scored(connection.call("ZRANGEBYSCORE", keys.DEAD, repr(score), "+inf", "WITHSCORES", "LIMIT", skip, limit))
 
 
-def upkept(connection: Connection, start: float) -> None:
-    """Store the score from which the next upkeep of ``dead`` starts."""
-    connection.call("SET", keys.UPKEEP_DEAD, repr(start), "EX", DEAD_TIMEOUT)
+def keep_dead_position(connection: Connection, start: float) -> None:
+    """Store the score in ``dead`` from which the keeper continues."""
+    connection.call("SET", keys.KEEPER_DEAD, repr(start), "EX", DEAD_TIMEOUT)
 
 
 def members(connection: Connection, name: str) -> list[tuple[bytes, float]]:

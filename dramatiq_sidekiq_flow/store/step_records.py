@@ -65,6 +65,9 @@ class RunRecord:
       total: Number of steps.
       fields: Further fields of the hash.
       lists: Names of the sorted sets ``swf:flows:NAME`` that list the run, in addition to the one of its state.
+      unique: Key that no other run may have while this one lives; "" for none.
+      deadline: Seconds after the start at which it is cancelled; None for none.
+      needed: True if the run must not start without a record.
     """
 
     key: str = ""
@@ -74,6 +77,9 @@ class RunRecord:
     total: int = 0
     fields: Mapping[str, Argument] = {}
     lists: Sequence[str] = ()
+    unique: str = ""
+    deadline: float | None = None
+    needed: bool = False
 
     def arguments(self) -> tuple[Argument, ...]:
         """The arguments of ``start.lua`` (``_new_record.lua``)."""
@@ -87,6 +93,9 @@ class RunRecord:
             *flat,
             len(self.lists),
             *self.lists,
+            self.unique,
+            "" if self.deadline is None else self.deadline,
+            int(self.needed),
         )
 
 

@@ -13,6 +13,7 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
+from ..wire.payload_fields import CALLBACK_KEY
 from . import death_policy
 from .advance import advance
 from .engine import Engine
@@ -45,6 +46,9 @@ class Completion:
           ConnectionClosed: if Redis cannot be reached; calling again is safe.
         """
         engine, payload = self.engine, message.payload
+        if CALLBACK_KEY in payload.fields:
+            engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
+            return None
         output = engine.outputs.of(payload, message.output)
         record = engine.records.of_step(payload, message.began)
         if not payload.stack and not output.memory.key and not record.key:

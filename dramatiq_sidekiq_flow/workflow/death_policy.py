@@ -136,6 +136,23 @@ def replace_dead(engine: Engine, member: bytes) -> None:
         raise ConnectionClosed(e) from None
 
 
+def handle_dead(engine: Engine, job: Payload) -> bool:
+    """As :func:`replace_dead`, for the upkeep: log an error; return False if the job has no policy.
+
+    Raises:
+      ConnectionClosed, redis.ConnectionError: if Redis cannot be reached; calling again is safe.
+    """
+    if DEATH_KEY not in job.fields:
+        return False
+    try:
+        replace_dead(engine, job.raw)
+    except (ConnectionClosed, *LOST):
+        raise
+    except Exception as e:
+        engine.logger.warning("Nothing takes the place of the dead step %s yet: %s", job.jid, e)
+    return True
+
+
 def _has_policy(payload: Payload) -> bool:
     """Return True for a step with a policy whose callback stack, if it has one, was read."""
     is_read = bool(payload.stack) or not payload.fields.get(payload.dialect.callbacks_key)

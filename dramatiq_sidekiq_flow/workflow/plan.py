@@ -333,6 +333,11 @@ class _Build:
         return found[1]
 
 
+def job_fields(node: Wire, source: Source) -> dict[str, Any]:
+    """Make the keys of the payload of a job without callbacks."""
+    return _Build(source, 0).fields(node, ())
+
+
 def _chain(children: list[Wire]) -> Wire:
     """Make a chain of nodes; a single reference already stands for a chain."""
     if len(children) == 1 and children[0]["__type__"] == "reference":

@@ -21,6 +21,9 @@ MANY = 1_050
 
 HOUR = timedelta(hours=1)
 
+#: A callback of a run.
+THUMBNAIL_OF_ALL = Job("Images::Unknown", 5, queue="ruby")
+
 
 def produce() -> None:
     """Send jobs, and start runs of every kind."""
@@ -55,7 +58,18 @@ def produce() -> None:
     Workflow(Chain(app.step.message("fans-out"), Group(*(app.quick.message() for _ in range(MANY))))).run()
     Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
     waits_in_ruby, waits_for_long = Job("Images::Unknown", 2, queue="ruby"), WithDelay(app.step.message("x"), HOUR)
-    Workflow(Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never")), tags=["acl"]).run("to-cancel")
+    never = Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never"))
+    # Its callback waits for the keeper, since the queue cannot take it yet.
+    full = Job("Images::Unknown", 4, queue="full")
+    Workflow(never, tags=["acl"], unique_key="to-cancel", on_complete=full).run("to-cancel")
+    Workflow(WithDelay(app.step.message("never"), HOUR), tags=["acl"], on_complete=THUMBNAIL_OF_ALL).run("cancel-too")
+    # The keeper, one of the workers, cancels the first one, and looks whether the other goes on.
+    Workflow(Chain(Job("Images::Unknown", 3, queue="ruby"), never), deadline=100).run("too-late")
+    failure, complete = app.told.message("on-failure"), app.told.message("on-complete")
+    Workflow(app.fails.message("calls"), unique_key="calls", on_failure=failure, on_complete=complete).run("calls")
+    # These are complete at once.
+    for queue in ("full", "ruby"):
+        Workflow(Group(), unique_key="empty", deadline=100, on_complete=Job("Images::Unknown", 4, queue=queue)).run()
     Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
     templates.run("documented", {"doc": "document"})
     send_many(app.quick, [()] * MANY)
@@ -73,7 +87,8 @@ def operate() -> None:
     assert runs.resume("to-cancel").state == "running"
     assert runs.retry("to-cancel").state == "running"
     # While the job that is cancelled next is in flight.
-    assert Runs(broker).cancel(tag="acl", state="running", reason="no need") == ["to-cancel"]
+    cancelled = Runs(broker).cancel(tag="acl", state="running", reason="no need")
+    assert cancelled == ["cancel-too", "to-cancel"]
     assert Runs(broker).get("to-cancel").state == "cancelled"
     broker.cancel(os.environ["JID"])
     (dead,) = (job for job, _ in sets.members(broker.connection, "dead") if b"of-the-dead" in job)

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import redis
 
 from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.errors import InvalidFilter, UnknownRun
-from dramatiq_sidekiq_flow.process import upkeep
+from dramatiq_sidekiq_flow.process.paused_upkeep import PausedUpkeep
 from dramatiq_sidekiq_flow.runs import Runs
 from dramatiq_sidekiq_flow.store import keys, run_pause
 from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.workflow import ttl
+from dramatiq_sidekiq_flow.workflow.engine_lookup import engine_of
 
 from .. import operations
 from ..redis_values import as_bytes, raws, scored, texts
@@ -219,14 +222,11 @@ def test_a_worker_keeps_what_parked_jobs_need(
     (barrier,) = (name for name in texts(client.keys("*_ran")) if client.get(name) == b"-1")
     client.expire(barrier, 100)
     client.set("swf:upkeep:paused", 1, ex=100)
-    broker.process.heartbeat.upkeep.look()
+    extend = partial(ttl.extend_dead, engine_of(broker))
+    PausedUpkeep(broker.connection, extend).look()
     assert client.ttl(barrier) <= 100
     client.delete("swf:upkeep:paused")
-    upkeep.Upkeep(broker.connection).look()
-    assert client.ttl(barrier) <= 100
-    another = upkeep.Upkeep(broker.connection)
-    another.extend_dead = broker.process.heartbeat.upkeep.extend_dead
-    another.look()
+    PausedUpkeep(broker.connection, extend).look()
     assert client.ttl(barrier) > HALF_A_YEAR
 
 

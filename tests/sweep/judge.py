@@ -30,7 +30,7 @@ PERMANENT = (
     (r"swf:arrived:.+", "jobs on their way into flight: judged as stuck"),
     (r"swf:fanouts", "fan-outs that are committed and not poured: judged as stuck"),
     (r"swf:registry:(python|ruby)", "what each language tells the other; a process prolongs it"),
-    (r"swf:upkeep:dead", "how far `dead` was looked through"),
+    (r"swf:keeper:dead", "how far `dead` was looked through"),
 )
 _PERMANENT = re.compile("|".join(f"(?:{pattern})" for pattern, _ in PERMANENT))
 

@@ -1,4 +1,5 @@
 -- Cancels a run: its record says so, and the list of cancelled runs, which workers read.
+-- Its callback on_complete is pushed (see _run_callback).
 -- Safe to send twice.
 --
 -- KEYS: record (see _record), 'swf:cancelled' (see _listing)
@@ -16,7 +17,7 @@ local reason, kept, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local id = string.sub(record, 10)
 
 -- Reads.
-local found, wrong = checked('HMGET', record, 'state', 'keep', 'started')
+local found, wrong = checked('HMGET', record, 'state', 'keep', 'started', 'on_complete', 'unique', 'deadline')
 if wrong then return wrong end
 local state, keep = found[1], tonumber(found[2] or '') or 604800
 if not state then return {'UNKNOWN'} end
@@ -33,4 +34,5 @@ redis.call('HSET', record, 'state', 'cancelled', 'finished', now, 'reason', reas
 list_run(list, id, score, now, kept, most)
 relist(record, state, 'cancelled', found[3], keep)
 for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, keep) end
+end_run(record, 'cancelled', {found[4], found[5], found[6]}, now)
 return {'DONE'}

@@ -6,6 +6,7 @@ from collections import Counter
 
 from ..mutant import Mutant
 from .advance import ADVANCE
+from .callbacks import RUN_CALLBACKS
 from .cancel import CANCELLED
 from .chain_step import CHAIN_STEP
 from .chains import CHAINS
@@ -37,6 +38,7 @@ ALL: list[Mutant] = [
     *READING,
     *RECORD,
     *RUNS,
+    *RUN_CALLBACKS,
     *WORKERS,
     *PRODUCERS,
 ]

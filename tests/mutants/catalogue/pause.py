@@ -163,8 +163,8 @@ PAUSED = [
     unpause(
         "unpause-forgets-failures",
         "A run with dead steps counts as running after a pause.",
-        "== 1 and 'failed' or 'running'\n",
-        "== 1 and 'running' or 'running'\n",
+        "is_failed(record) and 'failed' or 'running'\n",
+        "'running'\n",
         PAUSE + "test_a_run_with_dead_steps_is_failed_again_after_the_pause",
     ),
     unpark(

@@ -170,7 +170,7 @@ READING = [
     reader(
         "reader-old-marks",
         "A step that ends during the search is shown as lost.",
-        "        # What was done meanwhile has a mark now.\n        record = self._record(run_id)\n",
+        "        record = after or record\n",
         "",
         _RUNS + "test_a_step_that_ends_during_the_search_is_done",
     ),

@@ -32,7 +32,7 @@ module SidekiqFlow::Companion
     # the first one of each cancelled run.
     def halts(job, config)
       run = Run.id(job)
-      return unless run.is_a?(String)
+      return if !run.is_a?(String) || Run.callback?(job)
 
       # A step that had failed may come out of `dead` long after.
       listed = listed?(run, config)

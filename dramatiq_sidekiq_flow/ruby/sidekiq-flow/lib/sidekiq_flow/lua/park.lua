@@ -75,6 +75,7 @@ end
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
 -- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
@@ -85,7 +86,8 @@ end
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
--- record_dead(record, state, number, failure)
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
@@ -105,9 +107,58 @@ end
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
 
 local PARTS = {'', ':times', ':done', ':failed'}
 local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -154,6 +205,14 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
 end
 
 local function record_caught(record, number, failure, ran)
@@ -176,7 +235,7 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -191,6 +250,7 @@ local function finish_record(record, from, text)
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
 end
 
 local function prolong_record(record, state, ttl)

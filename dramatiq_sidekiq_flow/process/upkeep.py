@@ -38,9 +38,6 @@ BETWEEN, CLAIM = 5.0, 30
 #: Seconds before the last score that are read again: scores come from the clocks of the processes that bury.
 OVERLAP = 60.0
 
-#: Text of the payload of a step with a policy.
-_POLICY = f'"{DEATH_KEY}"'.encode()
-
 #: Jobs of one page, and pages of one look.
 BATCH, PAGES = 50, 20
 
@@ -109,7 +106,6 @@ class Upkeep:
         """Become the keeper, if there is none; asks once a minute."""
         if self._is_keeper or time.monotonic() < self._next or not self._has_work:
             return
-        self._paused.look(self.connection, self.extend)
         self._next = time.monotonic() + INTERVAL
         if sets.claim_keeping(self.connection, self.identity.name, CLAIM):
             self._is_keeper = True

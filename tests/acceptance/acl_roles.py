@@ -83,7 +83,8 @@ def operate() -> None:
     broker.pause_queue("other")
     broker.unpause_queue("other")
     runs = Runs(broker)
-    assert runs.pause(tag="acl", reason="a fault") == ["to-cancel"]
+    assert runs.pause(tag="acl", reason="a fault") == ["cancel-too", "to-cancel"]
+    assert runs.resume("cancel-too").state == "running"
     assert runs.resume("to-cancel").state == "running"
     assert runs.retry("to-cancel").state == "running"
     # While the job that is cancelled next is in flight.

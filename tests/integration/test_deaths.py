@@ -76,9 +76,8 @@ def watcher(broker: SidekiqBroker, client: redis.Redis) -> Callable[[], None]:
 
     def look() -> None:
         upkeep = broker.process.heartbeat.upkeep
-        client.delete("swf:upkeep")
-        upkeep._next = 0.0
-        upkeep.look()
+        for member in client.zrange("dead", 0, -1):
+            upkeep.handle(member)
 
     return look
 

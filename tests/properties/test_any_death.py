@@ -27,7 +27,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.broker.retries import killed
-from dramatiq_sidekiq_flow.store import keys
+from dramatiq_sidekiq_flow.store import keys, sets
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.payload import failed
 
@@ -176,9 +176,8 @@ class World:
     def watch(self) -> bool:
         """Look at ``dead``, as one process does at intervals; return True if there are jobs now."""
         upkeep = self.broker.process.heartbeat.upkeep
-        self.client.delete(keys.UPKEEP)
-        upkeep._next = 0.0
-        upkeep.look()
+        for member, _ in sets.members(self.broker.connection, "dead"):
+            upkeep.handle(member)
         return bool(self.client.llen(f"queue:{QUEUE}") or self.client.zcard("schedule"))
 
 

@@ -31,7 +31,8 @@ def mixed(
 ) -> Iterator[Site]:
     """A worker of each language; Ruby's with the companion, or with the plain gem."""
     site: Site = request.getfixturevalue("site")
-    site.python_worker()
+    # The keeper comes with a beat.
+    site.python_worker(heartbeat=2_000)
     if ruby == "plain":
         site.ruby_worker()
         yield site

@@ -66,7 +66,7 @@ def step(name: str) -> dict[str, Any]:
 
 
 @dramatiq.actor(queue_name="python")
-def told(name: str, run: dict[str, Any]) -> None:
+def told(name: str, run: Any = None) -> None:
     note(name)
 
 

@@ -177,6 +177,7 @@ def test_a_callback_in_dead_does_not_make_its_run_fail(
     ).run()
     with working(broker):
         eventually(lambda: client.zcard("dead") == 2)
+        assert [step.name for step in Runs(broker).get(run_id).failures] == ["step"]
         for member in raws(client.zrange("dead", 0, -1)):
             if b"swf_callback" not in member:
                 client.zrem("dead", member)

@@ -303,6 +303,13 @@ def paused(client: redis.Redis) -> None:
     two_scheduled(client)
 
 
+def paused_alone(client: redis.Redis) -> None:
+    """The same, and what a step of a chain finds that goes on at once: an armed barrier, and an empty queue."""
+    paused(client)
+    client.set(f"{CHAIN}_ran", -1, ex=TTL)
+    client.delete("queue:python")
+
+
 def resumed(client: redis.Redis) -> None:
     """A run that was paused, with what was parked."""
     paused(client)
@@ -688,7 +695,7 @@ OPERATIONS = [
         {MINE: "hash", "swf:mem:run": "hash", PARKED: "list", **walked()},
         [b"GONE"],
     ),
-    Operation("step_paused", paused, step_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
+    Operation("step_paused", paused_alone, step_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
     Operation("group_paused", group_of_paused, group_cancelled, {MINE: "hash", INNER: "string", f"{INNER}:u": "set"}),
     Operation("count_paused", paused, count_cancelled, {"swf:mem:run": "hash", PARKED: "list", **walked(":f")}),
     Operation("release_paused", paused, release_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),

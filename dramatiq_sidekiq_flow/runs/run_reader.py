@@ -156,9 +156,11 @@ class RunReader:
             return not missing
 
         sightings.add_work(job_search.work(self.connection))
-        # First: jobs go from there to the other places.
-        sightings.add_found(job_search.search_parked(self.connection, run_id))
-        found = job_search.search(self.connection, run_id, job_search.places(self.connection), enough)
+        # Parked jobs first: they go from there to the other places.
+        places = [job_search.parked_place(run_id), *job_search.places(self.connection)]
+        found = job_search.search(self.connection, run_id, places, enough)
+        if fanouts := job_search.parked_fanouts(found):
+            found += job_search.search(self.connection, run_id, fanouts)
         sightings.add_found(found[taken:])
         return sightings
 

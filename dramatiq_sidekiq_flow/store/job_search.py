@@ -273,13 +273,14 @@ def _parked_job(place: Place, entry: bytes) -> FoundJob:
     return FoundJob(place, payload, 0.0 if entry[:1] == b"q" else float(name))
 
 
-def search_parked(connection: Connection, run_id: str) -> list[FoundJob]:
-    """Find the parked jobs of a run, also those of its parked fan-outs."""
-    found = search(connection, run_id, [Place("parked", keys.parked(run_id), run_id)])
-    fanouts = [job.place for job in found if not job.payload]
-    if fanouts:
-        found += search(connection, run_id, fanouts)
-    return [job for job in found if job.payload]
+def parked_place(run_id: str) -> Place:
+    """The place of the parked jobs of a run."""
+    return Place("parked", keys.parked(run_id), run_id)
+
+
+def parked_fanouts(found: Iterable[FoundJob]) -> list[Place]:
+    """The places of the parked fan-outs among jobs that were found."""
+    return [job.place for job in found if not job.payload]
 
 
 def _array(reply: Any) -> list[bytes]:

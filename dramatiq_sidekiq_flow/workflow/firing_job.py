@@ -24,7 +24,7 @@ def firing_jobs(engine: Engine, payload: Payload) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for callback in payload.stack:
         stack.append(callback.dump())
-        stored = stack if engine.stacks.store is None else engine.stacks.store(stack)
+        stored = stack if engine.stacks.store is None else engine.stacks.store(list(stack))
         fires = {**job, "jid": new_jid(), payload.dialect.callbacks_key: stored}
         found[callback.barrier] = b"%b\0%b" % (queue.encode(), codec.encode(fires))
     return found

@@ -394,6 +394,7 @@ def test_the_next_steps_are_parked(connection: Connection, client: redis.Redis, 
     assert client.ttl(operations.NEW) > HALF_A_YEAR - 4000
     if name != "release_paused":
         assert client.mget(operations.CHAIN, f"{operations.CHAIN}_ran") == [b"0", b"0"]
+    if name in ("advance_paused", "count_paused"):
         # The resume must not arm it again.
         assert not client.hexists(operations.DISARMED, operations.CHAIN)
 
@@ -405,6 +406,13 @@ def test_members_of_a_group_with_a_disarmed_barrier_are_counted(connection: Conn
     assert client.get(operations.INNER) == b"1"
     assert client.hexists(operations.DISARMED, operations.INNER)
     assert client.ttl("swf:mem:run") > HALF_A_YEAR - 4000
+
+
+def test_the_record_lives_as_long_as_parked_jobs(connection: Connection, client: redis.Redis) -> None:
+    """Also if no job of the run is found."""
+    operations.NAMED["pause"].prepare(client)
+    operations.NAMED["pause"].call(connection)
+    assert client.ttl(operations.RECORD) == client.ttl("swf:flows:paused") == HALF_A_YEAR
 
 
 @pytest.mark.parametrize("state", ["paused", "running", "cancelled"])

@@ -158,7 +158,7 @@ PAUSED = [
         "The record of a paused run expires before its jobs.",
         "prolong_record(record, 'paused', PARKED_TTL)\n",
         "",
-        PAUSE + "test_the_record_says_so",
+        PAUSE + "test_the_record_lives_as_long_as_parked_jobs",
     ),
     unpause(
         "unpause-forgets-failures",

@@ -6,7 +6,6 @@ from ..mutant import in_file
 from .tests import SCRIPTS, keeps, refuses
 
 DEATHS = "integration/test_deaths.py::"
-ANY = "properties/test_any_death.py"
 
 fail = in_file("store/lua/fail.lua")
 replace = in_file("store/lua/replace.lua")
@@ -47,7 +46,7 @@ DEATH = [
         "A run whose dead step was caught counts as failed.",
         "    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])\n",
         "    record_dead(KEYS[3], state, ARGV[8], ARGV[9])\n",
-        ANY,
+        DEATHS + "test_a_run_goes_on_when_the_step_that_stopped_it_is_mended",
     ),
     replace(
         "replace-no-gate-check",
@@ -152,7 +151,7 @@ DEATH = [
         "The step after a fallback has the number of the fallback.",
         "        return fallback is None\n",
         "        return True\n",
-        ANY,
+        "unit/test_step_numbers.py",
     ),
     references(
         "references-end-in-a-step",

@@ -149,14 +149,14 @@ DEATH = [
     numbers(
         "numbers-follow-a-fallback",
         "The step after a fallback has the number of the fallback.",
-        "        return fallback is None\n",
-        "        return True\n",
+        "        return fallback is not None\n",
+        "        return False\n",
         "unit/test_step_numbers.py",
     ),
     references(
         "references-end-in-a-step",
         "A Ruby fallback starts a step by a reference, which the plain gem cannot read.",
-        "return self._reads(node) and (fallback is None or self._ends_in_python(fallback))",
+        "return self._reads(node) and all(map(self._ends_in_python, parts(node)))",
         "return self._reads(node)",
         DEATHS + "test_a_fallback_in_ruby_carries_what_comes_next_whole",
     ),

@@ -15,6 +15,7 @@ from ..store.step_records import NO_DEATH, Death
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import Payload
 from ..wire.payload_fields import DEATH_KEY
+from .job_completion import JobReplacement
 from .retries import Failure
 from .worker_process import WorkerProcess
 
@@ -67,10 +68,7 @@ class FailureWriter:
 
     def _replace(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> bool:
         """Let others take the place of a step that failed for good; return False if nothing does."""
-        completion = self.process.completion
-        if completion is None or payload is None or failure.action == "retry" or DEATH_KEY not in payload.fields:
-            return False
-        found = completion.replacement(payload, failure.payload, now)
+        found = self._replacement(failure, payload, now)
         if found is None:
             return False
         action: Literal["dead", "discard"] = "discard" if failure.action == "discard" else "dead"
@@ -78,6 +76,12 @@ class FailureWriter:
         needs, death = found.needs, found.death
         found.write(self.process.commit.run, lambda plan: move(needs=needs, death=death, plan=plan))
         return True
+
+    def _replacement(self, failure: Failure, payload: Payload | None, now: float) -> JobReplacement | None:
+        if failure.action == "retry" or payload is None or DEATH_KEY not in payload.fields:
+            return None
+        completion = self.process.completion
+        return None if completion is None else completion.replacement(payload, failure.payload, now)
 
     def _death(self, failure: Failure, payload: Payload | None, now: float) -> Death:
         """Make what the record of the job's run holds of its death."""

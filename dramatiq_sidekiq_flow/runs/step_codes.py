@@ -79,10 +79,8 @@ class StepCodes:
         """
         for number, node in self.policies.items():
             code = self.codes[number]
-            if isinstance(node, CatchNode) and code == NONE and self._is_begun(number + 1, node.fallback.count):
-                self.codes[number] = CAUGHT
-            elif number in failed and code in (NONE, DONE, DEAD):
-                # A job that does nothing took its place, and may be done.
+            # A job that does nothing took its place, and may be done.
+            if code in (NONE, DONE, DEAD) and (number in failed or self._runs_instead(number, node)):
                 self.codes[number] = CAUGHT
             elif code == DEAD:
                 self.codes[number] = UNCAUGHT
@@ -94,9 +92,9 @@ class StepCodes:
           first, end: Range of the steps whose fallbacks are looked at.
           over: Codes of a step whose fallback does not run.
         """
-        end = len(self.codes) if end is None else end
-        for number, node in self.policies.items():
-            if first <= number < end and isinstance(node, CatchNode) and self.codes[number] in over:
+        for number in range(first, len(self.codes) if end is None else end) if self.policies else ():
+            node = self.policies.get(number)
+            if node is not None and self.codes[number] in over:
                 self._fill(number + 1, number + node.count, SKIPPED)
 
     def replace(self, before: int, after: int) -> None:
@@ -204,8 +202,9 @@ class StepCodes:
     def _is_done(self, first: int, end: int) -> bool:
         return sum(self._count(code, first, end) for code in _OVER) == end - first
 
-    def _is_begun(self, first: int, count: int) -> bool:
-        return self._count(NONE, first, first + count) < count
+    def _runs_instead(self, number: int, node: TreeNode) -> bool:
+        """Return True if a step of the fallback of a step exists, or is done."""
+        return self.codes[number] != DONE and self._count(NONE, number + 1, number + node.count) < node.count - 1
 
     def _done_from(self, first: int, end: int) -> int:
         """Number of steps at the begin of a range that are done."""

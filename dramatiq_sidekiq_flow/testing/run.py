@@ -125,6 +125,7 @@ def disorder(run: Run) -> Iterator[str]:
         if step.place is not None:
             yield from log.add(step.place, number, step)
     yield from log.not_done(order)
+    yield from log.needless(order)
     yield from log.early(order.pairs)
 
 
@@ -147,13 +148,13 @@ class _Log:
         self.ends.setdefault(place, number)
 
     def not_done(self, order: _Order) -> Iterator[str]:
-        """Problems: the steps that were not done, and had to be; steps of fallbacks that were, and had not to be."""
-        for place in range(order.count):
-            step = order.instead_of.get(place)
-            if place in order.may_fail or (step is not None and step in self.ends):
-                continue
-            if place not in self.ends:
+        """Problems: the steps that were not done, and had to be."""
+        for place in sorted(set(range(order.count)) - order.may_fail - self.ends.keys()):
+            if order.instead_of.get(place) not in self.ends:
                 yield f"{self.name(place)} was not done"
+
+    def needless(self, order: _Order) -> Iterator[str]:
+        """Problems: the steps of fallbacks that ran although the steps before them were done."""
         for place, step in order.instead_of.items():
             if place in self.starts and step in self.ends:
                 yield f"{self.name(place)} ran, although step {step}, {self.names[step]}, was done"

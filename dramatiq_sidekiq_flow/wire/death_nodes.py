@@ -6,7 +6,7 @@ the plain gem passes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -35,6 +35,11 @@ class MayFail:
     def __init__(self, step: Any) -> None:
         self.__attrs_init__(step)
 
+    @property
+    def children(self) -> tuple[Any, ...]:
+        """The step."""
+        return (self.step,)
+
     def __repr__(self) -> str:
         return f"MayFail({self.step!r})"
 
@@ -61,6 +66,11 @@ class Catch:
     def __init__(self, step: Any, fallback: Any) -> None:
         self.__attrs_init__(step, fallback)
 
+    @property
+    def children(self) -> tuple[Any, ...]:
+        """The step and the fallback."""
+        return self.step, self.fallback
+
     def __repr__(self) -> str:
         return f"Catch({self.step!r}, {self.fallback!r})"
 
@@ -85,13 +95,20 @@ def with_policy(node: MayFail | Catch, wire: dict[str, Any] | None, fallback: di
     return wire
 
 
-def count_steps(node: Mapping[str, Any]) -> int:
+def count_steps(node: dict[str, Any]) -> int:
     """Count the jobs of a tree in wire form, without those of fallbacks."""
-    if node["__type__"] == "job":
-        return 1
-    if "task" in node:
-        return count_steps(node["task"])
-    return sum(map(count_steps, node["children"]))
+    return 1 if node["__type__"] == "job" else sum(map(count_steps, parts(node)))
+
+
+def parts(node: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """Get the nodes right inside a node in wire form: its children, its task, or its fallback."""
+    found: Any = node.get("children") or node.get("task") or fallback_of(node) or ()
+    return (found,) if type(found) is dict else found
+
+
+def is_plain(node: Mapping[str, Any]) -> bool:
+    """Return True for a job that has no other job inside."""
+    return node["__type__"] == "job" and type(node.get(DEATH_KEY)) is not dict
 
 
 def fallback_of(job: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .death_nodes import fallback_of
 from .nodes import Wire
-from .payload_fields import STEP_KEY
+from .payload_fields import DEATH_KEY, STEP_KEY
 
 #: Returns True if Python workers of this version run a job.
 IsPython = Callable[[Mapping[str, Any]], bool]
@@ -45,7 +45,10 @@ class _Numbering:
             self.last += 1
             if not follows:
                 node[STEP_KEY] = self.last
-            return self._number_fallback(node) and self.is_python(node)
+            if DEATH_KEY in node and self._number_fallback(node):
+                # What comes next follows the step, or its fallback.
+                return False
+            return self.is_python(node)
         before = self.last
         if kind == "with_delay":
             after = self.number(node["task"], follows=follows)
@@ -60,8 +63,8 @@ class _Numbering:
         return follows and self.last == before
 
     def _number_fallback(self, job: Wire) -> bool:
-        """Number the fallback of a step; return True if it has none: what comes next always follows the step."""
+        """Number the fallback of a step; return False if it has none."""
         fallback = fallback_of(job)
         if fallback is not None:
             self.number(fallback, follows=False)
-        return fallback is None
+        return fallback is not None

@@ -217,6 +217,11 @@ def _below(path: str, place: int) -> str:
     return f"{path}.{place}" if path else str(place)
 
 
+def _in_catch(node: CatchNode, offset: int, path: str) -> tuple[TreeNode, int, str]:
+    """Find the part of a node in which a step is, the step's offset in it, and the part's path."""
+    return (node.fallback, offset - 1, _below(path or "1", 1)) if offset else (node.step, 0, path)
+
+
 def step_at(tree: TreeNode, number: int) -> Numbered:
     """Find a step by its number.
 
@@ -232,10 +237,7 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
             continue
         place = 1
         if isinstance(node, CatchNode):
-            if not offset:
-                node = node.step
-                continue
-            node, offset, path = node.fallback, offset - 1, _below(path or "1", 1)
+            node, offset, path = _in_catch(node, offset, path)
             continue
         if isinstance(node, BranchNode):
             # Nodes without steps start where the next one does.
@@ -257,18 +259,37 @@ def policies(tree: TreeNode) -> Iterator[tuple[int, TreeNode]]:
 
 
 def _policies(node: TreeNode, first: int) -> Iterator[tuple[int, TreeNode]]:
-    if isinstance(node, StepNode):
-        if node.may_fail:
-            yield first, node
-    elif isinstance(node, CatchNode):
-        yield first, node
-        yield from _policies(node.fallback, first + 1)
-    elif isinstance(node, DelayNode):
-        yield from _policies(node.node, first)
-    elif isinstance(node, RepeatedNode):
-        found = list(_policies(node.node, first))
-        for index in range(node.times if found else 0):
-            yield from ((number + index * node.node.count, each) for number, each in found)
-    else:
-        for child, start in zip(node.children, node.starts):
-            yield from _policies(child, first + start)
+    return _POLICIES[type(node)](node, first)
+
+
+def _of_step(node: StepNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    return iter([(first, node)] if node.may_fail else ())
+
+
+def _of_catch(node: CatchNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    yield first, node
+    yield from _policies(node.fallback, first + 1)
+
+
+def _of_delay(node: DelayNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    return _policies(node.node, first)
+
+
+def _of_repeated(node: RepeatedNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    found = list(_policies(node.node, first))
+    for index in range(node.times if found else 0):
+        yield from ((number + index * node.node.count, each) for number, each in found)
+
+
+def _of_branch(node: BranchNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    for child, start in zip(node.children, node.starts):
+        yield from _policies(child, first + start)
+
+
+_POLICIES: dict[type[TreeNode], Callable[[Any, int], Iterator[tuple[int, TreeNode]]]] = {
+    StepNode: _of_step,
+    CatchNode: _of_catch,
+    DelayNode: _of_delay,
+    RepeatedNode: _of_repeated,
+    BranchNode: _of_branch,
+}

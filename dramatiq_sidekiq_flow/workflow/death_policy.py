@@ -28,9 +28,10 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.death_nodes import count_steps
 from ..wire.lifetimes import barrier_ttl
-from ..wire.nodes import Wire, completes_at_once, validate
+from ..wire.nodes import Wire, validate
 from ..wire.payload import DEFAULTS, Payload
 from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY, DIED_IN_KEY, STEP_KEY
+from ..wire.tree_times import completes_at_once
 from .engine import Engine
 from .plan import Plan
 from .plan_ids import derived

@@ -6,7 +6,6 @@ from ..mutant import in_file
 from .tests import SCRIPTS, keeps, refuses
 
 DEATHS = "integration/test_deaths.py::"
-ANY = "properties/test_any_death.py"
 
 fail = in_file("store/lua/fail.lua")
 replace = in_file("store/lua/replace.lua")
@@ -47,7 +46,7 @@ DEATH = [
         "A run whose dead step was caught counts as failed.",
         "    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])\n",
         "    record_dead(KEYS[3], state, ARGV[8], ARGV[9])\n",
-        ANY,
+        DEATHS + "test_a_run_goes_on_when_the_step_that_stopped_it_is_mended",
     ),
     replace(
         "replace-no-gate-check",
@@ -150,14 +149,14 @@ DEATH = [
     numbers(
         "numbers-follow-a-fallback",
         "The step after a fallback has the number of the fallback.",
-        "        return fallback is None\n",
-        "        return True\n",
-        ANY,
+        "        return fallback is not None\n",
+        "        return False\n",
+        "unit/test_step_numbers.py",
     ),
     references(
         "references-end-in-a-step",
         "A Ruby fallback starts a step by a reference, which the plain gem cannot read.",
-        "return self._reads(node) and (fallback is None or self._ends_in_python(fallback))",
+        "return self._reads(node) and all(map(self._ends_in_python, parts(node)))",
         "return self._reads(node)",
         DEATHS + "test_a_fallback_in_ruby_carries_what_comes_next_whole",
     ),

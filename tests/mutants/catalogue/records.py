@@ -151,8 +151,8 @@ RECORD = [
     numbers(
         "numbers-follow-ruby",
         "The step after a Ruby step has no number, since the plain gem gives none.",
-        "            return self._number_fallback(node) and self.is_python(node)\n",
-        "            return self._number_fallback(node)\n",
+        "            return self.is_python(node)\n",
+        "            return True\n",
         NUMBERS,
     ),
     numbers(

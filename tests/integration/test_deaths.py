@@ -33,7 +33,7 @@ from dramatiq_sidekiq_flow.errors import InvalidWorkflow
 from dramatiq_sidekiq_flow.store import fanouts
 from dramatiq_sidekiq_flow.testing import FlowTest
 
-from ..redis_values import as_bytes
+from ..redis_values import as_bytes, raws
 from ..running import eventually, members, working
 
 WEEK = 7 * 86_400
@@ -76,7 +76,7 @@ def watcher(broker: SidekiqBroker, client: redis.Redis) -> Callable[[], None]:
 
     def look() -> None:
         upkeep = broker.process.heartbeat.upkeep
-        for member in client.zrange("dead", 0, -1):
+        for member in raws(client.zrange("dead", 0, -1)):
             upkeep.handle(member)
 
     return look

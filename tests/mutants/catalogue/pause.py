@@ -28,7 +28,7 @@ unpark = in_file("store/lua/unpark.lua")
 hold = in_file("store/lua/hold_barriers.lua")
 rearm = in_file("store/lua/rearm.lua")
 retry = in_file("store/lua/retry_dead.lua")
-upkeep = in_file("process/upkeep.py")
+middleware = in_file("middleware.py")
 known = in_file("process/cancelled_runs.py")
 ends = in_file("broker/consumer.py")
 retrying = in_file("runs/run_retry.py")
@@ -244,10 +244,10 @@ PAUSED = [
         "            pass\n",
         PAUSE + "test_dead_steps_go_back_to_their_queues",
     ),
-    upkeep(
+    middleware(
         "pause-no-upkeep",
         "A stored chain that parked jobs need expires after weeks.",
-        "        self._paused.look(self.connection, self.extend)\n",
+        "            upkeep.duties.append(PausedUpkeep(broker.connection, extend).look)\n",
         "",
         PAUSE + "test_a_worker_keeps_what_parked_jobs_need",
     ),

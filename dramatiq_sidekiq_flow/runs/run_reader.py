@@ -52,12 +52,14 @@ class View:
       codes: The states of its steps; None without a tree.
       is_certain: False if its state follows from jobs that were not found.
       waits_for: Queues of Ruby steps whose jobs were not found; a run without a tree waits for any.
+      sightings: The jobs that were found.
     """
 
     run: Run
     codes: StepCodes | None
     is_certain: bool
     waits_for: frozenset[str] | None = frozenset()
+    sightings: Sightings = attrs.field(factory=lambda: Sightings(""))
 
     @property
     def lost(self) -> int:
@@ -94,22 +96,30 @@ class RunReader:
         Raises:
           UnknownRun: if it has no record.
         """
+        return self.view(run_id).run
+
+    def view(self, run_id: str) -> View:
+        """Read a run, with the jobs that were found.
+
+        Raises:
+          UnknownRun: if it has no record.
+        """
         marks: object = None
         for _ in range(LOOKS):
             record, view = self._look(run_id)
             if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
-                return view.run
+                return view
             if self.is_elsewhere:
                 break
             if marks == record.marks:
-                return self._concluded(record, view)
+                return attrs.evolve(view, run=self._concluded(record, view))
             marks = record.marks
         if self.is_elsewhere and view.codes is not None:
             view.codes.replace(LOST, UNKNOWN)
         if view.is_certain:
-            return view.run
-        return attrs.evolve(view.run, state="running", inferred=False)
+            return view
+        return attrs.evolve(view, run=attrs.evolve(view.run, state="running", inferred=False))
 
     def _look(self, run_id: str) -> tuple[Record, View]:
         record = self._record(run_id)
@@ -236,7 +246,7 @@ def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory:
     state, is_certain = _state(record.head.state, open_codes, codes)
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
-    return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for)
+    return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for, sightings)
 
 
 def _outside(tree: TreeNode, sightings: Sightings) -> list[Sighting]:
@@ -291,7 +301,7 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
         failed=len(failures),
     )
     run = _run(record.head, state, steps, failures, memory, progress)
-    return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None)
+    return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None, sightings)
 
 
 def _unseen_failures(record: Record, seen: Sequence[Sighting]) -> list[Step]:

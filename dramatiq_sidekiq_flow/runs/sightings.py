@@ -31,6 +31,7 @@ class _Fields(msgspec.Struct):
     sideline_run_id: Any = None
     swf_step: Any = None
     retry_count: Any = None
+    enqueued_at: Any = None
     error_class: Any = None
     error_message: Any = None
 
@@ -56,6 +57,10 @@ class Sighting:
       started, ended, due: Epoch seconds; None if it is not known.
       worker: ``HOST:PID:NONCE``; "" if no process has it.
       error: Of its last failure; None without.
+      kind: Of its place (``job_search.Place``); "" if only the work of a process shows it.
+      pushed: When it was pushed to its queue, in epoch seconds; None if it is not known.
+      member: The worker and queue that have it in flight; "" in other places.
+      is_suspect: True if it waits in a dead worker's hash for its trial.
     """
 
     number: int | None
@@ -69,6 +74,10 @@ class Sighting:
     due: float | None = None
     worker: str = ""
     error: str | None = None
+    kind: str = ""
+    pushed: float | None = None
+    member: str = ""
+    is_suspect: bool = False
 
 
 #: The code of a job by its place.
@@ -89,6 +98,8 @@ class Sightings:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self._by_jid: dict[str, Sighting] = {}
+        #: Jid -> the job, where it was found last.
+        self.jobs: dict[str, FoundJob] = {}
 
     def __iter__(self) -> Iterator[Sighting]:
         # A step may have two jobs, if one was pushed by hand: the one that goes on first is shown.
@@ -109,7 +120,9 @@ class Sightings:
         for each in found:
             fields = _decoded(_payloads, each.payload)
             if fields is not None and self._is_ours(fields):
-                self._add(_in_place(fields, each))
+                sighting = _in_place(fields, each)
+                self._add(sighting)
+                self.jobs[sighting.jid] = each
 
     def _is_ours(self, fields: _Fields) -> bool:
         return self.run_id in (fields.workflow_run_id, fields.sideline_run_id)
@@ -127,6 +140,18 @@ def _running(fields: _Fields, identity: str, started: float | None) -> Sighting:
 
 
 def _in_place(fields: _Fields, found: FoundJob) -> Sighting:
+    place = found.place
+    flies = place.kind == "flight"
+    return attrs.evolve(
+        _with_code(fields, found),
+        kind=place.kind,
+        pushed=payload_fields.seconds(fields.enqueued_at),
+        member=place.name if flies else "",
+        is_suspect=flies and found.receipt.endswith(keys.SUSPECT),
+    )
+
+
+def _with_code(fields: _Fields, found: FoundJob) -> Sighting:
     kind = found.place.kind
     code = _CODES[kind]
     if kind == "flight":

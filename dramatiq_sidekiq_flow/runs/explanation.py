@@ -81,7 +81,7 @@ class Explainer:
         Raises:
           UnknownRun: if it has no record.
         """
-        return self.of_view(self.reader.view(run_id))
+        return self.of_view(self.reader.view(run_id, thorough=True))
 
     def of_view(self, view: View) -> Explanation:
         """Explain a run that was read."""

@@ -9,16 +9,15 @@ from typing import Any
 import attrs
 
 from ..errors import PayloadError, UnknownRun, shortened
-from ..store import job_search, run_records
+from ..store import run_records
 from ..store.connection import Connection
-from ..store.job_search import FoundJob
 from ..store.run_records import Record, RecordHead
 from ..wire.tree_nodes import TreeNode, load_tree
+from .job_finder import JobFinder
 from .sightings import Sighting, Sightings
 from .snapshot import Run, RunState
 from .step import Progress, Step
 from .step_codes import (
-    CANCELLED,
     DEAD,
     DONE,
     INFERRED,
@@ -32,6 +31,7 @@ from .step_codes import (
     StepCodes,
 )
 from .step_list import StepList, failed_step, seen_step, utc
+from .step_marks import codes_of, outside
 
 #: Most searches for jobs that were not found: a job may have moved meanwhile.
 LOOKS = 4
@@ -98,15 +98,19 @@ class RunReader:
         """
         return self.view(run_id).run
 
-    def view(self, run_id: str) -> View:
+    def view(self, run_id: str, *, thorough: bool = False) -> View:
         """Read a run, with the jobs that were found.
+
+        Parameters:
+          thorough: True searches for the jobs of dead steps, too.
 
         Raises:
           UnknownRun: if it has no record.
         """
         marks: object = None
+        finder = JobFinder(self.connection, thorough=thorough)
         for _ in range(LOOKS):
-            record, view = self._look(run_id)
+            record, view = self._look(run_id, finder)
             if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
                 return view
@@ -121,13 +125,13 @@ class RunReader:
             return view
         return attrs.evolve(view, run=attrs.evolve(view.run, state="running", inferred=False))
 
-    def _look(self, run_id: str) -> tuple[Record, View]:
+    def _look(self, run_id: str, finder: JobFinder) -> tuple[Record, View]:
         record = self._record(run_id)
         memory = self.memory(run_id)
         tree = read_tree(record.tree)
         if record.head.state in ("done", "cancelled"):
             return record, view_of(record, tree, Sightings(run_id), memory)
-        sightings = self._search(run_id, record, tree)
+        sightings = finder.find(record, tree)
         # What was done meanwhile has a mark now.
         record = self._record(run_id)
         return record, view_of(record, tree, sightings, memory)
@@ -141,26 +145,6 @@ class RunReader:
                 run_id,
             )
         return record
-
-    def _search(self, run_id: str, record: Record, tree: TreeNode | None) -> Sightings:
-        sightings = Sightings(run_id)
-        taken = wanted = 0
-
-        def enough(found: Sequence[FoundJob]) -> bool:
-            nonlocal taken, wanted
-            if tree is None or len(found) < wanted:
-                return False
-            sightings.add_found(found[taken:])
-            taken = len(found)
-            missing = codes_of(record, tree, sightings).count(LOST, UNKNOWN)
-            # Ask again when as many were found: a job may show that other steps are done, but rarely does.
-            wanted = taken + missing
-            return not missing
-
-        sightings.add_work(job_search.work(self.connection))
-        found = job_search.search(self.connection, run_id, job_search.places(self.connection), enough)
-        sightings.add_found(found[taken:])
-        return sightings
 
     def _concluded(self, record: Record, view: View) -> Run:
         """Return a run whose jobs were not found twice, once a Ruby process cannot have begun one of them unseen."""
@@ -202,56 +186,19 @@ def read_tree(raw: bytes) -> TreeNode | None:
         return None
 
 
-def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
-    """Compute the states of the steps of a run that may go on."""
-    codes = _marked(record, tree, sightings)
-    if record.head.state == "done":
-        codes.replace(0, INFERRED)
-        return codes
-    codes.infer()
-    codes.settle()
-    if any(seen.code != DEAD for seen in _outside(tree, sightings)):
-        # The job of a delayed empty group comes before the next step.
-        codes.replace(LOST, PENDING)
-    for code in _NOT_OPEN.get(record.head.state, ()):
-        codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
-    return codes
-
-
-#: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
-_NOT_OPEN = {"cancelled": (LOST, UNKNOWN, PENDING), "paused": (LOST,)}
-
-
-def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
-    """Mark the steps that are recorded, and those whose jobs were found."""
-    codes = StepCodes(tree)
-    codes.mark_bits(record.bits)
-    for number in record.times:
-        codes.mark(number, DONE)
-    for seen in sightings:
-        codes.mark(seen.number or 0, seen.code)
-    codes.mark_dead(record.failed)
-    return codes
-
-
 def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory: Mapping[str, Any]) -> View:
     """Make a run from its record and the jobs that were found."""
     if tree is None:
         return _without_tree(record, sightings, memory)
     codes = codes_of(record, tree, sightings)
     steps = StepList(codes, record.times, record.failed, {seen.number or 0: seen for seen in sightings})
-    others = _outside(tree, sightings)
+    others = outside(tree, sightings)
     failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD))
     open_codes = codes.present() | {seen.code for seen in others}
     state, is_certain = _state(record.head.state, open_codes, codes)
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
     return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for, sightings)
-
-
-def _outside(tree: TreeNode, sightings: Sightings) -> list[Sighting]:
-    """Jobs that are not in the tree: that of a delayed empty group, and steps that were added later."""
-    return [seen for seen in sightings if not 0 < (seen.number or 0) <= tree.count]
 
 
 def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tuple[RunState, bool]:

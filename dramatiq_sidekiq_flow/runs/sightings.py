@@ -105,6 +105,10 @@ class Sightings:
         # A step may have two jobs, if one was pushed by hand: the one that goes on first is shown.
         return iter(sorted(self._by_jid.values(), key=lambda seen: seen.code, reverse=True))
 
+    def numbers(self) -> set[int]:
+        """The numbers of the steps whose jobs were found."""
+        return {seen.number for seen in self._by_jid.values() if seen.number is not None}
+
     def add_work(self, work: Iterable[Work]) -> None:
         """Add the jobs of this run that threads work on."""
         for each in work:

@@ -23,7 +23,10 @@ PART_ELEMENTS = 1000
 PART_BYTES = 256 * 1024
 
 #: Elements that one call reads at once, at most.
-AT_ONCE = 250
+AT_ONCE = 1000
+
+#: Elements of a small place: it is searched together with others.
+SMALL = 250
 
 #: The same before the size of the elements is known.
 FIRST_AT_ONCE = 16
@@ -134,6 +137,26 @@ def search(
     return found
 
 
+def glance(connection: Connection, run_id: str, wanted: Iterable[Place]) -> list[FoundJob]:
+    """Search where a job can have gone since a search: small places, ``retry``, and both ends of large queues."""
+    needle = needle_of(run_id)
+    small, large = by_size(connection, wanted)
+    found = _search_small(connection, needle, small)
+    for place in large:
+        if place.kind == "retry":
+            _search_large(connection, needle, place, found, lambda found: False)
+        elif place.kind == "queue":
+            found += _ends(connection, needle, place)
+    return found
+
+
+def _ends(connection: Connection, needle: bytes, place: Place) -> list[FoundJob]:
+    """Search the jobs of a queue that were pushed last, and those that are fetched next."""
+    tail = max(0, connection.call("LLEN", place.key) - PART_ELEMENTS)
+    ends = [_command(needle, place, cursor, FIRST_AT_ONCE) for cursor in ("0", str(tail))]
+    return [job for reply in connection.send(ends) for job in _read(reply).jobs(place)]
+
+
 def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
     return [job for batch in batches for job in _search_together(connection, needle, batch)]
 
@@ -156,8 +179,8 @@ def _search_large(
 def by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
     """Divide places that are not empty into batches of small ones, and large ones, the smallest first."""
     known = _sized(connection, list(wanted))
-    large = sorted((each for each in known if each[0] > AT_ONCE), key=lambda each: each[0])
-    return _batches([each for each in known if each[0] <= AT_ONCE]), [place for _, place in large]
+    large = sorted((each for each in known if each[0] > SMALL), key=lambda each: each[0])
+    return _batches([each for each in known if each[0] <= SMALL]), [place for _, place in large]
 
 
 def _sized(connection: Connection, wanted: Sequence[Place]) -> list[tuple[int, Place]]:

@@ -106,7 +106,7 @@ def unserved_queue(client: redis.Redis, run_id: str) -> RecordedRun:
 
 
 WAYS = (
-    Way("dead", "failed", dead_step, ("IOError: no disk", "--fix rerun", "--fix release", "Retry in Sidekiq")),
+    Way("dead", "failed", dead_step, ("RuntimeError: gave up", "--fix rerun", "--fix release", "Retry in Sidekiq")),
     Way("barrier_gone", "failed", gone_barrier, (GONE, "--fix release")),
     Way("dead_worker", "waiting", killed_python_worker, ("host:1:abc", "puts the job back into its queue in about")),
     Way("lost_in_ruby", "stuck", killed_ruby_worker, ("killed", "'Docs::Thumb'", "--fix cancel", "companion")),

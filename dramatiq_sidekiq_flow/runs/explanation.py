@@ -94,6 +94,12 @@ class Explainer:
         findings.sort(key=lambda each: _ORDER.index(each.outlook if each.cause != "after_others" else ""))
         return Explanation(run, _verdict(run, findings), tuple(findings))
 
+    def blocked_steps(self, view: View) -> list[Step]:
+        """The steps of a run that do not go on without a person."""
+        if view.run.state in ("done", "cancelled"):
+            return []
+        return [step for step, case in self._cases(view, self.surveyor.look()) if case.outlook == "blocked"]
+
     def _cases(self, view: View, consumers: Consumers) -> Iterator[tuple[Step, Case]]:
         diagnosis = Diagnosis(consumers, self.reader.is_elsewhere)
         seen = {each.jid: each for each in view.sightings if each.jid}

@@ -53,6 +53,7 @@ class Runs:
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
         broker = broker or global_broker()
         engine = engine_of(broker)
+        self._engine = engine
         self._connection = engine.broker.connection
         memory = engine.memory
 

@@ -10,8 +10,9 @@ import attrs
 
 from ..errors import PayloadError, WrongType
 from ..wire import codec
-from . import keys
+from . import keys, scripts
 from .connection import FAULTS, Connection
+from .outcomes import Done, Operation, read_outcome
 from .scripts import Command
 from .sets import scored
 
@@ -142,6 +143,16 @@ def read_times(entry: bytes) -> StepTimes:
     """Read the entry of a step that is done."""
     started, ended, attempts, worker, *_ = [*_text(entry).split(" ", 3), "", "", "", ""]
     return StepTimes(_seconds(started), _seconds(ended), int(attempts) if attempts.isdecimal() else 0, worker)
+
+
+def mark_dead(run_id: str, number: int, failure: bytes) -> Operation[bool]:
+    """Record a step whose job is nowhere as dead (``mark_dead.lua``); return False if the run has ended.
+
+    Parameters:
+      failure: JSON object, as of ``step_records.Death``.
+    """
+    command = scripts.MARK_DEAD.command((keys.record(run_id),), (number, failure))
+    return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
 
 
 # -- indexes ------------------------------------------------------------------------

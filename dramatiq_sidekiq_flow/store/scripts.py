@@ -108,6 +108,7 @@ FETCH = Script("fetch")
 FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+MARK_DEAD = Script("mark_dead")
 OWN_CALLBACKS = Script("own_callbacks")
 POUR = Script("pour")
 PROCESS = Script("process")
@@ -142,6 +143,7 @@ ALL = (
     FIND_JOBS,
     FIRED,
     FLUSH,
+    MARK_DEAD,
     OWN_CALLBACKS,
     POUR,
     PROCESS,

@@ -16,6 +16,7 @@ from dramatiq_sidekiq_flow.store import (
     processes,
     queues,
     run_cancel,
+    run_records,
     runs,
     scripts,
     sets,
@@ -287,6 +288,17 @@ def cancel(connection: Connection) -> Any:
     return reply_to(connection, run_cancel.cancel(RUN, "reason"))
 
 
+def lost(client: redis.Redis) -> None:
+    """A run that is stuck."""
+    running(client)
+    client.expire(RECORD, DAY)
+    client.expire("swf:flows:running", DAY)
+
+
+def mark_dead(connection: Connection) -> Any:
+    return reply_to(connection, run_records.mark_dead(RUN, 2, b"{}"))
+
+
 LAST = StepRecord(RECORD, "7 1.000 2.000 0 me")
 
 
@@ -460,6 +472,7 @@ OPERATIONS = [
     Operation("remember", lambda client: None, remember, {}),
     Operation("fired", releasing, fired, {}, 0),
     Operation("cancel", running, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
+    Operation("mark_dead", lost, mark_dead, {}),
     Operation("advance_cancelled", cancelled, advance_cancelled, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
     Operation("step_cancelled", cancelled, step_cancelled, {MINE: "hash"}, [b"GONE"]),
     Operation("group_cancelled", cancelled, group_cancelled, {MINE: "hash", "swf:mem:run": "hash"}),

@@ -31,6 +31,7 @@ class Consumer:
       name: Its identity and tag, for people.
       actors: Names of its actors; None if it does not say them.
       beat: Its last beat in epoch seconds; None if it is not known.
+      recovers: True if it sends heartbeats: it recovers the jobs of dead workers.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Consumer:
     queues: frozenset[str]
     actors: frozenset[str] | None = None
     beat: float | None = None
+    recovers: bool = False
 
 
 @attrs.frozen
@@ -59,38 +61,49 @@ class Consumers:
         return self.around.now
 
     @property
+    def live(self) -> list[Consumer]:
+        """The processes, without those of Ruby that have not beaten for too long."""
+        return [each for each in self.by_identity.values() if not self.is_silent(each)]
+
+    @property
     def queues(self) -> set[str]:
         """The queues that are consumed."""
-        return {queue for each in self.by_identity.values() if not self.is_silent(each) for queue in each.queues}
+        return set().union(*(each.queues for each in self.live))
 
     def of(self, queue: str) -> list[Consumer]:
         """The processes that consume a queue."""
-        return [each for each in self.by_identity.values() if queue in each.queues and not self.is_silent(each)]
+        return [each for each in self.live if queue in each.queues]
+
+    def names(self, queue: str) -> list[str]:
+        """The names of the processes that consume a queue."""
+        return [each.name for each in self.of(queue)]
 
     def is_silent(self, consumer: Consumer) -> bool:
         """Return True if a Ruby process has not beaten for too long: its record stays for a minute after its end."""
         beat = None if consumer.is_python else consumer.beat
         return beat is not None and self.now - beat > RUBY_SILENCE
 
-    def silence(self, member: str) -> float | None:
-        """Seconds since the last heartbeat of a member; None if it is not registered."""
-        beat = self.around.beats.get(member)
-        return None if beat is None else self.now - beat
+    def silence(self, member: str) -> float:
+        """Seconds since the last heartbeat of a member; 0.0 if it is not registered."""
+        return self.now - self.around.beats.get(member, self.now)
+
+    def any_python(self) -> bool:
+        """Return True if a Python process is alive."""
+        return any(each.is_python for each in self.live)
+
+    def has_rescuer(self, identity: str) -> bool:
+        """Return True if another process than this one beats, and recovers the jobs of dead ones."""
+        return any(other != identity and each.recovers for other, each in self.by_identity.items())
 
     def known_names(self) -> set[str]:
         """All names of actors and classes that some process has, or has published."""
-        published = (names for names in self.around.classes.values() if names)
-        actors = (each.actors for each in self.by_identity.values() if each.actors)
-        return set().union(*published, *actors)
+        published = (names or frozenset() for names in self.around.classes.values())
+        return set().union(*published, *(each.actors or frozenset() for each in self.live))
 
-    def actors_for(self, queue: str) -> frozenset[str] | None:
-        """The actors of the Python processes that consume a queue; None if one of them does not say."""
-        found: set[str] = set()
-        for each in self.of(queue):
-            if each.is_python and each.actors is None:
-                return None
-            found |= each.actors or frozenset()
-        return frozenset(found)
+    def actors_for(self, queue: str) -> frozenset[str]:
+        """The actors of the processes that consume a queue; empty if one of them does not say, or is Ruby's."""
+        found = [each.actors for each in self.of(queue)]
+        return frozenset() if None in found else frozenset().union(*filter(None, found))
 
 
 class Surveyor:
@@ -124,15 +137,20 @@ def consumers_of(around: Surroundings, timeout: float) -> Consumers:
         info = read_info(record.info)
         if info:
             found[identity] = _recorded(identity, info, record)
-    beating: dict[str, set[str]] = {}
-    for member, beat in around.beats.items():
-        if keys.is_member(member) and around.now - beat <= timeout:
-            beating.setdefault(keys.identity_of(member), set()).add(keys.queue_of(member))
-    for identity, queues in beating.items():
+    for identity, queues in _beating(around, timeout).items():
         # Python's, unless it has a record: one that the Web UI does not show has none.
         known = found.get(identity, Consumer(identity, True, frozenset()))
-        found[identity] = attrs.evolve(known, queues=known.queues | queues)
+        found[identity] = attrs.evolve(known, queues=known.queues | queues, recovers=True)
     return Consumers(around, found, timeout)
+
+
+def _beating(around: Surroundings, timeout: float) -> dict[str, set[str]]:
+    """Identity -> queues of the processes that beat."""
+    queues: dict[str, set[str]] = {}
+    for member in filter(keys.is_member, around.beats):
+        if around.now - around.beats[member] <= timeout:
+            queues.setdefault(keys.identity_of(member), set()).add(keys.queue_of(member))
+    return queues
 
 
 def _recorded(identity: str, info: Mapping[str, Any], record: ProcessRecord) -> Consumer:

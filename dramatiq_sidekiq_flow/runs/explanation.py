@@ -13,9 +13,10 @@ from ..wire.nodes import is_ruby_constant
 from ..wire.tree_nodes import step_at
 from .barriers import barriers_of
 from .consumers import Consumers, Surveyor
-from .diagnosis import Diagnosis, Patient
+from .diagnosis import Diagnosis
 from .explanation_text import explanation_lines
 from .finding import MOST_NUMBERS, Case, Finding, Outlook
+from .patient import Patient
 from .run_reader import RunReader, View
 from .sightings import Sighting
 from .snapshot import Run

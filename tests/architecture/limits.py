@@ -92,6 +92,7 @@ USED = {
         "bridge_of",
         "check_assignment",
         "enqueue_many",
+        "explain_async",
         "cancel_async",
         "get_async",
         "list_async",

@@ -73,8 +73,8 @@ class Diagnosis:
         where = f"in queue {patient.step.queue!r}"
         blocked = self._paused(patient) or self._without_consumer(patient) or self._without_actor(patient)
         if blocked is not None:
-            return attrs.evolve(blocked, where=where, since=patient.pushed)
-        return cases.queued(where, patient.pushed, self.consumers.names(patient.step.queue))
+            return attrs.evolve(blocked, where=where, since=patient.queued_at)
+        return cases.queued(where, patient.queued_at, self.consumers.names(patient.step.queue))
 
     def _paused(self, patient: Patient) -> Case | None:
         queue = patient.step.queue

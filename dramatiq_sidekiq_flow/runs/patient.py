@@ -33,9 +33,9 @@ class Patient:
     barriers_gone: Collection[str] = ()
 
     @property
-    def pushed(self) -> datetime | None:
+    def queued_at(self) -> datetime | None:
         """When its job was pushed to its queue."""
-        return utc(getattr(self.seen, "pushed", None))
+        return utc(getattr(self.seen, "queued_at", None))
 
     @property
     def kind(self) -> str:

@@ -58,7 +58,7 @@ class Sighting:
       worker: ``HOST:PID:NONCE``; "" if no process has it.
       error: Of its last failure; None without.
       kind: Of its place (``job_search.Place``); "" if only the work of a process shows it.
-      pushed: When it was pushed to its queue, in epoch seconds; None if it is not known.
+      queued_at: When it was pushed to its queue, in epoch seconds; None if it is not known.
       member: The worker and queue that have it in flight; "" in other places.
       is_suspect: True if it waits in a dead worker's hash for its trial.
     """
@@ -75,7 +75,7 @@ class Sighting:
     worker: str = ""
     error: str | None = None
     kind: str = ""
-    pushed: float | None = None
+    queued_at: float | None = None
     member: str = ""
     is_suspect: bool = False
 
@@ -149,7 +149,7 @@ def _in_place(fields: _Fields, found: FoundJob) -> Sighting:
     return attrs.evolve(
         _with_code(fields, found),
         kind=place.kind,
-        pushed=payload_fields.seconds(fields.enqueued_at),
+        queued_at=payload_fields.seconds(fields.enqueued_at),
         member=place.name if flies else "",
         is_suspect=flies and found.receipt.endswith(keys.SUSPECT),
     )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import Chain, Group, Runs, SidekiqBroker, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Runs, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.errors import InvalidFilter, UnknownRun
 from dramatiq_sidekiq_flow.runs import run_reader
 from dramatiq_sidekiq_flow.runs.doctor import Doctor
+from dramatiq_sidekiq_flow.store import run_records
+from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..broken_runs import WAYS, killed_ruby_worker, misspelt_class, python_process, unserved_queue
 from ..recorded_runs import RecordedRun, chain, group, job, ruby_process
@@ -76,7 +79,12 @@ def test_dead_steps_run_again(
         planned = Doctor(Runs(broker)).fix(found, "rerun")
         assert [action.outcome for action in planned] == ["planned", "planned"]
         assert client.zcard("dead") == 2
+        before = {each["jid"]: each["retry_count"] for each in members(client, "dead")}
+        client.sadd("paused", "python")
         assert cured(broker, "rerun") == ["done", "done"]
+        # As Sidekiq's Web UI does: a retry by hand counts for nothing.
+        assert {each["jid"]: each["retry_count"] + 1 for each in members(client, "python")} == before
+        client.srem("paused", "python")
         eventually(ended(broker, "run"))
     assert Counter(log) == Counter("abcde")
     assert client.zcard("dead") == 0
@@ -125,10 +133,26 @@ def test_a_lost_step_is_recorded_as_dead(broker: SidekiqBroker, client: redis.Re
     assert (run.state, run.failures[0].error) == ("failed", "Lost: Its job was nowhere.")
     assert raws(client.zrange("swf:flows:failed", 0, -1)) == [b"run"]
     assert client.zcard("swf:flows:running") == 0
-    # A run that has ended stays as it is.
-    run_of_before = RecordedRun(client, "before", job("a"), state="done")
-    client.delete(f"swf:flow:{run_of_before.id}:failed")
-    assert cured(broker, "fail") == ["refused"]
+
+
+def test_a_run_that_has_ended_is_not_recorded_as_failed(connection: Connection, client: redis.Redis) -> None:
+    RecordedRun(client, "run", job("a"), state="done")
+    assert not run_records.mark_dead("run", 1, b"{}").run(connection)
+    assert run_records.state_of(connection, "run") == "done"
+    assert client.zcard("swf:flows:failed") == 0
+
+
+def test_a_released_step_has_failed_no_more(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, failing: Failing
+) -> None:
+    failing.add("a")
+    Workflow(Chain(step.message("a"), WithDelay(step.message("b"), timedelta(hours=1)))).run("run")
+    with working(broker):
+        eventually(lambda: client.zcard("dead") == 1)
+        assert cured(broker, "release") == ["done"]
+        eventually(lambda: client.zcard("schedule") == 1)
+    assert [run.state for run in Runs(broker).list()] == ["running"]
+    assert Runs(broker).get("run").state == "waiting"
 
 
 def test_a_step_in_retry_that_cannot_succeed_is_buried(broker: SidekiqBroker, client: redis.Redis) -> None:

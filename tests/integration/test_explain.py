@@ -11,6 +11,8 @@ import redis
 
 from dramatiq_sidekiq_flow import Runs, SidekiqBroker
 from dramatiq_sidekiq_flow.cli.main import main
+from dramatiq_sidekiq_flow.store import job_search
+from dramatiq_sidekiq_flow.store.connection import Connection
 
 from ..broken_runs import GONE, WAYS, Way, killed_python_worker, python_process, unserved_queue
 from ..recorded_runs import IDENTITY, RecordedRun, chain, group, job, ruby_process
@@ -122,6 +124,28 @@ def test_a_dead_step_whose_job_was_deleted(client: redis.Redis, runs: Runs) -> N
     run.becomes("failed")
     found = runs.explain(RUN)
     assert (found.verdict, found.findings[0].cause) == ("failed", "job_gone")
+
+
+def test_the_job_of_a_dead_step_is_found_behind_a_large_queue(client: redis.Redis, runs: Runs) -> None:
+    run = RecordedRun(client, RUN, chain(job("first"), job("second")))
+    run.failed(1)
+    run.becomes("failed")
+    client.sadd("queues", "other")
+    client.lpush("queue:other", *([b"{}"] * 300))
+    client.zadd("dead", {f"{{}} {number}": number for number in range(400)})
+    run.dead(1, time.time())
+    assert runs.explain(RUN).findings[0].cause == "dead"
+
+
+def test_a_second_look_finds_what_has_moved(client: redis.Redis, connection: Connection) -> None:
+    run = RecordedRun(client, RUN, group(*(job("a") for _ in range(5))))
+    client.sadd("queues", "python", "small")
+    client.lpush("queue:python", run.payload(1), *([b"{}"] * 1_500), run.payload(2), *([b"{}"] * 1_500), run.payload(3))
+    client.zadd("retry", {f"{{}} {number}": number for number in range(400)})
+    run.in_retry(4, 200.5)
+    client.lpush("queue:small", run.payload(5))
+    found = job_search.glance(connection, RUN, job_search.places(connection))
+    assert sorted(json.loads(each.payload)["swf_step"] for each in found) == [1, 3, 4, 5]
 
 
 def test_a_run_without_a_tree(client: redis.Redis, runs: Runs) -> None:

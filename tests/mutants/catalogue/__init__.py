@@ -9,6 +9,7 @@ from .advance import ADVANCE
 from .cancel import CANCELLED
 from .chain_step import CHAIN_STEP
 from .chains import CHAINS
+from .explain import EXPLAINED
 from .flight import FLIGHT
 from .foreign import FOREIGN
 from .hooks import HOOKS
@@ -25,6 +26,7 @@ ALL: list[Mutant] = [
     *CANCELLED,
     *CHAIN_STEP,
     *CHAINS,
+    *EXPLAINED,
     *FLIGHT,
     *FOREIGN,
     *HOOKS,

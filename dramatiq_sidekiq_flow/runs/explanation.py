@@ -96,10 +96,10 @@ class Explainer:
         return Explanation(run, _verdict(run, findings), tuple(findings))
 
     def blocked_steps(self, view: View) -> list[Step]:
-        """The steps of a run that do not go on without a person."""
+        """The steps of a run that do not go on without a person, and are to be fixed now."""
         if view.run.state in ("done", "cancelled"):
             return []
-        return [step for step, case in self._cases(view, self.surveyor.look()) if case.outlook == "blocked"]
+        return [step for step, case in self._cases(view, self.surveyor.look()) if _is_to_be_fixed(step, case)]
 
     def _cases(self, view: View, consumers: Consumers) -> Iterator[tuple[Step, Case]]:
         diagnosis = Diagnosis(consumers, self.reader.is_elsewhere)
@@ -127,6 +127,11 @@ class Explainer:
         needed = {jid: barriers_of(job.payload) for jid, job in jobs[:MOST_BARRIERS]}
         gone = surroundings.missing(self.connection, sorted(set().union(*needed.values())))
         return {jid: barriers & gone for jid, barriers in needed.items()}
+
+
+def _is_to_be_fixed(step: Step, case: Case) -> bool:
+    # Without its barrier, a step still runs, and goes to dead then.
+    return case.outlook == "blocked" and (step.state == "dead" or case.cause != "barrier_gone")
 
 
 #: The order of findings: an empty outlook is that of steps whose turn has not come.

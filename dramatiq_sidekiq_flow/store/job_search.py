@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
+from weakref import WeakSet
 
 import attrs
 
@@ -154,7 +155,7 @@ def _ends(connection: Connection, needle: bytes, place: Place) -> list[FoundJob]
     """Search the jobs of a queue that were pushed last, and those that are fetched next."""
     tail = max(0, connection.call("LLEN", place.key) - PART_ELEMENTS)
     ends = [_command(needle, place, cursor, FIRST_AT_ONCE) for cursor in ("0", str(tail))]
-    return [job for reply in connection.send(ends) for job in _read(reply).jobs(place)]
+    return [job for reply in _send(connection, ends) for job in _read(reply).jobs(place)]
 
 
 def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
@@ -211,7 +212,7 @@ def _size_command(place: Place) -> Command:
 
 def first_parts(connection: Connection, needle: bytes, batch: Sequence[Place]) -> list[tuple[Place, Part]]:
     """Search the first parts of places in one round trip."""
-    replies = connection.send([_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
+    replies = _send(connection, [_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
     return [(place, _read(reply)) for place, reply in zip(batch, replies)]
 
 
@@ -259,7 +260,26 @@ def _parts(connection: Connection, needle: bytes, place: Place, part: Part = Par
 
 def next_part(connection: Connection, needle: bytes, place: Place, part: Part) -> Part:
     """Search the part of a place behind another one; the first one behind ``Part()``."""
-    return _read(connection.call(*_command(needle, place, part.cursor, part.at_once)))
+    (reply,) = _send(connection, [_command(needle, place, part.cursor, part.at_once)])
+    return _read(reply)
+
+
+#: Connections to a server that knows no scripts which only read, or whose user may not run them.
+_writing: WeakSet[Connection] = WeakSet()
+
+
+def _send(connection: Connection, searches: Sequence[Command]) -> list[Any]:
+    """Run searches as scripts that only read: Redis allows them keys that the user may only read, from 7.0 on."""
+    if connection not in _writing:
+        replies = connection.send(list(map(scripts.read_only, searches)))
+        if not any(map(_is_refused, replies)):
+            return replies
+        _writing.add(connection)
+    return connection.send(searches)
+
+
+def _is_refused(reply: Any) -> bool:
+    return isinstance(reply, Exception) and ("NOPERM" in str(reply) or "unknown command" in str(reply))
 
 
 def _command(needle: bytes, place: Place, cursor: str, at_once: int) -> Command:

@@ -169,5 +169,10 @@ read_file.cache_clear()
 
 def with_source(command: Command) -> Command:
     """The command that runs a script by its source, from the one that runs it by its SHA."""
-    _, sha, *rest = command
-    return ("EVAL", _SOURCES[str(sha)], *rest)
+    name, sha, *rest = command
+    return ("EVAL_RO" if name == "EVALSHA_RO" else "EVAL", _SOURCES[str(sha)], *rest)
+
+
+def read_only(command: Command) -> Command:
+    """The command that runs a script which only reads, from the one that runs any: it needs no right to write."""
+    return ("EVALSHA_RO", *command[1:])

@@ -136,6 +136,9 @@ def do_everything(server: Server, folder: Path, log: Path, port: int) -> None:
         assert "Depths(" in play(server, "dashboard", folder)
         lose_barriers(client)
         hold_back(client)
+        play(server, "reader", folder)
+        # The next one sends the source of the search once more.
+        client.script_flush()
         play(server, "operator", folder, JID=jid)
         client.delete("queue:blocked")
         eventually(lambda: ran() >= RAN, what=f"{RAN - ran()}")
@@ -194,7 +197,10 @@ def test_no_grant_can_be_left_out(world: World, role: Role) -> None:
 def test_the_worker_may_call_what_its_scripts_call() -> None:
     """Also in branches that no scenario comes to."""
     # Worker processes do not search for the jobs of a run, and cancel none.
-    others = (scripts.FIND_JOBS, scripts.CANCEL, scripts.DISARM, scripts.DROP_FANOUT, scripts.DROP_JOBS)
+    others = (
+        *(scripts.FIND_JOBS, scripts.CANCEL, scripts.DISARM, scripts.DROP_FANOUT, scripts.DROP_JOBS),
+        scripts.MARK_DEAD,
+    )
     sent = [script for script in scripts.ALL if script not in others]
     called = {name for script in sent for name in re.findall(r"(?:call|add)\('([A-Z]+)'", script.source)}
     assert {"HDEL", "INCRBY", "UNLINK"} <= called

@@ -124,6 +124,24 @@ def test_a_run_whose_barriers_are_gone_goes_on(
     assert log.index("c") > max(log.index("a"), log.index("b"))
 
 
+def test_members_that_have_not_run_are_counted(
+    broker: SidekiqBroker, client: redis.Redis, step: Any, log: list[str]
+) -> None:
+    late = WithDelay(step.message("b"), timedelta(hours=1))
+    Workflow(Chain(Group(step.message("a"), late), step.message("c"))).run("run")
+    lose_barriers(client)
+    with working(broker):
+        eventually(lambda: client.zcard("dead") == 1)
+        assert cured(broker, "release") == ["done"]
+        eventually(lambda: Runs(broker).get("run").progress.done == 1)
+        broker.join("python", timeout=10_000)
+        assert (log, client.zcard("schedule")) == (["a"], 1)
+        (waiting,) = raws(client.zrange("schedule", 0, -1))
+        client.zadd("schedule", {waiting: 1})
+        eventually(ended(broker, "run"))
+    assert log == ["a", "b", "c"]
+
+
 def test_a_lost_step_is_recorded_as_dead(broker: SidekiqBroker, client: redis.Redis) -> None:
     killed_ruby_worker(client, "run")
     for fix in ("rerun", "release"):

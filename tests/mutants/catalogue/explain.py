@@ -79,7 +79,7 @@ EXPLAINED = [
         "The step after a group starts before the members that are left.",
         "            yield sum(not _is_done(codes, start, count) for start, count in _members(group, first))\n",
         "            yield 1\n",
-        _DOCTOR + "test_a_run_whose_barriers_are_gone_goes_on",
+        _DOCTOR + "test_members_that_have_not_run_are_counted",
     ),
     remedies(
         "rerun-counts",

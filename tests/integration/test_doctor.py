@@ -134,8 +134,7 @@ def test_members_that_have_not_run_are_counted(
         eventually(lambda: client.zcard("dead") == 1)
         assert cured(broker, "release") == ["done"]
         eventually(lambda: Runs(broker).get("run").progress.done == 1)
-        broker.join("python", timeout=10_000)
-        assert (log, client.zcard("schedule")) == (["a"], 1)
+        assert [each.state for each in Runs(broker).get("run").steps] == ["done", "scheduled", "pending"]
         (waiting,) = raws(client.zrange("schedule", 0, -1))
         client.zadd("schedule", {waiting: 1})
         eventually(ended(broker, "run"))
@@ -217,7 +216,7 @@ def test_a_step_that_plain_ruby_may_have_begun_is_looked_at_again(
 ) -> None:
     ruby_process(client, "ruby")
     RecordedRun(client, "run", chain(job("Docs::Thumb", queue="ruby"), job("second")))
-    monkeypatch.setattr(run_reader, "RUBY_BEAT", 0.5)
+    monkeypatch.setattr(run_reader, "RUBY_BEAT", 0.2)
     monkeypatch.setattr("dramatiq_sidekiq_flow.runs.doctor.RUBY_BEAT", -0.5)
     (found,) = Doctor(Runs(broker)).examine()
     assert (found.verdict, found.findings[0].cause) == ("stuck", "lost_in_ruby")

@@ -26,7 +26,7 @@ BETWEEN = 1.0
 
 
 @click.command(short_help="Find the runs that do not go on by themselves, and fix them.")
-@click.argument("run_ids", metavar="[ID]...", nargs=-1)
+@click.argument("run_ids", metavar="[ID ...]", nargs=-1)
 @click.option("--fix", type=click.Choice(FIXES), metavar="FIX", help=f"Show what a fix would do: {', '.join(FIXES)}.")
 @click.option("--yes", is_flag=True, help="Do it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -195,7 +195,7 @@ def test_only_runs_that_need_a_person_are_found(broker: SidekiqBroker, client: r
     python_process(client, "python", actors=("first",))
     RecordedRun(client, "moves", job("first")).queued(1)
     RecordedRun(client, "done", job("first"), state="done")
-    half = RecordedRun(client, "half", group(job("first"), job("frist")))
+    half = RecordedRun(client, "half", group(job("first"), job("third")))
     half.queued(1)
     half.queued(2)
     RecordedRun(client, "expired", job("first"))

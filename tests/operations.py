@@ -18,6 +18,7 @@ from dramatiq_sidekiq_flow.store import (
     run_cancel,
     run_keeping,
     run_pause,
+    run_records,
     runs,
     scripts,
     sets,
@@ -420,6 +421,17 @@ def start_unique(connection: Connection) -> Any:
     return reply_to(connection, runs.start(RUN, following(connection), ttl=DAY, record=record))
 
 
+def lost(client: redis.Redis) -> None:
+    """A run that is stuck."""
+    running(client)
+    client.expire(RECORD, DAY)
+    client.expire("swf:flows:running", DAY)
+
+
+def mark_dead(connection: Connection) -> Any:
+    return reply_to(connection, run_records.mark_dead(RUN, 2, b"{}"))
+
+
 LAST = StepRecord(RECORD, "7 1.000 2.000 0 me")
 
 
@@ -660,6 +672,7 @@ OPERATIONS = [
         {RECORD: "hash", "swf:unique:k": "string", "swf:deadlines": "zset", **PLANNED},
         [b"STARTED"],
     ),
+    Operation("mark_dead", lost, mark_dead, {}),
     Operation("advance_cancelled", cancelled, advance_cancelled, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
     Operation("step_cancelled", cancelled, step_cancelled, {MINE: "hash"}, [b"GONE"]),
     Operation("group_cancelled", cancelled, group_cancelled, {MINE: "hash", "swf:mem:run": "hash"}),

@@ -7,6 +7,7 @@ import click
 from .. import __version__
 from .bridge_command import bridge
 from .completion_command import completion
+from .doctor_command import doctor
 from .groups import RootGroup
 from .program import PROGRAM
 from .registry_commands import registry, stubs
@@ -31,5 +32,5 @@ def root() -> None:
     running workflows."""
 
 
-for _command in (bridge, completion, registry, release, runs, stubs):
+for _command in (bridge, completion, doctor, registry, release, runs, stubs):
     root.add_command(_command)

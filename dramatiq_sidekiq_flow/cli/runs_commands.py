@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .durations import read_duration, read_since
+from .explain_command import explain
 from .groups import CommandGroup
 from .program import FAILED
 from .redis_options import redis_options
@@ -29,9 +30,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id = click.argument("run_id", metavar="ID")
 
 
-@click.group(cls=CommandGroup, short_help="See where runs stand, and steer them.")
+@click.group(cls=CommandGroup, short_help="See where runs stand and why, and steer them.")
 def runs() -> None:
-    """See where runs stand, and steer them."""
+    """See where runs stand and why, and steer them."""
 
 
 @click.command("list", short_help="List runs, the newest first.")
@@ -162,5 +163,5 @@ def cancel(
         context.exit(FAILED)
 
 
-for _command in (list_runs, show, watch, wait, cancel, *COMMANDS):
+for _command in (list_runs, show, explain, watch, wait, cancel, *COMMANDS):
     runs.add_command(_command)

@@ -16,6 +16,8 @@ from ..store import run_records
 from ..workflow.engine_lookup import engine_of
 from ..workflow.workflow import global_broker
 from . import run_index
+from .consumers import Surveyor
+from .explanation import Explainer, Explanation
 from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
@@ -52,6 +54,7 @@ class Runs(Steering):
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
         broker = broker or global_broker()
         engine = engine_of(broker)
+        self._engine = engine
         self._connection = engine.broker.connection
         memory = engine.memory
 
@@ -66,6 +69,9 @@ class Runs(Steering):
         )
         self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
         self._steer(engine)
+        surveyor = Surveyor(self._connection, engine.broker.process.heartbeat.timeout)
+        has_barriers = engine.settings.barriers is None
+        self._explainer = Explainer(self._connection, self._reader, surveyor, has_barriers)
 
     def get(self, run_id: str) -> Run:
         """Read a run: its record, and where its jobs are.
@@ -76,6 +82,20 @@ class Runs(Steering):
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
         return self._reader.get(run_id)
+
+    def explain(self, run_id: str) -> Explanation:
+        """Explain why each open step of a run waits, or cannot move, and what to do.
+
+        A step of Ruby without the companion whose job is nowhere may have begun a
+        moment ago, while a Ruby process consumes its queue: the same ``Runs`` is
+        certain when it looks again after 15 seconds.
+
+        Raises:
+          UnknownRun: if it has no record.
+          WrongType: if a key of its record holds another type.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        return self._explainer.explain(run_id)
 
     def list(
         self,
@@ -199,6 +219,10 @@ class Runs(Steering):
     async def get_async(self, run_id: str) -> Run:
         """Read a run, as :meth:`get`."""
         return await asyncio.to_thread(self.get, run_id)
+
+    async def explain_async(self, run_id: str) -> Explanation:
+        """Explain a run, as :meth:`explain`."""
+        return await asyncio.to_thread(self.explain, run_id)
 
     async def list_async(self, **filters: Any) -> Sequence[Run]:
         """List runs, as :meth:`list`."""

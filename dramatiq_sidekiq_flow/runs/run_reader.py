@@ -9,16 +9,15 @@ from typing import Any
 import attrs
 
 from ..errors import PayloadError, UnknownRun, shortened
-from ..store import job_search, run_records
+from ..store import run_records
 from ..store.connection import Connection
-from ..store.job_search import FoundJob
-from ..store.run_records import Record, RecordHead, is_inferred
+from ..store.run_records import Record, RecordHead
 from ..wire.tree_nodes import TreeNode, load_tree
+from .job_finder import JobFinder
 from .sightings import Sighting, Sightings
 from .snapshot import Run, RunState
 from .step import Progress, Step
 from .step_codes import (
-    CANCELLED,
     CAUGHT,
     DEAD,
     DONE,
@@ -36,6 +35,7 @@ from .step_codes import (
     StepCodes,
 )
 from .step_list import StepList, failed_step, seen_step, utc
+from .step_marks import codes_of, outside
 
 #: Most searches for jobs that were not found: a job may have moved meanwhile.
 LOOKS = 4
@@ -57,6 +57,7 @@ class View:
       is_certain: False if its state follows from jobs that were not found.
       open_codes: The codes of its steps, and of its jobs that are not in the tree.
       waits_for: Queues of Ruby steps whose jobs were not found; a run without a tree waits for any.
+      sightings: The jobs that were found.
     """
 
     run: Run
@@ -64,6 +65,7 @@ class View:
     is_certain: bool
     waits_for: frozenset[str] | None = frozenset()
     open_codes: frozenset[int] = frozenset()
+    sightings: Sightings = attrs.field(factory=lambda: Sightings(""))
 
     @property
     def lost(self) -> int:
@@ -100,24 +102,36 @@ class RunReader:
         Raises:
           UnknownRun: if it has no record, and no job of it is found.
         """
+        return self.view(run_id).run
+
+    def view(self, run_id: str, *, thorough: bool = False) -> View:
+        """Read a run, with the jobs that were found.
+
+        Parameters:
+          thorough: True searches for the jobs of dead steps, too.
+
+        Raises:
+          UnknownRun: if it has no record.
+        """
         marks: object = None
+        finder = JobFinder(self.connection, thorough=thorough)
         for _ in range(LOOKS):
-            record, view = self.look(run_id)
+            record, view = self.look(run_id, finder)
             if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
-                return view.run
+                return view
             if self.is_elsewhere:
                 break
             if marks == record.marks:
-                return self._concluded(record, view)
+                return attrs.evolve(view, run=self._concluded(record, view))
             marks = record.marks
         if self.is_elsewhere and view.codes is not None:
             view.codes.replace(LOST, UNKNOWN)
         if view.is_certain:
-            return view.run
-        return attrs.evolve(view.run, state="running", inferred=False)
+            return view
+        return attrs.evolve(view, run=attrs.evolve(view.run, state="running", inferred=False))
 
-    def look(self, run_id: str) -> tuple[Record, View]:
+    def look(self, run_id: str, finder: JobFinder | None = None) -> tuple[Record, View]:
         """Read a run, and look for its jobs once.
 
         Raises:
@@ -128,7 +142,7 @@ class RunReader:
         tree = read_tree(record.tree)
         if record.head.state in ("done", "cancelled"):
             return record, view_of(record, tree, Sightings(run_id), memory)
-        sightings = self._search(run_id, record, tree)
+        sightings = (finder or JobFinder(self.connection)).find(record, tree)
         # What was done meanwhile has a mark now.
         after = run_records.read(self.connection, run_id)
         if after is None and not any(sightings):
@@ -139,30 +153,6 @@ class RunReader:
             )
         record = after or record
         return record, view_of(record, tree, sightings, memory)
-
-    def _search(self, run_id: str, record: Record, tree: TreeNode | None) -> Sightings:
-        sightings = Sightings(run_id)
-        taken = wanted = 0
-
-        def enough(found: Sequence[FoundJob]) -> bool:
-            nonlocal taken, wanted
-            if tree is None or len(found) < wanted:
-                return False
-            sightings.add_found(found[taken:])
-            taken = len(found)
-            missing = codes_of(record, tree, sightings).count(LOST, UNKNOWN)
-            # Ask again when as many were found: a job may show that other steps are done, but rarely does.
-            wanted = taken + missing
-            return not missing
-
-        sightings.add_work(job_search.work(self.connection))
-        # Parked jobs first: they go from there to the other places.
-        places = [job_search.parked_place(run_id), *job_search.places(self.connection)]
-        found = job_search.search(self.connection, run_id, places, enough)
-        if fanouts := job_search.parked_fanouts(found):
-            found += job_search.search(self.connection, run_id, fanouts)
-        sightings.add_found(found[taken:])
-        return sightings
 
     def _concluded(self, record: Record, view: View) -> Run:
         """Return a run whose jobs were not found twice, once a Ruby process cannot have begun one of them unseen."""
@@ -204,59 +194,21 @@ def read_tree(raw: bytes) -> TreeNode | None:
         return None
 
 
-def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
-    """Compute the states of the steps of a run that may go on."""
-    codes = _marked(record, tree, sightings)
-    codes.mark_caught(record.failed)
-    if record.head.state == "done":
-        codes.skip(over=(0, DONE))
-        codes.replace(0, INFERRED)
-        return codes
-    codes.infer()
-    codes.skip()
-    codes.settle()
-    if any(seen.code != DEAD for seen in _outside(tree, sightings)):
-        # The job of a delayed empty group comes before the next step.
-        codes.replace(LOST, PENDING)
-    for code in _NOT_OPEN.get(record.head.state, ()):
-        codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
-    return codes
-
-
-#: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
-_NOT_OPEN = {"cancelled": (LOST, UNKNOWN, PENDING), "paused": (LOST,)}
-
-
-def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
-    """Mark the steps that are recorded, and those whose jobs were found."""
-    codes = StepCodes(tree)
-    codes.mark_bits(record.bits)
-    for number in record.times:
-        codes.mark(number, DONE)
-    for seen in sightings:
-        codes.mark(seen.number or 0, seen.code)
-    codes.mark_dead(number for number, failure in record.failed.items() if not is_inferred(failure))
-    return codes
-
-
 def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory: Mapping[str, Any]) -> View:
     """Make a run from its record and the jobs that were found."""
     if tree is None:
         return _without_tree(record, sightings, memory)
     codes = codes_of(record, tree, sightings)
     steps = StepList(codes, record.times, record.failed, {seen.number or 0: seen for seen in sightings})
-    others = _outside(tree, sightings)
+    others = outside(tree, sightings)
     failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD))
     open_codes = codes.present() | {seen.code for seen in others}
     state, is_certain = _state(record.head.state, open_codes, codes)
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
-    return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for, frozenset(open_codes))
-
-
-def _outside(tree: TreeNode, sightings: Sightings) -> list[Sighting]:
-    """Jobs that are not in the tree: that of a delayed empty group, and steps that were added later."""
-    return [seen for seen in sightings if not 0 < (seen.number or 0) <= tree.count]
+    return View(
+        attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for, frozenset(open_codes), sightings
+    )
 
 
 def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tuple[RunState, bool]:
@@ -306,7 +258,7 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
         failed=len(failures),
     )
     run = _run(record.head, state, steps, failures, memory, progress)
-    return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None)
+    return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None, sightings=sightings)
 
 
 def _unseen_failures(record: Record, seen: Sequence[Sighting]) -> list[Step]:

@@ -88,6 +88,11 @@ def moment_lines(started: datetime | None, ended: datetime | None) -> list[str]:
     return [f"started {started:%Y-%m-%d %H:%M:%S} UTC{took}"]
 
 
+def plain_text(text: str) -> str:
+    """A text from Redis on one line, without characters that control a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[_Line]:
     if isinstance(node, StepNode):
         yield from _step(steps.step(first), indent)

@@ -17,7 +17,7 @@ NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN,
 CAUGHT, UNCAUGHT, SKIPPED = range(13, 16)
 
 #: The codes of steps that what comes after them does not wait for.
-_OVER = (DONE, INFERRED, CAUGHT, SKIPPED)
+OVER = (DONE, INFERRED, CAUGHT, SKIPPED)
 
 #: What is read of a bitmap for each value of a byte: eight codes, the first bit first.
 _OF_BYTE = [bytes(DONE if byte & (128 >> bit) else NONE for bit in range(8)) for byte in range(256)]
@@ -200,7 +200,7 @@ class StepCodes:
         return 0 < self._count(NONE, first, first + count) < count
 
     def _is_done(self, first: int, end: int) -> bool:
-        return sum(self._count(code, first, end) for code in _OVER) == end - first
+        return sum(self._count(code, first, end) for code in OVER) == end - first
 
     def _runs_instead(self, number: int, node: TreeNode) -> bool:
         """Return True if a step of the fallback of a step exists, or is done."""
@@ -209,4 +209,4 @@ class StepCodes:
     def _done_from(self, first: int, end: int) -> int:
         """Number of steps at the begin of a range that are done."""
         part = self.codes[first:end]
-        return len(part) - len(part.lstrip(bytes(_OVER)))
+        return len(part) - len(part.lstrip(bytes(OVER)))

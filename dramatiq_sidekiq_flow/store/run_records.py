@@ -10,8 +10,9 @@ import attrs
 
 from ..errors import PayloadError, WrongType
 from ..wire import codec
-from . import keys
+from . import keys, scripts
 from .connection import FAULTS, Connection
+from .outcomes import Done, Operation, read_outcome
 from .scripts import Command
 from .sets import scored
 
@@ -158,6 +159,16 @@ def read_times(entry: bytes) -> StepTimes:
 def is_inferred(failure: bytes) -> bool:
     """Return True if the keeper found a dead step, which Ruby may have run again since, and no worker recorded it."""
     return failure.endswith(INFERRED)
+
+
+def mark_dead(run_id: str, number: int, failure: bytes) -> Operation[bool]:
+    """Record a step whose job is nowhere as dead (``mark_dead.lua``); return False if the run has ended.
+
+    Parameters:
+      failure: JSON object, as of ``step_records.Death``.
+    """
+    command = scripts.MARK_DEAD.command((keys.record(run_id),), (number, failure))
+    return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
 
 
 # -- indexes ------------------------------------------------------------------------

@@ -110,6 +110,7 @@ FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
 HOLD_BARRIERS = Script("hold_barriers")
+MARK_DEAD = Script("mark_dead")
 NOTE_DEATH = Script("note_death")
 OWN_CALLBACKS = Script("own_callbacks")
 PARK = Script("park")
@@ -156,6 +157,7 @@ ALL = (
     FIRED,
     FLUSH,
     HOLD_BARRIERS,
+    MARK_DEAD,
     NOTE_DEATH,
     OWN_CALLBACKS,
     PARK,
@@ -191,5 +193,10 @@ read_file.cache_clear()
 
 def with_source(command: Command) -> Command:
     """The command that runs a script by its source, from the one that runs it by its SHA."""
-    _, sha, *rest = command
-    return ("EVAL", _SOURCES[str(sha)], *rest)
+    name, sha, *rest = command
+    return ("EVAL_RO" if name == "EVALSHA_RO" else "EVAL", _SOURCES[str(sha)], *rest)
+
+
+def read_only(command: Command) -> Command:
+    """The command that runs a script which only reads, from the one that runs any: it needs no right to write."""
+    return ("EVALSHA_RO", *command[1:])

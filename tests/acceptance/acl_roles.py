@@ -12,7 +12,7 @@ from typing import Any
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
-from dramatiq_sidekiq_flow.store import processes, sets
+from dramatiq_sidekiq_flow.store import processes, run_records, run_stats, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
 from dramatiq_sidekiq_flow.wire import codec
 
@@ -56,7 +56,7 @@ def produce() -> None:
     Workflow(Chain(app.fails.message("step-fails"), app.step.message("released"))).run("of-the-dead")
     Workflow(Group(*(app.quick.message() for _ in range(MANY)))).run()
     Workflow(Chain(app.step.message("fans-out"), Group(*(app.quick.message() for _ in range(MANY))))).run()
-    Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
+    Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run("never")
     waits_in_ruby, waits_for_long = Job("Images::Unknown", 2, queue="ruby"), WithDelay(app.step.message("x"), HOUR)
     never = Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never"))
     # Its callback waits for the keeper, since the queue cannot take it yet.
@@ -87,6 +87,8 @@ def operate() -> None:
     assert runs.resume("cancel-too").state == "running"
     assert runs.resume("to-cancel").state == "running"
     assert runs.retry("to-cancel").state == "running"
+    assert Runs(broker).explain("of-the-dead").verdict == "failed"
+    assert run_records.mark_dead("never", 1, b"{}").run(broker.connection)
     # While the job that is cancelled next is in flight.
     cancelled = Runs(broker).cancel(tag="acl", state="running", reason="no need")
     assert cancelled == ["cancel-too", "to-cancel"]
@@ -106,10 +108,24 @@ def look() -> None:
     connection = app.broker.connection
     print(depths(connection))
     print(processes.fleet(connection))
+    print(run_stats.run_stats(connection))
+    print(run_stats.latencies(connection, ["python"]), run_stats.paused(connection))
     assert cli(["registry", "tests.acceptance.acl_app"]) == 0
 
 
-ROLES = {"producer": produce, "operator": operate, "dashboard": look}
+def read_runs() -> None:
+    """List, show and explain runs."""
+    from . import acl_app as app
+
+    runs = Runs(app.broker)
+    (first, *_) = runs.list(limit=1)
+    assert len(runs.list(after=first.id)) > 1
+    assert [run.id for run in runs.list(tag="acl", state="running")] == ["to-cancel"]
+    assert runs.get("to-cancel").state == "running"
+    assert runs.explain("of-the-dead").verdict == "failed"
+
+
+ROLES = {"producer": produce, "operator": operate, "dashboard": look, "reader": read_runs}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]]()

@@ -137,6 +137,9 @@ def do_everything(server: Server, folder: Path, log: Path, port: int) -> None:
         assert "Depths(" in play(server, "dashboard", folder)
         lose_barriers(client)
         hold_back(client)
+        play(server, "reader", folder)
+        # The next one sends the source of the search once more.
+        client.script_flush()
         play(server, "operator", folder, JID=jid)
         client.delete("queue:blocked", "queue:full")
         eventually(lambda: client.llen("queue:full") == 2 and not client.exists("swf:resting"))
@@ -198,6 +201,7 @@ def test_the_worker_may_call_what_its_scripts_call() -> None:
     """Also in branches that no scenario comes to."""
     # Worker processes pause, resume and retry no runs.
     others = {"pause", "unpause", "park_jobs", "park_fanout", "unpark", "hold_barriers", "rearm", "retry_dead"}
+    others.add("mark_dead")
     sent = [script for script in scripts.ALL if script.name not in others]
     called = {name for script in sent for name in re.findall(r"(?:call|add)\('([A-Z]+)'", script.source)}
     assert {"HDEL", "INCRBY", "UNLINK"} <= called

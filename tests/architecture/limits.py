@@ -92,6 +92,7 @@ USED = {
         "bridge_of",
         "check_assignment",
         "enqueue_many",
+        "explain_async",
         "cancel_async",
         "pause_async",
         "resume_async",

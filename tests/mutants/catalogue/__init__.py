@@ -11,6 +11,7 @@ from .cancel import CANCELLED
 from .chain_step import CHAIN_STEP
 from .chains import CHAINS
 from .deaths import DEATH
+from .explain import EXPLAINED
 from .flight import FLIGHT
 from .foreign import FOREIGN
 from .hooks import HOOKS
@@ -29,6 +30,7 @@ ALL: list[Mutant] = [
     *CHAIN_STEP,
     *CHAINS,
     *DEATH,
+    *EXPLAINED,
     *FLIGHT,
     *FOREIGN,
     *HOOKS,

@@ -3939,6 +3939,239 @@ if refused then return refused end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)
 return 1
+-- @file cancel.lua
+-- Cancels a run: its record says so, and the list of cancelled runs, which workers read.
+-- Safe to send twice.
+--
+-- KEYS: record (see _record), 'swf:cancelled'
+-- ARGV: reason, seconds for which a run stays in the list, most runs in it
+-- Returns: {'DONE'} | {'ENDED', state} the run is done, or was cancelled before: nothing
+--       written | {'UNKNOWN'} there is no record | {'TYPE', key} nothing written
+--
+-- The sorted set swf:cancelled holds the ids of runs by the time of their cancellation.
+-- Each score is higher than those before, also if the clock was set back: a worker reads
+-- only what comes behind the last one that it knows.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure)
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+
+local PARTS = {'', ':times', ':done', ':failed'}
+local MOST_LISTED = 100000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local record, list = KEYS[1], KEYS[2]
+local reason, kept, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local id = string.sub(record, 10)
+
+-- Reads.
+local found, wrong = checked('HMGET', record, 'state', 'keep', 'started')
+if wrong then return wrong end
+local state, keep = found[1], tonumber(found[2] or '') or 604800
+if not state then return {'UNKNOWN'} end
+if state == 'done' or state == 'cancelled' then return {'ENDED', state} end
+if not type_is(list, 'zset') then return {'TYPE', list} end
+wrong = denied('HSET', record, '', '') or denied('ZADD', list, '0', '') or denied('ZREMRANGEBYSCORE', list, '0', '0')
+  or denied('ZREMRANGEBYRANK', list, '0', '0') or denied('EXPIRE', list, '1')
+if wrong then return wrong end
+local now = seconds_now()
+local last = redis.call('ZRANGE', list, -1, -1, 'WITHSCORES')[2]
+local score = last and tonumber(last) >= tonumber(now) and string.format('%.3f', tonumber(last) + 0.001) or now
+
+-- Writes.  ZREM comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('ZREM', list, id)
+redis.call('HSET', record, 'state', 'cancelled', 'finished', now, 'reason', reason)
+redis.call('ZADD', list, score, id)
+redis.call('ZREMRANGEBYSCORE', list, '-inf', string.format('(%.3f', tonumber(now) - kept))
+redis.call('ZREMRANGEBYRANK', list, 0, -most - 1)
+redis.call('EXPIRE', list, kept)
+relist(record, state, 'cancelled', found[3], keep)
+for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, keep) end
+return {'DONE'}
 -- @file extend.lua
 -- Extends the lifetimes of a run's barriers and memory; shortens none of them.
 --
@@ -4387,6 +4620,66 @@ if number then
   redis.call('EXPIRE', fetched, 3600)
 end
 return reply(payloads, math.min(begun, #payloads), suffix)
+-- @file find_jobs.lua
+-- Finds the jobs that hold a text, the id of their run, in the next part of a list, a
+-- sorted set or a hash.  Reads only.  Each call is short, so that others are served in
+-- between.
+--
+-- A list is read from its head and a sorted set from its highest score, by position: jobs
+-- that are pushed, fetched or promoted meanwhile move nothing out of the part that is
+-- still to be read.
+--
+-- KEYS: queue, set, in-flight hash or other place of jobs
+-- ARGV: text, cursor ('0' begins), maximum elements, bytes after which no further element
+--       is read, elements to read at once (fewer if they are large)
+-- Returns: {cursor of the next part ('' at the end), elements read, bytes read, payload,
+--       label, ...}; the label of a job is its score in a sorted set, its receipt in a
+--       hash, else ''
+--     | {'TYPE', key} the key holds another type
+
+local place, text, cursor = KEYS[1], ARGV[1], ARGV[2]
+local most, most_bytes, at_once = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local find, call = string.find, redis.call
+local read, bytes, found = 0, 0, {'', 0, 0}
+
+local kind = call('TYPE', place).ok
+if kind == 'list' or kind == 'zset' then
+  local command = kind == 'list' and 'LRANGE' or 'ZREVRANGE'
+  local from, more = tonumber(cursor), true
+  while more and read < most and bytes < most_bytes do
+    local slice = call(command, place, from + read, from + read + at_once - 1)
+    for index = 1, #slice do
+      local payload = slice[index]
+      bytes = bytes + #payload
+      if find(payload, text, 1, true) then
+        found[#found + 1] = payload
+        found[#found + 1] = kind == 'zset' and call('ZSCORE', place, payload) or ''
+      end
+    end
+    read = read + #slice
+    more = #slice == at_once
+  end
+  if more then found[1] = string.format('%d', from + read) end
+elseif kind == 'hash' then
+  repeat
+    local reply = call('HSCAN', place, cursor, 'COUNT', at_once)
+    cursor = reply[1]
+    local pairs_read = reply[2]
+    for index = 1, #pairs_read, 2 do
+      local payload = pairs_read[index + 1]
+      read, bytes = read + 1, bytes + #payload
+      if find(payload, text, 1, true) then
+        found[#found + 1] = payload
+        found[#found + 1] = pairs_read[index]
+      end
+    end
+  until cursor == '0' or read >= most or bytes >= most_bytes
+  if cursor ~= '0' then found[1] = cursor end
+elseif kind ~= 'none' then
+  return {'TYPE', place}
+end
+found[2], found[3] = read, bytes
+return found
 -- @file pour.lua
 -- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
 -- order.  Each call moves elements from the list to their keys and queues, so it may be

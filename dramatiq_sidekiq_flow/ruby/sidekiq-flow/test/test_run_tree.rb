@@ -68,7 +68,7 @@ class TestRunTree < Minitest::Test
     page = RunPage.new(record(failed: failed, times: {1 => "1 3.5 0 w"}, state: "failed"), nil)
     row = page.rows.find(&:counts)
     # Step 9 comes before the dead one in its chain.
-    assert_equal ["(a > a) × 25", "!", 5, {"inferred" => 1, "dead" => 1, "open" => 48}],
+    assert_equal ["(a > a) x 25", "!", 5, {"inferred" => 1, "dead" => 1, "open" => 48}],
       [row.name, row.mark, row.number, row.counts]
     assert_equal([[10, "E: <x>"]], page.hidden_failures.map { |failure| [failure.number, failure.error] })
     assert_equal ["failed", 2, 1, 56], [page.state, page.done, page.dead, page.total]

@@ -93,9 +93,16 @@ module SidekiqFlow::Web
         Text.duration(record.finished - record.started) if record.started && record.finished
       end
 
-      # "9,000 done, 1 dead"
-      def flow_counts(counts)
-        counts.map { |state, count| "#{Text.number(count)} #{t("FlowStep_#{state}")}" }.join(", ")
+      # Of repeated steps: "9,000 of 10,000 done, 1 dead". The rest is open.
+      def flow_counts(row)
+        done = row.counts.values_at("done", "inferred").compact.sum
+        others = row.counts.reject { |state, _| %w[done inferred open].include?(state) }
+        [flow_done(done, row.total),
+          *others.map { |state, count| "#{Text.number(count)} #{t("FlowStep_#{state}")}" }].join(", ")
+      end
+
+      def flow_done(done, total)
+        t("FlowDone", done: Text.number(done), total: Text.number(total))
       end
 
       # The CSS classes of the label of a state.

@@ -108,7 +108,7 @@ module SidekiqFlow::Web
       node = line.node
       state = @states.urgent(line.number, node.steps)
       step = node.child if node.child.step?
-      Row.new(depth: line.depth, number: line.number, name: "#{Text.label(node.child)} × #{Text.number(node.times)}",
+      Row.new(depth: line.depth, number: line.number, name: "#{Text.label(node.child)} x #{Text.number(node.times)}",
         queue: step&.queue, ruby: step&.ruby?, state: state, mark: MARKS.fetch(state),
         counts: @states.counts(line.number, node.steps), total: node.steps)
     end

@@ -24,7 +24,7 @@ module SidekiqFlow::Web
       case node.kind
       when :step then node.name
       when :delay then label(node.child)
-      when :times then "#{label(node.child)} × #{number(node.times)}"
+      when :times then "#{label(node.child)} x #{number(node.times)}"
       else "(#{node.children.first(MOST_NAMED).map { |child| label(child) }.join(node.kind == :chain ? " > " : " | ")})"
       end
     end

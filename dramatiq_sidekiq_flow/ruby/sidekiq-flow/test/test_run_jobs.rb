@@ -18,7 +18,7 @@ class TestRunJobs < Minitest::Test
     redis("SADD", "queues", "python")
     redis("ZADD", "swf:workers", 1, "#{MEMBER}:python")
     redis("ZADD", "swf:fanouts", 1, "f")
-    redis("LPUSH", "queue:python", step(1), step(20, "other"), "not JSON #{RUN_ID}\"")
+    redis("LPUSH", "queue:python", step(1), step(20, "other", args: [RUN_ID]), "not JSON #{RUN_ID}\"")
     redis("LPUSH", "swf:arrived:python", step(2))
     redis("HSET", "swf:inflight:#{MEMBER}:python", "1:1", step(3), "1:2?", step(4))
     redis("ZADD", "schedule", 30.5, step(5))
@@ -42,12 +42,12 @@ class TestRunJobs < Minitest::Test
     work = {"queue" => "ruby", "payload" => step(1), "run_at" => 1_700_000_000}
     other = work.merge("payload" => step(2, "other"))
     redis("HSET", "#{MEMBER}:work", "t1", JSON.generate(work), "t2", JSON.generate(other))
-    job, = RunJobs.new(RUN_ID).jobs
-    assert_equal [1, "running", MEMBER, 1_700_000_000.0], [job.number, job.state, job.worker, job.since]
+    found = RunJobs.new(RUN_ID).jobs.map { |job| [job.number, job.state, job.worker, job.since] }
+    assert_equal [[1, "running", MEMBER, 1_700_000_000.0]], found
     # In flight, too: one job.
     redis("ZADD", "swf:workers", 1, "#{MEMBER}:ruby")
     redis("HSET", "swf:inflight:#{MEMBER}:ruby", "1:1", step(1))
-    assert_equal([[1, 1_700_000_000.0]], RunJobs.new(RUN_ID).jobs.map { |found| [found.number, found.since] })
+    assert_equal([[1, 1_700_000_000.0]], RunJobs.new(RUN_ID).jobs.map { |job| [job.number, job.since] })
   end
 
   def test_a_search_that_finds_many_jobs_stops

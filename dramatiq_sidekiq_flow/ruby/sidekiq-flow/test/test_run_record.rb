@@ -46,7 +46,8 @@ class TestRunRecord < Minitest::Test
     assert_equal [nil, nil, 0, ""], record.times(1).to_a
   end
 
-  # Equal starts come in the order of their ids; each run is on one page.
+  # Equal starts come in the order of their ids; each run is on one page, also if the
+  # indexes are read in many parts.
   def test_pages_have_all_runs_of_a_filter_once
     ids = Array.new(120) { |number| format("run-%03d", number) }
     ids.each_with_index { |id, number| add(id, RunRecord::STATES[number % 5], 1000 + (number / 40), number.even?) }
@@ -55,6 +56,18 @@ class TestRunRecord < Minitest::Test
     assert_equal newest_first.select { |id| id[-3..-1].to_i % 10 == 6 }, pages({state: "failed", tag: "even"})
     assert_equal newest_first.select { |id| id[-3..-1].to_i.even? }, pages({tag: "even"})
     assert_empty RunList.new(template: "other").runs
+  end
+
+  def test_pages_have_the_runs_of_all_states_in_order
+    ids = Array.new(60) { |number| format("run-%03d", number) }
+    ids.each_with_index { |id, number| add(id, RunRecord::STATES[number / 12], 1000 + number, false) }
+    assert_equal ids.reverse, pages({})
+  end
+
+  def test_a_run_that_changes_its_state_is_listed_once
+    add("run-1", "done", 1000, false)
+    redis("ZADD", "swf:flows:running", 1000, "run-1")
+    assert_equal [["run-1"], [], ["run-1"]], [pages({}), pages({state: "running"}), pages({state: "done"})]
   end
 
   def test_runs_whose_records_have_expired_leave_the_lists
@@ -81,7 +94,7 @@ class TestRunRecord < Minitest::Test
     found = []
     after = nil
     loop do
-      list = RunList.new(**filter, after: after)
+      list = RunList.new(**filter, after: after, at_once: 3)
       assert_operator list.runs.size, :<=, RunList::SIZE
       found.concat(list.runs.map(&:id))
       return found unless (after = list.next)

@@ -46,6 +46,13 @@ class TestRunTree < Minitest::Test
     assert_equal({"done" => 1, "inferred" => 55}, states(times: {56 => "1 2 0 w"}).counts)
   end
 
+  def test_steps_before_one_of_a_repeated_node_of_a_chain_are_inferred
+    chain = {"chain" => [{"times" => 25, "node" => PAIR}, STEP]}
+    states = StepStates.new(RunTree.parse(JSON.generate(chain)), record, [Job.new(number: 8, state: "queued")])
+    assert_equal({"inferred" => 7, "queued" => 1, "open" => 43}, states.counts)
+    assert_equal "queued", states[8]
+  end
+
   def test_the_state_of_the_run_says_what_open_steps_are
     times = {1 => "1 2 0 w"}
     assert_equal({"done" => 1, "inferred" => 55}, states(state: "done", times: times).counts)
@@ -59,6 +66,7 @@ class TestRunTree < Minitest::Test
     both = [Job.new(number: 2, state: "queued"), Job.new(number: 2, state: "dead")]
     assert_equal "queued", states(failed: failed, jobs: both)[2]
     assert_equal "done", states(failed: failed, times: {2 => "1 2 1 w"})[2]
+    assert_equal "done", states(jobs: both, times: {2 => "1 2 1 w"})[2]
     assert_nil states[57]
     assert_nil states[nil]
   end

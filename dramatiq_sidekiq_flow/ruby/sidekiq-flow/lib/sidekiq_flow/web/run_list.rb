@@ -24,8 +24,9 @@ module SidekiqFlow::Web
     attr_reader :runs, :next
 
     # +after+: id of the last run of the page before.
-    def initialize(state: nil, template: nil, tag: nil, after: nil)
+    def initialize(state: nil, template: nil, tag: nil, after: nil, at_once: AT_ONCE)
       @state = state
+      @at_once = at_once
       @indexes = [state && "swf:flows:#{state}", template && "swf:flows:template:#{template}",
         tag && "swf:flows:tag:#{tag}"].compact
       @runs = []
@@ -41,7 +42,7 @@ module SidekiqFlow::Web
     def read(place)
       left = MOST_READ
       while @runs.size <= SIZE && left.positive? && (found = places(place)).any?
-        left -= AT_ONCE
+        left -= @at_once
         place = found.last
         inside(found).each_slice(SIZE + 1) do |slice|
           @runs.concat(heads(slice)) if @runs.size <= SIZE
@@ -71,13 +72,13 @@ module SidekiqFlow::Web
       from = after ? after.started : "+inf"
       offset = 0
       loop do
-        reply = @conn.call("ZREVRANGEBYSCORE", index, from, "-inf", "WITHSCORES", "LIMIT", offset, AT_ONCE)
+        reply = @conn.call("ZREVRANGEBYSCORE", index, from, "-inf", "WITHSCORES", "LIMIT", offset, @at_once)
         # Pairs, or with an older protocol one after the other.
         found = reply.flatten.each_slice(2).map { |id, score| Place.new(score.to_f, id) }
         behind = after ? found.select { |place| place < after } : found
-        return behind, found.size == AT_ONCE if behind.any? || found.size < AT_ONCE
+        return behind, found.size == @at_once if behind.any? || found.size < @at_once
 
-        offset += AT_ONCE
+        offset += @at_once
       end
     end
 

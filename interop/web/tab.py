@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from interop.web.browser import WIDTH
 from interop.web.pages import Page, Row
 
@@ -39,6 +42,10 @@ class Workflows(Page):
 
     def open_run(self, run_id: str) -> None:
         self.browser.open(*self.path, run_id)
+
+    def until_run(self, run_id: str, condition: Callable[[], Any], what: str) -> None:
+        """Open the page of a run again and again until a condition holds on it."""
+        self.browser.until(condition, what, *self.path, run_id)
 
     def state(self) -> str:
         return self.browser.text("#page h1 .label")

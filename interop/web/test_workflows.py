@@ -77,7 +77,7 @@ def test_a_run_is_cancelled(working: Scene, tab: Workflows) -> None:
     gate = f"scene:gate:{BOLD}"
     node = Chain(working.message("Docs::Hold", gate), Job("Reports::Build", 7, queue="ruby"))
     run_id = start(working, node, "cancelled")
-    tab.until(lambda: tab.open_run(run_id) or tab.step(1)["State"] == "at work", "the first step at work")
+    tab.until_run(run_id, lambda: tab.step(1)["State"] == "at work", "the first step at work")
     assert tab.state() == "running"
     assert (tab.step(2)["State"], tab.step(2)["Language"]) == ("open", "Ruby")
     assert tab.buttons() == ["cancel"]
@@ -96,7 +96,7 @@ def test_dead_steps_of_a_large_group(working: Scene, tab: Workflows) -> None:
     what = working.broken("member")
     run_id = start(working, Group(*(working.message("Docs::Once", name) for name in [*range(24), what])), "large")
     working.eventually(lambda: recorded(working, run_id) == "failed", "the step that failed")
-    tab.until(lambda: tab.open_run(run_id) or "24 of 25" in tab.step(1)["State"], "all others")
+    tab.until_run(run_id, lambda: "24 of 25" in tab.step(1)["State"], "all others")
     assert tab.step(1)["State"] == "24 of 25 done, 1 dead"
     (row,) = tab.dead_steps()
     assert (row["#"], row["Step"], row["Queue"]) == ("25", "Docs::Once", "python")

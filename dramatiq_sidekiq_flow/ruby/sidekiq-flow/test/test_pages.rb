@@ -37,6 +37,7 @@ class TestPages < Minitest::Test
     redis("HSET", "swf:flow:#{RUN_ID}", "state", "running", "started", "1", "adopted", "1")
     redis("ZADD", "retry", 40, JSON.generate(job(class: "Odd<b>", workflow_run_id: RUN_ID, error_class: "<b>Error")))
     _, page = get("/workflows/#{RUN_ID}")
+    assert_includes page, "The tree of this run is not known."
     assert_includes page, "Odd&lt;b&gt;"
     assert_includes page, "&lt;b&gt;Error"
     refute_includes page, "<b>"

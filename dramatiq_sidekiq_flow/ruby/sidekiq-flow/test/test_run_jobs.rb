@@ -71,6 +71,15 @@ class TestRunJobs < Minitest::Test
     assert_equal [%w[cancel], "running"], [Actions.offered(page).map(&:name), page.state]
   end
 
+  def test_a_run_may_have_any_id
+    id = "odd [1]*\\\"\u{e9}"
+    redis("SADD", "queues", "python")
+    redis("LPUSH", "queue:python", step(2, id))
+    redis("ZADD", "dead", 50, step(1, id))
+    Actions.retry_dead(id, {})
+    assert_equal([[1, "queued"], [2, "queued"]], RunJobs.new(id).jobs.map { |job| [job.number, job.state] }.sort)
+  end
+
   def test_a_run_is_cancelled_by_the_script
     redis("HSET", "swf:flow:#{RUN_ID}", "state", "running", "started", "1")
     Actions.pressed({"cancel" => ""}).perform.call(RUN_ID, {"reason" => "no \xFF need"})

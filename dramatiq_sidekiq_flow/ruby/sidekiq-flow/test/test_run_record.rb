@@ -64,6 +64,20 @@ class TestRunRecord < Minitest::Test
     assert_equal ids.reverse, pages({})
   end
 
+  # A page of many runs that do not match is ended; the next one goes on behind them.
+  def test_a_search_in_long_lists_ends
+    ids = Array.new(30) { |number| format("run-%03d", number) }
+    ids.each_with_index { |id, number| add(id, "done", 1000 + number, number.zero?) }
+    redis("ZADD", "swf:flows:template:t", *ids.each_with_index.flat_map { |id, number| [1000 + number, id] })
+    ids[1..-1].each { |id| redis("ZADD", "swf:flows:tag:even", 1, "other-#{id}") }
+    ids[1..-1].each { |id| redis("ZADD", "swf:flows:tag:even", 1, "more-#{id}") }
+    list = RunList.new(template: "t", tag: "even", at_once: 5, most_read: 10)
+    # The second part begins with the last entry of the first.
+    assert_equal [[], "run-021"], [list.runs, list.next]
+    list = RunList.new(template: "t", tag: "even", at_once: 5, after: list.next)
+    assert_equal [["run-000"], nil], [list.runs.map(&:id), list.next]
+  end
+
   def test_a_run_that_changes_its_state_is_listed_once
     add("run-1", "done", 1000, false)
     redis("ZADD", "swf:flows:running", 1000, "run-1")

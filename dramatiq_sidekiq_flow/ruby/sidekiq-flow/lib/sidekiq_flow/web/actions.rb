@@ -28,8 +28,13 @@ module SidekiqFlow::Web
 
     # As the button on the page of dead jobs.
     def retry_dead(id, _form)
-      dead = Sidekiq::DeadSet.new.scan(id).select { |entry| RunJobs.of?(entry.item, id) }
+      dead = Sidekiq::DeadSet.new.scan(pattern(id)).select { |entry| RunJobs.of?(entry.item, id) }
       dead.first(MOST_RETRIED).each(&:retry)
+    end
+
+    # The pattern of payloads that hold an id.
+    def pattern(id)
+      "*#{JSON.generate(id)[1..-2].gsub(/[\\*?\[\]]/) { |letter| "\\#{letter}" }}*"
     end
 
     ALL = [

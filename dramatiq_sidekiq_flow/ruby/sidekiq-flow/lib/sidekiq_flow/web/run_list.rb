@@ -24,7 +24,7 @@ module SidekiqFlow::Web
     attr_reader :runs, :next
 
     # +after+: id of the last run of the page before.
-    def initialize(state: nil, template: nil, tag: nil, after: nil, at_once: AT_ONCE)
+    def initialize(state: nil, template: nil, tag: nil, after: nil, at_once: AT_ONCE, most_read: MOST_READ)
       @state = state
       @at_once = at_once
       @indexes = [state && "swf:flows:#{state}", template && "swf:flows:template:#{template}",
@@ -32,15 +32,14 @@ module SidekiqFlow::Web
       @runs = []
       Sidekiq.redis do |conn|
         @conn = conn
-        read(after && place(after))
+        read(after && place(after), most_read)
       end
     end
 
     private
 
     # One more than the page has tells whether there is a next page.
-    def read(place)
-      left = MOST_READ
+    def read(place, left)
       while @runs.size <= SIZE && left.positive? && (found = places(place)).any?
         left -= @at_once
         place = found.last

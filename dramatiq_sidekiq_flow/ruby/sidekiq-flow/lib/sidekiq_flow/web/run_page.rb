@@ -42,6 +42,11 @@ module SidekiqFlow::Web
       @hidden_dead = dead_numbers - @rows.map(&:number)
     end
 
+    # Whether the tree of the run is known.
+    def tree?
+      !@tree.nil?
+    end
+
     # The recorded state; a run whose dead steps were all retried is running.
     def state
       record.state == "failed" && @states && !counts.key?("dead") ? "running" : record.state

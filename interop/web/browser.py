@@ -113,8 +113,12 @@ class Browser:
         """Where the browser is."""
         return str(self.driver.current_url).removeprefix(self.root)
 
-    def shot(self, name: str, *, width: int = WIDTH, dark: bool = False) -> None:
-        """Keep what the page looks like, down to its end, once it stands still (charts are drawn little by little)."""
+    def shot(self, name: str, *, width: int = WIDTH, dark: bool = False, still: bool = False) -> None:
+        """Keep what the page looks like, down to its end, once it stands still (charts are drawn little by little).
+
+        Parameters:
+          still: True if nothing on it moves.
+        """
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self._resize(width, HEIGHT)
@@ -122,6 +126,8 @@ class Browser:
             self._resize(width, max(HEIGHT, self.driver.execute_script("return document.documentElement.scrollHeight")))
             before, deadline = b"", time.monotonic() + 10
             while (now := self.driver.get_screenshot_as_png()) != before and time.monotonic() < deadline:
+                if still:
+                    break
                 before = now
                 time.sleep(0.3)
             (self.shots / f"{name}.png").write_bytes(now)

@@ -75,8 +75,13 @@ class Workflows(Page):
 
     # -- what it looks like ----------------------------------------------------------
 
+    def is_styled(self) -> bool:
+        """Whether the style of the tab counts: the browser refuses it without the nonce of the page."""
+        color = "return getComputedStyle(document.querySelector('#page progress')).accentColor"
+        return bool(self.browser.driver.execute_script(color) != "auto")
+
     def shots(self, name: str) -> None:
         """Keep what the page looks like: wide and narrow, light and dark."""
         for width in (WIDTH, NARROW):
             for scheme in ("light", "dark"):
-                self.browser.shot(f"{name}-{width}-{scheme}", width=width, dark=scheme == "dark")
+                self.browser.shot(f"{name}-{width}-{scheme}", width=width, dark=scheme == "dark", still=True)

@@ -49,6 +49,7 @@ def test_a_dead_step_is_shown_and_retried(working: Scene, tab: Workflows) -> Non
     assert row["State"] == "failed"
     assert row["Run"] == f"{run_id} tag {BOLD}"
     assert row["Progress"] == "2 / 34, 1 dead"
+    assert tab.is_styled()
     tab.shots("workflows")
 
     tab.follow_run(run_id)

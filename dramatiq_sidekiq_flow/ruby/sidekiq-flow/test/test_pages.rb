@@ -43,6 +43,15 @@ class TestPages < Minitest::Test
     refute_includes page, "<b>"
   end
 
+  def test_the_style_is_in_the_head_with_the_nonce_of_its_response
+    redis("HSET", "swf:flow:#{RUN_ID}", "state", "done", "started", "1")
+    ["/workflows", "/workflows/#{RUN_ID}"].each do |path|
+      _, headers, body = APP.call(Rack::MockRequest.env_for("http://test#{path}", "rack.session" => {}))
+      nonce = body.each.to_a.join[%r{<style nonce="(.+?)">.+</style>.*</head>}m, 1]
+      assert_includes headers["content-security-policy"], "'nonce-#{nonce}'"
+    end
+  end
+
   def test_a_form_of_another_site_is_refused
     redis("HSET", "swf:flow:#{RUN_ID}", "state", "running", "started", "1")
     status, = ask("/workflows/#{RUN_ID}", method: "POST", params: {"cancel" => "1"})

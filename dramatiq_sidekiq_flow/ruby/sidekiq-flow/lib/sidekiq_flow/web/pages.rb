@@ -10,6 +10,8 @@ module SidekiqFlow::Web
       [File.basename(path, ".erb"), File.read(path, encoding: "UTF-8")]
     end.freeze
 
+    STYLE = File.read(File.join(ROOT, "style.css"), encoding: "UTF-8").freeze
+
     # The kinds of labels, by the state of a run or of a step.
     LABELS = {
       "done" => "success", "failed" => "danger", "dead" => "danger", "running" => "info", "paused" => "warning",
@@ -47,14 +49,21 @@ module SidekiqFlow::Web
         @filter = %w[state template tag].to_h { |name| [name.to_sym, flow_param(name)] }
         @filter[:state] = nil unless RunRecord::STATES.include?(@filter[:state])
         @list = RunList.new(**@filter, after: flow_param("after"))
-        erb(VIEWS.fetch("list"))
+        flow_page("list")
       end
 
       def flow_run
         @page = RunPage.find(flow_id)
         return [404, {"content-type" => "text/plain"}, [t("FlowUnknown")]] unless @page
 
-        erb(VIEWS.fetch("run"))
+        flow_page("run")
+      end
+
+      # The style is in the head: Live Poll replaces the body, and Sidekiq 8 would refuse
+      # the nonce of another response.
+      def flow_page(view)
+        add_to_head { "<style nonce=\"#{csp_nonce}\">\n#{STYLE}</style>" }
+        erb(VIEWS.fetch(view))
       end
 
       def flow_act

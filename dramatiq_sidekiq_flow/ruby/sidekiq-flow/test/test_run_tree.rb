@@ -53,6 +53,13 @@ class TestRunTree < Minitest::Test
     assert_equal "queued", states[8]
   end
 
+  def test_a_fallback_that_did_not_run_is_skipped
+    tree = {"chain" => [{"catch" => STEP, "fallback" => PAIR}, {"catch" => STEP, "fallback" => STEP}, STEP]}
+    record = record(state: "done", times: {1 => "1 2 0 w", 5 => "1 2 0 w", 6 => "1 2 0 w"}, failed: {4 => "{}"})
+    states = StepStates.new(RunTree.parse(JSON.generate(tree)), record, [])
+    assert_equal %w[done skipped skipped dead done done], Array.new(6) { |index| states[index + 1] }
+  end
+
   def test_the_state_of_the_run_says_what_open_steps_are
     times = {1 => "1 2 0 w"}
     assert_equal({"done" => 1, "inferred" => 55}, states(state: "done", times: times).counts)

@@ -8,8 +8,9 @@ module SidekiqFlow::Web
     MOST_STEPS = 10_000_000
     MOST_NESTED = 500
 
-    # +kind+: :step, :chain, :group, :delay or :times; +steps+: its number of steps;
-    # +starts+: number of steps in front of each child; +value+: the JSON object.
+    # +kind+: :step, :chain, :group, :delay, :times, or :catch, whose children are a step and
+    # its fallback; +steps+: its number of steps; +starts+: number of steps in front of each
+    # child; +value+: the JSON object.
     Node = Struct.new(:kind, :steps, :children, :starts, :value) do
       def step?
         kind == :step
@@ -61,7 +62,7 @@ module SidekiqFlow::Web
     def self.node(value)
       raise Invalid unless value.is_a?(Hash)
 
-      kind = %w[step chain group delay times].find { |key| value.key?(key) }
+      kind = %w[step chain group delay times catch].find { |key| value.key?(key) }
       raise Invalid unless kind
 
       send(:"read_#{kind}", value)
@@ -99,6 +100,13 @@ module SidekiqFlow::Web
 
         child = node(value["node"])
         Node.new(:times, counted(value["times"] * child.steps), [child], [0], value)
+      end
+
+      def read_catch(value)
+        children = [node(value["catch"]), node(value["fallback"])]
+        raise Invalid unless children.first.step?
+
+        Node.new(:catch, counted(1 + children.last.steps), children, [0, 1], {})
       end
 
       def counted(count)

@@ -66,6 +66,7 @@ module SidekiqFlow::Web
 
     def conclude(record)
       infer(@tree.root, 1)
+      skip(@tree.root, 1)
       fill(0, @letters.size, "i") if record.state == "done"
       fill(0, @letters.size, "c") if record.state == "cancelled"
     end
@@ -100,6 +101,29 @@ module SidekiqFlow::Web
       end
       fill(first, start, "i")
       infer(child, first + start)
+    end
+
+    # Marks the steps of fallbacks that did not run.
+    def skip(node, first)
+      case node.kind
+      when :step then nil
+      when :times then skip_each(node, first)
+      when :catch then skip_fallback(node, first)
+      else node.children.zip(node.starts) { |child, start| skip(child, first + start) }
+      end
+    end
+
+    def skip_each(node, first)
+      return if node.child.step?
+
+      first.step(first + node.steps - 1, node.child.steps) { |start| skip(node.child, start) }
+    end
+
+    def skip_fallback(node, first)
+      count = node.steps - 1
+      return skip(node.children.last, first + 1) unless "di".include?(@letters[first])
+
+      @letters[first + 1, count] = @letters[first + 1, count].tr("oi", "c")
     end
 
     # Replaces the letter of open steps.

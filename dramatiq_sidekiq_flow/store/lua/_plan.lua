@@ -20,7 +20,7 @@
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
 --                      parked: nil, or the record of a paused run, whose jobs are parked
--- park_plan(plan): parks the jobs of the plan of a paused run
+-- park_plan(plan): parks its jobs
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (fanouts.py).  It is

@@ -14,7 +14,6 @@ from ..broker.message import enqueued_itself, job_options, was_sent
 from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
-from ..wire.death_nodes import count_steps
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.mermaid import flowchart
 from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
@@ -208,8 +207,7 @@ class Workflow:
         wire = dump(node, leaf)
         self._validate(wire, unlike)
         if self.engine.records.enabled:
-            self._number_of_steps = number_steps(wire, self._is_python)
-            self._skipped = self._number_of_steps - count_steps(wire)
+            self._number_of_steps, self._skipped = number_steps(wire, self._is_python)
         self._separate_duplicates(wire)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:

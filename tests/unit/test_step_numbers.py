@@ -15,7 +15,7 @@ P, R = Job("p"), Job("R")
 
 def numbers(node: Node) -> list[int | None]:
     wire = dump(node, dump_job)
-    count = number_steps(wire, lambda job: job["class"] == "p")
+    count, _ = number_steps(wire, lambda job: job["class"] == "p")
     found = [job.get("swf_step") for job in jobs(wire)]
     assert count == len(found)
     assert [number or place for place, number in enumerate(found, 1)] == list(range(1, count + 1))

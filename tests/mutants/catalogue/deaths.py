@@ -149,8 +149,8 @@ DEATH = [
     numbers(
         "numbers-follow-a-fallback",
         "The step after a fallback has the number of the fallback.",
-        "        return fallback is not None\n",
-        "        return False\n",
+        "        self.skipped = skipped + self.last - before\n        return True\n",
+        "        self.skipped = skipped + self.last - before\n        return False\n",
         "unit/test_step_numbers.py",
     ),
     references(

@@ -158,8 +158,8 @@ RECORD = [
     numbers(
         "numbers-follow-a-delay",
         "The step after a delayed empty group has no number.",
-        "            return after and self.last > before\n",
-        "            return after\n",
+        "        return after and self.last > before\n",
+        "        return after\n",
         NUMBERS,
     ),
     numbers(

@@ -147,7 +147,7 @@ class Diagnosis:
 
     def _in_flight(self, patient: Patient, where: str) -> Case:
         silence = self.consumers.silence(patient.member)
-        if silence > SILENCE:
+        if silence > min(SILENCE, self.consumers.timeout):
             return attrs.evolve(self._at_silent(patient, where, silence), since=patient.step.started_at)
         if patient.step.state == "running":
             return cases.runs(where, patient.step.started_at)

@@ -8,8 +8,9 @@ import time
 import dramatiq
 import pytest
 import redis
+from dramatiq.brokers.stub import StubBroker
 
-from dramatiq_sidekiq_flow import Runs, SidekiqBroker
+from dramatiq_sidekiq_flow import Runs, SidekiqBroker, WorkflowMiddleware
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.store import job_search
 from dramatiq_sidekiq_flow.store.connection import Connection
@@ -158,6 +159,18 @@ def test_a_run_without_a_tree(client: redis.Redis, runs: Runs) -> None:
     found = runs.explain(RUN)
     assert {finding.cause for finding in found.findings} == {"no_consumer", "unknown_actor"}
     assert found.verdict == "stuck"
+
+
+def test_steps_on_another_broker_are_not_searched_for(redis_url: str, client: redis.Redis) -> None:
+    other = StubBroker()
+    middleware = WorkflowMiddleware(url=redis_url)
+    other.add_middleware(middleware)
+    try:
+        RecordedRun(client, RUN, chain(job("a"), job("b"))).done(1)
+        found = Runs(other).explain(RUN)
+        assert (found.verdict, [finding.cause for finding in found.findings]) == ("moving", ["elsewhere"])
+    finally:
+        middleware.close()
 
 
 def test_runs_that_have_ended_have_no_findings(client: redis.Redis, runs: Runs) -> None:

@@ -63,7 +63,7 @@ EXPLAINED = [
     diagnosis(
         "diagnosis-all-beat",
         "A worker that was killed is shown as running.",
-        "        if silence > SILENCE:\n",
+        "        if silence > min(SILENCE, self.consumers.timeout):\n",
         "        if False:\n",
         _WAY + "[dead_worker]",
     ),

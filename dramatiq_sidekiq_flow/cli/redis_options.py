@@ -24,12 +24,12 @@ def redis_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     @click.option("--url", metavar="URL", help=f"Read this Redis, such as redis://localhost/0.  [env var: {URL}]")
     @functools.wraps(command)
     def found(*arguments: Any, app: str | None, url: str | None, **options: Any) -> _Result:
-        return command(*arguments, broker=_broker(app, url), **options)
+        return command(*arguments, broker=chosen_broker(app, url), **options)
 
     return found
 
 
-def _broker(app: str | None, url: str | None) -> SidekiqBroker:
+def chosen_broker(app: str | None, url: str | None) -> SidekiqBroker:
     """The application's broker, or one of its own for a URL: nothing is run with it.
 
     Raises:

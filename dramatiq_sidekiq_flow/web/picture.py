@@ -151,12 +151,11 @@ def one_below_the_other(pictures: Iterable[Picture]) -> Picture:
     y: float = 0
     placed = []
     for each in shown:
-        placed.append(each.moved((width - each.width) / 2, y))
+        placed.append(each.moved(0, y))
         y += each.height + ROW_GAP
-    # Lines to narrow members begin at the edges of the group: they cross no other member.
-    edges = [Line(0, py, px, py, False) for each in placed for px, py in each.starts if px]
-    edges += [Line(px, py, width, py, False) for each in placed for px, py in each.ends if px < width]
-    starts = [(0.0, py) for each in placed for _, py in each.starts]
+    # Lines from narrow members begin at the edge of the group: they cross no other member.
+    edges = [Line(px, py, width, py, False) for each in placed for px, py in each.ends if px < width]
+    starts = [start for each in placed for start in each.starts]
     ends = [(width, py) for each in placed for _, py in each.ends]
     return _together(placed, width, y - ROW_GAP, edges, starts, ends)
 
@@ -167,7 +166,7 @@ def framed(picture: Picture, label: str) -> Picture:
         return picture
     inner = picture.moved(FRAME, FRAME + LABEL)
     width, height = picture.width + 2 * FRAME, picture.height + 2 * FRAME + LABEL
-    edges = [Line(0, py, px, py, False) for px, py in inner.starts]
+    edges = [Line(0, py, px, py) for px, py in inner.starts]
     edges += [Line(px, py, width, py, False) for px, py in inner.ends]
     starts, ends = [(0.0, py) for _, py in inner.starts], [(width, py) for _, py in inner.ends]
     whole = _together([inner], width, height, edges, starts, ends)

@@ -18,7 +18,7 @@ from .timeline import timeline
 from .tree_picture import draw
 
 #: Dead steps, and values of the memory, that are shown.
-FAILURES, VALUES = 20, 200
+FAILURES, VALUES = 10, 50
 
 
 @attrs.frozen
@@ -74,9 +74,9 @@ SECTIONS = (
     Section("actions", _actions),
     Section("failures", _failures),
     Section("graph", _graph),
-    Section("steps", lambda look: look.page),
     Section("timeline", lambda look: timeline(look.page.steps)),
     Section("memory", _memory),
+    Section("steps", lambda look: look.page),
 )
 
 

@@ -33,14 +33,14 @@
     // What a person has opened, written, focused and scrolled to stays.
     const opened = [...part.querySelectorAll("details[open]")].map((each) => each.id);
     const written = [...part.querySelectorAll("input, select")].map((each) => [each.id, each.value]);
-    const scrolled = [...part.querySelectorAll(".wide")].map((each) => each.scrollLeft);
+    const scrolled = [...part.querySelectorAll(".wide")].map((each) => [each.scrollLeft, each.scrollTop]);
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
     const place = focused ? [...part.querySelectorAll(focused.tagName)].indexOf(focused) : -1;
     part.innerHTML = html;
     part.dataset.digest = digest;
     for (const name of opened) document.getElementById(name)?.setAttribute("open", "");
     for (const [name, value] of written) if (name && document.getElementById(name)) document.getElementById(name).value = value;
-    part.querySelectorAll(".wide").forEach((each, index) => { each.scrollLeft = scrolled[index] || 0; });
+    part.querySelectorAll(".wide").forEach((each, index) => { each.scrollTo(...(scrolled[index] || [0, 0])); });
     if (focused) {
       const same = (focused.id && document.getElementById(focused.id)) || part.querySelectorAll(focused.tagName)[place];
       same?.focus({ preventScroll: true });

@@ -52,7 +52,7 @@ def web(
             f"The web pages need {', '.join(missing)}. Install them: pip install 'dramatiq-sidekiq-flow[web]'", missing
         )
     credentials = read_credentials(username, password_file)
-    from ..web.server import serve
+    from ..web.page_server import serve
 
     broker = chosen_broker(app, url)
     click.echo(f"Runs: http://{_shown(host)}:{port}{root_path}/  (Ctrl-C ends)", err=True)

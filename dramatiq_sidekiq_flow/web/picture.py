@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 #: Size of a box, and of the pill of a delay.
-WIDTH, HEIGHT = 184, 48
+WIDTH, HEIGHT = 212, 48
 PILL_WIDTH, PILL_HEIGHT = 96, 28
 
 #: Between two children of a chain, and of a group.
@@ -129,35 +129,42 @@ def of_box(box: Box) -> Picture:
 
 def side_by_side(pictures: Iterable[Picture]) -> Picture:
     """The children of a chain, connected."""
-    shown = [each for each in pictures if each.boxes]
+    shown = _drawn(pictures)
     if not shown:
         return Picture()
     height = max(each.height for each in shown)
-    x: float = 0
-    placed = []
-    for each in shown:
-        placed.append(each.moved(x, (height - each.height) / 2))
-        x += each.width + GAP
+    lefts = _sums((each.width for each in shown), GAP)
+    placed = [each.moved(x, (height - each.height) / 2) for each, x in zip(shown, lefts)]
     between = [line for one, two in itertools.pairwise(placed) for line in _connected(one.ends, two.starts)]
-    return _together(placed, x - GAP, height, between, placed[0].starts, placed[-1].ends)
+    return _together(placed, lefts[-1] - GAP, height, between, placed[0].starts, placed[-1].ends)
 
 
 def one_below_the_other(pictures: Iterable[Picture]) -> Picture:
     """The members of a group."""
-    shown = [each for each in pictures if each.boxes]
+    shown = _drawn(pictures)
     if not shown:
         return Picture()
     width = max(each.width for each in shown)
-    y: float = 0
-    placed = []
-    for each in shown:
-        placed.append(each.moved(0, y))
-        y += each.height + ROW_GAP
+    tops = _sums((each.height for each in shown), ROW_GAP)
+    placed = [each.moved(0, y) for each, y in zip(shown, tops)]
     # Lines from narrow members begin at the edge of the group: they cross no other member.
-    edges = [Line(px, py, width, py, False) for each in placed for px, py in each.ends if px < width]
-    starts = [start for each in placed for start in each.starts]
-    ends = [(width, py) for each in placed for _, py in each.ends]
-    return _together(placed, width, y - ROW_GAP, edges, starts, ends)
+    starts, inner = _all(each.starts for each in placed), _all(each.ends for each in placed)
+    edges = [Line(px, py, width, py, False) for px, py in inner if px < width]
+    return _together(placed, width, tops[-1] - ROW_GAP, edges, starts, [(width, py) for _, py in inner])
+
+
+def _drawn(pictures: Iterable[Picture]) -> list[Picture]:
+    """Those in which something is drawn."""
+    return [each for each in pictures if each.boxes]
+
+
+def _sums(lengths: Iterable[float], gap: float) -> list[float]:
+    """Where each length begins, and where one more would."""
+    return [*itertools.accumulate((length + gap for length in lengths), initial=0)]
+
+
+def _all(points: Iterable[Sequence[Point]]) -> list[Point]:
+    return [point for each in points for point in each]
 
 
 def framed(picture: Picture, label: str) -> Picture:
@@ -166,7 +173,7 @@ def framed(picture: Picture, label: str) -> Picture:
         return picture
     inner = picture.moved(FRAME, FRAME + LABEL)
     width, height = picture.width + 2 * FRAME, picture.height + 2 * FRAME + LABEL
-    edges = [Line(0, py, px, py) for px, py in inner.starts]
+    edges = [Line(0, py, px, py, False) for px, py in inner.starts]
     edges += [Line(px, py, width, py, False) for px, py in inner.ends]
     starts, ends = [(0.0, py) for _, py in inner.starts], [(width, py) for _, py in inner.ends]
     whole = _together([inner], width, height, edges, starts, ends)

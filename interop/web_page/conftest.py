@@ -1,4 +1,4 @@
-"""The web page of runs in a real browser: ``sidekiq-flow web`` on a server of its own.  What is missing is a failure."""
+"""The web page of runs in a real browser: ``sidekiq-flow web`` on its own Redis.  What is missing is a failure."""
 
 from __future__ import annotations
 

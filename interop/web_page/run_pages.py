@@ -37,7 +37,8 @@ const faint = []
 const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
 while (texts.nextNode()) {
   const element = texts.currentNode.parentElement, style = getComputedStyle(element)
-  if (!texts.currentNode.data.trim() || !element.getClientRects().length || element.closest('.unseen, noscript')) continue
+  const isSeen = element.getClientRects().length && !element.closest('.unseen, noscript')
+  if (!texts.currentNode.data.trim() || !isSeen) continue
   const color = parts(element.namespaceURI.endsWith('svg') ? style.fill : style.color)
   const [one, two] = [light(color), light(behind(element))]
   const contrast = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05)
@@ -126,4 +127,4 @@ class RunPages:
 
     def complaints(self) -> list[str]:
         """Errors in the browser's console since the last call: of scripts, and of refused contents."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]

@@ -61,7 +61,7 @@ def fill(client: redis.Redis) -> None:
         large.failed(number, "ValueError", "bad <script>alert(1)</script>\nTraceback (most recent call last): ...")
     states = ("done", "cancelled", "failed", "done", "running", "paused")
     for number, state in enumerate(states):
-        ended = {"finished": now - 100 * number - 150} if state in ("done", "cancelled") else {}
+        ended: dict[str, Any] = {"finished": now - 100 * number - 150} if state in ("done", "cancelled") else {}
         other = f"{number}c9e6679-7425-40de-944b-e07fc1f90ae7"
         steps = chain(job("one"), job("two"), job("three"))
         short = RecordedRun(
@@ -160,7 +160,7 @@ def test_the_keyboard_reaches_everything(client: redis.Redis, pages: RunPages) -
     assert pages.script("return document.activeElement.className") == "skip"
     keys.send_keys(Keys.ENTER).send_keys(Keys.TAB).send_keys(Keys.TAB).send_keys(Keys.TAB).send_keys(Keys.TAB).perform()
     assert pages.script("return document.activeElement.tagName") == "SUMMARY"
-    outline = "return getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).outlineWidth"
+    outline = "const style = getComputedStyle(document.activeElement); return style.outlineStyle + style.outlineWidth"
     assert pages.script(outline) == "solid3px"
     keys.send_keys(Keys.ENTER).send_keys(Keys.TAB).send_keys("no").send_keys(Keys.TAB).perform()
     assert pages.script("return document.activeElement.innerText") == "Cancel this run"

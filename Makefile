@@ -92,7 +92,7 @@ web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a br
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
 
 # Needs chromium and its driver, and names them if they are missing. Screenshots: build/web-page.
-web-page: $(VENV)/.installed-web-page ## Look at the web page of runs in a browser, and press its buttons
+web-page: $(VENV)/.installed-web-ui ## Look at the web page of runs in a browser, and press its buttons
 	@$(BIN)/python -m pytest $(PYTEST_WEB_PAGE) interop/web_page
 
 model: $(VENV)/.installed ## Explore the states of the protocol, and the faults of the plain gem (MODEL="--deep" takes minutes)
@@ -159,10 +159,6 @@ $(VENV)/.installed-cases: $(VENV)/.installed
 
 $(VENV)/.installed-web-ui: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web-ui]'
-	@touch $@
-
-$(VENV)/.installed-web-page: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web-page]'
 	@touch $@
 
 $(VENV)/.installed-release: $(VENV)/.installed

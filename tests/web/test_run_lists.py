@@ -54,7 +54,11 @@ def test_a_run_is_found_by_its_id_or_by_how_it_begins(client: redis.Redis, redis
     web = browser(redis_url)
     answer = web.get("/?id=run-007")
     assert (answer.status_code, answer.headers["location"]) == (303, "/runs/run-007")
-    assert Page(web.get("/?id=run-02")).rows() == expected[20:30]
+    page = Page(web.get("/?id=run-02"))
+    assert page.rows() == expected[20:30]
+    # Each look reads all ids.
+    assert not page.all("p", id="live")
+    assert Page(web.get("/")).all("p", id="live")
     # Not a pattern.
     assert web.get("/?id=run-00*").headers["location"] == "/runs/run-00%2A"
     assert Page(web.get("/?id=run-0[12]")).rows() == []

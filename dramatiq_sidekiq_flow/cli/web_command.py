@@ -54,7 +54,7 @@ def web(
     credentials = read_credentials(username, password_file)
     from ..web.page_server import serve
 
-    broker = chosen_broker(app, url)
+    broker = chosen_broker(app, url, option="")
     click.echo(f"Runs: http://{_shown(host)}:{port}{root_path}/  (Ctrl-C ends)", err=True)
     serve(broker, host, port, credentials=credentials, root_path=root_path, read_only=read_only)
 

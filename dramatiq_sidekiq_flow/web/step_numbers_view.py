@@ -58,5 +58,5 @@ def state_counts(steps: StepList, numbers: StepRange) -> Mapping[str, int]:
 
 
 def urgency(state: str) -> int:
-    """Place of a state among :data:`URGENT`."""
-    return URGENT.index(state) if state in URGENT else len(URGENT)
+    """Place of a state among :data:`URGENT`; others are as urgent as a pending one."""
+    return URGENT.index(state if state in URGENT else "pending")

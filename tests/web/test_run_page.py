@@ -1,4 +1,4 @@
-"""The page of one run: its parts, steps by state and page, and texts that nobody may trust."""
+"""The page of one run: its parts, steps by state and page, and untrusted texts."""
 
 from __future__ import annotations
 

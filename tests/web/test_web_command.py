@@ -56,7 +56,9 @@ def test_what_is_refused(
 
 def test_without_a_redis_it_says_what_to_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["web"]) == 2
-    assert "REDIS_URL" in capsys.readouterr().err
+    assert "Name a Redis: app:broker, --url redis://..., or set SIDEKIQ_FLOW_APP" in capsys.readouterr().err
+    assert main(["web", "app:broker", "--url", "redis://localhost:1/0"]) == 2
+    assert "Name either app:broker or --url." in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:

@@ -27,12 +27,7 @@ def serve(
     Raises:
       ConfigurationError: if other machines could reach it without a password; or if the broker runs no workflows.
     """
-    if credentials is None and not is_loopback(host):
-        raise ConfigurationError(
-            f"{host} can be reached by other machines: give a password with --password-file or in "
-            "SIDEKIQ_FLOW_WEB_PASSWORD, or serve on 127.0.0.1.",
-            host,
-        )
+    check_address(host, credentials)
     app = RunsApp(broker, credentials=credentials, read_only=read_only)
     uvicorn.run(
         app,
@@ -46,3 +41,17 @@ def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=LAST_WORDS,
     )
+
+
+def check_address(host: str, credentials: tuple[str, str] | None) -> None:
+    """Refuse an address that other machines can reach, unless there is a password.
+
+    Raises:
+      ConfigurationError: if it is one.
+    """
+    if credentials is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"{host} can be reached by other machines: give a password with --password-file or in "
+            "SIDEKIQ_FLOW_WEB_PASSWORD, or serve on 127.0.0.1.",
+            host,
+        )

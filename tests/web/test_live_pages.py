@@ -14,8 +14,9 @@ import redis
 
 from dramatiq_sidekiq_flow.web import RunsApp, event_stream
 from dramatiq_sidekiq_flow.web.rendering import Fragment
-from dramatiq_sidekiq_flow.web.shared_reads import SharedReads
+from dramatiq_sidekiq_flow.web.shared_reads import THREADS, SharedReads
 
+from ..recorded_runs import RecordedRun, chain, job
 from .site import broker_of, small_run
 
 SECONDS = 20.0
@@ -76,7 +77,10 @@ def run_all(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_browsers_of_a_page_share_what_is_read(client: redis.Redis, redis_url: str) -> None:
-    run = small_run(client)
+    # Not at rest: it is looked at each second.
+    run = RecordedRun(client, "small", chain(*(job("step") for _ in range(4))))
+    run.done(1)
+    run.queued(2)
     app = RunsApp(broker_of(redis_url))
     calls = 0
     look = app._pages.runs.get
@@ -105,12 +109,12 @@ def test_browsers_of_a_page_share_what_is_read(client: redis.Redis, redis_url: s
         assert calls <= time.monotonic() - began + 2
         for stream in streams[1:]:
             await stream.leave()
-        assert len(app._pages.feeds) == 1
+        (feed,) = app._pages.feeds._feeds.values()
+        assert not feed.task.done()
         await streams[0].leave()
+        # Nothing is read any more.
+        await asyncio.wait_for(asyncio.wait([feed.task]), 5)
         assert len(app._pages.feeds) == 0
-        before = calls
-        await asyncio.sleep(1.5)
-        assert calls == before
 
     run_all(test)
 
@@ -179,12 +183,17 @@ def test_reads_are_shared_and_so_are_errors() -> None:
 
     async def test() -> None:
         reads = SharedReads()
+        # The read that is shared has to wait for these.
+        busy = [asyncio.ensure_future(reads.get(number, lambda: gate.wait(SECONDS))) for number in range(THREADS)]
         waiting = [asyncio.ensure_future(reads.get("a", read)) for _ in range(10)]
         await asyncio.sleep(0)
         # One that goes away does not take the others with it.
         waiting[0].cancel()
+        await asyncio.wait(waiting[:1])
+        await asyncio.sleep(0)
         gate.set()
         assert (await together(*waiting))[1:] == ["value"] * 9
+        assert all(await asyncio.gather(*busy))
         errors = await together(*(reads.get("b", fail) for _ in range(5)))
         assert [str(each) for each in errors] == ["no disk"] * 5
         assert calls == ["read", "fail"]

@@ -14,6 +14,8 @@ import pytest
 import redis
 
 from dramatiq_sidekiq_flow.cli.main import main
+from dramatiq_sidekiq_flow.errors import ConfigurationError
+from dramatiq_sidekiq_flow.web.page_server import check_address
 
 from ..running import eventually
 from .site import small_run
@@ -52,6 +54,15 @@ def test_what_is_refused(
     error = capsys.readouterr().err
     assert message in error
     assert "secret" not in error
+
+
+def test_addresses_without_a_password() -> None:
+    for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+        check_address(host, None)
+    for host in ("0.0.0.0", "::", "10.0.0.7", "example.org", "", "127.0.0.1.example.org"):
+        with pytest.raises(ConfigurationError, match="other machines"):
+            check_address(host, None)
+        check_address(host, ("ops", "secret"))
 
 
 def test_without_a_redis_it_says_what_to_name(capsys: pytest.CaptureFixture[str]) -> None:

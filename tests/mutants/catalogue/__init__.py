@@ -18,6 +18,7 @@ from .queues import QUEUES
 from .reading import READING
 from .records import RECORD
 from .runs import RUNS
+from .web import WEB
 from .workers import WORKERS
 
 ALL: list[Mutant] = [
@@ -33,6 +34,7 @@ ALL: list[Mutant] = [
     *READING,
     *RECORD,
     *RUNS,
+    *WEB,
     *WORKERS,
     *PRODUCERS,
 ]

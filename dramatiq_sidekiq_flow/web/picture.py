@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 #: Size of a box, and of the pill of a delay.
-WIDTH, HEIGHT = 212, 48
+WIDTH, HEIGHT = 200, 48
 PILL_WIDTH, PILL_HEIGHT = 96, 28
 
 #: Between two children of a chain, and of a group.
-GAP, ROW_GAP = 40, 14
+GAP, ROW_GAP = 36, 14
 
 #: Around what is repeated; above it is a label.
 FRAME, LABEL = 14, 22

@@ -18,6 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 #: Decides whether a request may see, and steer, the runs; also as a coroutine.
 Authorize = Callable[[HTTPConnection], Union[bool, Awaitable[bool]]]
 
+#: Headers that a proxy adds.
+_PROXY_HEADERS = frozenset(("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"))
+
 REALM = 'Basic realm="sidekiq-flow", charset="UTF-8"'
 
 
@@ -123,6 +126,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_local(request: HTTPConnection) -> bool:
-    # A proxy of this machine would make all the world local.
-    proxied = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"} & set(request.headers)
+    # A proxy of this machine would make all the world local.  HTTP/1.0 is that of nginx without settings.
+    proxied = request.scope["http_version"] == "1.0" or not _PROXY_HEADERS.isdisjoint(request.headers)
     return not proxied and request.client is not None and is_loopback(request.client.host)

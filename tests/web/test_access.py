@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from dramatiq_sidekiq_flow.web import RunsApp
 
@@ -52,6 +53,12 @@ def test_a_proxy_of_this_machine_does_not_make_all_the_world_local(redis_url: st
     web = browser(redis_url)
     assert web.get("/", headers={"x-forwarded-for": "10.0.0.7"}).status_code == 403
     assert web.get("/", headers={"forwarded": "for=10.0.0.7"}).status_code == 403
+    app = RunsApp(broker_of(redis_url))
+
+    async def of_nginx(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "http_version": "1.0"}, receive, send)
+
+    assert TestClient(of_nginx, "http://localhost", client=("127.0.0.1", 5000)).get("/").status_code == 403
 
 
 async def _allowed(request: HTTPConnection) -> bool:

@@ -9,7 +9,7 @@ import attrs
 from . import keys, scripts
 from .connection import Connection
 from .outcomes import Operation
-from .run_records import STATES, numbered, record_check
+from .run_records import STATES, check_type, numbered
 from .step_records import Death
 
 #: Runs of one look at deadlines, and of one page of those that rest.
@@ -70,8 +70,8 @@ def resting_run(connection: Connection, run_id: str) -> RestingRun:
     """
     key, failed = keys.record(run_id), keys.failed_steps(run_id)
     fields, failures = connection.send([("HMGET", key, "state", "on_failure", "on_complete"), ("HGETALL", failed)])
-    record_check(key, fields)
-    record_check(failed, failures)
+    check_type(key, fields)
+    check_type(failed, failures)
     state, *calls = fields
     return RestingRun(run_id, (state or b"").decode(), _names(calls), numbered(failures))
 

@@ -104,7 +104,7 @@ def read(connection: Connection, run_id: str) -> Record | None:
     names = (keys.record(run_id), keys.step_times(run_id), keys.done_steps(run_id), keys.failed_steps(run_id))
     replies = connection.send([("HGETALL", names[0]), ("HGETALL", names[1]), ("GET", names[2]), ("HGETALL", names[3])])
     for name, reply in zip(names, replies):
-        record_check(name, reply)
+        check_type(name, reply)
     fields = _fields(replies[0])
     if not fields:
         return None
@@ -132,7 +132,7 @@ def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHea
     replies = connection.send(commands) if commands else []
     heads: list[RecordHead | None] = []
     for run_id, values, times, bits, failed in zip(run_ids, replies[::4], replies[1::4], replies[2::4], replies[3::4]):
-        record_check(keys.record(run_id), values)
+        check_type(keys.record(run_id), values)
         if values[0] is None:
             heads.append(None)
             continue
@@ -146,7 +146,7 @@ def state_of(connection: Connection, run_id: str) -> str | None:
     """Read the recorded state of a run; None if it has no record."""
     key = keys.record(run_id)
     reply = connection.send([("HGET", key, "state")])[0]
-    record_check(key, reply)
+    check_type(key, reply)
     return None if reply is None else _text(reply)
 
 
@@ -238,7 +238,7 @@ def by_size(connection: Connection, indexes: Sequence[str]) -> list[str]:
     """Sort indexes by their numbers of runs, the smallest first."""
     sizes = connection.send([("ZCARD", index) for index in indexes])
     for index, size in zip(indexes, sizes):
-        record_check(index, size)
+        check_type(index, size)
     return [index for _, index in sorted(zip(sizes, indexes))]
 
 
@@ -247,7 +247,7 @@ def contains(connection: Connection, index: str, run_ids: Sequence[str]) -> list
     if not run_ids:
         return []
     reply = connection.send([("ZMSCORE", index, *run_ids)])[0]
-    record_check(index, reply)
+    check_type(index, reply)
     return [score is not None for score in reply]
 
 
@@ -261,7 +261,7 @@ def forget(connection: Connection, indexes: Sequence[str], run_ids: Sequence[str
 # -- replies ------------------------------------------------------------------------
 
 
-def record_check(key: str, reply: Any) -> None:
+def check_type(key: str, reply: Any) -> None:
     """Raise the error that a reply is.
 
     Raises:
@@ -316,7 +316,7 @@ def numbered(reply: Any) -> dict[int, bytes]:
 
 
 def _scored(index: str, reply: Any) -> list[Position]:
-    record_check(index, reply)
+    check_type(index, reply)
     return [Position(score, _text(name)) for name, score in scored(reply)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
+from dramatiq_sidekiq_flow.runs.id_search import IdSearch
 from dramatiq_sidekiq_flow.store import processes, run_records, run_stats, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
 from dramatiq_sidekiq_flow.wire import codec
@@ -93,6 +94,7 @@ def operate() -> None:
     cancelled = Runs(broker).cancel(tag="acl", state="running", reason="no need")
     assert cancelled == ["cancel-too", "to-cancel"]
     assert Runs(broker).get("to-cancel").state == "cancelled"
+    assert [run.id for run in IdSearch(broker).beginning_with("to-can", 5)] == ["to-cancel"]
     broker.cancel(os.environ["JID"])
     (dead,) = (job for job, _ in sets.members(broker.connection, "dead") if b"of-the-dead" in job)
     assert cli(["release", "tests.acceptance.acl_app", codec.decode(dead)["jid"]]) == 0

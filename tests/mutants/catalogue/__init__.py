@@ -22,6 +22,7 @@ from .queues import QUEUES
 from .reading import READING
 from .records import RECORD
 from .runs import RUNS
+from .web import WEB
 from .workers import WORKERS
 
 ALL: list[Mutant] = [
@@ -41,6 +42,7 @@ ALL: list[Mutant] = [
     *RECORD,
     *RUNS,
     *RUN_CALLBACKS,
+    *WEB,
     *WORKERS,
     *PRODUCERS,
 ]

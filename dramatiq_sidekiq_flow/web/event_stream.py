@@ -16,6 +16,9 @@ _HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 
+#: Milliseconds after which the browser comes again when a stream has ended.
+_AGAIN = b"retry: 1000\n\n"
+
 
 class EventStream:
     """Answer that sends the fragments of a page when they change."""
@@ -40,6 +43,7 @@ class EventStream:
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await send({"type": "http.response.body", "body": _AGAIN, "more_body": True})
         async with self.feeds.open(self.key, self.look) as feed:
             async for fragments in feed.changes():
                 await send({"type": "http.response.body", "body": event(fragments), "more_body": True})

@@ -43,6 +43,7 @@ class Stream:
         self.headers: dict[bytes, bytes] = {}
         self.parts: dict[str, str] = {}
         self.events = 0
+        self.lines: list[str] = []
         self.left = asyncio.Event()
         self.task = asyncio.ensure_future(app(self.scope, self.receive, self.send))
 
@@ -56,6 +57,7 @@ class Stream:
             self.headers = dict(message["headers"])
             return
         for line in message["body"].decode("ascii").split("\n"):
+            self.lines.append(line)
             if line.startswith("data: "):
                 self.events += 1
                 self.parts |= {each["id"]: each["html"] for each in json.loads(line[6:])}
@@ -152,6 +154,7 @@ def test_the_list_is_live_and_a_stream_ends(
         monkeypatch.setattr("dramatiq_sidekiq_flow.web.feeds.SIGN_OF_LIFE", 0.1)
         last = Stream(app, "/events/list?state=running")
         await asyncio.wait_for(last.task, SECONDS)
+        assert last.lines[0] == "retry: 1000"
         await stream.leave()
 
     run_all(test)

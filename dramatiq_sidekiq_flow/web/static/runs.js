@@ -52,7 +52,8 @@
     if (source || document.hidden) return;
     source = new EventSource(live.dataset.events);
     source.addEventListener("open", () => say("Live"));
-    source.addEventListener("error", () => say("Reconnecting"));
+    // A refusal ends it; anything else is tried again.
+    source.addEventListener("error", () => say(source?.readyState === EventSource.CLOSED ? "Not live: load the page again" : "Reconnecting"));
     source.addEventListener("fragments", (event) => JSON.parse(event.data).forEach(replace));
   };
   const close = () => {

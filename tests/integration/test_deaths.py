@@ -35,6 +35,7 @@ from dramatiq_sidekiq_flow.testing import FlowTest
 
 from ..redis_values import as_bytes, raws
 from ..running import eventually, members, working
+from .test_pluggable import SetBarrier
 
 WEEK = 7 * 86_400
 
@@ -272,10 +273,12 @@ def test_a_fallback_that_cannot_be_read_leaves_the_step_dead(
     assert members(client, "dead")[0]["workflow_run_id"] == run_id
 
 
-@pytest.mark.parametrize("storage", [RedisCallbackStorage(min_bytes=1), None])
-def test_stored_chains_go_on_behind_a_fallback(redis_url: str, client: redis.Redis, storage: Any) -> None:
+@pytest.mark.parametrize(
+    "options", [{"callback_storage": RedisCallbackStorage(min_bytes=1)}, {"barriers": SetBarrier()}, {}]
+)
+def test_a_run_goes_on_with_any_storage_and_barriers(redis_url: str, options: dict[str, Any]) -> None:
     broker = SidekiqBroker(url=redis_url)
-    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), callback_storage=storage))
+    broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory(), **options))
     with FlowTest(broker) as flow:
 
         @dramatiq.actor(queue_name="python", max_retries=0, broker=broker)
@@ -287,7 +290,7 @@ def test_stored_chains_go_on_behind_a_fallback(redis_url: str, client: redis.Red
         tree = Chain(
             step.message(text),
             *(Catch(step.message(text, True), Chain(step.message(text), step.message(text))) for _ in range(10)),
-            *(MayFail(step.message(text, True)) for _ in range(10)),
+            *(Group(MayFail(step.message(text, True)), MayFail(step.message(text, True))) for _ in range(5)),
             step.message(text),
         )
         run = flow.run(tree)

@@ -306,7 +306,8 @@ def _keeping(engine: Engine, *, is_elsewhere: bool) -> Callable[[], None]:
     def keeper() -> Callable[[], None]:
         from .runs.run_keeper import RunKeeper
 
-        return RunKeeper(engine, is_elsewhere=is_elsewhere).keep
+        upkeep = engine.broker.process.heartbeat.upkeep
+        return RunKeeper(engine, is_elsewhere=is_elsewhere, stopping=lambda: upkeep.stopping).keep
 
     return lambda: keeper()()
 

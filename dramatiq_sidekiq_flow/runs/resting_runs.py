@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import attrs
 
@@ -56,9 +57,14 @@ class _Watch:
 
 
 class RestingRuns:
-    """Pushes callbacks of runs that no script could push."""
+    """Pushes callbacks of runs that no script could push.
 
-    def __init__(self, connection: Connection, reader: RunReader) -> None:
+    Parameters:
+      stopping: Returns True if this process stops.
+    """
+
+    def __init__(self, connection: Connection, reader: RunReader, stopping: Callable[[], bool]) -> None:
+        self._stopping = stopping
         self.connection = connection
         self.reader = reader
         self._offset = 0
@@ -70,7 +76,7 @@ class RestingRuns:
             self._watched.clear()
         for run_id in self._page():
             watch = self._watched.setdefault(run_id, _Watch())
-            if watch.begin():
+            if not self._stopping() and watch.begin():
                 self._settle(run_id, watch)
 
     def _page(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from dramatiq.logging import get_logger
@@ -22,15 +23,16 @@ class RunKeeper:
 
     Parameters:
       is_elsewhere: True if steps may be on another broker.
+      stopping: Returns True if this process stops: the next keeper does the rest.
     """
 
-    def __init__(self, engine: Engine, *, is_elsewhere: bool) -> None:
+    def __init__(self, engine: Engine, *, is_elsewhere: bool, stopping: Callable[[], bool] = lambda: False) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = engine.broker.connection
-        self._stopping = engine.broker.process.heartbeat.upkeep
+        self._stopping = stopping
         self._cancellation = Cancellation(self.connection, engine.stacks.retrieve)
         reader = RunReader(self.connection, lambda run_id: {}, frozenset, is_elsewhere)
-        self.resting = RestingRuns(self.connection, reader)
+        self.resting = RestingRuns(self.connection, reader, stopping)
         #: State -> where the next look at its list begins.
         self._offsets = dict.fromkeys(run_keeping.LISTED, 0)
         self._trim_due = time.monotonic() + TRIM
@@ -57,7 +59,7 @@ class RunKeeper:
         if not self._cancellation.mark_known(run_id, reason):
             return True
         self.logger.info("Run %s is cancelled: %s.", run_id, reason)
-        return self._cancellation.clear(run_id, lambda: self._stopping.stopping)
+        return self._cancellation.clear(run_id, self._stopping)
 
     def trim(self) -> None:
         """Remove runs whose record has expired from a page of the list of each state."""

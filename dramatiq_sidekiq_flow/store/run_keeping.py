@@ -82,8 +82,9 @@ def _names(calls: Sequence[bytes | None]) -> frozenset[str]:
 
 def overdue(connection: Connection) -> list[str]:
     """Read the runs whose deadline has passed, by Redis's clock."""
-    now = connection.call("TIME")[0]
-    return _ids(connection.call("ZRANGEBYSCORE", keys.DEADLINES, "-inf", float(now), "LIMIT", 0, PAGE))
+    seconds, microseconds = connection.call("TIME")
+    now = int(seconds) + int(microseconds) / 1e6
+    return _ids(connection.call("ZRANGEBYSCORE", keys.DEADLINES, "-inf", now, "LIMIT", 0, PAGE))
 
 
 def deadline_of(connection: Connection, run_id: str) -> float | None:

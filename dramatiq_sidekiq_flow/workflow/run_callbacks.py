@@ -16,17 +16,17 @@ from .records import RunInfo
 
 
 def check_call(engine: Engine, name: str, job: Wire) -> None:
-    """Check that a mapping can follow the arguments of a callback.
+    """Check that a job can take the mapping of a callback, which has keys that no attribute can have.
 
     Raises:
       InvalidWorkflow: if it cannot.
     """
     actor = engine.broker.actors.get(job["class"])
-    if isinstance(actor, TypedActor) and job["args"]:
+    if isinstance(actor, TypedActor):
         raise InvalidWorkflow(
-            f"{name}: the typed actor {actor.actor_name} takes one mapping, that of the run. Make its message without "
-            "arguments.",
-            job["args"],
+            f"{name}: the typed actor {actor.actor_name} cannot take the mapping of the run, whose keys depend on how "
+            "the run ended. Declare it with dramatiq.actor.",
+            actor,
         )
 
 

@@ -6,11 +6,22 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, RedisHashMemory, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import (
+    Chain,
+    Group,
+    Job,
+    RedisHashMemory,
+    Runs,
+    SidekiqBroker,
+    Workflow,
+    WorkflowMiddleware,
+    actor,
+)
 from dramatiq_sidekiq_flow.context import current_run
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidOptions, InvalidWorkflow
 from dramatiq_sidekiq_flow.store import foreign_runs, keys
@@ -278,6 +289,18 @@ def test_records_are_needed(redis_url: str) -> None:
 def test_a_callback_is_one_job(steps: Steps, node: Any) -> None:
     with pytest.raises(InvalidWorkflow, match="on_complete takes one job"):
         Workflow(Job("A"), on_complete=node)
+
+
+def test_a_typed_actor_is_refused(steps: Steps) -> None:
+    @attrs.frozen
+    class Told:
+        run_id: str
+
+    @actor(queue_name="python")
+    def typed(told: Told) -> None: ...
+
+    with pytest.raises(InvalidWorkflow, match="on_failure: the typed actor typed cannot take"):
+        Workflow(Job("A"), on_failure=typed.message({"run_id": "x"}))
 
 
 @pytest.mark.parametrize("deadline", [0, -1, 1.5, True, timedelta(), "1"])

@@ -315,6 +315,7 @@ def test_a_keeper_that_is_killed_leaves_the_rest_to_the_next(
 
 def test_a_worker_keeps_runs(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     run_id = Workflow(WithDelay(step.message("a"), timedelta(hours=1)), deadline=1).run()
+    broker.process.heartbeat.interval = 0.05
     with working(broker):
         eventually(lambda: field(client, run_id, "state") == "cancelled")
         assert client.get("swf:keeper") == broker.process.heartbeat.identity.encode()

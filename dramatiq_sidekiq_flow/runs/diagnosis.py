@@ -27,7 +27,7 @@ _NO_ACTOR = "ActorNotFound: "
 
 
 class Diagnosis:
-    """Diagnoses steps.
+    """Diagnoses the steps of one run.
 
     Parameters:
       consumers: The worker processes.
@@ -37,6 +37,8 @@ class Diagnosis:
     def __init__(self, consumers: Consumers, is_elsewhere: bool = False) -> None:
         self.consumers = consumers
         self.is_elsewhere = is_elsewhere
+        #: Queue, name and language of steps -> their case.
+        self._in_queues: dict[tuple[str, str, bool], Case | None] = {}
         self._by_state: Mapping[StepState, Callable[[Patient], Case]] = {
             "running": self._running,
             "queued": self._waiting_job,
@@ -71,10 +73,18 @@ class Diagnosis:
 
     def _queued(self, patient: Patient) -> Case:
         where = f"in queue {patient.step.queue!r}"
-        blocked = self._paused(patient) or self._without_consumer(patient) or self._without_actor(patient)
+        blocked = self._blocked_in_queue(patient)
         if blocked is not None:
             return attrs.evolve(blocked, where=where, since=patient.queued_at)
         return cases.queued(where, patient.queued_at, self.consumers.names(patient.step.queue))
+
+    def _blocked_in_queue(self, patient: Patient) -> Case | None:
+        """The case of a step that no process takes from its queue; the same for all members of a large group."""
+        key = (patient.step.queue, patient.step.name, patient.is_ruby)
+        if key not in self._in_queues:
+            blocked = self._paused(patient) or self._without_consumer(patient) or self._without_actor(patient)
+            self._in_queues[key] = blocked
+        return self._in_queues[key]
 
     def _paused(self, patient: Patient) -> Case | None:
         queue = patient.step.queue

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import InvalidFilter, UnknownRun, shortened
-from . import run_index
+from ..store import keys, run_records
 from .explanation import Explanation
 from .query import Runs
 from .remedies import Action, Fix, Remedies, Remedy, taken
-from .run_index import Filter
 from .run_reader import RUBY_BEAT
 
 #: The fixes.
@@ -67,8 +66,9 @@ class Doctor:
         yield from filter(_is_ill, filter(None, self._explained(uncertain, False)))
 
     def _recorded(self) -> list[str]:
-        heads = (run_index.all_of(self.runs._connection, Filter(state=state)) for state in EXAMINED)
-        return list(dict.fromkeys(head.id for found in heads for head in found))
+        """The ids of all runs to examine, each once: one may just have changed its state."""
+        lists = (run_records.newest(self.runs._connection, keys.runs_in(state), None, None) for state in EXAMINED)
+        return list(dict.fromkeys(position.run_id for found in lists for position in found))
 
     def _explained(self, ids: Iterable[str], must_exist: bool) -> Iterator[Explanation | None]:
         for run_id in ids:

@@ -30,6 +30,9 @@ NOT_KNOWN = (
     "again, and cancel this run"
 )
 
+#: How to release a step whose group is not known.
+BY_HAND = "count the members that are left: sidekiq-flow release app:broker {} --members N"
+
 #: Characters of an error that are shown.
 MOST_OF_ERROR = 200
 
@@ -105,7 +108,7 @@ class Remedies:
             return Remedy(step.number, f"{_named(step)}: {NOT_KNOWN}")
         if job.place.kind not in ("dead", "retry"):
             return Remedy(step.number, f"{_named(step)}: its job is in {_place(job)}, and runs as soon as it can")
-        if (step.error or "").startswith(BarrierExpired.__name__):
+        if _lacks_barrier(step):
             return Remedy(
                 step.number, f"{_named(step)}: its barrier is gone, so it would end in dead again: release it"
             )
@@ -123,16 +126,23 @@ class Remedies:
             return Remedy(step.number, f"{_named(step)}: {NOT_KNOWN}")
         if job.place.kind not in ("dead", "retry"):
             return Remedy(step.number, f"{_named(step)}: its job is in {_place(job)}, not in dead or retry")
+        if _lacks_barrier(step) and not self._is_in_tree(step):
+            return Remedy(
+                step.number, f"{_named(step)}: its place is not known; {BY_HAND.format(step.jid)}"
+            )
         counts = list(self._open_members(step))
         text = f"{_named(step)} counts as done, and the run goes on without it"
         return Remedy(step.number, text, lambda: release_step(self.engine, job.place.key, job.payload, counts))
 
+    def _is_in_tree(self, step: Step) -> bool:
+        return self.view.codes is not None and 0 < (step.number or 0) <= self.view.codes.tree.count
+
     def _open_members(self, step: Step) -> Iterator[int]:
         """For each group around a step, the innermost first: the number of members that are not done."""
-        codes = self.view.codes
-        if codes is None or step.number is None or not 0 < step.number <= codes.tree.count:
+        codes, number = self.view.codes, step.number
+        if codes is None or number is None or not self._is_in_tree(step):
             return
-        for group, first in reversed(list(_groups(codes.tree, 1, step.number))):
+        for group, first in reversed(list(_groups(codes.tree, 1, number))):
             yield sum(not _is_done(codes, start, count) for start, count in _members(group, first))
 
     # -- fail -------------------------------------------------------------------
@@ -213,6 +223,10 @@ def _members(group: BranchNode | RepeatedNode, first: int) -> Iterator[tuple[int
 def _is_done(codes: StepCodes, first: int, count: int) -> bool:
     part = codes.codes[first : first + count]
     return sum(map(part.count, OVER)) == count
+
+
+def _lacks_barrier(step: Step) -> bool:
+    return (step.error or "").startswith(BarrierExpired.__name__)
 
 
 def _named(step: Step) -> str:

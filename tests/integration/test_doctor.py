@@ -203,7 +203,7 @@ def test_only_runs_that_need_a_person_are_found(broker: SidekiqBroker, client: r
     seen: list[tuple[int, int]] = []
     found = list(Doctor(Runs(broker)).examine(progress=lambda *numbers: seen.append(numbers)))
     assert [(each.run.id, each.verdict) for each in found] == [("half", "moving")]
-    assert seen[-1] == (2, 2)
+    assert seen[-1] == (3, 3)
     assert [each.run.id for each in Doctor(Runs(broker)).examine(["moves", "half", "half"])] == ["half"]
     with pytest.raises(UnknownRun):
         list(Doctor(Runs(broker)).examine(["expired"]))

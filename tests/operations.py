@@ -503,9 +503,9 @@ def bury_caught(connection: Connection) -> Any:
     return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=needs, death=CAUGHT, plan=plan))
 
 
-def replace(connection: Connection) -> Any:
+def replace_dead(connection: Connection) -> Any:
     needs, plan = needs_of(INNER), runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"next": [b"job"]}, [])
-    return reply_to(connection, sets.replace(b"step", b"it", needs=needs, death=CAUGHT, plan=plan))
+    return reply_to(connection, sets.replace_dead(b"step", b"it", needs=needs, death=CAUGHT, plan=plan))
 
 
 def many(client: redis.Redis) -> None:
@@ -634,7 +634,7 @@ OPERATIONS = [
     Operation("discard_caught", caught, fail_caught("discard"), {MINE: "hash", **PLANNED}, [b"GONE"]),
     Operation("bury", in_flight, bury, {"dead": "zset"}),
     Operation("bury_caught", caught, bury_caught, {"dead": "zset", **PLANNED}),
-    Operation("replace", caught, replace, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]),
+    Operation("replace_dead", caught, replace_dead, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]),
     Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
     Operation("fetch_arrived", arrived, fetch, {"queue:python": "list"}),
     Operation("begin", fetched_ahead, begin, {MINE: "hash"}),

@@ -127,7 +127,7 @@ RECOVER = Script("recover")
 RELEASE = Script("release")
 RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
-REPLACE = Script("replace")
+REPLACE_DEAD = Script("replace_dead")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
 RETRY_DEAD = Script("retry_dead")
@@ -174,7 +174,7 @@ ALL = (
     RELEASE,
     RELEASE_CALLBACKS,
     REMEMBER,
-    REPLACE,
+    REPLACE_DEAD,
     REQUEUE,
     RESUME,
     RETRY_DEAD,

@@ -83,8 +83,8 @@ def places(needs: Needs, death: Death, plan: Writes) -> tuple[scripts.Argument, 
     return () if plan is NOTHING else (len(needs.keys), death.ran, *plan.arguments)
 
 
-def replace(member: bytes, payload: bytes, *, needs: Needs, death: Death, plan: Writes) -> Operation[bool]:
-    """Let others take the place of a step in ``dead`` (``replace.lua``).
+def replace_dead(member: bytes, payload: bytes, *, needs: Needs, death: Death, plan: Writes) -> Operation[bool]:
+    """Let others take the place of a step in ``dead`` (``replace_dead.lua``).
 
     Parameters:
       member: The step, as it is in ``dead``.
@@ -97,7 +97,7 @@ def replace(member: bytes, payload: bytes, *, needs: Needs, death: Death, plan: 
     Raises, when its reply is read:
       WrongType: if a key that it needs holds another type.
     """
-    command = scripts.REPLACE.command(
+    command = scripts.REPLACE_DEAD.command(
         (keys.DEAD, death.key, *needs.keys, *plan.keys),
         (
             member,

@@ -129,7 +129,7 @@ def replace_dead(engine: Engine, member: bytes) -> None:
     needs, death = found.needs, found.death
 
     def operation(plan: Writes) -> Operation[bool]:
-        return sets.replace(member, found.payload, needs=needs, death=death, plan=plan)
+        return sets.replace_dead(member, found.payload, needs=needs, death=death, plan=plan)
 
     try:
         found.write(engine.broker.process.commit.run, operation)

@@ -28,7 +28,7 @@ WRITES = {
     "fail_retry": ("zadd",),
     "fail_dead": ("zadd",),
     "fail_caught": ("lpush", "sadd", "zadd"),
-    "replace": ("lpush", "sadd", "zadd"),
+    "replace_dead": ("lpush", "sadd", "zadd"),
     "trial": ("hset", "set"),
 }
 

@@ -349,7 +349,7 @@ MOVES = [
         "fail_retry",
         "fail_dead",
         "fail_caught",
-        "replace",
+        "replace_dead",
         "fetch",
         "fetch_arrived",
         "begin",

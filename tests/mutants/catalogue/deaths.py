@@ -67,7 +67,7 @@ DEATH = [
         "A dead step is lost if the process loses the right to write it.",
         "local wrong = denied('ZADD', dead, '0', '')\nif wrong then return wrong end\n",
         "local wrong\n",
-        keeps("replace", "zadd"),
+        keeps("replace_dead", "zadd"),
     ),
     replace(
         "replace-in-a-cancelled-run",

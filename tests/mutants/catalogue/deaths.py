@@ -8,7 +8,7 @@ from .tests import SCRIPTS, keeps, refuses
 DEATHS = "integration/test_deaths.py::"
 
 fail = in_file("store/lua/fail.lua")
-replace = in_file("store/lua/replace.lua")
+replace = in_file("store/lua/replace_dead.lua")
 bury = in_file("store/lua/bury.lua")
 record = in_file("store/lua/_record.lua")
 policy = in_file("workflow/death_policy.py")

@@ -54,6 +54,19 @@ def test_steps_that_are_alike_are_one_finding(client: redis.Redis, runs: Runs) -
     assert "1 of 51 are done" in after.why
 
 
+def test_a_step_that_was_caught_needs_nobody(client: redis.Redis, runs: Runs) -> None:
+    python_process(client, "python", actors=("a", "b"))
+    run = RecordedRun(client, RUN, chain({**job("a"), "swf_on_death": "done"}, job("b")))
+    run.failed(1)
+    run.queued(2)
+    found = runs.explain(RUN)
+    assert (found.verdict, [finding.cause for finding in found.findings]) == ("moving", ["queued"])
+    # Until the keeper finds it.
+    client.delete("queue:python", f"swf:flow:{RUN}:failed")
+    run.dead(1, time.time())
+    assert not runs.explain(RUN).blocked
+
+
 def test_a_step_in_retry_waits_and_one_at_a_worker_moves(client: redis.Redis, runs: Runs) -> None:
     python_process(client, "python", actors=("a", "b"))
     run = RecordedRun(client, RUN, group(job("a"), job("b")))

@@ -22,7 +22,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-ui check format bench dist reproducible audit clean model
+.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this help
 	@echo "make TARGET, where TARGET is one of:"
@@ -90,6 +90,10 @@ soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Re
 web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a browser, Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
 	@$(BIN)/python -m pytest $(PYTEST_WEB_UI) interop/web
+
+# Needs chromium and its driver, and names them if they are missing. Screenshots: build/web-page.
+web-page: $(VENV)/.installed-web-ui ## Look at the web page of runs in a browser, and press its buttons
+	@$(BIN)/python -m pytest $(PYTEST_WEB_PAGE) interop/web_page
 
 model: $(VENV)/.installed ## Explore the states of the protocol, and the faults of the plain gem (MODEL="--deep" takes minutes)
 	@$(BIN)/python -m tests.model $(MODEL)

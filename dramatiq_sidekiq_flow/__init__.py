@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .store.replication import Replication
     from .telemetry import JobLogging, OpenTelemetry, Prometheus
     from .typed.actor import TypedActor, actor
+    from .wire.death_nodes import Catch, MayFail
     from .wire.nodes import Chain, Group, Job, Namespace, WithDelay
     from .wire.replace import Replace
     from .wire.wait_for import WaitFor
@@ -34,11 +35,13 @@ __all__ = [
     "Barrier",
     "Buried",
     "CallbackStorage",
+    "Catch",
     "Chain",
     "Group",
     "InlineCallbackStorage",
     "Job",
     "JobLogging",
+    "MayFail",
     "Memory",
     "Namespace",
     "OpenTelemetry",
@@ -89,6 +92,7 @@ _MODULES = {
     "store.replication": ("Replication",),
     "telemetry": ("JobLogging", "OpenTelemetry", "Prometheus"),
     "typed.actor": ("TypedActor", "actor"),
+    "wire.death_nodes": ("Catch", "MayFail"),
     "wire.nodes": ("Chain", "Group", "Job", "Namespace", "WithDelay"),
     "wire.replace": ("Replace",),
     "wire.wait_for": ("WaitFor",),

@@ -181,7 +181,7 @@ class CurrentRun:
         if self.changes is None:
             raise ConfigurationError(
                 "A step can be replaced on a SidekiqBroker only, without barriers of your own: there the tree is "
-                "written in the script that acknowledges the step.",
+                "written in the script that acknowledges the step. A callback of a run is not a step.",
                 self.run_id,
             )
         return self.changes

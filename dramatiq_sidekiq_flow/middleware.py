@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from .broker import SidekiqBroker
 from .broker.hook_table import for_other_brokers
 from .context import CurrentRun, PendingRun, RunMemory, set_current_run
 from .errors import ConfigurationError
+from .process.paused_upkeep import PausedUpkeep
 from .protocols import Barrier, CallbackStorage, Memory
 from .registry import file as registry_file
 from .registry.registry import Registry
@@ -29,13 +31,16 @@ from .store.replication import Replication
 from .wire import dialect as dialects
 from .wire.option_rules import RESERVED
 from .wire.payload import NAMESPACE_KEY, Payload
+from .wire.payload_fields import is_callback
 from .wire.replace import Changes
-from .workflow import ttl
+from .workflow import death_policy, ttl
 from .workflow.completion import Completion
 from .workflow.custom_barriers import CustomBarrierTransport
 from .workflow.dropped_output import quieten_dramatiq
 from .workflow.engine import Engine, Settings
 from .workflow.hooks import SidekiqHooks, WorkflowHooks
+from .workflow.inferred_deaths import note_death
+from .workflow.part_checks import check_parts
 from .workflow.records import KEEP
 from .workflow.transport import AtomicTransport, Transport
 
@@ -114,7 +119,7 @@ class WorkflowMiddleware(Middleware):
         inherit: Iterable[str] = (),
         replication: Replication | None = None,
     ) -> None:
-        _check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
+        check_parts(memory=memory, barriers=barriers, callback_storage=callback_storage)
         self.memory = memory
         self.settings = Settings(
             memory=memory,
@@ -223,7 +228,14 @@ class WorkflowMiddleware(Middleware):
         )
         broker.completion = Completion(engine)
         broker.process.heartbeat.tasks.append(lambda: registry.beat(broker))
-        broker.process.heartbeat.upkeep.extend_dead = partial(ttl.extend_dead, engine)
+        upkeep = broker.process.heartbeat.upkeep
+        upkeep.handlers.append(partial(death_policy.handle_dead, engine))
+        upkeep.handlers.append(partial(ttl.extend_dead, engine))
+        if self.settings.records:
+            upkeep.handlers.append(partial(note_death, engine))
+            extend = partial(upkeep.call, partial(ttl.extend_dead, engine))
+            upkeep.duties.append(PausedUpkeep(broker.connection, extend).look)
+            upkeep.duties.append(_keeping(engine, is_elsewhere=actors_on is not broker))
         quieten_dramatiq()
         return engine
 
@@ -262,10 +274,10 @@ class WorkflowMiddleware(Middleware):
         memory = RunMemory(backend, run_id, payload.namespace)
         extend = partial(ttl.extend, engine, payload)
         context = partial(payload.inherited, self.inherit)
-        asks = partial(engine.broker.process.cancelled_runs.knows, run_id)
-        changes = Changes() if engine.transport.replaces else None
-        if changes is not None:
-            message.changes = changes
+        asks, changes = None, None
+        if not is_callback(payload.fields):
+            asks = partial(engine.broker.process.cancelled_runs.knows, run_id)
+            changes = message.changes = Changes() if engine.transport.replaces else None
         return CurrentRun(run_id, payload.jid, len(payload.stack), memory, extend, context, asks, changes)
 
     def after_process_message(
@@ -289,6 +301,19 @@ class WorkflowMiddleware(Middleware):
     @for_other_brokers
     def before_nack(self, broker: Any, message: Any) -> None:
         self._hooks.before_nack(message)
+
+
+def _keeping(engine: Engine, *, is_elsewhere: bool) -> Callable[[], None]:
+    """Make the duty of the keeper, which few processes import."""
+
+    @functools.cache
+    def keeper() -> Callable[[], None]:
+        from .runs.run_keeper import RunKeeper
+
+        upkeep = engine.broker.process.heartbeat.upkeep
+        return RunKeeper(engine, is_elsewhere=is_elsewhere, stopping=lambda: upkeep.stopping).keep
+
+    return lambda: keeper()()
 
 
 def _kept(keep: Any) -> timedelta:
@@ -319,26 +344,3 @@ def _inherited(names: Iterable[str]) -> frozenset[str]:
 
 #: Keys that each job has for itself.
 _NEVER_INHERITED = RESERVED | {"queue", "retry", "created_at", "wrapped", "display_class", "dramatiq", "retry_count"}
-
-#: Methods that each parameter must have, and an example.
-_PARTS = {
-    "memory": (("read", "write"), "RedisHashMemory()"),
-    "barriers": (("create", "wait"), "MyBarriers()"),
-    "callback_storage": (("store", "retrieve"), "RedisCallbackStorage()"),
-}
-
-
-def _check_parts(**parts: Any) -> None:
-    for name, value in parts.items():
-        methods, example = _PARTS[name]
-        if value is None:
-            continue
-        if isinstance(value, type):
-            raise ConfigurationError(
-                f"{name}={value.__name__} is a class; pass an instance: {name}={value.__name__}().", value
-            )
-        if not all(callable(getattr(value, method, None)) for method in methods):
-            raise ConfigurationError(
-                f"{name} must be an object such as {example}, not a {type(value).__name__}.",
-                value,
-            )

@@ -34,6 +34,8 @@ STEPS = {
             require "sidekiq/workflow"
             require "sidekiq_flow"
             require "sidekiq_flow/registry"
+            require "sidekiq_flow/web"
+            SidekiqFlow::Web::Pages::VIEWS.fetch("run")
             installed = $LOADED_FEATURES.grep(/sidekiq_flow.rb$/).first
             abort "#{installed} is not the installed gem" unless installed.start_with?(ARGV.first)
             puts "sidekiq-flow #{SidekiqFlow::VERSION}: #{SidekiqFlow::Companion::Scripts::SHAS.size} scripts"

@@ -22,7 +22,7 @@ from dramatiq_sidekiq_flow.errors import FlowError, InvalidOptions, PayloadError
 from dramatiq_sidekiq_flow.process import fleet
 from dramatiq_sidekiq_flow.process.poller import promotion
 from dramatiq_sidekiq_flow.registry.registry import Entry
-from dramatiq_sidekiq_flow.wire import active_job, callbacks, codec, nodes, payload, references
+from dramatiq_sidekiq_flow.wire import active_job, callbacks, codec, nodes, payload, references, tree_times
 
 from . import tree_reader
 from .corpus import loader
@@ -132,9 +132,9 @@ def read_value(raw: bytes) -> None:
 
 def _tree(value: Any) -> None:
     nodes.validate(value)
-    nodes.total_delay(value)
-    nodes.latest_start(value)
-    nodes.completes_at_once(value)
+    tree_times.total_delay(value)
+    tree_times.latest_start(value)
+    tree_times.completes_at_once(value)
 
 
 def _refused(read: Callable[[Any], Any], value: Any) -> None:

@@ -17,6 +17,9 @@ from dramatiq_sidekiq_flow.store import (
     queues,
     replacements,
     run_cancel,
+    run_keeping,
+    run_pause,
+    run_records,
     run_signals,
     runs,
     scripts,
@@ -28,7 +31,7 @@ from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
 from dramatiq_sidekiq_flow.store.needs import Needs
 from dramatiq_sidekiq_flow.store.outcomes import Operation as StoreOperation
 from dramatiq_sidekiq_flow.store.runs import LostBarrier, MemoryKey, Output, Walk
-from dramatiq_sidekiq_flow.store.step_records import Death, StepRecord
+from dramatiq_sidekiq_flow.store.step_records import Death, RunRecord, StepRecord
 from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
 
 ME, OTHER = "host:1:abc:python", "host:2:def:python"
@@ -285,8 +288,150 @@ def cancelled(client: redis.Redis) -> None:
         client.expire(key, DAY)
 
 
+PARKED = keys.parked(RUN)
+DISARMED = keys.disarmed(RUN)
+
+
+def paused(client: redis.Redis) -> None:
+    """A run that is paused; its barriers wait, and one of them is disarmed."""
+    cancelled(client)
+    client.hset(RECORD, mapping={"state": "paused", "reason": "a fault"})
+    client.set(f"{CHAIN}_ran", 0, ex=TTL)
+    client.hset(DISARMED, CHAIN, b"python\0fires")
+    client.expire(DISARMED, TTL)
+    client.zadd("dead", {"corpse": 1})
+    client.zadd("swf:fanouts", {"f": 1})
+    client.rpush("swf:fanout:f", "qpython", "{}")
+    many(client)
+    two_scheduled(client)
+
+
+def paused_alone(client: redis.Redis) -> None:
+    """The same, and what a step of a chain finds that goes on at once: an armed barrier, and an empty queue."""
+    paused(client)
+    client.set(f"{CHAIN}_ran", -1, ex=TTL)
+    client.delete("queue:python")
+
+
+def resumed(client: redis.Redis) -> None:
+    """A run that was paused, with what was parked."""
+    paused(client)
+    client.hset(RECORD, "state", "running")
+    client.rpush(PARKED, b"qnext\0one", b"s2e9\0later", b"r1e9\0again", b"qnext\0two")
+    client.expire(PARKED, TTL)
+    # The gem has released this one, and started nothing.
+    client.set(INNER, 0, ex=TTL)
+    client.set(f"{INNER}_ran", 1, ex=TTL)
+    client.hset(DISARMED, INNER, b"next\0fires")
+
+
+def pause(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.pause(RUN, "reason"))
+
+
+def unpause(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.unpause(RUN))
+
+
+def park(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.park(ME, "a:1", "python", RECORD, needs_of(INNER)))
+
+
+def park_jobs(connection: Connection) -> Any:
+    arguments = (1, 100, "mark", "qpython", b"b", b"d", b"none")
+    return connection.call(*scripts.PARK_JOBS.command(("queue:python", RECORD), arguments))
+
+
+def park_scheduled(connection: Connection) -> Any:
+    return connection.call(*scripts.PARK_JOBS.command(("schedule", RECORD), (0, 0, "mark", "s", b"b", b"none")))
+
+
+def park_fanout(connection: Connection) -> Any:
+    return connection.call(*scripts.PARK_FANOUT.command(("swf:fanouts", "swf:fanout:f", RECORD), ("f",)))
+
+
+def unpark(connection: Connection) -> Any:
+    places = (RECORD, "queues", "schedule", "retry", "swf:fanouts")
+    return connection.call(*scripts.UNPARK.command(places, (250, 1000)))
+
+
+def hold_barriers(connection: Connection) -> Any:
+    return run_pause.hold(connection, RUN, {INNER: b"python\0fires", CHAIN: b"python\0fires"})
+
+
+def rearm(connection: Connection) -> Any:
+    return connection.call(*scripts.REARM.command((RECORD, "queues", INNER, CHAIN), ()))
+
+
+def retry_dead(connection: Connection) -> Any:
+    return reply_to(connection, run_pause.retry(RUN, b"corpse", "next", b"job", 7))
+
+
 def cancel(connection: Connection) -> Any:
     return reply_to(connection, run_cancel.cancel(RUN, "reason"))
+
+
+CALL = b'{"class":"Tell","args":[{"run_id":"of-a-run"\ncalls'
+KEPT = Needs(keys.record_parts(RUN), TTL)
+FAILURE = Death(RECORD, 7, b'{"jid":"j"}')
+
+
+def calling(client: redis.Redis) -> None:
+    """A run with callbacks, a unique key and a deadline."""
+    running(client)
+    fields: dict[Any, Any] = {"on_failure": CALL, "on_complete": CALL, "unique": "k", "deadline": "60"}
+    client.hset(RECORD, mapping=fields)
+    client.hset(f"{RECORD}:times", "0", "")
+    for key in (RECORD, f"{RECORD}:times"):
+        client.expire(key, DAY)
+    client.set("swf:unique:k", RUN, ex=DAY)
+    client.zadd("swf:deadlines", {RUN: 9e9, "other": 9e9})
+    client.expire("swf:deadlines", DAY)
+    client.zadd("dead", {"it": time.time()})
+
+
+def calling_failed(client: redis.Redis) -> None:
+    calling(client)
+    client.hset(RECORD, "state", "failed")
+    client.delete("swf:flows:running")
+    client.zadd("swf:resting", {RUN: 1})
+
+
+def fail_calling(connection: Connection) -> Any:
+    return reply_to(connection, sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", needs=KEPT, death=FAILURE))
+
+
+def bury_calling(connection: Connection) -> Any:
+    return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=KEPT, death=FAILURE))
+
+
+def finish_calling(connection: Connection) -> Any:
+    return reply_to(connection, runs.advance(ME, "a:1", "jid", [], ttl=TTL, record=LAST))
+
+
+def note_death(connection: Connection) -> Any:
+    return reply_to(connection, run_keeping.note_death(FAILURE, b"it"))
+
+
+def call_back(connection: Connection) -> Any:
+    run = run_keeping.RestingRun(RUN, "failed", frozenset(("on_complete",)), {})
+    return reply_to(connection, run_keeping.call_back(run, "on_complete", b',"state":"failed"', again=False))
+
+
+def start_unique(connection: Connection) -> Any:
+    record = RunRecord(RECORD, "running", 1.0, DAY, 1, unique="k", deadline=60.0, needed=True)
+    return reply_to(connection, runs.start(RUN, following(connection), ttl=DAY, record=record))
+
+
+def lost(client: redis.Redis) -> None:
+    """A run that is stuck."""
+    running(client)
+    client.expire(RECORD, DAY)
+    client.expire("swf:flows:running", DAY)
+
+
+def mark_dead(connection: Connection) -> Any:
+    return reply_to(connection, run_records.mark_dead(RUN, 2, b"{}"))
 
 
 LAST = StepRecord(RECORD, "7 1.000 2.000 0 me")
@@ -331,6 +476,40 @@ def fail_cancelled(connection: Connection) -> Any:
     return reply_to(connection, sets.fail(ME, "a:1", "retry", now=time.time(), at=2e9, payload=b"it", death=death))
 
 
+#: Of a step whose place others take: two of its fallback run.
+CAUGHT = Death(RECORD, 7, b"{}", ran=2)
+
+
+def caught(client: redis.Redis) -> None:
+    running(client)
+    client.zadd("dead", {"step": 1e9})
+    for key in (RECORD, f"{RECORD}:failed"):
+        client.hset(key, "skipped", 2)
+        client.expire(key, DAY)
+    client.expire("swf:flows:running", DAY)
+
+
+def fail_caught(action: Literal["dead", "discard"]) -> Callable[[Connection], Any]:
+    def call(connection: Connection) -> Any:
+        needs, plan = needs_of(INNER), following(connection)
+        return reply_to(
+            connection,
+            sets.fail(ME, "a:1", action, now=time.time(), payload=b"it", needs=needs, death=CAUGHT, plan=plan),
+        )
+
+    return call
+
+
+def bury_caught(connection: Connection) -> Any:
+    needs, plan = needs_of(INNER), following(connection)
+    return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=needs, death=CAUGHT, plan=plan))
+
+
+def replace_dead(connection: Connection) -> Any:
+    needs, plan = needs_of(INNER), runs.writes(connection, [NewBarrier(NEW, 2, TTL)], {"next": [b"job"]}, [])
+    return reply_to(connection, sets.replace_dead(b"step", b"it", needs=needs, death=CAUGHT, plan=plan))
+
+
 def many(client: redis.Redis) -> None:
     client.rpush("queue:python", "a", "b", "c", "e", "d")
 
@@ -370,7 +549,7 @@ def replace(connection: Connection) -> Any:
 def replace_in_chain(connection: Connection) -> Any:
     """A step of a chain is replaced, in a run with a record."""
     plan = following(connection)
-    numbers = replacements.Numbers("9", 11, 7, b"{}")
+    numbers = replacements.Numbers("9", 11, 1, 7, b"{}")
     replaced = replacements.replace(
         ME, "a:1", "jid", STACK[2:], ttl=TTL, plan=plan, output=OUTPUT, record=LAST, numbers=numbers
     )
@@ -454,6 +633,22 @@ def fired(connection: Connection) -> Any:
     return reply_to(connection, foreign_runs.fired([Walk(INNER, "f")]))
 
 
+def running_with_dead(client: redis.Redis) -> None:
+    """A run that failed: its one dead step is number 7."""
+    paused(client)
+    client.hset(RECORD, "state", "failed")
+    client.hset(f"{RECORD}:failed", "7", "{}")
+    client.expire(f"{RECORD}:failed", TTL)
+
+
+def group_of_paused(client: redis.Redis) -> None:
+    """The barrier of the group waits for a third member, and is disarmed."""
+    paused(client)
+    barriers(client, INNER, OUTER, value=3)
+    client.set(f"{INNER}_ran", 0, ex=TTL)
+    client.hset(DISARMED, INNER, b"python\0fires")
+
+
 OPERATIONS = [
     Operation(
         "advance",
@@ -497,7 +692,11 @@ OPERATIONS = [
     Operation("fail_retry", in_flight, fail("retry"), {MINE: "hash", "retry": "zset"}, [b"GONE"]),
     Operation("fail_dead", in_flight, fail("dead"), {MINE: "hash", "dead": "zset"}, [b"GONE"]),
     Operation("fail_discard", in_flight, fail("discard"), {MINE: "hash"}, [b"GONE"]),
+    Operation("fail_caught", caught, fail_caught("dead"), {MINE: "hash", "dead": "zset", **PLANNED}, [b"GONE"]),
+    Operation("discard_caught", caught, fail_caught("discard"), {MINE: "hash", **PLANNED}, [b"GONE"]),
     Operation("bury", in_flight, bury, {"dead": "zset"}),
+    Operation("bury_caught", caught, bury_caught, {"dead": "zset", **PLANNED}),
+    Operation("replace_dead", caught, replace_dead, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]),
     Operation("fetch", queued, fetch, {"queue:python": "list", MINE: "hash", "swf:workers": "zset"}),
     Operation("fetch_arrived", arrived, fetch, {"queue:python": "list"}),
     Operation("begin", fetched_ahead, begin, {MINE: "hash"}),
@@ -522,6 +721,20 @@ OPERATIONS = [
     Operation("remember", lambda client: None, remember, {}),
     Operation("fired", releasing, fired, {}, 0),
     Operation("cancel", running, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
+    Operation("cancel_calling", calling, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
+    Operation("fail_calling", calling, fail_calling, {MINE: "hash", "dead": "zset"}, [b"GONE"]),
+    Operation("bury_calling", calling, bury_calling, {"dead": "zset"}),
+    Operation("finish_calling", calling, finish_calling, {MINE: "hash"}, [b"GONE"]),
+    Operation("note_death", calling, note_death, {}, [b"KNOWN"]),
+    Operation("call_back", calling_failed, call_back, {}),
+    Operation(
+        "start_unique",
+        lambda client: None,
+        start_unique,
+        {RECORD: "hash", "swf:unique:k": "string", "swf:deadlines": "zset", **PLANNED},
+        [b"STARTED"],
+    ),
+    Operation("mark_dead", lost, mark_dead, {}),
     Operation("advance_cancelled", cancelled, advance_cancelled, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
     Operation("step_cancelled", cancelled, step_cancelled, {MINE: "hash"}, [b"GONE"]),
     Operation("group_cancelled", cancelled, group_cancelled, {MINE: "hash", "swf:mem:run": "hash"}),
@@ -549,6 +762,35 @@ OPERATIONS = [
         signal,
         {SIGNALS: "hash", WAITING: "hash", "schedule": "zset", "queues": "set", "queue:next": "list"},
     ),
+    Operation("pause", running, pause, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"paused"]),
+    Operation("unpause", paused, unpause, {RECORD: "hash"}, [b"ENDED", b"running"]),
+    Operation("park", paused, park, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
+    Operation("park_jobs", paused, park_jobs, {PARKED: "list"}, 0),
+    Operation("park_scheduled", paused, park_scheduled, {PARKED: "list"}, 0),
+    Operation("park_fanout", paused, park_fanout, {"swf:fanouts": "zset", "swf:fanout:f": "list", PARKED: "list"}, 0),
+    Operation(
+        "unpark",
+        resumed,
+        unpark,
+        {PARKED: "list", "queues": "set", "queue:next": "list", "schedule": "zset", "retry": "zset"},
+    ),
+    Operation("hold_barriers", paused, hold_barriers, {DISARMED: "hash"}, 0),
+    Operation("rearm", resumed, rearm, {DISARMED: "hash", "queues": "set", "queue:next": "list"}),
+    Operation(
+        "retry_dead", running_with_dead, retry_dead, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]
+    ),
+    Operation("retry_parked", paused, retry_dead, {"dead": "zset", PARKED: "list"}, [b"GONE"]),
+    Operation(
+        "advance_paused",
+        paused,
+        advance_cancelled,
+        {MINE: "hash", "swf:mem:run": "hash", PARKED: "list", **walked()},
+        [b"GONE"],
+    ),
+    Operation("step_paused", paused_alone, step_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
+    Operation("group_paused", group_of_paused, group_cancelled, {MINE: "hash", INNER: "string", f"{INNER}:u": "set"}),
+    Operation("count_paused", paused, count_cancelled, {"swf:mem:run": "hash", PARKED: "list", **walked(":f")}),
+    Operation("release_paused", paused, release_cancelled, {MINE: "hash", PARKED: "list"}, [b"GONE"]),
     Operation("promote_schedule", due("schedule"), promote("schedule"), {}, sets.Promoted(0, [], [])),
     Operation("promote_retry", due("retry"), promote("retry"), {}, sets.Promoted(0, [], [])),
 ]

@@ -29,6 +29,7 @@ from .consumer import SidekiqConsumer
 from .encoder import check_encoder
 from .enqueue_hooks import EnqueueHooks
 from .hooked_broker import HookedBroker
+from .job_completion import JobCompletion
 from .joining import join
 from .message import actor_options, check_not_itself, mark_sent
 from .noop_actor import noop_actor
@@ -39,7 +40,7 @@ from .send_many import send_many
 from .sender import Sender, is_later
 from .unknown_actor import correct_log, unknown_actor
 from .worker_middleware import WorkerMiddleware
-from .worker_process import JobCompletion, WorkerProcess
+from .worker_process import WorkerProcess
 
 
 class SidekiqBroker(HookedBroker):

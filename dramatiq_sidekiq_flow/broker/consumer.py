@@ -18,9 +18,11 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import SkipMessage
 
 from ..errors import FlowError, InvalidOutput, SignalTimeout, StepSkipped
-from ..store import queues
+from ..store import keys, queues, run_pause
 from ..store.connection import FAULTS, LOST
+from ..store.needs import needs
 from ..wire.callbacks import Callback
+from ..wire.lifetimes import DEAD_TIMEOUT
 from .begin import confirm
 from .dramatiq_internals import next_must_begin, run_next
 from .failure_writer import FailureWriter
@@ -166,7 +168,9 @@ class SidekiqConsumer(Consumer):
     def _leave(self, message: SidekiqMessage, failure: Failure | None) -> None:
         if message.unsure:
             confirm(self.process.in_flight, self.process.connection, message)
-        if message.dropped:
+        if message.parked:
+            self._park(message)
+        elif message.dropped:
             # A step of a cancelled run, which has not run.
             self.process.commit.ack(message.member, message.receipt)
         elif failure is None:
@@ -179,6 +183,14 @@ class SidekiqConsumer(Consumer):
                 return
             self.failures.write(message.receipt, failure, message.payload)
         self.in_flight.discard(message.receipt)
+
+    def _park(self, message: SidekiqMessage) -> None:
+        """Park a step of a paused run, which has not run."""
+        completion, payload = self.process.completion, message.payload
+        wait = needs if completion is None else completion.prepare_wait
+        record = keys.record(payload.run_id or "")
+        kept = wait(payload, waits=DEAD_TIMEOUT)
+        self.process.commit.run(run_pause.park(message.member, message.receipt, self.queue_name, record, kept))
 
     def _try_advance(self, message: SidekiqMessage) -> Failure | None:
         """Acknowledge a finished job and push the next steps; returns its failure if that is impossible."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from typing import Literal
 
 from dramatiq.logging import get_logger
 
@@ -12,6 +14,8 @@ from ..store.needs import NO_NEEDS, Needs, needs
 from ..store.step_records import NO_DEATH, Death
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import Payload
+from ..wire.payload_fields import DEATH_KEY
+from .job_completion import JobReplacement
 from .retries import Failure
 from .worker_process import WorkerProcess
 
@@ -45,6 +49,8 @@ class FailureWriter:
     def _write(self, receipt: str, failure: Failure, payload: Payload | None) -> None:
         assert failure.action != "requeue"
         now = time.time()
+        if self._replace(receipt, failure, payload, now):
+            return
         self.process.commit.run(
             sets.fail(
                 self.member,
@@ -59,6 +65,23 @@ class FailureWriter:
         )
         if failure.action == "retry":
             self.process.poller.nudge(failure.at - now)
+
+    def _replace(self, receipt: str, failure: Failure, payload: Payload | None, now: float) -> bool:
+        """Let others take the place of a step that failed for good; return False if nothing does."""
+        found = self._replacement(failure, payload, now)
+        if found is None:
+            return False
+        action: Literal["dead", "discard"] = "discard" if failure.action == "discard" else "dead"
+        move = partial(sets.fail, self.member, receipt, action, now=now, payload=found.payload)
+        needs, death = found.needs, found.death
+        found.write(self.process.commit.run, lambda plan: move(needs=needs, death=death, plan=plan))
+        return True
+
+    def _replacement(self, failure: Failure, payload: Payload | None, now: float) -> JobReplacement | None:
+        if failure.action == "retry" or payload is None or DEATH_KEY not in payload.fields:
+            return None
+        completion = self.process.completion
+        return None if completion is None else completion.replacement(payload, failure.payload, now)
 
     def _death(self, failure: Failure, payload: Payload | None, now: float) -> Death:
         """Make what the record of the job's run holds of its death."""

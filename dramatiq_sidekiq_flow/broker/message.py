@@ -93,7 +93,8 @@ class SidekiqMessage(MessageProxy):
       skipped: Whether a middleware skipped it.
       cancelled: Whether an operator cancelled it.
       context: The context in which the actor ran; enqueue hooks of the next steps run in it.
-      dropped: Whether it does not run, since its run was cancelled.
+      dropped: Whether it does not run, since its run is cancelled or paused.
+      parked: Whether it is parked instead, since its run is paused.
       gone: Whether it left flight before it began: another worker has recovered it.
       unsure: Whether it is unknown if Redis has marked it as begun.
       offer: Receipt that was offered for the next job of its chain; "" if none was.
@@ -101,7 +102,7 @@ class SidekiqMessage(MessageProxy):
       next_stack: Callback stack of that job; None if it is not known.
       alone: Whether it must be acknowledged by itself.
       changes: What its step asked for (``current_run().replace``); None if it did not ask for its run.
-      parked: Whether it waits for a signal now (``WaitFor``).
+      waits: Whether it waits for a signal now (``WaitFor``).
     """
 
     failed = False
@@ -112,6 +113,7 @@ class SidekiqMessage(MessageProxy):
     cancelled = False
     context: Context | None = None
     dropped = False
+    parked = False
     gone = False
     unsure = False
     offer = ""
@@ -119,7 +121,7 @@ class SidekiqMessage(MessageProxy):
     next_stack: tuple[Callback, ...] | None = None
     alone = False
     changes: Changes | None = None
-    parked = False
+    waits = False
     _exception: BaseException | None = None
 
     # Not that of MessageProxy, whose message is made on demand: Dramatiq reads

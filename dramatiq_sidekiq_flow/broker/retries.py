@@ -223,9 +223,12 @@ def rejected(job: Payload, queue: str, exception: BaseException) -> Failure:
 
 
 def _discard(job: Payload, fields: dict[str, Any], option: str) -> Failure:
-    """Discard a plain job; keep a step in ``dead``, since its run could not go on without it."""
-    if job.run_id is None and not job.stack:
+    """Discard a plain job, or a step that others replace; keep any other step in ``dead``: its run waits for it."""
+    if not job.stack and (job.run_id is None or payload_fields.is_callback(job.fields)):
         return Failure("discard", b"")
+    if payload_fields.DEATH_KEY in job.fields:
+        # Others take its place; the record of its run keeps the error.
+        return Failure("discard", codec.encode(fields))
     _logger.warning(
         "Step %s (%s) of run %s failed and has %s, but its run waits for it: it is in 'dead', and retrying it there "
         "resumes the run.",

@@ -141,9 +141,11 @@ class WorkerMiddleware(Middleware):
         else:
             process.owed.send()
         payload = message.payload
-        if payload.run_id is not None and process.cancelled_runs.drop(payload):
-            message.dropped = True
-            raise SkipMessage(f"The run of job {message.message_id} was cancelled.")
+        if payload.run_id is not None:
+            halted = process.cancelled_runs.halts(payload)
+            if halted:
+                message.dropped, message.parked = True, halted == "paused"
+                raise SkipMessage(f"The run of job {message.message_id} is {halted}.")
         set_current_job(message.payload)
         process.execution_stats.start(message)
         if not ruby_features.KEYS.isdisjoint(message.payload.fields):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import dramatiq
 from dramatiq.errors import ConnectionClosed
@@ -24,16 +24,12 @@ from ..process.reconciliation import Reconciliation
 from ..process.signals import Master
 from ..store import keys, queues, workers
 from ..store.connection import FAULTS, Connection
-from ..store.group_steps import GroupStep
-from ..store.needs import Needs
 from ..store.replication import Replication, ReplicaWait
-from ..store.step_records import Death
-from ..wire.payload import Payload
 from .ack_batch import GroupCommit
 from .dramatiq_internals import consumed_queues, give_back, threads_of, wanted_queues, work_queue_of
 from .hook_table import HookTable
 from .in_flight import InFlight
-from .message import SidekiqMessage
+from .job_completion import JobCompletion
 from .owed_acks import OwedAcks
 from .queue_order import QueueOrder
 from .standing import Standings
@@ -44,17 +40,6 @@ FETCHING = 4
 
 #: With fewer connections than this, consumers fetch with those that all parts share.
 ENOUGH = 10
-
-
-class JobCompletion(Protocol):
-    """Completion of a finished job; see ``workflow.completion``."""
-
-    @property
-    def retrieve(self) -> Callable[[Any], Any] | None: ...
-    def advance(self, message: SidekiqMessage, *, may_wait: bool = False) -> GroupStep | None: ...
-    def record_of(self, payload: Payload) -> str: ...
-    def prepare_wait(self, payload: Payload, *, waits: float) -> Needs: ...
-    def record_of_death(self, payload: Payload, raw: bytes, now: float) -> Death: ...
 
 
 class WorkerProcess:

@@ -7,11 +7,13 @@ import click
 from .. import __version__
 from .bridge_command import bridge
 from .completion_command import completion
+from .doctor_command import doctor
 from .groups import RootGroup
 from .program import PROGRAM
 from .registry_commands import registry, stubs
 from .release_command import release
 from .runs_commands import runs
+from .web_command import web
 
 EPILOG = """\b
 Exit codes:
@@ -31,5 +33,5 @@ def root() -> None:
     running workflows."""
 
 
-for _command in (bridge, completion, registry, release, runs, stubs):
+for _command in (bridge, completion, doctor, registry, release, runs, stubs, web):
     root.add_command(_command)

@@ -24,13 +24,16 @@ def redis_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     @click.option("--url", metavar="URL", help=f"Read this Redis, such as redis://localhost/0.  [env var: {URL}]")
     @functools.wraps(command)
     def found(*arguments: Any, app: str | None, url: str | None, **options: Any) -> _Result:
-        return command(*arguments, broker=_broker(app, url), **options)
+        return command(*arguments, broker=chosen_broker(app, url), **options)
 
     return found
 
 
-def _broker(app: str | None, url: str | None) -> SidekiqBroker:
+def chosen_broker(app: str | None, url: str | None, option: str = "--app ") -> SidekiqBroker:
     """The application's broker, or one of its own for a URL: nothing is run with it.
+
+    Parameters:
+      option: In front of an app on the command line.
 
     Raises:
       click.UsageError: if neither is given, nor set in the environment; or both.
@@ -38,7 +41,7 @@ def _broker(app: str | None, url: str | None) -> SidekiqBroker:
     """
     context = click.get_current_context()
     if app and url:
-        raise click.UsageError("Name either --app or --url.", context)
+        raise click.UsageError(f"Name either {option}app:broker or --url.", context)
     if not (app or url):
         app, url = os.environ.get(APP), os.environ.get(URL)
     if app:
@@ -46,7 +49,7 @@ def _broker(app: str | None, url: str | None) -> SidekiqBroker:
 
         return find_broker(app)
     if not url:
-        raise click.UsageError(f"Name a Redis: --app app:broker, --url redis://..., or set {APP} or {URL}.", context)
+        raise click.UsageError(f"Name a Redis: {option}app:broker, --url redis://..., or set {APP} or {URL}.", context)
     from ..broker import SidekiqBroker
     from ..middleware import WorkflowMiddleware
     from ..store.memory import RedisHashMemory

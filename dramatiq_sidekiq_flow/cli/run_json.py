@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from ..runs import Run
+    from ..runs import Explanation, Run
+    from ..runs.remedies import Action
 
 #: What a page of runs does not read.
 _DETAILS = frozenset({"steps", "failures", "memory"})
@@ -26,16 +27,34 @@ def runs_json(runs: Iterable[Run]) -> str:
     return _text([_fields(run, _DETAILS) for run in runs])
 
 
-def cancelled_ids(found: Run | Sequence[str]) -> Sequence[str]:
-    """The ids of what ``Runs.cancel`` returned, without a run that was done before."""
+def ids_in(found: Run | Sequence[str], states: Sequence[str]) -> Sequence[str]:
+    """The ids of what a method of ``Runs`` returned, without a run that is in another state than one of these."""
     if isinstance(found, Sequence):
         return found
-    return [found.id] if found.state == "cancelled" else []
+    return [found.id] if found.state in states else []
 
 
 def ids_json(ids: Sequence[str]) -> str:
     """Ids of runs as a list."""
     return _text(list(ids))
+
+
+def explanation_json(explanation: Explanation) -> str:
+    """One explanation as an object; its run is without steps, failures and memory."""
+    return _text(_explained(explanation))
+
+
+def doctor_json(found: Iterable[tuple[Explanation, Sequence[Action]]]) -> str:
+    """Explanations as a list, each with what is done about it."""
+    return _text([{**_explained(each), "actions": _plain(actions)} for each, actions in found])
+
+
+def _explained(explanation: Explanation) -> dict[str, Any]:
+    return {
+        "run": _fields(explanation.run, _DETAILS),
+        "verdict": explanation.verdict,
+        "findings": _plain(explanation.findings),
+    }
 
 
 def _fields(value: attrs.AttrsInstance, without: frozenset[str] = frozenset()) -> dict[str, Any]:

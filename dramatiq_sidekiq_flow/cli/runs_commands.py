@@ -1,4 +1,4 @@
-"""Commands ``runs ...``: see where runs stand, and cancel them."""
+"""Commands ``runs ...``: see where runs stand, and steer them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from .durations import read_duration, read_since
+from .explain_command import explain
 from .groups import CommandGroup
 from .program import FAILED
 from .redis_options import redis_options
 from .signal_command import signal
+from .steering_commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +31,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id = click.argument("run_id", metavar="ID")
 
 
-@click.group(cls=CommandGroup, short_help="See where runs stand, and cancel them.")
+@click.group(cls=CommandGroup, short_help="See where runs stand and why, and steer them.")
 def runs() -> None:
-    """See where runs stand, and cancel them."""
+    """See where runs stand and why, and steer them."""
 
 
 @click.command("list", short_help="List runs, the newest first.")
@@ -151,16 +153,16 @@ def cancel(
     Prints the ids of the runs that were cancelled. The exit code is 1 if the run ID was done before.
     """
     from ..runs import Runs
-    from .run_json import cancelled_ids, ids_json
+    from .run_json import ids_in, ids_json
 
     found: Run | Sequence[str] = Runs(broker).cancel(  # type: ignore[call-overload]
         run_id, reason, template=template, tag=tag, state=state
     )
-    ids = cancelled_ids(found)
+    ids = ids_in(found, ("cancelled",))
     click.echo(ids_json(ids) if as_json else "".join(f"{each}\n" for each in ids), nl=as_json)
     if run_id is not None and not ids:
         context.exit(FAILED)
 
 
-for _command in (list_runs, show, watch, wait, cancel, signal):
+for _command in (list_runs, show, explain, watch, wait, cancel, signal, *COMMANDS):
     runs.add_command(_command)

@@ -29,6 +29,7 @@ STYLES = {
     "dead": "bold red",
     "lost": "bold magenta",
     "unknown": "magenta",
+    "parked": "yellow",
 }
 
 #: The width of output to a pipe: nothing is shortened.

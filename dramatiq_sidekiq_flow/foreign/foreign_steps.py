@@ -18,12 +18,13 @@ from dramatiq.middleware import MiddlewareError, SkipMessage
 from ..broker import ruby_features
 from ..broker.dramatiq_internals import exception_of
 from ..errors import FlowError, StepRejected, StepSkipped
-from ..store import foreign_runs
+from ..store import foreign_runs, runs
 from ..wire import codec
 from ..wire.lifetimes import DEAD_TIMEOUT
 from ..wire.payload import DEFAULTS, Payload, failed
+from ..wire.payload_fields import is_callback
 from ..wire.replace import Replace
-from ..workflow import ttl
+from ..workflow import death_policy, ttl
 from ..workflow.advance import advance
 from ..workflow.engine import Engine
 from ..workflow.finished_job import FinishedJob
@@ -77,7 +78,7 @@ class ForeignSteps:
         try:
             step.payload = self._payload(message)
             ruby_features.check(step.payload)
-            if step.payload.run_id is not None and self.engine.broker.process.cancelled_runs.drop(step.payload):
+            if self.engine.broker.process.cancelled_runs.halts(step.payload) == "cancelled":
                 raise SkipMessage(f"The run of step {message.message_id} was cancelled.")
         except SkipMessage:
             message.workflow_step = self._doing.step = None
@@ -180,9 +181,27 @@ class ForeignSteps:
             # Encoded once: a repeated call must write the same member of ``dead``.
             fields = failed(payload.fields, error, now=now, queue=str(payload.fields["queue"]))
             step.dead_payload = encode(payload._replace(fields=fields))
+        if self._replace(step, payload, now):
+            return
         needs = self.engine.needs(payload, waits=DEAD_TIMEOUT)
         death = self.engine.records.of_death(payload, codec.decode(step.dead_payload, limited=False), now)
         self.engine.broker.process.commit.run(foreign_runs.bury(step.dead_payload, now=now, needs=needs, death=death))
+
+    def _replace(self, step: Step, payload: Payload, now: float) -> bool:
+        """Let others take the place of a step that failed for good; return False if nothing does.
+
+        They go to Sidekiq's queues, in the script that buries the step; the bridge brings them here.
+        """
+        found = death_policy.replacement(self.engine, payload, step.dead_payload, now)
+        if found is None:
+            return False
+        connection = self.engine.broker.connection
+        found.write(
+            self.engine.broker.process.commit.run,
+            lambda plan: foreign_runs.bury(found.payload, now=now, needs=found.needs, death=found.death, plan=plan),
+            lambda plan: runs.writes(connection, plan.barriers, plan.pushes, plan.scheduled),
+        )
+        return True
 
     def _warn_of_wait(self, payload: Payload) -> None:
         self.logger.warning(
@@ -194,6 +213,8 @@ class ForeignSteps:
         )
 
     def _advance(self, step: Step, payload: Payload) -> None:
+        if is_callback(payload.fields):
+            return
         if isinstance(step.output, Replace):
             raise cannot_replace(payload.jid)
         output = self.engine.outputs.of(payload, step.output)

@@ -1,4 +1,4 @@
-"""The cancelled runs, as far as this process knows them: their steps do not start."""
+"""The cancelled and paused runs, as far as this process knows them: their steps do not start."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from ..errors import WrongType
 from ..store import run_cancel, run_records
 from ..store.connection import FAULTS, Connection
 from ..wire.payload import Payload
+from ..wire.payload_fields import is_callback
 
 #: Seconds after which a step that starts lets this process look for cancelled runs again.
 INTERVAL = 0.5
+
+#: The states of a run whose steps do not start.
+HALTED = ("cancelled", "paused")
 
 #: Most runs that are remembered.
 MOST = 2 * run_cancel.MOST
 
 
 class CancelledRuns:
-    """Knows which runs are cancelled.
+    """Knows which runs are cancelled or paused.
 
     It looks when a step starts, at most once in half a second, so it costs no
     command per step, and an idle process sends nothing.  No step of a run starts
-    later than a second after its cancellation.
+    later than a second after its cancellation or pause.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -41,34 +45,41 @@ class CancelledRuns:
         #: Id -> True once a dropped step was logged, the oldest first.
         self._known: dict[str, bool] = {}
 
-    def drop(self, payload: Payload) -> bool:
-        """Return True if a step must not start, since its run was cancelled; logs the first one of each run."""
+    def halts(self, payload: Payload) -> str:
+        """Return "cancelled" or "paused" if a step must not start, since its run is; else "".
+
+        The first one of each cancelled run is logged.
+        """
         run_id = payload.run_id
         # A step that had failed may come out of `dead` long after: the list has forgotten its run.
-        if run_id is None or not (self._is_listed(run_id) or "retry_count" in payload.fields):
-            return False
-        if not self._is_cancelled(run_id):
-            return False
-        if not self._known.get(run_id):
+        if run_id is None or is_callback(payload.fields):
+            return ""
+        if not (self._is_listed(run_id) or "retry_count" in payload.fields):
+            return ""
+        state = self._state(run_id)
+        if state == "cancelled" and not self._known.get(run_id):
             self._known[run_id] = True
             self.logger.info(
                 "Run %s was cancelled: its step %s, and others that come, do not run.", run_id, payload.jid
             )
-        return True
+        return state
 
     def knows(self, run_id: str) -> bool:
         """Return True if a run was cancelled, as known at most a second ago."""
-        return self._is_listed(run_id) and self._is_cancelled(run_id)
+        return self._is_listed(run_id) and self._state(run_id) == "cancelled"
 
     def _is_listed(self, run_id: str) -> bool:
-        """Return True if a run was cancelled lately.  A later run may have the same id."""
+        """Return True if a run was cancelled or paused lately.  A later run may have the same id."""
         if time.monotonic() - self._looked >= INTERVAL:
             self._look()
         return run_id in self._known
 
-    def _is_cancelled(self, run_id: str) -> bool:
-        """Return True if the record of a run says that it is cancelled; without a record, if the list says so."""
-        listed = run_id in self._known
+    def _state(self, run_id: str) -> str:
+        """Return "cancelled" or "paused" if the record of a run says so, else "".
+
+        Without a record, a run of the list counts as cancelled.
+        """
+        listed = "cancelled" if run_id in self._known else ""
         try:
             state = run_records.state_of(self.connection, run_id)
         except (ConnectionClosed, WrongType, *FAULTS) as e:
@@ -76,9 +87,10 @@ class CancelledRuns:
             return listed
         if state is None:
             return listed
-        if state != "cancelled":
+        if state not in HALTED:
             self._known.pop(run_id, None)
-        return state == "cancelled"
+            return ""
+        return state
 
     def _look(self) -> None:
         with self._lock:

@@ -72,13 +72,13 @@ def plain_ruby(connection: Connection) -> dict[str, bytes | None]:
     """
     infos, members = processes.fleet(connection)
     with_companion = {keys.identity_of(member) for member in members if keys.is_member(member)}
-    plain = [identity for identity, info in _records(infos).items() if not _is_python(info)]
+    plain = [identity for identity, info in _records(infos).items() if not is_python(info)]
     return processes.beats(connection, [identity for identity in plain if identity not in with_companion])
 
 
 def ruby_infos(infos: Iterable[bytes | None]) -> list[dict[str, Any]]:
     """Decode the records of processes that are not Python's."""
-    return [info for info in map(_read, infos) if info and not _is_python(info)]
+    return [info for info in map(read_info, infos) if info and not is_python(info)]
 
 
 def queues_of(infos: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -95,8 +95,8 @@ def name_of(info: Mapping[str, Any]) -> str:
 
 def _fleet(infos: Mapping[str, bytes | None], members: Iterable[str]) -> Fleet:
     records = _records(infos)
-    python = queues_of(info for info in records.values() if _is_python(info))
-    others = {identity: info for identity, info in records.items() if not _is_python(info)}
+    python = queues_of(info for info in records.values() if is_python(info))
+    others = {identity: info for identity, info in records.items() if not is_python(info)}
     beating = _beating_queues(members, others.keys())
     return Fleet(_ruby_consumers(others), frozenset(python | beating))
 
@@ -105,13 +105,13 @@ def _records(infos: Mapping[str, bytes | None]) -> dict[str, dict[str, Any]]:
     """Identity -> record of the processes that have one that can be read."""
     records = {}
     for identity, raw in infos.items():
-        info = _read(raw)
+        info = read_info(raw)
         if info:
             records[identity] = info
     return records
 
 
-def _is_python(info: Mapping[str, Any]) -> bool:
+def is_python(info: Mapping[str, Any]) -> bool:
     return info.get("language") == LANGUAGE
 
 
@@ -134,7 +134,7 @@ def _beating_queues(members: Iterable[str], others: Collection[str]) -> set[str]
     return {keys.queue_of(member) for member in named if keys.identity_of(member) not in others}
 
 
-def _read(raw: bytes | None) -> dict[str, Any] | None:
+def read_info(raw: bytes | None) -> dict[str, Any] | None:
     try:
         return codec.decode(raw or b"{}")
     except PayloadError:

@@ -55,7 +55,7 @@ class Heartbeat:
         self.recovery = Recovery(connection=connection, timeout=timeout, events=events or Events(), upkeep=self.upkeep)
         self.reconciliation: Reconciliation | None = None
         self.tasks: list[Callable[[], None]] = [self.upkeep.look]
-        self._identity = Identity()
+        self._identity = self.upkeep.identity = Identity()
         self._loop = Loop("sidekiq-heartbeat", interval=lambda: self.interval, work=self._work)
         self._members: set[str] = set()
         self._lock = threading.Lock()
@@ -84,6 +84,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._members = set()
         self._loop.forget()
+        self.upkeep.forget()
 
     def register(self, queue_name: str) -> str:
         """Register this process for a queue; returns the member.
@@ -131,6 +132,7 @@ class Heartbeat:
     def stop(self) -> None:
         """Stop beating; deregister the members without jobs in flight."""
         self._loop.stop()
+        self.upkeep.stop()
         with self._lock:
             members, self._members = list(self._members), set()
         workers.deregister(self.connection, workers.idle(self.connection, members))

@@ -24,6 +24,7 @@ from ..store import stats as stats_store
 from ..store.connection import Connection
 from ..store.stats import Counts
 from ..wire import codec
+from ..wire.dialect import NOOP_CLASSES
 from .execution_stats import ExecutionStats
 from .fleet import LANGUAGE, name_of, queues_of, ruby_infos
 from .heartbeat import Heartbeat
@@ -68,6 +69,8 @@ class Worker(Protocol):
 
     @property
     def threads(self) -> int: ...
+    @property
+    def actors(self) -> Mapping[str, Any]: ...
     def is_running(self) -> bool: ...
     def consumed_queues(self) -> set[str]: ...
     def stop_fetching(self) -> None: ...
@@ -143,6 +146,7 @@ class Presence:
         work = self.stats.running()
         fields = {
             "info": codec.encode(self.info()),
+            "actors": codec.encode(sorted(self.worker.actors.keys() - NOOP_CLASSES)),
             "concurrency": self.worker.threads,
             "busy": len(work),
             "beat": repr(time.time()),

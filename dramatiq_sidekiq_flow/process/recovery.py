@@ -184,7 +184,7 @@ class Recovery:
             )  # fmt: skip
         for job in total.dead:
             if job.payload is not None:
-                self.upkeep.extend(job.payload)
+                self.upkeep.handle(job.dead_payload)
         if total.back or total.dead or total.waiting:
             self._announce(member, queue_name, total)
 

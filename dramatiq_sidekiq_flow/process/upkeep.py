@@ -1,32 +1,52 @@
-"""Extends the lifetimes that the runs of dead jobs depend on.
+"""Upkeep: what one process of the fleet, the keeper, does for all.
 
-A job that fails for good in Python extends its barriers for as long as ``dead``
-keeps the job.  A job that Ruby buries, or that is killed in Sidekiq's Web UI,
-does not.  So once a minute one process looks at new members of ``dead``.
+It looks at new members of ``dead``: a job that fails for good in Python extends
+its barriers for as long as ``dead`` keeps the job, and its death is recorded.  A
+job that plain Ruby buries, or that is killed in Sidekiq's Web UI, does not.  And
+it does what is due by the clock.
+
+The keeper holds a claim, which it renews.  Other processes ask for the claim once
+a minute, and do nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
+from typing import Optional
 
 import attrs
+from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from ..errors import FlowError
 from ..store import sets
-from ..store.connection import LOST, Connection
+from ..store.connection import FAULTS, LOST, Connection
 from ..wire.payload import Payload
+from .identity import Identity
+from .log_limit import LogLimit
+from .loop import Loop
 
-#: Seconds between two looks, of all processes together.
+#: Seconds between two requests for the claim.
 INTERVAL = 60
+
+#: Seconds between two looks of the keeper, and seconds that its claim lives.
+BETWEEN, CLAIM = 5.0, 30
 
 #: Seconds before the last score that are read again: scores come from the clocks of the processes that bury.
 OVERLAP = 60.0
 
 #: Jobs of one page, and pages of one look.
 BATCH, PAGES = 50, 20
+
+#: Part of each job that belongs to a run, or has a callback stack.
+_MARKS = (b"_run_id", b"_completion_callbacks")
+
+
+#: Handles a step in ``dead``; returns True if no other handler is to be called.
+Handler = Callable[[Payload], Optional[bool]]
 
 
 @attrs.frozen
@@ -50,66 +70,139 @@ class _Seen:
 
 
 class Upkeep:
-    """Looks at new members of ``dead``.
+    """The part of one process in the upkeep; without handlers and duties it has none.
 
     Attributes:
-      extend_dead: Extends the lifetimes that a dead job's run depends on; None without workflows.
+      handlers: Called for each step in ``dead``, also more than once, until one returns True;
+        the payload is read without its callback stack.  An error is logged.
+      duties: Called at each look of the keeper.  An error is logged.
+      identity: Name of this process.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.logger = get_logger(__name__, type(self))
         self.connection = connection
-        self.extend_dead: Callable[[Payload], None] | None = None
+        self.handlers: list[Handler] = []
+        self.duties: list[Callable[[], None]] = []
+        self.identity = Identity()
+        self._limit = LogLimit()
+        self._loop = Loop("sidekiq-keeper", interval=lambda: BETWEEN, work=self.work, at_once=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: begin without the parent's claim and thread."""
         self._next = 0.0
+        self._is_keeper = False
+        self._loop.forget()
+        #: Members of ``dead`` that were handled, by score, as far as they are read again.
+        self._handled: dict[bytes, float] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """True if the keeper's thread is to end."""
+        return self._loop.stopping
 
     def look(self) -> None:
-        """Look, unless another process did within the last minute."""
-        if self.extend_dead is None or time.monotonic() < self._next:
+        """Become the keeper, if there is none; asks once a minute."""
+        if self._is_keeper or time.monotonic() < self._next or not self._has_work:
             return
         self._next = time.monotonic() + INTERVAL
-        claimed = sets.claim_upkeep(self.connection, INTERVAL)
-        if claimed is None:
-            return
-        start, now = claimed
-        next_start = self._extend_since(start).next_start(start, now)
-        if next_start != start:
-            sets.upkept(self.connection, next_start)
+        if sets.claim_keeping(self.connection, self.identity.name, CLAIM):
+            self._is_keeper = True
+            self._loop.start()
 
-    def _extend_since(self, start: float) -> _Seen:
-        """Extend the lifetimes of the jobs in ``dead`` from a score on, at most PAGES pages of them."""
+    @property
+    def _has_work(self) -> bool:
+        return bool(self.handlers or self.duties)
+
+    def stop(self) -> None:
+        """End the keeper's thread, and give the claim back."""
+        self._loop.stop()
+        if self._is_keeper:
+            self._is_keeper = False
+            self._next = 0.0
+            with contextlib.suppress(ConnectionClosed, *FAULTS):
+                sets.end_keeping(self.connection, self.identity.name)
+
+    def work(self) -> None:
+        """Do all of the keeper's work once, while this process has the claim."""
+        if not self._guarded(self._renew):
+            return
+        if not self._is_keeper:
+            self._loop.stop()
+            return
+        for task in (self._look_at_dead, *self.duties):
+            self._guarded(task)
+
+    def _renew(self) -> None:
+        self._is_keeper = sets.renew_keeping(self.connection, self.identity.name, CLAIM)
+
+    def _guarded(self, task: Callable[[], None]) -> bool:
+        """Do a task; log its error, and return False."""
+        try:
+            task()
+        except (ConnectionClosed, *LOST) as e:
+            self.logger.debug("The keeper cannot reach Redis, and tries again: %s", e)
+        except Exception as e:
+            if self._limit.allows(f"keeper {e}"):
+                self.logger.warning("A part of the upkeep of runs failed, and is tried again: %s", e)
+        else:
+            return True
+        return False
+
+    # -- dead jobs ----------------------------------------------------------------
+
+    def _look_at_dead(self) -> None:
+        """Handle new members of ``dead``."""
+        start, now = sets.dead_position(self.connection)
+        next_start = self._handle_since(start).next_start(start, now)
+        if next_start != start:
+            sets.keep_dead_position(self.connection, next_start)
+        self._handled = {member: score for member, score in self._handled.items() if score >= next_start}
+
+    def _handle_since(self, start: float) -> _Seen:
+        """Handle the members of ``dead`` from a score on, at most PAGES pages of them."""
         last = start
         for page in range(PAGES):
             found = sets.dead_since(self.connection, start, page * BATCH, BATCH)
             for member, score in found:
-                self._extend_member(member)
+                if self._handled.get(member) != score:
+                    self.handle(member)
+                    self._handled[member] = score
                 last = score
             if len(found) < BATCH:
                 return _Seen(last, reached_end=True)
         return _Seen(last, reached_end=False)
 
-    def extend(self, job: Payload) -> None:
-        """Extend the lifetimes that a dead job's run depends on; an error is logged.
+    def handle(self, member: bytes) -> None:
+        """Call the handlers for a member of ``dead``, if it is a step that can be read.
 
         Raises:
           redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.
         """
-        if self.extend_dead is None:
-            return
-        try:
-            self.extend_dead(job)
-        except LOST:
-            raise
-        except FlowError as e:
-            # It may be in `dead` because it cannot be read.
-            self.logger.debug("The run of the dead job %s cannot be extended: %s", job.jid, e)
-        except Exception as e:
-            self.logger.warning("The run of the dead job %s could not be extended: %s", job.jid, e)
-
-    def _extend_member(self, member: bytes) -> None:
-        if b"_completion_callbacks" not in member:
+        if not any(mark in member for mark in _MARKS):
             return
         try:
             job = Payload.decode(member, lambda stored: None)
         except FlowError:
             return
-        self.extend(job)
+        for handler in self.handlers:
+            if self.call(handler, job):
+                return
+
+    def call(self, handler: Handler, job: Payload) -> bool:
+        """Call a handler; an error is logged.  Return True if no other one is to be called.
+
+        Raises:
+          ConnectionClosed, redis.ConnectionError, ServerUnavailable: if Redis cannot be reached.
+        """
+        try:
+            return handler(job) is True
+        except (ConnectionClosed, *LOST):
+            raise
+        except FlowError as e:
+            # It may be in `dead` because it cannot be read.
+            self.logger.debug("The run of the dead job %s cannot be kept: %s", job.jid, e)
+        except Exception as e:
+            self.logger.warning("The run of the dead job %s could not be kept: %s", job.jid, e)
+        return False

@@ -270,6 +270,10 @@ end
 module SidekiqFlow::Companion
   # The run that a job is a step of.
   module Run
+    # The option of a job that a run calls when a step dies, or at its end: it has the
+    # id of the run, and is not a step.
+    CALLBACK = "swf_callback"
+
     module_function
 
     # The id of the run, or nil for a job that belongs to none.
@@ -278,7 +282,11 @@ module SidekiqFlow::Companion
     end
 
     def step?(job)
-      !id(job).nil?
+      !id(job).nil? && !callback?(job)
+    end
+
+    def callback?(job)
+      job.key?(CALLBACK)
     end
 
     # The id for a log line, where anything may have been pushed.
@@ -702,10 +710,18 @@ module SidekiqFlow::Companion
         end
       end
 
-      # Returns when the job has left flight, by this call or before it.
+      # Returns when the job has left flight, by this call or before it; or :stage_lost
+      # (nothing is written: the staged fan-out expired).
       def fail(reply)
         kind, key = reply
-        raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
+        raise WrongType, "The Redis key #{key.inspect} is of another type. Remove it." if kind == "TYPE"
+
+        :stage_lost if kind == "STAGE"
+      end
+
+      # Returns when the job has left flight, by this call or before it.
+      def park(reply)
+        checked(reply)
       end
 
       # The payload of the one job that was asked for, nil if the queue is empty, or
@@ -1500,7 +1516,7 @@ module SidekiqFlow::Companion
 
     # The key of the record, or "". A step without a number may end its run, too.
     def key
-      Run.id(@job).is_a?(String) ? "swf:flow:#{Run.id(@job)}" : ""
+      (Run.id(@job).is_a?(String) && Run.step?(@job)) ? "swf:flow:#{Run.id(@job)}" : ""
     end
 
     # All keys of the record of a step that has a number.
@@ -1648,12 +1664,24 @@ module SidekiqFlow::Companion
       outcome
     end
 
+    # Parks the job, which has not run, since its run is paused. The keys that its run
+    # needs live on for as long as it may wait.
+    def park(job)
+      needed, ttl = Lifetimes.needs(job)
+      ttl += config[:dead_timeout_in_seconds].to_i
+      keys = [key, "swf:flow:#{Run.id(job)}", queue, *needed]
+      settle { |conn| Replies.park(Scripts.run(conn, "park", keys, [receipt, queue_name, ttl])) }
+    end
+
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
+      job = Payload.parse(payload) || {}
+      replacement = Replacement.of(job, self) if set == "dead"
+      return replace(score, job, replacement) if replacement
+
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      job = Payload.parse(payload) || {}
       needed, ttl = Lifetimes.needs(job)
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
       step = StepRecord.new(job)
@@ -1678,6 +1706,27 @@ module SidekiqFlow::Companion
     end
 
     private
+
+    # Moves a step to `dead`, and pushes what takes its place, in one step.
+    def replace(score, job, replacement)
+      step = StepRecord.new(job)
+      needed, = Lifetimes.needs(job)
+      now = Time.now.to_f
+      first = [receipt, "dead", score, replacement.payload, (now - config[:dead_timeout_in_seconds]).to_s,
+        config[:dead_max_jobs], replacement.ttl, step.number, step.failure(now)]
+      reply = :stage_lost
+      while reply == :stage_lost
+        keys, last = Trouble.patiently(config.logger) { replacement.writes(needed.size) }
+        keys = [key, "dead", step.key, *needed, *keys]
+        reply = Replies.fail(Trouble.patiently(config.logger) do
+          config.redis { |conn| Scripts.run(conn, "fail", keys, [*first, *last]) }
+        end)
+      end
+      settled
+      replacement.pour
+    rescue Refused => error
+      leave(error)
+    end
 
     def worker
       @fetcher.worker
@@ -1853,11 +1902,15 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # The cancelled runs, as far as this process knows them: their steps do not start.
+  # The cancelled and paused runs, as far as this process knows them: their steps do not
+  # start.
   # It looks when a step starts, at most once in half a second.
   class CancelledRuns
-    # Sorted set: run id by the time of its cancellation.
+    # Sorted set: run id by the time of its cancellation or pause.
     LIST = "swf:cancelled"
+
+    # The states of a run whose steps do not start.
+    HALTED = %w[cancelled paused].freeze
 
     # Seconds between two looks.
     INTERVAL = 0.5
@@ -1876,22 +1929,21 @@ module SidekiqFlow::Companion
       @looked = -Float::INFINITY
     end
 
-    # Whether a step must not start, since its run was cancelled. Logs the first one of
-    # each run.
-    def drop?(job, config)
+    # "cancelled" or "paused" if a step must not start, since its run is; else nil. Logs
+    # the first one of each cancelled run.
+    def halts(job, config)
       run = Run.id(job)
-      return false unless run.is_a?(String)
+      return if !run.is_a?(String) || Run.callback?(job)
 
       # A step that had failed may come out of `dead` long after.
       listed = listed?(run, config)
-      return false unless (listed || job["retry_count"].is_a?(Integer)) && cancelled?(run, listed, config)
+      return unless listed || job["retry_count"].is_a?(Integer)
 
-      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
-      @known[run] = true
+      state(run, listed, config).tap { |halted| log(run, job, config) if halted == "cancelled" }
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
       # A step runs also if Redis cannot be reached.
       config.logger.debug { "Cancelled runs could not be read: #{error.message}" }
-      false
+      nil
     end
 
     private
@@ -1915,10 +1967,17 @@ module SidekiqFlow::Companion
       @known.shift while @known.size > MOST
     end
 
-    # Whether the record says so; a later run may have the id of one that was cancelled.
-    def cancelled?(run, listed, config)
+    # What the record says; a later run may have the id of one that was cancelled.
+    def state(run, listed, config)
       state = config.redis { |conn| conn.call("HGET", "swf:flow:#{run}", "state") }
-      state.nil? ? listed : state == "cancelled"
+      return listed ? "cancelled" : nil if state.nil?
+
+      state if HALTED.include?(state)
+    end
+
+    def log(run, job, config)
+      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
+      @known[run] = true
     end
 
     def now
@@ -1938,8 +1997,10 @@ module SidekiqFlow::Companion
 
     def call(job_instance, job, queue)
       unit = Unit.take
+      halted = CancelledRuns.current.halts(job, config)
       # Sidekiq takes it out of flight.
-      return if CancelledRuns.current.drop?(job, config)
+      return if halted == "cancelled"
+      return unit.park(job) if halted && unit
 
       Unit.with(unit) do
         return yield if unit.nil?
@@ -2165,7 +2226,7 @@ module SidekiqFlow::Companion
   module Prolongation
     def extend_ttl!(ttl: nil)
       execution = Execution.current
-      return super if execution.nil? || !Run.step?(execution.job)
+      return super if execution.nil? || Run.id(execution.job).nil?
 
       ttl = [Integer(ttl || configuration.barrier_ttl), Lifetimes::MAX_TTL].min
       barriers = Callback.stack(execution.job).flat_map(&:keys)
@@ -2582,7 +2643,7 @@ module SidekiqFlow::Companion
     end
 
     def advance
-      return if @stack.empty? && memory_key.empty? && step.key.empty?
+      return if Run.callback?(@job) || (@stack.empty? && memory_key.empty? && step.key.empty?)
 
       loop do
         outcome = Trouble.patiently(@unit.config.logger) { send_script }
@@ -2717,7 +2778,7 @@ module SidekiqFlow::Companion
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
         case node.is_a?(Hash) && node["__type__"]
-        when "job" then check_job(node)
+        when "job" then check_job(node, depth)
         when "with_delay"
           raise InvalidNode, "Invalid delay: #{shown(node["delay"])}" unless delay?(node["delay"])
 
@@ -2764,9 +2825,16 @@ module SidekiqFlow::Companion
         end
       end
 
+      # How many jobs a tree has, without those of fallbacks.
+      def count(node)
+        return 1 if node["__type__"] == "job"
+
+        [*node["children"], node["task"]].compact.sum { |child| count(child) }
+      end
+
       private
 
-      def check_job(node)
+      def check_job(node, depth)
         name, args = node.values_at("class", "args")
         queue = node.fetch("queue", "-")
         at = node.fetch("at", 0)
@@ -2777,11 +2845,16 @@ module SidekiqFlow::Companion
 
         field, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
         raise InvalidNode, "The #{field} of #{name} cannot be read: #{shown(node[field])}" if field
+
+        policy = node[Replacement::POLICY]
+        check(policy, depth + 1) unless policy.nil? || policy == Replacement::COUNTS_AS_DONE
       end
 
       def delay_of_job(node)
         at = node["at"]
-        at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+        fallback = node[Replacement::POLICY]
+        wait = at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+        fallback.is_a?(Hash) ? wait + total_delay(fallback) : wait
       end
 
       def shown(value)
@@ -2996,6 +3069,85 @@ module SidekiqFlow::Companion
         *@pushes.flat_map { |queue, jobs| ["q#{queue}", *jobs] },
         *@scheduled.map { |at, payload| "s#{at} #{payload}" }
       ]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # What takes the place of a step that is dead: its fallback, or a job that does
+  # nothing, with the callback stack of the step (Python's twin is
+  # workflow/death_policy.py).
+  class Replacement
+    # The option of a step that says what happens at its death: "done", or a tree.
+    POLICY = "swf_on_death"
+
+    # The value with which a step counts as done.
+    COUNTS_AS_DONE = "done"
+
+    # The run id of a job in `dead` that has left its run.
+    DIED_IN = "swf_died_in"
+
+    # The replacement of a job that goes to `dead`, or nil. If it cannot be planned,
+    # the job keeps its policy: a Python process finds it in `dead`.
+    def self.of(job, unit)
+      return unless job[POLICY] && Run.id(job).is_a?(String)
+
+      new(job, unit)
+    rescue Refused => error
+      unit.config.logger.error("Nothing takes the place of the dead step #{job["jid"]} yet: #{error.message}")
+      nil
+    end
+
+    def initialize(job, unit)
+      @job = job
+      @stack = Callback.stack(job)
+      @node = node(unit)
+      Tree.check(@node)
+      @plan = Plan.new(@node, @stack, run_id: Run.id(job), finished: job, queue: unit.queue_name, config: unit.config)
+      @config = unit.config
+    end
+
+    # The job as it goes to `dead`: a retry of it by hand runs it alone.
+    def payload
+      of_run = [Dialect.current.callbacks, Dialect.current.run_id, POLICY, StepRecord::NUMBER]
+      Sidekiq.dump_json(@job.reject { |key, _| of_run.include?(key) }.merge(DIED_IN => Run.id(@job)))
+    end
+
+    # Seconds that the keys of the run must live.
+    def ttl
+      Lifetimes.barrier_ttl(@node, @stack)
+    end
+
+    # The keys and arguments of fail.lua behind all others; +kept+: how many keys it
+    # keeps alive.
+    def writes(kept)
+      keys, arguments = @plan.writes
+      [keys, [kept, fallback? ? Tree.count(@node) : 0, *arguments]]
+    end
+
+    # Pushes the jobs of a large plan.
+    def pour
+      @config.redis { |conn| Fanouts.pour_all(conn, @config.logger) } if @plan.fanout?
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      # The next heartbeat of any process does it.
+      Trouble.log(@config.logger, error)
+    end
+
+    private
+
+    def fallback?
+      @job[POLICY] != COUNTS_AS_DONE && !Tree.completes_at_once?(@job[POLICY])
+    end
+
+    def node(unit)
+      policy = @job[POLICY]
+      Tree.check(policy) unless policy == COUNTS_AS_DONE
+      return policy if fallback?
+
+      {
+        "__type__" => "job", "class" => Dialect.current.noop_class, "args" => [], "jid" => @job["jid"],
+        "queue" => unit.queue_name, "retry" => true, StepRecord::NUMBER => @job[StepRecord::NUMBER]
+      }.compact
     end
   end
 end
@@ -3217,7 +3369,7 @@ __END__
 -- @file advance.lua
 -- Advances a run past a finished step: takes its job out of flight, writes its
 -- output to the memory, counts down barriers, and writes the plan of the
--- continuation.  Atomic, and safe to send twice.
+-- continuation.  Of a paused run, the plan is parked.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
 --       (see _walk), the plan's (see _plan)
@@ -3268,6 +3420,7 @@ local RELEASED_TTL = '86400'
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
 -- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
@@ -3278,22 +3431,86 @@ local RELEASED_TTL = '86400'
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
--- record_dead(record, state, number, failure)
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
---       done
+--       done.  The field `caught` counts the failures that no run waits for
 -- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
 --       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
 --
 -- A record must not fail a step, so errors of its writes are ignored.
 
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
 
 local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -3340,6 +3557,20 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
 local function known_state(record, text, ttl)
@@ -3356,7 +3587,8 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -3368,8 +3600,11 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
-  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
 end
 
 local function prolong_record(record, state, ttl)
@@ -3377,9 +3612,15 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
-  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
 end
@@ -3439,7 +3680,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if state == 'cancelled' or not state and record ~= '' and step == '' then return end
+  if state == 'cancelled' or state == 'paused' or not state and record ~= '' and step == '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -3473,11 +3714,13 @@ if stepped then return stepped end
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
--- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
---                            The table has
+--                            record: of the run, or ''.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -3525,17 +3768,6 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
--- Rights of the user, asked before a job is taken out of its place: a write that is
--- refused after that would lose it.
---
--- denied(command, key, ...) -> nil if the user may send this command; else the error
---                         reply of one who may not.  Redis 6.2 cannot be asked: nil
-
-local function denied(command, key, ...)
-  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
-    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
-  end
-end
 
 local function read_barrier(barrier)
   local ran = barrier .. '_ran'
@@ -3550,7 +3782,13 @@ local function read_barrier(barrier)
   return nil, nil, {'EXPIRED', barrier}
 end
 
-local function walk(unit, k, a, elsewhere)
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -3571,6 +3809,8 @@ local function walk(unit, k, a, elsewhere)
       local alone = released and kind == 'f'
       if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
       if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -3578,6 +3818,7 @@ local function walk(unit, k, a, elsewhere)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
       walked.released = walked.released + 1
@@ -3610,6 +3851,7 @@ local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
     if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
     return
   end
@@ -3666,18 +3908,61 @@ end
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
--- read_plan(k, a, keep) -> the plan, or nil and an error reply:
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
 --                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (fanouts.py).  It is
 -- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
 -- any process can push its jobs (pour.lua).
 
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
 
 local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
 
@@ -3686,9 +3971,12 @@ local function may_keep(keep, length, name)
   if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
 end
 
-local function read_plan(k, a, keep)
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
   local n = tonumber(ARGV[a] or 0); a = a + 1
-  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
   k = k + n; a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
@@ -3738,13 +4026,30 @@ local function read_plan(k, a, keep)
   return plan
 end
 
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
 local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
-    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
     k = k + 1; a = a + 2
   end
+  if plan.parked then return park_plan(plan) end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
       redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
@@ -3809,7 +4114,8 @@ local fields, a = read_fields(7)
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
-if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
+local parked = state == 'paused' and record or nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false, record) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -3822,7 +4128,7 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep, parked)
   if not plan then return refuse(wrong) end
 end
 
@@ -3832,6 +4138,7 @@ local taken
 taken, wrong = checked('HDEL', in_flight, receipt)
 if wrong then return wrong end
 if taken == 0 then return gone() end
+if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end
@@ -3941,6 +4248,340 @@ if refused then return refused end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], begun, payload)
 return 1
+-- @file cancel.lua
+-- Cancels a run: its record says so, and the list of cancelled runs, which workers read.
+-- Its callback on_complete is pushed (see _run_callback).
+-- Safe to send twice.
+--
+-- KEYS: record (see _record), 'swf:cancelled' (see _listing)
+-- ARGV: reason, seconds for which a run stays in the list, most runs in it
+-- Returns: {'DONE'} | {'ENDED', state} the run is done, or was cancelled before: nothing
+--       written | {'UNKNOWN'} there is no record | {'TYPE', key} nothing written
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+-- The list of runs whose steps must not start, which workers read: the sorted set
+-- swf:cancelled holds the ids of cancelled and of paused runs by the time of that.  Each
+-- score is higher than those before, also if the clock was set back: a worker reads only
+-- what comes behind the last one that it knows.
+--
+-- cannot_list(list) -> nil, or the reply if no run can be added: {'TYPE', key}, or an error
+-- next_score(list, now) -> the score of the next run
+-- list_run(list, id, score, now, kept, most): adds a run.  kept: seconds for which a run
+--       stays in the list; most: runs in it
+
+
+local function cannot_list(list)
+  if not type_is(list, 'zset') then return {'TYPE', list} end
+  return denied('ZADD', list, '0', '') or denied('ZREMRANGEBYSCORE', list, '0', '0')
+    or denied('ZREMRANGEBYRANK', list, '0', '0') or denied('EXPIRE', list, '1')
+end
+
+local function next_score(list, now)
+  local last = redis.call('ZRANGE', list, -1, -1, 'WITHSCORES')[2]
+  local score = last and tonumber(last) >= tonumber(now) and string.format('%.3f', tonumber(last) + 0.001) or now
+  return score
+end
+
+local function list_run(list, id, score, now, kept, most)
+  redis.call('ZADD', list, score, id)
+  redis.call('ZREMRANGEBYSCORE', list, '-inf', string.format('(%.3f', tonumber(now) - kept))
+  redis.call('ZREMRANGEBYRANK', list, 0, -most - 1)
+  redis.call('EXPIRE', list, kept)
+end
+
+local record, list = KEYS[1], KEYS[2]
+local reason, kept, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local id = string.sub(record, 10)
+
+-- Reads.
+local found, wrong = checked('HMGET', record, 'state', 'keep', 'started', 'on_complete', 'unique', 'deadline')
+if wrong then return wrong end
+local state, keep = found[1], tonumber(found[2] or '') or 604800
+if not state then return {'UNKNOWN'} end
+if state == 'done' or state == 'cancelled' then return {'ENDED', state} end
+wrong = cannot_list(list) or denied('HSET', record, '', '')
+if wrong then return wrong end
+local now = seconds_now()
+local score = next_score(list, now)
+
+-- Writes.  ZREM comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('ZREM', list, id)
+redis.call('HSET', record, 'state', 'cancelled', 'finished', now, 'reason', reason)
+list_run(list, id, score, now, kept, most)
+relist(record, state, 'cancelled', found[3], keep)
+for _, part in ipairs(PARTS) do redis.pcall('EXPIRE', record .. part, keep) end
+end_run(record, 'cancelled', {found[4], found[5], found[6]}, now)
+return {'DONE'}
 -- @file extend.lua
 -- Extends the lifetimes of a run's barriers and memory; shortens none of them.
 --
@@ -3978,16 +4619,19 @@ end
 return found
 -- @file fail.lua
 -- Moves a failed job from flight to `retry` or `dead`, or discards it.  A step of a cancelled
--- run is discarded instead of retried.
+-- run is discarded instead of retried.  Others may take the place of a step that is dead or
+-- discarded: their plan is written, too, or parked if the run is paused.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
---       memory and record to keep alive
+--       memory and record to keep alive, then the plan's (see _plan)
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
 --       seconds that the kept keys live from now on, for `dead` the number of the step
---       ('' = it has none), and what its record holds of the failure
+--       ('' = it has none), and what its record holds of the failure; if others take its
+--       place also: how many keys to keep alive, number of steps that run in its place, the
+--       plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
---       | {'TYPE', key} nothing written
+--       | {'TYPE', key} nothing written | {'STAGE', key} nothing written: stage the plan again
 
 -- Checks before a script writes.
 --
@@ -4057,6 +4701,7 @@ end
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
 -- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
@@ -4067,13 +4712,17 @@ end
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
--- record_dead(record, state, number, failure)
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
---       done
+--       done.  The field `caught` counts the failures that no run waits for
 -- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
 --       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
@@ -4084,9 +4733,58 @@ end
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
 
 local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -4133,6 +4831,20 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
 local function known_state(record, text, ttl)
@@ -4149,7 +4861,8 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -4161,8 +4874,11 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
-  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
 end
 
 local function prolong_record(record, state, ttl)
@@ -4170,9 +4886,15 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
-  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
 end
@@ -4199,10 +4921,190 @@ local function record_steps(record, state, texts, ttl)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
-local action = ARGV[2]
+local action, caught = ARGV[2], ARGV[10] ~= nil
+local kept = tonumber(ARGV[10] or #KEYS - 3)
 local state = record_state(KEYS[3])
 if action == 'retry' and state == 'cancelled' then action = 'discard' end
 if action ~= 'discard' then
@@ -4210,14 +5112,27 @@ if action ~= 'discard' then
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
+local plan, wrong
+-- Nothing of a cancelled run starts.
+if caught and state ~= 'cancelled' then
+  plan, wrong = read_plan(4 + kept, 12, nil, state == 'paused' and KEYS[3] or nil)
+  if not plan then return wrong end
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-if state and ARGV[8] ~= '' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
-for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
+if plan then write_plan(plan) end
+if state and ARGV[8] ~= '' then
+  if caught then
+    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
+  else
+    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
+  end
+end
+for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua
 -- Moves a batch of jobs from a queue into flight.
@@ -4391,6 +5306,442 @@ if number then
   redis.call('EXPIRE', fetched, 3600)
 end
 return reply(payloads, math.min(begun, #payloads), suffix)
+-- @file find_jobs.lua
+-- Finds the jobs that hold a text, the id of their run, in the next part of a list, a
+-- sorted set or a hash.  Reads only.  Each call is short, so that others are served in
+-- between.
+--
+-- A list is read from its head and a sorted set from its highest score, by position: jobs
+-- that are pushed, fetched or promoted meanwhile move nothing out of the part that is
+-- still to be read.
+--
+-- KEYS: queue, set, in-flight hash or other place of jobs
+-- ARGV: text, cursor ('0' begins), maximum elements, bytes after which no further element
+--       is read, elements to read at once (fewer if they are large)
+-- Returns: {cursor of the next part ('' at the end), elements read, bytes read, payload,
+--       label, ...}; the label of a job is its score in a sorted set, its receipt in a
+--       hash, else ''
+--     | {'TYPE', key} the key holds another type
+
+local place, text, cursor = KEYS[1], ARGV[1], ARGV[2]
+local most, most_bytes, at_once = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local find, call = string.find, redis.call
+local read, bytes, found = 0, 0, {'', 0, 0}
+
+local kind = call('TYPE', place).ok
+if kind == 'list' or kind == 'zset' then
+  local command = kind == 'list' and 'LRANGE' or 'ZREVRANGE'
+  local from, more = tonumber(cursor), true
+  while more and read < most and bytes < most_bytes do
+    local slice = call(command, place, from + read, from + read + at_once - 1)
+    for index = 1, #slice do
+      local payload = slice[index]
+      bytes = bytes + #payload
+      if find(payload, text, 1, true) then
+        found[#found + 1] = payload
+        found[#found + 1] = kind == 'zset' and call('ZSCORE', place, payload) or ''
+      end
+    end
+    read = read + #slice
+    more = #slice == at_once
+  end
+  if more then found[1] = string.format('%d', from + read) end
+elseif kind == 'hash' then
+  repeat
+    local reply = call('HSCAN', place, cursor, 'COUNT', at_once)
+    cursor = reply[1]
+    local pairs_read = reply[2]
+    for index = 1, #pairs_read, 2 do
+      local payload = pairs_read[index + 1]
+      read, bytes = read + 1, bytes + #payload
+      if find(payload, text, 1, true) then
+        found[#found + 1] = payload
+        found[#found + 1] = pairs_read[index]
+      end
+    end
+  until cursor == '0' or read >= most or bytes >= most_bytes
+  if cursor ~= '0' then found[1] = cursor end
+elseif kind ~= 'none' then
+  return {'TYPE', place}
+end
+found[2], found[3] = read, bytes
+return found
+-- @file park.lua
+-- Parks a job in flight that did not run, since its run is paused.  If the run was resumed
+-- meanwhile, the job goes back to the end of its queue that is fetched first; if it was
+-- cancelled, the job is dropped.  Safe to send twice.
+--
+-- KEYS: in-flight hash, record (see _record), queue list, then keys of barriers, memory and
+--       record to keep alive
+-- ARGV: receipt, name of the queue, seconds that the kept keys live from now on
+-- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
+--       | {'TYPE', key} nothing written
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- Extends lifetimes, and never shortens them.  A missing key stays missing.
+--
+-- prolong(key, ttl): to at least ttl seconds.  A key without an expiry gets one, since
+--       all keys of a run expire
+-- prolong_volatile(key, ttl, slack) -> false if the key is missing.  The same, but
+--       leaves a key without an expiry unchanged, and one whose lifetime is at most
+--       slack seconds shorter than ttl
+
+local function prolong(key, ttl)
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < ttl then redis.call('EXPIRE', key, ttl) end
+end
+
+local function prolong_volatile(key, ttl, slack)
+  local left = redis.call('TTL', key)
+  if left >= 0 and left < ttl - slack then redis.call('EXPIRE', key, ttl) end
+  return left ~= -2
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local in_flight, record, queue = KEYS[1], KEYS[2], KEYS[3]
+local receipt = ARGV[1]
+
+-- Reads.
+local payload, wrong = checked('HGET', in_flight, receipt)
+if wrong then return wrong end
+if not payload then return {'GONE'} end
+local state = record_state(record)
+if state == 'paused' then
+  wrong = cannot_park(record)
+elseif not type_is(queue, 'list') then
+  wrong = {'TYPE', queue}
+else
+  wrong = denied('RPUSH', queue, '')
+end
+if wrong then return wrong end
+
+-- Writes.  HDEL, the gate, comes first: Redis allows it when it is out of memory, and after
+-- it also the others.
+redis.call('HDEL', in_flight, receipt)
+if state == 'paused' then
+  park(record, 'RPUSH', {'q' .. ARGV[2] .. '\0' .. payload})
+  for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[3])) end
+elseif state ~= 'cancelled' then
+  redis.call('RPUSH', queue, payload)
+end
+return {'DONE'}
 -- @file pour.lua
 -- Pushes the next part of a committed fan-out: its barriers first, then its jobs in
 -- order.  Each call moves elements from the list to their keys and queues, so it may be

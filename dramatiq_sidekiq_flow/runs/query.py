@@ -16,11 +16,13 @@ from ..store import run_records
 from ..workflow.engine_lookup import engine_of
 from ..workflow.workflow import global_broker
 from . import run_index
+from .consumers import Surveyor
+from .explanation import Explainer, Explanation
 from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
-from .signalling import Signals
 from .snapshot import Run
+from .steering import Steering
 
 #: Seconds between two looks at the state of a run: the first interval, the longest, and the factor between.
 FIRST, LONGEST, FACTOR = 0.01, 0.5, 1.5
@@ -34,7 +36,7 @@ FIRST_SEARCH, LONGEST_SEARCH = 2.0, 20.0
 CANCELLABLE = ("running", "failed", "paused")
 
 
-class Runs:
+class Runs(Steering):
     """Reads the runs of a broker, and steers them.
 
     Parameters:
@@ -45,13 +47,14 @@ class Runs:
     Raises:
       ConfigurationError: if the broker cannot run workflows.
 
-    The methods block.  ``get_async``, ``list_async``, ``wait_async``,
-    ``cancel_async`` and ``signal_async`` do the same in a coroutine, in a thread.
+    The methods block.  Those whose names end with ``_async`` do the same in a
+    coroutine, in a thread.
     """
 
     def __init__(self, broker: dramatiq.Broker | None = None) -> None:
         broker = broker or global_broker()
         engine = engine_of(broker)
+        self._engine = engine
         self._connection = engine.broker.connection
         memory = engine.memory
 
@@ -64,18 +67,35 @@ class Runs:
         self._reader = RunReader(
             self._connection, read_memory, ruby_queues, is_elsewhere=not isinstance(broker, SidekiqBroker)
         )
-        self._signals = Signals(self._connection)
         self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
+        self._steer(engine)
+        surveyor = Surveyor(self._connection, engine.broker.process.heartbeat.timeout)
+        has_barriers = engine.settings.barriers is None
+        self._explainer = Explainer(self._connection, self._reader, surveyor, has_barriers)
 
     def get(self, run_id: str) -> Run:
         """Read a run: its record, and where its jobs are.
+
+        Raises:
+          UnknownRun: if it has no record, and no job of it is found.
+          WrongType: if a key of its record holds another type.
+          redis.RedisError: if Redis cannot be reached, or refuses.
+        """
+        return self._reader.get(run_id)
+
+    def explain(self, run_id: str) -> Explanation:
+        """Explain why each open step of a run waits, or cannot move, and what to do.
+
+        A step of Ruby without the companion whose job is nowhere may have begun a
+        moment ago, while a Ruby process consumes its queue: the same ``Runs`` is
+        certain when it looks again after 15 seconds.
 
         Raises:
           UnknownRun: if it has no record.
           WrongType: if a key of its record holds another type.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
-        return self._reader.get(run_id)
+        return self._explainer.explain(run_id)
 
     def list(
         self,
@@ -196,66 +216,13 @@ class Runs:
         """Cancel a run, or all runs of a filter, as :meth:`cancel`."""
         return await asyncio.to_thread(lambda: self.cancel(*run, **options))
 
-    @overload
-    def signal(self, run_id: str, name: str, data: Any = None) -> bool: ...
-
-    @overload
-    def signal(
-        self,
-        run_id: None = None,
-        *,
-        name: str,
-        data: Any = None,
-        template: str | None = None,
-        tag: str | None = None,
-        state: str | None = None,
-    ) -> Sequence[str]: ...
-
-    def signal(
-        self,
-        run_id: str | None = None,
-        name: str = "",
-        data: Any = None,
-        *,
-        template: str | None = None,
-        tag: str | None = None,
-        state: str | None = None,
-    ) -> bool | Sequence[str]:
-        """Send a signal to a run, or to all runs of a filter: their steps ``WaitFor(name)`` go on.
-
-        The signal is kept for the run: a step that waits for it later goes on at
-        once.  A second signal of the same name replaces the data of the first.
-
-        Parameters:
-          data: JSON value, written to the memory of the run under the name of the signal when a step goes on;
-            None writes nothing.
-          template, tag, state: Signal the runs of this filter, as in :meth:`list`, instead of one.
-
-        Returns:
-          False if the run is done or cancelled, which changes nothing; of a filter, the ids of the other runs.
-
-        Raises:
-          UnknownRun: if there is no such run.
-          InvalidFilter: if there is neither an id nor a filter, or both.
-          InvalidWorkflow: if no signal can have this name.
-          InvalidArguments: if JSON cannot carry the data exactly.
-          WrongType: if a key that is needed holds another type.
-          redis.RedisError: if Redis cannot be reached, or refuses.
-        """
-        wanted = Filter(state, template, tag)
-        if run_id is None:
-            return self._signals.send_all(wanted, name, data)
-        if wanted.indexes:
-            raise InvalidFilter("signal takes the id of a run or a filter, not both.", run_id)
-        return self._signals.send(run_id, name, data)
-
-    async def signal_async(self, *run: Any, **options: Any) -> bool | Sequence[str]:
-        """Send a signal to a run, or to all runs of a filter, as :meth:`signal`."""
-        return await asyncio.to_thread(lambda: self.signal(*run, **options))
-
     async def get_async(self, run_id: str) -> Run:
         """Read a run, as :meth:`get`."""
         return await asyncio.to_thread(self.get, run_id)
+
+    async def explain_async(self, run_id: str) -> Explanation:
+        """Explain a run, as :meth:`explain`."""
+        return await asyncio.to_thread(self.explain, run_id)
 
     async def list_async(self, **filters: Any) -> Sequence[Run]:
         """List runs, as :meth:`list`."""

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-from dramatiq.logging import get_logger
-
-from ..errors import FlowError, UnknownRun, shortened
-from ..process.fleet import plain_ruby
-from ..store import job_removal, job_search, processes, run_cancel, run_records
-from ..store.connection import Connection
-from ..store.job_search import FoundJob, Work
-from ..wire import codec
-from ..wire.payload import Payload
-
-#: Seconds between two looks for the jobs of a run: Ruby takes a job out of one place, and then puts it into another.
-BETWEEN = 0.05
-
-#: Seconds between two looks while Ruby processes have not told what they work on.
-UNTIL_BEAT = 0.2
-
-#: Seconds after which a Ruby process has told what it works on, unless it died: Sidekiq writes that each 10 seconds.
-LONGEST_BEAT = 15.0
-
-#: Seconds by which a beat must be later than the first look: Sidekiq writes the jobs first, and then the beat.
-BEAT_WRITES = 1.0
-
-#: Looks after which the search ends, whatever it finds.
-MOST_LOOKS = 200
+from ..errors import UnknownRun, shortened
+from ..store import job_removal, run_cancel, run_pause, run_signals
+from ..store.job_removal import Removal
+from ..store.job_search import FoundJob
+from .run_sweep import Sweep, never
 
 
-class Cancellation:
-    """Cancels runs.
-
-    Parameters:
-      retrieve: Stored value of a payload -> its callback stack; None if payloads hold stacks.
-    """
-
-    def __init__(self, connection: Connection, retrieve: Callable[[Any], Any] | None) -> None:
-        self.logger = get_logger(__name__, type(self))
-        self.connection = connection
-        self.retrieve = retrieve
+class Cancellation(Sweep):
+    """Cancels runs, removes the jobs of a cancelled run that wait, and disarms its barriers."""
 
     def mark(self, run_id: str, reason: str) -> bool:
         """Record that a run is cancelled; return False if it is done.
@@ -63,107 +33,25 @@ class Cancellation:
         """Record that a run is cancelled; return False if it is done, or if its record has expired."""
         return run_cancel.cancel(run_id, reason).run(self.connection) in ("cancelled", "before")
 
-    def clear(self, run_id: str) -> None:
-        """Remove the jobs of a cancelled run that wait, and disarm its barriers.
+    def clear(self, run_id: str, stopping: Callable[[], bool] = never) -> bool:
+        """Remove the jobs of a cancelled run that wait, and disarm its barriers.  Return False if it was stopped."""
+        is_cleared = super().clear(run_id, stopping)
+        run_pause.drop(self.connection, run_id)
+        run_signals.drop(self.connection, run_id)
+        return is_cleared
 
-        A job that was on its way from one place to another, or a barrier that a
-        Ruby worker was about to make, is found by a later look: it looks until
-        two looks in a row find nothing.
-        """
-        beats = RubyBeats(self.connection if self._may_be_in_ruby(run_id) else None)
-        quiet = 0
-        for _ in range(MOST_LOOKS):
-            all_told = beats.all_told()
-            quiet = 0 if self._look(run_id) else quiet + 1
-            if quiet > 1 and all_told:
-                return
-            time.sleep(BETWEEN if all_told else UNTIL_BEAT)
-        self.logger.warning("Jobs of the cancelled run %s come again and again. Cancel it once more later.", run_id)
-
-    def _may_be_in_ruby(self, run_id: str) -> bool:
-        """Return True if Ruby may run a step of a run."""
-        record = run_records.read(self.connection, run_id)
-        if record is None:
-            return False
-        return not record.tree or any(b'"ruby":true' in tree for tree in (record.tree, *record.added.values()))
-
-    def _look(self, run_id: str) -> bool:
-        """Look once; return True if there were jobs that waited, or armed barriers."""
+    def look(self, run_id: str) -> bool:
+        """See Sweep."""
         barriers: set[str] = set()
-        for work in job_search.work(self.connection):
-            barriers.update(self._barriers(run_id, payload_at_work(work)))
+        for _, at_work in self.at_work(run_id):
+            barriers.update(callback.barrier for callback in at_work.stack)
 
         def is_ours(job: FoundJob) -> bool:
-            payload = self._payload(run_id, job.payload)
+            payload = self.payload(run_id, job.payload)
             if payload is not None:
                 barriers.update(callback.barrier for callback in payload.stack)
             return payload is not None
 
-        cleared = job_removal.clear(self.connection, run_id, is_ours)
+        cleared = job_removal.clear(self.connection, run_id, is_ours, Removal(self.connection))
         armed = run_cancel.disarm(self.connection, sorted(barriers))
         return bool(cleared.waiting or armed)
-
-    def _barriers(self, run_id: str, raw: bytes) -> Iterator[str]:
-        payload = self._payload(run_id, raw)
-        if payload is not None:
-            yield from (callback.barrier for callback in payload.stack)
-
-    def _payload(self, run_id: str, raw: bytes) -> Payload | None:
-        """Read a job of a run; None if it belongs to another one, or cannot be read."""
-        if run_id.encode("utf-8", "replace") not in raw:
-            return None
-        try:
-            payload = Payload.decode(raw, lambda stored: stored if type(stored) is list else self._stack(stored))
-        except FlowError:
-            return None
-        return payload if payload.run_id == run_id else None
-
-    def _stack(self, stored: Any) -> Any:
-        """Retrieve a callback stack; an empty one if that fails: the job is removed all the same."""
-        try:
-            return [] if self.retrieve is None else self.retrieve(stored)
-        except Exception as e:
-            self.logger.warning("The callback stack of a job of a cancelled run was not found: %s", e)
-            return []
-
-
-def payload_at_work(work: Work) -> bytes:
-    """Payload of the job that a thread works on; b"" if it cannot be read."""
-    try:
-        payload = codec.decode_value(work.entry).get("payload")
-    except (FlowError, AttributeError):
-        return b""
-    # Sidekiq writes it as text; it was an object before 7.
-    return payload.encode("utf-8", "surrogateescape") if type(payload) is str else b""
-
-
-class RubyBeats:
-    """Knows whether each process with the plain gem has written what it works on: until then, its new jobs are unseen.
-
-    Parameters:
-      connection: None if no Ruby process matters.
-    """
-
-    def __init__(self, connection: Connection | None) -> None:
-        self.connection = connection
-        self._began = time.monotonic()
-        self._before = {} if connection is None else plain_ruby(connection)
-
-    def all_told(self) -> bool:
-        """Return True if no process has still to tell what it works on."""
-        if self._before and time.monotonic() - self._began >= LONGEST_BEAT:
-            self._before = {}
-        if self._before and self.connection is not None:
-            beats = processes.beats(self.connection, list(self._before))
-            for identity, beat in beats.items():
-                self._note(identity, beat)
-        return not self._before
-
-    def _note(self, identity: str, beat: bytes | None) -> None:
-        if beat is None:
-            del self._before[identity]
-        elif beat != self._before[identity]:
-            if time.monotonic() - self._began > BEAT_WRITES:
-                del self._before[identity]
-            else:
-                self._before[identity] = beat

@@ -9,30 +9,34 @@ from typing import Any
 import attrs
 
 from ..errors import PayloadError, UnknownRun, shortened
-from ..store import job_search, run_records
+from ..store import run_records
 from ..store.connection import Connection
-from ..store.job_search import FoundJob
 from ..store.run_records import Record, RecordHead
 from ..wire.tree_nodes import TreeNode, load_tree
+from .job_finder import JobFinder
 from .sightings import Sighting, Sightings
 from .snapshot import Run, RunState
 from .step import Progress, Step
 from .step_codes import (
-    CANCELLED,
+    CAUGHT,
     DEAD,
     DONE,
     INFERRED,
     LOST,
+    PARKED,
     PENDING,
     QUEUED,
     RETRY,
     RUNNING,
     SCHEDULED,
     SIGNAL,
+    SKIPPED,
+    UNCAUGHT,
     UNKNOWN,
     StepCodes,
 )
 from .step_list import StepList, failed_step, seen_step, utc
+from .step_marks import codes_of, outside
 
 #: Most searches for jobs that were not found: a job may have moved meanwhile.
 LOOKS = 4
@@ -52,13 +56,17 @@ class View:
     Attributes:
       codes: The states of its steps; None without a tree.
       is_certain: False if its state follows from jobs that were not found.
+      open_codes: The codes of its steps, and of its jobs that are not in the tree.
       waits_for: Queues of Ruby steps whose jobs were not found; a run without a tree waits for any.
+      sightings: The jobs that were found.
     """
 
     run: Run
     codes: StepCodes | None
     is_certain: bool
     waits_for: frozenset[str] | None = frozenset()
+    open_codes: frozenset[int] = frozenset()
+    sightings: Sightings = attrs.field(factory=lambda: Sightings(""))
 
     @property
     def lost(self) -> int:
@@ -93,65 +101,59 @@ class RunReader:
         """Read a run.
 
         Raises:
+          UnknownRun: if it has no record, and no job of it is found.
+        """
+        return self.view(run_id).run
+
+    def view(self, run_id: str, *, thorough: bool = False) -> View:
+        """Read a run, with the jobs that were found.
+
+        Parameters:
+          thorough: True searches for the jobs of dead steps, too.
+
+        Raises:
           UnknownRun: if it has no record.
         """
         marks: object = None
+        finder = JobFinder(self.connection, thorough=thorough)
         for _ in range(LOOKS):
-            record, view = self._look(run_id)
+            record, view = self.look(run_id, finder)
             if view.is_certain and not view.lost:
                 self._missing.pop(run_id, None)
-                return view.run
+                return view
             if self.is_elsewhere:
                 break
             if marks == record.marks:
-                return self._concluded(record, view)
+                return attrs.evolve(view, run=self._concluded(record, view))
             marks = record.marks
         if self.is_elsewhere and view.codes is not None:
             view.codes.replace(LOST, UNKNOWN)
         if view.is_certain:
-            return view.run
-        return attrs.evolve(view.run, state="running", inferred=False)
+            return view
+        return attrs.evolve(view, run=attrs.evolve(view.run, state="running", inferred=False))
 
-    def _look(self, run_id: str) -> tuple[Record, View]:
-        record = self._record(run_id)
+    def look(self, run_id: str, finder: JobFinder | None = None) -> tuple[Record, View]:
+        """Read a run, and look for its jobs once.
+
+        Raises:
+          UnknownRun: if it has no record, and no job of it is found.
+        """
+        record = run_records.read(self.connection, run_id) or run_records.unrecorded(run_id)
         memory = self.memory(run_id)
         tree = read_tree(record.tree)
         if record.head.state in ("done", "cancelled"):
             return record, view_of(record, tree, Sightings(run_id), memory)
-        sightings = self._search(run_id, record, tree)
+        sightings = (finder or JobFinder(self.connection)).find(record, tree)
         # What was done meanwhile has a mark now.
-        record = self._record(run_id)
-        return record, view_of(record, tree, sightings, memory)
-
-    def _record(self, run_id: str) -> Record:
-        record = run_records.read(self.connection, run_id)
-        if record is None:
+        after = run_records.read(self.connection, run_id)
+        if after is None and not any(sightings):
             raise UnknownRun(
-                f"There is no record of the run {shortened(run_id)}: no workflow has this id, its record has expired, "
-                "or records are switched off (WorkflowMiddleware(records=False)).",
+                f"There is no record of the run {shortened(run_id)}, and no job of it: no workflow has this id, its "
+                "record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
                 run_id,
             )
-        return record
-
-    def _search(self, run_id: str, record: Record, tree: TreeNode | None) -> Sightings:
-        sightings = Sightings(run_id)
-        taken = wanted = 0
-
-        def enough(found: Sequence[FoundJob]) -> bool:
-            nonlocal taken, wanted
-            if tree is None or len(found) < wanted:
-                return False
-            sightings.add_found(found[taken:])
-            taken = len(found)
-            missing = codes_of(record, tree, sightings).count(LOST, UNKNOWN)
-            # Ask again when as many were found: a job may show that other steps are done, but rarely does.
-            wanted = taken + missing
-            return not missing
-
-        sightings.add_work(job_search.work(self.connection))
-        found = job_search.search(self.connection, run_id, job_search.places(self.connection), enough)
-        sightings.add_found(found[taken:])
-        return sightings
+        record = after or record
+        return record, view_of(record, tree, sightings, memory)
 
     def _concluded(self, record: Record, view: View) -> Run:
         """Return a run whose jobs were not found twice, once a Ruby process cannot have begun one of them unseen."""
@@ -193,56 +195,21 @@ def read_tree(raw: bytes) -> TreeNode | None:
         return None
 
 
-def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
-    """Compute the states of the steps of a run that may go on."""
-    codes = _marked(record, tree, sightings)
-    if record.head.state == "done":
-        codes.replace(0, INFERRED)
-        return codes
-    codes.infer()
-    codes.settle()
-    if any(seen.code != DEAD for seen in _outside(codes, sightings)):
-        # The job of a delayed empty group comes before the next step.
-        codes.replace(LOST, PENDING)
-    for code in _NOT_OPEN.get(record.head.state, ()):
-        codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
-    return codes
-
-
-#: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
-_NOT_OPEN = {"cancelled": (LOST, UNKNOWN, PENDING), "paused": (LOST,)}
-
-
-def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
-    """Mark the steps that are recorded, and those whose jobs were found."""
-    codes = StepCodes(tree, record.added)
-    codes.mark_bits(record.bits)
-    for number in record.times:
-        codes.mark(number, DONE)
-    for seen in sightings:
-        codes.mark(seen.number or 0, seen.code)
-    codes.mark_dead(record.failed)
-    return codes
-
-
 def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory: Mapping[str, Any]) -> View:
     """Make a run from its record and the jobs that were found."""
     if tree is None:
         return _without_tree(record, sightings, memory)
     codes = codes_of(record, tree, sightings)
     steps = StepList(codes, record.times, record.failed, {seen.number or 0: seen for seen in sightings})
-    others = _outside(codes, sightings)
+    others = outside(codes, sightings)
     failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD))
     open_codes = codes.present() | {seen.code for seen in others}
     state, is_certain = _state(record.head.state, open_codes, codes)
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
-    return View(attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for)
-
-
-def _outside(codes: StepCodes, sightings: Sightings) -> list[Sighting]:
-    """Jobs that are not in the tree, such as that of a delayed empty group."""
-    return [seen for seen in sightings if (seen.number or 0) not in codes]
+    return View(
+        attrs.evolve(run, inferred=not is_certain), codes, is_certain, waits_for, frozenset(open_codes), sightings
+    )
 
 
 def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tuple[RunState, bool]:
@@ -258,7 +225,7 @@ def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tupl
         return "failed", True
     if open_codes & {RUNNING, QUEUED}:
         return "running", True
-    if open_codes & {SCHEDULED, RETRY, SIGNAL}:
+    if open_codes & {SCHEDULED, SIGNAL, RETRY, PARKED, UNCAUGHT}:
         return "waiting", True
     if codes is not None and codes.count(LOST, PENDING):
         return "stuck", False
@@ -269,11 +236,11 @@ def _state(recorded: str, open_codes: set[int], codes: StepCodes | None) -> tupl
 def progress_of(codes: StepCodes) -> Progress:
     """Count the steps."""
     return Progress(
-        total=codes.tree.count,
+        total=codes.tree.count - codes.count(SKIPPED),
         done=codes.count(DONE, INFERRED),
         running=codes.count(RUNNING),
-        waiting=codes.count(QUEUED, SCHEDULED, RETRY, SIGNAL),
-        failed=codes.count(DEAD),
+        waiting=codes.count(QUEUED, SCHEDULED, SIGNAL, RETRY, PARKED),
+        failed=codes.count(DEAD, CAUGHT, UNCAUGHT),
     )
 
 
@@ -288,11 +255,11 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
         total=record.head.total,
         done=record.head.done,
         running=states.count("running"),
-        waiting=sum(map(states.count, ("queued", "scheduled", "retry", "signal"))),
+        waiting=sum(map(states.count, ("queued", "scheduled", "signal", "retry", "parked"))),
         failed=len(failures),
     )
     run = _run(record.head, state, steps, failures, memory, progress)
-    return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None)
+    return View(attrs.evolve(run, inferred=not is_certain), None, is_certain, None, sightings=sightings)
 
 
 def _unseen_failures(record: Record, seen: Sequence[Sighting]) -> list[Step]:
@@ -326,8 +293,9 @@ def _run(
 
 def head_run(head: RecordHead) -> Run:
     """Make a run of a list, in which nothing was looked up."""
-    done = head.done
-    if head.state == "done" and head.total is not None:
-        done = head.total - head.failed
-    progress = Progress(total=head.total, done=done, running=None, waiting=None, failed=head.failed)
+    total, done = head.total, head.done
+    if head.state == "done" and total is not None:
+        total -= head.skipped
+        done = total - head.failed
+    progress = Progress(total=total, done=done, running=None, waiting=None, failed=head.failed)
     return _run(head, head.state, (), (), {}, progress)  # type: ignore[arg-type]

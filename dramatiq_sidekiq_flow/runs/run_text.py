@@ -7,7 +7,7 @@ from datetime import datetime
 
 import attrs
 
-from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
+from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 from .step import Progress, Step, StepState
 from .step_list import STATES, StepList
 
@@ -33,6 +33,8 @@ MARKS: dict[StepState, str] = {
     "unknown": "?",
     "lost": "?",
     "cancelled": "x",
+    "parked": "=",
+    "skipped": "/",
 }
 
 
@@ -46,9 +48,11 @@ _SHOWN_FIRST: tuple[StepState, ...] = (
     "queued",
     "scheduled",
     "signal",
+    "parked",
     "unknown",
     "pending",
     "cancelled",
+    "skipped",
 )
 
 
@@ -86,6 +90,11 @@ def moment_lines(started: datetime | None, ended: datetime | None) -> list[str]:
     return [f"started {started:%Y-%m-%d %H:%M:%S} UTC{took}"]
 
 
+def plain_text(text: str) -> str:
+    """A text from Redis on one line, without characters that control a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[_Line]:
     if isinstance(node, StepNode):
         yield from _step(steps.at(first), indent)
@@ -94,6 +103,10 @@ def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[
         yield from _tree(steps, node.node, first, indent + "  ")
     elif isinstance(node, RepeatedNode):
         yield _repeated(steps, node, first, indent)
+    elif isinstance(node, CatchNode):
+        yield from _step(steps.at(first), indent)
+        yield _Line("", None, f"{indent}  if it fails for good", "", "")
+        yield from _tree(steps, node.fallback, first + 1, indent + "    ")
     elif node.kind == "replaced":
         yield from _replaced(steps, node, first, indent)
     else:
@@ -129,6 +142,8 @@ def _label(node: TreeNode) -> str:
     """Name of a node on one line: ``a > b`` for a chain, ``a | b`` for a group."""
     if isinstance(node, StepNode):
         return node.name
+    if isinstance(node, CatchNode):
+        return f"{node.step.name}, else {_label(node.fallback)}"
     if isinstance(node, BranchNode):
         return f"({(' > ' if node.kind != 'group' else ' | ').join(map(_label, node.children[:10]))})"
     return _label(node.node) if isinstance(node, DelayNode) else f"{_label(node.node)} x {node.times}"

@@ -15,7 +15,7 @@ from ..wire import payload_fields
 from ..wire.run_tree import name_of
 from ..wire.tree_schema import MAX_NAME
 from ..wire.wait_for import UNTIL_KEY, is_wait
-from .step_codes import DEAD, QUEUED, RETRY, RUNNING, SCHEDULED, SIGNAL
+from .step_codes import DEAD, PARKED, QUEUED, RETRY, RUNNING, SCHEDULED, SIGNAL
 
 #: Characters of an error that are kept.
 MOST_OF_ERROR = 1000
@@ -32,7 +32,9 @@ class _Fields(msgspec.Struct):
     sideline_run_id: Any = None
     swf_step: Any = None
     waits_until: Any = msgspec.field(name=UNTIL_KEY, default=None)
+    swf_callback: Any = None
     retry_count: Any = None
+    enqueued_at: Any = None
     error_class: Any = None
     error_message: Any = None
 
@@ -58,6 +60,10 @@ class Sighting:
       started, ended, due: Epoch seconds; None if it is not known.
       worker: ``HOST:PID:NONCE``; "" if no process has it.
       error: Of its last failure; None without.
+      kind: Of its place (``job_search.Place``); "" if only the work of a process shows it.
+      queued_at: When it was pushed to its queue, in epoch seconds; None if it is not known.
+      member: The worker and queue that have it in flight; "" in other places.
+      is_suspect: True if it waits in a dead worker's hash for its trial.
     """
 
     number: int | None
@@ -71,6 +77,10 @@ class Sighting:
     due: float | None = None
     worker: str = ""
     error: str | None = None
+    kind: str = ""
+    queued_at: float | None = None
+    member: str = ""
+    is_suspect: bool = False
 
 
 #: The code of a job by its place.
@@ -82,6 +92,7 @@ _CODES = {
     "schedule": SCHEDULED,
     "retry": RETRY,
     "dead": DEAD,
+    "parked": PARKED,
 }
 
 
@@ -91,10 +102,16 @@ class Sightings:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self._by_jid: dict[str, Sighting] = {}
+        #: Jid -> the job, where it was found last.
+        self.jobs: dict[str, FoundJob] = {}
 
     def __iter__(self) -> Iterator[Sighting]:
         # A step may have two jobs, if one was pushed by hand: the one that goes on first is shown.
         return iter(sorted(self._by_jid.values(), key=lambda seen: seen.code, reverse=True))
+
+    def numbers(self) -> set[int]:
+        """The numbers of the steps whose jobs were found."""
+        return {seen.number for seen in self._by_jid.values() if seen.number is not None}
 
     def add_work(self, work: Iterable[Work]) -> None:
         """Add the jobs of this run that threads work on."""
@@ -111,10 +128,13 @@ class Sightings:
         for each in found:
             fields = _decoded(_payloads, each.payload)
             if fields is not None and self._is_ours(fields):
-                self._add(_in_place(fields, each))
+                sighting = _in_place(fields, each)
+                self._add(sighting)
+                self.jobs[sighting.jid] = each
 
     def _is_ours(self, fields: _Fields) -> bool:
-        return self.run_id in (fields.workflow_run_id, fields.sideline_run_id)
+        is_step = fields.swf_callback is None
+        return is_step and self.run_id in (fields.workflow_run_id, fields.sideline_run_id)
 
     def _add(self, sighting: Sighting) -> None:
         before = self._by_jid.get(sighting.jid)
@@ -129,8 +149,24 @@ def _running(fields: _Fields, identity: str, started: float | None) -> Sighting:
 
 
 def _in_place(fields: _Fields, found: FoundJob) -> Sighting:
+    place = found.place
+    flies = place.kind == "flight"
+    return attrs.evolve(
+        _with_code(fields, found),
+        kind=place.kind,
+        queued_at=payload_fields.seconds(fields.enqueued_at),
+        member=place.name if flies else "",
+        is_suspect=flies and found.receipt.endswith(keys.SUSPECT),
+    )
+
+
+def _waits_for_signal(fields: _Fields) -> bool:
+    return bool(fields.waits_until) and is_wait(fields.wrapped)
+
+
+def _with_code(fields: _Fields, found: FoundJob) -> Sighting:
     kind = found.place.kind
-    code = SIGNAL if kind == "schedule" and is_wait(fields.wrapped) and fields.waits_until else _CODES[kind]
+    code = SIGNAL if kind == "schedule" and _waits_for_signal(fields) else _CODES[kind]
     if kind == "flight":
         _, _, state = keys.parse_receipt(found.receipt)
         if state in (keys.NOT_BEGUN, keys.SUSPECT):
@@ -141,7 +177,7 @@ def _in_place(fields: _Fields, found: FoundJob) -> Sighting:
         return _sighting(fields, code, ended=found.score)
     if code == QUEUED:
         return _sighting(fields, SCHEDULED if found.score else QUEUED, due=found.score or None)
-    return _sighting(fields, code, due=found.score)
+    return _sighting(fields, code, due=found.score or None)
 
 
 def _sighting(

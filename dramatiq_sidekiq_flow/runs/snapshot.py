@@ -25,8 +25,9 @@ class Run:
 
     Attributes:
       id: The run id.
-      state: ``running``, ``waiting`` (everything open is scheduled, in retry, or waits for a signal), ``paused``,
-        ``failed`` (a step is dead), ``stuck`` (nothing open can move, and no step is dead), ``cancelled`` or ``done``.
+      state: ``running``, ``waiting`` (everything open is scheduled, in retry or parked, or waits for a signal),
+        ``paused``, ``failed`` (a step is dead), ``stuck`` (nothing open can move, and no step is dead),
+        ``cancelled`` or ``done``.
       template: Name of its template; None without.
       tags: Its tags.
       started_at, finished_at: In UTC; None if it is not known, or not finished.
@@ -35,7 +36,7 @@ class Run:
       memory: The values of its memory; {} without.
       inferred: True if the state is concluded from what is missing, since Ruby without the companion writes nothing
         at the end of a run.
-      reason: Of a cancellation; "" without.
+      reason: Of a cancellation, or of a pause; "" without.
 
     ``str(run)`` is its tree as text, one line per step.  Runs of ``Runs.list`` have neither steps, failures nor memory.
     """

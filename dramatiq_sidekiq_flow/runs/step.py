@@ -19,6 +19,8 @@ StepState = Literal[
     "unknown",
     "lost",
     "cancelled",
+    "parked",
+    "skipped",
 ]
 
 
@@ -27,10 +29,10 @@ class Progress:
     """Numbers of steps.
 
     Attributes:
-      total: All; None if the tree of the run is not known.
+      total: All but those of fallbacks that do not run; None if the tree of the run is not known.
       done: Done, also those that are inferred to be.
       running: Being run.
-      waiting: In a queue, scheduled, in retry, or waiting for a signal.
+      waiting: In a queue, scheduled, in retry or parked, or waiting for a signal.
       failed: Dead.
 
     In a run of ``Runs.list``, ``running`` and ``waiting`` are None: nothing was looked up.
@@ -58,7 +60,8 @@ class Step:
         WaitFor whose signal has not come); ``retry`` (failed, will run
         again); ``dead``; ``pending`` (its turn has not come); ``unknown`` (a step of Ruby without the companion
         whose job was not found: done, or begun a moment ago, or lost with its process); ``lost`` (its job should
-        exist and was not found); ``cancelled``.
+        exist and was not found); ``cancelled``; ``parked`` (its run is paused); ``skipped`` (in a fallback that
+        does not run).
       jid: The id of its job; "" if it is not known.
       attempts: Number of times that it was begun.
       started_at, ended_at: When its last attempt began, and when it was done or dead.

@@ -6,12 +6,22 @@ counted and filled at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ..wire.grown_tree import grow
-from ..wire.tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
+from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode, policies
 
-NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED, SIGNAL = range(13)
+NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED, PARKED = range(13)
+
+#: A step that is dead: the run went on; the run goes on as soon as a look at ``dead`` finds it.
+#: And a step of a fallback that does not run.
+CAUGHT, UNCAUGHT, SKIPPED = range(13, 16)
+
+#: A step that waits for a signal.
+SIGNAL = 16
+
+#: The codes of steps that what comes after them does not wait for.
+OVER = (DONE, INFERRED, CAUGHT, SKIPPED)
 
 #: What is read of a bitmap for each value of a byte: eight codes, the first bit first.
 _OF_BYTE = [bytes(DONE if byte & (128 >> bit) else NONE for bit in range(8)) for byte in range(256)]
@@ -27,6 +37,8 @@ class StepCodes:
     def __init__(self, tree: TreeNode, added: Mapping[int, bytes] | None = None) -> None:
         self.tree, self.order = grow(tree, added or {})
         self.codes = bytearray(self.tree.count + 1)
+        #: Position -> node of each step that may fail for good.
+        self.policies = dict(policies(self.tree))
 
     def __getitem__(self, number: int) -> int:
         return self.codes[self.order.position(number)]
@@ -43,14 +55,15 @@ class StepCodes:
         """The codes that some step has."""
         return set(self.codes[1:])
 
-    def numbers(self, code: int) -> list[int]:
-        """The steps that have a code."""
-        found = []
-        number = self.codes.find(code, 1)
-        while number > 0:
-            found.append(self.order.number(number))
-            number = self.codes.find(code, number + 1)
-        return found
+    def numbers(self, *codes: int) -> list[int]:
+        """The steps that have one of these codes."""
+        found: list[int] = []
+        for code in codes:
+            number = self.codes.find(code, 1)
+            while number > 0:
+                found.append(self.order.number(number))
+                number = self.codes.find(code, number + 1)
+        return sorted(found)
 
     # -- marks ----------------------------------------------------------------
 
@@ -81,6 +94,32 @@ class StepCodes:
             if position and self.codes[position] == NONE:
                 self.codes[position] = DEAD
 
+    def mark_caught(self, failed: Container[int]) -> None:
+        """Set the code of the steps that failed for good without stopping the run.
+
+        Parameters:
+          failed: Numbers of the steps that the record has an error of.
+        """
+        for position, node in self.policies.items():
+            code, has_failed = self.codes[position], self.order.number(position) in failed
+            # A job that does nothing took its place, and may be done.
+            if code in (NONE, DONE, DEAD) and (has_failed or self._runs_instead(position, node)):
+                self.codes[position] = CAUGHT
+            elif code == DEAD:
+                self.codes[position] = UNCAUGHT
+
+    def skip(self, first: int = 1, end: int | None = None, over: tuple[int, ...] = (DONE, INFERRED)) -> None:
+        """Mark the fallbacks that do not run.
+
+        Parameters:
+          first, end: Range of the positions of steps whose fallbacks are looked at.
+          over: Codes of a step whose fallback does not run.
+        """
+        for position in range(first, len(self.codes) if end is None else end) if self.policies else ():
+            node = self.policies.get(position)
+            if node is not None and self.codes[position] in over:
+                self._fill(position + 1, position + node.count, SKIPPED)
+
     def replace(self, before: int, after: int) -> None:
         """Replace one code by another, of all steps."""
         self._fill(1, len(self.codes), after, before)
@@ -100,6 +139,8 @@ class StepCodes:
             return
         if isinstance(node, DelayNode):
             self._infer(node.node, first)
+        elif isinstance(node, CatchNode):
+            self._infer(node.fallback, first + 1)
         elif isinstance(node, RepeatedNode):
             self._infer_each(node, first)
         elif node.kind == "group":
@@ -122,6 +163,7 @@ class StepCodes:
         if isinstance(child, RepeatedNode):
             size = child.node.count
             child, start = child.node, start + (last - node.starts[index]) // size * size
+        self.skip(first, start, (NONE, DONE, INFERRED))
         self._fill(first, start, INFERRED)
         self._infer(child, start)
 
@@ -135,6 +177,9 @@ class StepCodes:
             self._fill(first, end, UNKNOWN if node.ruby else LOST)
         elif isinstance(node, DelayNode):
             self._settle(node.node, first, True)
+        elif isinstance(node, CatchNode):
+            self._settle(node.step, first, True)
+            self._settle(node.fallback, first + 1, self.codes[first] == CAUGHT)
         elif isinstance(node, RepeatedNode):
             self._settle_each(node, first)
         elif node.kind == "group":
@@ -178,9 +223,14 @@ class StepCodes:
         return 0 < self._count(NONE, first, first + count) < count
 
     def _is_done(self, first: int, end: int) -> bool:
-        return self._count(DONE, first, end) + self._count(INFERRED, first, end) == end - first
+        return sum(self._count(code, first, end) for code in OVER) == end - first
+
+    def _runs_instead(self, position: int, node: TreeNode) -> bool:
+        """Return True if a step of the fallback of a step exists, or is done."""
+        end = position + node.count
+        return self.codes[position] != DONE and self._count(NONE, position + 1, end) < node.count - 1
 
     def _done_from(self, first: int, end: int) -> int:
         """Number of steps at the begin of a range that are done."""
         part = self.codes[first:end]
-        return len(part) - len(part.lstrip(bytes((DONE, INFERRED))))
+        return len(part) - len(part.lstrip(bytes(OVER)))

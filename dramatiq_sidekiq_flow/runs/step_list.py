@@ -16,16 +16,20 @@ from .sightings import Sighting, error_text
 from .step import Step, StepState
 from .step_codes import (
     CANCELLED,
+    CAUGHT,
     DEAD,
     DONE,
     INFERRED,
     LOST,
+    PARKED,
     PENDING,
     QUEUED,
     RETRY,
     RUNNING,
     SCHEDULED,
     SIGNAL,
+    SKIPPED,
+    UNCAUGHT,
     UNKNOWN,
     StepCodes,
 )
@@ -44,12 +48,33 @@ STATES: tuple[StepState, ...] = (
     "unknown",
     "lost",
     "cancelled",
+    "parked",
+    "dead",
+    "dead",
+    "skipped",
     "signal",
 )
 
 
 #: Codes, the most urgent one first.
-_URGENT = (DEAD, LOST, RETRY, RUNNING, UNKNOWN, QUEUED, SCHEDULED, SIGNAL, CANCELLED, PENDING, DONE, INFERRED)
+_URGENT = (
+    DEAD,
+    UNCAUGHT,
+    LOST,
+    RETRY,
+    RUNNING,
+    UNKNOWN,
+    QUEUED,
+    SCHEDULED,
+    SIGNAL,
+    PARKED,
+    CANCELLED,
+    PENDING,
+    CAUGHT,
+    DONE,
+    INFERRED,
+    SKIPPED,
+)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -108,7 +133,7 @@ class StepList(Sequence[Step]):
 
     def dead(self) -> tuple[Step, ...]:
         """Make the steps that are dead."""
-        return tuple(map(self.step, self.codes.numbers(DEAD)))
+        return tuple(map(self.step, self.codes.numbers(DEAD, CAUGHT, UNCAUGHT)))
 
     def _made(self, numbered: Numbered) -> Step:
         number, node = self.codes.order.number(numbered.number), numbered.node
@@ -125,9 +150,9 @@ class StepList(Sequence[Step]):
         seen = self.sightings.get(number)
         if code == DONE:
             return self._done(step)
-        if seen is not None and code != INFERRED:
+        if seen is not None and code not in (INFERRED, CAUGHT):
             step = with_sighting(step, seen)
-        if code == DEAD and number in self.failed:
+        if code in (DEAD, CAUGHT, UNCAUGHT) and number in self.failed:
             return _with_failure(step, self.failed[number])
         return step
 

@@ -13,8 +13,9 @@ from redis.exceptions import ResponseError
 
 from ..errors import CallbacksMissing, WrongType
 from ..wire.lifetimes import RELEASED_TTL, chain_ttl
-from ..wire.nodes import Wire, total_delay
+from ..wire.nodes import Wire
 from ..wire.references import digest, follow, is_reference, refer
+from ..wire.tree_times import total_delay
 from . import keys, scripts
 from .connection import Connection
 from .scripts import Command

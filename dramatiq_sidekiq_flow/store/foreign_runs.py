@@ -12,9 +12,9 @@ from ..wire.lifetimes import DEAD_TIMEOUT, RELEASED_TTL
 from . import keys, scripts
 from .connection import Connection
 from .needs import Needs
-from .outcomes import Operation, Outcome, read_nothing, read_outcome, read_written
+from .outcomes import Operation, Outcome, read_nothing, read_outcome, read_unless_staged
 from .runs import NO_OUTPUT, NOTHING, Output, Walk, Writes
-from .sets import DEAD_MAX_JOBS
+from .sets import DEAD_MAX_JOBS, places
 from .step_records import NO_DEATH, NO_STEP, Death, StepRecord
 
 #: Value of the marker of a run after its first steps were enqueued.
@@ -57,20 +57,32 @@ def fired(walk: Sequence[Walk]) -> Operation[None]:
     return Operation(scripts.FIRED.command(names, (RELEASED_TTL,)), read_nothing)
 
 
-def bury(payload: bytes, *, now: float, needs: Needs, death: Death = NO_DEATH) -> Operation[None]:
-    """Move a step that failed for good to ``dead`` (``bury.lua``).
+def bury(
+    payload: bytes, *, now: float, needs: Needs, death: Death = NO_DEATH, plan: Writes = NOTHING
+) -> Operation[bool]:
+    """Move a step that failed for good to ``dead`` (``bury.lua``); False if the plan must be staged again.
 
     Parameters:
       needs: Keys to keep alive for it.
+      plan: The jobs that take its place; NOTHING if none do.
 
     Raises, when its reply is read:
       WrongType: if ``dead`` is not a sorted set.
     """
     command = scripts.BURY.command(
-        (keys.DEAD, death.key, *needs.keys),
-        (repr(now), payload, repr(now - DEAD_TIMEOUT), DEAD_MAX_JOBS, needs.ttl, death.number, death.failure),
+        (keys.DEAD, death.key, *needs.keys, *plan.keys),
+        (
+            repr(now),
+            payload,
+            repr(now - DEAD_TIMEOUT),
+            DEAD_MAX_JOBS,
+            needs.ttl,
+            death.number,
+            death.failure,
+            *places(needs, death, plan),
+        ),
     )
-    return Operation(command, read_written)
+    return Operation(command, read_unless_staged)
 
 
 def is_enqueued(connection: Connection, run_id: str) -> bool:

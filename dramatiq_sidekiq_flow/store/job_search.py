@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
+from weakref import WeakSet
 
 import attrs
 
@@ -23,7 +24,10 @@ PART_ELEMENTS = 1000
 PART_BYTES = 256 * 1024
 
 #: Elements that one call reads at once, at most.
-AT_ONCE = 250
+AT_ONCE = 1000
+
+#: Elements of a small place: it is searched together with others.
+SMALL = 250
 
 #: The same before the size of the elements is known.
 FIRST_AT_ONCE = 16
@@ -34,7 +38,7 @@ TOGETHER = 2000
 #: Bytes of a run id, as JSON, that other payloads may hold by chance: it is searched for with both quotes.
 SHORT = 16
 
-Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout"]
+Kind = Literal["queue", "arrived", "schedule", "retry", "dead", "flight", "fanout", "parked"]
 
 
 @attrs.frozen
@@ -42,7 +46,7 @@ class Place:
     """A place of jobs.
 
     Attributes:
-      name: Queue, or member of an in-flight hash; "" for the others.
+      name: Queue, member of an in-flight hash, or id of a fan-out or of a paused run; "" for the others.
     """
 
     kind: Kind
@@ -134,6 +138,26 @@ def search(
     return found
 
 
+def glance(connection: Connection, run_id: str, wanted: Iterable[Place]) -> list[FoundJob]:
+    """Search where a job can have gone since a search: small places, ``retry``, and both ends of large queues."""
+    needle = needle_of(run_id)
+    small, large = by_size(connection, wanted)
+    found = _search_small(connection, needle, small)
+    for place in large:
+        if place.kind == "retry":
+            _search_large(connection, needle, place, found, lambda found: False)
+        elif place.kind == "queue":
+            found += _ends(connection, needle, place)
+    return found
+
+
+def _ends(connection: Connection, needle: bytes, place: Place) -> list[FoundJob]:
+    """Search the jobs of a queue that were pushed last, and those that are fetched next."""
+    tail = max(0, connection.call("LLEN", place.key) - PART_ELEMENTS)
+    ends = [_command(needle, place, cursor, FIRST_AT_ONCE) for cursor in ("0", str(tail))]
+    return [job for reply in _send(connection, ends) for job in _read(reply).jobs(place)]
+
+
 def _search_small(connection: Connection, needle: bytes, batches: Iterable[Sequence[Place]]) -> list[FoundJob]:
     return [job for batch in batches for job in _search_together(connection, needle, batch)]
 
@@ -156,8 +180,8 @@ def _search_large(
 def by_size(connection: Connection, wanted: Iterable[Place]) -> tuple[list[list[Place]], list[Place]]:
     """Divide places that are not empty into batches of small ones, and large ones, the smallest first."""
     known = _sized(connection, list(wanted))
-    large = sorted((each for each in known if each[0] > AT_ONCE), key=lambda each: each[0])
-    return _batches([each for each in known if each[0] <= AT_ONCE]), [place for _, place in large]
+    large = sorted((each for each in known if each[0] > SMALL), key=lambda each: each[0])
+    return _batches([each for each in known if each[0] <= SMALL]), [place for _, place in large]
 
 
 def _sized(connection: Connection, wanted: Sequence[Place]) -> list[tuple[int, Place]]:
@@ -188,7 +212,7 @@ def _size_command(place: Place) -> Command:
 
 def first_parts(connection: Connection, needle: bytes, batch: Sequence[Place]) -> list[tuple[Place, Part]]:
     """Search the first parts of places in one round trip."""
-    replies = connection.send([_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
+    replies = _send(connection, [_command(needle, place, "0", FIRST_AT_ONCE) for place in batch])
     return [(place, _read(reply)) for place, reply in zip(batch, replies)]
 
 
@@ -236,7 +260,26 @@ def _parts(connection: Connection, needle: bytes, place: Place, part: Part = Par
 
 def next_part(connection: Connection, needle: bytes, place: Place, part: Part) -> Part:
     """Search the part of a place behind another one; the first one behind ``Part()``."""
-    return _read(connection.call(*_command(needle, place, part.cursor, part.at_once)))
+    (reply,) = _send(connection, [_command(needle, place, part.cursor, part.at_once)])
+    return _read(reply)
+
+
+#: Connections to a server that knows no scripts which only read, or whose user may not run them.
+_writing: WeakSet[Connection] = WeakSet()
+
+
+def _send(connection: Connection, searches: Sequence[Command]) -> list[Any]:
+    """Run searches as scripts that only read: Redis allows them keys that the user may only read, from 7.0 on."""
+    if connection not in _writing:
+        replies = connection.send(list(map(scripts.read_only, searches)))
+        if not any(map(_is_refused, replies)):
+            return replies
+        _writing.add(connection)
+    return connection.send(searches)
+
+
+def _is_refused(reply: Any) -> bool:
+    return isinstance(reply, Exception) and ("NOPERM" in str(reply) or "unknown command" in str(reply))
 
 
 def _command(needle: bytes, place: Place, cursor: str, at_once: int) -> Command:
@@ -256,10 +299,31 @@ def _read(reply: Any) -> Part:
 def _job(place: Place, payload: bytes, label: bytes) -> FoundJob:
     if place.kind == "flight":
         return FoundJob(place, payload, receipt=label.decode("utf-8", "replace"))
-    if place.kind == "fanout" and payload[:1] == b"s":
+    if place.kind == "parked" and place.key == keys.parked(place.name):
+        return _parked_job(place, payload)
+    if place.kind in ("fanout", "parked") and payload[:1] == b"s":
         score, _, payload = payload[1:].partition(b" ")
         return FoundJob(place, payload, float(score))
     return FoundJob(place, payload, float(label or 0))
+
+
+def _parked_job(place: Place, entry: bytes) -> FoundJob:
+    """A job of a paused run; for a parked fan-out, the place of its jobs, and no payload."""
+    name, _, payload = entry[1:].partition(b"\0")
+    if entry[:1] == b"f":
+        fanout = name.decode("utf-8", "replace")
+        return FoundJob(Place("parked", keys.fanout(fanout), fanout), b"")
+    return FoundJob(place, payload, 0.0 if entry[:1] == b"q" else float(name))
+
+
+def parked_place(run_id: str) -> Place:
+    """The place of the parked jobs of a run."""
+    return Place("parked", keys.parked(run_id), run_id)
+
+
+def parked_fanouts(found: Iterable[FoundJob]) -> list[Place]:
+    """The places of the parked fan-outs among jobs that were found."""
+    return [job.place for job in found if not job.payload]
 
 
 def _array(reply: Any) -> list[bytes]:

@@ -155,7 +155,17 @@ def runs_with_tag(tag: str) -> str:
     return f"swf:flows:tag:{tag}"
 
 
-#: Zset run id -> epoch seconds of its cancellation, of the runs that were cancelled in the last days.
+def parked(run_id: str) -> str:
+    """List of the jobs of a paused run (``_parked.lua``): a letter, the place that each goes to, a NUL, the payload."""
+    return f"swf:parked:{run_id}"
+
+
+def disarmed(run_id: str) -> str:
+    """Hash barrier -> queue, a NUL, and the job that fires it later: barriers of a paused run, disarmed for Ruby."""
+    return f"swf:flow:{run_id}:disarmed"
+
+
+#: Zset run id -> epoch seconds of its cancellation or pause, of the runs cancelled or paused in the last days.
 CANCELLED = "swf:cancelled"
 
 
@@ -169,11 +179,25 @@ def recovered(jid: str) -> str:
     return f"swf:recovered:{jid}"
 
 
-#: Lock of the process that extends the lifetimes of the runs of jobs in ``dead``.
-UPKEEP = "swf:upkeep"
+#: Claim of the process that is the keeper: its identity.
+KEEPER = "swf:keeper"
 
-#: The score in ``dead`` from which it continues.
-UPKEEP_DEAD = "swf:upkeep:dead"
+#: Lock of the process that extends the lifetimes of paused runs.
+UPKEEP_PAUSED = "swf:upkeep:paused"
+
+#: The score in ``dead`` from which the keeper continues.
+KEEPER_DEAD = "swf:keeper:dead"
+
+#: Zset run id -> epoch seconds, of the runs that may have a callback to push.
+RESTING = "swf:resting"
+
+#: Zset run id -> deadline in epoch seconds.
+DEADLINES = "swf:deadlines"
+
+
+def unique(key: str) -> str:
+    """The run that has a unique key."""
+    return f"swf:unique:{key}"
 
 
 def trial(queue_name: str) -> str:

@@ -90,7 +90,14 @@ class AlreadyStarted:
     """Nothing is written: a run of that id was started before."""
 
 
-Outcome = Done | Kept | Gone | RunCancelled | NeedsPlan | Fires | StageLost | AlreadyStarted
+@attrs.frozen
+class Taken:
+    """Nothing is written: another run, which lives, has the unique key."""
+
+    run_id: str
+
+
+Outcome = Done | Kept | Gone | RunCancelled | NeedsPlan | Fires | StageLost | AlreadyStarted | Taken
 
 DONE, GONE, KEPT = Done(), Gone(), Kept()
 
@@ -119,6 +126,8 @@ def read_outcome(reply: list[Any]) -> Outcome:
         return Kept(reply[1]) if len(reply) > 1 else KEPT
     if kind == b"PLAN":
         return NeedsPlan(int(reply[1]))
+    if kind == b"TAKEN":
+        return Taken(reply[1].decode("utf-8", "surrogateescape"))
     if kind == b"EXPIRED":
         raise barrier_expired(reply[1].decode())
     raise wrong_type(reply[1])
@@ -151,6 +160,12 @@ def read_written(reply: list[Any]) -> None:
     """
     if reply[0] == b"TYPE":
         raise wrong_type(reply[1])
+
+
+def read_unless_staged(reply: list[Any]) -> bool:
+    """As :func:`read_written`; return False if the staged fan-out of its plan is gone, and nothing is written."""
+    read_written(reply)
+    return bool(reply[0] != b"STAGE")
 
 
 def read_nothing(reply: Any) -> None:

@@ -19,7 +19,7 @@ def beat(
     """Write a process's record, and what its threads work on.  Once a minute, remove those that are gone.
 
     Parameters:
-      fields: ``info``, ``busy``, ``beat``, ``quiet``, ``rss``, ``rtt_us``, ``concurrency``.
+      fields: ``info``, ``busy``, ``beat``, ``quiet``, ``rss``, ``rtt_us``, ``concurrency``, ``actors``.
       ttl: Seconds that the record lives without another beat.
 
     Returns:

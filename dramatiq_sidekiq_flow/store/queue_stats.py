@@ -54,6 +54,15 @@ def _names(connection: Connection) -> tuple[list[str], list[str]]:
     return sorted(_decoded(queues)), [member for member in _decoded(members) if keys.is_member(member)]
 
 
+def queue_names(connection: Connection) -> list[str]:
+    """Read the names of the queues.
+
+    Raises:
+      redis.ResponseError: if the Redis user may not read them.
+    """
+    return sorted(keys.readable(connection.call("SMEMBERS", keys.QUEUES)))
+
+
 def _decoded(reply: Any) -> list[str]:
     """Names in a reply; none if it is an error, since the key has another type."""
     return keys.readable(reply) if isinstance(reply, (set, list)) else []

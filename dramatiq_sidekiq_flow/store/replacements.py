@@ -22,12 +22,14 @@ class Numbers:
       before: Number of steps of the run for which the steps of the tree were numbered, as the record has it; "" for
         steps without numbers.
       total: That number, with the steps of the tree.
+      skipped: Number of its steps that are in fallbacks.
       step: Number of the step.
       added: JSON of the number of the tree's first step, and of its compact tree.
     """
 
     before: str = ""
     total: int = 0
+    skipped: int = 0
     step: int = 0
     added: bytes = b""
 
@@ -82,7 +84,7 @@ def replace(
         (keys.in_flight(member), memory.key, marker, record.key, *(entry.barrier for entry in walk), *plan.keys),
         (
             *(receipt, unit, ttl, memory.ttl, record.text),
-            *(numbers.before, numbers.total, numbers.step, numbers.added),
+            *(numbers.before, numbers.total, numbers.skipped, numbers.step, numbers.added),
             *(*output.arguments(), top, len(walk), *plan.arguments),
         ),
     )

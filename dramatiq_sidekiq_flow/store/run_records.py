@@ -10,19 +10,23 @@ import attrs
 
 from ..errors import PayloadError, WrongType
 from ..wire import codec
-from . import keys
+from . import keys, scripts
 from .connection import FAULTS, Connection
+from .outcomes import Done, Operation, read_outcome
 from .scripts import Command
 from .sets import scored
 
 #: The states that a record may have; each has an index of its runs.
 STATES = ("running", "failed", "paused", "cancelled", "done")
 
+#: End of the JSON of a death that the keeper recorded.
+INFERRED = b',"inferred":true}'
+
 #: Ids of an index that are read at once.
 PAGE = 500
 
 #: Fields of a record, without its tree.
-_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason")
+_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped")
 
 
 @attrs.frozen
@@ -35,6 +39,7 @@ class RecordHead:
       total: Number of steps; None in a run that was first seen in its middle.
       done, failed: Numbers of steps that are marked as done, and as dead.
       reason: Of a cancellation; "" without.
+      skipped: Number of steps in fallbacks that did not run so far.
     """
 
     id: str
@@ -48,6 +53,7 @@ class RecordHead:
     reason: str
     done: int
     failed: int
+    skipped: int = 0
 
 
 @attrs.frozen
@@ -102,15 +108,21 @@ def read(connection: Connection, run_id: str) -> Record | None:
     commands[2] = ("GET", names[2])
     replies = connection.send(commands)
     for name, reply in zip(names, replies):
-        _check(name, reply)
+        check_type(name, reply)
     fields = _fields(replies[0])
     if not fields:
         return None
-    times, failed = _numbered(replies[1]), _numbered(replies[3])
+    times, failed = numbered(replies[1]), numbered(replies[3])
     bits = replies[2] or b""
     done = len(times) + int.from_bytes(bits, "big").bit_count()
     head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed))
-    return Record(head, fields.get(b"tree", b""), times, bits, failed, _numbered(replies[4]))
+    return Record(head, fields.get(b"tree", b""), times, bits, failed, numbered(replies[4]))
+
+
+def unrecorded(run_id: str) -> Record:
+    """Make the record of a run that has none yet: Ruby started it, and no step of Python has ended."""
+    head = _head(run_id, [b"running"] + [None] * (len(_FIELDS) - 1), 0, 0)
+    return Record(head, b"", {}, b"", {})
 
 
 def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHead | None]:
@@ -124,7 +136,7 @@ def read_heads(connection: Connection, run_ids: Sequence[str]) -> list[RecordHea
     replies = connection.send(commands) if commands else []
     heads: list[RecordHead | None] = []
     for run_id, values, times, bits, failed in zip(run_ids, replies[::4], replies[1::4], replies[2::4], replies[3::4]):
-        _check(keys.record(run_id), values)
+        check_type(keys.record(run_id), values)
         if values[0] is None:
             heads.append(None)
             continue
@@ -138,7 +150,7 @@ def state_of(connection: Connection, run_id: str) -> str | None:
     """Read the recorded state of a run; None if it has no record."""
     key = keys.record(run_id)
     reply = connection.send([("HGET", key, "state")])[0]
-    _check(key, reply)
+    check_type(key, reply)
     return None if reply is None else _text(reply)
 
 
@@ -146,6 +158,21 @@ def read_times(entry: bytes) -> StepTimes:
     """Read the entry of a step that is done."""
     started, ended, attempts, worker, *_ = [*_text(entry).split(" ", 3), "", "", "", ""]
     return StepTimes(_seconds(started), _seconds(ended), int(attempts) if attempts.isdecimal() else 0, worker)
+
+
+def is_inferred(failure: bytes) -> bool:
+    """Return True if the keeper found a dead step, which Ruby may have run again since, and no worker recorded it."""
+    return failure.endswith(INFERRED)
+
+
+def mark_dead(run_id: str, number: int, failure: bytes) -> Operation[bool]:
+    """Record a step whose job is nowhere as dead (``mark_dead.lua``); return False if the run has ended.
+
+    Parameters:
+      failure: JSON object, as of ``step_records.Death``.
+    """
+    command = scripts.MARK_DEAD.command((keys.record(run_id),), (number, failure))
+    return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
 
 
 # -- indexes ------------------------------------------------------------------------
@@ -215,7 +242,7 @@ def by_size(connection: Connection, indexes: Sequence[str]) -> list[str]:
     """Sort indexes by their numbers of runs, the smallest first."""
     sizes = connection.send([("ZCARD", index) for index in indexes])
     for index, size in zip(indexes, sizes):
-        _check(index, size)
+        check_type(index, size)
     return [index for _, index in sorted(zip(sizes, indexes))]
 
 
@@ -224,7 +251,7 @@ def contains(connection: Connection, index: str, run_ids: Sequence[str]) -> list
     if not run_ids:
         return []
     reply = connection.send([("ZMSCORE", index, *run_ids)])[0]
-    _check(index, reply)
+    check_type(index, reply)
     return [score is not None for score in reply]
 
 
@@ -238,7 +265,12 @@ def forget(connection: Connection, indexes: Sequence[str], run_ids: Sequence[str
 # -- replies ------------------------------------------------------------------------
 
 
-def _check(key: str, reply: Any) -> None:
+def check_type(key: str, reply: Any) -> None:
+    """Raise the error that a reply is.
+
+    Raises:
+      WrongType: if the key holds another type.
+    """
     if not isinstance(reply, Exception):
         return
     if str(reply).startswith("WRONGTYPE"):
@@ -247,7 +279,7 @@ def _check(key: str, reply: Any) -> None:
 
 
 def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
-    state, started, finished, total, template, tags, adopted, reason = map(_optional, values)
+    state, started, finished, total, template, tags, adopted, reason, skipped = map(_optional, values)
     return RecordHead(
         run_id,
         state if state in STATES else "running",
@@ -260,6 +292,7 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
         reason,
         done,
         failed,
+        int(skipped) if skipped.isdecimal() else 0,
     )
 
 
@@ -281,13 +314,13 @@ def _fields(reply: Any) -> dict[bytes, bytes]:
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2]))
 
 
-def _numbered(reply: Any) -> dict[int, bytes]:
-    """Fields whose names are step numbers."""
+def numbered(reply: Any) -> dict[int, bytes]:
+    """Read the fields whose names are step numbers."""
     return {int(name): value for name, value in _fields(reply).items() if name.isdigit() and int(name)}
 
 
 def _scored(index: str, reply: Any) -> list[Position]:
-    _check(index, reply)
+    check_type(index, reply)
     return [Position(score, _text(name)) for name, score in scored(reply)]
 
 

@@ -121,3 +121,8 @@ def signal(connection: Connection, run_id: str, name: str, data: bytes) -> Sent:
     if sent is None:
         raise wrong_type(reply[1], ", so the signal was not sent")
     return sent
+
+
+def drop(connection: Connection, run_id: str) -> None:
+    """Forget the signals of a cancelled run, and its steps that waited for them."""
+    connection.call("UNLINK", keys.run_signals(run_id), keys.waiting(run_id))

@@ -141,7 +141,7 @@ def _bytes(pushes: Mapping[str, Sequence[bytes]], scheduled: Sequence[tuple[floa
 def start(
     run_id: str, plan: Writes, *, ttl: int, output: Output = NO_OUTPUT, record: RunRecord = NO_RUN
 ) -> Operation[Outcome]:
-    """Start a run (``start.lua``): Done, AlreadyStarted or StageLost.
+    """Start a run (``start.lua``): Done, AlreadyStarted, Taken or StageLost.
 
     Parameters:
       ttl: Seconds for which a second start of the same id is refused.

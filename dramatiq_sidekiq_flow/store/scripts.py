@@ -96,6 +96,7 @@ ADVANCE_GROUP = Script("advance_group")
 BEAT = Script("beat")
 BEGIN = Script("begin")
 BURY = Script("bury")
+CALL_BACK = Script("call_back")
 CANCEL = Script("cancel")
 COUNT = Script("count")
 DISARM = Script("disarm")
@@ -108,23 +109,35 @@ FETCH = Script("fetch")
 FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+HOLD_BARRIERS = Script("hold_barriers")
+MARK_DEAD = Script("mark_dead")
+NOTE_DEATH = Script("note_death")
 OWN_CALLBACKS = Script("own_callbacks")
+PARK = Script("park")
+PARK_FANOUT = Script("park_fanout")
+PARK_JOBS = Script("park_jobs")
+PAUSE = Script("pause")
 POUR = Script("pour")
 PROCESS = Script("process")
 PROMOTE = Script("promote")
 PUSH = Script("push")
 READ_CALLBACKS = Script("read_callbacks")
+REARM = Script("rearm")
 RECOVER = Script("recover")
 RELEASE = Script("release")
 RELEASE_CALLBACKS = Script("release_callbacks")
 REMEMBER = Script("remember")
 REPLACE = Script("replace")
+REPLACE_DEAD = Script("replace_dead")
 REQUEUE = Script("requeue")
 RESUME = Script("resume")
+RETRY_DEAD = Script("retry_dead")
 SIGNAL = Script("signal")
 START = Script("start")
 STORE_CALLBACKS = Script("store_callbacks")
 TRIAL = Script("trial")
+UNPARK = Script("unpark")
+UNPAUSE = Script("unpause")
 WAIT = Script("wait")
 
 ALL = (
@@ -133,6 +146,7 @@ ALL = (
     BEAT,
     BEGIN,
     BURY,
+    CALL_BACK,
     CANCEL,
     COUNT,
     DISARM,
@@ -145,23 +159,35 @@ ALL = (
     FIND_JOBS,
     FIRED,
     FLUSH,
+    HOLD_BARRIERS,
+    MARK_DEAD,
+    NOTE_DEATH,
     OWN_CALLBACKS,
+    PARK,
+    PARK_FANOUT,
+    PARK_JOBS,
+    PAUSE,
     POUR,
     PROCESS,
     PROMOTE,
     PUSH,
     READ_CALLBACKS,
+    REARM,
     RECOVER,
     RELEASE,
     RELEASE_CALLBACKS,
     REMEMBER,
     REPLACE,
+    REPLACE_DEAD,
     REQUEUE,
     RESUME,
+    RETRY_DEAD,
     SIGNAL,
     START,
     STORE_CALLBACKS,
     TRIAL,
+    UNPARK,
+    UNPAUSE,
     WAIT,
 )
 
@@ -173,5 +199,10 @@ read_file.cache_clear()
 
 def with_source(command: Command) -> Command:
     """The command that runs a script by its source, from the one that runs it by its SHA."""
-    _, sha, *rest = command
-    return ("EVAL", _SOURCES[str(sha)], *rest)
+    name, sha, *rest = command
+    return ("EVAL_RO" if name == "EVALSHA_RO" else "EVAL", _SOURCES[str(sha)], *rest)
+
+
+def read_only(command: Command) -> Command:
+    """The command that runs a script which only reads, from the one that runs any: it needs no right to write."""
+    return ("EVALSHA_RO", *command[1:])

@@ -13,7 +13,8 @@ from ..wire.payload_fields import queue_of
 from . import keys, scripts
 from .connection import Connection
 from .needs import NO_NEEDS, Needs
-from .outcomes import Operation, read_written
+from .outcomes import Operation, read_unless_staged
+from .runs import NOTHING, Writes
 from .step_records import NO_DEATH, Death
 
 #: Number of jobs that ``dead`` keeps, for DEAD_TIMEOUT (Sidekiq's ``config.rb``).
@@ -45,12 +46,14 @@ def fail(
     payload: bytes = b"",
     needs: Needs = NO_NEEDS,
     death: Death = NO_DEATH,
-) -> Operation[None]:
-    """Move a failed job out of flight (``fail.lua``).
+    plan: Writes = NOTHING,
+) -> Operation[bool]:
+    """Move a failed job out of flight (``fail.lua``); False if the plan must be staged again, and nothing is written.
 
     Parameters:
       action: ``retry`` is due at epoch seconds ``at``; ``discard`` deletes the job.
       needs: Keys to keep alive for the job.
+      plan: The jobs that take the place of a step that is dead or discarded; NOTHING if none do.
 
     Raises, when its reply is read:
       WrongType: if ``retry`` or ``dead`` is not a sorted set.
@@ -58,7 +61,7 @@ def fail(
     destination = keys.RETRY if action == "retry" else keys.DEAD
     score = repr(at if action == "retry" else now)
     command = scripts.FAIL.command(
-        (keys.in_flight(member), destination, death.key, *needs.keys),
+        (keys.in_flight(member), destination, death.key, *needs.keys, *plan.keys),
         (
             receipt,
             action,
@@ -69,9 +72,45 @@ def fail(
             needs.ttl,
             death.number,
             death.failure,
+            *places(needs, death, plan),
         ),
     )
-    return Operation(command, read_written)
+    return Operation(command, read_unless_staged)
+
+
+def places(needs: Needs, death: Death, plan: Writes) -> tuple[scripts.Argument, ...]:
+    """The last arguments of the scripts that bury a step, if others take its place; none if not."""
+    return () if plan is NOTHING else (len(needs.keys), death.ran, *plan.arguments)
+
+
+def replace_dead(member: bytes, payload: bytes, *, needs: Needs, death: Death, plan: Writes) -> Operation[bool]:
+    """Let others take the place of a step in ``dead`` (``replace_dead.lua``).
+
+    Parameters:
+      member: The step, as it is in ``dead``.
+      payload: The same without its callback stack.
+      needs: Keys to keep alive for the run.
+
+    Returns:
+      False if the plan must be staged again, and nothing is written.
+
+    Raises, when its reply is read:
+      WrongType: if a key that it needs holds another type.
+    """
+    command = scripts.REPLACE_DEAD.command(
+        (keys.DEAD, death.key, *needs.keys, *plan.keys),
+        (
+            member,
+            payload,
+            len(needs.keys),
+            needs.ttl,
+            death.number,
+            death.failure,
+            death.ran,
+            *plan.arguments,
+        ),
+    )
+    return Operation(command, read_unless_staged)
 
 
 @attrs.frozen
@@ -141,16 +180,29 @@ def _promote_command(name: str, now: float, promotions: Sequence[Promotion]) -> 
     return scripts.PROMOTE.command((name, keys.DEAD, keys.QUEUES, *queue_keys), (repr(now), *members))
 
 
-def claim_upkeep(connection: Connection, seconds: int) -> tuple[float, float] | None:
-    """Claim the upkeep of ``dead`` for this process.
+def claim_keeping(connection: Connection, identity: str, seconds: int) -> bool:
+    """Become the keeper for some seconds; return False if another process is."""
+    return connection.call("SET", keys.KEEPER, identity, "NX", "EX", seconds) is not None
 
-    Returns:
-      The score to start from and Redis's time; None if another process claimed
-      it within the last ``seconds``.
-    """
-    if connection.call("SET", keys.UPKEEP, 1, "NX", "EX", seconds) is None:
-        return None
-    cursor, now = connection.send([("GET", keys.UPKEEP_DEAD), ("TIME",)])
+
+def renew_keeping(connection: Connection, identity: str, seconds: int) -> bool:
+    """Stay the keeper for some more seconds; return False if another process is."""
+    holder = connection.call("GET", keys.KEEPER)
+    if holder == identity.encode():
+        connection.call("EXPIRE", keys.KEEPER, seconds)
+        return True
+    return holder is None and claim_keeping(connection, identity, seconds)
+
+
+def end_keeping(connection: Connection, identity: str) -> None:
+    """Let another process become the keeper."""
+    if connection.call("GET", keys.KEEPER) == identity.encode():
+        connection.call("UNLINK", keys.KEEPER)
+
+
+def dead_position(connection: Connection) -> tuple[float, float]:
+    """Read the score in ``dead`` from which the keeper continues, and Redis's time."""
+    cursor, now = connection.send([("GET", keys.KEEPER_DEAD), ("TIME",)])
     try:
         start = float(cursor or 0)
     except (TypeError, ValueError):
@@ -163,9 +215,9 @@ def dead_since(connection: Connection, score: float, skip: int, limit: int) -> l
     return scored(connection.call("ZRANGEBYSCORE", keys.DEAD, repr(score), "+inf", "WITHSCORES", "LIMIT", skip, limit))
 
 
-def upkept(connection: Connection, start: float) -> None:
-    """Store the score from which the next upkeep of ``dead`` starts."""
-    connection.call("SET", keys.UPKEEP_DEAD, repr(start), "EX", DEAD_TIMEOUT)
+def keep_dead_position(connection: Connection, start: float) -> None:
+    """Store the score in ``dead`` from which the keeper continues."""
+    connection.call("SET", keys.KEEPER_DEAD, repr(start), "EX", DEAD_TIMEOUT)
 
 
 def members(connection: Connection, name: str) -> list[tuple[bytes, float]]:

@@ -40,11 +40,13 @@ class Death:
       key: The record; "" for none.
       number: Number of the step; "" for none.
       failure: JSON object: jid, class, queue, error_class, error_message, at (epoch seconds).
+      ran: Number of steps that run in its place.
     """
 
     key: str = ""
     number: int | str = ""
     failure: bytes = b""
+    ran: int = 0
 
 
 #: A job that is not a step, or has no record.
@@ -63,6 +65,9 @@ class RunRecord:
       total: Number of steps.
       fields: Further fields of the hash.
       lists: Names of the sorted sets ``swf:flows:NAME`` that list the run, in addition to the one of its state.
+      unique: Key that no other run may have while this one lives; "" for none.
+      deadline: Seconds after the start at which it is cancelled; None for none.
+      needed: True if the run must not start without a record.
     """
 
     key: str = ""
@@ -72,6 +77,9 @@ class RunRecord:
     total: int = 0
     fields: Mapping[str, Argument] = {}
     lists: Sequence[str] = ()
+    unique: str = ""
+    deadline: float | None = None
+    needed: bool = False
 
     def arguments(self) -> tuple[Argument, ...]:
         """The arguments of ``start.lua`` (``_new_record.lua``)."""
@@ -85,6 +93,9 @@ class RunRecord:
             *flat,
             len(self.lists),
             *self.lists,
+            self.unique,
+            "" if self.deadline is None else self.deadline,
+            int(self.needed),
         )
 
 

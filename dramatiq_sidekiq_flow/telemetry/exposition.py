@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 from ..errors import ConfigurationError
 from ..store.connection import Connection
 from ..store.queue_stats import depths
+from .run_gauges import RunGauges
 
 #: Environment variable for the folder of prometheus_client's multiprocess mode.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -66,6 +67,7 @@ class Exposition:
         else:
             self.all = self.own
         self.all.register(_Sizes(connection))
+        self.all.register(RunGauges(connection))
 
     def text(self) -> str:
         """Return the metrics as text, as a scrape gets them.  For tests."""

@@ -12,6 +12,7 @@ from ..broker import Retries, SidekiqBroker, SidekiqConsumer, SidekiqMessage
 from ..broker.dramatiq_internals import exception_of
 from ..broker.retries import decide
 from ..middleware import WorkflowMiddleware
+from ..wire.payload_fields import DIED_IN_KEY
 
 _logger = get_logger(__name__)
 
@@ -90,7 +91,7 @@ def _workflow_middleware(broker: SidekiqBroker) -> WorkflowMiddleware | None:
 
 def is_of(run_id: str, fields: Mapping[str, Any]) -> bool:
     """Return True if a payload belongs to a run."""
-    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"))
+    return run_id in (fields.get("workflow_run_id"), fields.get("sideline_run_id"), fields.get(DIED_IN_KEY))
 
 
 def quietly(hook: Callable[..., Any], *args: Any) -> None:

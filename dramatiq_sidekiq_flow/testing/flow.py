@@ -285,7 +285,7 @@ class FlowTest:
         self._see(message)
         fake = self._fakes.get(message.actor_name)
         output, error = execute(self.broker, consumer, message, fake)
-        if message.parked:
+        if message.waits:
             return  # it runs when its signal comes, or its time is over
         self._steps.append(
             Step(

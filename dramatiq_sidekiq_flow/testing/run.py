@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import attrs
 
-from ..wire.nodes import Wire
+from ..wire.death_nodes import fallback_of
+from ..wire.nodes import Wire, jobs
+from ..wire.payload_fields import DEATH_KEY
 
 
 @attrs.frozen
@@ -117,13 +119,14 @@ def check_names(run: Run, names: Sequence[str]) -> None:
 def disorder(run: Run) -> Iterator[str]:
     """Find the steps of a run that its workflow does not allow at their place, and describe each."""
     assert run.tree is not None
-    count, pairs = _order(run.tree)
+    order = _order(run.tree)
     log = _Log()
     for number, step in enumerate(run.steps):
         if step.place is not None:
             yield from log.add(step.place, number, step)
-    yield from log.not_done(count)
-    yield from log.early(pairs)
+    yield from log.not_done(order)
+    yield from log.needless(order)
+    yield from log.early(order.pairs)
 
 
 @attrs.frozen
@@ -144,11 +147,17 @@ class _Log:
             yield f"step {place}, {self.names[place]}, was done twice"
         self.ends.setdefault(place, number)
 
-    def not_done(self, count: int) -> Iterator[str]:
-        """Problems: the steps that were not done, of so many."""
-        for place in range(count):
-            if place not in self.ends:
+    def not_done(self, order: _Order) -> Iterator[str]:
+        """Problems: the steps that were not done, and had to be."""
+        for place in sorted(set(range(order.count)) - order.may_fail - self.ends.keys()):
+            if order.instead_of.get(place) not in self.ends:
                 yield f"{self.name(place)} was not done"
+
+    def needless(self, order: _Order) -> Iterator[str]:
+        """Problems: the steps of fallbacks that ran although the steps before them were done."""
+        for place, step in order.instead_of.items():
+            if place in self.starts and step in self.ends:
+                yield f"{self.name(place)} ran, although step {step}, {self.names[step]}, was done"
 
     def early(self, pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
         """Problems: the steps that started before another one, which goes first, was done."""
@@ -168,30 +177,17 @@ class _Log:
 def mark(tree: Wire, key: str) -> int:
     """Number the jobs of a tree from the left, under a key; returns how many there are."""
     number = 0
-    for job in _jobs(tree):
+    for job in jobs(tree):
         job[key] = number
         number += 1
     return number
 
 
-def _jobs(tree: Wire) -> Iterator[Wire]:
-    if tree["__type__"] == "job":
-        yield tree
-    elif tree["__type__"] == "with_delay":
-        yield from _jobs(tree["task"])
-    else:
-        for child in tree["children"]:
-            yield from _jobs(child)
-
-
-def _order(tree: Wire) -> tuple[int, list[tuple[int, int]]]:
-    """Number of jobs, and pairs of jobs of which the first must be done before the second starts.
-
-    The pairs are those of neighbours in a chain; the order of others follows.
-    """
+def _order(tree: Wire) -> _Order:
+    """Collect what a run of a tree must keep to."""
     order = _Order()
     order.visit(tree)
-    return order.count, order.pairs
+    return order
 
 
 @attrs.frozen
@@ -204,22 +200,42 @@ class _Ends:
 
 @attrs.define
 class _Order:
-    """Walks a tree, numbers its jobs, and collects the pairs."""
+    """Walks a tree, and numbers its jobs.
+
+    Attributes:
+      count: Number of jobs.
+      pairs: Pairs of jobs of which the first must be done before the second starts: those of
+        neighbours in a chain; the order of others follows.
+      may_fail: Steps that need not be done.
+      instead_of: Step of a fallback -> the step that it runs in place of.
+    """
 
     count: int = 0
     pairs: list[tuple[int, int]] = attrs.field(factory=list)
+    may_fail: set[int] = attrs.field(factory=set)
+    instead_of: dict[int, int] = attrs.field(factory=dict)
 
     def visit(self, node: Wire) -> _Ends:
         kind = node["__type__"]
         if kind == "job":
-            number = self.count
-            self.count += 1
-            return _Ends([number], [number])
+            return self._job(node)
         if kind == "with_delay":
             return self.visit(node["task"])
         # Nodes without jobs do not order their neighbours.
         children = [ends for ends in map(self.visit, node["children"]) if ends.first]
         return self._group(children) if kind == "group" else self._chain(children)
+
+    def _job(self, job: Wire) -> _Ends:
+        number, self.count = self.count, self.count + 1
+        if DEATH_KEY in job:
+            self.may_fail.add(number)
+        fallback = fallback_of(job)
+        if fallback is None:
+            return _Ends([number], [number])
+        instead = self.visit(fallback)
+        for place in range(number + 1, self.count):
+            self.instead_of.setdefault(place, number)
+        return _Ends([number], [number, *instead.last])
 
     @staticmethod
     def _group(children: list[_Ends]) -> _Ends:

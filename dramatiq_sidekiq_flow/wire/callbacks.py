@@ -14,8 +14,9 @@ import attrs
 
 from ..errors import InvalidArguments, InvalidCallbacks, InvalidNode, cut, shortened
 from . import codec
-from .nodes import Wire, check_depth, completes_at_once, latest_start, total_delay
+from .nodes import Wire, check_depth
 from .tree_schema import stack_error
+from .tree_times import completes_at_once, latest_start, total_delay
 
 #: Barrier ids become Redis keys, so only UUIDs are accepted: a payload must not
 #: be able to name ``queues`` or ``dead`` as a barrier.

@@ -2,7 +2,8 @@
 
 A record holds the compact tree of the start, and, by the number of a replaced step, its
 replacement, ``{"first": NUMBER, "tree": ...}``: its steps are numbered from there.  In the
-grown tree a replaced step is a branch of the kind ``replaced``: the step, then the tree.
+grown tree a replaced step is a branch of the kind ``replaced``: the step, with its
+fallback if it has one, then the tree.
 A step at the end of that tree, which was replaced itself, has its tree beside that one, so
 that a step which replaces itself again and again makes no deep tree.
 
@@ -21,7 +22,7 @@ import attrs
 from ..errors import InvalidNode, PayloadError
 from . import codec
 from .payload_fields import MAX_STEPS
-from .tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode, branch, load_node
+from .tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode, branch, load_node
 
 #: Deepest nesting of replacements, apart from those at the end of another one.
 MAX_DEPTH = 50
@@ -40,6 +41,9 @@ class Order:
     _positions: Mapping[int, int] = attrs.field(
         init=False, default=attrs.Factory(lambda self: _positions_of(self.numbers), takes_self=True)
     )
+    _in_order: Sequence[int] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: _in_order(self.count, self._positions), takes_self=True)
+    )
 
     def position(self, number: int) -> int:
         """Find a step; 0 if the tree has none of this number."""
@@ -53,13 +57,17 @@ class Order:
 
     def in_order(self) -> Sequence[int]:
         """List the positions by the numbers of their steps."""
-        if self.numbers is None:
-            return range(1, self.count + 1)
-        return [self._positions[number] for number in sorted(self._positions)]
+        return self._in_order
 
 
 def _positions_of(numbers: Sequence[int] | None) -> dict[int, int]:
-    return {number: position for position, number in enumerate(numbers or (), 1)}
+    """The positions by number, in the order of the numbers."""
+    positions = {number: position for position, number in enumerate(numbers or (), 1)}
+    return dict(sorted(positions.items()))
+
+
+def _in_order(count: int, positions: Mapping[int, int]) -> Sequence[int]:
+    return list(positions.values()) if positions else range(1, count + 1)
 
 
 @attrs.frozen
@@ -125,6 +133,8 @@ class _Growing:
             return node
         if isinstance(node, StepNode):
             return self._replaced(node, first, depth)
+        if isinstance(node, CatchNode):
+            return self._caught(node, first, depth)
         if isinstance(node, DelayNode):
             inner = self.build(node.node, first, depth)
             return DelayNode(node.delay, inner, inner.count)
@@ -162,9 +172,19 @@ class _Growing:
             self.numbers.extend(range(first, first + times * node.count))
             yield node if times == 1 else RepeatedNode(times, node, times * node.count)
 
-    def _replaced(self, node: StepNode, number: int, depth: int) -> BranchNode:
+    def _caught(self, node: CatchNode, number: int, depth: int) -> TreeNode:
+        return self._replaced(node, number, depth) if number in self.added else self._step(node, number, depth)
+
+    def _step(self, node: StepNode | CatchNode, number: int, depth: int) -> StepNode | CatchNode:
+        """Make a step without what replaced it, but with what replaced steps of its fallback."""
         self.numbers.append(number)
-        parts: list[TreeNode] = [node]
+        if isinstance(node, StepNode):
+            return node
+        fallback = self.build(node.fallback, number + 1, max(0, depth - 1))
+        return CatchNode(node.step, fallback, 1 + fallback.count)
+
+    def _replaced(self, node: StepNode | CatchNode, number: int, depth: int) -> BranchNode:
+        parts: list[TreeNode] = [self._step(node, number, depth)]
         following: int | None = number
         while following is not None:
             added = self.added[following]
@@ -174,9 +194,8 @@ class _Growing:
 
     def _part(self, node: TreeNode, first: int, depth: int) -> tuple[TreeNode, int | None]:
         """Make a replacement; also returns the number of the step at its end, if that was replaced."""
-        if isinstance(node, StepNode) and self._has_replaced(first, 1):
-            self.numbers.append(first)
-            return node, first
+        if isinstance(node, (StepNode, CatchNode)) and self._has_replaced(first, 1):
+            return self._step(node, first, depth), first
         if isinstance(node, DelayNode):
             inner, following = self._part(node.node, first, depth)
             return DelayNode(node.delay, inner, inner.count), following

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from .callbacks import Callback, any_delay, delay_ahead, wait_until
-from .nodes import Wire, latest_start, total_delay
+from .nodes import Wire
 from .payload import Payload
+from .tree_times import latest_start, total_delay
 
 #: Sidekiq's 25 retries take about 21 days: a barrier outlives them.
 RETRY_HORIZON = 21 * 86_400

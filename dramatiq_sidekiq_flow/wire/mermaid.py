@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from .tree_nodes import BranchNode, DelayNode, RepeatedNode, StepNode, TreeNode
+from .tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 
 #: Colours of the states that a reader looks for.
 _STYLES = {
     "done": "fill:#d5f5d5,stroke:#3a3",
     "running": "fill:#d5e8ff,stroke:#36c",
     "retry": "fill:#fff0c8,stroke:#c90",
+    "skipped": "fill:#f5f5f5,stroke:#bbb,stroke-dasharray:4",
     "dead": "fill:#ffd5d5,stroke:#c33",
     "lost": "fill:#ffd5d5,stroke:#c33,stroke-dasharray:4",
 }
@@ -55,12 +56,21 @@ class _Chart:
           is_parallel: False for the repetitions of a child of a chain.
         """
         if isinstance(node, StepNode):
-            return self._box(first, 1, node.name)
+            return self._box(first, 1, f"{node.name}, may fail" if node.may_fail else node.name)
+        if isinstance(node, CatchNode):
+            return self._catch(node, first, is_parallel)
         if isinstance(node, DelayNode):
             return self._joined([self._delay(node.delay), self.visit(node.node, first, is_parallel)])
         if isinstance(node, RepeatedNode):
             return self._repeated(node, first, is_parallel)
         return self._branch(node, first)
+
+    def _catch(self, node: CatchNode, first: int, is_parallel: bool) -> _Ends:
+        step = self.visit(node.step, first, is_parallel)
+        fallback = self.visit(node.fallback, first + 1, is_parallel)
+        if fallback.first:
+            self.lines.append(f"  {step.last[0]} -. dead .-> {' & '.join(fallback.first)}")
+        return _Ends(step.first, [*step.last, *fallback.last])
 
     def _branch(self, node: BranchNode, first: int) -> _Ends:
         ends = [

@@ -18,9 +18,11 @@ import attrs
 
 from ..errors import InvalidNode, InvalidWorkflow, cut
 from . import codec
+from .death_nodes import Catch, MayFail, is_plain, parts, with_policy
 from .dialect import WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
 from .option_rules import check_namespace, check_options
+from .payload_fields import DEATH_KEY
 from .tree_schema import MAX_DELAY, tree_error
 
 #: A node in its wire form.
@@ -172,10 +174,10 @@ class Namespace:
         return f"Namespace({self.name!r}, {self.task!r})"
 
 
-Node = Union[Job, Chain, Group, WithDelay, Namespace]
+Node = Union[Job, Chain, Group, WithDelay, Namespace, MayFail, Catch]
 
 #: Nodes that have others inside.
-_INNER = (Chain, Group, WithDelay, Namespace)
+_INNER = (Chain, Group, WithDelay, Namespace, MayFail, Catch)
 
 
 def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_DEPTH) -> Wire:
@@ -203,6 +205,8 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
     if isinstance(node, Namespace):
         return _in_namespace(node.name, dump(node.task, leaf, depth))
+    if isinstance(node, (MayFail, Catch)):
+        return _dump_policy(node, leaf, depth)
     wire = leaf(node)
     if wire is None:
         raise InvalidWorkflow(
@@ -211,6 +215,13 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
             node,
         )
     return wire
+
+
+def _dump_policy(node: MayFail | Catch, leaf: Callable[[Any], Wire | None], depth: int) -> Wire:
+    step = None if isinstance(node.step, _INNER) else leaf(node.step)
+    if step is None or isinstance(node, MayFail):
+        return with_policy(node, step, None)
+    return with_policy(node, step, dump(node.fallback, leaf, depth - 1))
 
 
 def _in_namespace(name: str, wire: Wire) -> Wire:
@@ -223,29 +234,26 @@ def _in_namespace(name: str, wire: Wire) -> Wire:
 
 def walk(node: Any) -> Iterator[Any]:
     """Yield the leaves of a tree in written order: jobs, messages, and values that are not nodes."""
-    if isinstance(node, (Chain, Group)):
-        for child in node.children:
-            if isinstance(child, _INNER):
-                yield from walk(child)
-            else:
-                yield child
-    elif isinstance(node, (WithDelay, Namespace)):
-        yield from walk(node.task)
-    else:
+    if not isinstance(node, _INNER):
         yield node
+        return
+    for child in node.children if isinstance(node, (Chain, Group, MayFail, Catch)) else (node.task,):
+        if isinstance(child, _INNER):
+            yield from walk(child)
+        else:
+            yield child
 
 
 def jobs(wire: Wire) -> Iterator[Wire]:
-    """Yield the jobs of a tree in wire form, in order."""
+    """Yield the jobs of a tree in wire form, in order; those of a fallback come after its step."""
     if wire["__type__"] == "job":
         yield wire
-    for child in wire.get("children", ()):
-        if child["__type__"] == "job":
+    for child in parts(wire):
+        # Most children are jobs: a call less for each.
+        if child["__type__"] == "job" and DEATH_KEY not in child:
             yield child
         else:
             yield from jobs(child)
-    if "task" in wire:
-        yield from jobs(wire["task"])
 
 
 def dump_job(job: Job) -> Wire:
@@ -292,39 +300,5 @@ def check_depth(wire: Wire) -> None:
         node, depth = levels.pop()
         if depth <= 0:
             raise InvalidNode(f"The workflow tree is nested deeper than {codec.MAX_DEPTH} levels.", wire)
-        if "task" in node:
-            levels.append((node["task"], depth - 1))
-        elif "children" in node:
-            for child in node["children"]:
-                if child["__type__"] != "job":
-                    levels.append((child, depth - 2))
-
-
-def total_delay(wire: Wire) -> float:
-    """Compute the longest sum of the delays on one path of a tree, in milliseconds."""
-    kind = wire["__type__"]
-    if kind == "with_delay":
-        return max(0.0, float(wire["delay"])) + total_delay(wire["task"])
-    if kind == "reference":
-        return float(wire.get("delay", 0))
-    delays = [total_delay(child) for child in wire.get("children", ()) if child["__type__"] != "job"]
-    return sum(delays) if kind == "chain" else max(delays, default=0.0)
-
-
-def latest_start(wire: Wire) -> float:
-    """Find the latest ``at`` of the jobs of a tree, in epoch seconds; 0 if no job has one."""
-    if wire["__type__"] == "reference":
-        # The "at" of a reference is an index; a chain whose jobs have an "at" is never stored.
-        return 0.0
-    starts = [float(job["at"]) for job in jobs(wire) if "at" in job]
-    return max(starts, default=0.0)
-
-
-def completes_at_once(node: Wire) -> bool:
-    """Return True if a tree has no jobs to run and no delay to wait for."""
-    kind = node["__type__"]
-    if kind in ("job", "reference"):
-        return False
-    if kind == "with_delay":
-        return not node["delay"] and completes_at_once(node["task"])
-    return all(map(completes_at_once, node["children"]))
+        below = depth - 2 if "children" in node else depth - 1
+        levels += [(child, below) for child in parts(node) if not is_plain(child)]

@@ -10,10 +10,13 @@ import attrs
 from ..errors import InvalidOptions
 from . import codec
 from .dialect import KEYS
-from .payload_fields import MAX_RETRY_FOR, STEP_KEY
+from .payload_fields import CALLBACK_KEY, DEATH_KEY, DIED_IN_KEY, MAX_RETRY_FOR, STEP_KEY
+
+#: Keys of steps that the library writes.
+_STEP_KEYS = (STEP_KEY, DEATH_KEY, DIED_IN_KEY, CALLBACK_KEY)
 
 #: Keys that the library or the push writes; never options of a class.
-RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at", STEP_KEY)) | KEYS
+RESERVED = frozenset(("__type__", "class", "args", "jid", "at", "enqueued_at", *_STEP_KEYS)) | KEYS
 
 #: The same without ``jid``, which may be set for one job.
 _RESERVED_OF_JOB = RESERVED - {"jid"}

@@ -29,6 +29,19 @@ MAX_RETRY_FOR = 1_000_000_000
 #: The option of a step that holds its number in the tree of its run, depth first, from 1.
 STEP_KEY = "swf_step"
 
+#: The option of a step that says what happens if it fails for good: :data:`COUNTS_AS_DONE`, or
+#: the tree that runs in its place, in wire form.
+DEATH_KEY = "swf_on_death"
+
+#: The value of :data:`DEATH_KEY` of a step that counts as done if it fails for good.
+COUNTS_AS_DONE = "done"
+
+#: The run id of a dead step whose place in its run was taken; its job belongs to the run no more.
+DIED_IN_KEY = "swf_died_in"
+
+#: The option of a job that a run calls, ``failure`` or ``complete``: it is not a step of the run, whose id it has.
+CALLBACK_KEY = "swf_callback"
+
 #: Maximum number of a step: a record holds one bit for each.
 MAX_STEPS = 10_000_000
 
@@ -37,6 +50,11 @@ def step_number(fields: Mapping[str, Any]) -> int | None:
     """Read the number of a step; None if it has none."""
     number = fields.get(STEP_KEY)
     return number if type(number) is int and 0 < number <= MAX_STEPS else None
+
+
+def is_callback(fields: Mapping[str, Any]) -> bool:
+    """Return True if a job is a callback of its run, and not a step."""
+    return CALLBACK_KEY in fields
 
 
 def seconds(stamp: Any) -> float | None:

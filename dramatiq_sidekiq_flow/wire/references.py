@@ -28,7 +28,8 @@ from collections.abc import Sequence
 
 from ..errors import CallbacksMissing, InvalidNode, shortened
 from . import codec
-from .nodes import Wire, completes_at_once, latest_start, total_delay, validate
+from .nodes import Wire, validate
+from .tree_times import completes_at_once, latest_start, total_delay
 
 _SHA = re.compile(rb"[0-9a-f]{64}")
 

@@ -1,6 +1,8 @@
 """Compact tree of a run, which its record keeps: JSON, made from the wire form when the run starts.
 
     {"step": "extract", "queue": "python", "args": "42, 'a'"}     "ruby": true if Ruby runs it
+                                                                  "may_fail": true if it may fail for good
+    {"catch": step, "fallback": node}                             the fallback's steps are numbered after the step
     {"chain": [node, ...]}, {"group": [node, ...]}
     {"delay": MILLISECONDS, "node": node}
     {"times": 10000, "node": node}                                siblings that are equal but for their arguments
@@ -16,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from . import codec
+from .death_nodes import fallback_of
 from .dialect import NOOP_CLASSES
 from .nodes import Wire
-from .payload_fields import WRAPPERS
+from .payload_fields import COUNTS_AS_DONE, DEATH_KEY, WRAPPERS
 from .wait_for import is_wait
 
 #: More equal siblings than this are folded into one node.
@@ -71,14 +74,14 @@ class _Writer:
         self.runs: list[list[tuple[int, int]]] = []
         #: Steps of a shape that are not folded.
         self.steps: list[int] = []
-        self.jobs: dict[tuple[str, Any, Any], int] = {}
+        self.jobs: dict[tuple[str, Any, Any, bool], int] = {}
         self.branches: dict[tuple[Any, ...], int] = {}
-        #: Shape of a branch or delay by its id(): the tree keeps it alive.
+        #: Shape of a branch, delay or step with a fallback by its id(): the tree keeps it alive.
         self.known: dict[int, int] = {}
 
     def shape(self, node: Wire) -> int:
         if node["__type__"] == "job":
-            return self._job(node)
+            return self._job(node) if fallback_of(node) is None else self._catch(node)
         found = self.known[id(node)] = self._with_delay(node) if "task" in node else self._branch(node)
         return found
 
@@ -87,7 +90,7 @@ class _Writer:
 
     def _job(self, job: Wire) -> int:
         # Two wrapped jobs may have the same class, and two jobs of a class different queues.
-        key = (job["class"], job.get("queue"), job.get("wrapped"))
+        key = (job["class"], job.get("queue"), job.get("wrapped"), job.get(DEATH_KEY) == COUNTS_AS_DONE)
         found = self.jobs.get(key)
         if found is None:
             written: Wire = {"step": name_of(job)}
@@ -95,7 +98,19 @@ class _Writer:
                 written["queue"] = job["queue"]
             if self.is_ruby(job):
                 written["ruby"] = True
+            if key[-1]:
+                written["may_fail"] = True
             found = self.jobs[key] = self._new(written, [], 1)
+        return found
+
+    def _catch(self, job: Wire) -> int:
+        step, fallback = self._job(job), self.shape(job[DEATH_KEY])
+        key = ("catch", step, fallback)
+        found = self.branches.get(key)
+        if found is None:
+            written = {"catch": self.nodes[step], "fallback": self.nodes[fallback]}
+            found = self.branches[key] = self._new(written, [(step, 1), (fallback, 1)], 1 + self.steps[fallback])
+        self.known[id(job)] = found
         return found
 
     def _with_delay(self, node: Wire) -> int:
@@ -111,7 +126,11 @@ class _Writer:
         jobs = self.jobs
         shapes = [
             # A look-up less for each job: most children are jobs.
-            (child["__type__"] == "job" and jobs.get((child["class"], child.get("queue"), child.get("wrapped"))))
+            (
+                child["__type__"] == "job"
+                and DEATH_KEY not in child
+                and jobs.get((child["class"], child.get("queue"), child.get("wrapped"), False))
+            )
             or self.shape(child)
             for child in node["children"]
         ]
@@ -142,12 +161,19 @@ class _Writer:
         if not args:
             return without
         if node["__type__"] == "job":
-            text = "" if is_wait(node.get("wrapped")) else shown(node["args"])
-            return {**without, "args": text} if text else without
+            return self._written_job(node, without)
         if "task" in node:
             task = node["task"]
             return {"delay": node["delay"], "node": self.written(task, self._shape_of(task), args)}
         return {node["__type__"]: list(self._children(node, shape))}
+
+    def _written_job(self, job: Wire, without: Wire) -> Wire:
+        text = "" if is_wait(job.get("wrapped")) else shown(job["args"])
+        fallback = fallback_of(job)
+        if fallback is None:
+            return {**without, "args": text} if text else without
+        step = {**without["catch"], "args": text} if text else without["catch"]
+        return {"catch": step, "fallback": self.written(fallback, self._shape_of(fallback), True)}
 
     def _children(self, node: Wire, shape: int) -> Iterator[Wire]:
         children = iter(node["children"])
@@ -159,7 +185,7 @@ class _Writer:
                 yield from (self.written(child, each, True) for child in alike)
 
     def _shape_of(self, node: Wire) -> int:
-        return self._job(node) if node["__type__"] == "job" else self.known[id(node)]
+        return self._job(node) if node["__type__"] == "job" and fallback_of(node) is None else self.known[id(node)]
 
 
 def shown(args: list[Any]) -> str:

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .death_nodes import fallback_of
 from .nodes import Wire
-from .payload_fields import STEP_KEY
+from .payload_fields import DEATH_KEY, STEP_KEY
 
 #: Returns True if Python workers of this version run a job.
 IsPython = Callable[[Mapping[str, Any]], bool]
 
 
-def number_steps(wire: Wire, is_python: IsPython) -> int:
-    """Number the steps of a tree, in place; return how many there are."""
+def number_steps(wire: Wire, is_python: IsPython) -> tuple[int, int]:
+    """Number the steps of a tree, in place; return how many there are, and how many of them are in fallbacks."""
     numbering = _Numbering(is_python)
     numbering.number(wire, follows=False)
-    return numbering.last
+    return numbering.last, numbering.skipped
 
 
 class _Numbering:
@@ -29,6 +30,8 @@ class _Numbering:
         self.is_python = is_python
         #: Number of the last step.
         self.last = 0
+        #: Number of the steps in fallbacks.
+        self.skipped = 0
 
     def number(self, node: Wire, *, follows: bool) -> bool:
         """Number the steps of a node.
@@ -44,16 +47,36 @@ class _Numbering:
             self.last += 1
             if not follows:
                 node[STEP_KEY] = self.last
+            if DEATH_KEY in node and self._number_fallback(node):
+                # What comes next follows the step, or its fallback.
+                return False
             return self.is_python(node)
-        before = self.last
         if kind == "with_delay":
-            after = self.number(node["task"], follows=follows)
-            # An empty node with a delay becomes a job without a number.
-            return after and self.last > before
+            return self._number_delayed(node, follows)
         if kind == "chain":
             for child in node["children"]:
                 follows = self.number(child, follows=follows)
             return follows
+        return self._number_group(node, follows)
+
+    def _number_delayed(self, node: Wire, follows: bool) -> bool:
+        before = self.last
+        after = self.number(node["task"], follows=follows)
+        # An empty node with a delay becomes a job without a number.
+        return after and self.last > before
+
+    def _number_group(self, node: Wire, follows: bool) -> bool:
+        before = self.last
         for child in node["children"]:
             self.number(child, follows=False)
         return follows and self.last == before
+
+    def _number_fallback(self, job: Wire) -> bool:
+        """Number the fallback of a step; return False if it has none."""
+        fallback = fallback_of(job)
+        if fallback is None:
+            return False
+        before, skipped = self.last, self.skipped
+        self.number(fallback, follows=False)
+        self.skipped = skipped + self.last - before
+        return True

@@ -31,6 +31,7 @@ class StepNode:
       args: Its arguments as text, shortened; "" if they are not recorded.
       ruby: True if Ruby runs it.
       count: 1; each node has its number of steps.
+      may_fail: True if it counts as done if it fails for good.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StepNode:
     args: str = ""
     ruby: bool = False
     count: int = 1
+    may_fail: bool = False
 
 
 @attrs.frozen
@@ -73,7 +75,16 @@ class RepeatedNode:
     count: int
 
 
-TreeNode = Union[StepNode, BranchNode, DelayNode, RepeatedNode]
+@attrs.frozen
+class CatchNode:
+    """A step, and the node that runs in its place if it fails for good."""
+
+    step: StepNode
+    fallback: TreeNode
+    count: int
+
+
+TreeNode = Union[StepNode, BranchNode, DelayNode, RepeatedNode, CatchNode]
 
 
 @attrs.frozen
@@ -131,7 +142,14 @@ def _step(value: dict[str, Any]) -> StepNode:
     name, queue, args = value["step"], value.get("queue", ""), value.get("args", "")
     if not type(name) is type(queue) is type(args) is str:
         raise _invalid(value)
-    return StepNode(name, queue, args, value.get("ruby") is True)
+    return StepNode(name, queue, args, value.get("ruby") is True, may_fail=value.get("may_fail") is True)
+
+
+def _catch(value: dict[str, Any]) -> CatchNode:
+    step, fallback = load_node(value["catch"]), load_node(value.get("fallback"))
+    if not isinstance(step, StepNode):
+        raise _invalid(value)
+    return CatchNode(step, fallback, 1 + fallback.count)
 
 
 def _branch(kind: Literal["chain", "group"]) -> Callable[[dict[str, Any]], BranchNode]:
@@ -164,6 +182,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], TreeNode]] = {
     "group": _branch("group"),
     "delay": _delay,
     "times": _repeated,
+    "catch": _catch,
 }
 
 
@@ -184,6 +203,9 @@ def _steps(node: TreeNode, first: int, path: str) -> Iterator[Numbered]:
         yield Numbered(first, path or "1", node)
     elif isinstance(node, DelayNode):
         yield from _steps(node.node, first, path)
+    elif isinstance(node, CatchNode):
+        yield Numbered(first, path or "1", node.step)
+        yield from _steps(node.fallback, first + 1, _below(path or "1", 1))
     elif isinstance(node, RepeatedNode):
         # The root, or below a delay: a branch counts the repetitions among its children.
         for index in range(node.times):
@@ -203,12 +225,18 @@ def _branch_steps(node: BranchNode, first: int, path: str) -> Iterator[Numbered]
 def _path(node: BranchNode, path: str, place: int) -> str:
     """Path of a child, from 0: a step that was replaced keeps its own, and its trees are below it."""
     if node.kind == "replaced":
-        return _below(path or "1", place) if place else path
+        # Below the step is its fallback, too.
+        return _below(path or "1", place + isinstance(node.children[0], CatchNode)) if place else path
     return _below(path, place + 1)
 
 
 def _below(path: str, place: int) -> str:
     return f"{path}.{place}" if path else str(place)
+
+
+def _in_catch(node: CatchNode, offset: int, path: str) -> tuple[TreeNode, int, str]:
+    """Find the part of a node in which a step is, the step's offset in it, and the part's path."""
+    return (node.fallback, offset - 1, _below(path or "1", 1)) if offset else (node.step, 0, path)
 
 
 def step_at(tree: TreeNode, number: int) -> Numbered:
@@ -224,6 +252,9 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
         if isinstance(node, DelayNode):
             node = node.node
             continue
+        if isinstance(node, CatchNode):
+            node, offset, path = _in_catch(node, offset, path)
+            continue
         place, above = 0, node
         if isinstance(node, BranchNode):
             # Nodes without steps start where the next one does.
@@ -237,3 +268,45 @@ def step_at(tree: TreeNode, number: int) -> Numbered:
             node = node.node
         path = _path(above, path, place) if isinstance(above, BranchNode) else _below(path, place + 1)
     return Numbered(number, path or "1", node)
+
+
+def policies(tree: TreeNode) -> Iterator[tuple[int, TreeNode]]:
+    """Yield the steps that may fail for good, by number, each with its node: a StepNode or a CatchNode."""
+    return _policies(tree, 1)
+
+
+def _policies(node: TreeNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    return _POLICIES[type(node)](node, first)
+
+
+def _of_step(node: StepNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    return iter([(first, node)] if node.may_fail else ())
+
+
+def _of_catch(node: CatchNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    yield first, node
+    yield from _policies(node.fallback, first + 1)
+
+
+def _of_delay(node: DelayNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    return _policies(node.node, first)
+
+
+def _of_repeated(node: RepeatedNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    found = list(_policies(node.node, first))
+    for index in range(node.times if found else 0):
+        yield from ((number + index * node.node.count, each) for number, each in found)
+
+
+def _of_branch(node: BranchNode, first: int) -> Iterator[tuple[int, TreeNode]]:
+    for child, start in zip(node.children, node.starts):
+        yield from _policies(child, first + start)
+
+
+_POLICIES: dict[type[TreeNode], Callable[[Any, int], Iterator[tuple[int, TreeNode]]]] = {
+    StepNode: _of_step,
+    CatchNode: _of_catch,
+    DelayNode: _of_delay,
+    RepeatedNode: _of_repeated,
+    BranchNode: _of_branch,
+}

@@ -8,7 +8,7 @@ and the run stuck.  Other keys are not checked, since nothing is built from them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, Literal, Optional, Union
 
 import msgspec
 
@@ -43,6 +43,7 @@ class _JobShape(msgspec.Struct, tag_field="__type__", tag="job"):
     tags: Optional[list[Any]] = None
     wrapped: Optional[_Name] = None
     memory_namespace: Optional[str] = None
+    swf_on_death: Union[Literal["done"], _JobShape, _ChainShape, _GroupShape, _DelayShape, None] = None
 
 
 class _ChainShape(msgspec.Struct, tag_field="__type__", tag="chain"):

@@ -97,13 +97,25 @@ def is_wait(name: Any) -> bool:
 
 def waiting_for(raw: bytes) -> str | None:
     """Read the name of the signal that a job waits for now; None if it waits for none."""
+    fields = _waiting(raw)
+    return None if fields is None else str(fields["wrapped"]).removeprefix(PREFIX)
+
+
+def waits_on_queue(raw: bytes) -> str | None:
+    """Read the queue where a job that waits for a signal goes on; None if it waits for none."""
+    queue = (_waiting(raw) or {}).get("queue")
+    return queue if isinstance(queue, str) and queue else None
+
+
+def _waiting(raw: bytes) -> dict[str, Any] | None:
+    """Read a job that waits for a signal now; None for another one."""
     if UNTIL_KEY.encode() not in raw:
         return None
     try:
-        name = codec.decode(raw).get("wrapped")
+        fields = codec.decode(raw)
     except PayloadError:
         return None
-    return str(name).removeprefix(PREFIX) if is_wait(name) else None
+    return fields if is_wait(fields.get("wrapped")) else None
 
 
 def dump_wait(node: WaitFor, otherwise: Wire | None, queue: str, noop_class: str) -> Wire:

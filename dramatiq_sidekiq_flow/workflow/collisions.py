@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
+from ..wire.death_nodes import fallback_of
 from ..wire.nodes import Wire
 from .engine import Engine
 
@@ -73,7 +74,9 @@ def _writers(
     """Map the full name of each field to a step that writes it; add the collisions to ``found``."""
     kind = wire["__type__"]
     if kind == "job":
-        return _written_by(wire, fields_of)
+        fallback = fallback_of(wire)
+        instead = {} if fallback is None else _writers(fallback, fields_of, found)
+        return {**instead, **_written_by(wire, fields_of)}
     if kind == "with_delay":
         return _writers(wire["task"], fields_of, found)
     writers: dict[str, str] = {}

@@ -15,7 +15,9 @@ from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
 from ..wire.payload import Payload
+from ..wire.payload_fields import CALLBACK_KEY
 from ..wire.replace import Changes, Replace, output_of
+from . import death_policy
 from .advance import advance
 from .engine import Engine
 from .finished_job import SETTLED, FinishedJob, Settled
@@ -63,6 +65,9 @@ class Completion:
 
     def _finish(self, message: SidekiqMessage, value: Any, may_wait: bool) -> GroupStep | None:
         engine, payload = self.engine, message.payload
+        if CALLBACK_KEY in payload.fields:
+            engine.broker.process.commit.ack(message.member, message.receipt, may_wait=may_wait)
+            return None
         output = engine.outputs.of(payload, value)
         record = engine.records.of_step(payload, message.began)
         if not payload.stack and not output.memory.key and not record.key:
@@ -125,6 +130,10 @@ class Completion:
           now: Epoch seconds.
         """
         return self.engine.records.of_death(payload, codec.decode(raw, limited=False), now)
+
+    def replacement(self, payload: Payload, raw: bytes, now: float) -> death_policy.Replacement | None:
+        """Plan what takes the place of a step that is dead; see :func:`death_policy.replacement`."""
+        return death_policy.replacement(self.engine, payload, raw, now)
 
     def record_of(self, payload: Payload) -> str:
         """Get the key of the record of a job's run; "" for none."""

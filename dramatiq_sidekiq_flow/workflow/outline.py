@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..wire.death_nodes import fallback_of
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import Wire
+from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY
 from ..wire.wait_for import is_wait
 
 #: Maximum characters of a step's arguments in the outline.
@@ -21,7 +23,7 @@ def outline(wire: Wire) -> str:
 def _lines(node: Wire, indent: str) -> Iterator[str]:
     kind = node["__type__"]
     if kind == "job":
-        yield indent + _step(node)
+        yield from _job_lines(node, indent)
         return
     if kind == "with_delay":
         yield f"{indent}after {_time(node['delay'])}"
@@ -30,6 +32,17 @@ def _lines(node: Wire, indent: str) -> Iterator[str]:
     yield f"{indent}{kind}{'' if node['children'] else ' (empty)'}"
     for child in node["children"]:
         yield from _lines(child, indent + "  ")
+
+
+def _job_lines(job: Wire, indent: str) -> Iterator[str]:
+    fallback = fallback_of(job)
+    if fallback is not None:
+        yield f"{indent}catch"
+        yield f"{indent}  {_step(job)}"
+        yield f"{indent}  if it fails for good"
+        yield from _lines(fallback, indent + "    ")
+    else:
+        yield indent + _step(job) + (", may fail" if job.get(DEATH_KEY) == COUNTS_AS_DONE else "")
 
 
 def _step(job: Wire) -> str:

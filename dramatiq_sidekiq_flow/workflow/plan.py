@@ -169,7 +169,7 @@ class _Build:
         self.carried: tuple[Callback, ...] | None = None
         self.large = False
         self.held: dict[int, msgspec.Raw] = {}
-        #: By the callback's id(); holding the callback keeps that id in use.
+        #: By the callback's id(), which stays in use with it.
         self.shared: dict[int, tuple[Callback, bytes]] = {}
 
     def start(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
@@ -186,10 +186,7 @@ class _Build:
             if kind == "job":
                 self.push(node, stack, delay)
                 return False
-            if kind == "reference":
-                children = self.resolved(node)
-            else:
-                children = node["children"]
+            children = self.resolved(node) if kind == "reference" else node["children"]
             if not children:
                 return self.start_empty(stack, delay)
             if kind == "group":
@@ -204,9 +201,8 @@ class _Build:
     def resolved(self, reference: Wire) -> list[Wire]:
         """Read the step that a reference points at, and the reference to the steps after it, if any."""
         assert self.source.references is not None
-        if STEP_KEY in reference:
-            # The step before it was replaced, so the number of the step that ended does not tell its own.
-            self.number = reference[STEP_KEY]
+        # If the step before it was replaced, the number of the step that ended does not tell its own.
+        self.number = reference.get(STEP_KEY, self.number)
         child, following = self.source.references.resolve(reference, self.ttl)
         if following is None:
             self.consumed.append(reference["chain"])
@@ -217,8 +213,7 @@ class _Build:
         """Start a chain or group without children; return True unless a delay makes it a job that does nothing."""
         if not delay:
             return True
-        source = self.source
-        noop = {"class": source.dialect.noop_class, "args": [], "retry": 0, "queue": source.noop_queue}
+        noop = {"class": self.source.dialect.noop_class, "args": [], "retry": 0, "queue": self.source.noop_queue}
         self.push(noop, stack, delay)
         return False
 
@@ -336,6 +331,11 @@ class _Build:
         if found is None:
             found = self.shared[id(callback)] = (callback, codec.encode(callback.dump()))
         return found[1]
+
+
+def job_fields(node: Wire, source: Source) -> dict[str, Any]:
+    """Make the keys of the payload of a job without callbacks."""
+    return _Build(source, 0).fields(node, ())
 
 
 def _chain(children: list[Wire]) -> Wire:

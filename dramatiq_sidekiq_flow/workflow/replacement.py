@@ -19,10 +19,12 @@ from ..wire.barrier import NewBarrier
 from ..wire.callbacks import Callback
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.lifetimes import barrier_ttl
-from ..wire.nodes import Wire, carry, completes_at_once, is_ruby_constant, jobs
+from ..wire.nodes import Wire, jobs
 from ..wire.payload import NAMESPACE_KEY, Payload
-from ..wire.payload_fields import MAX_STEPS, STEP_KEY
+from ..wire.payload_fields import MAX_STEPS, STEP_KEY, is_callback
 from ..wire.references import is_reference
+from ..wire.tree_times import completes_at_once
+from .carriers import make_carriers
 from .engine import Engine
 from .finished_job import FinishedJob
 from .plan import Plan
@@ -38,12 +40,14 @@ class Tree:
       wire: In wire form; its steps are numbered from 1, if the runs of this process have records.
       compact: As the record shows it; b"" without a record.
       total: Number of its steps, if they are numbered.
+      skipped: Number of those that are in fallbacks.
       has_ruby: True if Ruby runs some of its steps.
     """
 
     wire: Wire
     compact: bytes
     total: int
+    skipped: int
     has_ruby: bool
 
 
@@ -51,7 +55,7 @@ def cannot_replace(jid: str) -> ConfigurationError:
     """The error of a step that cannot be replaced on its broker."""
     return ConfigurationError(
         "A step can be replaced on a SidekiqBroker only, without barriers of your own: there the tree is written in "
-        "the script that acknowledges the step.",
+        "the script that acknowledges the step. A callback of a run is not a step.",
         jid,
     )
 
@@ -68,7 +72,7 @@ def replace_step(job: FinishedJob, node: Any, engine: Engine) -> bool:
       QueueShared: if a Ruby process consumes the queue of a Python step.
       BarrierExpired, WrongType: if the run cannot continue.
     """
-    if not engine.transport.replaces:
+    if not engine.transport.replaces or is_callback(job.payload.fields):
         raise cannot_replace(job.payload.jid)
     workflow = Workflow(node, engine.broker)
     assert job.payload.run_id is not None
@@ -82,13 +86,22 @@ def replace_step(job: FinishedJob, node: Any, engine: Engine) -> bool:
 
 def _tree_of(workflow: Workflow, job: FinishedJob, engine: Engine) -> Tree:
     wire = workflow.wire_after(job.payload.jid)
-    info = workflow.info()
-    return tree_of(wire, b"" if info is None else info.tree, 0 if info is None else info.total, engine)
+    info = workflow.info({})
+    return unnumbered(wire, engine) if info is None else tree_of(wire, info.tree, (info.total, info.skipped), engine)
 
 
-def tree_of(wire: Wire, compact: bytes, total: int, engine: Engine) -> Tree:
-    """Make a tree of its wire form."""
-    return Tree(wire, compact, total, any(engine.is_ruby(job) for job in jobs(wire)))
+def tree_of(wire: Wire, compact: bytes, counts: tuple[int, int], engine: Engine) -> Tree:
+    """Make a tree of its wire form.
+
+    Parameters:
+      counts: What ``number_steps`` returned.
+    """
+    return Tree(wire, compact, *counts, has_ruby=any(engine.is_ruby(job) for job in jobs(wire)))
+
+
+def unnumbered(wire: Wire, engine: Engine) -> Tree:
+    """Make a tree for runs without records."""
+    return tree_of(wire, b"", (0, 0), engine)
 
 
 def start_in_place(job: FinishedJob, tree: Tree, engine: Engine) -> None:
@@ -135,7 +148,7 @@ def _numbers(job: FinishedJob, tree: Tree, known: RunTotal) -> Numbers:
 def _numbers_from(before: int, job: FinishedJob, tree: Tree) -> Numbers:
     assert job.payload.step is not None
     added = b'{"first":%d,"tree":%b}' % (before + 1, tree.compact)
-    return Numbers(str(before), before + tree.total, job.payload.step, added)
+    return Numbers(str(before), before + tree.total, tree.skipped, job.payload.step, added)
 
 
 def _plan(job: FinishedJob, tree: Tree, numbers: Numbers, ttl: int, engine: Engine) -> Plan:
@@ -245,17 +258,8 @@ def _carried(remaining: Wire, noop_class: str, engine: Engine) -> Wire:
     remaining = engine.stacks.chains.whole(remaining) if is_reference(remaining) else copy.deepcopy(remaining)
     if number is not None:
         _number_first(remaining, number)
-    for step in jobs(remaining):
-        if not is_ruby_constant(step["class"]):
-            _carry(step, noop_class, engine)
+    make_carriers(jobs(remaining), noop_class, engine)
     return remaining
-
-
-def _carry(step: Wire, noop_class: str, engine: Engine) -> None:
-    """Turn a step into a carrier, in place."""
-    carried = carry({**engine.job_options.with_defaults(step["class"]), **step}, noop_class)
-    step.clear()
-    step.update(carried)
 
 
 def _send(job: FinishedJob, plan: Plan, numbers: Numbers, ttl: int, engine: Engine) -> Outcome | RunTotal:

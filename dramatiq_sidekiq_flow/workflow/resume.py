@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import dramatiq
 from dramatiq.errors import ConnectionClosed
@@ -52,29 +53,53 @@ def restart_remaining(broker: dramatiq.Broker, jid: str, *, members: int = 1) ->
     payload = Payload.decode(raw, engine.stacks.retrieve)
     if not payload.stack or payload.run_id is None:
         raise NothingToRelease(f"The job {jid} has no next steps to start: delete it, or retry it.", jid)
+    _restart(engine, name, payload, [members])
+    return payload.run_id
+
+
+def release_step(engine: Engine, name: str, raw: bytes, members: Sequence[int]) -> None:
+    """Count a failed step as done, and continue its run, as :func:`restart_remaining`; also the last step of a run.
+
+    Parameters:
+      name: The set that holds the job, ``dead`` or ``retry``.
+      raw: The job.
+      members: For each group around the step, the innermost first: the number of members that are not done.
+
+    Raises:
+      NothingToRelease: if the job has left the set, or belongs to no run.
+      FlowError: if the job cannot be read.
+      ConnectionClosed: if Redis cannot be reached.
+    """
+    payload = Payload.decode(raw, engine.stacks.retrieve)
+    if payload.run_id is None:
+        raise NothingToRelease(f"The job {payload.jid} belongs to no run.", payload.jid)
+    _restart(engine, name, payload, members)
+
+
+def _restart(engine: Engine, name: str, payload: Payload, members: Sequence[int]) -> None:
+    jid = payload.jid
     try:
         was_there = _replace(engine, name, payload, _barriers(payload, members))
     except LOST as e:
         raise ConnectionClosed(e) from None
     if not was_there:
         raise NothingToRelease(f"The job {jid} has just left {name!r}: it was retried, deleted or released.", jid)
-    return payload.run_id
 
 
 def _replace(engine: Engine, name: str, payload: Payload, barriers: list[LostBarrier]) -> bool:
     """Replace a failed step by a job that does nothing; return False if the step is gone."""
     ttl = stack_ttl(payload)
-    queue = _queue_of(payload)
+    queue = queue_of(payload)
     if engine.settings.barriers is not None:
         made = tuple(NewBarrier(entry.barrier, entry.value, ttl) for entry in barriers)
         custom_barriers.create(engine.settings.barriers, made)
         barriers = []
-    job = codec.encode(_in_its_place(engine, payload, queue))
+    job = codec.encode(in_its_place(engine, payload, queue))
     operation = runs.resume(name, payload.raw, queue=queue, payload=job, barriers=barriers, ttl=ttl)
     return operation.run(engine.broker.connection)
 
 
-def _queue_of(payload: Payload) -> str:
+def queue_of(payload: Payload) -> str:
     """Get the queue of a job; Sidekiq's default if the payload does not name one."""
     queue = payload.fields.get("queue")
     return queue if type(queue) is str and queue else str(DEFAULTS["queue"])
@@ -106,19 +131,17 @@ def _has_jid(raw: bytes, jid: str) -> bool:
         return False
 
 
-def _barriers(payload: Payload, members: int) -> list[LostBarrier]:
+def _barriers(payload: Payload, members: Sequence[int]) -> list[LostBarrier]:
     """List the barriers of a stack from the top, each with the value to create it with if it is gone."""
-    found = []
+    found, counts = [], iter(members)
     for callback in reversed(payload.stack):
-        of_group = callback.remaining is None
-        found.append(LostBarrier(callback.barrier, members if of_group else 1))
-        if of_group:
-            # The job is a member of the innermost group only.
-            members = 1
+        # The first group is the innermost one.
+        value = next(counts, 1) if callback.remaining is None else 1
+        found.append(LostBarrier(callback.barrier, value))
     return found
 
 
-def _in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, object]:
+def in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, object]:
     """Make a job that does nothing, with the callback stack, the context and the jid of the failed step."""
     dialect, now = payload.dialect, time.time()
     return {
@@ -128,9 +151,10 @@ def _in_its_place(engine: Engine, payload: Payload, queue: str) -> dict[str, obj
         "jid": payload.jid,
         "queue": queue,
         "retry": True,
-        **({} if payload.step is None else {STEP_KEY: payload.step}),
+        # It has failed: the record forgets that when it is done.
+        **({} if payload.step is None else {STEP_KEY: payload.step, "retry_count": 0}),
         dialect.run_id_key: payload.run_id,
-        dialect.callbacks_key: payload.fields[dialect.callbacks_key],
+        **{key: payload.fields[key] for key in (dialect.callbacks_key,) if key in payload.fields},
         "created_at": now,
         "enqueued_at": now,
     }

@@ -19,9 +19,11 @@ from ..store.callback_storage import MIN_BYTES, RedisCallbackStorage
 from ..store.chains import Pending, StoredChains, put
 from ..wire import codec
 from ..wire.callbacks import Callback
+from ..wire.death_nodes import parts
 from ..wire.lifetimes import GEM_BARRIER_TTL
-from ..wire.nodes import Wire, completes_at_once, jobs
+from ..wire.nodes import Wire, jobs
 from ..wire.references import may_refer
+from ..wire.tree_times import completes_at_once
 
 #: Bytes of a callback stack from which a Python step carries it by reference.  Below
 #: it, a step costs less if it carries the stack than if it reads the next step now and
@@ -210,7 +212,8 @@ class LargeReferences(References):
         """
         kind = node["__type__"]
         if kind == "job":
-            return self._reads(node)
+            # Its fallback, if it has one, may run last instead.
+            return self._reads(node) and all(map(self._ends_in_python, parts(node)))
         if kind == "with_delay":
             return self._ends_in_python(node["task"])
         if kind == "reference" or not node["children"]:
@@ -271,11 +274,9 @@ def _allowance(node: Wire) -> int:
 
 def _longest_path(node: Wire) -> int:
     """Count the jobs on the longest path of a tree."""
+    counts = map(_longest_path, parts(node))
     if node["__type__"] == "job":
-        return 1
-    if node["__type__"] == "with_delay":
-        return _longest_path(node["task"])
-    counts = map(_longest_path, node.get("children", ()))
+        return 1 + sum(counts)
     return sum(counts) if node["__type__"] == "chain" else max(counts, default=0)
 
 

@@ -10,7 +10,7 @@ import attrs
 from ..errors import ConfigurationError, NotReplicated
 from ..store import runs
 from ..store.memory import RedisHashMemory
-from ..store.outcomes import AlreadyStarted, StageLost
+from ..store.outcomes import AlreadyStarted, Outcome, StageLost, Taken
 from ..store.replication import Unconfirmed
 from ..store.runs import NO_OUTPUT, MemoryKey, Output
 from ..store.step_records import RunRecord
@@ -19,12 +19,27 @@ from ..wire.nodes import Wire
 from .engine import Engine
 from .plan import Plan
 from .records import RunInfo
+from .run_callbacks import encode_calls
 from .transport import pour
+
+
+@attrs.frozen
+class Started:
+    """Result of a start.
+
+    Attributes:
+      run_id: The run; another one if that has the unique key.
+      unconfirmed: An error for the caller to raise at the end, if the run has
+        started but too few replicas confirmed it.
+    """
+
+    run_id: str
+    unconfirmed: NotReplicated | None = None
 
 
 def start(
     engine: Engine, run_id: str, wire: Wire, seed: Mapping[str, Any] | None, info: RunInfo | None = None
-) -> NotReplicated | None:
+) -> Started:
     """Start a run, once for its id.  Repeated calls are safe.
 
     Parameters:
@@ -32,16 +47,13 @@ def start(
       seed: Values to write to the run's memory before its first job exists.
       info: Description of the run for its record; None for a run without one.
 
-    Returns:
-      An error for the caller to raise at the end, if the run has started but
-      too few replicas confirmed it; else None.
-
     Raises:
       ConfigurationError: if there is a seed but no memory.
       QueueShared: if a Ruby process consumes the queue of a Python step.
       ConnectionClosed, redis.ConnectionError: if Redis cannot be reached.
     """
-    engine.precheck.check(wire)
+    calls = {} if info is None else info.calls
+    _check(engine, wire, *calls.values())
     output = _seeded(engine, run_id, seed)
     ttl = barrier_ttl(wire, ())
     hooks = engine.transport.hooks(None)
@@ -56,31 +68,42 @@ def start(
     if not plan.completes:
         memory = attrs.evolve(output.memory, ttl=max(output.memory.ttl, ttl))
         output = attrs.evolve(output, memory=memory)
-    record = engine.records.of_run(run_id, info, ttl=ttl, completes=plan.completes)
+    record = engine.records.of_run(
+        run_id, info, ttl=ttl, completes=plan.completes, calls=encode_calls(engine, run_id, info)
+    )
     started = _write(engine, run_id, plan, ttl, output, record)
+    if started.holder:
+        return Started(started.holder)
     pour(engine.broker.connection, started.writes)
     engine.transport.started(run_id, plan, before=started.before)
     if hooks is not None and not started.before:
         hooks.after()
-    return started.unconfirmed
+    return Started(run_id, started.unconfirmed)
+
+
+def _check(engine: Engine, *trees: Wire) -> None:
+    for tree in trees:
+        engine.precheck.check(tree)
 
 
 @attrs.frozen
-class _Started:
+class _Written:
     """Result of writing the start of a run.
 
     Attributes:
       writes: The keys and arguments that were sent.
       before: True if an earlier call started the run; nothing was written.
       unconfirmed: The error if too few replicas confirmed the start.
+      holder: The run that has the unique key, and lives; "" if this one started.
     """
 
     writes: runs.Writes
     before: bool
     unconfirmed: NotReplicated | None
+    holder: str
 
 
-def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output, record: RunRecord) -> _Started:
+def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output, record: RunRecord) -> _Written:
     while True:
         writes = engine.transport.writes(plan)
         operation = runs.start(run_id, writes, ttl=ttl, output=output, record=record)
@@ -92,7 +115,11 @@ def _write(engine: Engine, run_id: str, plan: Plan, ttl: int, output: Output, re
             reply, unconfirmed = e.reply, e.of_run(run_id)
         outcome = operation.read(reply)
         if not isinstance(outcome, StageLost):
-            return _Started(writes, isinstance(outcome, AlreadyStarted), unconfirmed)
+            return _Written(writes, isinstance(outcome, AlreadyStarted), unconfirmed, _holder(outcome))
+
+
+def _holder(outcome: Outcome) -> str:
+    return outcome.run_id if isinstance(outcome, Taken) else ""
 
 
 def _seeded(engine: Engine, run_id: str, seed: Mapping[str, Any] | None) -> Output:

@@ -82,9 +82,9 @@ class Template:
         """Build the workflow of a run; see :meth:`Templates.build`."""
         loaded, seed = self.params(params)
         made = self._call_builder(loaded)
-        node, tags = (made.node, made.tags) if isinstance(made, Workflow) else (made, ())
+        node, options = _parts(made)
         try:
-            workflow = Workflow(node, broker, seed=seed, tags=tags)
+            workflow = Workflow(node, broker, seed=seed, **options)
         except InvalidWorkflow as e:
             raise InvalidTemplate(f"The builder of the template {self.name!r} returned no workflow. {e}", node) from e
         workflow.template = self.name
@@ -261,6 +261,15 @@ def _template(name: str, builder: Builder, input: type[Any] | None) -> Template:
         input = params_class(name, builder, parameter)
     schema = None if input is None else Schema.of(input)
     return Template(name, builder, schema, takes_params=parameter is not None)
+
+
+def _parts(made: Any) -> tuple[Any, dict[str, Any]]:
+    """Split what a builder returned into a node and the options of a workflow."""
+    if not isinstance(made, Workflow):
+        return made, {}
+    # Its tree has on_success already.
+    options = attrs.evolve(made.options, on_success=None)
+    return made.node, {"tags": made.tags, **options.given}
 
 
 def _read(defaults: Defaults, folder: Path) -> tuple[Mapping[str, Any], str]:

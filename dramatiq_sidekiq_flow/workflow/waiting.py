@@ -12,14 +12,15 @@ from ..store.outcomes import Gone, RunCancelled
 from ..store.run_signals import Arrival, Parked, Signalled
 from ..wire import codec
 from ..wire.lifetimes import DEAD_TIMEOUT
-from ..wire.nodes import Wire, completes_at_once, jobs
+from ..wire.nodes import Wire, jobs
 from ..wire.payload_fields import STEP_KEY
 from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
+from ..wire.tree_times import completes_at_once
 from ..wire.wait_for import UNTIL_KEY, Wait
 from .engine import Engine
 from .finished_job import SETTLED, FinishedJob, Settled
-from .replacement import Tree, start_in_place, tree_of
+from .replacement import Tree, start_in_place, tree_of, unnumbered
 
 #: Keys of a step that died since its time was over; a retry by hand waits anew.
 _OF_DEATH = frozenset(("error_class", "error_message", "error_backtrace"))
@@ -43,7 +44,7 @@ def arrive(message: SidekiqMessage, engine: Engine) -> dict[str, Any] | Settled 
     until = _limit(wait, now)
     match _park(message, wait, until, now, engine):
         case Parked():
-            message.parked = True
+            message.waits = True
             engine.broker.process.poller.nudge(until - now)
             return SETTLED
         case Signalled(data):
@@ -112,6 +113,6 @@ def _tree(wire: Wire, engine: Engine) -> Tree:
     for job in jobs(wire):
         job.pop(STEP_KEY, None)
     if not engine.records.enabled:
-        return tree_of(wire, b"", 0, engine)
-    total = number_steps(wire, lambda job: job["class"] in engine.broker.actors)
-    return tree_of(wire, dump_tree(wire, engine.is_ruby, engine.records.arguments), total, engine)
+        return unnumbered(wire, engine)
+    counts = number_steps(wire, lambda job: job["class"] in engine.broker.actors)
+    return tree_of(wire, dump_tree(wire, engine.is_ruby, engine.records.arguments), counts, engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -14,23 +15,26 @@ from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.mermaid import flowchart
-from ..wire.nodes import Job, Node, Wire, carry, dump, dump_job, is_ruby_constant, jobs, validate, walk
+from ..wire.nodes import Job, Node, Wire, dump, dump_job, is_ruby_constant, validate, walk
 from ..wire.payload import DEFAULTS, Payload
 from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
 from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
 from ..wire.wait_for import WaitFor, dump_wait
+from .carriers import make_carriers
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
+from .message_jids import MessageJids, separate_duplicates, without_jids
 from .outline import outline
 from .payload_size import warn_of_size
 from .records import RunInfo, checked_tags
+from .run_callbacks import check_call
+from .run_options import RunOptions
 from .start import start
-from .step_ids import with_ids, without_ids, without_jids
 
-#: Attribute of a message: the first run that it is a step of.
-_RUN = "sidekiq_run"
+#: Logged if a run is not started.
+TAKEN = "The run %s has the unique key %r and lives, so the run %s is not started."
 
 
 class Workflow:
@@ -46,11 +50,23 @@ class Workflow:
       seed: Values to write to the run's memory, if there is one, before the
         first job exists.
       tags: Names to find its runs by: ``Runs(broker).list(tag=...)``.
+      on_success: A node that runs after all others.
+      on_failure: A Job or message, pushed once, when the first step dies.
+      on_complete: A Job or message, pushed once, when the run is done or
+        cancelled, or has failed and does not go on by itself.
+      deadline: Milliseconds, or a timedelta, after which the run is cancelled.
+      unique_key: A name that one run may have while it lives.
+
+    The last argument of ``on_failure`` and ``on_complete`` is a mapping:
+    ``run_id``, ``template`` and ``state`` of the run; of a death also ``step``
+    (its number), ``class``, ``jid``, ``queue``, ``error_class``,
+    ``error_message`` and ``at`` (epoch seconds).
 
     Raises:
       InvalidWorkflow, InvalidArguments, InvalidOptions: if a node cannot be a
-        step; nothing is enqueued.
-      ConfigurationError: if the broker cannot run workflows.
+        step, or if an option has an invalid value; nothing is enqueued.
+      ConfigurationError: if the broker cannot run workflows, or keeps no
+        records, which callbacks, deadline and unique key need.
 
     A step made from a message has that message's id as its jid, so that
     ``message.get_result()``, abort and cancel work.  In a second run of the
@@ -65,6 +81,11 @@ class Workflow:
         *,
         seed: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
+        on_success: Any = None,
+        on_failure: Job | dramatiq.Message[Any] | None = None,
+        on_complete: Job | dramatiq.Message[Any] | None = None,
+        deadline: int | timedelta | None = None,
+        unique_key: str | None = None,
     ) -> None:
         if broker is not None and not isinstance(broker, dramatiq.Broker):
             raise InvalidWorkflow(
@@ -72,20 +93,25 @@ class Workflow:
                 f"for parallel steps. The second argument is the broker, but it is {broker!r:.100}.",
                 broker,
             )
-        self.node = node
+        self.options = RunOptions(on_success, on_failure, on_complete, deadline, unique_key)
+        self.node = self.options.tree(node)
         self.seed = seed
         self.broker = broker or global_broker()
         self.engine = engine_of(self.broker)
         #: What messages without options have in common, by actor and queue.
         self._known: dict[tuple[str, str], Wire] = {}
-        self._steps: list[dramatiq.Message[Any]] = []
+        self._messages = MessageJids()
         self._number_of_steps = 0
+        #: Number of the steps in fallbacks.
+        self._skipped = 0
         #: The compact tree; empty until the first run.
         self._tree = b""
         self.tags = checked_tags(tags)
         #: Name of the template that it was built by; "" if there is none.
         self.template = ""
-        self.wire = self._dump(node)
+        self.options.check_records(self.engine.records.enabled)
+        self.wire = self._dump(self.node)
+        self._calls = {name: self._dump_call(name, job) for name, job in self.options.calls.items()}
         #: Run id of a call that raised: it may have started the run.
         self._raised: str | None = None
 
@@ -104,7 +130,8 @@ class Workflow:
           run_id: Any name for the run; a new UUID by default.
 
         Returns:
-          The run id.
+          The run id.  With a ``unique_key`` that a run has which is neither done
+          nor cancelled, nothing starts, and this is the id of that run.
 
         Raises:
           NotReplicated: if the run has started, but too few replicas confirmed it
@@ -126,14 +153,15 @@ class Workflow:
     def _start(self, run_id: str, seed: Mapping[str, Any] | None, *, named: bool) -> str:
         engine = self.engine
         engine.broker.check_encoder()
-        if named and engine.transport.derives_ids:
-            wire = without_ids(self.wire, self._message_ids())
-        else:
-            wire = self._of_run(self.wire, run_id)
-        unconfirmed = start(engine, run_id, wire, seed, self.info())
+        of_run = self._messages.for_run(run_id, derived=named and engine.transport.derives_ids)
+        info = self.info({name: of_run(job) for name, job in self._calls.items()})
+        started = start(engine, run_id, of_run(self.wire), seed, info)
+        if started.run_id != run_id:
+            engine.logger.info(TAKEN, started.run_id, self.options.unique_key, run_id)
+            return started.run_id
         self.belongs_to(run_id)
-        if unconfirmed is not None:
-            raise unconfirmed
+        if started.unconfirmed is not None:
+            raise started.unconfirmed
         return run_id
 
     def wire_after(self, jid: str) -> Wire:
@@ -145,41 +173,33 @@ class Workflow:
         Raises:
           StepEnqueuedItself: if the tree holds the message of that step.
         """
-        for message in self._steps:
-            if message.message_id == jid:
-                raise enqueued_itself(message)
-        used = (message.message_id for message in self._steps if _RUN in message.__dict__)
-        return with_ids(self.wire, {id: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{jid}:{id}")) for id in used})
+        return self._messages.after_step(jid)(self.wire)
 
     def belongs_to(self, run_id: str) -> None:
         """Note that the messages of the tree are steps of a run."""
-        for message in self._steps:
-            message.__dict__.setdefault(_RUN, run_id)
+        self._messages.belong_to(run_id)
 
-    def info(self) -> RunInfo | None:
-        """Describe the run for its record; None if it gets none."""
+    def info(self, calls: Mapping[str, Wire]) -> RunInfo | None:
+        """Describe the run for its record; None if it gets none.
+
+        Parameters:
+          calls: Its callbacks.
+        """
         if not self.engine.records.enabled:
             return None
         # Once: a tree may be large, and may be run many times.
         if not self._tree:
             self._tree = dump_tree(self.wire, self.engine.is_ruby, self.engine.records.arguments)
-        return RunInfo(self._number_of_steps, self._tree, self.template, self.tags)
-
-    def _message_ids(self) -> set[str]:
-        return {message.message_id for message in self._steps}
-
-    def _of_run(self, wire: Wire, run_id: str) -> Wire:
-        """Give new ids to the steps whose messages belong to another run; return the tree, or a changed copy."""
-        return with_ids(wire, self._replaced_ids(run_id))
-
-    def _replaced_ids(self, run_id: str) -> dict[str, str]:
-        """Map the id of each message of another run to the id of its step in this run."""
-        ids: dict[str, str] = {}
-        for message in self._steps:
-            if message.__dict__.get(_RUN, run_id) != run_id:
-                name = f"{run_id}:{message.message_id}"
-                ids[message.message_id] = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
-        return ids
+        return RunInfo(
+            self._number_of_steps,
+            self._tree,
+            self.template,
+            self.tags,
+            calls,
+            self.options.seconds,
+            self.options.unique_key or "",
+            self._skipped,
+        )
 
     def _dump(self, node: Any) -> Wire:
         unknown: list[Job] = []
@@ -190,7 +210,7 @@ class Workflow:
 
         def leaf(value: Any) -> Wire | None:
             if isinstance(value, dramatiq.Message):
-                self._steps.append(value)
+                self._messages.add(value)
                 wire = self._dump_message(value, current, unlike)
             elif isinstance(value, Job):
                 wire = dump_job(value)
@@ -215,14 +235,14 @@ class Workflow:
         unlike += waits
         self._validate(wire, unlike)
         if self.engine.records.enabled:
-            self._number_of_steps = number_steps(wire, self._is_python)
-        self._separate_duplicates(wire)
+            self._number_of_steps, self._skipped = number_steps(wire, self._is_python)
+        separate_duplicates(wire, self.engine.logger)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:
             python = self._is_python if self.engine.stacks.refers_large else None
             warn_of_size(wire, len(named) + len(unknown), python)
         if unknown:
-            self._make_carriers(named)
+            make_carriers(named, self.engine.settings.dialect.noop_class, self.engine)
         return wire
 
     def _validate(self, wire: Wire, unlike: list[Wire]) -> None:
@@ -231,43 +251,28 @@ class Workflow:
         Parameters:
           unlike: Its jobs, without those that differ from one of these in their arguments and ids only.
         """
-        codec.check_arrays([step.args for step in self._steps])
-        ids = [step.message_id for step in self._steps]
+        codec.check_arrays([step.args for step in self._messages])
+        ids = [step.message_id for step in self._messages]
         # The tree is made of nodes that were checked when they were made.
         if not are_ids(ids) or tree_error({"__type__": "group", "children": unlike}) is not None:
             validate(wire)
 
-    def _make_carriers(self, steps: list[Wire]) -> None:
-        """Turn the steps that Ruby could not push into carriers, in place: Ruby looks up the class of each step."""
-        for step in steps:
-            if not is_ruby_constant(step["class"]):
-                options = self.engine.job_options.with_defaults(step["class"])
-                carried = carry({**options, **step}, self.engine.settings.dialect.noop_class)
-                step.clear()
-                step.update(carried)
+    def _dump_call(self, name: str, job: Job | dramatiq.Message[Any]) -> Wire:
+        """Convert a callback to its wire form."""
+        if isinstance(job, Job):
+            wire = dump_job(job)
+        else:
+            codec.check(job.args, "args")
+            wire = self._dump_message(job, current_job(), [])
+            if job.message_id in self._messages.ids:
+                del wire["jid"]
+            self._messages.add(job)
+        check_call(self.engine, name, wire)
+        return wire
 
     def _is_python(self, job: Mapping[str, Any]) -> bool:
         """Return True if an actor of this broker runs a job."""
         return job["class"] in self.engine.broker.actors
-
-    def _separate_duplicates(self, wire: Wire) -> None:
-        """Make two jobs of a message that is in the tree twice: the second gets a new id when it is pushed."""
-        ids = [job.get("jid") for job in jobs(wire)]
-        if len(set(ids)) == len(ids):
-            return
-        seen: set[str] = set()
-        for job in jobs(wire):
-            jid = job.get("jid")
-            if jid in seen:
-                del job["jid"]
-                self.engine.logger.warning(
-                    "%s is in this workflow twice, as the same message %s: the second step gets a new id, so results, "
-                    "abort and cancel do not find it by the message. Call .message(...) for each step.",
-                    job["class"],
-                    jid,
-                )
-            elif jid is not None:
-                seen.add(jid)
 
     def _dump_message(self, message: dramatiq.Message[Any], current: Payload | None, unlike: list[Wire]) -> Wire:
         """Convert a message to its wire form, to be checked later; add it to ``unlike`` unless one like it is known."""

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, WithDelay, Workflow
+from dramatiq_sidekiq_flow import Catch, Chain, Group, Job, MayFail, SidekiqBroker, WithDelay, Workflow
 from dramatiq_sidekiq_flow.wire.nodes import Wire, carry, dump, dump_job
 from interop.tests.actors import is_constant
 from interop.tests.processes import Site, ruby
@@ -52,6 +52,10 @@ def as_messages(broker: SidekiqBroker, node: Any) -> Any:
         return WithDelay(as_messages(broker, node.task), delay=node.delay)
     if isinstance(node, (Chain, Group)):
         return type(node)(*(as_messages(broker, child) for child in node.children))
+    if isinstance(node, MayFail):
+        return MayFail(as_messages(broker, node.step))
+    if isinstance(node, Catch):
+        return Catch(as_messages(broker, node.step), as_messages(broker, node.fallback))
     if node.job_class not in broker.actors:
         return node
     return broker.get_actor(node.job_class).message_with_options(args=node.args, **node.options)

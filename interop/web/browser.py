@@ -113,19 +113,31 @@ class Browser:
         """Where the browser is."""
         return str(self.driver.current_url).removeprefix(self.root)
 
-    def shot(self, name: str) -> None:
-        """Keep what the page looks like, down to its end, once it stands still (charts are drawn little by little)."""
-        height = self.driver.execute_script("return document.documentElement.scrollHeight")
-        size = {"width": WIDTH, "height": max(HEIGHT, height), "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    def shot(self, name: str, *, width: int = WIDTH, dark: bool = False, still: bool = False) -> None:
+        """Keep what the page looks like, down to its end, once it stands still (charts are drawn little by little).
+
+        Parameters:
+          still: True if nothing on it moves.
+        """
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self._resize(width, HEIGHT)
         try:
+            self._resize(width, max(HEIGHT, self.driver.execute_script("return document.documentElement.scrollHeight")))
             before, deadline = b"", time.monotonic() + 10
             while (now := self.driver.get_screenshot_as_png()) != before and time.monotonic() < deadline:
+                if still:
+                    break
                 before = now
                 time.sleep(0.3)
             (self.shots / f"{name}.png").write_bytes(now)
         finally:
             self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    def _resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     # -- reading ----------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Real `Sidekiq::Web` on a Redis that only Python writes to, and a real browser.  What is missing is a failure."""
+"""Real `Sidekiq::Web`, with the tab of workflows, on a Redis that only Python writes to, and a real browser.
+
+What is missing is a failure.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer  # noqa: E402
+from interop.companion import GEM  # noqa: E402
 from interop.tests.processes import RUN, Worker, ruby, ruby_environment  # noqa: E402
 from interop.web.browser import Browser, chromium  # noqa: E402
 from interop.web.pages import VERSIONS, Pages, Version  # noqa: E402
@@ -24,6 +28,9 @@ from interop.web.scene import Scene  # noqa: E402
 from tests.running import eventually  # noqa: E402
 
 SHOTS = ROOT / "build" / "web-ui"
+
+#: The tab of workflows, in the gem.
+TAB = "sidekiq_flow/web.rb"
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +69,8 @@ def web(server: EmbeddedServer, sidekiq: str, tmp_path_factory: pytest.TempPathF
     root = f"http://127.0.0.1:{port}"
     command = ["puma", "--environment", "production", "--threads", "1:4", "--bind", f"tcp://127.0.0.1:{port}", "web.ru"]
     log = tmp_path_factory.mktemp("web") / "puma.log"
-    puma = Worker("web", [str(RUN), *command], ruby_environment(server.url), log)
+    environment = ruby_environment(server.url, INTEROP_EXTRA=str(GEM), INTEROP_WEB=f"/interop/extra/lib/{TAB}")
+    puma = Worker("web", [str(RUN), *command], environment, log)
 
     def answers() -> bool:
         puma.check()

@@ -26,6 +26,7 @@ from dramatiq_sidekiq_flow import (
     template,
 )
 from dramatiq_sidekiq_flow.broker.standing import STANDING
+from dramatiq_sidekiq_flow.process import upkeep
 
 broker = SidekiqBroker(url=os.environ["REDIS_URL"], heartbeat_timeout=1_000, poll_interval=50, metrics="both")
 memory = None if "FORGETFUL" in os.environ else RedisHashMemory()
@@ -33,6 +34,9 @@ broker.add_middleware(WorkflowMiddleware(memory=memory, callback_storage=RedisCa
 if "METRICS" in os.environ:
     broker.add_middleware(Prometheus(host="127.0.0.1", port=int(os.environ["METRICS"])))
 dramatiq.set_broker(broker)
+
+# The keeper need not wait.
+upkeep.BETWEEN = 0.3
 
 FOLDER = os.environ["RECORD"]
 
@@ -59,6 +63,11 @@ def once(name: str) -> bool:
 def step(name: str) -> dict[str, Any]:
     note(name)
     return {name: name}
+
+
+@dramatiq.actor(queue_name="python")
+def told(name: str, run: Any = None) -> None:
+    note(name)
 
 
 @dramatiq.actor(queue_name="python")

@@ -12,7 +12,8 @@ from typing import Any
 
 from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WaitFor, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
-from dramatiq_sidekiq_flow.store import processes, sets
+from dramatiq_sidekiq_flow.runs.id_search import IdSearch
+from dramatiq_sidekiq_flow.store import processes, run_records, run_stats, sets
 from dramatiq_sidekiq_flow.store.queue_stats import depths
 from dramatiq_sidekiq_flow.wire import codec
 
@@ -22,6 +23,9 @@ from ..running import eventually
 MANY = 1_050
 
 HOUR = timedelta(hours=1)
+
+#: A callback of a run.
+THUMBNAIL_OF_ALL = Job("Images::Unknown", 5, queue="ruby")
 
 
 def produce() -> None:
@@ -55,9 +59,20 @@ def produce() -> None:
     Workflow(Chain(app.fails.message("step-fails"), app.step.message("released"))).run("of-the-dead")
     Workflow(Group(*(app.quick.message() for _ in range(MANY)))).run()
     Workflow(Chain(app.step.message("fans-out"), Group(*(app.quick.message() for _ in range(MANY))))).run()
-    Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run()
+    Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run("never")
     waits_in_ruby, waits_for_long = Job("Images::Unknown", 2, queue="ruby"), WithDelay(app.step.message("x"), HOUR)
-    Workflow(Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never")), tags=["acl"]).run("to-cancel")
+    never = Chain(Group(waits_in_ruby, waits_for_long), app.step.message("never"))
+    # Its callback waits for the keeper, since the queue cannot take it yet.
+    full = Job("Images::Unknown", 4, queue="full")
+    Workflow(never, tags=["acl"], unique_key="to-cancel", on_complete=full).run("to-cancel")
+    Workflow(WithDelay(app.step.message("never"), HOUR), tags=["acl"], on_complete=THUMBNAIL_OF_ALL).run("cancel-too")
+    # The keeper, one of the workers, cancels the first one, and looks whether the other goes on.
+    Workflow(Chain(Job("Images::Unknown", 3, queue="ruby"), never), deadline=100).run("too-late")
+    failure, complete = app.told.message("on-failure"), app.told.message("on-complete")
+    Workflow(app.fails.message("calls"), unique_key="calls", on_failure=failure, on_complete=complete).run("calls")
+    # These are complete at once.
+    for queue in ("full", "ruby"):
+        Workflow(Group(), unique_key="empty", deadline=100, on_complete=Job("Images::Unknown", 4, queue=queue)).run()
     Workflow(Chain(app.forgets.message("forgets-1"), app.forgets.message("forgets-2"))).run()
     Workflow(Chain(WaitFor("go"), app.step.message("signalled"))).run("to-signal")
     templates.run("documented", {"doc": "document"})
@@ -71,9 +86,18 @@ def operate() -> None:
     broker = app.broker
     broker.pause_queue("other")
     broker.unpause_queue("other")
+    runs = Runs(broker)
+    assert runs.pause(tag="acl", reason="a fault") == ["cancel-too", "to-cancel"]
+    assert runs.resume("cancel-too").state == "running"
+    assert runs.resume("to-cancel").state == "running"
+    assert runs.retry("to-cancel").state == "running"
+    assert Runs(broker).explain("of-the-dead").verdict == "failed"
+    assert run_records.mark_dead("never", 1, b"{}").run(broker.connection)
     # While the job that is cancelled next is in flight.
-    assert Runs(broker).cancel(tag="acl", state="running", reason="no need") == ["to-cancel"]
+    cancelled = Runs(broker).cancel(tag="acl", state="running", reason="no need")
+    assert cancelled == ["cancel-too", "to-cancel"]
     assert Runs(broker).get("to-cancel").state == "cancelled"
+    assert [run.id for run in IdSearch(broker).beginning_with("to-can", 5)] == ["to-cancel"]
     broker.cancel(os.environ["JID"])
     eventually(lambda: Runs(broker).get("to-signal").steps[0].state == "signal")
     assert Runs(broker).signal("to-signal", "go", {"by": "operator"})
@@ -91,10 +115,24 @@ def look() -> None:
     connection = app.broker.connection
     print(depths(connection))
     print(processes.fleet(connection))
+    print(run_stats.run_stats(connection))
+    print(run_stats.latencies(connection, ["python"]), run_stats.paused(connection))
     assert cli(["registry", "tests.acceptance.acl_app"]) == 0
 
 
-ROLES = {"producer": produce, "operator": operate, "dashboard": look}
+def read_runs() -> None:
+    """List, show and explain runs."""
+    from . import acl_app as app
+
+    runs = Runs(app.broker)
+    (first, *_) = runs.list(limit=1)
+    assert len(runs.list(after=first.id)) > 1
+    assert [run.id for run in runs.list(tag="acl", state="running")] == ["to-cancel"]
+    assert runs.get("to-cancel").state == "running"
+    assert runs.explain("of-the-dead").verdict == "failed"
+
+
+ROLES = {"producer": produce, "operator": operate, "dashboard": look, "reader": read_runs}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]]()

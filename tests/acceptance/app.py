@@ -3,7 +3,7 @@
 It records each start and end in the Redis list ``events``, and can be told to
 die by SIGKILL, once, at a precise place:
 
-  KILL_AT    in_actor | before_ack | before_advance | after_advance
+  KILL_AT    in_actor | before_ack | before_advance | after_advance | before_death | after_death
   KILL_STEP  the step in which
 """
 
@@ -42,6 +42,9 @@ class Executioner(dramatiq.Middleware):
         doing.step = message.args[0] if message.args else None
         die("before_ack", doing.step)
 
+    def before_nack(self, broker: Any, message: Any) -> None:
+        doing.step = message.args[0] if message.args else None
+
 
 broker = SidekiqBroker(url=URL, heartbeat_timeout=int(os.environ.get("HEARTBEAT", "1000")), poll_interval=50)
 broker.add_middleware(WorkflowMiddleware(memory=RedisHashMemory()))
@@ -59,7 +62,12 @@ def run_and_die(operation: Operation[Any]) -> Any:
     advances = operation.command[1] in ADVANCES
     if advances:
         die("before_advance", getattr(doing, "step", None))
+    buries = operation.command[1] == scripts.FAIL.sha
+    if buries:
+        die("before_death", getattr(doing, "step", None))
     outcome = run(operation)
+    if buries:
+        die("after_death", getattr(doing, "step", None))
     # The last of a group is first told to send its plan: nothing is written by then.
     if advances and isinstance(outcome, (Done, Kept, Parked)):
         die("after_advance", getattr(doing, "step", None))
@@ -76,11 +84,13 @@ def record(what: str, step: Any) -> None:
 
 
 @dramatiq.actor(queue_name="python")
-def step(name: Any, seconds: float = 0.0) -> dict[str, Any]:
+def step(name: Any, seconds: float = 0.0, dies: bool = False) -> dict[str, Any]:
     record("start", name)
     die("in_actor", name)
     time.sleep(seconds)
     record("end", name)
+    if dies:
+        raise RuntimeError("as it was told")
     return {str(name): os.getpid()}
 
 

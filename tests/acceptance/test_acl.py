@@ -35,7 +35,7 @@ RAN = {
     *(f"link-{n}" for n in range(6)),
     *("step-fails-once", "after-it", "step-fails", "released", "fans-out"),
     *("typed-document", "document-left", "document-right", "remembers-document", "clears-document"),
-    *("waits-begun", "waits-cancelled", "forgets-1", "forgets-2", "signalled"),
+    *("waits-begun", "waits-cancelled", "forgets-1", "forgets-2", "on-failure", "on-complete", "signalled"),
 }
 
 
@@ -130,14 +130,20 @@ def do_everything(server: Server, folder: Path, log: Path, port: int) -> None:
         registered(client, 3)
         # Left by an earlier run of the same id.
         client.hset("swf:flow:to-cancel", "state", "done")
+        client.set("queue:full", "not a list")
         jid = play(server, "producer", folder).strip()
         eventually(lambda: RAN - ran() <= {"released", "waits-cancelled", "signalled"}, what=f"{RAN - ran()}")
         eventually(lambda: client.zcard("dead") >= 2)
         assert "Depths(" in play(server, "dashboard", folder)
         lose_barriers(client)
         hold_back(client)
+        play(server, "reader", folder)
+        # The next one sends the source of the search once more.
+        client.script_flush()
         play(server, "operator", folder, JID=jid)
-        client.delete("queue:blocked")
+        client.delete("queue:blocked", "queue:full")
+        eventually(lambda: client.llen("queue:full") == 2 and not client.exists("swf:resting"))
+        assert client.hget("swf:flow:too-late", "reason") == b"deadline of 0:00:00.100000 passed"
         eventually(lambda: ran() >= RAN, what=f"{RAN - ran()}")
         eventually(lambda: client.llen("queue:python") == 0 and not in_flight(client))
         metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
@@ -193,9 +199,10 @@ def test_no_grant_can_be_left_out(world: World, role: Role) -> None:
 
 def test_the_worker_may_call_what_its_scripts_call() -> None:
     """Also in branches that no scenario comes to."""
-    # Worker processes do not search for the jobs of a run, and cancel none.
-    others = (scripts.FIND_JOBS, scripts.CANCEL, scripts.DISARM, scripts.DROP_FANOUT, scripts.DROP_JOBS)
-    sent = [script for script in scripts.ALL if script not in others]
+    # Worker processes pause, resume and retry no runs.
+    others = {"pause", "unpause", "park_jobs", "park_fanout", "unpark", "hold_barriers", "rearm", "retry_dead"}
+    others.add("mark_dead")
+    sent = [script for script in scripts.ALL if script.name not in others]
     called = {name for script in sent for name in re.findall(r"(?:call|add)\('([A-Z]+)'", script.source)}
     assert {"HDEL", "INCRBY", "UNLINK"} <= called
     assert {f"+{name.lower()}" for name in called} <= set(ROLES["worker"].grants)

@@ -18,7 +18,7 @@ from dramatiq_sidekiq_flow import SidekiqBroker, templates
 from ..running import working
 from .processes import ROOT
 
-PAGES = ("memory", "sending", "templates")
+PAGES = ("failures-in-runs", "memory", "sending", "templates")
 PRINTED = 'url="redis://localhost:6379/0"'
 
 

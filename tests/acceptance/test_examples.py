@@ -14,7 +14,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
-@pytest.mark.parametrize("example", ["memory", "proof", "send_many", "templates", "templates_yaml", "typed_job"])
+@pytest.mark.parametrize(
+    "example", ["memory", "mounted_starlette", "proof", "send_many", "templates", "templates_yaml", "typed_job"]
+)
 def test_an_example_runs(example: str) -> None:
     done = python(f"examples/{example}.py")
     assert done.returncode == 0, done.stdout + done.stderr

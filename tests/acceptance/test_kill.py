@@ -14,7 +14,7 @@ import dramatiq
 import pytest
 import redis
 
-from dramatiq_sidekiq_flow import Chain, Group, SidekiqBroker, Workflow, WorkflowMiddleware
+from dramatiq_sidekiq_flow import Catch, Chain, Group, MayFail, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
 
 from ..running import eventually, in_flight
 from ..trees import build, random_shape, violations
@@ -27,7 +27,7 @@ def sender(redis_url: str) -> tuple[SidekiqBroker, Any]:
     broker.add_middleware(WorkflowMiddleware())
 
     @dramatiq.actor(queue_name="python", broker=broker)
-    def step(name: Any, seconds: float = 0.0) -> None: ...
+    def step(name: Any, seconds: float = 0.0, dies: bool = False) -> None: ...
 
     return broker, step
 
@@ -65,6 +65,36 @@ def test_killed_at(redis_url: str, client: redis.Redis, tmp_path: Path, place: s
     # After the advance the job was out of flight: it must not run again.
     assert starts.count(step_killed) == (1 if place == "after_advance" else 2)
     assert not client.exists("dead", "retry")
+
+
+@pytest.mark.parametrize(("place", "step_killed"), [("before_death", "b"), ("after_death", "d")])
+def test_killed_beside_a_death(
+    redis_url: str, client: redis.Redis, tmp_path: Path, place: str, step_killed: str
+) -> None:
+    """The process dies as it buries a step: what takes its place starts once."""
+    broker, step = sender(redis_url)
+
+    def dies(name: str) -> Any:
+        return step.message_with_options(args=(name, 0.0, True), max_retries=0)
+
+    with workers(redis_url, tmp_path / "log", KILL_AT=place, KILL_STEP=step_killed):
+        registered(client, 2)
+        caught = Catch(dies("b"), step.message("c"))
+        tree = Chain(step.message("a"), caught, Group(MayFail(dies("d")), step.message("e")), step.message("f"))
+        run = Workflow(tree, broker=broker).run()
+        eventually(lambda: ended(client, run, "f"), what="the end of the workflow")
+        eventually(lambda: not in_flight(client) and not client.llen("queue:python"))
+        eventually(lambda: client.get("killed") == place.encode(), what="the kill")
+        assert Runs(broker).wait(run, timeout=20_000).state == "done"
+    jids = defaultdict(set)
+    for event in events(client):
+        jids[event["step"]].add(event["jid"])
+    assert {name: len(found) for name, found in jids.items()} == dict.fromkeys("abcdef", 1)
+    order = [(e["what"], "abcdef".index(e["step"])) for e in events(client)]
+    assert list(violations(("chain", ["job", "job", "job", ("group", ["job"] * 2), "job"]), 6, order)) == []
+    starts = [e["step"] for e in events(client) if e["what"] == "start"]
+    assert starts.count(step_killed) == (1 if place == "after_death" else 2)
+    assert client.zcard("dead") == 2
 
 
 def test_chaos(redis_url: str, client: redis.Redis, tmp_path: Path) -> None:

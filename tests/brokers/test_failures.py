@@ -19,7 +19,18 @@ from dramatiq.middleware import AsyncIO, SkipMessage
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, SidekiqBroker, Workflow, WorkflowMiddleware, current_run
+from dramatiq_sidekiq_flow import (
+    Catch,
+    Chain,
+    Group,
+    Job,
+    MayFail,
+    Runs,
+    SidekiqBroker,
+    Workflow,
+    WorkflowMiddleware,
+    current_run,
+)
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from dramatiq_sidekiq_flow.errors import ConfigurationError
 
@@ -60,6 +71,25 @@ def test_a_step_that_fails_for_good_is_dead_and_retried_from_there(make: Make) -
         eventually(app.settled)
     assert app.log == ["a", "b", "b", "b", "c"]
     assert app.dead() == []
+
+
+def test_a_step_that_may_fail_does_not_stop_the_run(make: Make) -> None:
+    """What takes its place comes through Sidekiq's queues; the bridge brings it."""
+    app = make(max_retries=0)
+    app.trouble.update(a=9, b=9, e=9)
+    message = app.step.message
+    fallback = Chain(message("c"), Group(message("d"), MayFail(message("e"))))
+    tree = Chain(MayFail(message("a")), Catch(message("b"), fallback), message("f"))
+    run_id = Workflow(tree, broker=app.broker).run()
+    with app.working():
+        eventually(lambda: "f" in app.log)
+        eventually(app.settled)
+    assert [name for name in app.log if name not in "de"] == ["a", "b", "c", "f"]
+    assert sorted(app.log) == ["a", "b", "c", "d", "e", "f"]
+    assert sorted(job["args"][0] for job in app.dead()) == ["a", "b", "e"]
+    assert all(job["swf_died_in"] == run_id and "workflow_run_id" not in job for job in app.dead())
+    run = Runs(app.broker).wait(run_id, timeout=20_000)
+    assert (run.state, run.progress.done, run.progress.failed) == ("done", 3, 3)
 
 
 def test_a_retry_keeps_the_barriers_alive(make: Make) -> None:

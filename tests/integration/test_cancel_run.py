@@ -461,7 +461,7 @@ def test_one_look_removes_all(connection: Connection, client: redis.Redis, place
     else:
         client.sadd("queues", "python")
         client.rpush(place, *jobs)
-    cleared = job_removal.clear(connection, "of-a-run", lambda job: True)
+    cleared = job_removal.clear(connection, "of-a-run", lambda job: True, job_removal.Removal(connection))
     assert (cleared.waiting, len(cleared.jobs)) == (2_500, 2_500)
     assert not client.exists(place)
 

@@ -37,7 +37,7 @@ def read(text: str) -> Samples:
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            assert set(sample.labels) <= {"queue", "actor", "le"}, sample
+            assert set(sample.labels) <= {"queue", "actor", "le", "state"}, sample
             if not sample.name.endswith(("_bucket", "_created")):
                 name = sample.name.removeprefix("sidekiq_flow_")
                 found[name, sample.labels.get("queue", ""), sample.labels.get("actor", "")] = sample.value

@@ -357,9 +357,9 @@ def test_a_cancellation_waits_for_ruby_that_runs_an_added_step(broker: SidekiqBr
 
     run_id = Workflow(one.message(), broker).run()
     cancellation = Runs(broker)._cancellation
-    assert not cancellation._may_be_in_ruby(run_id)
+    assert not cancellation.may_be_in_ruby(run_id)
     consumer = broker.consume("python", prefetch=1, timeout=2000)
     message: Any = next(consumer)
     message.output = Replace(Job("Docs::Thumb"))
     consumer.ack(message)
-    assert cancellation._may_be_in_ruby(run_id)
+    assert cancellation.may_be_in_ruby(run_id)

@@ -27,6 +27,8 @@ WRITES = {
     "recover": ("hset", "rpush", "set", "zadd"),
     "fail_retry": ("zadd",),
     "fail_dead": ("zadd",),
+    "fail_caught": ("lpush", "sadd", "zadd"),
+    "replace_dead": ("lpush", "sadd", "zadd"),
     "trial": ("hset", "set"),
 }
 

@@ -19,7 +19,7 @@ from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidFilter, RunT
 from dramatiq_sidekiq_flow.runs import run_reader
 from dramatiq_sidekiq_flow.runs.run_reader import RunReader
 from dramatiq_sidekiq_flow.store.connection import Connection
-from dramatiq_sidekiq_flow.store.scripts import Argument, Command
+from dramatiq_sidekiq_flow.store.scripts import Command
 from dramatiq_sidekiq_flow.wire.nodes import Wire
 
 from ..recorded_runs import IDENTITY, RecordedRun, chain, delayed, group, job, ruby_process
@@ -163,7 +163,7 @@ def test_large_payloads_are_searched_in_small_parts(client: redis.Redis, runs: R
     client.config_resetstat()
     assert runs.get("pair").steps[0].state == "queued"
     # 300 payloads of 50 kB: a call ends behind 256 kB, when it has read what it reads at once.
-    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 300 // 11
+    assert client.info("commandstats")["cmdstat_evalsha_ro"]["calls"] >= 300 // 11
 
 
 def test_the_rest_of_a_short_queue_of_large_payloads_is_searched(
@@ -193,18 +193,18 @@ class Moving(Connection):
 
 
 class Calling(Moving):
-    """Does something before each call of one script."""
+    """Does something before each search of places."""
 
     def __init__(self, client: redis.Redis, before: Callable[[int], None]) -> None:
         super().__init__(client, lambda: None)
         self.before = before
         self.calls = 0
 
-    def call(self, *command: Argument) -> Any:
-        if command[0] == "EVALSHA":
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        if commands[0][0] == "EVALSHA_RO":
             self.calls += 1
             self.before(self.calls)
-        return super().call(*command)
+        return super().send(commands)
 
 
 def reader_on(connection: Connection) -> RunReader:
@@ -246,7 +246,8 @@ def test_a_job_that_leaves_a_large_queue_is_found_in_flight(client: redis.Redis)
     found = iter(range(10))
 
     def fetch(calls: int) -> None:
-        if calls == 2 and next(found) == 0:
+        # The schedule is searched first, and then the queue in parts.
+        if calls == 3 and next(found) == 0:
             client.lrem("queue:python", -1, run.payload(2).decode())
             run.in_flight(2)
 
@@ -297,7 +298,8 @@ def test_places_of_another_type_are_left_out(client: redis.Redis, runs: Runs, pa
 def test_a_place_that_may_not_be_read_is_an_error(redis_url: str, client: redis.Redis, pair: RecordedRun) -> None:
     """A step there would be shown as lost."""
     pair.queued(1)
-    client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">p", "+@all", "%R~*")
+    but_queues = ("%R~queues", "%R~swf:*", "%R~processes", "%R~schedule", "%R~dead", "%R~retry")
+    client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">p", "+@all", *but_queues)
     restricted = redis.Redis.from_url(redis_url.replace("redis://", "redis://reader:p@"))
     try:
         with pytest.raises(redis.ConnectionError, match="NOPERM"):
@@ -308,6 +310,27 @@ def test_a_place_that_may_not_be_read_is_an_error(redis_url: str, client: redis.
             reader_on(Connection(restricted)).get("pair")
     finally:
         client.execute_command("ACL", "DELUSER", "reader")
+
+
+def test_a_user_that_may_only_read_finds_jobs(redis_url: str, client: redis.Redis, pair: RecordedRun) -> None:
+    pair.queued(1)
+    pair.in_flight(2)
+    client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">p", "+@read", "+evalsha_ro", "+eval_ro", "%R~*")
+    restricted = redis.Redis.from_url(redis_url.replace("redis://", "redis://reader:p@"))
+    try:
+        assert [step.state for step in reader_on(Connection(restricted)).get("pair").steps] == ["queued", "running"]
+    finally:
+        client.execute_command("ACL", "DELUSER", "reader")
+
+
+def test_a_server_without_scripts_that_only_read(redis_url: str, client: redis.Redis, pair: RecordedRun) -> None:
+    pair.queued(1)
+    client.execute_command("ACL", "SETUSER", "writer", "reset", "on", ">p", "+@all", "-evalsha_ro", "-eval_ro", "~*")
+    restricted = redis.Redis.from_url(redis_url.replace("redis://", "redis://writer:p@"))
+    try:
+        assert reader_on(Connection(restricted)).get("pair").steps[0].state == "queued"
+    finally:
+        client.execute_command("ACL", "DELUSER", "writer")
 
 
 # -- the state of a run ---------------------------------------------------------------
@@ -449,6 +472,17 @@ def test_an_unknown_run(runs: Runs) -> None:
         runs.get("nothing")
 
 
+def test_a_run_of_ruby_before_its_first_step_in_python_ends(client: redis.Redis, runs: Runs, pair: RecordedRun) -> None:
+    pair.queued(1)
+    client.delete("swf:flow:pair", "swf:flow:pair:times")
+    found = runs.get("pair")
+    assert (found.state, found.started_at, found.progress.total) == ("running", None, None)
+    assert [(step.name, step.state) for step in found.steps] == [("first", "queued")]
+    client.delete("queue:python")
+    with pytest.raises(UnknownRun, match="no job of it"):
+        runs.get("pair")
+
+
 def test_the_memory_of_a_run(broker: SidekiqBroker, runs: Runs, pair: RecordedRun) -> None:
     pair.queued(1)
     assert runs.get("pair").memory == {}
@@ -483,7 +517,7 @@ def test_replies_of_resp3_are_read(redis_url: str, client: redis.Redis, pair: Re
     pair.in_flight(2)
     pair.worked_on(2, START)
     runs = Runs(broker)
-    assert [step.state for step in runs.get("pair").steps] == ["done", "running"]
+    assert [step.state for step in runs.get("pair").steps] == ["queued", "running"]
     assert [run.id for run in runs.list()] == ["pair"]
     broker.close()
 

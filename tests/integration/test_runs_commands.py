@@ -23,11 +23,13 @@ from typing import Any
 import pytest
 import redis
 
+from dramatiq_sidekiq_flow.cli import steering_commands
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.cli.runs_commands import CANCELLABLE, STATES
-from dramatiq_sidekiq_flow.runs import query
+from dramatiq_sidekiq_flow.runs import query, steering
 from dramatiq_sidekiq_flow.store import run_records
 
+from ..redis_values import as_bytes
 from ..running import eventually
 
 SCRIPT = str(Path(sys.executable).parent / "sidekiq-flow")
@@ -116,6 +118,8 @@ def command(
 def test_the_states_are_those_that_are_recorded() -> None:
     assert tuple(run_records.STATES) == STATES
     assert query.CANCELLABLE == CANCELLABLE
+    for name in ("PAUSABLE", "RESUMABLE", "RETRIABLE"):
+        assert getattr(steering, name) == getattr(steering_commands, name)
 
 
 # -- list ---------------------------------------------------------------------
@@ -465,3 +469,35 @@ def test_a_run_or_a_filter_is_needed(command: Command, client: redis.Redis, argu
     assert command("cancel", *arguments) == ""
     assert command.code == 2
     assert "takes the id of a run, or a filter" in command.error
+
+
+# -- pause, resume, retry -------------------------------------------------------
+
+
+def test_a_run_is_paused_and_resumed(command: Command, client: redis.Redis) -> None:
+    record(client, "run-1")
+    push(client, "run-1")
+    assert command("pause", "run-1", "--reason", "a fault") == "run-1\n"
+    assert client.hmget("swf:flow:run-1", "state", "reason") == [b"paused", b"a fault"]
+    assert not client.exists("queue:python")
+    assert "a fault" in command("show", "run-1")
+    assert json.loads(command("resume", "--state", "paused", "--json")) == ["run-1"]
+    assert client.llen("queue:python") == 1
+    assert (command("resume", "run-1"), command.code) == ("run-1\n", 0)
+
+
+def test_a_run_is_retried(command: Command, client: redis.Redis) -> None:
+    record(client, "run-1", "failed")
+    push(client, "run-1")
+    client.zadd("dead", {as_bytes(client.rpop("queue:python")): 1})
+    assert json.loads(command("retry", "--state", "failed", "--json")) == ["run-1"]
+    assert client.llen("queue:python") == 1
+    assert (command("retry", "run-1"), command.code) == ("run-1\n", 0)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "retry"])
+def test_a_run_that_is_done_cannot_be_steered(command: Command, client: redis.Redis, verb: str) -> None:
+    record(client, "run-1")
+    end(client, "run-1")
+    assert (command(verb, "run-1"), command.code) == ("", 1)
+    assert (command(verb), command.code) == ("", 2)

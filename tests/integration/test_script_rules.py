@@ -348,6 +348,8 @@ MOVES = [
         "release",
         "fail_retry",
         "fail_dead",
+        "fail_caught",
+        "replace_dead",
         "fetch",
         "fetch_arrived",
         "begin",

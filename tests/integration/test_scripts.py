@@ -15,7 +15,11 @@ from dramatiq_sidekiq_flow.store.connection import Connection
 from ..operations import NAMED, OPERATIONS
 
 #: What Sidekiq keeps without a TTL, and what lives as long as its worker.
-FOR_EVER = ("queues", "queue:", "schedule", "retry", "dead", "processes", "swf:inflight:", "swf:workers")
+FOR_EVER = (
+    *("queues", "queue:", "schedule", "retry", "dead", "processes", "swf:inflight:", "swf:workers"),
+    # Until it is poured.
+    "swf:fanout",
+)
 
 
 def everything(client: Any) -> dict[bytes, Any]:

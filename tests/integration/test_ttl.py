@@ -263,37 +263,67 @@ def test_a_job_that_was_killed_by_hand_may_be_retried_for_as_long_as_it_is_dead(
     run_id = Workflow(Chain(step.message("a"), step.message("b"))).start(seed={"n": 1})
     job = as_bytes(client.rpop("queue:python"))
     client.zadd("dead", {b"not JSON": 1.0, job: time.time(), b'{"swf_completion_callbacks": 1}': time.time() + 9999})
-    broker.process.heartbeat.upkeep.look()
+    broker.process.heartbeat.upkeep.work()
     keys = (barriers_of(json.loads(job))[0], f"swf:mem:{run_id}")
     assert all(about(client.ttl(key), HORIZON + 180 * DAY) for key in keys)
-    assert float(as_bytes(client.get("swf:upkeep:dead"))) == pytest.approx(time.time() - 60, abs=30)
+    assert float(as_bytes(client.get("swf:keeper:dead"))) == pytest.approx(time.time() - 60, abs=30)
 
 
-def test_the_upkeep_of_dead_jobs_is_done_once_a_minute_and_goes_on_where_it_was(
+def test_one_process_looks_at_dead_jobs_and_goes_on_where_another_was(
     broker: SidekiqBroker, client: redis.Redis
 ) -> None:
     seen: list[str] = []
 
-    def look() -> None:
-        """The look of another process."""
+    def keeper() -> upkeep.Upkeep:
+        """That of another process."""
         other = upkeep.Upkeep(broker.connection)
-        other.extend_dead = lambda job: seen.append(job.jid)
-        other.look()
+        other.handlers.append(lambda job: seen.append(job.jid))
+        return other
 
     begun = time.time() - 10_000
     payload = '{"class": "a", "args": [], "jid": "%d", "workflow_completion_callbacks": []}'
     client.zadd("dead", {payload % n: begun + n // 10 for n in range(2500)})
     for looks in range(3):
-        client.delete("swf:upkeep")
-        look()
-        # Another one within the minute.
-        look()
+        first = keeper()
+        first.work()
+        # Another one meanwhile.
+        keeper().work()
         assert len(seen) <= 1000 * (looks + 1)
+        assert client.get("swf:keeper") == first.identity.name.encode()
+        assert 0 < client.ttl("swf:keeper") <= upkeep.CLAIM
+        client.delete("swf:keeper")
     assert {int(jid) for jid in seen} == set(range(2500))
-    client.delete("swf:upkeep")
     seen.clear()
-    look()
+    last = keeper()
+    last.work()
     assert 0 < len(seen) <= 610
+    # What is read again was handled.
+    last.work()
+    assert len(seen) <= 610
+
+
+def test_the_keeper_gives_its_claim_back(broker: SidekiqBroker, client: redis.Redis) -> None:
+    first, second = upkeep.Upkeep(broker.connection), upkeep.Upkeep(broker.connection)
+    worked = threading.Event()
+    for each in (first, second):
+        each.duties.append(worked.set)
+        each.look()
+    assert worked.wait(20)
+    assert client.get("swf:keeper") == first.identity.name.encode()
+    first.stop()
+    assert not client.exists("swf:keeper")
+    # It asks once a minute.
+    worked.clear()
+    second.look()
+    assert not client.exists("swf:keeper")
+    second._next = 0.0
+    second.look()
+    assert worked.wait(20)
+    # A third one has taken it over, since it was not renewed in time.
+    client.set("swf:keeper", "another", ex=30)
+    second.work()
+    second.stop()
+    assert client.get("swf:keeper") == b"another"
 
 
 def test_a_step_that_met_no_middleware_keeps_its_barriers(

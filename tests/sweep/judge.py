@@ -30,7 +30,7 @@ PERMANENT = (
     (r"swf:arrived:.+", "jobs on their way into flight: judged as stuck"),
     (r"swf:fanouts", "fan-outs that are committed and not poured: judged as stuck"),
     (r"swf:registry:(python|ruby)", "what each language tells the other; a process prolongs it"),
-    (r"swf:upkeep:dead", "how far `dead` was looked through"),
+    (r"swf:keeper:dead", "how far `dead` was looked through"),
 )
 _PERMANENT = re.compile("|".join(f"(?:{pattern})" for pattern, _ in PERMANENT))
 
@@ -157,7 +157,8 @@ def _order(scenario: Scenario, world: World) -> Iterator[Finding]:
     for number, run in enumerate(scenario.runs):
         for text in violations(run.shape, run.count, steps[number]):
             yield Finding("early" if "before" in text else "lost", f"run {number}: {text}")
-    for job in world.dead:
+    # A step that has left its run: another one took its place.
+    for job in (job for job in world.dead if "swf_died_in" not in job):
         args = str(job.get("args"))
         error = f"{job.get('error_class')}: {job.get('error_message')}"
         yield Finding("lost", f"job {job.get('class')} {args[:60]} is dead: {error[:200]}")

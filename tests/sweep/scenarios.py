@@ -183,6 +183,17 @@ ALL = (
         mends=True,
     ),
     Scenario(
+        "deaths",
+        "steps of a chain and a group that die, and what takes their place",
+        (
+            Run(
+                _chain(_J, _J, _group(_J, _J, _J), _J),
+                {1: {"dies": "caught"}, 2: {"dies": "done"}, 4: {"dies": "caught"}, 5: {"dies": "done"}},
+            ),
+        ),
+        every=2,
+    ),
+    Scenario(
         "reference",
         "a chain and the chains of a group, kept by reference",
         (Run(_chain(_J, _J, _group(_chain(_J, _J, _J), _J), _J, _J)),),

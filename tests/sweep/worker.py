@@ -23,7 +23,9 @@ import dramatiq
 import redis
 
 from dramatiq_sidekiq_flow import (
+    Catch,
     Job,
+    MayFail,
     RedisCallbackStorage,
     RedisHashMemory,
     SidekiqBroker,
@@ -104,7 +106,8 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
         options = scenario.runs[run].options.get(step, {}) if given is None else given
         job = current_job()
         assert job is not None
-        reporter.tell("start", run, step, jid=job.jid)
+        if options.get("dies") != "caught":
+            reporter.tell("start", run, step, jid=job.jid)
         if options.get("hangs") and task.role == "doomed":
             time.sleep(3600)
         if "ms" in options:
@@ -120,17 +123,22 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
             shape, first = options["grows"]
             make = _step(scenario, run, broker)
             current_run().replace(build(shape, lambda index: make(first + index))[0])
+        if options.get("dies") == "caught":
+            raise RuntimeError("its fallback tells")
         if options.get("fail") == "first" and job.fields.get("retry_count") is None:
             raise RuntimeError("fails at first")
         if options.get("fail") == "mended" and not os.path.exists(task.mended):
             raise RuntimeError("fails until it is mended")
         reporter.tell("end", run, step, jid=job.jid)
+        if "dies" in options:
+            raise RuntimeError("has ended, and is dead")
         return {f"step{step}": output(step, options)} if "out" in options else None
 
     backoff: dict[str, Any] = {"min_backoff": 20, "max_backoff": 40, "queue_name": QUEUE, "broker": broker}
     declare: Any = dramatiq.actor
     declare(work, actor_name="Sweep::Step", max_retries=RETRIES, **backoff)
     declare(work, actor_name="Sweep::Mended", max_retries=1, **backoff)
+    declare(work, actor_name="Sweep::Dies", max_retries=0, **backoff)
     _declare_typed(scenario, work, backoff)
     templates.clear()
     for number, run in enumerate(scenario.runs):
@@ -172,6 +180,10 @@ def _step(scenario: Scenario, number: int, broker: SidekiqBroker) -> Callable[[i
             return broker.get_actor(typed_name(number, index)).message(Part("a"))
         if run.how == "message" or run.plain:
             return broker.get_actor(name).message(number, index, options)
+        if options.get("dies") == "caught":
+            return Catch(Job("Sweep::Dies", number, index, options), Job(name, number, index, {}))
+        if "dies" in options:
+            return MayFail(Job("Sweep::Dies", number, index, options))
         return Job(name, number, index, options)
 
     return step

@@ -16,7 +16,8 @@ from dramatiq_sidekiq_flow.errors import (
     InvalidWorkflow,
 )
 from dramatiq_sidekiq_flow.wire.callbacks import dump_stack, load_stack
-from dramatiq_sidekiq_flow.wire.nodes import Namespace, carry, dump, dump_job, total_delay, validate, walk
+from dramatiq_sidekiq_flow.wire.nodes import Namespace, carry, dump, dump_job, validate, walk
+from dramatiq_sidekiq_flow.wire.tree_times import total_delay
 
 from ..recordings import cases
 from ..tree_reader import load

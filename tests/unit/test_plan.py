@@ -12,8 +12,9 @@ from dramatiq_sidekiq_flow.errors import InvalidWorkflow
 from dramatiq_sidekiq_flow.store.callback_storage import RedisCallbackStorage
 from dramatiq_sidekiq_flow.wire.callbacks import Callback, load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl, stack_ttl
-from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, completes_at_once, dump, dump_job
+from dramatiq_sidekiq_flow.wire.nodes import NOOP_CLASS, dump, dump_job
 from dramatiq_sidekiq_flow.wire.payload import DEFAULTS, Payload
+from dramatiq_sidekiq_flow.wire.tree_times import completes_at_once
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.plan_ids import derived
 

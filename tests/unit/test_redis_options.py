@@ -57,5 +57,5 @@ def test_in_the_environment_the_app_comes_first(app: str, monkeypatch: pytest.Mo
 def test_one_of_them_is_needed(app: str) -> None:
     with pytest.raises(click.UsageError, match="set SIDEKIQ_FLOW_APP or REDIS_URL"):
         found()
-    with pytest.raises(click.UsageError, match="either --app or --url"):
+    with pytest.raises(click.UsageError, match="either --app app:broker or --url"):
         found("--app", app, "--url", "redis://127.0.0.1:1/6")

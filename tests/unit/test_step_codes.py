@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow.runs import step_codes
 from dramatiq_sidekiq_flow.runs.step_codes import (
+    CAUGHT,
     DEAD,
     DONE,
     INFERRED,
@@ -17,6 +18,7 @@ from dramatiq_sidekiq_flow.runs.step_codes import (
     PENDING,
     QUEUED,
     RUNNING,
+    SKIPPED,
     UNKNOWN,
     StepCodes,
 )
@@ -138,9 +140,21 @@ def test_a_delay_without_steps_is_passed() -> None:
     assert codes[2] == LOST
 
 
+def test_a_fallback_in_front_of_a_step_that_exists_is_skipped() -> None:
+    caught = {**job("a"), "swf_on_death": group(job("b"), job("c"))}
+    codes = StepCodes(load_tree(dump_tree(chain(caught, caught, job("d")), is_ruby)))
+    codes.mark(7, QUEUED)
+    codes.mark(5, DONE)
+    codes.mark_caught(())
+    codes.infer()
+    codes.skip()
+    codes.settle()
+    assert list(codes.codes[1:]) == [INFERRED, SKIPPED, SKIPPED, CAUGHT, DONE, INFERRED, QUEUED]
+
+
 def _named() -> Iterator[int]:
     return (value for name, value in vars(step_codes).items() if name.isupper() and type(value) is int)
 
 
 def test_each_code_is_one() -> None:
-    assert sorted(_named()) == list(range(13))
+    assert sorted(_named()) == list(range(17))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dramatiq_sidekiq_flow.wire.death_nodes import Catch, MayFail
 from dramatiq_sidekiq_flow.wire.nodes import Chain, Group, Job, Node, WithDelay, dump, dump_job, jobs
 from dramatiq_sidekiq_flow.wire.step_numbers import number_steps
 
@@ -14,7 +15,7 @@ P, R = Job("p"), Job("R")
 
 def numbers(node: Node) -> list[int | None]:
     wire = dump(node, dump_job)
-    count = number_steps(wire, lambda job: job["class"] == "p")
+    count, _ = number_steps(wire, lambda job: job["class"] == "p")
     found = [job.get("swf_step") for job in jobs(wire)]
     assert count == len(found)
     assert [number or place for place, number in enumerate(found, 1)] == list(range(1, count + 1))
@@ -36,6 +37,8 @@ def numbers(node: Node) -> list[int | None]:
         # An empty node with a delay becomes a job without a number.
         (Chain(P, WithDelay(Group(), 100), P), [1, 2]),
         (Chain(P, Group(Chain(), Group()), P), [1, None]),
+        # What comes next follows the step, or its fallback.
+        (Chain(P, Catch(P, Chain(P, P)), P, MayFail(P), P), [1, None, 3, None, 5, None, None]),
         (Group(Chain(R, P), Chain(P, R, R)), [1, 2, 3, None, 5]),
     ],
     ids=str,

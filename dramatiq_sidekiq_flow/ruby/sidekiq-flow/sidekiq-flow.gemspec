@@ -11,7 +11,7 @@ Gem::Specification.new do |spec|
   spec.authors = ["The dramatiq-sidekiq-flow authors"]
   spec.license = "MIT"
   spec.required_ruby_version = ">= 2.7"
-  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.{rb,lua}", "README.md", "CHANGELOG.md"] }
+  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.{rb,lua}", "web/**/*.{css,erb,yml}", "README.md", "CHANGELOG.md"] }
   spec.require_paths = ["lib"]
   # Not published: this keeps it from being pushed to rubygems.org by mistake.
   spec.metadata = {"allowed_push_host" => "https://gems.invalid", "rubygems_mfa_required" => "true"}

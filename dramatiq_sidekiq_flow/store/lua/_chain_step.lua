@@ -41,7 +41,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if state == 'cancelled' or not state and record ~= '' and step == '' then return end
+  if state == 'cancelled' or state == 'paused' or not state and record ~= '' and step == '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end

@@ -2,11 +2,17 @@
 --
 -- In ARGV, from a on: state (`running`, or `done` if no step is to run), epoch seconds of
 --       the start, seconds that it lives, number of steps, the fields' (see _fields), number of further lists that
---       name the run, and their names: swf:flows:NAME
+--       name the run, and their names: swf:flows:NAME, the unique key of the run ('' = none),
+--       seconds until its deadline ('' = none), '1' if the run must not start without a record
 --
 -- read_record(a) -> what make_record needs, and the index behind it
+-- holds_key(record, holder) -> true if the holder of a unique key is another run that lives
+-- refused_start(record, new) -> nil, or a reply: {'TAKEN', ID of the run that has the unique key,
+--       and lives} | {'TYPE', key} | an error if the user may not write what the run needs
 -- make_record(record, new): writes it
 
+-- @include _types
+-- @include _rights
 -- @include _fields
 -- @include _record
 
@@ -14,7 +20,34 @@ local function read_record(a)
   local new = {state = ARGV[a], started = ARGV[a + 1], ttl = tonumber(ARGV[a + 2]), total = tonumber(ARGV[a + 3])}
   new.fields, a = read_fields(a + 4)
   new.first_list, new.last_list = a + 1, a + tonumber(ARGV[a])
-  return new, new.last_list + 1
+  a = new.last_list + 1
+  new.unique, new.deadline, new.needed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
+  return new, a + 3
+end
+
+local function holds_key(record, holder)
+  if not holder or holder == string.sub(record, 10) then return false end
+  local state = record_state('swf:flow:' .. holder)
+  return state and state ~= 'done' and state ~= 'cancelled'
+end
+
+local function refused_start(record, new)
+  if new.unique ~= '' then
+    local key = 'swf:unique:' .. new.unique
+    local holder, wrong = checked('GET', key)
+    if wrong then return wrong end
+    if holds_key(record, holder) then return {'TAKEN', holder} end
+    wrong = denied('SET', key, '')
+    if wrong then return wrong end
+  end
+  if new.deadline ~= '' then
+    if not type_is('swf:deadlines', 'zset') then return {'TYPE', 'swf:deadlines'} end
+    local wrong = denied('ZADD', 'swf:deadlines', '0', '')
+    if wrong then return wrong end
+  end
+  if not new.needed then return end
+  if not type_is(record, 'hash') then return {'TYPE', record} end
+  return denied('HSET', record, '', '')
 end
 
 local function make_record(record, new)
@@ -40,6 +73,11 @@ local function make_record(record, new)
   for i = new.first_list, new.last_list do
     add_to_list(ARGV[i], id, now, ttl)
     redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
+  end
+  if new.unique ~= '' then redis.pcall('SET', 'swf:unique:' .. new.unique, id, 'EX', math.max(ttl, UNIQUE_TTL)) end
+  if new.deadline ~= '' then
+    redis.pcall('ZADD', 'swf:deadlines', string.format('%.3f', tonumber(seconds_now()) + tonumber(new.deadline)), id)
+    outlive('swf:deadlines', math.ceil(tonumber(new.deadline)) + ttl)
   end
   if new.state == 'done' then finish_record(record, 'running', '') end
 end

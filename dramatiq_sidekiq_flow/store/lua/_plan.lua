@@ -13,12 +13,14 @@
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
--- read_plan(k, a, keep) -> the plan, or nil and an error reply:
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
 --                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (fanouts.py).  It is
@@ -28,6 +30,7 @@
 -- @include _types
 -- @include _rights
 -- @include _slices
+-- @include _parked
 
 local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
 
@@ -36,9 +39,12 @@ local function may_keep(keep, length, name)
   if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
 end
 
-local function read_plan(k, a, keep)
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
   local n = tonumber(ARGV[a] or 0); a = a + 1
-  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
   k = k + n; a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
@@ -88,13 +94,30 @@ local function read_plan(k, a, keep)
   return plan
 end
 
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
 local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
-    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
     k = k + 1; a = a + 2
   end
+  if plan.parked then return park_plan(plan) end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
       redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])

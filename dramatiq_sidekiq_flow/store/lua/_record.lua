@@ -10,6 +10,7 @@
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
 -- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
@@ -20,13 +21,17 @@
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
--- record_dead(record, state, number, failure)
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
---       done
+--       done.  The field `caught` counts the failures that no run waits for
 -- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
 --       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
@@ -34,9 +39,11 @@
 -- A record must not fail a step, so errors of its writes are ignored.
 
 -- @include _slack
+-- @include _run_callback
 
 local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -83,6 +90,20 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
 local function known_state(record, text, ttl)
@@ -99,7 +120,8 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -111,8 +133,11 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
-  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
 end
 
 local function prolong_record(record, state, ttl)
@@ -120,9 +145,15 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
-  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
 end

@@ -9,11 +9,13 @@
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
--- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
---                            The table has
+--                            record: of the run, or ''.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -52,7 +54,13 @@ local function read_barrier(barrier)
   return nil, nil, {'EXPIRED', barrier}
 end
 
-local function walk(unit, k, a, elsewhere)
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -73,6 +81,8 @@ local function walk(unit, k, a, elsewhere)
       local alone = released and kind == 'f'
       if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
       if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -80,6 +90,7 @@ local function walk(unit, k, a, elsewhere)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
       walked.released = walked.released + 1
@@ -112,6 +123,7 @@ local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
     if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
     return
   end

@@ -1,6 +1,6 @@
 -- Advances a run past a finished step: takes its job out of flight, writes its
 -- output to the memory, counts down barriers, and writes the plan of the
--- continuation.  Atomic, and safe to send twice.
+-- continuation.  Of a paused run, the plan is parked.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
 --       (see _walk), the plan's (see _plan)
@@ -56,7 +56,8 @@ local fields, a = read_fields(7)
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
-if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
+local parked = state == 'paused' and record or nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false, record) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -69,7 +70,7 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep, parked)
   if not plan then return refuse(wrong) end
 end
 
@@ -79,6 +80,7 @@ local taken
 taken, wrong = checked('HDEL', in_flight, receipt)
 if wrong then return wrong end
 if taken == 0 then return gone() end
+if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end

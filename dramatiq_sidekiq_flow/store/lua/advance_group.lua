@@ -16,6 +16,7 @@
 -- @include _fields
 -- @include _memory
 -- @include _record
+-- @include _parked
 
 local in_flight, memory, record, barrier = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -26,6 +27,8 @@ local state = record_state(record)
 local cancelled = state == 'cancelled'
 local value, marker, wrong = read_barrier(barrier)
 if cancelled then marker, wrong = 0, nil end
+if value and not cancelled and disarmed_in(record, barrier, value, marker) then marker = -1 end
+if state == 'paused' then ttl = math.max(ttl, PARKED_TTL) end
 if wrong then return wrong end
 local units, outputs, has_fields, a = {}, {}, false, 5 + 3 * n
 for i = 1, n do

@@ -1,21 +1,40 @@
--- Adds a step that failed for good on another broker to `dead`.
+-- Adds a step that failed for good on another broker to `dead`.  Others may take its place:
+-- their plan is written, too, or parked if the run is paused, unless the step is there already.
 --
 -- KEYS: 'dead', record (see _record), then keys of barriers, memory and record to keep
---       alive
+--       alive, then the plan's (see _plan)
 -- ARGV: score, payload, score up to which `dead` is trimmed, maximum jobs in
 --       `dead`, ttl of the kept keys in seconds, number of the step ('' = it has none),
---       what the record holds of the failure
--- Returns: {'DONE'} | {'TYPE', key} nothing written
+--       what the record holds of the failure; if others take its place also: how many keys to
+--       keep alive, number of steps that run in its place, the plan's
+-- Returns: {'DONE'} | {'TYPE', key} nothing written | {'STAGE', key} nothing written: stage
+--       the plan again
 
 -- @include _types
 -- @include _prolong
 -- @include _record
+-- @include _plan
 
-if not type_is(KEYS[1], 'zset') then return {'TYPE', KEYS[1]} end
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -tonumber(ARGV[4]))
-local state = ARGV[6] ~= '' and record_state(KEYS[2])
-if state then record_dead(KEYS[2], state, ARGV[6], ARGV[7]) end
-for i = 3, #KEYS do prolong(KEYS[i], tonumber(ARGV[5])) end
+local dead, caught = KEYS[1], ARGV[8] ~= nil
+if not type_is(dead, 'zset') then return {'TYPE', dead} end
+local kept = tonumber(ARGV[8] or #KEYS - 2)
+local state = record_state(KEYS[2])
+local plan, wrong
+-- Nothing of a cancelled run starts.
+if caught and state ~= 'cancelled' and not redis.call('ZSCORE', dead, ARGV[2]) then
+  plan, wrong = read_plan(3 + kept, 10, nil, state == 'paused' and KEYS[2] or nil)
+  if not plan then return wrong end
+end
+redis.call('ZADD', dead, ARGV[1], ARGV[2])
+redis.call('ZREMRANGEBYSCORE', dead, '-inf', ARGV[3])
+redis.call('ZREMRANGEBYRANK', dead, 0, -tonumber(ARGV[4]))
+if plan then write_plan(plan) end
+if state and ARGV[6] ~= '' then
+  if caught then
+    record_caught(KEYS[2], ARGV[6], ARGV[7], ARGV[9])
+  else
+    record_dead(KEYS[2], state, ARGV[6], ARGV[7])
+  end
+end
+for i = 3, 2 + kept do prolong(KEYS[i], tonumber(ARGV[5])) end
 return {'DONE'}

@@ -1,7 +1,8 @@
 -- Advances a run past a step that finished on another broker: writes its output to
 -- the memory, counts down barriers, creates the continuation's barriers, and pushes
--- its jobs for Sidekiq's queues.  The caller then enqueues its jobs for the other
--- broker.  Atomic; sent again for the same unit it returns the same.
+-- its jobs for Sidekiq's queues, which are parked if the run is paused.  The caller then
+-- enqueues its jobs for the other broker.  Atomic; sent again for the same unit it
+-- returns the same.
 --
 -- KEYS: memory hash ('' = none), record (see _record), the callbacks' (see _walk), the
 --       plan's (see _plan)
@@ -36,7 +37,8 @@ local fields, a = read_fields(5)
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
-if cancelled then walked = no_walk() else walked, wrong = walk(unit, 3, a, true) end
+local parked = state == 'paused' and record or nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 3, a, true, record) end
 if not walked then return wrong end
 a = a + 1
 local fires = walked.fire > 0
@@ -47,13 +49,16 @@ local writes_fields = walked.new and fields.n > 0
 if writes_fields and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local plan
 if fires then
-  plan, wrong = read_plan(3 + walked.n, a + 2)
+  plan, wrong = read_plan(3 + walked.n, a + 2, nil, parked)
   if not plan then return wrong end
 end
 
 -- Writes.  The output first, for the next step.  The counts before the plan: Redis
 -- refuses each of them when it is out of memory, so the first one fails with nothing
 -- written, while a script that has begun to write continues.
+if parked and not is_over(walked, fires) then
+  ttl, memory_ttl = math.max(ttl, PARKED_TTL), math.max(memory_ttl, PARKED_TTL)
+end
 if writes_fields then write_fields(memory, fields) end
 if memory ~= '' then prolong(memory, memory_ttl) end
 -- Until the other broker has the rest of the plan, a released barrier lives as long

@@ -1,6 +1,6 @@
 -- Advances a run past a finished step after custom barriers counted it: takes its job
 -- out of flight, writes its output to the memory, and writes the plan of the
--- continuation.  Safe to send twice.
+-- continuation.  Of a paused run, the plan is parked.  Safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none),
 --       swf:released:BARRIER of the barrier that the plan is the continuation of
@@ -31,12 +31,14 @@ if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
 local state = record_state(record)
 local cancelled = state == 'cancelled'
 local plan, wrong
+local parked = state == 'paused' and record or nil
 if marker ~= '' and not cancelled and redis.call('EXISTS', marker) == 0 then
-  plan, wrong = read_plan(5, a)
+  plan, wrong = read_plan(5, a, nil, parked)
   if not plan then return wrong end
 end
 
 redis.call('HDEL', in_flight, receipt)
+if parked and ARGV[5] ~= '1' then memory_ttl = math.max(memory_ttl, PARKED_TTL) end
 write_fields(memory, fields)
 if memory ~= '' then prolong(memory, memory_ttl) end
 if plan then

@@ -1,6 +1,6 @@
 -- Ends a step that a tree replaces: takes its job out of flight, writes its output to the
 -- memory, and writes the plan of the tree, whose jobs carry the callbacks of the step.
--- Safe to send twice.
+-- Of a paused run, the plan is parked.  Safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), swf:released:JID of a step without
 --       callbacks ('' = it has some), record (see _record), per callback from the top:
@@ -8,7 +8,8 @@
 -- ARGV: receipt, unit (the jid), seconds that the barriers live from now on, seconds
 --       that the memory lives, the step's text (see _record), then for a run with numbered
 --       steps ('' = without): its number of steps for which the tree was numbered, that
---       number with the tree, number of the step, what its record holds of the tree; then
+--       number with the tree, number of steps of the tree that are in fallbacks, number of
+--       the step, what its record holds of the tree; then
 --       the fields' (see _fields), kind of the callback at the top ('' = none, see _walk),
 --       number of callbacks, the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
@@ -31,8 +32,8 @@
 
 local in_flight, memory, marker, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local receipt, unit, ttl, memory_ttl, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local numbered, total, step, added = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local fields, a = read_fields(10)
+local numbered, total, skipped, step, added = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local fields, a = read_fields(11)
 local top, callbacks = ARGV[a], tonumber(ARGV[a + 1])
 
 -- Reads.
@@ -40,10 +41,10 @@ local found, wrong = checked('HEXISTS', in_flight, receipt)
 if wrong then return wrong end
 if found == 0 then return {'GONE'} end
 local state = record_state(record)
-local cancelled = state == 'cancelled'
+local cancelled, parked = state == 'cancelled', state == 'paused' and record or nil
 local walked = no_walk()
 if not cancelled and top ~= '' then
-  walked, wrong = walk(unit, 5, a, false)
+  walked, wrong = walk(unit, 5, a, false, record)
   if not walked then return wrong end
 end
 if fields.n > 0 then
@@ -60,19 +61,22 @@ if starts then
   end
   wrong = marker ~= '' and denied('SET', marker, '1') or top ~= '' and denied('SADD', KEYS[5] .. ':u', '') or nil
   if wrong then return wrong end
-  plan, wrong = read_plan(5 + callbacks, a + 2)
+  plan, wrong = read_plan(5 + callbacks, a + 2, nil, parked)
   if not plan then return wrong end
 end
 
 -- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
 -- the others.
 redis.call('HDEL', in_flight, receipt)
+if parked then ttl = math.max(ttl, PARKED_TTL) end
 write_fields(memory, fields)
 if plan then
   if marker ~= '' then redis.call('SET', marker, '1', 'EX', RELEASED_TTL) end
   if top == 'f' then
     redis.call('SETEX', KEYS[5], RELEASED_TTL, '0')
     redis.call('SETEX', KEYS[5] .. '_ran', RELEASED_TTL, '0')
+    local disarmed = walked.counts[1] and walked.counts[1].disarmed
+    if disarmed then redis.pcall('HDEL', disarmed, KEYS[5]) end
   elseif top ~= '' then
     redis.call('SADD', KEYS[5] .. ':u', unit)
     outlive(KEYS[5] .. ':u', math.max(ttl, redis.call('TTL', KEYS[5])))
@@ -87,6 +91,7 @@ state = state or known_state(record, text, ttl)
 if state then
   if plan and numbered ~= '' then
     redis.pcall('HSET', record, 'total', total, 'added', '1')
+    if skipped ~= '0' then redis.pcall('HINCRBY', record, 'skipped', skipped) end
     redis.pcall('HSET', record .. ':added', step, added)
     local left = redis.pcall('TTL', record)
     if type(left) == 'number' then outlive(record .. ':added', left) end

@@ -9,7 +9,7 @@
 --       nothing written
 --
 -- See wait.lua for the hashes.  A step that left `schedule` in another way, since its time
--- is over, or by hand, sees the signal when it runs.
+-- is over, since its run is paused, or by hand, sees the signal when it runs.
 
 -- @include _types
 -- @include _rights

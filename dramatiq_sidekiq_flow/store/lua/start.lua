@@ -6,6 +6,7 @@
 --       the fields' (see _fields), the record's (see _new_record), the plan's
 -- Returns: {'DONE'} | {'STARTED'} it was started before, nothing written
 --       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
+--       | {'TAKEN', ID} nothing written: that run has the unique key, and lives
 
 -- @include _types
 -- @include _fields
@@ -18,8 +19,11 @@ local made
 made, a = read_record(a)
 
 if redis.call('EXISTS', marker) == 1 then return {'STARTED'} end
+local wrong = refused_start(record, made)
+if wrong then return wrong end
 if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
-local plan, wrong = read_plan(4, a)
+local plan
+plan, wrong = read_plan(4, a)
 if not plan then return wrong end
 
 redis.call('SET', marker, '1', 'EX', ARGV[1])

@@ -1,5 +1,6 @@
 -- Parks a step that waits for a signal: takes its job out of flight, and puts it into
--- `schedule`, where it is due when its time is over.  Safe to send twice.
+-- `schedule`, where it is due when its time is over.  Of a paused run, the job is parked as
+-- one that goes to its queue.  Safe to send twice.
 --
 -- KEYS: in-flight hash, 'schedule', swf:signals:RUN, swf:waiting:RUN, record (see _record),
 --       then keys of barriers, chains, memory and record to keep alive
@@ -19,6 +20,7 @@
 -- @include _types
 -- @include _rights
 -- @include _record
+-- @include _parked
 
 local in_flight, schedule, signals, waiting, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ttl = tonumber(ARGV[7])
@@ -26,7 +28,8 @@ local ttl = tonumber(ARGV[7])
 local found, wrong = checked('HEXISTS', in_flight, ARGV[1])
 if wrong then return wrong end
 if found == 0 then return {'GONE'} end
-if record_state(record) == 'cancelled' then
+local state = record_state(record)
+if state == 'cancelled' then
   redis.call('HDEL', in_flight, ARGV[1])
   return {'CANCELLED'}
 end
@@ -39,11 +42,18 @@ for key, kind in pairs({[schedule] = 'zset', [waiting] = 'hash'}) do
   if not type_is(key, kind) then return {'TYPE', key} end
 end
 wrong = denied('ZADD', schedule, '0', '') or denied('HSET', waiting, '', '') or denied('EXPIRE', waiting, '1')
+if state == 'paused' then wrong = wrong or cannot_park(record) end
 if wrong then return wrong end
 
 redis.call('HDEL', in_flight, ARGV[1])
-redis.call('ZADD', schedule, ARGV[5], ARGV[6])
-redis.call('HSET', waiting, ARGV[3], ARGV[4])
-outlive(waiting, ttl)
+if state == 'paused' then
+  -- When the run is resumed, its worker looks for the signal again.
+  ttl = math.max(ttl, PARKED_TTL)
+  park(record, 'RPUSH', {'q' .. string.match(ARGV[4], '^[^\n]*') .. '\0' .. ARGV[6]})
+else
+  redis.call('ZADD', schedule, ARGV[5], ARGV[6])
+  redis.call('HSET', waiting, ARGV[3], ARGV[4])
+  outlive(waiting, ttl)
+end
 for i = 6, #KEYS do outlive(KEYS[i], ttl) end
 return {'PARKED'}

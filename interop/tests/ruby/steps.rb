@@ -16,6 +16,31 @@ module Rb
     end
   end
 
+  # Its process is killed when the gem has counted its barrier, and is about to push what follows.
+  class KilledBeforePush
+    include Sidekiq::Job
+    sidekiq_options queue: "ruby"
+
+    module Push
+      def push(item)
+        Process.kill(:KILL, Process.pid) && sleep if Thread.current[:killed_before_push]
+        super
+      end
+
+      def raw_push(payloads)
+        Process.kill(:KILL, Process.pid) && sleep if Thread.current[:killed_before_push]
+        super
+      end
+    end
+
+    Sidekiq::Client.prepend(Push)
+
+    def perform
+      Thread.current[:killed_before_push] = true
+      nil
+    end
+  end
+
   # What the run's memory held, as Ruby understood it.
   class Echo
     include Sidekiq::Job

@@ -6,19 +6,24 @@ from collections import Counter
 
 from ..mutant import Mutant
 from .advance import ADVANCE
+from .callbacks import RUN_CALLBACKS
 from .cancel import CANCELLED
 from .chain_step import CHAIN_STEP
 from .chains import CHAINS
+from .deaths import DEATH
 from .dynamic import DYNAMIC
+from .explain import EXPLAINED
 from .flight import FLIGHT
 from .foreign import FOREIGN
 from .hooks import HOOKS
 from .parts import PARTS
+from .pause import PAUSED
 from .producers import PRODUCERS
 from .queues import QUEUES
 from .reading import READING
 from .records import RECORD
 from .runs import RUNS
+from .web import WEB
 from .workers import WORKERS
 
 ALL: list[Mutant] = [
@@ -27,14 +32,19 @@ ALL: list[Mutant] = [
     *CHAIN_STEP,
     *CHAINS,
     *DYNAMIC,
+    *DEATH,
+    *EXPLAINED,
     *FLIGHT,
     *FOREIGN,
     *HOOKS,
     *PARTS,
+    *PAUSED,
     *QUEUES,
     *READING,
     *RECORD,
     *RUNS,
+    *RUN_CALLBACKS,
+    *WEB,
     *WORKERS,
     *PRODUCERS,
 ]

@@ -15,21 +15,23 @@ count = in_file("store/lua/count.lua")
 release = in_file("store/lua/release.lua")
 fail = in_file("store/lua/fail.lua")
 cancel = in_file("store/lua/cancel.lua")
-drop_jobs = in_file("store/lua/drop_jobs.lua")
+listing = in_file("store/lua/_listing.lua")
+take_jobs = in_file("store/lua/_take_jobs.lua")
 disarm = in_file("store/lua/disarm.lua")
 removal = in_file("store/job_removal.py")
 known = in_file("process/cancelled_runs.py")
 begins = in_file("broker/worker_middleware.py")
 ends = in_file("broker/consumer.py")
-search = in_file("runs/run_cancellation.py")
+search = in_file("runs/run_sweep.py")
+cancellation = in_file("runs/run_cancellation.py")
 query = in_file("runs/query.py")
 
 CANCELLED = [
     step(
         "cancel-step-goes-on",
         "The next step of a chain starts after the run was cancelled.",
-        "state == 'cancelled' or not state",
-        "not state",
+        "state == 'cancelled' or state == 'paused'",
+        "state == 'paused'",
         LAST + "[step_cancelled-armed]",
     ),
     advance(
@@ -116,24 +118,24 @@ CANCELLED = [
         "",
         FULL,
     ),
-    cancel(
+    listing(
         "cancel-behind-the-clock",
         "Workers do not see a cancellation after the clock was set back.",
         "local score = last and tonumber(last) >= tonumber(now)",
         "local score = false",
         CANCEL + "test_each_cancellation_comes_after_those_before",
     ),
-    cancel(
+    listing(
         "cancel-list-grows",
         "The list of cancelled runs grows for ever.",
-        "redis.call('ZREMRANGEBYRANK', list, 0, -most - 1)\n",
+        "  redis.call('ZREMRANGEBYRANK', list, 0, -most - 1)\n",
         "",
         CANCEL + "test_the_list_of_cancelled_runs_is_trimmed",
     ),
-    cancel(
+    listing(
         "cancel-list-keeps-old",
         "Workers read runs that were cancelled long ago.",
-        "redis.call('ZREMRANGEBYSCORE', list, '-inf', string.format('(%.3f', tonumber(now) - kept))\n",
+        "  redis.call('ZREMRANGEBYSCORE', list, '-inf', string.format('(%.3f', tonumber(now) - kept))\n",
         "",
         CANCEL + "test_a_run_that_was_cancelled_long_ago_leaves_the_list",
     ),
@@ -144,17 +146,17 @@ CANCELLED = [
         "",
         CANCEL + "test_the_record_says_so",
     ),
-    drop_jobs(
+    take_jobs(
         "drop-not-in-a-full-redis",
         "The jobs of a cancelled run stay in their queue when Redis is out of memory.",
-        "redis.call('LTRIM', place, 0, -1)\n",
+        "  redis.call('LTRIM', place, 0, -1)\n",
         "",
         FULL,
     ),
-    drop_jobs(
+    take_jobs(
         "drop-more-than-asked",
         "More jobs of equal bytes are removed than were found.",
-        "      wanted[payload] = wanted[payload] - 1\n",
+        "        wanted[payload] = wanted[payload] - 1\n",
         "",
         CANCEL + "test_no_more_jobs_are_removed_than_were_found",
     ),
@@ -175,7 +177,7 @@ CANCELLED = [
     removal(
         "removal-skips",
         "Jobs of a cancelled run behind those that were removed stay in the queue.",
-        "cursor = str(int(part.cursor) - removed) if removed else part.cursor",
+        "cursor = str(int(part.cursor) - gone) if gone else part.cursor",
         "cursor = part.cursor",
         CANCEL + "test_one_look_removes_all",
     ),
@@ -189,15 +191,15 @@ CANCELLED = [
     known(
         "known-for-ever",
         "A run does not start if it has the id of one that was cancelled.",
-        '        return state == "cancelled"\n',
-        "        return True\n",
+        '            self._known.pop(run_id, None)\n            return ""\n',
+        '            return "cancelled"\n',
         CANCEL + "test_a_later_run_of_the_same_id_runs",
     ),
     begins(
         "cancelled-step-begins",
         "A step that was fetched before the cancellation runs.",
-        '            raise SkipMessage(f"The run of job {message.message_id} was cancelled.")\n',
-        "            pass\n",
+        '                raise SkipMessage(f"The run of job {message.message_id} is {halted}.")\n',
+        "                pass\n",
         CANCEL + "test_what_is_prefetched_does_not_run",
     ),
     begins(
@@ -210,21 +212,21 @@ CANCELLED = [
     ends(
         "cancelled-step-advances",
         "A step that did not run, since its run was cancelled, is recorded as done.",
-        "        if message.dropped:\n",
-        "        if False:\n",
+        "        elif message.dropped:\n",
+        "        elif False:\n",
         CANCEL + "test_what_is_prefetched_does_not_run",
     ),
     search(
         "cancel-removes-others",
         "Jobs of another run that mention the cancelled run are removed.",
-        "        return payload if payload.run_id == run_id else None\n",
+        "        return payload if payload.run_id == run_id and not is_callback(payload.fields) else None\n",
         "        return payload\n",
         CANCEL + "test_jobs_that_wait_are_removed",
     ),
-    search(
+    cancellation(
         "cancel-leaves-jobs",
         "Jobs of a cancelled run stay in their places.",
-        "        cleared = job_removal.clear(self.connection, run_id, is_ours)\n",
+        "        cleared = job_removal.clear(self.connection, run_id, is_ours, Removal(self.connection))\n",
         "        cleared = job_removal.Clearing([], 0)\n",
         CANCEL + "test_jobs_that_wait_are_removed",
     ),

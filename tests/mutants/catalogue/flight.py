@@ -299,8 +299,8 @@ FLIGHT = [
     fail(
         "fail-writes-before-reading",
         "A failed job leaves flight before the type of the set was seen.",
-        "local action = ARGV[2]\n",
-        "local action = ARGV[2]\nredis.call('HDEL', KEYS[1], ARGV[1])\n",
+        "local action, caught = ARGV[2], ARGV[10] ~= nil\n",
+        "local action, caught = ARGV[2], ARGV[10] ~= nil\nredis.call('HDEL', KEYS[1], ARGV[1])\n",
         refuses("fail_retry", "retry"),
     ),
     fail(
@@ -341,7 +341,7 @@ FLIGHT = [
     fail(
         "fail-barriers-expire",
         "The run of a step that is retried for weeks cannot go on after it.",
-        "for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end\n",
+        "for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end\n",
         "",
         TTL + "test_a_failed_step_keeps_the_memory_until_it_is_tried_again",
         RULES + "test_waiting_barriers_live_on[fail]",

@@ -126,7 +126,7 @@ PRODUCERS = [
     workflow(
         "run-arguments-not-checked",
         "An argument that JSON does not have is changed on its way.",
-        "        codec.check_arrays([step.args for step in self._steps])\n",
+        "        codec.check_arrays([step.args for step in self._messages])\n",
         "",
         WORKFLOW + "test_a_message_that_cannot_be_a_step_is_refused_wherever_it_stands",
     ),

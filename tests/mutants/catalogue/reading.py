@@ -14,6 +14,7 @@ records = in_file("store/run_records.py")
 index = in_file("runs/run_index.py")
 reader = in_file("runs/run_reader.py")
 codes = in_file("runs/step_codes.py")
+marks = in_file("runs/step_marks.py")
 sightings = in_file("runs/sightings.py")
 query = in_file("runs/query.py")
 writer = in_file("wire/run_tree.py")
@@ -93,8 +94,8 @@ READING = [
     sightings(
         "sighting-of-another-run",
         "A job that has the id of a run in its arguments is shown as its step.",
-        "            if fields is not None and self._is_ours(fields):\n                self._add(_in_place",
-        "            if fields is not None:\n                self._add(_in_place",
+        "            if fields is not None and self._is_ours(fields):\n                sighting = _in_place",
+        "            if fields is not None:\n                sighting = _in_place",
         _RUNS + "test_jobs_of_other_runs_that_name_this_one_are_left_out",
     ),
     sightings(
@@ -156,8 +157,8 @@ READING = [
     reader(
         "reader-one-look",
         "A run is stuck if one search missed a job that moved.",
-        "        marks: object = None\n        for",
-        "        marks: object = self._record(run_id).marks\n        for",
+        "        marks: object = None\n        finder",
+        "        marks: object = self._record(run_id).marks\n        finder",
         _RUNS + "test_a_job_that_moves_during_the_search_is_found",
     ),
     reader(
@@ -170,7 +171,7 @@ READING = [
     reader(
         "reader-old-marks",
         "A step that ends during the search is shown as lost.",
-        "        # What was done meanwhile has a mark now.\n        record = self._record(run_id)\n",
+        "        record = after or record\n",
         "",
         _RUNS + "test_a_step_that_ends_during_the_search_is_done",
     ),
@@ -195,7 +196,7 @@ READING = [
         "    if codes is not None and codes.count(LOST):\n",
         _RUNS + "test_a_barrier_that_still_waits_makes_a_run_stuck",
     ),
-    reader(
+    marks(
         "reader-noop-of-a-delay",
         "A step behind a delay without steps is shown as lost.",
         "        codes.replace(LOST, PENDING)\n    for code in",
@@ -268,8 +269,8 @@ READING = [
     writer(
         "tree-folds-queues",
         "Siblings of different queues are folded.",
-        '        key = (job["class"], job.get("queue"), job.get("wrapped"))\n',
-        '        key = (job["class"], None, job.get("wrapped"))\n',
+        '        key = (job["class"], job.get("queue"), job.get("wrapped"), job.get(DEATH_KEY) == COUNTS_AS_DONE)\n',
+        '        key = (job["class"], None, job.get("wrapped"), job.get(DEATH_KEY) == COUNTS_AS_DONE)\n',
         _TREE + "test_more_than_twenty_equal_siblings_are_folded",
     ),
     nodes(

@@ -84,14 +84,14 @@ RUNS = [
     plan(
         "plan-no-barrier",
         "The jobs of a continuation find no barrier.",
-        "    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])\n",
+        "    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])\n",
         "",
         WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
     ),
     plan(
         "plan-no-marker",
         "The jobs of a continuation find a barrier without its marker.",
-        "    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')\n",
+        "    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')\n",
         "",
         WORKFLOW + "test_delivered_twice_a_job_of_a_group_counts_once",
     ),

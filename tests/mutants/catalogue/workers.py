@@ -506,7 +506,7 @@ WORKERS = [
     retries(
         "discard-a-step",
         "A step with retry: false disappears, and its run waits for ever.",
-        '    if job.run_id is None and not job.stack:\n        return Failure("discard", b"")\n',
+        '    if not job.stack and (job.run_id is None or payload_fields.is_callback(job.fields)):\n        return Failure("discard", b"")\n',
         '    return Failure("discard", b"")\n',
         TTL + "test_a_step_that_a_plain_job_would_not_survive_is_dead_and_keeps_all[{'retry': False}]",
     ),
@@ -529,7 +529,7 @@ WORKERS = [
     recovery(
         "recovery-pills-barriers-expire",
         "The run of a poison pill cannot go on when that is retried.",
-        "            if job.payload is not None:\n                self.upkeep.extend(job.payload)\n",
+        "            if job.payload is not None:\n                self.upkeep.handle(job.dead_payload)\n",
         "            pass\n",
         TTL + "test_a_poison_pill_may_be_retried_for_as_long_as_it_is_dead",
     ),

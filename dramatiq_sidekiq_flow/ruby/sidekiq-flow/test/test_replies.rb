@@ -26,6 +26,12 @@ class TestReplies < Minitest::Test
     assert_raises(Companion::WrongType) { Replies.fail(["TYPE", "dead"]) }
   end
 
+  def test_a_parked_job_has_left_flight_or_a_key_has_another_type
+    Replies.park(["DONE"])
+    Replies.park(["GONE"])
+    assert_raises(Companion::WrongType) { Replies.park(["TYPE", "swf:parked:a"]) }
+  end
+
   def test_a_fetch_gives_a_payload_nothing_or_that_the_worker_is_unknown
     assert_equal "{}", Replies.fetch(["2", "{}", 1, "?"])
     assert_equal "", Replies.fetch(["0", "", 1, "?"])

@@ -1,11 +1,15 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # The cancelled runs, as far as this process knows them: their steps do not start.
+  # The cancelled and paused runs, as far as this process knows them: their steps do not
+  # start.
   # It looks when a step starts, at most once in half a second.
   class CancelledRuns
-    # Sorted set: run id by the time of its cancellation.
+    # Sorted set: run id by the time of its cancellation or pause.
     LIST = "swf:cancelled"
+
+    # The states of a run whose steps do not start.
+    HALTED = %w[cancelled paused].freeze
 
     # Seconds between two looks.
     INTERVAL = 0.5
@@ -24,22 +28,21 @@ module SidekiqFlow::Companion
       @looked = -Float::INFINITY
     end
 
-    # Whether a step must not start, since its run was cancelled. Logs the first one of
-    # each run.
-    def drop?(job, config)
+    # "cancelled" or "paused" if a step must not start, since its run is; else nil. Logs
+    # the first one of each cancelled run.
+    def halts(job, config)
       run = Run.id(job)
-      return false unless run.is_a?(String)
+      return if !run.is_a?(String) || Run.callback?(job)
 
       # A step that had failed may come out of `dead` long after.
       listed = listed?(run, config)
-      return false unless (listed || job["retry_count"].is_a?(Integer)) && cancelled?(run, listed, config)
+      return unless listed || job["retry_count"].is_a?(Integer)
 
-      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
-      @known[run] = true
+      state(run, listed, config).tap { |halted| log(run, job, config) if halted == "cancelled" }
     rescue RedisClient::Error, ConnectionPool::TimeoutError => error
       # A step runs also if Redis cannot be reached.
       config.logger.debug { "Cancelled runs could not be read: #{error.message}" }
-      false
+      nil
     end
 
     private
@@ -63,10 +66,17 @@ module SidekiqFlow::Companion
       @known.shift while @known.size > MOST
     end
 
-    # Whether the record says so; a later run may have the id of one that was cancelled.
-    def cancelled?(run, listed, config)
+    # What the record says; a later run may have the id of one that was cancelled.
+    def state(run, listed, config)
       state = config.redis { |conn| conn.call("HGET", "swf:flow:#{run}", "state") }
-      state.nil? ? listed : state == "cancelled"
+      return listed ? "cancelled" : nil if state.nil?
+
+      state if HALTED.include?(state)
+    end
+
+    def log(run, job, config)
+      config.logger.info("Run #{Run.label(job)} was cancelled: its steps do not run") unless @known[run]
+      @known[run] = true
     end
 
     def now

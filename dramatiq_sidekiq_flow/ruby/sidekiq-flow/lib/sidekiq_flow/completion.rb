@@ -25,7 +25,7 @@ module SidekiqFlow::Companion
     end
 
     def advance
-      return if @stack.empty? && memory_key.empty? && step.key.empty?
+      return if Run.callback?(@job) || (@stack.empty? && memory_key.empty? && step.key.empty?)
 
       loop do
         outcome = Trouble.patiently(@unit.config.logger) { send_script }

@@ -11,8 +11,10 @@ module SidekiqFlow::Companion
 
     def call(job_instance, job, queue)
       unit = Unit.take
+      halted = CancelledRuns.current.halts(job, config)
       # Sidekiq takes it out of flight.
-      return if CancelledRuns.current.drop?(job, config)
+      return if halted == "cancelled"
+      return unit.park(job) if halted && unit
 
       Unit.with(unit) do
         return yield if unit.nil?

@@ -7,7 +7,7 @@ module SidekiqFlow::Companion
   module Prolongation
     def extend_ttl!(ttl: nil)
       execution = Execution.current
-      return super if execution.nil? || !Run.step?(execution.job)
+      return super if execution.nil? || Run.id(execution.job).nil?
 
       ttl = [Integer(ttl || configuration.barrier_ttl), Lifetimes::MAX_TTL].min
       barriers = Callback.stack(execution.job).flat_map(&:keys)

@@ -45,10 +45,18 @@ module SidekiqFlow::Companion
         end
       end
 
-      # Returns when the job has left flight, by this call or before it.
+      # Returns when the job has left flight, by this call or before it; or :stage_lost
+      # (nothing is written: the staged fan-out expired).
       def fail(reply)
         kind, key = reply
-        raise WrongType, "The Redis key #{key.inspect} is not a sorted set. Remove it." if kind == "TYPE"
+        raise WrongType, "The Redis key #{key.inspect} is of another type. Remove it." if kind == "TYPE"
+
+        :stage_lost if kind == "STAGE"
+      end
+
+      # Returns when the job has left flight, by this call or before it.
+      def park(reply)
+        checked(reply)
       end
 
       # The payload of the one job that was asked for, nil if the queue is empty, or

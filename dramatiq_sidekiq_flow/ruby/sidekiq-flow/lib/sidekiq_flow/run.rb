@@ -3,6 +3,10 @@
 module SidekiqFlow::Companion
   # The run that a job is a step of.
   module Run
+    # The option of a job that a run calls when a step dies, or at its end: it has the
+    # id of the run, and is not a step.
+    CALLBACK = "swf_callback"
+
     module_function
 
     # The id of the run, or nil for a job that belongs to none.
@@ -11,7 +15,11 @@ module SidekiqFlow::Companion
     end
 
     def step?(job)
-      !id(job).nil?
+      !id(job).nil? && !callback?(job)
+    end
+
+    def callback?(job)
+      job.key?(CALLBACK)
     end
 
     # The id for a log line, where anything may have been pushed.

@@ -22,7 +22,7 @@ module SidekiqFlow::Companion
 
     # The key of the record, or "". A step without a number may end its run, too.
     def key
-      Run.id(@job).is_a?(String) ? "swf:flow:#{Run.id(@job)}" : ""
+      (Run.id(@job).is_a?(String) && Run.step?(@job)) ? "swf:flow:#{Run.id(@job)}" : ""
     end
 
     # All keys of the record of a step that has a number.

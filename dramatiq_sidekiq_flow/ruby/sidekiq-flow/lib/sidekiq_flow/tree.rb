@@ -29,7 +29,7 @@ module SidekiqFlow::Companion
         raise InvalidNode, "The workflow is nested too deep" if depth > MAX_DEPTH
 
         case node.is_a?(Hash) && node["__type__"]
-        when "job" then check_job(node)
+        when "job" then check_job(node, depth)
         when "with_delay"
           raise InvalidNode, "Invalid delay: #{shown(node["delay"])}" unless delay?(node["delay"])
 
@@ -76,9 +76,16 @@ module SidekiqFlow::Companion
         end
       end
 
+      # How many jobs a tree has, without those of fallbacks.
+      def count(node)
+        return 1 if node["__type__"] == "job"
+
+        [*node["children"], node["task"]].compact.sum { |child| count(child) }
+      end
+
       private
 
-      def check_job(node)
+      def check_job(node, depth)
         name, args = node.values_at("class", "args")
         queue = node.fetch("queue", "-")
         at = node.fetch("at", 0)
@@ -89,11 +96,16 @@ module SidekiqFlow::Companion
 
         field, = READ_BY_PUSH.find { |key, readable| !node[key].nil? && !readable.call(node[key]) }
         raise InvalidNode, "The #{field} of #{name} cannot be read: #{shown(node[field])}" if field
+
+        policy = node[Replacement::POLICY]
+        check(policy, depth + 1) unless policy.nil? || policy == Replacement::COUNTS_AS_DONE
       end
 
       def delay_of_job(node)
         at = node["at"]
-        at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+        fallback = node[Replacement::POLICY]
+        wait = at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
+        fallback.is_a?(Hash) ? wait + total_delay(fallback) : wait
       end
 
       def shown(value)

@@ -111,12 +111,24 @@ module SidekiqFlow::Companion
       outcome
     end
 
+    # Parks the job, which has not run, since its run is paused. The keys that its run
+    # needs live on for as long as it may wait.
+    def park(job)
+      needed, ttl = Lifetimes.needs(job)
+      ttl += config[:dead_timeout_in_seconds].to_i
+      keys = [key, "swf:flow:#{Run.id(job)}", queue, *needed]
+      settle { |conn| Replies.park(Scripts.run(conn, "park", keys, [receipt, queue_name, ttl])) }
+    end
+
     # Moves the job from flight to `retry` or `dead`. The barriers above it, and the
     # memory of its run, live on for as long as it may be tried again.
     def fail(set, score, payload)
+      job = Payload.parse(payload) || {}
+      replacement = Replacement.of(job, self) if set == "dead"
+      return replace(score, job, replacement) if replacement
+
       now = Time.now.to_f
       dead_for = config[:dead_timeout_in_seconds]
-      job = Payload.parse(payload) || {}
       needed, ttl = Lifetimes.needs(job)
       ttl += ((set == "dead") ? dead_for : score.to_f - now).to_i
       step = StepRecord.new(job)
@@ -141,6 +153,27 @@ module SidekiqFlow::Companion
     end
 
     private
+
+    # Moves a step to `dead`, and pushes what takes its place, in one step.
+    def replace(score, job, replacement)
+      step = StepRecord.new(job)
+      needed, = Lifetimes.needs(job)
+      now = Time.now.to_f
+      first = [receipt, "dead", score, replacement.payload, (now - config[:dead_timeout_in_seconds]).to_s,
+        config[:dead_max_jobs], replacement.ttl, step.number, step.failure(now)]
+      reply = :stage_lost
+      while reply == :stage_lost
+        keys, last = Trouble.patiently(config.logger) { replacement.writes(needed.size) }
+        keys = [key, "dead", step.key, *needed, *keys]
+        reply = Replies.fail(Trouble.patiently(config.logger) do
+          config.redis { |conn| Scripts.run(conn, "fail", keys, [*first, *last]) }
+        end)
+      end
+      settled
+      replacement.pour
+    rescue Refused => error
+      leave(error)
+    end
 
     def worker
       @fetcher.worker

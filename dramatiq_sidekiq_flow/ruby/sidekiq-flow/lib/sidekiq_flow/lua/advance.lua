@@ -1,6 +1,6 @@
 -- Advances a run past a finished step: takes its job out of flight, writes its
 -- output to the memory, counts down barriers, and writes the plan of the
--- continuation.  Atomic, and safe to send twice.
+-- continuation.  Of a paused run, the plan is parked.  Atomic, and safe to send twice.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), the callbacks'
 --       (see _walk), the plan's (see _plan)
@@ -51,6 +51,7 @@ local RELEASED_TTL = '86400'
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
 -- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
@@ -61,22 +62,86 @@ local RELEASED_TTL = '86400'
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
--- record_dead(record, state, number, failure)
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
---       done
+--       done.  The field `caught` counts the failures that no run waits for
 -- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
 --       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
 --
 -- A record must not fail a step, so errors of its writes are ignored.
 
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
 
 local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -123,6 +188,20 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
 local function known_state(record, text, ttl)
@@ -139,7 +218,8 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -151,8 +231,11 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
-  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
 end
 
 local function prolong_record(record, state, ttl)
@@ -160,9 +243,15 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
-  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
 end
@@ -222,7 +311,7 @@ local function chain_step()
     if kept and not may('HSET', in_flight, keep, '') or not kept and not may('LPUSH', list, '') then return end
   end
   local state = record_state(record)
-  if state == 'cancelled' or not state and record ~= '' and step == '' then return end
+  if state == 'cancelled' or state == 'paused' or not state and record ~= '' and step == '' then return end
 
   -- Writes.
   if pcall('HDEL', in_flight, ARGV[1]) ~= 1 then return end
@@ -256,11 +345,13 @@ if stepped then return stepped end
 --   'n' has none and propagates      (count down the next one, too)
 --   's' has none, does not propagate (the walk stops)
 --
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
--- walk(unit, k, a, elsewhere) -> a table, or nil and an error reply: {'TYPE', key}
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
---                            The table has
+--                            record: of the run, or ''.  The table has
 --   n         number of callbacks
 --   counts    barriers to count down, in order; all are released, but the last may wait
 --   released  number of them that are released
@@ -308,17 +399,6 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
--- Rights of the user, asked before a job is taken out of its place: a write that is
--- refused after that would lose it.
---
--- denied(command, key, ...) -> nil if the user may send this command; else the error
---                         reply of one who may not.  Redis 6.2 cannot be asked: nil
-
-local function denied(command, key, ...)
-  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
-    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
-  end
-end
 
 local function read_barrier(barrier)
   local ran = barrier .. '_ran'
@@ -333,7 +413,13 @@ local function read_barrier(barrier)
   return nil, nil, {'EXPIRED', barrier}
 end
 
-local function walk(unit, k, a, elsewhere)
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
   local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
@@ -354,6 +440,8 @@ local function walk(unit, k, a, elsewhere)
       local alone = released and kind == 'f'
       if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
       if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -361,6 +449,7 @@ local function walk(unit, k, a, elsewhere)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
       walked.released = walked.released + 1
@@ -393,6 +482,7 @@ local function count_down(count, kept, ttl)
   if count.released then
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
     if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
     return
   end
@@ -449,18 +539,61 @@ end
 -- QUEUES and SCHEDULE are the set and the zset that all plans write.
 --
 -- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
--- read_plan(k, a, keep) -> the plan, or nil and an error reply:
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
 --                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
 --                      | an error if the user may not write the jobs
 --                      keep: nil, or where to keep the job of a plan that has no other:
 --                      {hash, receipt}.  It is kept there, instead of pushed, if
 --                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
 -- write_plan(plan): cannot fail, since read_plan has checked all types
 --
 -- A plan that is too large for one script was staged as a list (fanouts.py).  It is
 -- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
 -- any process can push its jobs (pour.lua).
 
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
 
 local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
 
@@ -469,9 +602,12 @@ local function may_keep(keep, length, name)
   if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
 end
 
-local function read_plan(k, a, keep)
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
   local n = tonumber(ARGV[a] or 0); a = a + 1
-  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}}
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
   k = k + n; a = a + 2 * n
   n = tonumber(ARGV[a] or 0); a = a + 1
   for i = 1, n do
@@ -521,13 +657,30 @@ local function read_plan(k, a, keep)
   return plan
 end
 
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
 local function write_plan(plan)
   local k, a = plan.barrier_key, plan.barrier_argument
   for _ = 1, plan.barriers do
-    redis.call('SETEX', KEYS[k], ARGV[a], ARGV[a + 1])
-    redis.call('SETEX', KEYS[k] .. '_ran', ARGV[a], ARGV[a + 1] == '0' and '0' or '-1')
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
     k = k + 1; a = a + 2
   end
+  if plan.parked then return park_plan(plan) end
   for _, queue in ipairs(plan.queues) do
     if plan.kept then
       redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
@@ -592,7 +745,8 @@ local fields, a = read_fields(7)
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
-if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false) end
+local parked = state == 'paused' and record or nil
+if cancelled then walked = no_walk() else walked, wrong = walk(unit, 4, a, false, record) end
 if not walked then return refuse(wrong) end
 a = a + 1
 local fires = walked.fire > 0
@@ -605,7 +759,7 @@ if writes_fields then
 end
 local plan
 if fires then
-  plan, wrong = read_plan(4 + walked.n, a + 1, keep)
+  plan, wrong = read_plan(4 + walked.n, a + 1, keep, parked)
   if not plan then return refuse(wrong) end
 end
 
@@ -615,6 +769,7 @@ local taken
 taken, wrong = checked('HDEL', in_flight, receipt)
 if wrong then return wrong end
 if taken == 0 then return gone() end
+if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
 if plan then write_plan(plan) end

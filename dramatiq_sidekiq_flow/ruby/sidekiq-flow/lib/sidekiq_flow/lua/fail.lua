@@ -1,14 +1,17 @@
 -- Moves a failed job from flight to `retry` or `dead`, or discards it.  A step of a cancelled
--- run is discarded instead of retried.
+-- run is discarded instead of retried.  Others may take the place of a step that is dead or
+-- discarded: their plan is written, too, or parked if the run is paused.
 --
 -- KEYS: in-flight hash, 'retry' or 'dead', record (see _record), then keys of barriers,
---       memory and record to keep alive
+--       memory and record to keep alive, then the plan's (see _plan)
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
 --       seconds that the kept keys live from now on, for `dead` the number of the step
---       ('' = it has none), and what its record holds of the failure
+--       ('' = it has none), and what its record holds of the failure; if others take its
+--       place also: how many keys to keep alive, number of steps that run in its place, the
+--       plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
---       | {'TYPE', key} nothing written
+--       | {'TYPE', key} nothing written | {'STAGE', key} nothing written: stage the plan again
 
 -- Checks before a script writes.
 --
@@ -78,6 +81,7 @@ end
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
 --
 -- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
@@ -88,13 +92,17 @@ end
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
--- record_dead(record, state, number, failure)
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
 -- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
---       done
+--       done.  The field `caught` counts the failures that no run waits for
 -- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
 --       text: of the last step
 -- prolong_record(record, state, ttl): to at least ttl seconds
@@ -105,9 +113,58 @@ end
 -- step of a run: keys are prolonged once an hour.
 
 local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
 
 local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -154,6 +211,20 @@ local function record_dead(record, state, number, failure)
   redis.pcall('HSET', record .. ':failed', number, failure)
   local left = redis.pcall('TTL', record)
   if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
 local function known_state(record, text, ttl)
@@ -170,7 +241,8 @@ end
 
 local function finish_record(record, from, text)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'added')
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -182,8 +254,11 @@ local function finish_record(record, from, text)
   redis.pcall('EXPIRE', record .. ':times', keep)
   -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
-  if from == 'failed' then redis.pcall('EXPIRE', record .. ':failed', keep) end
-  if found[4] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
 end
 
 local function prolong_record(record, state, ttl)
@@ -191,9 +266,15 @@ local function prolong_record(record, state, ttl)
   outlive('swf:flows:' .. state, ttl)
 end
 
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
-  if state ~= 'failed' or redis.pcall('EXISTS', record .. ':failed') ~= 0 then return state end
+  if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
 end
@@ -220,10 +301,190 @@ local function record_steps(record, state, texts, ttl)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'GONE'} end
-local action = ARGV[2]
+local action, caught = ARGV[2], ARGV[10] ~= nil
+local kept = tonumber(ARGV[10] or #KEYS - 3)
 local state = record_state(KEYS[3])
 if action == 'retry' and state == 'cancelled' then action = 'discard' end
 if action ~= 'discard' then
@@ -231,12 +492,25 @@ if action ~= 'discard' then
   local refused = denied('ZADD', KEYS[2], '0', '')
   if refused then return refused end
 end
+local plan, wrong
+-- Nothing of a cancelled run starts.
+if caught and state ~= 'cancelled' then
+  plan, wrong = read_plan(4 + kept, 12, nil, state == 'paused' and KEYS[3] or nil)
+  if not plan then return wrong end
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if action ~= 'discard' then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 if action == 'dead' then
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
-if state and ARGV[8] ~= '' then record_dead(KEYS[3], state, ARGV[8], ARGV[9]) end
-for i = 4, #KEYS do prolong(KEYS[i], tonumber(ARGV[7])) end
+if plan then write_plan(plan) end
+if state and ARGV[8] ~= '' then
+  if caught then
+    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
+  else
+    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
+  end
+end
+for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

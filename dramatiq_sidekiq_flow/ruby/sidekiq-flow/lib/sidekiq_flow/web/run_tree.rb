@@ -1,0 +1,147 @@
+# frozen_string_literal: true
+
+module SidekiqFlow::Web
+  # The tree of a run, as its record holds it. Steps are numbered in written order from
+  # 1; a repeated node takes the numbers of its steps once for each repetition.
+  class RunTree
+    # Most steps of a tree, and most nodes inside of each other.
+    MOST_STEPS = 10_000_000
+    MOST_NESTED = 500
+
+    # +kind+: :step, :chain, :group, :delay, :times, or :catch, whose children are a step and
+    # its fallback; +steps+: its number of steps; +starts+: number of steps in front of each
+    # child; +value+: the JSON object.
+    Node = Struct.new(:kind, :steps, :children, :starts, :value) do
+      def step?
+        kind == :step
+      end
+
+      # The node that a delayed or a repeated one holds.
+      def child
+        children.first
+      end
+
+      def name
+        RunRecord.text(value["step"])
+      end
+
+      def queue
+        RunRecord.text(value["queue"])
+      end
+
+      def args
+        RunRecord.text(value["args"])
+      end
+
+      def ruby?
+        value["ruby"] == true
+      end
+
+      def times
+        value["times"]
+      end
+
+      # Seconds.
+      def delay
+        value["delay"] / 1000.0
+      end
+    end
+
+    # One line of the tree. +node+ begins with the step +number+.
+    Line = Struct.new(:node, :number, :depth)
+
+    class Invalid < StandardError; end
+
+    # The tree of a JSON text; nil if it is not one.
+    def self.parse(json)
+      new(node(JSON.parse(json, max_nesting: MOST_NESTED)))
+    rescue JSON::ParserError, Invalid
+      nil
+    end
+
+    def self.node(value)
+      raise Invalid unless value.is_a?(Hash)
+
+      kind = %w[step chain group delay times catch].find { |key| value.key?(key) }
+      raise Invalid unless kind
+
+      send(:"read_#{kind}", value)
+    end
+
+    class << self
+      private
+
+      def read_step(value)
+        Node.new(:step, 1, [], [], value)
+      end
+
+      def read_chain(value, kind = "chain")
+        raise Invalid unless value[kind].is_a?(Array)
+
+        children = value[kind].map { |child| node(child) }
+        count = 0
+        starts = children.map { |child| (count += child.steps) - child.steps }
+        Node.new(kind.to_sym, counted(count), children, starts, {})
+      end
+
+      def read_group(value)
+        read_chain(value, "group")
+      end
+
+      def read_delay(value)
+        raise Invalid unless value["delay"].is_a?(Numeric)
+
+        child = node(value["node"])
+        Node.new(:delay, child.steps, [child], [0], value)
+      end
+
+      def read_times(value)
+        raise Invalid unless value["times"].is_a?(Integer) && value["times"].positive?
+
+        child = node(value["node"])
+        Node.new(:times, counted(value["times"] * child.steps), [child], [0], value)
+      end
+
+      def read_catch(value)
+        children = [node(value["catch"]), node(value["fallback"])]
+        raise Invalid unless children.first.step?
+
+        Node.new(:catch, counted(1 + children.last.steps), children, [0, 1], {})
+      end
+
+      def counted(count)
+        raise Invalid if count > MOST_STEPS
+
+        count
+      end
+    end
+
+    attr_reader :root
+
+    def initialize(root)
+      @root = root
+    end
+
+    # Number of steps.
+    def steps
+      root.steps
+    end
+
+    # Yields the lines of the tree: one for each chain, group, delay and step, and one
+    # for the repetitions of a node.
+    def each_line(&block)
+      return to_enum(:each_line) unless block
+
+      walk(root, 1, 0, &block)
+    end
+
+    private
+
+    def walk(node, number, depth, &block)
+      yield Line.new(node, number, depth)
+      return if node.kind == :times
+
+      node.children.zip(node.starts) { |child, start| walk(child, number + start, depth + 1, &block) }
+    end
+  end
+end

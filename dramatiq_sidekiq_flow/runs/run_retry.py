@@ -1,0 +1,69 @@
+"""Retries of the dead steps of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from ..errors import FlowError, UnknownRun, shortened
+from ..process.poller import promotion
+from ..store import job_search, keys, run_pause, run_records
+from ..store.connection import Connection
+from ..store.job_search import Place
+from ..store.sets import Promotion
+from ..wire import codec
+from ..wire.payload import Payload
+from .run_sweep import Sweep
+
+
+class Retrying:
+    """Moves the dead steps of runs from ``dead`` back to their queues, as Sidekiq's Web UI does."""
+
+    def __init__(self, connection: Connection, sweep: Sweep) -> None:
+        self.connection = connection
+        self.sweep = sweep
+
+    def retry(self, run_id: str) -> int:
+        """Retry the dead steps of a run; return how many were dead.
+
+        Raises:
+          UnknownRun: if it has no record.
+        """
+        if run_records.state_of(self.connection, run_id) is None:
+            raise UnknownRun(
+                f"There is no record of the run {shortened(run_id)}, so it cannot be retried: no workflow has this id, "
+                "its record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
+                run_id,
+            )
+        found = job_search.search(self.connection, run_id, [Place("dead", keys.DEAD)])
+        jobs = [self.sweep.payload(run_id, job.payload) for job in found]
+        return sum(self._retry(run_id, job) for job in jobs if job is not None)
+
+    def retry_all(self, run_ids: Iterable[str]) -> list[str]:
+        """Retry the dead steps of runs; return those that had some."""
+        return [run_id for run_id in run_ids if self._tried(run_id)]
+
+    def _tried(self, run_id: str) -> int:
+        try:
+            return self.retry(run_id)
+        except UnknownRun:
+            # It has expired meanwhile.
+            return 0
+
+    def _retry(self, run_id: str, job: Payload) -> bool:
+        pushed = _pushed(job.raw)
+        if pushed is None or pushed.queue is None:
+            return False
+        operation = run_pause.retry(run_id, job.raw, pushed.queue, pushed.payload, job.step)
+        return operation.run(self.connection) == "retried"
+
+
+def _pushed(member: bytes) -> Promotion | None:
+    """What is pushed of a dead job (``api.rb``, ``SortedEntry#retry``); None if it cannot be read."""
+    try:
+        fields = codec.decode(member)
+        if type(fields.get("retry_count")) is int:
+            fields["retry_count"] -= 1
+        return promotion(codec.encode(fields), time.time())
+    except FlowError:
+        return None

@@ -1,0 +1,48 @@
+"""States of the steps of a run, from its record and the jobs that were found."""
+
+from __future__ import annotations
+
+from ..store.run_records import Record, is_inferred
+from ..wire.tree_nodes import TreeNode
+from .sightings import Sighting, Sightings
+from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, PENDING, UNKNOWN, StepCodes
+
+
+def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
+    """Compute the states of the steps of a run that may go on."""
+    codes = _marked(record, tree, sightings)
+    codes.mark_caught(record.failed)
+    if record.head.state == "done":
+        codes.skip(over=(0, DONE))
+        codes.replace(0, INFERRED)
+        return codes
+    codes.infer()
+    codes.skip()
+    codes.settle()
+    if any(seen.code != DEAD for seen in outside(codes, sightings)):
+        # The job of a delayed empty group comes before the next step.
+        codes.replace(LOST, PENDING)
+    for code in _NOT_OPEN.get(record.head.state, ()):
+        codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
+    return codes
+
+
+#: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
+_NOT_OPEN = {"cancelled": (LOST, UNKNOWN, PENDING), "paused": (LOST,)}
+
+
+def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
+    """Mark the steps that are recorded, and those whose jobs were found."""
+    codes = StepCodes(tree, record.added)
+    codes.mark_bits(record.bits)
+    for number in record.times:
+        codes.mark(number, DONE)
+    for seen in sightings:
+        codes.mark(seen.number or 0, seen.code)
+    codes.mark_dead(number for number, failure in record.failed.items() if not is_inferred(failure))
+    return codes
+
+
+def outside(codes: StepCodes, sightings: Sightings) -> list[Sighting]:
+    """Jobs that are not in the tree, such as that of a delayed empty group."""
+    return [seen for seen in sightings if (seen.number or 0) not in codes]

@@ -85,8 +85,8 @@ DYNAMIC = [
     plan(
         "replace-number-of-a-reference",
         "The steps of a stored chain behind a tree get the numbers of others.",
-        "            self.number = reference[STEP_KEY]\n",
-        "            pass\n",
+        "        self.number = reference.get(STEP_KEY, self.number)\n",
+        "",
         _REPLACED + "test_numbers_of_a_stored_chain_go_on_after_the_tree",
     ),
     wait(

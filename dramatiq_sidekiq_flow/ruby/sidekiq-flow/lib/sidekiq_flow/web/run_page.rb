@@ -35,7 +35,7 @@ module SidekiqFlow::Web
       @record = record
       @search = jobs
       @jobs = jobs ? jobs.jobs : []
-      @tree = RunTree.parse(record.tree)
+      @tree = RunTree.parse(record.tree, record.added)
       @states = StepStates.new(@tree, record, @jobs) if @tree
       @by_number = @jobs.to_h { |job| [job.number, job] }
       @rows = @tree ? tree_rows : job_rows
@@ -104,6 +104,7 @@ module SidekiqFlow::Web
       case line.node.kind
       when :step then step_row(line)
       when :times then repeated_row(line)
+      when :replacement then Row.new(depth: line.depth, name: "in place of step #{line.node.value["step"]}")
       when :delay then Row.new(depth: line.depth, name: "after #{Text.duration(line.node.delay)}")
       else Row.new(depth: line.depth, name: "#{line.node.kind}#{" (empty)" if line.node.children.empty?}")
       end

@@ -25,16 +25,19 @@ module SidekiqFlow::Web
 
       # The whole record of a run; nil if there is none.
       def find(id)
-        fields, times, bits, failed = Sidekiq.redis do |conn|
+        fields, times, bits, failed, added = Sidekiq.redis do |conn|
           conn.pipelined do |pipeline|
             pipeline.call("HGETALL", key(id))
             pipeline.call("HGETALL", key(id, ":times"))
             pipeline.call("GET", key(id, ":done"))
             pipeline.call("HGETALL", key(id, ":failed"))
+            pipeline.call("HGETALL", key(id, ":added"))
           end
         end
         fields = pairs(fields)
-        new(id, fields, times: numbered(times), bits: bits, failed: numbered(failed)) unless fields.empty?
+        return if fields.empty?
+
+        new(id, fields, times: numbered(times), bits: bits, failed: numbered(failed), added: numbered(added))
       end
 
       # The records of runs without their steps; nil for each that is gone.
@@ -77,14 +80,15 @@ module SidekiqFlow::Web
 
     attr_reader :id, :bits, :done, :dead
 
-    # +bits+: the bitmap of steps that are done; +times+ and +failed+: step number -> entry;
-    # +done+ and +dead+: numbers of steps.
-    def initialize(id, fields, times: {}, bits: nil, failed: {}, done: nil, dead: nil)
+    # +bits+: the bitmap of steps that are done; +times+, +failed+ and +added+: step number ->
+    # entry; +done+ and +dead+: numbers of steps.
+    def initialize(id, fields, times: {}, bits: nil, failed: {}, added: {}, done: nil, dead: nil)
       @id = id
       @fields = fields
       @times = times
       @bits = (bits || "").b
       @failed = failed
+      @added = added
       @done = done || (times.size + @bits.unpack1("B*").count("1"))
       @dead = dead || failed.size
     end
@@ -126,6 +130,11 @@ module SidekiqFlow::Web
     # The tree as JSON; "" without.
     def tree
       text(@fields["tree"])
+    end
+
+    # Number of a step -> JSON of the tree that replaced it.
+    def added
+      @added.transform_values { |value| text(value) }
     end
 
     # The steps with numbers below 1,000 that are done, and the steps that are dead.

@@ -8,9 +8,10 @@ module SidekiqFlow::Web
     MOST_STEPS = 10_000_000
     MOST_NESTED = 500
 
-    # +kind+: :step, :chain, :group, :delay, :times, or :catch, whose children are a step and
-    # its fallback; +steps+: its number of steps; +starts+: number of steps in front of each
-    # child; +value+: the JSON object.
+    # +kind+: :step, :chain, :group, :delay, :times; :catch, whose children are a step and
+    # its fallback; :grown, whose children are the tree of the start and those that replaced
+    # steps of it; or :replacement, of which the child is such a tree; +steps+: its number of
+    # steps; +starts+: number of steps in front of each child; +value+: the JSON object.
     Node = Struct.new(:kind, :steps, :children, :starts, :value) do
       def step?
         kind == :step
@@ -52,9 +53,10 @@ module SidekiqFlow::Web
 
     class Invalid < StandardError; end
 
-    # The tree of a JSON text; nil if it is not one.
-    def self.parse(json)
-      new(node(JSON.parse(json, max_nesting: MOST_NESTED)))
+    # The tree of a JSON text; nil if it is not one. +added+: number of a step -> JSON of the
+    # tree that replaced it, with the number of its first step.
+    def self.parse(json, added = {})
+      new(grown(node(JSON.parse(json, max_nesting: MOST_NESTED)), added))
     rescue JSON::ParserError, Invalid
       nil
     end
@@ -109,6 +111,32 @@ module SidekiqFlow::Web
         Node.new(:catch, counted(1 + children.last.steps), children, [0, 1], {})
       end
 
+      # A tree with those that replaced steps; those that cannot be read are left out.
+      def grown(root, added)
+        parts = added.map { |number, json| replacement(number, json) }.compact.sort_by(&:first)
+        parts = parts.select.with_index { |(first, _), index| first > ends(root, parts.first(index)) }
+        return root if parts.empty?
+
+        children = [root, *parts.map(&:last)]
+        Node.new(:grown, counted(ends(root, parts)), children, [0, *parts.map { |first, _| first - 1 }], {})
+      end
+
+      # The number of the last step of all parts.
+      def ends(root, parts)
+        [root.steps, *parts.map { |first, tree| first - 1 + tree.steps }].max
+      end
+
+      # The number of the first step, and the node; nil if it cannot be read.
+      def replacement(number, json)
+        value = JSON.parse(json, max_nesting: MOST_NESTED)
+        raise Invalid unless value.is_a?(Hash) && value["first"].is_a?(Integer)
+
+        tree = node(value["tree"])
+        [value["first"], Node.new(:replacement, tree.steps, [tree], [0], {"step" => number})]
+      rescue JSON::ParserError, Invalid
+        nil
+      end
+
       def counted(count)
         raise Invalid if count > MOST_STEPS
 
@@ -138,10 +166,16 @@ module SidekiqFlow::Web
     private
 
     def walk(node, number, depth, &block)
+      return walk_children(node, number, depth, &block) if node.kind == :grown
+
       yield Line.new(node, number, depth)
       return if node.kind == :times
 
-      node.children.zip(node.starts) { |child, start| walk(child, number + start, depth + 1, &block) }
+      walk_children(node, number, depth + 1, &block)
+    end
+
+    def walk_children(node, number, depth, &block)
+      node.children.zip(node.starts) { |child, start| walk(child, number + start, depth, &block) }
     end
   end
 end

@@ -127,9 +127,7 @@ class Remedies:
         if job.place.kind not in ("dead", "retry"):
             return Remedy(step.number, f"{_named(step)}: its job is in {_place(job)}, not in dead or retry")
         if _lacks_barrier(step) and not self._is_in_tree(step):
-            return Remedy(
-                step.number, f"{_named(step)}: its place is not known; {BY_HAND.format(step.jid)}"
-            )
+            return Remedy(step.number, f"{_named(step)}: its place is not known; {BY_HAND.format(step.jid)}")
         counts = list(self._open_members(step))
         text = f"{_named(step)} counts as done, and the run goes on without it"
         return Remedy(step.number, text, lambda: release_step(self.engine, job.place.key, job.payload, counts))

@@ -330,6 +330,10 @@ def note_death(connection: Connection) -> Any:
     return reply_to(connection, run_keeping.note_death(FAILURE, b"it"))
 
 
+def keep(connection: Connection) -> Any:
+    return sets.renew_keeping(connection, "host:1:abc", 30)
+
+
 def call_back(connection: Connection) -> Any:
     run = run_keeping.RestingRun(RUN, "failed", frozenset(("on_complete",)), {})
     return reply_to(connection, run_keeping.call_back(run, "on_complete", b',"state":"failed"', again=False))
@@ -518,6 +522,7 @@ OPERATIONS = [
     Operation("bury_calling", calling, bury_calling, {"dead": "zset"}),
     Operation("finish_calling", calling, finish_calling, {MINE: "hash"}, [b"GONE"]),
     Operation("note_death", calling, note_death, {}, [b"KNOWN"]),
+    Operation("keep", calling_failed, keep, {}),
     Operation("call_back", calling_failed, call_back, {}),
     Operation(
         "start_unique",

@@ -109,6 +109,7 @@ FETCH = Script("fetch")
 FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
+KEEP = Script("keep")
 NOTE_DEATH = Script("note_death")
 OWN_CALLBACKS = Script("own_callbacks")
 POUR = Script("pour")
@@ -145,6 +146,7 @@ ALL = (
     FIND_JOBS,
     FIRED,
     FLUSH,
+    KEEP,
     NOTE_DEATH,
     OWN_CALLBACKS,
     POUR,

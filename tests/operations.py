@@ -312,6 +312,7 @@ def calling_failed(client: redis.Redis) -> None:
     client.hset(RECORD, "state", "failed")
     client.delete("swf:flows:running")
     client.zadd("swf:resting", {RUN: 1})
+    client.expire("swf:resting", DAY)
 
 
 def fail_calling(connection: Connection) -> Any:

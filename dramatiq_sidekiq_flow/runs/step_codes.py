@@ -80,9 +80,10 @@ class StepCodes:
         for number, node in self.policies.items():
             code = self.codes[number]
             # A job that does nothing took its place, and may be done.
-            if code in (NONE, DONE, DEAD) and (number in failed or self._runs_instead(number, node)):
+            if code in (NONE, DONE) and (number in failed or self._runs_instead(number, node)):
                 self.codes[number] = CAUGHT
             elif code == DEAD:
+                # Its job is in `dead`, and belongs to the run still.
                 self.codes[number] = UNCAUGHT
 
     def skip(self, first: int = 1, end: int | None = None, over: tuple[int, ...] = (DONE, INFERRED)) -> None:

@@ -158,14 +158,14 @@ RECORD = [
     numbers(
         "numbers-follow-a-delay",
         "The step after a delayed empty group has no number.",
-        "        return after and self.last > before\n",
-        "        return after\n",
+        "            return follows and not delayed\n",
+        "            return follows\n",
         NUMBERS,
     ),
     numbers(
         "numbers-follow-a-group",
         "The step after a group has no number, or that of a member.",
-        "        return follows and self.last == before\n",
+        "        return follows and not delayed and completes_at_once(node)\n",
         "        return follows\n",
         NUMBERS,
     ),

@@ -46,13 +46,7 @@ class _Numbering:
         """
         kind = node["__type__"]
         if kind == "job":
-            self.last += 1
-            if not follows:
-                node[STEP_KEY] = self.last
-            if DEATH_KEY in node and self._number_fallback(node):
-                # What comes next follows the step, or its fallback.
-                return False
-            return self.is_python(node)
+            return self._number_job(node, follows)
         if kind == "with_delay":
             return self.number(node["task"], follows=follows, delayed=delayed or bool(node["delay"]))
         if kind == "chain":
@@ -60,6 +54,14 @@ class _Numbering:
         for child in node["children"]:
             self.number(child, follows=False)
         return follows and not delayed and completes_at_once(node)
+
+    def _number_job(self, job: Wire, follows: bool) -> bool:
+        self.last += 1
+        if not follows:
+            job[STEP_KEY] = self.last
+        # What comes next follows the step, or its fallback.
+        has_fallback = DEATH_KEY in job and self._number_fallback(job)
+        return not has_fallback and self.is_python(job)
 
     def _number_chain(self, node: Wire, follows: bool, delayed: bool) -> bool:
         if not node["children"]:

@@ -151,8 +151,8 @@ RECORD = [
     numbers(
         "numbers-follow-ruby",
         "The step after a Ruby step has no number, since the plain gem gives none.",
-        "            return self.is_python(node)\n",
-        "            return True\n",
+        "        return not has_fallback and self.is_python(job)\n",
+        "        return not has_fallback\n",
         NUMBERS,
     ),
     numbers(

@@ -87,7 +87,7 @@ def operate() -> None:
     broker.unpause_queue("other")
     runs = Runs(broker)
     assert runs.pause(tag="acl", reason="a fault") == ["cancel-too", "to-cancel"]
-    assert runs.resume("cancel-too").state == "running"
+    assert runs.resume("cancel-too").state == "waiting"
     assert runs.resume("to-cancel").state == "running"
     assert runs.retry("to-cancel").state == "running"
     assert Runs(broker).explain("of-the-dead").verdict == "failed"
@@ -124,7 +124,7 @@ def read_runs() -> None:
     runs = Runs(app.broker)
     (first, *_) = runs.list(limit=1)
     assert len(runs.list(after=first.id)) > 1
-    assert [run.id for run in runs.list(tag="acl", state="running")] == ["to-cancel"]
+    assert [run.id for run in runs.list(tag="acl", state="running")] == ["cancel-too", "to-cancel"]
     assert runs.get("to-cancel").state == "running"
     assert runs.explain("of-the-dead").verdict == "failed"
 

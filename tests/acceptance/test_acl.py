@@ -39,8 +39,11 @@ RAN = {
 }
 
 
-#: What MONITOR does not show, since it is a command of administrators: role -> commands.
-NOT_SHOWN = {"worker": [("CLIENT", "UNBLOCK", "7")]}
+#: The source of the search for jobs: sent by the first client that searches, which may be the keeper.
+SEARCH = ("EVAL_RO", "return 1", "0")
+
+#: Commands of a role that MONITOR does not show, such as those for administrators, or not always.
+NOT_SHOWN = {"worker": [("CLIENT", "UNBLOCK", "7"), SEARCH], "operator": [SEARCH], "reader": [SEARCH]}
 
 
 @attrs.frozen

@@ -395,6 +395,7 @@ def calling_failed(client: redis.Redis) -> None:
     client.hset(RECORD, "state", "failed")
     client.delete("swf:flows:running")
     client.zadd("swf:resting", {RUN: 1})
+    client.expire("swf:resting", DAY)
 
 
 def fail_calling(connection: Connection) -> Any:
@@ -411,6 +412,10 @@ def finish_calling(connection: Connection) -> Any:
 
 def note_death(connection: Connection) -> Any:
     return reply_to(connection, run_keeping.note_death(FAILURE, b"it"))
+
+
+def keep(connection: Connection) -> Any:
+    return sets.renew_keeping(connection, "host:1:abc", 30)
 
 
 def call_back(connection: Connection) -> Any:
@@ -726,6 +731,7 @@ OPERATIONS = [
     Operation("bury_calling", calling, bury_calling, {"dead": "zset"}),
     Operation("finish_calling", calling, finish_calling, {MINE: "hash"}, [b"GONE"]),
     Operation("note_death", calling, note_death, {}, [b"KNOWN"]),
+    Operation("keep", calling_failed, keep, {}),
     Operation("call_back", calling_failed, call_back, {}),
     Operation(
         "start_unique",

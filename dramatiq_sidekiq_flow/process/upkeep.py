@@ -32,8 +32,9 @@ from .loop import Loop
 #: Seconds between two requests for the claim.
 INTERVAL = 60
 
-#: Seconds between two looks of the keeper, and seconds that its claim lives.
-BETWEEN, CLAIM = 5.0, 30
+#: Seconds between two looks of the keeper while there is something to keep, between two others, and seconds
+#: that its claim lives.
+BETWEEN, IDLE, CLAIM = 5.0, 15.0, 45
 
 #: Seconds before the last score that are read again: scores come from the clocks of the processes that bury.
 OVERLAP = 60.0
@@ -86,13 +87,14 @@ class Upkeep:
         self.duties: list[Callable[[], None]] = []
         self.identity = Identity()
         self._limit = LogLimit()
-        self._loop = Loop("sidekiq-keeper", interval=lambda: BETWEEN, work=self.work, at_once=True)
+        self._loop = Loop("sidekiq-keeper", interval=self._interval, work=self.work, at_once=True)
         self.forget()
 
     def forget(self) -> None:
         """In a forked child: begin without the parent's claim and thread."""
         self._next = 0.0
-        self._is_keeper = False
+        self._is_keeper = self._has_found = False
+        self._duties_due = 0.0
         self._loop.forget()
         #: Members of ``dead`` that were handled, by score, as far as they are read again.
         self._handled: dict[bytes, float] = {}
@@ -111,6 +113,9 @@ class Upkeep:
             self._is_keeper = True
             self._loop.start()
 
+    def _interval(self) -> float:
+        return BETWEEN if self._has_found else IDLE
+
     @property
     def _has_work(self) -> bool:
         return bool(self.handlers or self.duties)
@@ -126,19 +131,24 @@ class Upkeep:
 
     def work(self) -> None:
         """Do all of the keeper's work once, while this process has the claim."""
-        if not self._guarded(self._renew):
-            return
-        if not self._is_keeper:
+        self._guarded(self._keep)
+
+    def _keep(self) -> None:
+        found = sets.renew_keeping(self.connection, self.identity.name, CLAIM)
+        self._is_keeper = found is not None
+        if found is None:
             self._loop.stop()
             return
-        for task in (self._look_at_dead, *self.duties):
-            self._guarded(task)
+        self._has_found = bool(found.dead or found.runs)
+        if found.dead:
+            self._guarded(self._look_at_dead)
+        if found.runs or found.dead or time.monotonic() >= self._duties_due:
+            self._duties_due = time.monotonic() + INTERVAL
+            for duty in self.duties:
+                self._guarded(duty)
 
-    def _renew(self) -> None:
-        self._is_keeper = sets.renew_keeping(self.connection, self.identity.name, CLAIM)
-
-    def _guarded(self, task: Callable[[], None]) -> bool:
-        """Do a task; log its error, and return False."""
+    def _guarded(self, task: Callable[[], None]) -> None:
+        """Do a task; log its error."""
         try:
             task()
         except (ConnectionClosed, *LOST) as e:
@@ -146,9 +156,6 @@ class Upkeep:
         except Exception as e:
             if self._limit.allows(f"keeper {e}"):
                 self.logger.warning("A part of the upkeep of runs failed, and is tried again: %s", e)
-        else:
-            return True
-        return False
 
     # -- dead jobs ----------------------------------------------------------------
 

@@ -103,9 +103,10 @@ class StepCodes:
         for position, node in self.policies.items():
             code, has_failed = self.codes[position], self.order.number(position) in failed
             # A job that does nothing took its place, and may be done.
-            if code in (NONE, DONE, DEAD) and (has_failed or self._runs_instead(position, node)):
+            if code in (NONE, DONE) and (has_failed or self._runs_instead(position, node)):
                 self.codes[position] = CAUGHT
             elif code == DEAD:
+                # Its job is in `dead`, and belongs to the run still.
                 self.codes[position] = UNCAUGHT
 
     def skip(self, first: int = 1, end: int | None = None, over: tuple[int, ...] = (DONE, INFERRED)) -> None:

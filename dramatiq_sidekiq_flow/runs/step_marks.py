@@ -11,7 +11,6 @@ from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, PENDING, UNKNOWN,
 def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Compute the states of the steps of a run that may go on."""
     codes = _marked(record, tree, sightings)
-    codes.mark_caught(record.failed)
     if record.head.state == "done":
         codes.skip(over=(0, DONE))
         codes.replace(0, INFERRED)
@@ -39,6 +38,7 @@ def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
         codes.mark(number, DONE)
     for seen in sightings:
         codes.mark(seen.number or 0, seen.code)
+    codes.mark_caught(record.failed)
     codes.mark_dead(number for number, failure in record.failed.items() if not is_inferred(failure))
     return codes
 

@@ -110,6 +110,7 @@ FIND_JOBS = Script("find_jobs")
 FIRED = Script("fired")
 FLUSH = Script("flush")
 HOLD_BARRIERS = Script("hold_barriers")
+KEEP = Script("keep")
 MARK_DEAD = Script("mark_dead")
 NOTE_DEATH = Script("note_death")
 OWN_CALLBACKS = Script("own_callbacks")
@@ -160,6 +161,7 @@ ALL = (
     FIRED,
     FLUSH,
     HOLD_BARRIERS,
+    KEEP,
     MARK_DEAD,
     NOTE_DEATH,
     OWN_CALLBACKS,

@@ -185,13 +185,24 @@ def claim_keeping(connection: Connection, identity: str, seconds: int) -> bool:
     return connection.call("SET", keys.KEEPER, identity, "NX", "EX", seconds) is not None
 
 
-def renew_keeping(connection: Connection, identity: str, seconds: int) -> bool:
-    """Stay the keeper for some more seconds; return False if another process is."""
-    holder = connection.call("GET", keys.KEEPER)
-    if holder == identity.encode():
-        connection.call("EXPIRE", keys.KEEPER, seconds)
-        return True
-    return holder is None and claim_keeping(connection, identity, seconds)
+@attrs.frozen
+class Keeping:
+    """What the keeper finds to do.
+
+    Attributes:
+      dead: Number of members of ``dead`` from its position on.
+      runs: Number of runs that rest or have a deadline.
+    """
+
+    dead: int
+    runs: int
+
+
+def renew_keeping(connection: Connection, identity: str, seconds: int) -> Keeping | None:
+    """Stay the keeper for some more seconds (``keep.lua``); None if another process is."""
+    names = (keys.KEEPER, keys.KEEPER_DEAD, keys.DEAD, keys.RESTING, keys.DEADLINES)
+    kind, *counts = connection.call(*scripts.KEEP.command(names, (identity, seconds)))
+    return Keeping(*counts) if kind == b"KEEPER" else None
 
 
 def end_keeping(connection: Connection, identity: str) -> None:

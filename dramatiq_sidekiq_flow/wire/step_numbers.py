@@ -13,6 +13,7 @@ from typing import Any
 from .death_nodes import fallback_of
 from .nodes import Wire
 from .payload_fields import DEATH_KEY, STEP_KEY
+from .tree_times import completes_at_once
 
 #: Returns True if Python workers of this version run a job.
 IsPython = Callable[[Mapping[str, Any]], bool]
@@ -33,43 +34,43 @@ class _Numbering:
         #: Number of the steps in fallbacks.
         self.skipped = 0
 
-    def number(self, node: Wire, *, follows: bool) -> bool:
+    def number(self, node: Wire, *, follows: bool, delayed: bool = False) -> bool:
         """Number the steps of a node.
 
         Parameters:
           follows: True if the step before it, one of Python's, starts it.
+          delayed: True if it starts later.  An empty node then becomes a job without a number.
 
         Returns:
           The same for what comes after the node.
         """
         kind = node["__type__"]
         if kind == "job":
-            self.last += 1
-            if not follows:
-                node[STEP_KEY] = self.last
-            if DEATH_KEY in node and self._number_fallback(node):
-                # What comes next follows the step, or its fallback.
-                return False
-            return self.is_python(node)
+            return self._number_job(node, follows)
         if kind == "with_delay":
-            return self._number_delayed(node, follows)
+            return self.number(node["task"], follows=follows, delayed=delayed or bool(node["delay"]))
         if kind == "chain":
-            for child in node["children"]:
-                follows = self.number(child, follows=follows)
-            return follows
-        return self._number_group(node, follows)
-
-    def _number_delayed(self, node: Wire, follows: bool) -> bool:
-        before = self.last
-        after = self.number(node["task"], follows=follows)
-        # An empty node with a delay becomes a job without a number.
-        return after and self.last > before
-
-    def _number_group(self, node: Wire, follows: bool) -> bool:
-        before = self.last
+            return self._number_chain(node, follows, delayed)
         for child in node["children"]:
             self.number(child, follows=False)
-        return follows and self.last == before
+        return follows and not delayed and completes_at_once(node)
+
+    def _number_job(self, job: Wire, follows: bool) -> bool:
+        self.last += 1
+        if not follows:
+            job[STEP_KEY] = self.last
+        # What comes next follows the step, or its fallback.
+        has_fallback = DEATH_KEY in job and self._number_fallback(job)
+        return not has_fallback and self.is_python(job)
+
+    def _number_chain(self, node: Wire, follows: bool, delayed: bool) -> bool:
+        if not node["children"]:
+            return follows and not delayed
+        for child in node["children"]:
+            follows = self.number(child, follows=follows, delayed=delayed)
+            # A delay belongs to the first child.
+            delayed = False
+        return follows
 
     def _number_fallback(self, job: Wire) -> bool:
         """Number the fallback of a step; return False if it has none."""

@@ -10,7 +10,7 @@ from dramatiq_sidekiq_flow.process import upkeep
 from interop.tests.actors import build
 
 # The keeper need not wait.
-upkeep.BETWEEN = 0.5
+upkeep.BETWEEN = upkeep.IDLE = 0.5
 
 broker = build(
     os.environ["REDIS_URL"],

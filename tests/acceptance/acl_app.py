@@ -36,7 +36,7 @@ if "METRICS" in os.environ:
 dramatiq.set_broker(broker)
 
 # The keeper need not wait.
-upkeep.BETWEEN = 0.3
+upkeep.BETWEEN = upkeep.IDLE = 0.3
 
 FOLDER = os.environ["RECORD"]
 

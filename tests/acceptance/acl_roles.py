@@ -57,7 +57,9 @@ def produce() -> None:
     Workflow(Chain(*(app.step.message(f"link-{n}") for n in range(6)))).run()
     Workflow(Chain(app.fails_once.message("step-fails-once"), app.step.message("after-it"))).run()
     Workflow(Chain(app.fails.message("step-fails"), app.step.message("released"))).run("of-the-dead")
-    Workflow(Group(*(app.quick.message() for _ in range(MANY)))).run()
+    for _ in range(3):
+        # A beat of a worker may push the jobs before the producer does, though hardly each time.
+        Workflow(Group(*(app.quick.message() for _ in range(MANY)))).run()
     Workflow(Chain(app.step.message("fans-out"), Group(*(app.quick.message() for _ in range(MANY))))).run()
     Workflow(Chain(Job("Images::Unknown", 1, queue="ruby"), app.step.message("never"))).run("never")
     waits_in_ruby, waits_for_long = Job("Images::Unknown", 2, queue="ruby"), WithDelay(app.step.message("x"), HOUR)
@@ -88,7 +90,7 @@ def operate() -> None:
     broker.unpause_queue("other")
     runs = Runs(broker)
     assert runs.pause(tag="acl", reason="a fault") == ["cancel-too", "to-cancel"]
-    assert runs.resume("cancel-too").state == "running"
+    assert runs.resume("cancel-too").state == "waiting"
     assert runs.resume("to-cancel").state == "running"
     assert runs.retry("to-cancel").state == "running"
     assert Runs(broker).explain("of-the-dead").verdict == "failed"
@@ -127,7 +129,7 @@ def read_runs() -> None:
     runs = Runs(app.broker)
     (first, *_) = runs.list(limit=1)
     assert len(runs.list(after=first.id)) > 1
-    assert [run.id for run in runs.list(tag="acl", state="running")] == ["to-cancel"]
+    assert [run.id for run in runs.list(tag="acl", state="running")] == ["cancel-too", "to-cancel"]
     assert runs.get("to-cancel").state == "running"
     assert runs.explain("of-the-dead").verdict == "failed"
 

@@ -25,7 +25,8 @@ from dramatiq_sidekiq_flow.store.outcomes import Operation
 URL = os.environ["REDIS_URL"]
 PLACES = os.environ.get("KILL_AT", "").split(",")
 
-upkeep.BETWEEN, upkeep.CLAIM, upkeep.INTERVAL = 0.1, 1, 1
+upkeep.BETWEEN = upkeep.IDLE = 0.1
+upkeep.CLAIM = upkeep.INTERVAL = 1
 resting_runs.FIRST = 0.0
 
 client = redis.Redis.from_url(URL)

@@ -30,7 +30,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.broker.begin import begin
 from dramatiq_sidekiq_flow.broker.retries import killed
 from dramatiq_sidekiq_flow.errors import InvalidWorkflow
-from dramatiq_sidekiq_flow.store import fanouts
+from dramatiq_sidekiq_flow.store import fanouts, sets
 from dramatiq_sidekiq_flow.testing import FlowTest
 
 from ..redis_values import as_bytes, raws
@@ -258,6 +258,24 @@ def test_a_step_killed_by_hand_waits_for_the_next_look(
     assert client.llen("queue:python") == 1
     assert finish(broker, run_id).state == "done"
     assert log == ["b", "c"]
+
+
+def test_a_death_that_stopped_the_run_is_caught_later(
+    broker: SidekiqBroker, client: redis.Redis, ok: Any, bad: Any, log: list[Any], watcher: Any
+) -> None:
+    """A worker that could not plan, or that is older, has buried the step as any other."""
+    run_id = Workflow(Chain(Catch(bad.message("a"), ok.message("b")), ok.message("c"))).run()
+    message: Any = next(broker.consume("python", prefetch=1, timeout=100))
+    failure, now = killed(message.payload, "python", ValueError("no")), time.time()
+    death = broker.process.completion.record_of_death(message.payload, failure.payload, now)  # type: ignore[union-attr]
+    bury = sets.fail(message.member, message.receipt, "dead", now=now, payload=failure.payload, death=death)
+    broker.process.commit.run(bury)
+    assert [run.id for run in Runs(broker).list(state="failed")] == [run_id]
+    assert Runs(broker).get(run_id).state == "waiting"
+    watcher()
+    assert [run.id for run in Runs(broker).list(state="running")] == [run_id]
+    run = finish(broker, run_id)
+    assert (run.state, run.progress.failed, log) == ("done", 1, ["b", "c"])
 
 
 def test_a_fallback_that_cannot_be_read_leaves_the_step_dead(

@@ -191,6 +191,19 @@ def test_a_job_in_a_queue_is_left_there_but_for_cancel(broker: SidekiqBroker, cl
     assert client.llen("queue:pythn") == 0
 
 
+def test_a_run_ends_when_its_queue_gets_a_worker(broker: SidekiqBroker, step: Any, log: list[str]) -> None:
+    Workflow(Chain(step.message("a"), step.message("b"))).run("run")
+    (found,) = Doctor(Runs(broker)).examine()
+    assert (found.verdict, found.blocked[0].cures) == (
+        "stuck",
+        ("Start a worker that consumes it: dramatiq with -Q python.",),
+    )
+    with working(broker):
+        eventually(ended(broker, "run"))
+    assert log == ["a", "b"]
+    assert list(Doctor(Runs(broker)).examine(["run"])) == []
+
+
 def test_only_runs_that_need_a_person_are_found(broker: SidekiqBroker, client: redis.Redis) -> None:
     python_process(client, "python", actors=("first",))
     RecordedRun(client, "moves", job("first")).queued(1)

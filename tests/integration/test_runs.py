@@ -19,6 +19,7 @@ from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidFilter, RunT
 from dramatiq_sidekiq_flow.runs import run_reader
 from dramatiq_sidekiq_flow.runs.run_reader import RunReader
 from dramatiq_sidekiq_flow.store.connection import Connection
+from dramatiq_sidekiq_flow.store.run_stats import run_stats
 from dramatiq_sidekiq_flow.store.scripts import Command
 from dramatiq_sidekiq_flow.wire.nodes import Wire
 
@@ -517,8 +518,10 @@ def test_replies_of_resp3_are_read(redis_url: str, client: redis.Redis, pair: Re
     pair.in_flight(2)
     pair.worked_on(2, START)
     runs = Runs(broker)
-    assert [step.state for step in runs.get("pair").steps] == ["queued", "running"]
+    assert [step.state for step in runs.get("pair").steps] == ["done", "running"]
     assert [run.id for run in runs.list()] == ["pair"]
+    assert [finding.cause for finding in runs.explain("pair").findings] == ["runs"]
+    assert run_stats(broker.connection).counts["running"] == 1
     broker.close()
 
 

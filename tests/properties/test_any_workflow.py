@@ -9,7 +9,7 @@ from typing import Any
 
 import dramatiq
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow import RedisHashMemory, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
@@ -24,6 +24,8 @@ QUEUE = "python"
 @settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
+# The empty chain, which is delayed, becomes a job without a number.
+@example(shape=("chain", ["job", ("delay", 1, ("chain", [("chain", []), "job"]))]), seed=0)
 @given(shape=shapes, seed=st.integers(0, 2**32))
 def test_each_job_is_pushed_once_and_in_order(redis_url: str, shape: Shape, seed: int) -> None:
     """Jobs complete in any order, come twice, and lose their worker in any place."""

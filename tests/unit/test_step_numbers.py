@@ -37,6 +37,10 @@ def numbers(node: Node) -> list[int | None]:
         # An empty node with a delay becomes a job without a number.
         (Chain(P, WithDelay(Group(), 100), P), [1, 2]),
         (Chain(P, Group(Chain(), Group()), P), [1, None]),
+        (Chain(P, WithDelay(Chain(Chain(), P), 100), P), [1, 2, None]),
+        (Chain(P, WithDelay(Chain(P, Chain(), P), 100)), [1, None, None]),
+        (Chain(P, Group(WithDelay(Chain(), 100)), P), [1, 2]),
+        (Chain(P, WithDelay(Group(), 0), P), [1, None]),
         # What comes next follows the step, or its fallback.
         (Chain(P, Catch(P, Chain(P, P)), P, MayFail(P), P), [1, None, 3, None, 5, None, None]),
         (Group(Chain(R, P), Chain(P, R, R)), [1, 2, 3, None, 5]),

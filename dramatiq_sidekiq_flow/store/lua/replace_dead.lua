@@ -33,6 +33,10 @@ end
 redis.call('ZREM', dead, ARGV[1])
 redis.call('ZADD', dead, score, ARGV[2])
 if plan then write_plan(plan) end
-if state and ARGV[5] ~= '' then record_caught(record, ARGV[5], ARGV[6], ARGV[7]) end
+if state and ARGV[5] ~= '' then
+  -- A worker that could not plan may have recorded a death that stops the run.
+  forget_failure(record, state, ARGV[5], tonumber(ARGV[4]))
+  record_caught(record, ARGV[5], ARGV[6], ARGV[7])
+end
 for i = 3, 2 + kept do prolong(KEYS[i], tonumber(ARGV[4])) end
 return {'DONE'}

@@ -20,7 +20,7 @@ search = in_file("runs/run_sweep.py")
 seen = in_file("runs/sightings.py")
 resting = in_file("runs/resting_runs.py")
 keeper = in_file("runs/run_keeper.py")
-upkeep = in_file("process/upkeep.py")
+keeps = in_file("store/lua/keep.lua")
 
 RUN_CALLBACKS = [
     pushes(
@@ -198,10 +198,10 @@ RUN_CALLBACKS = [
         "if not self._cancel(run_id, seconds or 0):",
         KEEPER + "test_a_later_run_of_the_same_id_has_no_deadline",
     ),
-    upkeep(
+    keeps(
         "keeper-without-its-claim",
-        "A process goes on as the keeper after another one has taken its claim.",
-        "        if not self._is_keeper:\n            self._loop.stop()\n            return\n",
+        "Two processes are the keeper.",
+        "if type(holder) == 'string' and holder ~= ARGV[1] then return {'OTHER'} end\n",
         "",
         "integration/test_ttl.py::test_one_process_looks_at_dead_jobs_and_goes_on_where_another_was",
     ),

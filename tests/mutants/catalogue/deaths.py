@@ -76,6 +76,13 @@ DEATH = [
         "do\n",
         DEATHS + "test_nothing_takes_the_place_of_a_step_of_a_cancelled_run",
     ),
+    replace(
+        "replace-leaves-a-run-failed",
+        "A run that goes on past a step counts as failed, because an older worker has buried it.",
+        "  forget_failure(record, state, ARGV[5], tonumber(ARGV[4]))\n",
+        "",
+        DEATHS + "test_a_death_that_stopped_the_run_is_caught_later",
+    ),
     bury(
         "bury-replaces-twice",
         "On another broker, a death that is written again starts the fallback again.",

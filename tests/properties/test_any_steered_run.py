@@ -32,6 +32,7 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.broker.retries import killed
 from dramatiq_sidekiq_flow.runs import Run, Step, run_sweep
 from dramatiq_sidekiq_flow.runs.step_list import StepList
+from dramatiq_sidekiq_flow.web.tree_picture import draw
 from dramatiq_sidekiq_flow.wire.wait_for import PREFIX, waiting_for
 
 from ..redis_values import raws
@@ -285,6 +286,10 @@ def _check_end(world: World) -> None:
     assert listed.progress == attrs.evolve(run.progress, running=None, waiting=None)
     assert [_shown(step) for step in _in_place(run) if step.state != "skipped"] == list(range(world.count))
     assert all(_shown(step) >= 10_000 for step in run.steps if step.state == "skipped")
+    assert isinstance(run.steps, StepList)
+    boxes = [box for box in draw(run.steps, str).boxes if box.state]
+    assert sum(box.total for box in boxes) == len(run.steps)
+    assert {box.link for box in boxes} <= {str(step.number) for step in run.steps}
     assert run.mermaid()
     assert str(run)
 

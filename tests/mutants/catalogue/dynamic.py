@@ -9,6 +9,10 @@ _WAITS = "integration/test_wait_for.py::"
 _ANY = "properties/test_any_replacement.py"
 _TWO = _REPLACED + "test_of_two_deliveries_one_goes_on"
 
+_STEERED = "integration/test_steered_steps.py::"
+_PARKED = _STEERED + "test_a_tree_is_parked_and_goes_on"
+_BEGINS = _STEERED + "test_a_step_that_begins_to_wait_in_a_pause_is_parked"
+
 replace = in_file("store/lua/replace.lua")
 wait = in_file("store/lua/wait.lua")
 signal = in_file("store/lua/signal.lua")
@@ -137,5 +141,96 @@ DYNAMIC = [
         "        return self._positions.get(number, 0)\n",
         "        return number\n",
         _REPLACED + "test_ten_thousand_members_are_added",
+    ),
+    replace(
+        "replace-during-a-pause",
+        "The tree of a paused run starts.",
+        "state == 'paused' and record or nil\n",
+        "nil\n",
+        _PARKED,
+    ),
+    replace(
+        "replace-parked-for-weeks",
+        "The barriers of a tree that is parked expire before the run is resumed.",
+        "if parked then ttl = math.max(ttl, PARKED_TTL) end\n",
+        "",
+        _PARKED,
+    ),
+    replace(
+        "replace-leaves-disarmed",
+        "The barrier of a step that was replaced in a pause stays among those to arm again.",
+        "    if disarmed then redis.pcall('HDEL', disarmed, KEYS[5]) end\n",
+        "",
+        _PARKED,
+    ),
+    replace(
+        "replace-counts-fallbacks",
+        "A list of runs counts steps of fallbacks that did not run.",
+        "    if skipped ~= '0' then redis.pcall('HINCRBY', record, 'skipped', skipped) end\n",
+        "",
+        _STEERED + "test_a_step_of_a_tree_may_fail",
+    ),
+    place(
+        "replace-callback",
+        "A callback of a run adds steps to it.",
+        " or is_callback(job.payload.fields)",
+        "",
+        _STEERED + "test_a_callback_of_a_run_is_not_replaced",
+    ),
+    wait(
+        "wait-in-a-pause",
+        "A step of a paused run begins to wait in schedule.",
+        "if state == 'paused' then\n  -- When",
+        "if false then\n  -- When",
+        _BEGINS,
+    ),
+    wait(
+        "wait-parked-for-weeks",
+        "What a step that waits needs expires before its run is resumed.",
+        "  ttl = math.max(ttl, PARKED_TTL)\n",
+        "",
+        _BEGINS,
+    ),
+    in_file("store/job_removal.py")(
+        "wait-parked-as-scheduled",
+        "A signal that comes while the run of a step is paused is lost.",
+        '        return "s" if queue is None else f"q{queue}"\n',
+        '        return "s"\n',
+        _STEERED + "test_a_signal_during_a_pause_is_not_lost",
+    ),
+    in_file("store/lua/pause.lua")(
+        "signal-expires-in-a-pause",
+        "A signal expires while its run is paused.",
+        "outlive('swf:signals:' .. id, PARKED_TTL)\n",
+        "",
+        _STEERED + "test_a_signal_before_a_pause_lives_as_long_as_the_pause",
+    ),
+    in_file("runs/run_cancellation.py")(
+        "signal-of-a-cancelled-run",
+        "A cancelled run leaves its signals.",
+        "        run_signals.drop(self.connection, run_id)\n",
+        "",
+        _STEERED + "test_a_cancelled_run_keeps_no_signals",
+    ),
+    in_file("runs/step_codes.py")(
+        "grown-failure-by-position",
+        "Another step than the one that died is shown as dead.",
+        "self.order.number(position) in failed",
+        "position in failed",
+        _STEERED + "test_a_step_of_a_tree_may_fail",
+    ),
+    in_file("runs/remedies.py")(
+        "grown-groups-by-number",
+        "The release of a step of a tree counts the members of another group.",
+        "_groups(codes.tree, 1, codes.order.position(number))",
+        "_groups(codes.tree, 1, number)",
+        _STEERED + "test_steps_of_a_tree_are_released",
+    ),
+    in_file("runs/diagnosis.py")(
+        "diagnosis-wait-has-no-actor",
+        "A step that waits in a queue is said to have no actor.",
+        " or is_wait(patient.step.name)",
+        "",
+        _STEERED + "test_a_step_that_waits_needs_no_actor",
     ),
 ]

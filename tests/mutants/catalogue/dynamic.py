@@ -6,7 +6,6 @@ from ..mutant import in_file
 
 _REPLACED = "integration/test_replacement.py::"
 _WAITS = "integration/test_wait_for.py::"
-_ANY = "properties/test_any_replacement.py"
 _TWO = _REPLACED + "test_of_two_deliveries_one_goes_on"
 
 _STEERED = "integration/test_steered_steps.py::"
@@ -70,7 +69,7 @@ DYNAMIC = [
         "The step after the tree gets the number of a step of the tree.",
         "        first.setdefault(STEP_KEY, number)\n",
         "        pass\n",
-        _ANY,
+        _PARKED,
     ),
     place(
         "replace-whole-for-ruby",

@@ -306,6 +306,11 @@ def paused(client: redis.Redis) -> None:
     two_scheduled(client)
 
 
+def paused_numbered(client: redis.Redis) -> None:
+    paused(client)
+    client.hset(RECORD, "total", "9")
+
+
 def paused_alone(client: redis.Redis) -> None:
     """The same, and what a step of a chain finds that goes on at once: an armed barrier, and an empty queue."""
     paused(client)
@@ -761,6 +766,14 @@ OPERATIONS = [
     ),
     Operation("replace_first", in_flight, replace_first, {MINE: "hash", **PLANNED}, [b"GONE"]),
     Operation("replace_cancelled", cancelled, replace_in_chain, {MINE: "hash", "swf:mem:run": "hash"}, [b"GONE"]),
+    Operation(
+        "replace_paused",
+        paused_numbered,
+        replace_in_chain,
+        {MINE: "hash", "swf:mem:run": "hash", CHAIN: "string", f"{CHAIN}_ran": "string", PARKED: "list"},
+        [b"GONE"],
+    ),
+    Operation("wait_paused", paused, wait, {MINE: "hash", SIGNALS: "hash", PARKED: "list"}, [b"GONE"]),
     Operation("wait", numbered, wait, {MINE: "hash", "schedule": "zset", SIGNALS: "hash", WAITING: "hash"}, [b"GONE"]),
     Operation(
         "signal",

@@ -31,13 +31,15 @@ class TestRunTree < Minitest::Test
   end
 
   def test_trees_that_replaced_steps_follow
-    added = {3 => '{"first":4,"tree":{"chain":[{"step":"b"},{"step":"c"}]}}',
-      4 => '{"first":6,"tree":{"step":"d"}}', 1 => "{", 2 => '{"first":5,"tree":{"step":"twice"}}'}
+    trees = {3 => '"first":4,"tree":{"chain":[{"step":"b"},{"step":"c"}]}', 4 => '"first":6,"tree":{"step":"d"}',
+             1 => "{", 2 => '"first":5,"tree":{"step":"twice"}'}
+    added = trees.transform_values { |tree| "{#{tree}}" }
     tree = RunTree.parse(JSON.generate({"chain" => [STEP, STEP, STEP]}), added)
     lines = tree.each_line.map { |line| [line.depth, line.node.kind, line.number] }
     assert_equal [[0, :replacement, 4], [1, :chain, 4], [2, :step, 4], [2, :step, 5], [0, :replacement, 6],
       [1, :step, 6]], lines.last(6)
-    states = StepStates.new(tree, record(times: {1 => "1 2 0 w", 3 => "1 2 0 w"}), [Job.new(number: 5, state: "queued")])
+    record = record(times: {1 => "1 2 0 w", 3 => "1 2 0 w"})
+    states = StepStates.new(tree, record, [Job.new(number: 5, state: "queued")])
     assert_equal %w[done inferred done inferred queued open], Array.new(6) { |index| states[index + 1] }
   end
 

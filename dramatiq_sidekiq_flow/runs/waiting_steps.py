@@ -8,7 +8,7 @@ from itertools import islice
 from ..wire.tree_nodes import BranchNode, DelayNode, StepNode, TreeNode
 from .finding import Finding
 from .step import Step
-from .step_codes import DONE, INFERRED, NONE, OVER, PENDING, StepCodes
+from .step_codes import DONE, INFERRED, NONE, OVER, PENDING, SKIPPED, StepCodes
 from .step_list import StepList
 
 #: Findings about steps whose turn has not come, at most.
@@ -54,9 +54,9 @@ def _finding(steps: StepList, before: TreeNode, start: int, first: int, count: i
     if isinstance(before, StepNode):
         why = f"Its turn comes after step {number_of(start)} {before.name!r}."
     else:
-        last = number_of(start + before.count - 1)
-        numbers = f"{number_of(start):,} to {last:,}"
-        why = f"Its turn comes after steps {numbers}, of which {done:,} of {before.count:,} are done."
+        total = before.count - _count(steps.codes, start, before.count, SKIPPED)
+        numbers = _range(sorted(map(number_of, range(start, start + before.count))))
+        why = f"Its turn comes after steps {numbers}, of which {done:,} of {total:,} are done."
     return Finding(
         cause="after_others",
         outlook="waits",
@@ -68,6 +68,12 @@ def _finding(steps: StepList, before: TreeNode, start: int, first: int, count: i
         where="not pushed yet",
         why=why,
     )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """Name steps; those that were added later have numbers that do not follow."""
+    first, last = numbers[0], numbers[-1]
+    return f"{first:,} to {last:,}" if last - first < len(numbers) else f"from {first:,} on"
 
 
 def _count(codes: StepCodes, first: int, count: int, *wanted: int) -> int:

@@ -76,9 +76,17 @@ class _Chart:
         ends = [
             self.visit(child, first + start, node.kind == "group") for child, start in zip(node.children, node.starts)
         ]
-        if node.kind != "group":
+        if node.kind == "replaced":
+            return self._replaced(ends)
+        if node.kind == "chain":
             return self._joined(ends)
         return _Ends([id for each in ends for id in each.first], [id for each in ends for id in each.last])
+
+    def _replaced(self, ends: list[_Ends]) -> _Ends:
+        """Connect a step with the trees that replaced it; its fallback, if it has one, does not lead to them."""
+        step, *fallback = ends[0].last
+        joined = self._joined([_Ends(ends[0].first, [step]), *ends[1:]])
+        return _Ends(joined.first, [*joined.last, *fallback])
 
     def _repeated(self, node: RepeatedNode, first: int, is_parallel: bool) -> _Ends:
         times = f"{node.times} times" + ("" if is_parallel else ", one after another")

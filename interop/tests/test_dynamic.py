@@ -49,7 +49,10 @@ def test_trees_and_signals_between_steps_of_ruby(mixed: Site, broker: SidekiqBro
     signalled = started(broker, rb("before"), WaitFor("go", queue="python"), rb("after"), last)
     late = started(broker, rb("before"), WaitFor("go", 500, otherwise, queue="python"), rb("after"), last)
     mixed.eventually(lambda: runs.get(signalled).steps[1].state == "signal", "the step that waits")
+    # The signal comes while the run is paused.
+    assert runs.pause(signalled).steps[1].state == "parked"
     assert runs.signal(signalled, "go", {"by": "Ada"})
+    runs.resume(signalled)
     ended = [runs.wait(run_id, timeout=60_000) for run_id in (grown, pushed, signalled, late)]
     assert [(run.state, run.progress.total, run.progress.done) for run in ended] == [
         ("done", count, count) for count in (12, 6, 4, 5)

@@ -212,6 +212,26 @@ def test_a_step_of_a_tree_may_fail(flow: FlowTest) -> None:
     }
 
 
+def test_a_step_with_a_fallback_is_shown_with_its_tree(flow: FlowTest) -> None:
+    broker = flow.broker
+
+    @dramatiq.actor(queue_name="python", broker=broker)
+    def grow(name: str) -> Any:
+        return Replace(Chain(step(broker, "b"), WaitFor("go")))
+
+    run_id = flow.run(Chain(Catch(grow.message("a"), step(broker, "z")), step(broker, "after"))).run_id
+    run = Runs(broker).get(run_id)
+    # The fallback leads to what follows, and not to the tree.
+    assert [line.strip() for line in run.mermaid().splitlines() if ">" in line] == [
+        *("s1 -. dead .-> s2", "s3 --> s4", "s1 --> s3", "s4 & s2 --> s5"),
+    ]
+    assert [line.split()[:2] for line in str(run).splitlines() if line[:1] in "+/~."] == [
+        *(["+", "1"], ["/", "2"], ["+", "4"], ["~", "5"], [".", "3"]),
+    ]
+    waiting = Runs(broker).explain(run_id).findings[-1]
+    assert (waiting.numbers, waiting.why) == ((3,), "Its turn comes after steps from 1 on, of which 2 of 3 are done.")
+
+
 # -- callbacks of runs -------------------------------------------------------------------
 
 

@@ -94,7 +94,8 @@ class Upkeep:
         """In a forked child: begin without the parent's claim and thread."""
         self._next = 0.0
         self._is_keeper = self._has_found = False
-        self._duties_due = 0.0
+        # What is due by the clock can wait: a fleet that starts has enough to do.
+        self._duties_due = time.monotonic() + INTERVAL
         self._loop.forget()
         #: Members of ``dead`` that were handled, by score, as far as they are read again.
         self._handled: dict[bytes, float] = {}

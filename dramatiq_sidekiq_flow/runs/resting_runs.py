@@ -13,7 +13,7 @@ from ..store import run_keeping
 from ..store.connection import Connection
 from ..store.run_keeping import RestingRun
 from .run_reader import RUBY_BEAT, RunReader, View
-from .step_codes import LOST, QUEUED, RETRY, RUNNING, SCHEDULED, SIGNAL, UNKNOWN
+from .step_codes import LOST, PARKED, QUEUED, RETRY, RUNNING, SCHEDULED, SIGNAL, UNCAUGHT, UNKNOWN
 
 #: Seconds between two looks at a run: the first interval, and the longest.
 FIRST, LONGEST = 4.0, 300.0
@@ -22,7 +22,7 @@ FIRST, LONGEST = 4.0, 300.0
 MOST_KNOWN = 10_000
 
 #: Codes of steps that go on.
-GOING_ON = frozenset((RUNNING, QUEUED, SCHEDULED, SIGNAL, RETRY))
+GOING_ON = frozenset((RUNNING, QUEUED, SCHEDULED, SIGNAL, RETRY, PARKED, UNCAUGHT))
 
 
 @attrs.define

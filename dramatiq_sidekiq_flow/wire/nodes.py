@@ -301,4 +301,4 @@ def check_depth(wire: Wire) -> None:
         if depth <= 0:
             raise InvalidNode(f"The workflow tree is nested deeper than {codec.MAX_DEPTH} levels.", wire)
         below = depth - 2 if "children" in node else depth - 1
-        levels += [(child, below) for child in parts(node) if not is_plain(child)]
+        levels += [(child, below) for child in parts(node) if "task" in node or not is_plain(child)]

@@ -163,7 +163,7 @@ def test_the_keyboard_reaches_everything(client: redis.Redis, pages: RunPages) -
     outline = "const style = getComputedStyle(document.activeElement); return style.outlineStyle + style.outlineWidth"
     assert pages.script(outline) == "solid3px"
     keys.send_keys(Keys.ENTER).send_keys(Keys.TAB).send_keys("no").send_keys(Keys.TAB).perform()
-    assert pages.script("return document.activeElement.innerText") == "Cancel this run"
+    assert pages.script("return document.activeElement.innerText") == "Pause this run"
     # The boxes of the graph, and what they lead to.
     pages.script("document.querySelector('.box').focus()")
     keys.send_keys(Keys.ENTER).perform()

@@ -48,7 +48,8 @@ def test_callbacks_are_called_once(redis_url: str, client: redis.Redis, tmp_path
             at_rest = not (client.llen("queue:python") or client.zcard("swf:resting") or in_flight(client))
             return at_rest and client.scard("killed") == len(PLACES) and len(told()) >= len(expected)
 
-        eventually(settled, seconds=60, what="all callbacks")
+        # A look that comes while a job is on its way waits for 15 seconds.
+        eventually(settled, seconds=150, what="all callbacks")
         eventually(lambda: not client.exists("schedule", "swf:deadlines"), what="the end of the cancellation")
     assert told() == sorted(expected)
     assert client.zcard("dead") == 3

@@ -13,6 +13,7 @@ from dramatiq_sidekiq_flow import (
     Catch,
     Chain,
     Group,
+    Job,
     MayFail,
     Replace,
     Runs,
@@ -21,9 +22,12 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     current_run,
 )
+from dramatiq_sidekiq_flow.runs import resting_runs
 from dramatiq_sidekiq_flow.runs.doctor import Doctor
+from dramatiq_sidekiq_flow.runs.run_keeper import RunKeeper
 from dramatiq_sidekiq_flow.store import keys, run_pause
 from dramatiq_sidekiq_flow.testing import FlowTest
+from dramatiq_sidekiq_flow.workflow.engine_lookup import engine_of
 
 from ..broken_runs import python_process
 from ..redis_values import raws, texts
@@ -250,6 +254,20 @@ def test_a_callback_of_a_run_is_not_replaced(flow: FlowTest, how: str) -> None:
     assert b"ConfigurationError" in dead
     assert b"A callback of a run is not a step" in dead
     assert Runs(flow.broker).get(run_id).progress.total == 1
+
+
+def test_a_failed_run_does_not_rest_while_a_step_waits(flow: FlowTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting_runs, "FIRST", 0.0)
+    tree = Group(step(flow.broker, "fails"), WaitFor("go"))
+    workflow = Workflow(tree, flow.broker, on_complete=Job("Tell", queue="calls"))
+    run_id = flow.run(workflow).run_id
+    keeper, call = RunKeeper(engine_of(flow.broker), is_elsewhere=False), flow.broker.connection.call
+    keeper.keep()
+    assert (Runs(flow.broker).get(run_id).state, call("LLEN", "queue:calls")) == ("failed", 0)
+    flow.signal("go")
+    flow.drain()
+    keeper.keep()
+    assert call("LLEN", "queue:calls") == 1
 
 
 # -- explanations and fixes ---------------------------------------------------------------

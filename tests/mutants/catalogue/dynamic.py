@@ -232,4 +232,11 @@ DYNAMIC = [
         "",
         _STEERED + "test_a_step_that_waits_needs_no_actor",
     ),
+    in_file("runs/resting_runs.py")(
+        "rests-while-a-step-waits",
+        "on_complete is called though a step waits for its signal.",
+        "SCHEDULED, SIGNAL, RETRY",
+        "SCHEDULED, RETRY",
+        _STEERED + "test_a_failed_run_does_not_rest_while_a_step_waits",
+    ),
 ]

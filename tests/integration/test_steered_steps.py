@@ -27,6 +27,7 @@ from dramatiq_sidekiq_flow.runs.doctor import Doctor
 from dramatiq_sidekiq_flow.runs.run_keeper import RunKeeper
 from dramatiq_sidekiq_flow.store import keys, run_pause
 from dramatiq_sidekiq_flow.testing import FlowTest
+from dramatiq_sidekiq_flow.web.step_page import StepQuery, step_page
 from dramatiq_sidekiq_flow.workflow.engine_lookup import engine_of
 
 from ..broken_runs import python_process
@@ -232,6 +233,8 @@ def test_a_step_with_a_fallback_is_shown_with_its_tree(flow: FlowTest) -> None:
     assert [line.split()[:2] for line in str(run).splitlines() if line[:1] in "+/~."] == [
         *(["+", "1"], ["/", "2"], ["+", "4"], ["~", "5"], [".", "3"]),
     ]
+    rows = {state: [step.number for step in step_page(run, StepQuery(state)).steps] for state in ("", "done", "signal")}
+    assert rows == {"": [1, 2, 3, 4, 5], "done": [1, 4], "signal": [5]}
     waiting = Runs(broker).explain(run_id).findings[-1]
     assert (waiting.numbers, waiting.why) == ((3,), "Its turn comes after steps from 1 on, of which 2 of 3 are done.")
 

@@ -213,10 +213,10 @@ class ForeignSteps:
         )
 
     def _advance(self, step: Step, payload: Payload) -> None:
-        if is_callback(payload.fields):
-            return
         if isinstance(step.output, Replace):
             raise cannot_replace(payload.jid)
+        if is_callback(payload.fields):
+            return
         output = self.engine.outputs.of(payload, step.output)
         record = self.engine.records.of_step(payload, step.began)
         if payload.stack or output.fields or record.key:

@@ -7,7 +7,7 @@ from typing import Any
 
 import dramatiq
 
-from dramatiq_sidekiq_flow import Chain, Job, Runs, Workflow
+from dramatiq_sidekiq_flow import Chain, Job, Replace, Runs, Workflow
 
 from ..redis_values import raws
 from ..running import eventually
@@ -52,3 +52,14 @@ def test_a_callback_in_python_comes_through_the_bridge(app: App) -> None:
     assert seen == [{"run_id": run_id, "template": None, "state": "done"}]
     run = Runs(app.broker).get(run_id)
     assert (run.progress.done, run.memory) == (1, {"a": 1})
+
+
+def test_a_callback_is_not_replaced(app: App) -> None:
+    @dramatiq.actor(queue_name="python", broker=app.broker)
+    def tell(run: dict[str, Any] | None = None) -> Replace:
+        return Replace(app.step.message("never"))
+
+    Workflow(app.step.message("a"), app.broker, on_complete=tell.message()).run()
+    with app.working():
+        eventually(app.dead)
+    assert b"A callback of a run is not a step" in raws(app.client.zrange("dead", 0, -1))[0]

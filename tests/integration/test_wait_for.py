@@ -153,8 +153,10 @@ def test_a_cancelled_run_waits_for_nothing(flow: FlowTest) -> None:
 
 
 def test_what_is_kept_lives_as_long_as_the_wait(flow: FlowTest) -> None:
-    run_id = flow.run(approval(flow)).run_id
+    run_id = flow.run(Chain(WaitFor("first", 60_000), approval(flow))).run_id
     flow.signal("other", run_id=run_id)
+    flow.signal("first")
+    flow.drain()
     call = flow.broker.connection.call
     half_a_year = 180 * 86_400
     kept = [key for key in call("KEYS", f"*{run_id}*") if not key.startswith(b"swf:run:")]

@@ -55,5 +55,7 @@ else
   redis.call('HSET', waiting, ARGV[3], ARGV[4])
   outlive(waiting, ttl)
 end
+-- Later steps may wait for other signals, which came already.
+outlive(signals, ttl)
 for i = 6, #KEYS do outlive(KEYS[i], ttl) end
 return {'PARKED'}

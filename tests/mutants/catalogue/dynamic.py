@@ -177,6 +177,13 @@ DYNAMIC = [
         _STEERED + "test_a_callback_of_a_run_is_not_replaced",
     ),
     wait(
+        "wait-outlives-signals",
+        "A signal that came already expires while the run waits for another one.",
+        "outlive(signals, ttl)\n",
+        "",
+        _WAITS + "test_what_is_kept_lives_as_long_as_the_wait",
+    ),
+    wait(
         "wait-in-a-pause",
         "A step of a paused run begins to wait in schedule.",
         "if state == 'paused' then\n  -- When",

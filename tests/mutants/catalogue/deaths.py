@@ -12,7 +12,7 @@ replace = in_file("store/lua/replace_dead.lua")
 bury = in_file("store/lua/bury.lua")
 record = in_file("store/lua/_record.lua")
 policy = in_file("workflow/death_policy.py")
-upkeep = in_file("process/upkeep.py")
+middleware = in_file("middleware.py")
 recovery = in_file("process/recovery.py")
 retries = in_file("broker/retries.py")
 numbers = in_file("wire/step_numbers.py")
@@ -132,11 +132,11 @@ DEATH = [
         "            run(operation_of(writes))\n            break\n",
         DEATHS + "test_a_large_fallback_is_staged_again",
     ),
-    upkeep(
+    middleware(
         "upkeep-replaces-nothing",
         "A run stops at a step that may fail if Ruby buries it.",
-        "            if self.call(handler, job):\n                return\n",
-        "            if self.call(handler, job):\n                pass\n",
+        "        upkeep.handlers.append(partial(death_policy.handle_dead, engine))\n",
+        "",
         DEATHS + "test_a_step_killed_by_hand_waits_for_the_next_look",
     ),
     recovery(

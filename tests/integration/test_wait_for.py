@@ -13,7 +13,6 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from click.testing import CliRunner
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_sidekiq_flow import (
@@ -26,7 +25,7 @@ from dramatiq_sidekiq_flow import (
     Workflow,
     WorkflowMiddleware,
 )
-from dramatiq_sidekiq_flow.cli.runs_commands import runs as commands
+from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidFilter, InvalidWorkflow, UnknownRun
 from dramatiq_sidekiq_flow.testing import FlowTest
 
@@ -224,16 +223,16 @@ def test_wrong_signals_are_refused(flow: FlowTest) -> None:
         runs.signal("id", "two\nlines")
 
 
-def test_the_command(flow: FlowTest) -> None:
+def test_the_command(flow: FlowTest, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = flow.run(approval(flow)).run_id
     url = str(flow.broker.connection.call("CONFIG", "GET", "port"))
     port = "".join(filter(str.isdigit, url))
-    arguments = ["signal", run_id, "approved", "--url", f"redis://127.0.0.1:{port}/0"]
-    wrong = CliRunner().invoke(commands, [*arguments, "--data", "{"])
-    assert (wrong.exit_code, "not JSON" in wrong.output) == (2, True)
-    assert CliRunner().invoke(commands, [*arguments, "--data", '{"by": "Ada"}']).exit_code == 0
+    arguments = ["runs", "signal", run_id, "approved", "--url", f"redis://127.0.0.1:{port}/0"]
+    assert main([*arguments, "--data", "{"]) == 2
+    assert "not JSON" in capsys.readouterr().err
+    assert main([*arguments, "--data", '{"by": "Ada"}']) == 0
     assert flow.finish(run_id).memory == {"approved": {"by": "Ada"}}
-    assert CliRunner().invoke(commands, arguments).exit_code == 1
+    assert main(arguments) == 1
 
 
 @pytest.mark.parametrize(

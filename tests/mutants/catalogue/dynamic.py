@@ -26,7 +26,7 @@ DYNAMIC = [
         "A second delivery of a step of a chain starts what follows before the tree is done.",
         "    redis.call('SETEX', KEYS[5] .. '_ran', RELEASED_TTL, '0')\n",
         "",
-        _TWO + "[replaced0-chain]",
+        _TWO + "[chain-(True, False)]",
         _TWO,
     ),
     replace(

@@ -1,4 +1,4 @@
-"""What is said of a step in each case: where it is, why it waits or cannot move, and the cure."""
+"""Text of each case of an open step: where it is, why it waits or cannot move, and the cure."""
 
 from __future__ import annotations
 

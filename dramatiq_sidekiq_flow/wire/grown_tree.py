@@ -7,8 +7,8 @@ fallback if it has one, then the tree.
 A step at the end of that tree, which was replaced itself, has its tree beside that one, so
 that a step which replaces itself again and again makes no deep tree.
 
-So numbers are no longer in written order: the *position* of a step is its place in the
-grown tree, depth first from 1.
+The numbers of a grown tree do not follow the written order.  The *position* of a step does:
+it is its place in the grown tree, depth first from 1.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_steps_that_are_alike_are_one_finding(client: redis.Redis, runs: Runs) -
     assert "1 of 51 are done" in after.why
 
 
-def test_a_step_that_was_caught_needs_nobody(client: redis.Redis, runs: Runs) -> None:
+def test_a_caught_step_does_not_block_its_run(client: redis.Redis, runs: Runs) -> None:
     python_process(client, "python", actors=("a", "b"))
     run = RecordedRun(client, RUN, chain({**job("a"), "swf_on_death": "done"}, job("b")))
     run.failed(1)

@@ -1,4 +1,4 @@
-"""For any workflow whose steps die: what may go on goes on, once and in order, whoever buries the steps."""
+"""For any workflow whose steps die: each step that may run runs once, in order, if Python or Ruby buries a step."""
 
 from __future__ import annotations
 

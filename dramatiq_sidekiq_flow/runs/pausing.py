@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..errors import UnknownRun, shortened
 from ..process.fleet import plain_ruby
 from ..store import job_removal, run_pause, run_records, runs
 from ..store.job_removal import Parking
@@ -14,6 +13,7 @@ from ..wire.payload import Payload
 from ..workflow.engine import Engine
 from ..workflow.firing_job import firing_jobs
 from .run_sweep import Sweep
+from .unknown_run import unknown_run
 
 #: Keys that are prolonged in one call.
 AT_ONCE = 1000
@@ -64,11 +64,7 @@ class Pausing(Sweep):
 
     def _known(self, run_id: str, state: str) -> str:
         if not state:
-            raise UnknownRun(
-                f"There is no record of the run {shortened(run_id)}, so it cannot be paused or resumed: no workflow "
-                "has this id, its record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
-                run_id,
-            )
+            raise unknown_run(run_id, "so it cannot be paused or resumed")
         return state
 
     def look(self, run_id: str) -> bool:

@@ -22,7 +22,7 @@ from .run_cancellation import Cancellation
 from .run_index import Filter
 from .run_reader import RunReader, head_run
 from .snapshot import Run
-from .steering import Steering
+from .steering import Steering, checked
 
 #: Seconds between two looks at the state of a run: the first interval, the longest, and the factor between.
 FIRST, LONGEST, FACTOR = 0.01, 0.5, 1.5
@@ -185,9 +185,7 @@ class Runs(Steering):
           WrongType: if a key that is needed holds another type.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
-        wanted = Filter(state, template, tag)
-        if (run_id is None) == (not wanted.indexes):
-            raise InvalidFilter("cancel takes the id of a run, or a filter: template=, tag= or state=.", run_id)
+        wanted = checked("cancel", run_id, Filter(state, template, tag), CANCELLABLE)
         if run_id is not None:
             if self._cancellation.mark(run_id, reason):
                 self._cancellation.clear(run_id)
@@ -195,9 +193,7 @@ class Runs(Steering):
         return self._cancel_all(wanted, reason)
 
     def _cancel_all(self, wanted: Filter, reason: str) -> Sequence[str]:
-        states = _cancellable(wanted.state)
-        heads = run_index.all_of(self._connection, wanted)
-        found = [head.id for head in heads if head.state in states]
+        found = self._selected(wanted, CANCELLABLE)
         # All of them before the search for their jobs, which takes longer.
         cancelled = [found_id for found_id in found if self._cancellation.mark_known(found_id, reason)]
         for cancelled_id in cancelled:
@@ -285,15 +281,6 @@ def _check_state(state: str | None) -> None:
             "whether a running one waits or is stuck.",
             state,
         )
-
-
-def _cancellable(state: str | None) -> Sequence[str]:
-    """The states of a filter in which runs can be cancelled."""
-    if state is None:
-        return CANCELLABLE
-    if state not in CANCELLABLE:
-        raise InvalidFilter(f"Runs can be cancelled in state {', '.join(CANCELLABLE)}, not {shortened(state)}.", state)
-    return (state,)
 
 
 def _earliest(since: datetime | timedelta | None) -> float | None:

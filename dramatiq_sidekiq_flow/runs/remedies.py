@@ -14,11 +14,11 @@ from ..store import keys, run_records, sets
 from ..store.job_search import FoundJob
 from ..store.sets import Promotion
 from ..wire import codec
-from ..wire.payload_fields import retry_count
 from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 from ..workflow.engine import Engine
 from ..workflow.resume import release_step
 from .run_reader import View
+from .run_retry import retried
 from .step import Step
 from .step_codes import OVER, StepCodes
 
@@ -112,7 +112,8 @@ class Remedies:
             return Remedy(
                 step.number, f"{_named(step)}: its barrier is gone, so it would end in dead again: release it"
             )
-        moved = rerun_promotion(job, time.time())
+        decide = retried if job.place.key == keys.DEAD else promotion
+        moved = decide(job.payload, time.time())
         if moved.queue is None:
             return Remedy(step.number, f"{_named(step)}: its job cannot be read")
         text = f"{_named(step)} runs again: from {job.place.kind} to queue {moved.queue!r}"
@@ -174,18 +175,6 @@ class Remedies:
         error_class, _, message = (step.error or "Lost: A person ended it.").partition(": ")
         self._mark_dead(step, error_class, message)
         sets.promote(self.connection, job.place.key, time.time(), [Promotion(job.payload, None, job.payload)])
-
-
-def rerun_promotion(job: FoundJob, now: float) -> Promotion:
-    """How a dead job goes to its queue (``api.rb``, ``SortedEntry#retry``): a retry by hand counts for nothing."""
-    moved = promotion(job.payload, now)
-    if moved.queue is None or job.place.key != keys.DEAD:
-        return moved
-    fields = codec.decode(moved.payload)
-    count = retry_count(fields)
-    if count is not None:
-        fields["retry_count"] = count - 1
-    return attrs.evolve(moved, payload=codec.encode(fields))
 
 
 def _groups(node: TreeNode, first: int, position: int) -> Iterator[tuple[BranchNode | RepeatedNode, int]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import UnknownRun, shortened
 from ..store import job_removal, run_cancel, run_pause, run_signals
 from ..store.job_removal import Removal
 from ..store.job_search import FoundJob
 from .run_sweep import Sweep, never
+from .unknown_run import unknown_run
 
 
 class Cancellation(Sweep):
@@ -22,11 +22,7 @@ class Cancellation(Sweep):
         """
         outcome = run_cancel.cancel(run_id, reason).run(self.connection)
         if outcome == "unknown":
-            raise UnknownRun(
-                f"There is no record of the run {shortened(run_id)}, so it cannot be cancelled: no workflow has this "
-                "id, its record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
-                run_id,
-            )
+            raise unknown_run(run_id, "so it cannot be cancelled")
         return outcome != "done"
 
     def mark_known(self, run_id: str, reason: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from ..errors import PayloadError, UnknownRun, shortened
+from ..errors import PayloadError
 from ..store import run_records
 from ..store.connection import Connection
 from ..store.run_records import Record, RecordHead
@@ -37,6 +37,7 @@ from .step_codes import (
 )
 from .step_list import StepList, failed_step, seen_step, utc
 from .step_marks import codes_of, outside
+from .unknown_run import unknown_run
 
 #: Most searches for jobs that were not found: a job may have moved meanwhile.
 LOOKS = 4
@@ -147,11 +148,7 @@ class RunReader:
         # What was done meanwhile has a mark now.
         after = run_records.read(self.connection, run_id)
         if after is None and not any(sightings):
-            raise UnknownRun(
-                f"There is no record of the run {shortened(run_id)}, and no job of it: no workflow has this id, its "
-                "record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
-                run_id,
-            )
+            raise unknown_run(run_id, "and no job of it")
         record = after or record
         return record, view_of(record, tree, sightings, memory)
 

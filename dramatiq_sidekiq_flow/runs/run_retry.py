@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ..errors import FlowError, UnknownRun, shortened
+import attrs
+
+from ..errors import UnknownRun
 from ..process.poller import promotion
 from ..store import job_search, keys, run_pause, run_records
 from ..store.connection import Connection
@@ -13,7 +15,9 @@ from ..store.job_search import Place
 from ..store.sets import Promotion
 from ..wire import codec
 from ..wire.payload import Payload
+from ..wire.payload_fields import retry_count
 from .run_sweep import Sweep
+from .unknown_run import unknown_run
 
 
 class Retrying:
@@ -30,11 +34,7 @@ class Retrying:
           UnknownRun: if it has no record.
         """
         if run_records.state_of(self.connection, run_id) is None:
-            raise UnknownRun(
-                f"There is no record of the run {shortened(run_id)}, so it cannot be retried: no workflow has this id, "
-                "its record has expired, or records are switched off (WorkflowMiddleware(records=False)).",
-                run_id,
-            )
+            raise unknown_run(run_id, "so it cannot be retried")
         found = job_search.search(self.connection, run_id, [Place("dead", keys.DEAD)])
         jobs = [self.sweep.payload(run_id, job.payload) for job in found]
         return sum(self._retry(run_id, job) for job in jobs if job is not None)
@@ -51,19 +51,20 @@ class Retrying:
             return 0
 
     def _retry(self, run_id: str, job: Payload) -> bool:
-        pushed = _pushed(job.raw)
-        if pushed is None or pushed.queue is None:
+        pushed = retried(job.raw, time.time())
+        if pushed.queue is None:
             return False
         operation = run_pause.retry(run_id, job.raw, pushed.queue, pushed.payload, job.step)
         return operation.run(self.connection) == "retried"
 
 
-def _pushed(member: bytes) -> Promotion | None:
-    """What is pushed of a dead job (``api.rb``, ``SortedEntry#retry``); None if it cannot be read."""
-    try:
-        fields = codec.decode(member)
-        if type(fields.get("retry_count")) is int:
-            fields["retry_count"] -= 1
-        return promotion(codec.encode(fields), time.time())
-    except FlowError:
-        return None
+def retried(member: bytes, now: float) -> Promotion:
+    """Decide where a dead job goes that a person retries (``api.rb``, ``SortedEntry#retry``): it counts no failure."""
+    moved = promotion(member, now)
+    if moved.queue is None:
+        return moved
+    fields = codec.decode(moved.payload)
+    count = retry_count(fields)
+    if count is not None:
+        fields["retry_count"] = count - 1
+    return attrs.evolve(moved, payload=codec.encode(fields))

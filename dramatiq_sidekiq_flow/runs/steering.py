@@ -88,7 +88,7 @@ class Steering:
           WrongType: if a key that is needed holds another type.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
-        wanted = _checked("pause", run_id, Filter(state, template, tag), PAUSABLE)
+        wanted = checked("pause", run_id, Filter(state, template, tag), PAUSABLE)
         if run_id is None:
             return self._pausing.pause_all(self._selected(wanted, PAUSABLE), reason)
         self._pausing.pause(run_id, reason)
@@ -141,7 +141,7 @@ class Steering:
           WrongType: if a key that is needed holds another type; call it again when the key is removed.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
-        wanted = _checked("resume", run_id, Filter(state, template, tag), RESUMABLE)
+        wanted = checked("resume", run_id, Filter(state, template, tag), RESUMABLE)
         if run_id is None:
             return self._pausing.resume_all(self._selected(wanted, RESUMABLE))
         self._pausing.resume(run_id)
@@ -200,7 +200,7 @@ class Steering:
         """
         if mode not in MODES:
             raise InvalidFilter(f"mode must be 'failed', not {shortened(mode)}: only dead steps are retried.", mode)
-        wanted = _checked("retry", run_id, Filter(state, template, tag), RETRIABLE)
+        wanted = checked("retry", run_id, Filter(state, template, tag), RETRIABLE)
         if run_id is None:
             return self._retrying.retry_all(self._selected(wanted, RETRIABLE))
         self._retrying.retry(run_id)
@@ -282,7 +282,7 @@ class Steering:
         return [head.id for head in run_index.all_of(self._connection, wanted) if head.state in states]
 
 
-def _checked(verb: str, run_id: str | None, wanted: Filter, states: Sequence[str]) -> Filter:
+def checked(verb: str, run_id: str | None, wanted: Filter, states: Sequence[str]) -> Filter:
     """Return a filter; raise InvalidFilter if there is an id, too, or neither, or if no run of its state fits."""
     if (run_id is None) == (not wanted.indexes):
         raise InvalidFilter(f"{verb} takes the id of a run, or a filter: template=, tag= or state=.", run_id)

@@ -14,6 +14,7 @@ explanation = in_file("runs/explanation.py")
 diagnosis = in_file("runs/diagnosis.py")
 consumers = in_file("runs/consumers.py")
 remedies = in_file("runs/remedies.py")
+retrying = in_file("runs/run_retry.py")
 resume = in_file("workflow/resume.py")
 mark_dead = in_file("store/lua/mark_dead.lua")
 
@@ -81,7 +82,7 @@ EXPLAINED = [
         "            yield 1\n",
         _DOCTOR + "test_members_that_have_not_run_are_counted",
     ),
-    remedies(
+    retrying(
         "rerun-counts",
         "A step that a person lets run again has one retry fewer.",
         '        fields["retry_count"] = count - 1\n',

@@ -240,8 +240,8 @@ PAUSED = [
     retrying(
         "retry-counts",
         "A retried step has used up one attempt more.",
-        '            fields["retry_count"] -= 1\n',
-        "            pass\n",
+        '        fields["retry_count"] = count - 1\n',
+        "        pass\n",
         PAUSE + "test_dead_steps_go_back_to_their_queues",
     ),
     middleware(

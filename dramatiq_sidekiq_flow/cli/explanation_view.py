@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -52,7 +53,9 @@ def print_illness(explanation: Explanation, actions: Iterable[Action]) -> None:
     """Print what the doctor has found of a run, a line for each cause, and what is done about it."""
     console = open_console()
     template = f" {explanation.run.template}" if explanation.run.template else ""
-    print_line(console, Text.assemble(plain(f"{explanation.run.id}{template} "), state(explanation.verdict)))
+    head = Text.assemble(plain(f"{explanation.run.id} "), state(explanation.verdict), plain(template))
+    head.truncate(console.width, overflow="ellipsis")
+    print_line(console, head)
     for line in _causes(explanation):
         _print_cut(console, line)
     for line in _done(list(actions), min(console.width, WIDEST)):
@@ -60,11 +63,24 @@ def print_illness(explanation: Explanation, actions: Iterable[Action]) -> None:
 
 
 def _done(actions: Sequence[Action], width: int) -> Iterator[str]:
-    for action in actions[:ACTIONS]:
-        word = _OUTCOMES[action.outcome]
-        yield from textwrap.wrap(f"  {word + ':':<7}{action.text}", width, subsequent_indent=" " * 9)
-    if len(actions) > ACTIONS:
-        yield f"  ... and {len(actions) - ACTIONS:,} more"
+    texts = [*_folded(actions)]
+    for text in texts[:ACTIONS]:
+        yield from textwrap.wrap(text, width, subsequent_indent=" " * 9)
+    if len(texts) > ACTIONS:
+        yield f"  ... and {len(texts) - ACTIONS:,} more"
+
+
+def _folded(actions: Iterable[Action]) -> Iterator[str]:
+    """Yield a text for each action; one for successive actions that differ in the step only."""
+    for (outcome, rest), equal in groupby(actions, lambda action: (action.outcome, _after_step(action))):
+        first, *others = equal
+        text = f"each of {1 + len(others):,} steps from {first.step} on, {rest}" if others else first.text
+        yield f"  {_OUTCOMES[outcome] + ':':<7}{text}"
+
+
+def _after_step(action: Action) -> str:
+    """The text of an action without the number of its step."""
+    return action.text.removeprefix(f"step {action.step} ")
 
 
 def _causes(explanation: Explanation) -> Iterator[str]:

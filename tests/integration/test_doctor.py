@@ -256,6 +256,8 @@ def test_the_command(
     assert main(["doctor", "dead", "no_consumer", "--fix", "rerun", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [[action["outcome"] for action in each["actions"]] for each in found] == [["planned"], ["refused"] * 3]
+    assert main(["doctor", "no_consumer", "--fix", "rerun"]) == 1
+    assert "  not:   each of 3 steps from 1 on, 'first': its job is in queue 'pythn'" in capsys.readouterr().out
     assert main(["doctor", "dead", "--fix", "rerun", "--yes"]) == 0
     assert "  done:  step 1 'first' runs again: from dead to queue 'python'" in capsys.readouterr().out
     assert client.llen("queue:python") == 2

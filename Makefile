@@ -14,6 +14,7 @@ CASES ?=
 MUTANTS ?=
 SWEEP ?=
 MODEL ?=
+CAPTURES ?=
 # Options of `make soak`.
 MINUTES ?= 10
 SOAK ?=
@@ -22,7 +23,7 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui check format bench dist reproducible audit clean model
+.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui captures check format bench dist reproducible audit clean model
 
 help: ## Show this help
 	@echo "make TARGET, where TARGET is one of:"
@@ -94,6 +95,9 @@ web-ui: $(VENV)/.installed-web-ui ## Press the buttons of Sidekiq's Web UI (a br
 # Needs chromium and its driver, and names them if they are missing. Screenshots: build/web-page.
 web-page: $(VENV)/.installed-web-ui ## Look at the web page of runs in a browser, and press its buttons
 	@$(BIN)/python -m pytest $(PYTEST_WEB_PAGE) interop/web_page
+
+captures: $(VENV)/.installed ## Show what each command prints at 80 and 120 columns (CAPTURES="--only doctor")
+	@$(BIN)/python -m tests.captures $(CAPTURES)
 
 model: $(VENV)/.installed ## Explore the states of the protocol, and the faults of the plain gem (MODEL="--deep" takes minutes)
 	@$(BIN)/python -m tests.model $(MODEL)

@@ -22,11 +22,17 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui check format bench dist reproducible audit clean model
+.PHONY: help install demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui check format bench dist reproducible audit clean model
 
 help: ## Show this help
 	@echo "make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+
+# Each target installs what it needs; this takes one run of pip for all of them.
+EXTRAS := examples bench cases web-ui release
+install: $(VENV)/.installed ## Install what all targets need
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples,bench,cases,web-ui,release]'
+	@touch $(addprefix $(VENV)/.installed-,$(EXTRAS))
 
 demo: $(VENV)/.installed ## Run a workflow and watch it, with an embedded server
 	@$(BIN)/python $(DEMO)

@@ -108,6 +108,9 @@ def main() -> int:
     print(*(line for line in listed.splitlines() if line.partition("==")[0] in names), flush=True)
 
     settings = {**os.environ, "DSF_TEST_REDIS_SERVER": "redis-server"}
+    if which == "floor":
+        # It is slow under coverage, and `make test` tries all examples.
+        settings.setdefault("DSF_TEST_FEWER", "4")
     runner = (python, "-m", "coverage", "run") if which == "floor" else (python,)
     tests = (*runner, "-m", "pytest", "--numprocesses=auto", *(arguments or TESTS))
     if which == "floor":

@@ -112,7 +112,7 @@ def main() -> int:
         # It is slow under coverage, and `make test` tries all examples.
         settings.setdefault("DSF_TEST_FEWER", "4")
     runner = (python, "-m", "coverage", "run") if which == "floor" else (python,)
-    tests = (*runner, "-m", "pytest", "--numprocesses=auto", *(arguments or TESTS))
+    tests = (*runner, "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *(arguments or TESTS))
     if which == "floor":
         subprocess.run((python, "-m", "coverage", "erase"), cwd=ROOT, check=True)
     code = subprocess.run(tests, cwd=ROOT, env=settings).returncode

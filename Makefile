@@ -86,7 +86,7 @@ companion-check: $(VENV)/.installed ## Lint, test and build the companion's gem 
 
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
-	@$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal $(PYTEST_INTEROP) interop/tests
+	@$(BIN)/python -m pytest --numprocesses=6 --dist=worksteal $(PYTEST_INTEROP) interop/tests
 
 # Needs redis-server. Each peer takes a quarter of the time that `companion` takes.
 soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Redis for MINUTES=10 (SOAK="--quick")

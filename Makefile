@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # Tests and options of `make test`: make test TESTS=tests/unit PYTEST="-k retry"
 TESTS ?= tests
-PYTEST ?= --numprocesses=auto
+PYTEST ?= --numprocesses=auto --dist=worksteal
 DEMO ?= examples/demo.py
 EXAMPLES ?=
 BENCH ?=
@@ -23,11 +23,17 @@ SIDEKIQ ?= $(or $(INTEROP_SIDEKIQ),7)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui captures check format bench dist reproducible audit clean model
+.PHONY: help install demo examples test test-floor test-newest test-brokers dramatiq-suite cases sweep mutants state-machine fuzz companion companion-check interop soak web-page web-ui captures check format bench dist reproducible audit clean model
 
 help: ## Show this help
 	@echo "make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+
+# Each target installs what it needs; this takes one run of pip for all of them.
+EXTRAS := examples bench cases web-ui release
+install: $(VENV)/.installed ## Install what all targets need
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples,bench,cases,web-ui,release]'
+	@touch $(addprefix $(VENV)/.installed-,$(EXTRAS))
 
 demo: $(VENV)/.installed ## Run a workflow and watch it, with an embedded server
 	@$(BIN)/python $(DEMO)
@@ -81,7 +87,7 @@ companion-check: $(VENV)/.installed ## Lint, test and build the companion's gem 
 
 interop: $(VENV)/.installed ## Run the tests of both languages (Ruby in a container; SIDEKIQ=7 or 8)
 	@$(RUBY_VERSIONS)
-	@$(BIN)/python -m pytest --numprocesses=4 $(PYTEST_INTEROP) interop/tests
+	@$(BIN)/python -m pytest --numprocesses=6 --dist=worksteal $(PYTEST_INTEROP) interop/tests
 
 # Needs redis-server. Each peer takes a quarter of the time that `companion` takes.
 soak: $(VENV)/.installed-bench ## Disturb workers of both languages and their Redis for MINUTES=10 (SOAK="--quick")

@@ -28,6 +28,12 @@ if os.environ.get("DSF_TEST_REDIS_SERVER"):
 os.environ.pop(URL_VARIABLE, None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes for each core: the tests wait for more than half of their time."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def _ruby_classes() -> Iterator[None]:
     """What a test says of Ruby classes is not said to the next one."""

@@ -16,8 +16,24 @@
 #                    at least 3: Sidekiq's idle threads wait up to 2 seconds in
 #                    BRPOP, and while one does, it takes what a stopping worker
 #                    pushes back to the queue, and is killed with it in hand
+#   INTEROP_BEAT     seconds between two beats of Sidekiq, instead of ten
+#   INTEROP_BRPOP    seconds that Sidekiq's idle threads wait in BRPOP, instead
+#                    of two: a worker that is stopped waits for them
 
 require_relative "jobs"
+
+module Interop
+  # Sidekiq has no setting for these.
+  def self.replace(owner, name, variable)
+    return unless ENV.key?(variable)
+
+    owner.send(:remove_const, name)
+    owner.const_set(name, Float(ENV[variable]))
+  end
+end
+
+Interop.replace(Sidekiq::Launcher, :BEAT_PAUSE, "INTEROP_BEAT")
+Interop.replace(Sidekiq::BasicFetch, :TIMEOUT, "INTEROP_BRPOP")
 
 Sidekiq.configure_server do |config|
   config.server_middleware do |chain|

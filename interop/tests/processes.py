@@ -125,6 +125,9 @@ class Site:
             INTEROP_POLL=str(poll),
             INTEROP_RETRY_IN="1",
             INTEROP_TIMEOUT="10",
+            # Cancel and pause wait for a beat, and the end of a test for idle threads.
+            INTEROP_BEAT="1",
+            INTEROP_BRPOP="0.5",
             INTEROP_PYTHON_CLASSES=",".join(self.stubs) if stubs else "",
         )
         options = [option for queue in queues for option in ("-q", queue)]
@@ -144,6 +147,8 @@ class Site:
             "INTEROP_PYTHON_POLL": str(poll),
             "INTEROP_PYTHON_QUEUES": ",".join(queues),
             "INTEROP_PYTHON_HEARTBEAT": str(heartbeat),
+            # Milliseconds that an idle thread waits: a worker that is stopped waits for them.
+            "dramatiq_worker_timeout": "100",
         }
         command = [sys.executable, "-m", "dramatiq", "app", "-p", "1", "-t", "4", "--path", str(HERE), "-Q", *queues]
         return self._start("python", command, environment)

@@ -36,6 +36,8 @@ def mixed(
     site.python_worker()
     if ruby == "plain":
         site.ruby_worker()
+        # It may take its first job before its first beat: until then, a cancellation knows nothing of it.
+        site.eventually(lambda: site.client.scard("processes") == 2, "the first beat of each worker")
         yield site
         return
     with companions.installed(tmp_path, before=("steps.rb",)) as environment:

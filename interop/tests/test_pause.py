@@ -33,6 +33,8 @@ def test_nothing_starts_during_a_pause_and_all_runs_once(
     site.python_worker()
     if ruby == "plain":
         site.ruby_worker()
+        # It may take its first job before its first beat: until then, a pause knows nothing of it.
+        site.eventually(lambda: site.client.scard("processes") == 2, "the first beat of each worker")
         _check(site, broker)
         return
     with companions.installed(tmp_path, before=("steps.rb",)) as environment:

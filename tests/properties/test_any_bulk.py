@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow import SidekiqBroker
 from dramatiq_sidekiq_flow.errors import FlowError
 
+from ..example_counts import examples
 from ..redis_values import raws
 
 LIMITS = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=examples(150),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 

@@ -17,6 +17,7 @@ from dramatiq_sidekiq_flow.runs.run_keeper import RunKeeper
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.workflow.engine_lookup import engine_of
 
+from ..example_counts import examples
 from ..redis_values import raws
 from ..running import members
 from ..trees import Shape, build, shapes
@@ -91,7 +92,9 @@ class World:
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(shape=shapes, seed=st.integers(0, 2**32), deaths=st.sampled_from([0.0, 0.2, 0.6]), cancels=st.booleans())
 def test_each_callback_is_pushed_once(redis_url: str, shape: Shape, seed: int, deaths: float, cancels: bool) -> None:

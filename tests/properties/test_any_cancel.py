@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow import RedisHashMemory, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
 
+from ..example_counts import examples
 from ..redis_values import raws
 from ..running import in_flight
 from ..trees import Shape, build, shapes, violations
@@ -94,7 +95,9 @@ class World:
 
 
 @settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(100),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(shape=shapes, seed=st.integers(0, 2**32))
 def test_nothing_starts_after_a_cancellation(redis_url: str, shape: Shape, seed: int) -> None:

@@ -18,11 +18,12 @@ from dramatiq_sidekiq_flow.errors import InvalidInput
 from dramatiq_sidekiq_flow.typed.actor import actor
 
 from ..classes import Kind, classes
+from ..example_counts import examples
 from ..redis_values import raws
 
 QUEUE = "python"
 LIMITS = settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

@@ -31,6 +31,7 @@ from dramatiq_sidekiq_flow.store import keys, sets
 from dramatiq_sidekiq_flow.wire import codec
 from dramatiq_sidekiq_flow.wire.payload import failed
 
+from ..example_counts import examples
 from ..redis_values import raws
 
 QUEUE = "python"
@@ -186,7 +187,7 @@ trees = st.tuples(st.just("chain"), st.lists(shapes, min_size=2, max_size=4)) | 
 
 
 @given(shape=trees, seed=st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_may_go_on_goes_on_once_and_in_order(redis_url: str, shape: Shape, seed: int) -> None:
     world = World(redis_url, shape, random.Random(seed))
     try:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow import Runs, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.runs import Doctor
 
+from ..example_counts import examples
 from ..redis_values import raws
 from ..trees import Shape, build, violations
 
@@ -95,7 +96,9 @@ class World:
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(shape=full_shapes, seed=st.integers(0, 2**32))
 def test_the_doctor_brings_each_run_to_its_end(redis_url: str, shape: Shape, seed: int) -> None:

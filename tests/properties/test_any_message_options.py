@@ -30,6 +30,8 @@ from dramatiq_sidekiq_flow.broker.message import SidekiqMessage
 from dramatiq_sidekiq_flow.foreign.foreign_messages import to_foreign
 from dramatiq_sidekiq_flow.wire.payload import Payload
 
+from ..example_counts import examples
+
 DERIVED = {"throws", "eta", "retries", "traceback", "requeue_timestamp", "retry_when", "max_retries"}
 KNOWN = sorted(
     DERIVED
@@ -105,7 +107,7 @@ def hooks(options: Any) -> None:
                 one.after_process_message(broker, read, result=None if exception else 1, exception=exception)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(OPTIONS | JSON)
 @example({"throws": "ValueError"})
 @example({"eta": 1})

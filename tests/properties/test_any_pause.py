@@ -15,6 +15,7 @@ from dramatiq_sidekiq_flow import RedisHashMemory, Runs, SidekiqBroker, Workflow
 from dramatiq_sidekiq_flow.store import fanouts
 from dramatiq_sidekiq_flow.store import runs as stored_runs
 
+from ..example_counts import examples
 from ..redis_values import raws, texts
 from ..running import in_flight
 from ..trees import Shape, build, shapes, violations
@@ -93,7 +94,9 @@ class World:
 
 
 @settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(50),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(shape=shapes, seed=st.integers(0, 2**32))
 def test_each_step_runs_once_and_none_during_a_pause(redis_url: str, shape: Shape, seed: int) -> None:

@@ -19,6 +19,7 @@ from dramatiq_sidekiq_flow.wire.payload import Payload, buried, failed
 from dramatiq_sidekiq_flow.wire.payload_fields import expiry, seconds
 from dramatiq_sidekiq_flow.workflow.plan import plan
 
+from ..example_counts import examples
 from ..unit.test_plan import source
 
 NUMBERS = (
@@ -57,7 +58,7 @@ def job(**keys: Any) -> dict[str, Any]:
     return {"class": "A", "args": [], **keys}
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(JOBS)
 @example(job(retry_count=10**400))
 @example(job(retry_count=24, retry_for=10**400, failed_at=1.0))
@@ -120,7 +121,7 @@ def trees(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.recursive(ANY_JOB | GOOD_JOB, trees, max_leaves=5))
 @example(job(__type__="job", queue=None))
 @example({"__type__": "with_delay", "delay": -(10**400), "task": job(__type__="job")})

@@ -27,6 +27,7 @@ from dramatiq_sidekiq_flow import (
 )
 from dramatiq_sidekiq_flow.runs.step_list import StepList
 
+from ..example_counts import examples
 from ..redis_values import raws
 from ..running import in_flight
 from ..trees import Shape, violations
@@ -161,7 +162,9 @@ class World:
 
 
 @settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(50),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(tree=growing(3), seed=st.integers(0, 2**32))
 def test_a_tree_runs_in_the_place_of_its_step(redis_url: str, tree: Growing, seed: int) -> None:

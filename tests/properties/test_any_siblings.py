@@ -14,6 +14,7 @@ from dramatiq_sidekiq_flow.workflow import plan as plan_module
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.siblings import siblings
 
+from ..example_counts import examples
 from ..ids import Numbered
 
 TAGS = ["a"]
@@ -54,7 +55,7 @@ def jobs(made: Plan) -> Any:
     return json.dumps([queues, scheduled, made.barriers, made.completes], sort_keys=True, default=repr)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(members=MEMBERS, other=st.none() | OTHERS, delay=st.sampled_from([0, 0, 7]))
 @example(members=[job("A", [n], {"retry": retry}) for n, retry in enumerate([True, 1, True, 1])], other=None, delay=0)
 @example(members=[job(name, [n], {}) for n, name in enumerate("AABBAB")], other=None, delay=0)

@@ -35,6 +35,7 @@ from dramatiq_sidekiq_flow.runs.step_list import StepList
 from dramatiq_sidekiq_flow.web.tree_picture import draw
 from dramatiq_sidekiq_flow.wire.wait_for import PREFIX, waiting_for
 
+from ..example_counts import examples
 from ..redis_values import raws
 from ..running import in_flight
 from ..trees import Shape, violations
@@ -221,7 +222,9 @@ def number_of(value: int | str) -> int:
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(tree=trees(2), seed=st.integers(0, 2**32))
 def test_each_step_runs_once_whatever_is_done_to_the_run(redis_url: str, tree: Tree, seed: int) -> None:

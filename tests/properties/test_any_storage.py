@@ -25,6 +25,7 @@ from dramatiq_sidekiq_flow.store.chains import StoredChains
 from dramatiq_sidekiq_flow.store.connection import connect
 from dramatiq_sidekiq_flow.testing import FlowTest, Run
 
+from ..example_counts import examples
 from ..trees import Shape, build, shapes
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -54,7 +55,7 @@ def run(shape: Shape, storage: Any, fails: int) -> tuple[Run, list[bytes]]:
     return found, left
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=QUIET)
+@settings(deadline=None, max_examples=examples(40), suppress_health_check=QUIET)
 @given(shape=shapes, fails=st.integers(0, 6), min_bytes=st.sampled_from([0, 150, 1000]))
 def test_order_memory_and_jobs_are_the_same(shape: Shape, fails: int, min_bytes: int) -> None:
     inline, _ = run(shape, InlineCallbackStorage(), fails)
@@ -74,7 +75,7 @@ def chains(redis_url: str) -> Iterator[StoredChains]:
     connection.close()
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=QUIET)
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=QUIET)
 @given(tree=st.lists(shapes, min_size=1, max_size=6), cut=st.integers(0, 5))
 def test_what_is_stored_is_what_comes_back(chains: StoredChains, tree: list[Shape], cut: int) -> None:
     """From any step on, but for what has nothing to run at the end."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow import RedisHashMemory, Runs, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.broker.begin import begin
 
+from ..example_counts import examples
 from ..redis_values import raws
 from ..trees import Shape, build, shapes, violations
 
@@ -22,7 +23,9 @@ QUEUE = "python"
 
 
 @settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # The empty chain, which is delayed, becomes a job without a number.
 @example(shape=("chain", ["job", ("delay", 1, ("chain", [("chain", []), "job"]))]), seed=0)

@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from .. import fuzz
+from ..example_counts import examples
 
 SEEDS = fuzz.seeds()
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(st.sampled_from(SEEDS), st.sampled_from(SEEDS), st.randoms(use_true_random=False))
 @example(b":{}", b"", random.Random(1))
 def test_what_is_mutated_is_read_or_refused(raw: bytes, other: bytes, chance: random.Random) -> None:

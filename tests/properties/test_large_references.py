@@ -23,6 +23,7 @@ from dramatiq_sidekiq_flow.workflow import stack_references
 from dramatiq_sidekiq_flow.workflow.plan import Plan, Source, plan
 from dramatiq_sidekiq_flow.workflow.stack_references import LargeReferences
 
+from ..example_counts import examples
 from ..ids import Numbered
 from ..trees import Shape, before, build, shapes
 
@@ -117,7 +118,7 @@ def wire_of(shape: Shape, languages: list[bool]) -> Wire:
     return dump(tree, lambda value: dump_job(value) if isinstance(value, Job) else None)
 
 
-@settings(deadline=None, max_examples=250, suppress_health_check=QUIET)
+@settings(deadline=None, max_examples=examples(250), suppress_health_check=QUIET)
 @given(shape=shapes, languages=st.lists(st.booleans(), min_size=1, max_size=8))
 def test_ruby_starts_whole_trees_and_the_same_jobs_run(
     chains: StoredChains, shape: Shape, languages: list[bool]
@@ -140,7 +141,7 @@ def test_ruby_starts_whole_trees_and_the_same_jobs_run(
         assert referring.referred
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=QUIET)
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=QUIET)
 @given(pattern=st.lists(st.booleans(), min_size=2, max_size=5))
 def test_what_is_stored_for_a_run_stays_near_the_size_of_its_tree(chains: StoredChains, pattern: list[bool]) -> None:
     """However the languages alternate: a rest is not stored again after each Ruby step."""

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from dramatiq_sidekiq_flow import Chain, Namespace, RedisHashMemory, SidekiqBroker, Workflow, WorkflowMiddleware
 from dramatiq_sidekiq_flow.context import RunMemory
 
+from ..example_counts import examples
+
 QUEUE = "python"
 names = st.lists(st.sampled_from(["a", "b", "a b", "ä"]), max_size=3)
 values = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.floats(allow_nan=False, allow_infinity=False))
@@ -19,7 +21,9 @@ outputs = st.dictionaries(st.sampled_from(["x", "y", "a", "a.x", "b.y", "", "."]
 
 
 @settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(80),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=st.lists(st.tuples(names, outputs), max_size=6))
 def test_the_nearest_is_read(redis_url: str, steps: list[tuple[list[str], dict[str, Any]]]) -> None:

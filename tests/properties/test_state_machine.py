@@ -40,6 +40,7 @@ from dramatiq_sidekiq_flow.broker.in_flight import InFlight
 from dramatiq_sidekiq_flow.store import scripts
 from dramatiq_sidekiq_flow.store.resp3 import Replies
 
+from ..example_counts import examples
 from ..model.gem import IDLE as RUBY_IDLE
 from ..model.gem import Gem
 from ..model.ours import Protocol
@@ -786,7 +787,7 @@ def test_the_package_does_what_the_model_says(
         settings=settings(
             deadline=None,
             derandomize=not EXAMPLES,
-            max_examples=EXAMPLES or 100,
+            max_examples=EXAMPLES or examples(100),
             # What fails here fails fast; a longer run has the time to make it small.
             phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
             report_multiple_bugs=False,

@@ -17,6 +17,7 @@ from dramatiq_sidekiq_flow.broker.retries import Failure
 from dramatiq_sidekiq_flow.wire.callbacks import load_stack
 from dramatiq_sidekiq_flow.wire.lifetimes import RETRY_HORIZON, barrier_ttl
 
+from ..example_counts import examples
 from ..redis_values import raws, scored
 from ..trees import Shape, build, shapes
 
@@ -84,7 +85,9 @@ def check(world: World, run_id: str, written: set[int]) -> None:
 
 
 @settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=examples(150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(shape=shapes, seed=st.integers(0, 2**32), seeded=st.booleans())
 def test_nothing_that_is_needed_expires(redis_url: str, shape: Shape, seed: int, seeded: bool) -> None:

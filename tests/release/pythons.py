@@ -108,8 +108,11 @@ def main() -> int:
     print(*(line for line in listed.splitlines() if line.partition("==")[0] in names), flush=True)
 
     settings = {**os.environ, "DSF_TEST_REDIS_SERVER": "redis-server"}
+    if which == "floor":
+        # It is slow under coverage, and `make test` tries all examples.
+        settings.setdefault("DSF_TEST_FEWER", "4")
     runner = (python, "-m", "coverage", "run") if which == "floor" else (python,)
-    tests = (*runner, "-m", "pytest", "--numprocesses=auto", *(arguments or TESTS))
+    tests = (*runner, "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *(arguments or TESTS))
     if which == "floor":
         subprocess.run((python, "-m", "coverage", "erase"), cwd=ROOT, check=True)
     code = subprocess.run(tests, cwd=ROOT, env=settings).returncode

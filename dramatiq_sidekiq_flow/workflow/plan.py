@@ -8,7 +8,8 @@ the gem, which writes one command at a time:
 * a job is pushed, with the stack (to ``schedule`` if it is delayed, or if its
   option ``at`` is in the future; a delay takes precedence over ``at``);
 * a chain creates a barrier of 1 for its other children, and starts the first;
-* a group creates a barrier of its size, and starts every child;
+* a group creates a barrier of its size, or of the number of members that it needs, and
+  starts every child;
 * an empty chain or group completes at once, and a delayed one becomes a
   NoopWorker job, whose completion then counts.
 
@@ -30,6 +31,7 @@ from ..wire.barrier import NewBarrier
 from ..wire.callbacks import Callback, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.lifetimes import MAX_TTL, RELEASED_TTL
+from ..wire.need import group_of, need_of, needing_barrier
 from ..wire.nodes import Wire
 from ..wire.payload_fields import STEP_KEY
 from ..wire.payload_frame import PayloadFrame
@@ -184,8 +186,7 @@ class _Build:
                 node, delay = node["task"], delay + node["delay"]
                 continue
             if kind == "job":
-                self.push(node, stack, delay)
-                return False
+                return self.start_job(node, stack, delay)
             children = self.resolved(node) if kind == "reference" else node["children"]
             if not children:
                 return self.start_empty(stack, delay)
@@ -197,6 +198,14 @@ class _Build:
             # The first child completed at once: the other children start now,
             # without the delay, which belonged to the first child.
             node, delay = _chain(rest), 0.0
+
+    def start_job(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
+        """Push a job, or start the group that it carries; as :meth:`start`."""
+        group = group_of(node)
+        if group is not None:
+            return self.start_group(group["children"], stack, delay, need_of(node))
+        self.push(node, stack, delay)
+        return False
 
     def resolved(self, reference: Wire) -> list[Wire]:
         """Read the step that a reference points at, and the reference to the steps after it, if any."""
@@ -232,9 +241,12 @@ class _Build:
         self.barriers[barrier] = 0
         return rest
 
-    def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
-        """Start all children of a group; return True if all complete at once."""
+    def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float, need: int = 0) -> bool:
+        """Start all children of a group; return True if all, or as many as it needs, complete at once."""
         barrier = self.source.ids.new_barrier()
+        spare = len(children) - need if need else 0
+        if spare:
+            barrier = needing_barrier(barrier, spare)
         self.barriers[barrier] = len(children)
         members_stack = (*stack, Callback(barrier, None, True))
         waiting = 0
@@ -250,8 +262,8 @@ class _Build:
             for child in part:
                 if not self.start(child, members_stack, delay):
                     waiting += 1
-        self.barriers[barrier] = waiting
-        return not waiting
+        self.barriers[barrier] = max(0, waiting - spare)
+        return waiting <= spare
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
         """Add the payload of a job to the pushes of its queue, or to ``schedule``."""

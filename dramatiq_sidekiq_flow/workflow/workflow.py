@@ -15,12 +15,14 @@ from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.mermaid import flowchart
+from ..wire.need import Needing, dump_needing
 from ..wire.nodes import Job, Node, Wire, dump, dump_job, is_ruby_constant, validate, walk
 from ..wire.payload import DEFAULTS, Payload
 from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
 from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
+from ..wire.tree_times import completes_at_once
 from ..wire.wait_for import WaitFor, dump_wait
 from .carriers import make_carriers
 from .collisions import warn_of_collisions
@@ -224,6 +226,10 @@ class Workflow:
                 wire = self._dump_wait(value)
                 waits.append(wire)
                 return wire
+            elif isinstance(value, Needing):
+                wire = self._dump_needing(value)
+                waits.append(wire)
+                return wire
             else:
                 return None
             named.append(wire)
@@ -314,6 +320,23 @@ class Workflow:
         return dump_wait(
             node, otherwise and without_jids(otherwise), node.queue or "", engine.settings.dialect.noop_class
         )
+
+    def _dump_needing(self, node: Needing) -> Wire:
+        """Convert a group that needs some of its members; the queue of its carrier is chosen later.
+
+        Raises:
+          ConfigurationError: if this broker cannot start it.
+          InvalidWorkflow: if a member has no steps.
+        """
+        if not self.engine.transport.replaces:
+            raise ConfigurationError(
+                "Group(..., need=N) needs a SidekiqBroker, without barriers of your own: their barriers count all "
+                "members.",
+                node.need,
+            )
+        if any(map(completes_at_once, node.children)):
+            raise InvalidWorkflow("Each member of Group(..., need=N) must have a step.", node.children)
+        return dump_needing(node, self.engine.settings.dialect.noop_class)
 
     def _common(self, message: dramatiq.Message[Any]) -> Wire:
         """Make the wire form of a message without its arguments and its id."""

@@ -20,8 +20,8 @@ from ..errors import InvalidNode, InvalidWorkflow, cut
 from . import codec
 from .death_nodes import Catch, MayFail, is_plain, parts, with_policy
 from .dialect import WORKFLOW
-from .need import Needing, checked_need
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
+from .need import Needing, checked_need
 from .option_rules import check_namespace, check_options
 from .payload_fields import DEATH_KEY, GROUP_KEY
 from .tree_schema import MAX_DELAY, tree_error

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .death_nodes import fallback_of
-from .nodes import Wire
 from .need import group_of
+from .nodes import Wire
 from .payload_fields import DEATH_KEY, STEP_KEY
 from .tree_times import completes_at_once
 

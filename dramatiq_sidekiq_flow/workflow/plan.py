@@ -21,7 +21,7 @@ that are in Redis (:attr:`Plan.completes`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import msgspec
@@ -36,6 +36,7 @@ from ..wire.nodes import Wire
 from ..wire.payload_fields import STEP_KEY
 from ..wire.payload_frame import PayloadFrame
 from .plan_ids import Ids
+from .plan_references import References
 from .siblings import siblings
 
 
@@ -66,30 +67,6 @@ class Plan:
         """Get the payload of a plan that pushes one job, to this queue; None for another plan."""
         payloads = self.pushes.get(queue, ())
         return payloads[0] if len(payloads) == len(self.pushes) == 1 and not self.scheduled else None
-
-
-class References(Protocol):
-    """Protocol of the references in one plan's payloads; see ``workflow.stack_references``.
-
-    Attributes:
-      least: Minimum bytes of a stack for which :meth:`hold` is called.
-      allowance: Seconds that the barriers of the plan must live longer.
-    """
-
-    least: int
-    allowance: int
-
-    def divide(self, children: list[Wire]) -> list[Wire]:
-        """Get the steps of a chain that starts, some of them joined to one step; they do the same."""
-
-    def hold(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> tuple[Callback, ...]:
-        """Get the stack as a job's payload holds it; the same object for the same stack."""
-
-    def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
-        """Read the step that a reference points at, and the reference to the steps after it; None if it is the last."""
-
-    def write(self, ttl: int) -> None:
-        """Store the chains that the payloads refer to, for at least ``ttl`` seconds."""
 
 
 @attrs.frozen

@@ -222,16 +222,11 @@ class _Build:
         """Start all children of a group; return True if all, or as many as it needs, complete at once."""
         barrier = self.source.ids.new_barrier()
         spare = len(children) - need if need else 0
-        if spare:
-            barrier = needing_barrier(barrier, spare)
+        barrier = needing_barrier(barrier, spare) if spare else barrier
         self.barriers[barrier] = len(children)
         members_stack = (*stack, Callback(barrier, None, True))
         waiting = 0
-        if delay or self.source.prepare is not None:
-            parts: Iterable[Sequence[Wire]] = ([child] for child in children)
-        else:
-            parts = siblings(children)
-        for part in parts:
+        for part in self.parts(children, delay):
             if len(part) > 1 and "at" not in part[0]:
                 self.push_siblings(part, members_stack)
                 waiting += len(part)
@@ -241,6 +236,12 @@ class _Build:
                     waiting += 1
         self.barriers[barrier] = max(0, waiting - spare)
         return waiting <= spare
+
+    def parts(self, children: list[Wire], delay: float) -> Iterable[Sequence[Wire]]:
+        """Divide the children of a group into jobs that are pushed together, and single nodes."""
+        if delay or self.source.prepare is not None:
+            return ([child] for child in children)
+        return siblings(children)
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
         """Add the payload of a job to the pushes of its queue, or to ``schedule``."""

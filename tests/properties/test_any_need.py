@@ -220,7 +220,7 @@ def check(world: World, root: Node, run_id: str) -> None:
     # It is called once, for a death that the run cannot do without.
     assert len(world.failures) <= 1
     assert is_done or world.failures
-    assert not any(key.count(b":d") and world.client.ttl(key) < 0 for key in world.client.keys("*"))
+    assert not [key for key in raws(world.client.keys("*:d")) if world.client.ttl(key) < 0]
     assert run.mermaid()
     assert str(run)
 

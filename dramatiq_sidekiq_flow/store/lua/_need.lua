@@ -14,12 +14,17 @@
 -- barriers_in(first, last) -> the barriers among these KEYS, each before its other keys, from the
 --       last one on
 -- first_keys(first, n) -> n KEYS
+-- is_met(barrier) -> true if the group needs no more members, or if its barrier has expired
+-- count_death(dead, id, member, ttl) -> the number of dead members, after a death: dead is BARRIER:d
+-- is_spared(barriers, number, ttl) -> true if a group can do without a step that is dead, which is counted
 -- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
 --       death that a group can do without does not stop the run: it is spared.  barriers: of the
 --       step, from the top; ttl: seconds that the deaths of members are kept
+-- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
+-- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
+-- revive(record, barriers, number): a step that had failed is done
 -- revived(record, state, text, barriers, ttl) -> the state after a step is done: one that had
 --       failed (see _record) is dead no more, and the other deaths of its group may be spared
--- spare_all(record, barrier): the deaths in the members of a group that is met are spared
 
 -- @include _record
 
@@ -54,7 +59,6 @@ local function is_met(barrier)
   return type(value) ~= 'string' or (tonumber(value) or 1) <= 0
 end
 
--- Counts a death in the hash of a barrier; returns the number of dead members.
 local function count_death(dead, id, member, ttl)
   if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
     redis.pcall('HINCRBY', dead, 'n', 1)
@@ -64,7 +68,6 @@ local function count_death(dead, id, member, ttl)
   return type(n) == 'string' and tonumber(n) or 0
 end
 
--- Counts the death of a step in the barriers; returns true if a group can do without it.
 local function is_spared(barriers, number, ttl)
   local id = number
   for i, barrier in ipairs(barriers) do
@@ -102,7 +105,6 @@ local function spare_all(record, barrier)
   end
 end
 
--- Takes a death out of the hash of a barrier; returns the member, and the number of dead members if that changed.
 local function forget_death(dead, id)
   local member = redis.pcall('HGET', dead, 'j' .. id)
   if type(member) ~= 'string' then return end

@@ -12,6 +12,8 @@
 -- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
 --                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- read_any_barrier(barrier, needs) -> the same; 0 and 0 if needs, and the barrier has expired: that of a group
+--                            that needs some of its members is missed by those that are late only
 -- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
@@ -64,7 +66,6 @@ local function disarmed_in(record, barrier, value, marker)
   if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
 end
 
--- The barrier of a group that needs some of its members may have expired since it was met.
 local function read_any_barrier(barrier, needs)
   local value, marker, wrong = read_barrier(barrier)
   if needs and wrong and wrong[1] == 'EXPIRED' then return 0, 0 end

@@ -292,3 +292,24 @@ def test_a_paused_run_starts_no_group_until_it_goes_on(
     bring(client)
     work(broker)
     assert log[-1] == "b"
+
+
+def test_a_member_that_counted_is_not_late(
+    broker: SidekiqBroker, client: redis.Redis, ok: Any, grows: Any, log: list[Any]
+) -> None:
+    """It was delivered twice, and comes again when the group is met: the first time to be replaced by a tree."""
+    run_id = Workflow(Group(ok.message("a"), elsewhere(grows, "b"), Chain(elsewhere(ok, "c")), need=1)).run()
+    (again,) = raws(client.lrange("queue:python", 0, -1))
+    work(broker)
+    client.lpush("queue:python", again)
+    work(broker)
+    barrier = json.loads(again)["workflow_completion_callbacks"][0][0]
+    units = client.smembers(f"{barrier}:u")
+    assert units == {json.loads(again)["jid"].encode()}
+    assert client.get(barrier) == b"0"
+    bring(client, times=2)
+    work(broker)
+    # A step that is replaced is counted, and so is the tree in its place.
+    assert len(client.smembers(f"{barrier}:u")) == 4
+    assert sorted(set(log)) == ["a", "b 1", "b 2", "c"]
+    assert Runs(broker).get(run_id).progress.done == 5

@@ -674,7 +674,8 @@ def needing(client: redis.Redis) -> None:
     client.hset(f"{NEEDING}:d", mapping={"j3": "3", "u3": 1, "n": 1})
     client.hset(f"{RECORD}:failed", "3", "{}")
     client.zadd("dead", {"it": time.time()})
-    for key in (f"{NEEDING}:u", f"{NEEDING}:d", f"{RECORD}:failed"):
+    client.hset(f"{RECORD}:times", "0", "")
+    for key in (f"{NEEDING}:u", f"{NEEDING}:d", f"{RECORD}:failed", f"{RECORD}:times"):
         client.expire(key, DAY)
 
 

@@ -25,7 +25,7 @@ MET = Chain(
         py("b"),
         _dying("ruby", "dead"),
         Chain(rb("slow", {"sleep": 3}), py("late"), rb("later")),
-        Group(rb("slower", {"sleep": 4}), _dying("ruby", "late and dead"), need=1),
+        Group(rb("slower", {"sleep": 3}), _dying("ruby", "late and dead"), need=1),
         need=2,
     ),
     py("next"),

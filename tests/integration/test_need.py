@@ -25,6 +25,7 @@ from dramatiq_sidekiq_flow import (
     WorkflowMiddleware,
 )
 from dramatiq_sidekiq_flow.errors import ConfigurationError, InvalidWorkflow
+from dramatiq_sidekiq_flow.runs.remedies import Remedies
 from dramatiq_sidekiq_flow.store import group_steps
 from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
@@ -128,6 +129,7 @@ def test_many_late_members_at_once(connection: Connection, client: redis.Redis) 
     members = StepGroup(NEED_STACK, TTL, NO_MEMORY)
     steps = [GroupStep(members, f"a:{n}", unit, {}) for n, unit in enumerate(("a", "b", "a"), 1)]
     for marker in (None, 0):
+        client.delete(f"{NEEDING}:u")
         if marker is not None:
             client.set(NEEDING, 0, ex=TTL)
             client.set(f"{NEEDING}_ran", marker, ex=TTL)
@@ -313,3 +315,25 @@ def test_a_member_that_counted_is_not_late(
     assert len(client.smembers(f"{barrier}:u")) == 4
     assert sorted(set(log)) == ["a", "b 1", "b 2", "c"]
     assert Runs(broker).get(run_id).progress.done == 5
+
+
+def test_a_step_is_released_in_a_group_whose_barrier_is_gone(
+    broker: SidekiqBroker, client: redis.Redis, ok: Any, bad: Any, log: list[Any]
+) -> None:
+    """The barrier is made again for the members that are still needed, unless the group was met."""
+    group = Group(bad.message(1), bad.message(2), elsewhere(ok, "a"), elsewhere(ok, "b"), need=2)
+    run_id = Workflow(Chain(group, ok.message("end"))).run()
+    work(broker)
+    (barrier,) = (key for key in raws(client.keys("0*-8*")) if len(key) == 36)
+    client.delete(barrier)
+    view = Runs(broker)._reader.view(run_id, thorough=True)
+    remedies = Remedies(broker.completion.engine, view)  # type: ignore[union-attr]
+    step = Runs(broker).get(run_id).steps[0]
+    act = remedies.of("release", step).act
+    assert act is not None
+    act()
+    assert client.get(barrier) == b"2"
+    bring(client)
+    work(broker)
+    assert sorted(log)[-1] == "end"
+    assert Runs(broker).get(run_id).state == "done"

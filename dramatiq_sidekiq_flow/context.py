@@ -170,7 +170,7 @@ class CurrentRun:
         self._changes().add(steps)
 
     def wait(self) -> None:
-        """Let this step wait for a signal; called by the actor of WaitFor.
+        """Let this step wait for a signal, or start the group that it carries; called by the actors of both.
 
         Raises:
           ConfigurationError: as :meth:`replace`.

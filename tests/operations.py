@@ -659,7 +659,96 @@ def group_of_paused(client: redis.Redis) -> None:
     client.hset(DISARMED, INNER, b"python\0fires")
 
 
+#: The barrier of a group that needs all but one of its members.
+NEEDING = "00000001-0000-8000-8000-000000000000"
+NEED_STACK = (Walk(NEEDING, "n"), Walk(CHAIN, "f"))
+
+
+def needing(client: redis.Redis) -> None:
+    """A group that needs one more member, and of which another one is dead."""
+    running(client)
+    client.expire(RECORD, DAY)
+    client.expire("swf:flows:running", DAY)
+    barriers(client, NEEDING)
+    client.sadd(f"{NEEDING}:u", "before")
+    client.hset(f"{NEEDING}:d", mapping={"j3": "3", "u3": 1, "n": 1})
+    client.hset(f"{RECORD}:failed", "3", "{}")
+    client.zadd("dead", {"it": time.time()})
+    client.hset(f"{RECORD}:times", "0", "")
+    for key in (f"{NEEDING}:u", f"{NEEDING}:d", f"{RECORD}:failed", f"{RECORD}:times"):
+        client.expire(key, DAY)
+
+
+def met(client: redis.Redis) -> None:
+    """A group that has all members that it needs."""
+    needing(client)
+    client.set(NEEDING, 0, ex=TTL)
+    client.set(f"{NEEDING}_ran", 0, ex=TTL)
+
+
+REVIVED = StepRecord(RECORD, "!3 1.000 2.000 1 me")
+
+
+def advance_needed(connection: Connection) -> Any:
+    plan = following(connection)
+    return reply_to(
+        connection,
+        runs.advance(ME, "a:1", "jid", NEED_STACK, ttl=TTL, planned=2, plan=plan, output=OUTPUT, record=REVIVED),
+    )
+
+
+def advance_late(connection: Connection) -> Any:
+    return reply_to(connection, runs.advance(ME, "a:1", "jid", NEED_STACK, ttl=TTL, output=OUTPUT, record=REVIVED))
+
+
+def group_late(connection: Connection) -> Any:
+    members = StepGroup(NEED_STACK, TTL, OUTPUT.memory)
+    steps = [GroupStep(members, "a:1", "jid", OUTPUT.fields, REVIVED), GroupStep(members, "a:2", "another", {}, LAST)]
+    return reply_to(connection, group_steps.advance(ME, steps))
+
+
+def fail_needed(connection: Connection) -> Any:
+    needs = needs_of(CHAIN, NEEDING)
+    return reply_to(
+        connection, sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", needs=needs, death=FAILURE)
+    )
+
+
+def note_needed(connection: Connection) -> Any:
+    return reply_to(connection, run_keeping.note_death(FAILURE, b"it", (NEEDING, CHAIN)))
+
+
 OPERATIONS = [
+    Operation(
+        "advance_needed",
+        needing,
+        advance_needed,
+        {
+            MINE: "hash",
+            "swf:mem:run": "hash",
+            NEEDING: "string",
+            f"{NEEDING}_ran": "string",
+            f"{NEEDING}:u": "set",
+            CHAIN: "string",
+            **PLANNED,
+        },
+        [b"GONE"],
+    ),
+    Operation(
+        "advance_late",
+        met,
+        advance_late,
+        {MINE: "hash", "swf:mem:run": "hash", NEEDING: "string", f"{NEEDING}:u": "set"},
+        [b"GONE"],
+    ),
+    Operation(
+        "group_late",
+        met,
+        group_late,
+        {MINE: "hash", "swf:mem:run": "hash", NEEDING: "string", f"{NEEDING}:u": "set"},
+    ),
+    Operation("fail_needed", needing, fail_needed, {MINE: "hash", "dead": "zset"}, [b"GONE"]),
+    Operation("note_needed", met, note_needed, {}, [b"KNOWN"]),
     Operation(
         "advance",
         in_flight,

@@ -22,7 +22,6 @@ from ..store.connection import RedisClient
 from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.payload import DEFAULTS
-from ..wire.wait_for import is_wait
 from .broker_aware import BrokerAware
 from .bulk import Bulk
 from .consumer import SidekiqConsumer
@@ -32,7 +31,7 @@ from .hooked_broker import HookedBroker
 from .job_completion import JobCompletion
 from .joining import join
 from .message import actor_options, check_not_itself, mark_sent
-from .noop_actor import noop_actor
+from .noop_actor import is_own, noop_actor
 from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries
@@ -200,7 +199,7 @@ class SidekiqBroker(HookedBroker):
         return set(self.queues)
 
     def get_actor(self, actor_name: str) -> dramatiq.Actor[Any, Any]:
-        """Look an actor up; the gem's NoopWorker, and those of WaitFor, are always there."""
+        """Look an actor up; the gem's NoopWorker, and those of steps that the package runs, are always there."""
         actor = self.actors.get(actor_name)
         if actor is not None:
             return actor
@@ -208,7 +207,7 @@ class SidekiqBroker(HookedBroker):
             if self._noop is None:
                 self._noop = noop_actor(self, actor_name)
             return self._noop
-        if is_wait(actor_name):
+        if is_own(actor_name):
             return noop_actor(self, actor_name)
         raise unknown_actor(actor_name, self.actors)
 

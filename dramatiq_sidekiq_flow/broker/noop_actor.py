@@ -1,4 +1,4 @@
-"""Actors of steps that the package runs itself: the gem's NoopWorker, and WaitFor."""
+"""Actors of steps that the package runs itself: the gem's NoopWorker, WaitFor, and carriers of groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 import dramatiq
 
 from ..context import current_run
+from ..wire.need import is_needing
 from ..wire.wait_for import is_wait
+
+
+def is_own(actor_name: str) -> bool:
+    """Return True for the name of a WaitFor, or of a carrier of a group."""
+    return is_wait(actor_name) or is_needing(actor_name)
 
 
 def noop_actor(broker: dramatiq.Broker, actor_name: str) -> dramatiq.Actor[Any, Any]:
@@ -15,7 +21,7 @@ def noop_actor(broker: dramatiq.Broker, actor_name: str) -> dramatiq.Actor[Any, 
 
     A declared one would make Python consume Ruby's queue ``default``.
     """
-    function = _wait if is_wait(actor_name) else _noop
+    function = _wait if is_own(actor_name) else _noop
     return _Undeclared(function, broker=broker, actor_name=actor_name, queue_name="default", priority=0, options={})
 
 
@@ -41,5 +47,5 @@ def _noop() -> None:
 
 
 def _wait(*args: Any) -> None:
-    """A step waits when it is acknowledged."""
+    """A step waits, and a group starts, when it is acknowledged."""
     current_run().wait()

@@ -2757,6 +2757,9 @@ module SidekiqFlow::Companion
     # Milliseconds: 31,000 years. Redis cannot count with larger numbers.
     MAX_DELAY = 10**15
 
+    # The option of a carrier, for a worker in Python, that holds a group which needs some of its members.
+    GROUP = "swf_group"
+
     NAME = ->(value) { value.is_a?(String) && value.length.between?(1, 255) }
     SECONDS = ->(value) { value.is_a?(Numeric) && value.abs <= MAX_DELAY / 1000 }
 
@@ -2827,9 +2830,9 @@ module SidekiqFlow::Companion
 
       # How many jobs a tree has, without those of fallbacks.
       def count(node)
-        return 1 if node["__type__"] == "job"
+        return 1 if node["__type__"] == "job" && !node[GROUP]
 
-        [*node["children"], node["task"]].compact.sum { |child| count(child) }
+        [*node["children"], node["task"], node[GROUP]].compact.sum { |child| count(child) }
       end
 
       private
@@ -2848,13 +2851,14 @@ module SidekiqFlow::Companion
 
         policy = node[Replacement::POLICY]
         check(policy, depth + 1) unless policy.nil? || policy == Replacement::COUNTS_AS_DONE
+        check(node[GROUP], depth + 1) if node.key?(GROUP)
       end
 
       def delay_of_job(node)
         at = node["at"]
-        fallback = node[Replacement::POLICY]
+        inside = node[GROUP] || node[Replacement::POLICY]
         wait = at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
-        fallback.is_a?(Hash) ? wait + total_delay(fallback) : wait
+        inside.is_a?(Hash) ? wait + total_delay(inside) : wait
       end
 
       def shown(value)
@@ -3435,6 +3439,10 @@ local RELEASED_TTL = '86400'
 --       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -3573,6 +3581,22 @@ local function record_caught(record, number, failure, ran)
   if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -3619,6 +3643,7 @@ local function is_failed(record)
 end
 
 local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
@@ -3717,6 +3742,8 @@ if stepped then return stepped end
 -- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
 --                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- read_any_barrier(barrier, needs) -> the same; 0 and 0 if needs, and the barrier has expired: that of a group
+--                            that needs some of its members is missed by those that are late only
 -- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
@@ -3727,12 +3754,15 @@ if stepped then return stepped end
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (elsewhere)
 --   new       false if the top barrier counted this step before
+--   late      set to {barrier, unit} if the unit comes after the group of that barrier, which
+--             needs some of its members, was met (see _need): nothing follows
 -- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
 -- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
 --                            has not counted
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
+-- count_late(late, ttl): writes walked.late
 -- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
 --                            to ttl seconds
 --
@@ -3768,6 +3798,142 @@ local function whole(text)
   if text == '-1' then return -1 end
   if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
 end
+-- Groups that need some of their members.  The barrier of such a group has an id of version
+-- 8, whose first eight digits are the number of members that may die: of all, without those
+-- that are needed.  It is met when it is down to 0.  A member that ends later is *late*: it
+-- is counted in BARRIER:u, which stays, and nothing follows it.
+--
+-- BARRIER:d is a hash of the dead members.  j<ID> is the member of a death that is counted: ID
+-- is the number of a step, or the barrier of a group in it that needs some of its members,
+-- and cannot get them.  The member is what is above the barrier in the callback stack: a
+-- barrier, or else the number of the step.  u<MEMBER> is its number of deaths, and n the number
+-- of dead members
+--
+-- spare_of(barrier) -> the number of members that may die; nil for any other barrier
+-- any_needs(barriers) -> true if one of them is the barrier of such a group
+-- barriers_in(first, last) -> the barriers among these KEYS, each before its other keys, from the
+--       last one on
+-- first_keys(first, n) -> n KEYS
+-- is_met(barrier) -> true if the group needs no more members, or if its barrier has expired
+-- count_death(dead, id, member, ttl) -> the number of dead members, after a death: dead is BARRIER:d
+-- is_spared(barriers, number, ttl) -> true if a group can do without a step that is dead, which is counted
+-- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
+--       death that a group can do without does not stop the run: it is spared.  barriers: of the
+--       step, from the top; ttl: seconds that the deaths of members are kept
+-- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
+-- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
+-- revive(record, barriers, number): a step that had failed is done
+-- revived(record, state, text, barriers, ttl) -> the state after a step is done: one that had
+--       failed (see _record) is dead no more, and the other deaths of its group may be spared
+
+
+local function spare_of(barrier)
+  if string.byte(barrier, 15) ~= 56 or #barrier ~= 36 then return end
+  return tonumber(string.sub(barrier, 1, 8), 16)
+end
+
+local function any_needs(barriers)
+  for _, barrier in ipairs(barriers) do
+    if spare_of(barrier) then return true end
+  end
+  return false
+end
+
+local function barriers_in(first, last)
+  local found = {}
+  for i = first, last - 1 do
+    if KEYS[i + 1] == KEYS[i] .. '_ran' then table.insert(found, 1, KEYS[i]) end
+  end
+  return found
+end
+
+local function first_keys(first, n)
+  local found = {}
+  for i = first, first + n - 1 do found[#found + 1] = KEYS[i] end
+  return found
+end
+
+local function is_met(barrier)
+  local value = redis.pcall('GET', barrier)
+  return type(value) ~= 'string' or (tonumber(value) or 1) <= 0
+end
+
+local function count_death(dead, id, member, ttl)
+  if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
+    redis.pcall('HINCRBY', dead, 'n', 1)
+  end
+  local left, n = redis.pcall('TTL', dead), redis.pcall('HGET', dead, 'n')
+  if type(left) == 'number' and left < ttl then redis.pcall('EXPIRE', dead, ttl) end
+  return type(n) == 'string' and tonumber(n) or 0
+end
+
+local function is_spared(barriers, number, ttl)
+  local id = number
+  for i, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      if is_met(barrier) then return true end
+      if count_death(barrier .. ':d', id, barriers[i - 1] or number, ttl) <= spare then return true end
+      -- The group is a dead member of the next one.
+      id = barrier
+    end
+  end
+  return false
+end
+
+local function record_death(record, state, number, failure, barriers, ttl)
+  if not any_needs(barriers) then return record_dead(record, state, number, failure) end
+  forget_spared(record, number)
+  if state ~= 'cancelled' and is_spared(barriers, number, ttl) then
+    redis.pcall('HSET', record .. ':failed', number, failure)
+    return spare_failure(record, number)
+  end
+  record_dead(record, state, number, failure)
+end
+
+local function spare_all(record, barrier)
+  local fields = redis.pcall('HKEYS', barrier .. ':d')
+  if fields.err then return end
+  for _, field in ipairs(fields) do
+    local id = string.match(field, '^j(.*)$')
+    if id and #id == 36 then
+      spare_all(record, id)
+    elseif id then
+      spare_failure(record, id)
+    end
+  end
+end
+
+local function forget_death(dead, id)
+  local member = redis.pcall('HGET', dead, 'j' .. id)
+  if type(member) ~= 'string' then return end
+  redis.pcall('HDEL', dead, 'j' .. id)
+  if redis.pcall('HINCRBY', dead, 'u' .. member, -1) ~= 0 then return end
+  redis.pcall('HDEL', dead, 'u' .. member)
+  return redis.pcall('HINCRBY', dead, 'n', -1)
+end
+
+local function revive(record, barriers, number)
+  local id = number
+  for _, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      -- Only then it was too many before, and is not now.
+      if forget_death(barrier .. ':d', id) ~= spare then return end
+      spare_all(record, barrier)
+      id = barrier
+    end
+  end
+end
+
+local function revived(record, state, text, barriers, ttl)
+  local number = string.match(text, '^!(%d+)')
+  if not number or not any_needs(barriers) then return state end
+  revive(record, barriers, number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
 
 local function read_barrier(barrier)
   local ran = barrier .. '_ran'
@@ -3788,6 +3954,12 @@ local function disarmed_in(record, barrier, value, marker)
   if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
 end
 
+local function read_any_barrier(barrier, needs)
+  local value, marker, wrong = read_barrier(barrier)
+  if needs and wrong and wrong[1] == 'EXPIRED' then return 0, 0 end
+  return value, marker, wrong
+end
+
 local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
@@ -3803,7 +3975,8 @@ local function walk(unit, k, a, elsewhere, record)
       if releaser ~= unit then break end
     else
       local value, marker, counted
-      value, marker, wrong = read_barrier(barrier)
+      local needs = spare_of(barrier)
+      value, marker, wrong = read_any_barrier(barrier, needs)
       if wrong then return nil, wrong end
       local released = value <= 1
       local alone = released and kind == 'f'
@@ -3811,6 +3984,12 @@ local function walk(unit, k, a, elsewhere, record)
       if wrong then return nil, wrong end
       local disarmed = disarmed_in(record, barrier, value, marker)
       if disarmed then marker = -1 end
+      if needs and marker ~= -1 and counted ~= 1 then
+        wrong = denied('SADD', barrier .. ':u', '')
+        if wrong then return nil, wrong end
+        walked.late = {barrier = barrier, unit = unit}
+        break
+      end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -3818,6 +3997,7 @@ local function walk(unit, k, a, elsewhere, record)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.needs = needs
       count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
@@ -3847,12 +4027,25 @@ local function count_units(barrier, units, ttl)
   end
 end
 
+local function count_late(late, ttl)
+  local set = late.barrier .. ':u'
+  redis.call('SADD', set, late.unit)
+  if redis.call('TTL', set) < 0 then redis.call('EXPIRE', set, ttl) end
+end
+
 local function count_down(count, kept, ttl)
   if count.released then
+    -- For members that are late.
+    if count.needs then kept = math.max(tonumber(kept), redis.call('TTL', count.barrier)) end
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
     if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
-    if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
+    if count.needs then
+      redis.call('SADD', count.barrier .. ':u', count.unit)
+      redis.call('EXPIRE', count.barrier .. ':u', kept)
+    elseif not count.alone then
+      redis.call('UNLINK', count.barrier .. ':u')
+    end
     return
   end
   count_units(count.barrier, {count.unit}, ttl)
@@ -4141,12 +4334,17 @@ if taken == 0 then return gone() end
 if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
+if walked.late then count_late(walked.late, ttl) end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 state = state or known_state(record, ARGV[6], ttl)
 if state then
+  for _, count in ipairs(walked.counts) do
+    if count.needs and count.released then spare_all(record, count.barrier) end
+  end
   state = record_steps(record, state, {ARGV[6]}, ttl)
+  state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
   if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
 end
 if cancelled then return {'CANCELLED'} end
@@ -4323,6 +4521,10 @@ end
 --       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -4454,6 +4656,22 @@ local function record_caught(record, number, failure, ran)
   if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -4500,6 +4718,7 @@ local function is_failed(record)
 end
 
 local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
@@ -4716,6 +4935,10 @@ end
 --       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -4847,6 +5070,22 @@ local function record_caught(record, number, failure, ran)
   if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -4893,6 +5132,7 @@ local function is_failed(record)
 end
 
 local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
@@ -4920,6 +5160,142 @@ local function record_steps(record, state, texts, ttl)
   for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
   if prolongs then prolong_record(record, state, ttl) end
   return state
+end
+-- Groups that need some of their members.  The barrier of such a group has an id of version
+-- 8, whose first eight digits are the number of members that may die: of all, without those
+-- that are needed.  It is met when it is down to 0.  A member that ends later is *late*: it
+-- is counted in BARRIER:u, which stays, and nothing follows it.
+--
+-- BARRIER:d is a hash of the dead members.  j<ID> is the member of a death that is counted: ID
+-- is the number of a step, or the barrier of a group in it that needs some of its members,
+-- and cannot get them.  The member is what is above the barrier in the callback stack: a
+-- barrier, or else the number of the step.  u<MEMBER> is its number of deaths, and n the number
+-- of dead members
+--
+-- spare_of(barrier) -> the number of members that may die; nil for any other barrier
+-- any_needs(barriers) -> true if one of them is the barrier of such a group
+-- barriers_in(first, last) -> the barriers among these KEYS, each before its other keys, from the
+--       last one on
+-- first_keys(first, n) -> n KEYS
+-- is_met(barrier) -> true if the group needs no more members, or if its barrier has expired
+-- count_death(dead, id, member, ttl) -> the number of dead members, after a death: dead is BARRIER:d
+-- is_spared(barriers, number, ttl) -> true if a group can do without a step that is dead, which is counted
+-- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
+--       death that a group can do without does not stop the run: it is spared.  barriers: of the
+--       step, from the top; ttl: seconds that the deaths of members are kept
+-- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
+-- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
+-- revive(record, barriers, number): a step that had failed is done
+-- revived(record, state, text, barriers, ttl) -> the state after a step is done: one that had
+--       failed (see _record) is dead no more, and the other deaths of its group may be spared
+
+
+local function spare_of(barrier)
+  if string.byte(barrier, 15) ~= 56 or #barrier ~= 36 then return end
+  return tonumber(string.sub(barrier, 1, 8), 16)
+end
+
+local function any_needs(barriers)
+  for _, barrier in ipairs(barriers) do
+    if spare_of(barrier) then return true end
+  end
+  return false
+end
+
+local function barriers_in(first, last)
+  local found = {}
+  for i = first, last - 1 do
+    if KEYS[i + 1] == KEYS[i] .. '_ran' then table.insert(found, 1, KEYS[i]) end
+  end
+  return found
+end
+
+local function first_keys(first, n)
+  local found = {}
+  for i = first, first + n - 1 do found[#found + 1] = KEYS[i] end
+  return found
+end
+
+local function is_met(barrier)
+  local value = redis.pcall('GET', barrier)
+  return type(value) ~= 'string' or (tonumber(value) or 1) <= 0
+end
+
+local function count_death(dead, id, member, ttl)
+  if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
+    redis.pcall('HINCRBY', dead, 'n', 1)
+  end
+  local left, n = redis.pcall('TTL', dead), redis.pcall('HGET', dead, 'n')
+  if type(left) == 'number' and left < ttl then redis.pcall('EXPIRE', dead, ttl) end
+  return type(n) == 'string' and tonumber(n) or 0
+end
+
+local function is_spared(barriers, number, ttl)
+  local id = number
+  for i, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      if is_met(barrier) then return true end
+      if count_death(barrier .. ':d', id, barriers[i - 1] or number, ttl) <= spare then return true end
+      -- The group is a dead member of the next one.
+      id = barrier
+    end
+  end
+  return false
+end
+
+local function record_death(record, state, number, failure, barriers, ttl)
+  if not any_needs(barriers) then return record_dead(record, state, number, failure) end
+  forget_spared(record, number)
+  if state ~= 'cancelled' and is_spared(barriers, number, ttl) then
+    redis.pcall('HSET', record .. ':failed', number, failure)
+    return spare_failure(record, number)
+  end
+  record_dead(record, state, number, failure)
+end
+
+local function spare_all(record, barrier)
+  local fields = redis.pcall('HKEYS', barrier .. ':d')
+  if fields.err then return end
+  for _, field in ipairs(fields) do
+    local id = string.match(field, '^j(.*)$')
+    if id and #id == 36 then
+      spare_all(record, id)
+    elseif id then
+      spare_failure(record, id)
+    end
+  end
+end
+
+local function forget_death(dead, id)
+  local member = redis.pcall('HGET', dead, 'j' .. id)
+  if type(member) ~= 'string' then return end
+  redis.pcall('HDEL', dead, 'j' .. id)
+  if redis.pcall('HINCRBY', dead, 'u' .. member, -1) ~= 0 then return end
+  redis.pcall('HDEL', dead, 'u' .. member)
+  return redis.pcall('HINCRBY', dead, 'n', -1)
+end
+
+local function revive(record, barriers, number)
+  local id = number
+  for _, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      -- Only then it was too many before, and is not now.
+      if forget_death(barrier .. ':d', id) ~= spare then return end
+      spare_all(record, barrier)
+      id = barrier
+    end
+  end
+end
+
+local function revived(record, state, text, barriers, ttl)
+  local number = string.match(text, '^!(%d+)')
+  if not number or not any_needs(barriers) then return state end
+  revive(record, barriers, number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
 end
 -- The plan for the continuation of a step, or for the first jobs of a run: reads it
 -- from the arguments, then writes it.
@@ -5129,7 +5505,7 @@ if state and ARGV[8] ~= '' then
   if caught then
     record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
   else
-    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
+    record_death(KEYS[3], state, ARGV[8], ARGV[9], barriers_in(4, 3 + kept), tonumber(ARGV[7]))
   end
 end
 for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end
@@ -5460,6 +5836,10 @@ end
 --       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -5591,6 +5971,22 @@ local function record_caught(record, number, failure, ran)
   if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -5637,6 +6033,7 @@ local function is_failed(record)
 end
 
 local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)

@@ -21,7 +21,7 @@ from .run_reader import RunReader, View
 from .sightings import Sighting
 from .snapshot import Run
 from .step import Step
-from .step_codes import OVER, PENDING, UNCAUGHT
+from .step_codes import OVER, PENDING, SPARED, UNCAUGHT
 from .step_list import StepList, seen_step
 from .waiting_steps import waiting_findings
 
@@ -148,7 +148,7 @@ def _open_steps(view: View, seen: Iterable[Sighting]) -> Iterator[Step]:
     if isinstance(steps, StepList):
         codes = steps.codes
         # The keeper lets others take the place of what is UNCAUGHT.
-        for code in sorted(codes.present() - {*OVER, UNCAUGHT, PENDING, 0}):
+        for code in sorted(codes.present() - {*OVER, UNCAUGHT, SPARED, PENDING, 0}):
             yield from map(steps.step, codes.numbers(code))
         yield from (seen_step(each) for each in seen if (each.number or 0) not in codes)
     else:

@@ -142,7 +142,9 @@ class Remedies:
         if codes is None or number is None or not self._is_in_tree(step):
             return
         for group, first in reversed(list(_groups(codes.tree, 1, codes.order.position(number)))):
-            yield sum(not _is_done(codes, start, count) for start, count in _members(group, first))
+            left = sum(not _is_done(codes, start, count) for start, count in _members(group, first))
+            spare = group.members - group.need if isinstance(group, BranchNode) and group.need else 0
+            yield max(0, left - spare)
 
     # -- fail -------------------------------------------------------------------
 

@@ -31,12 +31,13 @@ from .step_codes import (
     SCHEDULED,
     SIGNAL,
     SKIPPED,
+    SPARED,
     UNCAUGHT,
     UNKNOWN,
     StepCodes,
 )
 from .step_list import StepList, failed_step, seen_step, utc
-from .step_marks import codes_of, outside
+from .step_marks import codes_of, late_steps, outside
 from .unknown_run import unknown_run
 
 #: Most searches for jobs that were not found: a job may have moved meanwhile.
@@ -142,7 +143,7 @@ class RunReader:
         record = run_records.read(self.connection, run_id) or run_records.unrecorded(run_id)
         memory = self.memory(run_id)
         tree = read_tree(record.tree)
-        if record.head.state in ("done", "cancelled"):
+        if record.head.state in ("done", "cancelled") and not late_steps(record, tree):
             return record, view_of(record, tree, Sightings(run_id), memory)
         sightings = (finder or JobFinder(self.connection)).find(record, tree)
         # What was done meanwhile has a mark now.
@@ -237,7 +238,7 @@ def progress_of(codes: StepCodes) -> Progress:
         done=codes.count(DONE, INFERRED),
         running=codes.count(RUNNING),
         waiting=codes.count(QUEUED, SCHEDULED, SIGNAL, RETRY, PARKED),
-        failed=codes.count(DEAD, CAUGHT, UNCAUGHT),
+        failed=codes.count(DEAD, CAUGHT, UNCAUGHT, SPARED),
     )
 
 

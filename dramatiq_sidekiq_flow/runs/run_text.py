@@ -110,9 +110,15 @@ def _tree(steps: StepList, node: TreeNode, first: int, indent: str) -> Iterator[
     elif node.kind == "replaced":
         yield from _replaced(steps, node, first, indent)
     else:
-        yield _Line("", None, f"{indent}{node.kind}{'' if node.children else ' (empty)'}", "", "")
+        yield _Line("", None, indent + _header(node), "", "")
         for child, start in zip(node.children, node.starts):
             yield from _tree(steps, child, first + start, indent + "  ")
+
+
+def _header(node: BranchNode) -> str:
+    if node.need:
+        return f"{node.kind}, {node.need} of {node.members} needed"
+    return f"{node.kind}{'' if node.children else ' (empty)'}"
 
 
 def _replaced(steps: StepList, node: BranchNode, first: int, indent: str) -> Iterator[_Line]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ..wire.grown_tree import grow
+from ..wire.needing_groups import inner_nodes, is_step, members, needing_groups
 from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode, policies
 
 NONE, DONE, INFERRED, RUNNING, QUEUED, SCHEDULED, RETRY, DEAD, PENDING, UNKNOWN, LOST, CANCELLED, PARKED = range(13)
@@ -19,6 +20,9 @@ CAUGHT, UNCAUGHT, SKIPPED = range(13, 16)
 
 #: A step that waits for a signal.
 SIGNAL = 16
+
+#: A step that is dead, in a group that needs other members only.
+SPARED = 17
 
 #: The codes of steps that what comes after them does not wait for.
 OVER = (DONE, INFERRED, CAUGHT, SKIPPED)
@@ -39,6 +43,8 @@ class StepCodes:
         self.codes = bytearray(self.tree.count + 1)
         #: Position -> node of each step that may fail for good.
         self.policies = dict(policies(self.tree))
+        #: Position and node of each group that needs some of its members.
+        self.needing = needing_groups(self.tree)
 
     def __getitem__(self, number: int) -> int:
         return self.codes[self.order.position(number)]
@@ -108,6 +114,36 @@ class StepCodes:
             elif code == DEAD:
                 # Its job is in `dead`, and belongs to the run still.
                 self.codes[position] = UNCAUGHT
+
+    def mark_spared(self, spared: Iterable[int], failed: Container[int]) -> None:
+        """Set the code of the steps that are dead in groups that need some of their members.
+
+        Parameters:
+          spared: Numbers of the steps that are recorded as dead, and that the run does not wait for.
+          failed: As :meth:`mark_caught`; a look at ``dead`` will decide on the others.
+        """
+        for number in spared:
+            position = self.order.position(number)
+            if position and self.codes[position] in (NONE, DEAD):
+                self.codes[position] = SPARED
+        for first, group in self.needing:
+            for position in range(first, first + group.count):
+                if self.codes[position] == DEAD and self.order.number(position) not in failed:
+                    self.codes[position] = UNCAUGHT
+
+    def settle_members(self) -> None:
+        """Conclude in the members of groups that need some of them: a member that goes on is not done."""
+        for first, group in self.needing:
+            for start, member in members(group, first):
+                end = start + member.count
+                if set(self.codes[start:end]) - {NONE, *OVER}:
+                    self._infer(member, start)
+                    self.skip(start, end)
+                    self._settle(member, start, True)
+
+    def in_needing(self, code: int) -> int:
+        """Number of steps that have a code, in groups that need some of their members."""
+        return sum(self._count(code, first, first + group.count) for first, group in self.needing)
 
     def skip(self, first: int = 1, end: int | None = None, over: tuple[int, ...] = (DONE, INFERRED)) -> None:
         """Mark the fallbacks that do not run.
@@ -201,6 +237,9 @@ class StepCodes:
             start += first
             if self._is_done(start, start + child.count):
                 continue
+            if self.needing and self.is_over(child, start):
+                self._settle(child, start, True)
+                continue
             if isinstance(child, RepeatedNode):
                 each = child.node
                 start += self._done_from(start, start + child.count) // each.count * each.count
@@ -208,6 +247,20 @@ class StepCodes:
             self._settle(child, start, True)
             self._fill(start + child.count, first + node.count, PENDING)
             return
+
+    def is_over(self, node: TreeNode, first: int) -> bool:
+        """Return True if what follows a node does not wait for it."""
+        if self._is_done(first, first + node.count):
+            return True
+        if is_step(node) or not self.needing:
+            return False
+        if isinstance(node, BranchNode) and node.need:
+            return self.members_over(node, first) >= node.need
+        return all(self.is_over(child, start) for start, child in inner_nodes(node, first))
+
+    def members_over(self, group: BranchNode, first: int) -> int:
+        """Count the members of a group that are done."""
+        return sum(self.is_over(member, start) for start, member in members(group, first))
 
     # -- ranges -------------------------------------------------------------------
 

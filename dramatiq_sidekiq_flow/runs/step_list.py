@@ -29,6 +29,7 @@ from .step_codes import (
     SCHEDULED,
     SIGNAL,
     SKIPPED,
+    SPARED,
     UNCAUGHT,
     UNKNOWN,
     StepCodes,
@@ -53,6 +54,7 @@ STATES: tuple[StepState, ...] = (
     "dead",
     "skipped",
     "signal",
+    "dead",
 )
 
 
@@ -71,6 +73,7 @@ _URGENT = (
     CANCELLED,
     PENDING,
     CAUGHT,
+    SPARED,
     DONE,
     INFERRED,
     SKIPPED,
@@ -133,7 +136,7 @@ class StepList(Sequence[Step]):
 
     def dead(self) -> tuple[Step, ...]:
         """Make the steps that are dead."""
-        return tuple(map(self.step, self.codes.numbers(DEAD, CAUGHT, UNCAUGHT)))
+        return tuple(map(self.step, self.codes.numbers(DEAD, CAUGHT, UNCAUGHT, SPARED)))
 
     def _made(self, numbered: Numbered) -> Step:
         number, node = self.codes.order.number(numbered.number), numbered.node
@@ -152,7 +155,7 @@ class StepList(Sequence[Step]):
             return self._done(step)
         if seen is not None and code not in (INFERRED, CAUGHT):
             step = with_sighting(step, seen)
-        if code in (DEAD, CAUGHT, UNCAUGHT) and number in self.failed:
+        if code in (DEAD, CAUGHT, UNCAUGHT, SPARED) and number in self.failed:
             return _with_failure(step, self.failed[number])
         return step
 

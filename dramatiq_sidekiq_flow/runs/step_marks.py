@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..store.run_records import Record, is_inferred
+from ..store.run_records import Record, is_inferred, is_spared
 from ..wire.tree_nodes import TreeNode
 from .sightings import Sighting, Sightings
 from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, PENDING, UNKNOWN, StepCodes
@@ -12,9 +12,12 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Compute the states of the steps of a run that may go on."""
     codes = _marked(record, tree, sightings)
     if record.head.state == "done":
+        codes.settle_members()
         codes.skip(over=(0, DONE))
-        codes.replace(0, INFERRED)
+        for code in (0, LOST, UNKNOWN):
+            codes.replace(code, INFERRED)
         return codes
+    codes.settle_members()
     codes.infer()
     codes.skip()
     codes.settle()
@@ -39,8 +42,21 @@ def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     for seen in sightings:
         codes.mark(seen.number or 0, seen.code)
     codes.mark_caught(record.failed)
+    codes.mark_spared(_spared(record), record.failed)
     codes.mark_dead(number for number, failure in record.failed.items() if not is_inferred(failure))
     return codes
+
+
+def _spared(record: Record) -> list[int]:
+    """The steps that are dead, and that the run does not wait for; not those that the keeper saw and that moved."""
+    return [number for number, failure in record.failed.items() if is_spared(failure)]
+
+
+def late_steps(record: Record, tree: TreeNode | None) -> int:
+    """Number of the steps of a run that is done whose jobs may exist: in groups that need some of their members."""
+    if tree is None or record.head.state != "done":
+        return 0
+    return codes_of(record, tree, Sightings(record.head.id)).in_needing(INFERRED)
 
 
 def outside(codes: StepCodes, sightings: Sightings) -> list[Sighting]:

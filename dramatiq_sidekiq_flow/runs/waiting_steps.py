@@ -8,7 +8,7 @@ from itertools import islice
 from ..wire.tree_nodes import BranchNode, DelayNode, StepNode, TreeNode
 from .finding import Finding
 from .step import Step
-from .step_codes import DONE, INFERRED, NONE, OVER, PENDING, SKIPPED, StepCodes
+from .step_codes import DONE, INFERRED, NONE, PENDING, SKIPPED, StepCodes
 from .step_list import StepList
 
 #: Findings about steps whose turn has not come, at most.
@@ -35,7 +35,7 @@ def _waiting(steps: StepList, node: TreeNode, first: int) -> Iterator[Finding]:
 def _in_chain(steps: StepList, chain: BranchNode, first: int) -> Iterator[Finding]:
     for child, start in zip(chain.children, chain.starts):
         start += first
-        if _count(steps.codes, start, child.count, *OVER) == child.count:
+        if steps.codes.is_over(child, start):
             continue
         if _count(steps.codes, start, child.count, PENDING, NONE) == child.count:
             # The chain has not begun.
@@ -57,6 +57,10 @@ def _finding(steps: StepList, before: TreeNode, start: int, first: int, count: i
         total = before.count - _count(steps.codes, start, before.count, SKIPPED)
         numbers = _range(sorted(map(number_of, range(start, start + before.count))))
         why = f"Its turn comes after steps {numbers}, of which {done:,} of {total:,} are done."
+        if isinstance(before, BranchNode) and before.need:
+            members = f"{before.need:,} of the {before.members:,} members"
+            over = steps.codes.members_over(before, start)
+            why = f"Its turn comes when {members} of the group of steps {numbers} are done; {over:,} so far."
     return Finding(
         cause="after_others",
         outlook="waits",

@@ -32,13 +32,14 @@ class RestingRun:
     failures: Mapping[int, bytes]
 
 
-def note_death(death: Death, member: bytes) -> Operation[bool]:
+def note_death(death: Death, member: bytes, barriers: Sequence[str] = ()) -> Operation[bool]:
     """Record a death that was found in ``dead`` (``note_death.lua``); return False if there is nothing to record.
 
     Parameters:
       member: The job, as ``dead`` has it.
+      barriers: Those of its callback stack, from the top.
     """
-    command = scripts.NOTE_DEATH.command((death.key, keys.DEAD), (death.number, death.failure, member))
+    command = scripts.NOTE_DEATH.command((death.key, keys.DEAD, *barriers), (death.number, death.failure, member))
     return Operation(command, lambda reply: bool(reply[0] == b"DONE"))
 
 

@@ -22,6 +22,9 @@ STATES = ("running", "failed", "paused", "cancelled", "done")
 #: End of the JSON of a death that the keeper recorded.
 INFERRED = b',"inferred":true}'
 
+#: End of the JSON of a death that the run does not wait for, since the group of the step needs other members only.
+SPARED = b',"spared":true}'
+
 #: Ids of an index that are read at once.
 PAGE = 500
 
@@ -162,7 +165,12 @@ def read_times(entry: bytes) -> StepTimes:
 
 def is_inferred(failure: bytes) -> bool:
     """Return True if the keeper found a dead step, which Ruby may have run again since, and no worker recorded it."""
-    return failure.endswith(INFERRED)
+    return failure.endswith((INFERRED, INFERRED[:-1] + SPARED))
+
+
+def is_spared(failure: bytes) -> bool:
+    """Return True for a death that the run does not wait for."""
+    return failure.endswith(SPARED)
 
 
 def mark_dead(run_id: str, number: int, failure: bytes) -> Operation[bool]:

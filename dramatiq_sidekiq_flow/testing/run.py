@@ -9,6 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from ..wire.death_nodes import fallback_of
+from ..wire.need import group_of
 from ..wire.nodes import Wire, jobs
 from ..wire.payload_fields import DEATH_KEY
 
@@ -178,8 +179,9 @@ def mark(tree: Wire, key: str) -> int:
     """Number the jobs of a tree from the left, under a key; returns how many there are."""
     number = 0
     for job in jobs(tree):
-        job[key] = number
-        number += 1
+        if group_of(job) is None:
+            job[key] = number
+            number += 1
     return number
 
 
@@ -226,6 +228,9 @@ class _Order:
         return self._group(children) if kind == "group" else self._chain(children)
 
     def _job(self, job: Wire) -> _Ends:
+        group = group_of(job)
+        if group is not None:
+            return self._needing(group)
         number, self.count = self.count, self.count + 1
         if DEATH_KEY in job:
             self.may_fail.add(number)
@@ -237,6 +242,13 @@ class _Order:
             self.instead_of.setdefault(place, number)
         return _Ends([number], [number, *instead.last])
 
+    def _needing(self, group: Wire) -> _Ends:
+        first = self.count
+        ends = self.visit(group)
+        # What follows does not wait for all members, and some of them may be dead.
+        self.may_fail.update(range(first, self.count))
+        return _Ends(ends.first, [])
+
     @staticmethod
     def _group(children: list[_Ends]) -> _Ends:
         together = _Ends([], [])
@@ -246,8 +258,10 @@ class _Order:
         return together
 
     def _chain(self, children: list[_Ends]) -> _Ends:
-        for before, after in itertools.pairwise(children):
-            self.pairs.extend(itertools.product(before.last, after.first))
+        last: list[int] = []
+        for ends in children:
+            self.pairs.extend(itertools.product(last, ends.first))
+            last = ends.last or last
         if not children:
             return _Ends([], [])
         return _Ends(children[0].first, children[-1].last)

@@ -114,6 +114,8 @@ class _Drawing:
         parts = self._parts(node, numbers, depth)
         if node.kind == "replaced":
             return framed(side_by_side(parts), "a step, and what replaced it")
+        if node.need:
+            return framed(one_below_the_other(parts), f"{node.need:,} of {node.members:,} needed")
         return side_by_side(parts) if node.kind == "chain" else one_below_the_other(parts)
 
     def _parts(self, node: BranchNode, numbers: StepRange, depth: int) -> Iterator[Picture]:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from ..errors import InvalidWorkflow
-from .payload_fields import COUNTS_AS_DONE, DEATH_KEY
+from .payload_fields import COUNTS_AS_DONE, DEATH_KEY, GROUP_KEY
 
 
 @attrs.frozen(init=False, repr=False)
@@ -97,18 +97,19 @@ def with_policy(node: MayFail | Catch, wire: dict[str, Any] | None, fallback: di
 
 def count_steps(node: dict[str, Any]) -> int:
     """Count the jobs of a tree in wire form, without those of fallbacks."""
-    return 1 if node["__type__"] == "job" else sum(map(count_steps, parts(node)))
+    is_step = node["__type__"] == "job" and GROUP_KEY not in node
+    return 1 if is_step else sum(map(count_steps, parts(node)))
 
 
 def parts(node: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """Get the nodes right inside a node in wire form: its children, its task, or its fallback."""
-    found: Any = node.get("children") or node.get("task") or fallback_of(node) or ()
+    """Get the nodes right inside a node in wire form: its children, its task, its fallback, or the group it carries."""
+    found: Any = node.get("children") or node.get("task") or fallback_of(node) or node.get(GROUP_KEY) or ()
     return (found,) if type(found) is dict else found
 
 
 def is_plain(node: Mapping[str, Any]) -> bool:
     """Return True for a job that has no other job inside."""
-    return node["__type__"] == "job" and type(node.get(DEATH_KEY)) is not dict
+    return node["__type__"] == "job" and type(node.get(DEATH_KEY)) is not dict and GROUP_KEY not in node
 
 
 def fallback_of(job: Mapping[str, Any]) -> dict[str, Any] | None:

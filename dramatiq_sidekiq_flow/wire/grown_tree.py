@@ -140,7 +140,7 @@ class _Growing:
             return DelayNode(node.delay, inner, inner.count)
         if isinstance(node, RepeatedNode):
             return branch("group", tuple(self._repetitions(node, first, depth)))
-        return branch(node.kind, tuple(self._children(node, first, depth)))
+        return branch(node.kind, tuple(self._children(node, first, depth)), node.need)
 
     def _has_replaced(self, first: int, count: int) -> bool:
         index = bisect_left(self.replaced, first)

@@ -80,7 +80,15 @@ class _Chart:
             return self._replaced(ends)
         if node.kind == "chain":
             return self._joined(ends)
-        return _Ends([id for each in ends for id in each.first], [id for each in ends for id in each.last])
+        together = _Ends([id for each in ends for id in each.first], [id for each in ends for id in each.last])
+        return self._needing(node, together) if node.need else together
+
+    def _needing(self, node: BranchNode, ends: _Ends) -> _Ends:
+        """Join the members of a group that needs some of them."""
+        joint = f"n{next(self.numbers)}"
+        self.lines.append(f"  {joint}([{_quoted(f'{node.need} of {node.members}')}])")
+        self._connect(ends.last, [joint])
+        return _Ends(ends.first, [joint])
 
     def _replaced(self, ends: list[_Ends]) -> _Ends:
         """Connect a step with the trees that replaced it; its fallback, if it has one, does not lead to them."""

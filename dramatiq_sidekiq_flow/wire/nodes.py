@@ -21,8 +21,9 @@ from . import codec
 from .death_nodes import Catch, MayFail, is_plain, parts, with_policy
 from .dialect import WORKFLOW
 from .near_misses import check_children, check_names, no_attribute, warn_of_short, what_it_is
+from .need import Needing, checked_need
 from .option_rules import check_namespace, check_options
-from .payload_fields import DEATH_KEY
+from .payload_fields import DEATH_KEY, GROUP_KEY
 from .tree_schema import MAX_DELAY, tree_error
 
 #: A node in its wire form.
@@ -101,18 +102,25 @@ class Chain:
 class Group:
     """Nodes that run in parallel.  An empty group completes at once.
 
+    Parameters:
+      need: How many of the nodes must be done before what follows goes on; all by
+        default.  The others go on, and count no more.
+
     Raises:
-      InvalidWorkflow: if a list of nodes is given: ``Group(*nodes)``.
+      InvalidWorkflow: if a list of nodes is given: ``Group(*nodes)``; or if there
+        are not as many nodes as are needed.
     """
 
     children: tuple[Any, ...]
+    need: int | None = None
 
-    def __init__(self, *children: Any) -> None:
+    def __init__(self, *children: Any, need: int | None = None) -> None:
         check_children("Group", children)
-        self.__attrs_init__(children)
+        self.__attrs_init__(children, checked_need(need, len(children)))
 
     def __repr__(self) -> str:
-        return f"Group({', '.join(map(repr, self.children))})"
+        need = [] if self.need is None else [f"need={self.need}"]
+        return f"Group({', '.join([*map(repr, self.children), *need])})"
 
 
 @attrs.frozen(init=False, repr=False)
@@ -185,14 +193,16 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
 
     Parameters:
       node: A node, or any value that ``leaf`` converts.
-      leaf: Converts a value that is not a chain, group, delay or namespace;
-        returns None if it cannot.
+      leaf: Converts a value that is not a chain, group, delay or namespace, or
+        a :class:`Needing`; returns None if it cannot.
 
     Raises:
       InvalidWorkflow: if a value is not a node, or the tree is deeper than 100 levels.
     """
     if depth <= 0:
         raise InvalidWorkflow(f"The workflow is nested deeper than {codec.MAX_DEPTH} levels, which Ruby refuses.", node)
+    if isinstance(node, Group) and node.need is not None:
+        return _dump_needing(node, leaf, depth)
     if isinstance(node, (Chain, Group)):
         kind = "chain" if isinstance(node, Chain) else "group"
         # Most children are leaves: a call less for each.
@@ -214,6 +224,14 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
             f"{what_it_is(node)}",
             node,
         )
+    return wire
+
+
+def _dump_needing(node: Group, leaf: Callable[[Any], Wire | None], depth: int) -> Wire:
+    assert node.need is not None
+    wire = leaf(Needing(node.need, [dump(child, leaf, depth - 3) for child in node.children]))
+    if wire is None:
+        raise InvalidWorkflow("A group with need= cannot be used here.", node)
     return wire
 
 
@@ -245,12 +263,15 @@ def walk(node: Any) -> Iterator[Any]:
 
 
 def jobs(wire: Wire) -> Iterator[Wire]:
-    """Yield the jobs of a tree in wire form, in order; those of a fallback come after its step."""
+    """Yield the jobs of a tree in wire form, in order; those of a fallback come after its step.
+
+    The members of a group that needs some of them come after its carrier.
+    """
     if wire["__type__"] == "job":
         yield wire
     for child in parts(wire):
         # Most children are jobs: a call less for each.
-        if child["__type__"] == "job" and DEATH_KEY not in child:
+        if child["__type__"] == "job" and DEATH_KEY not in child and GROUP_KEY not in child:
             yield child
         else:
             yield from jobs(child)

@@ -33,6 +33,9 @@ STEP_KEY = "swf_step"
 #: the tree that runs in its place, in wire form.
 DEATH_KEY = "swf_on_death"
 
+#: The option of a carrier that holds a group which needs some of its members, in wire form (``wire.need``).
+GROUP_KEY = "swf_group"
+
 #: The value of :data:`DEATH_KEY` of a step that counts as done if it fails for good.
 COUNTS_AS_DONE = "done"
 

@@ -44,7 +44,7 @@ class Changes:
     Attributes:
       tree: The tree that replaces the step; None without.
       added: Steps that start beside it.
-      waits: True if the step waits for a signal (``WaitFor``).
+      waits: True if the step waits for a signal (``WaitFor``), or carries a group (``wire.need``).
     """
 
     tree: Any = None

@@ -3,7 +3,7 @@
     {"step": "extract", "queue": "python", "args": "42, 'a'"}     "ruby": true if Ruby runs it
                                                                   "may_fail": true if it may fail for good
     {"catch": step, "fallback": node}                             the fallback's steps are numbered after the step
-    {"chain": [node, ...]}, {"group": [node, ...]}
+    {"chain": [node, ...]}, {"group": [node, ...]}                "need": how many of the members, if not all
     {"delay": MILLISECONDS, "node": node}
     {"times": 10000, "node": node}                                siblings that are equal but for their arguments
 
@@ -20,8 +20,9 @@ from typing import Any
 from . import codec
 from .death_nodes import fallback_of
 from .dialect import NOOP_CLASSES
+from .need import group_of, need_of
 from .nodes import Wire
-from .payload_fields import COUNTS_AS_DONE, DEATH_KEY, WRAPPERS
+from .payload_fields import COUNTS_AS_DONE, DEATH_KEY, GROUP_KEY, WRAPPERS
 from .wait_for import is_wait
 
 #: More equal siblings than this are folded into one node.
@@ -81,9 +82,16 @@ class _Writer:
 
     def shape(self, node: Wire) -> int:
         if node["__type__"] == "job":
-            return self._job(node) if fallback_of(node) is None else self._catch(node)
+            return self._shape_of_job(node)
         found = self.known[id(node)] = self._with_delay(node) if "task" in node else self._branch(node)
         return found
+
+    def _shape_of_job(self, job: Wire) -> int:
+        group = group_of(job)
+        if group is not None:
+            found = self.known[id(job)] = self._branch(group, need_of(job))
+            return found
+        return self._job(job) if fallback_of(job) is None else self._catch(job)
 
     def alone(self, shape: int) -> int:
         return self.steps[shape]
@@ -122,28 +130,30 @@ class _Writer:
             found = self.branches[key] = self._new(written, [(inner, 1)], self.steps[inner])
         return found
 
-    def _branch(self, node: Wire) -> int:
+    def _branch(self, node: Wire, need: int = 0) -> int:
         jobs = self.jobs
         shapes = [
             # A look-up less for each job: most children are jobs.
             (
                 child["__type__"] == "job"
                 and DEATH_KEY not in child
+                and GROUP_KEY not in child
                 and jobs.get((child["class"], child.get("queue"), child.get("wrapped"), False))
             )
             or self.shape(child)
             for child in node["children"]
         ]
         runs = [(shape, sum(1 for _ in alike)) for shape, alike in itertools.groupby(shapes)]
-        key = (node["__type__"], *runs)
+        key = (node["__type__"], need, *runs)
         found = self.branches.get(key)
         if found is None:
-            found = self.branches[key] = self._new_branch(node["__type__"], runs)
+            found = self.branches[key] = self._new_branch(node["__type__"], runs, need)
         return found
 
-    def _new_branch(self, kind: str, runs: list[tuple[int, int]]) -> int:
+    def _new_branch(self, kind: str, runs: list[tuple[int, int]], need: int) -> int:
         steps = sum(self.steps[shape] * (times if times <= MOST_ALIKE else 1) for shape, times in runs)
-        return self._new({kind: [each for shape, times in runs for each in self._alike(shape, times)]}, runs, steps)
+        children = [each for shape, times in runs for each in self._alike(shape, times)]
+        return self._new(_branch_node(kind, children, need), runs, steps)
 
     def _alike(self, shape: int, times: int) -> list[Wire]:
         node = self.nodes[shape]
@@ -168,6 +178,9 @@ class _Writer:
         return {node["__type__"]: list(self._children(node, shape))}
 
     def _written_job(self, job: Wire, without: Wire) -> Wire:
+        group = group_of(job)
+        if group is not None:
+            return _branch_node("group", list(self._children(group, self.known[id(job)])), need_of(job))
         text = "" if is_wait(job.get("wrapped")) else shown(job["args"])
         fallback = fallback_of(job)
         if fallback is None:
@@ -185,7 +198,12 @@ class _Writer:
                 yield from (self.written(child, each, True) for child in alike)
 
     def _shape_of(self, node: Wire) -> int:
-        return self._job(node) if node["__type__"] == "job" and fallback_of(node) is None else self.known[id(node)]
+        found = self.known.get(id(node))
+        return self._job(node) if found is None else found
+
+
+def _branch_node(kind: str, children: list[Wire], need: int) -> Wire:
+    return {kind: children, "need": need} if need else {kind: children}
 
 
 def shown(args: list[Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .death_nodes import fallback_of
+from .need import group_of
 from .nodes import Wire
 from .payload_fields import DEATH_KEY, STEP_KEY
 from .tree_times import completes_at_once
@@ -56,6 +57,10 @@ class _Numbering:
         return follows and not delayed and completes_at_once(node)
 
     def _number_job(self, job: Wire, follows: bool) -> bool:
+        group = group_of(job)
+        if group is not None:
+            # The carrier is not a step.
+            return self.number(group, follows=False)
         self.last += 1
         if not follows:
             job[STEP_KEY] = self.last

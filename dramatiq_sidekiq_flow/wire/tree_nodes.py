@@ -48,6 +48,7 @@ class BranchNode:
 
     Attributes:
       starts: Number of steps, and of children, in front of each child.
+      need: How many members of a group must be done; 0 for all.
     """
 
     kind: Kind
@@ -55,6 +56,12 @@ class BranchNode:
     count: int
     starts: tuple[int, ...]
     places: tuple[int, ...]
+    need: int = 0
+
+    @property
+    def members(self) -> int:
+        """Number of the children, each as often as it is repeated."""
+        return sum(map(_width, self.children))
 
 
 @attrs.frozen
@@ -96,11 +103,11 @@ class Numbered:
     node: StepNode
 
 
-def branch(kind: Kind, children: tuple[TreeNode, ...]) -> BranchNode:
+def branch(kind: Kind, children: tuple[TreeNode, ...], need: int = 0) -> BranchNode:
     """Make a branch of its children."""
     starts = tuple(itertools.accumulate((child.count for child in children), initial=0))
     places = tuple(itertools.accumulate(map(_width, children), initial=0))
-    return BranchNode(kind, children, starts[-1], starts[:-1], places[:-1])
+    return BranchNode(kind, children, starts[-1], starts[:-1], places[:-1], need)
 
 
 def _width(child: TreeNode) -> int:
@@ -156,7 +163,10 @@ def _branch(kind: Literal["chain", "group"]) -> Callable[[dict[str, Any]], Branc
     def read(value: dict[str, Any]) -> BranchNode:
         if type(value[kind]) is not list:
             raise _invalid(value)
-        return branch(kind, tuple(map(load_node, value[kind])))
+        need = value.get("need", 0)
+        if type(need) is not int or need < 0:
+            raise _invalid(value)
+        return branch(kind, tuple(map(load_node, value[kind])), need)
 
     return read
 

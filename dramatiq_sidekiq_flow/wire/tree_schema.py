@@ -44,6 +44,7 @@ class _JobShape(msgspec.Struct, tag_field="__type__", tag="job"):
     wrapped: Optional[_Name] = None
     memory_namespace: Optional[str] = None
     swf_on_death: Union[Literal["done"], _JobShape, _ChainShape, _GroupShape, _DelayShape, None] = None
+    swf_group: Union[_GroupShape, msgspec.UnsetType] = msgspec.UNSET
 
 
 class _ChainShape(msgspec.Struct, tag_field="__type__", tag="chain"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import attrs
 
 from ..wire.death_nodes import fallback_of
+from ..wire.need import group_of
 from ..wire.nodes import Wire
 from .engine import Engine
 
@@ -72,6 +73,7 @@ def _writers(
     wire: Wire, fields_of: Callable[[str], Iterable[str]], found: dict[tuple[str, str], dict[str, None]]
 ) -> dict[str, str]:
     """Map the full name of each field to a step that writes it; add the collisions to ``found``."""
+    wire = group_of(wire) or wire
     kind = wire["__type__"]
     if kind == "job":
         fallback = fallback_of(wire)

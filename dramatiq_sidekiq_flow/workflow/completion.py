@@ -14,6 +14,7 @@ from ..store.runs import Output
 from ..store.step_records import Death
 from ..wire import codec
 from ..wire.callbacks import Callback
+from ..wire.need import is_needing
 from ..wire.payload import Payload
 from ..wire.payload_fields import CALLBACK_KEY
 from ..wire.replace import Changes, Replace, output_of
@@ -103,12 +104,19 @@ class Completion:
             raise ConnectionClosed(e) from None
 
     def _arrive(self, message: SidekiqMessage) -> Any:
-        """Let a step wait for its signal; return its output if it goes on, else Settled; see :func:`waiting.arrive`."""
+        """Let a step wait for its signal, or start a group; return its output if it goes on, else Settled.
+
+        See :func:`waiting.arrive` and :func:`need_groups.start_group`.
+        """
         # Few processes have such steps.
+        from .need_groups import start_group
         from .waiting import arrive
 
         self.engine.stacks.extend(message.payload, self.engine.needs(message.payload).ttl)
         try:
+            if is_needing(message.actor_name):
+                start_group(message, self.engine)
+                return SETTLED
             return arrive(message, self.engine)
         except LOST as e:
             raise ConnectionClosed(e) from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
+from ..errors import FlowError
 from ..store import run_keeping
+from ..wire.need import is_needing_barrier
 from ..wire.payload import Payload
 from ..wire.payload_fields import seconds
 from .engine import Engine
@@ -27,4 +29,16 @@ def note_death(engine: Engine, job: Payload) -> None:
     at = seconds(job.fields.get("retried_at")) or seconds(job.fields.get("failed_at")) or time.time()
     death = engine.records.of_death(job, job.fields, at, inferred=True)
     if death.key:
-        run_keeping.note_death(death, job.raw).run(engine.broker.connection)
+        run_keeping.note_death(death, job.raw, _barriers(engine, job)).run(engine.broker.connection)
+
+
+def _barriers(engine: Engine, job: Payload) -> list[str]:
+    """The barriers of a job from the top, if a group around it needs some of its members."""
+    stored = job.fields.get(job.dialect.callbacks_key)
+    try:
+        stack = Payload.decode(job.raw, engine.stacks.retrieve).stack if stored else ()
+    except (FlowError, LookupError, ValueError) as e:
+        engine.logger.warning("The callback stack of the dead step %s cannot be read: %s", job.jid, e)
+        return []
+    barriers = [callback.barrier for callback in reversed(stack)]
+    return barriers if any(map(is_needing_barrier, barriers)) else []

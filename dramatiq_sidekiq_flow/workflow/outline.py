@@ -7,6 +7,7 @@ from typing import Any
 
 from ..wire.death_nodes import fallback_of
 from ..wire.dialect import NOOP_CLASSES
+from ..wire.need import group_of, need_of
 from ..wire.nodes import Wire
 from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY
 from ..wire.wait_for import is_wait
@@ -35,8 +36,12 @@ def _lines(node: Wire, indent: str) -> Iterator[str]:
 
 
 def _job_lines(job: Wire, indent: str) -> Iterator[str]:
-    fallback = fallback_of(job)
-    if fallback is not None:
+    group, fallback = group_of(job), fallback_of(job)
+    if group is not None:
+        yield f"{indent}group, {need_of(job)} of {len(group['children'])} needed"
+        for child in group["children"]:
+            yield from _lines(child, indent + "  ")
+    elif fallback is not None:
         yield f"{indent}catch"
         yield f"{indent}  {_step(job)}"
         yield f"{indent}  if it fails for good"

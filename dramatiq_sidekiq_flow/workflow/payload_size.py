@@ -6,6 +6,7 @@ import attrs
 from dramatiq.logging import get_logger
 
 from ..wire import codec
+from ..wire.need import group_of
 from ..wire.nodes import Wire
 from .stack_references import LARGE, IsPython
 
@@ -83,6 +84,7 @@ class _Weight:
 
 
 def _weigh(node: Wire, is_python: IsPython) -> _Weight:
+    node = group_of(node) or node
     kind = node["__type__"]
     if kind == "job":
         return _Weight(1, len(codec.encode(node)), 0, is_python(node))

@@ -8,7 +8,8 @@ the gem, which writes one command at a time:
 * a job is pushed, with the stack (to ``schedule`` if it is delayed, or if its
   option ``at`` is in the future; a delay takes precedence over ``at``);
 * a chain creates a barrier of 1 for its other children, and starts the first;
-* a group creates a barrier of its size, and starts every child;
+* a group creates a barrier of its size, or of the number of members that it needs, and
+  starts every child;
 * an empty chain or group completes at once, and a delayed one becomes a
   NoopWorker job, whose completion then counts.
 
@@ -20,7 +21,7 @@ that are in Redis (:attr:`Plan.completes`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import msgspec
@@ -30,10 +31,12 @@ from ..wire.barrier import NewBarrier
 from ..wire.callbacks import Callback, dump_stack, wait_until
 from ..wire.dialect import WORKFLOW, Dialect
 from ..wire.lifetimes import MAX_TTL, RELEASED_TTL
+from ..wire.need import group_of, need_of, needing_barrier
 from ..wire.nodes import Wire
 from ..wire.payload_fields import STEP_KEY
 from ..wire.payload_frame import PayloadFrame
 from .plan_ids import Ids
+from .plan_references import References
 from .siblings import siblings
 
 
@@ -64,30 +67,6 @@ class Plan:
         """Get the payload of a plan that pushes one job, to this queue; None for another plan."""
         payloads = self.pushes.get(queue, ())
         return payloads[0] if len(payloads) == len(self.pushes) == 1 and not self.scheduled else None
-
-
-class References(Protocol):
-    """Protocol of the references in one plan's payloads; see ``workflow.stack_references``.
-
-    Attributes:
-      least: Minimum bytes of a stack for which :meth:`hold` is called.
-      allowance: Seconds that the barriers of the plan must live longer.
-    """
-
-    least: int
-    allowance: int
-
-    def divide(self, children: list[Wire]) -> list[Wire]:
-        """Get the steps of a chain that starts, some of them joined to one step; they do the same."""
-
-    def hold(self, stack: tuple[Callback, ...], job: Mapping[str, Any]) -> tuple[Callback, ...]:
-        """Get the stack as a job's payload holds it; the same object for the same stack."""
-
-    def resolve(self, reference: Wire, ttl: int) -> tuple[Wire, Wire | None]:
-        """Read the step that a reference points at, and the reference to the steps after it; None if it is the last."""
-
-    def write(self, ttl: int) -> None:
-        """Store the chains that the payloads refer to, for at least ``ttl`` seconds."""
 
 
 @attrs.frozen
@@ -184,8 +163,7 @@ class _Build:
                 node, delay = node["task"], delay + node["delay"]
                 continue
             if kind == "job":
-                self.push(node, stack, delay)
-                return False
+                return self.start_job(node, stack, delay)
             children = self.resolved(node) if kind == "reference" else node["children"]
             if not children:
                 return self.start_empty(stack, delay)
@@ -197,6 +175,14 @@ class _Build:
             # The first child completed at once: the other children start now,
             # without the delay, which belonged to the first child.
             node, delay = _chain(rest), 0.0
+
+    def start_job(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> bool:
+        """Push a job, or start the group that it carries; as :meth:`start`."""
+        group = group_of(node)
+        if group is not None:
+            return self.start_group(group["children"], stack, delay, need_of(node))
+        self.push(node, stack, delay)
+        return False
 
     def resolved(self, reference: Wire) -> list[Wire]:
         """Read the step that a reference points at, and the reference to the steps after it, if any."""
@@ -232,17 +218,15 @@ class _Build:
         self.barriers[barrier] = 0
         return rest
 
-    def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float) -> bool:
-        """Start all children of a group; return True if all complete at once."""
+    def start_group(self, children: list[Wire], stack: tuple[Callback, ...], delay: float, need: int = 0) -> bool:
+        """Start all children of a group; return True if all, or as many as it needs, complete at once."""
         barrier = self.source.ids.new_barrier()
+        spare = len(children) - need if need else 0
+        barrier = needing_barrier(barrier, spare) if spare else barrier
         self.barriers[barrier] = len(children)
         members_stack = (*stack, Callback(barrier, None, True))
         waiting = 0
-        if delay or self.source.prepare is not None:
-            parts: Iterable[Sequence[Wire]] = ([child] for child in children)
-        else:
-            parts = siblings(children)
-        for part in parts:
+        for part in self.parts(children, delay):
             if len(part) > 1 and "at" not in part[0]:
                 self.push_siblings(part, members_stack)
                 waiting += len(part)
@@ -250,8 +234,14 @@ class _Build:
             for child in part:
                 if not self.start(child, members_stack, delay):
                     waiting += 1
-        self.barriers[barrier] = waiting
-        return not waiting
+        self.barriers[barrier] = max(0, waiting - spare)
+        return waiting <= spare
+
+    def parts(self, children: list[Wire], delay: float) -> Iterable[Sequence[Wire]]:
+        """Divide the children of a group into jobs that are pushed together, and single nodes."""
+        if delay or self.source.prepare is not None:
+            return ([child] for child in children)
+        return siblings(children)
 
     def push(self, node: Wire, stack: tuple[Callback, ...], delay: float) -> None:
         """Add the payload of a job to the pushes of its queue, or to ``schedule``."""

@@ -21,6 +21,7 @@ from ..registry.registry import Registry
 from ..store.connection import LOST
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.near_names import hint
+from ..wire.need import group_of, is_needing
 from ..wire.nodes import Wire, is_ruby_constant, jobs
 from ..wire.payload import DEFAULTS
 from ..wire.wait_for import is_wait
@@ -60,7 +61,9 @@ class Precheck:
         Raises:
           QueueShared: if a Ruby process consumes the queue of a carrier.
         """
-        kinds = {(job["class"], job.get("wrapped"), job.get("queue")) for job in jobs(wire)}
+        # A group at the root starts now, so its carrier goes to no queue.
+        pushed = jobs(group_of(wire) or wire)
+        kinds = {(job["class"], job.get("wrapped"), job.get("queue")) for job in pushed}
         for name, queue, carried in set(starmap(_facts, kinds)):
             if carried:
                 self._refuse_shared(name, queue)
@@ -112,7 +115,7 @@ class Precheck:
         """List the queues of a tree's Python steps."""
         queues = []
         for name, queue, carried in map(_facts_of, jobs(wire)):
-            if (carried and not is_wait(name)) or name in self.broker.actors:
+            if (carried and not _is_own(name)) or name in self.broker.actors:
                 queues.append(queue or self._known_queue(name))
         return queues
 
@@ -134,7 +137,7 @@ class Precheck:
         fleet = self.fleet.look()
         if queue in fleet.ruby:
             return False
-        if name in NOOP_CLASSES or is_wait(name):
+        if name in NOOP_CLASSES or _is_own(name):
             return queue in fleet.python or queue in self.broker.get_declared_queues()
         return name in self.broker.actors or self.registry.is_python(name)
 
@@ -144,7 +147,7 @@ class Precheck:
             raise _shared(f"The step {name}", queue, fleet)
 
     def _look_for_class(self, name: str) -> None:
-        if name in self.broker.actors or name in NOOP_CLASSES or is_wait(name) or self._options(name) is not None:
+        if name in self.broker.actors or name in NOOP_CLASSES or _is_own(name) or self._options(name) is not None:
             return
         published = {*self.registry.names(), *self._registry.names()}
         here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES
@@ -208,6 +211,11 @@ class Precheck:
         )
 
 
+def _is_own(name: str) -> bool:
+    """Return True for the name of a step that the package runs itself."""
+    return is_wait(name) or is_needing(name)
+
+
 def _facts_of(job: Mapping[str, Any]) -> tuple[str, Any, bool]:
     """Read a job's name, its queue (None if it is not set), and True if it is a carrier."""
     return _facts(job["class"], job.get("wrapped"), job.get("queue"))
@@ -229,9 +237,14 @@ def _shared(subject: str, queue: str, fleet: Fleet) -> QueueShared:
 
 
 def _has_empty(node: Wire) -> bool:
+    node = group_of(node) or node
     if node["__type__"] == "job":
         return False
     if "task" in node:
         return _has_empty(node["task"])
     children = node["children"]
-    return not children or any(_has_empty(child) for child in children if child["__type__"] != "job")
+    return not children or any(_has_empty(child) for child in children if child["__type__"] != "job" or _carries(child))
+
+
+def _carries(job: Wire) -> bool:
+    return group_of(job) is not None

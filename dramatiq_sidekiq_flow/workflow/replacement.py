@@ -21,7 +21,7 @@ from ..wire.dialect import NOOP_CLASSES
 from ..wire.lifetimes import barrier_ttl
 from ..wire.nodes import Wire, jobs
 from ..wire.payload import NAMESPACE_KEY, Payload
-from ..wire.payload_fields import MAX_STEPS, STEP_KEY, is_callback
+from ..wire.payload_fields import GROUP_KEY, MAX_STEPS, STEP_KEY, is_callback
 from ..wire.references import is_reference
 from ..wire.tree_times import completes_at_once
 from .carriers import make_carriers
@@ -42,6 +42,7 @@ class Tree:
       total: Number of its steps, if they are numbered.
       skipped: Number of those that are in fallbacks.
       has_ruby: True if Ruby runs some of its steps.
+      is_placed: True if it is a part of the tree of the run: its steps have their numbers there.
     """
 
     wire: Wire
@@ -49,6 +50,12 @@ class Tree:
     total: int
     skipped: int
     has_ruby: bool
+    is_placed: bool = False
+
+    @classmethod
+    def placed(cls, wire: Wire, engine: Engine) -> Tree:
+        """Make a tree that is a part of the tree of the run."""
+        return attrs.evolve(unnumbered(wire, engine), is_placed=True)
 
 
 def cannot_replace(jid: str) -> ConfigurationError:
@@ -162,7 +169,7 @@ def _plan(job: FinishedJob, tree: Tree, numbers: Numbers, ttl: int, engine: Engi
         hooks=hooks,
     )
     stack = _stack(job, tree, engine, source.ids.new_barrier())
-    wire = _in_place(tree.wire, numbers, payload)
+    wire = tree.wire if tree.is_placed else _in_place(tree.wire, numbers, payload)
     ready = engine.plan(wire, stack, attrs.evolve(source, number=None), ttl)
     if hooks is not None:
         hooks.after()
@@ -236,7 +243,8 @@ def _first_numbered(remaining: Wire, number: int) -> Wire:
 def _number_first(wire: Wire, number: int) -> None:
     """Number the first step of a tree, in place, unless it has a number."""
     first = next(jobs(wire), None)
-    if first is not None:
+    # The members of a group that a carrier holds have numbers.
+    if first is not None and GROUP_KEY not in first:
         first.setdefault(STEP_KEY, number)
 
 

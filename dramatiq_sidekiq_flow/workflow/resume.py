@@ -15,6 +15,7 @@ from ..store.runs import LostBarrier
 from ..wire import codec
 from ..wire.barrier import NewBarrier
 from ..wire.lifetimes import stack_ttl
+from ..wire.need import is_needing_barrier
 from ..wire.payload import DEFAULTS, Payload
 from ..wire.payload_fields import STEP_KEY
 from . import custom_barriers
@@ -136,8 +137,11 @@ def _barriers(payload: Payload, members: Sequence[int]) -> list[LostBarrier]:
     found, counts = [], iter(members)
     for callback in reversed(payload.stack):
         # The first group is the innermost one.
-        value = next(counts, 1) if callback.remaining is None else 1
-        found.append(LostBarrier(callback.barrier, value))
+        is_needing = is_needing_barrier(callback.barrier)
+        value = next(counts, 0 if is_needing else 1) if callback.remaining is None else 1
+        # A group that was met starts nothing again.
+        if value or not is_needing:
+            found.append(LostBarrier(callback.barrier, value))
     return found
 
 

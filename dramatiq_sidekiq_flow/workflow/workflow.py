@@ -15,17 +15,19 @@ from ..context import current_job
 from ..errors import ConfigurationError, InvalidWorkflow
 from ..wire import codec
 from ..wire.mermaid import flowchart
+from ..wire.need import Needing
 from ..wire.nodes import Job, Node, Wire, dump, dump_job, is_ruby_constant, validate, walk
 from ..wire.payload import DEFAULTS, Payload
 from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
 from ..wire.tree_nodes import load_tree
 from ..wire.tree_schema import are_ids, tree_error
-from ..wire.wait_for import WaitFor, dump_wait
+from ..wire.wait_for import WaitFor
+from .carried_nodes import carried
 from .carriers import make_carriers
 from .collisions import warn_of_collisions
 from .engine_lookup import engine_of
-from .message_jids import MessageJids, separate_duplicates, without_jids
+from .message_jids import MessageJids, separate_duplicates
 from .outline import outline
 from .payload_size import warn_of_size
 from .records import RunInfo, checked_tags
@@ -205,7 +207,7 @@ class Workflow:
         unknown: list[Job] = []
         named: list[Wire] = []
         unlike: list[Wire] = []
-        waits: list[Wire] = []
+        own: list[Wire] = []
         current = current_job()
 
         def leaf(value: Any) -> Wire | None:
@@ -220,9 +222,9 @@ class Workflow:
                 if is_ruby_constant(value.job_class) and not here:
                     unknown.append(value)
                     return wire
-            elif isinstance(value, WaitFor):
-                wire = self._dump_wait(value)
-                waits.append(wire)
+            elif isinstance(value, (WaitFor, Needing)):
+                wire = carried(value, self.engine, lambda node: Workflow(node, self.broker).wire)
+                own.append(wire)
                 return wire
             else:
                 return None
@@ -230,9 +232,9 @@ class Workflow:
             return wire
 
         wire = dump(node, leaf)
-        for wait in waits:
-            wait["queue"] = wait["queue"] or self.engine.precheck.python_queue(wire, f"The step {wait['wrapped']}")
-        unlike += waits
+        for step in own:
+            step["queue"] = step["queue"] or self.engine.precheck.python_queue(wire, f"The step {step['wrapped']}")
+        unlike += own
         self._validate(wire, unlike)
         if self.engine.records.enabled:
             self._number_of_steps, self._skipped = number_steps(wire, self._is_python)
@@ -296,24 +298,6 @@ class Workflow:
             if plain:
                 self._known[key] = common
         return wire
-
-    def _dump_wait(self, node: WaitFor) -> Wire:
-        """Convert a WaitFor; its queue may have to be chosen later.
-
-        Raises:
-          ConfigurationError: if steps of this broker cannot wait.
-        """
-        engine = self.engine
-        if not engine.transport.replaces:
-            raise ConfigurationError(
-                "WaitFor needs a SidekiqBroker, without barriers of your own: there one script lets the step wait.",
-                node,
-            )
-        otherwise = None if node.otherwise is None else Workflow(node.otherwise, self.broker).wire
-        # It may time out twice, if it is retried by hand.
-        return dump_wait(
-            node, otherwise and without_jids(otherwise), node.queue or "", engine.settings.dialect.noop_class
-        )
 
     def _common(self, message: dramatiq.Message[Any]) -> Wire:
         """Make the wire form of a message without its arguments and its id."""

@@ -50,7 +50,9 @@ def as_messages(broker: SidekiqBroker, node: Any) -> Any:
     """The tree as a Python application writes it: its own actors are messages."""
     if isinstance(node, WithDelay):
         return WithDelay(as_messages(broker, node.task), delay=node.delay)
-    if isinstance(node, (Chain, Group)):
+    if isinstance(node, Group):
+        return Group(*(as_messages(broker, child) for child in node.children), need=node.need)
+    if isinstance(node, Chain):
         return type(node)(*(as_messages(broker, child) for child in node.children))
     if isinstance(node, MayFail):
         return MayFail(as_messages(broker, node.step))

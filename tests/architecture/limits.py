@@ -86,7 +86,7 @@ USED = {
     ),
     "only tests look at them": ("address", "lasts", "qsize", "tracks"),
     "templates of the web page read them": ("choices", "is_filtered", "is_grave", "says", "static"),
-    "msgspec fills in the fields of a schema": ("memory_namespace", "swf_on_death", "wrapped"),
+    "msgspec fills in the fields of a schema": ("memory_namespace", "swf_group", "swf_on_death", "wrapped"),
     "users call what the documentation names": (
         "assert_order",
         "attempt",

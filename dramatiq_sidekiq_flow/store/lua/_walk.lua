@@ -12,6 +12,8 @@
 -- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
 --                            this one, which is armed for this script (see _parked); else nil
 -- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- read_any_barrier(barrier, needs) -> the same; 0 and 0 if needs, and the barrier has expired: that of a group
+--                            that needs some of its members is missed by those that are late only
 -- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
 --                            | {'EXPIRED', BARRIER} | an error if the user may not count
 --                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
@@ -22,12 +24,15 @@
 --   fire      index of the callback that fires (1 = the top), 0 = none
 --   again     set if this unit released the barrier of that callback before (elsewhere)
 --   new       false if the top barrier counted this step before
+--   late      set to {barrier, unit} if the unit comes after the group of that barrier, which
+--             needs some of its members, was met (see _need): nothing follows
 -- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
 -- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
 --                            has not counted
 -- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
 --                            kept seconds.  BARRIER:u of one that waits lives for ttl
 --                            seconds, or as long as the barrier if that is longer
+-- count_late(late, ttl): writes walked.late
 -- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
 --                            to ttl seconds
 --
@@ -40,6 +45,7 @@
 -- @include _rights
 -- @include _released
 -- @include _slack
+-- @include _need
 
 local function read_barrier(barrier)
   local ran = barrier .. '_ran'
@@ -60,6 +66,12 @@ local function disarmed_in(record, barrier, value, marker)
   if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
 end
 
+local function read_any_barrier(barrier, needs)
+  local value, marker, wrong = read_barrier(barrier)
+  if needs and wrong and wrong[1] == 'EXPIRED' then return 0, 0 end
+  return value, marker, wrong
+end
+
 local function walk(unit, k, a, elsewhere, record)
   local kinds = ARGV[a]
   local n = #kinds
@@ -75,7 +87,8 @@ local function walk(unit, k, a, elsewhere, record)
       if releaser ~= unit then break end
     else
       local value, marker, counted
-      value, marker, wrong = read_barrier(barrier)
+      local needs = spare_of(barrier)
+      value, marker, wrong = read_any_barrier(barrier, needs)
       if wrong then return nil, wrong end
       local released = value <= 1
       local alone = released and kind == 'f'
@@ -83,6 +96,12 @@ local function walk(unit, k, a, elsewhere, record)
       if wrong then return nil, wrong end
       local disarmed = disarmed_in(record, barrier, value, marker)
       if disarmed then marker = -1 end
+      if needs and marker ~= -1 and counted ~= 1 then
+        wrong = denied('SADD', barrier .. ':u', '')
+        if wrong then return nil, wrong end
+        walked.late = {barrier = barrier, unit = unit}
+        break
+      end
       if marker ~= -1 or counted == 1 then
         if i == 1 then walked.new = false end
         break
@@ -90,6 +109,7 @@ local function walk(unit, k, a, elsewhere, record)
       if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
       if wrong then return nil, wrong end
       local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.needs = needs
       count.disarmed = disarmed
       walked.counts[#walked.counts + 1] = count
       if not released then break end
@@ -119,12 +139,25 @@ local function count_units(barrier, units, ttl)
   end
 end
 
+local function count_late(late, ttl)
+  local set = late.barrier .. ':u'
+  redis.call('SADD', set, late.unit)
+  if redis.call('TTL', set) < 0 then redis.call('EXPIRE', set, ttl) end
+end
+
 local function count_down(count, kept, ttl)
   if count.released then
+    -- For members that are late.
+    if count.needs then kept = math.max(tonumber(kept), redis.call('TTL', count.barrier)) end
     redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
     redis.call('SETEX', count.barrier .. '_ran', kept, '0')
     if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
-    if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
+    if count.needs then
+      redis.call('SADD', count.barrier .. ':u', count.unit)
+      redis.call('EXPIRE', count.barrier .. ':u', kept)
+    elseif not count.alone then
+      redis.call('UNLINK', count.barrier .. ':u')
+    end
     return
   end
   count_units(count.barrier, {count.unit}, ttl)

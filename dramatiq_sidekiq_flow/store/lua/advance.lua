@@ -83,12 +83,17 @@ if taken == 0 then return gone() end
 if parked then ttl = math.max(ttl, PARKED_TTL) end
 if writes_fields then write_fields(memory, fields) end
 for _, count in ipairs(walked.counts) do count_down(count, RELEASED_TTL, ttl) end
+if walked.late then count_late(walked.late, ttl) end
 if plan then write_plan(plan) end
 prolong_waiting(walked, ttl)
 if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 state = state or known_state(record, ARGV[6], ttl)
 if state then
+  for _, count in ipairs(walked.counts) do
+    if count.needs and count.released then spare_all(record, count.barrier) end
+  end
   state = record_steps(record, state, {ARGV[6]}, ttl)
+  state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
   if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
 end
 if cancelled then return {'CANCELLED'} end

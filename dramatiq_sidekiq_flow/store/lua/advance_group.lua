@@ -1,7 +1,8 @@
 -- Advances a run past finished steps of one group: takes their jobs out of flight,
 -- writes their outputs to the memory, and counts them.  A step that would release the
 -- barrier of the group is left for advance.lua, which takes a plan.  Atomic, and safe
--- to send twice.  Of a cancelled run all steps are done, and none is counted.
+-- to send twice.  Of a cancelled run all steps are done, and none is counted.  After a group
+-- that needs some of its members was met (see _need), all are done, and late.
 --
 -- KEYS: in-flight hash, memory hash ('' = none), record (see _record), BARRIER of each
 --       callback from the top (see _walk); the top one is the group's
@@ -25,11 +26,13 @@ local ttl, memory_ttl, callbacks, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonu
 local state = record_state(record)
 -- The barriers of a cancelled run may be disarmed: they are read, and not looked at.
 local cancelled = state == 'cancelled'
-local value, marker, wrong = read_barrier(barrier)
+local needs = spare_of(barrier)
+local value, marker, wrong = read_any_barrier(barrier, needs)
 if cancelled then marker, wrong = 0, nil end
 if value and not cancelled and disarmed_in(record, barrier, value, marker) then marker = -1 end
 if state == 'paused' then ttl = math.max(ttl, PARKED_TTL) end
 if wrong then return wrong end
+local late = needs and not cancelled and marker ~= -1
 local units, outputs, has_fields, a = {}, {}, false, 5 + 3 * n
 for i = 1, n do
   units[i] = ARGV[3 + 3 * i]
@@ -48,8 +51,8 @@ if wrong then return wrong end
 -- memory, and after it also allows the other writes of the script.
 local counted, known, done, left = {}, {}, {}, {'DONE'}
 for i, unit in ipairs(units) do
-  local new = marker == -1 and before[i] == 0 and not known[unit]
-  if new and value - #counted <= 1 then
+  local new = (marker == -1 or late) and before[i] == 0 and not known[unit]
+  if new and not late and value - #counted <= 1 then
     left[#left + 1] = i
   else
     local taken
@@ -64,9 +67,16 @@ for i, unit in ipairs(units) do
   end
 end
 if #done > 0 then state = state or known_state(record, done[1], ttl) end
-if state and #done > 0 then record_steps(record, state, done, ttl) end
+if state and #done > 0 then
+  state = record_steps(record, state, done, ttl)
+  for _, text in ipairs(done) do state = revived(record, state, text, first_keys(4, callbacks), ttl) end
+end
 if #counted > 0 then
-  count_units(barrier, counted, ttl)
+  if late then
+    for _, unit in ipairs(counted) do count_late({barrier = barrier, unit = unit}, ttl) end
+  else
+    count_units(barrier, counted, ttl)
+  end
   local walked = {n = callbacks, first_key = 4, released = 0}
   prolong_waiting(walked, ttl)
   keep_memory(memory, memory_ttl, ttl, walked, false)

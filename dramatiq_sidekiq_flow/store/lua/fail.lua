@@ -17,6 +17,7 @@
 -- @include _rights
 -- @include _prolong
 -- @include _record
+-- @include _need
 -- @include _plan
 
 if not type_is(KEYS[1], 'hash') then return {'TYPE', KEYS[1]} end
@@ -47,7 +48,7 @@ if state and ARGV[8] ~= '' then
   if caught then
     record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
   else
-    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
+    record_death(KEYS[3], state, ARGV[8], ARGV[9], barriers_in(4, 3 + kept), tonumber(ARGV[7]))
   end
 end
 for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end

@@ -16,6 +16,7 @@ from .explain import EXPLAINED
 from .flight import FLIGHT
 from .foreign import FOREIGN
 from .hooks import HOOKS
+from .need import NEEDING
 from .parts import PARTS
 from .pause import PAUSED
 from .producers import PRODUCERS
@@ -37,6 +38,7 @@ ALL: list[Mutant] = [
     *FLIGHT,
     *FOREIGN,
     *HOOKS,
+    *NEEDING,
     *PARTS,
     *PAUSED,
     *QUEUES,

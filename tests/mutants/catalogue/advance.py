@@ -155,7 +155,7 @@ ADVANCE = [
     group(
         "group-releases",
         "The last step of a group is done without its continuation: the run is lost.",
-        "  if new and value - #counted <= 1 then\n",
+        "  if new and not late and value - #counted <= 1 then\n",
         "  if false then\n",
         GROUP + "test_the_step_that_releases_is_left[2]",
     ),
@@ -176,7 +176,7 @@ ADVANCE = [
     group(
         "group-counts-after-the-release",
         "A step that comes late counts on a barrier that has released.",
-        "marker == -1 and ",
+        "(marker == -1 or late) and ",
         "",
         GROUP + "test_after_the_release_steps_leave_flight_only",
     ),
@@ -247,8 +247,8 @@ ADVANCE = [
     group(
         "group-barrier-gone",
         "A barrier that is gone is counted: its key comes back without a TTL, and the run never goes on.",
-        "if wrong then return wrong end\nlocal units",
-        "value, marker = value or 9, marker or -1\nlocal units",
+        "if wrong then return wrong end\nlocal late",
+        "value, marker = value or 9, marker or -1\nlocal late",
         GROUP + "test_a_barrier_that_is_gone_writes_nothing[]",
     ),
 ]

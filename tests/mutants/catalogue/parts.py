@@ -282,7 +282,7 @@ PARTS = [
         "test_a_released_barrier_is_kept_for_a_day[",
         "units-stay-after-release",
         "The jids of a large group stay in Redis for weeks.",
-        "    if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end\n",
+        "      redis.call('UNLINK', count.barrier .. ':u')\n",
         "",
     ),
     *both_by(

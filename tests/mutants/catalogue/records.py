@@ -186,7 +186,7 @@ RECORD = [
     group(
         "group-records-nothing",
         "Members that are counted together are not recorded.",
-        "if state and #done > 0 then record_steps(record, state, done, ttl) end\n",
+        "  state = record_steps(record, state, done, ttl)\n",
         "",
         LARGE,
     ),
@@ -221,7 +221,7 @@ RECORD = [
     fail(
         "fail-records-no-death",
         "A run with a dead step counts as running.",
-        "    record_dead(KEYS[3], state, ARGV[8], ARGV[9])\n",
+        "    record_death(KEYS[3], state, ARGV[8], ARGV[9], barriers_in(4, 3 + kept), tonumber(ARGV[7]))\n",
         "",
         DEATH,
     ),

@@ -47,6 +47,18 @@ class TestReplacement < Minitest::Test
     assert_equal [2, "B"], [ran, job["class"]]
   end
 
+  def test_the_members_of_a_group_that_needs_some_of_them_are_counted
+    member = {"__type__" => "job", "class" => "B", "args" => []}
+    delayed = {"__type__" => "with_delay", "delay" => 5, "task" => member}
+    group = {"__type__" => "group", "children" => [member, delayed]}
+    carrier = {"__type__" => "job", "class" => "Sidekiq::Workflow::NoopWorker", "args" => [1], "queue" => "python",
+               "wrapped" => "group needing 1", "swf_group" => group}
+    ran, (job,) = pushed(replacement(carrier))
+    assert_equal [2, group], [ran, job["swf_group"]]
+    assert_equal 5, Companion::Tree.total_delay(carrier)
+    assert_nil replacement(carrier.merge("swf_group" => {"__type__" => "group"}))
+  end
+
   def test_the_dead_job_has_left_its_run
     dead = JSON.parse(replacement("done", workflow_completion_callbacks: []).payload)
     assert_equal({"class" => "A", "args" => [1], "jid" => "j", "queue" => "other", "swf_died_in" => RUN_ID}, dead)

@@ -8,6 +8,9 @@ module SidekiqFlow::Companion
     # Milliseconds: 31,000 years. Redis cannot count with larger numbers.
     MAX_DELAY = 10**15
 
+    # The option of a carrier, for a worker in Python, that holds a group which needs some of its members.
+    GROUP = "swf_group"
+
     NAME = ->(value) { value.is_a?(String) && value.length.between?(1, 255) }
     SECONDS = ->(value) { value.is_a?(Numeric) && value.abs <= MAX_DELAY / 1000 }
 
@@ -78,9 +81,9 @@ module SidekiqFlow::Companion
 
       # How many jobs a tree has, without those of fallbacks.
       def count(node)
-        return 1 if node["__type__"] == "job"
+        return 1 if node["__type__"] == "job" && !node[GROUP]
 
-        [*node["children"], node["task"]].compact.sum { |child| count(child) }
+        [*node["children"], node["task"], node[GROUP]].compact.sum { |child| count(child) }
       end
 
       private
@@ -99,13 +102,14 @@ module SidekiqFlow::Companion
 
         policy = node[Replacement::POLICY]
         check(policy, depth + 1) unless policy.nil? || policy == Replacement::COUNTS_AS_DONE
+        check(node[GROUP], depth + 1) if node.key?(GROUP)
       end
 
       def delay_of_job(node)
         at = node["at"]
-        fallback = node[Replacement::POLICY]
+        inside = node[GROUP] || node[Replacement::POLICY]
         wait = at.is_a?(Numeric) ? [0, (at - Time.now.to_f) * 1000].max : 0
-        fallback.is_a?(Hash) ? wait + total_delay(fallback) : wait
+        inside.is_a?(Hash) ? wait + total_delay(inside) : wait
       end
 
       def shown(value)

@@ -96,6 +96,10 @@ end
 --       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -227,6 +231,22 @@ local function record_caught(record, number, failure, ran)
   if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -273,6 +293,7 @@ local function is_failed(record)
 end
 
 local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
@@ -300,6 +321,142 @@ local function record_steps(record, state, texts, ttl)
   for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
   if prolongs then prolong_record(record, state, ttl) end
   return state
+end
+-- Groups that need some of their members.  The barrier of such a group has an id of version
+-- 8, whose first eight digits are the number of members that may die: of all, without those
+-- that are needed.  It is met when it is down to 0.  A member that ends later is *late*: it
+-- is counted in BARRIER:u, which stays, and nothing follows it.
+--
+-- BARRIER:d is a hash of the dead members.  j<ID> is the member of a death that is counted: ID
+-- is the number of a step, or the barrier of a group in it that needs some of its members,
+-- and cannot get them.  The member is what is above the barrier in the callback stack: a
+-- barrier, or else the number of the step.  u<MEMBER> is its number of deaths, and n the number
+-- of dead members
+--
+-- spare_of(barrier) -> the number of members that may die; nil for any other barrier
+-- any_needs(barriers) -> true if one of them is the barrier of such a group
+-- barriers_in(first, last) -> the barriers among these KEYS, each before its other keys, from the
+--       last one on
+-- first_keys(first, n) -> n KEYS
+-- is_met(barrier) -> true if the group needs no more members, or if its barrier has expired
+-- count_death(dead, id, member, ttl) -> the number of dead members, after a death: dead is BARRIER:d
+-- is_spared(barriers, number, ttl) -> true if a group can do without a step that is dead, which is counted
+-- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
+--       death that a group can do without does not stop the run: it is spared.  barriers: of the
+--       step, from the top; ttl: seconds that the deaths of members are kept
+-- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
+-- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
+-- revive(record, barriers, number): a step that had failed is done
+-- revived(record, state, text, barriers, ttl) -> the state after a step is done: one that had
+--       failed (see _record) is dead no more, and the other deaths of its group may be spared
+
+
+local function spare_of(barrier)
+  if string.byte(barrier, 15) ~= 56 or #barrier ~= 36 then return end
+  return tonumber(string.sub(barrier, 1, 8), 16)
+end
+
+local function any_needs(barriers)
+  for _, barrier in ipairs(barriers) do
+    if spare_of(barrier) then return true end
+  end
+  return false
+end
+
+local function barriers_in(first, last)
+  local found = {}
+  for i = first, last - 1 do
+    if KEYS[i + 1] == KEYS[i] .. '_ran' then table.insert(found, 1, KEYS[i]) end
+  end
+  return found
+end
+
+local function first_keys(first, n)
+  local found = {}
+  for i = first, first + n - 1 do found[#found + 1] = KEYS[i] end
+  return found
+end
+
+local function is_met(barrier)
+  local value = redis.pcall('GET', barrier)
+  return type(value) ~= 'string' or (tonumber(value) or 1) <= 0
+end
+
+local function count_death(dead, id, member, ttl)
+  if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
+    redis.pcall('HINCRBY', dead, 'n', 1)
+  end
+  local left, n = redis.pcall('TTL', dead), redis.pcall('HGET', dead, 'n')
+  if type(left) == 'number' and left < ttl then redis.pcall('EXPIRE', dead, ttl) end
+  return type(n) == 'string' and tonumber(n) or 0
+end
+
+local function is_spared(barriers, number, ttl)
+  local id = number
+  for i, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      if is_met(barrier) then return true end
+      if count_death(barrier .. ':d', id, barriers[i - 1] or number, ttl) <= spare then return true end
+      -- The group is a dead member of the next one.
+      id = barrier
+    end
+  end
+  return false
+end
+
+local function record_death(record, state, number, failure, barriers, ttl)
+  if not any_needs(barriers) then return record_dead(record, state, number, failure) end
+  forget_spared(record, number)
+  if state ~= 'cancelled' and is_spared(barriers, number, ttl) then
+    redis.pcall('HSET', record .. ':failed', number, failure)
+    return spare_failure(record, number)
+  end
+  record_dead(record, state, number, failure)
+end
+
+local function spare_all(record, barrier)
+  local fields = redis.pcall('HKEYS', barrier .. ':d')
+  if fields.err then return end
+  for _, field in ipairs(fields) do
+    local id = string.match(field, '^j(.*)$')
+    if id and #id == 36 then
+      spare_all(record, id)
+    elseif id then
+      spare_failure(record, id)
+    end
+  end
+end
+
+local function forget_death(dead, id)
+  local member = redis.pcall('HGET', dead, 'j' .. id)
+  if type(member) ~= 'string' then return end
+  redis.pcall('HDEL', dead, 'j' .. id)
+  if redis.pcall('HINCRBY', dead, 'u' .. member, -1) ~= 0 then return end
+  redis.pcall('HDEL', dead, 'u' .. member)
+  return redis.pcall('HINCRBY', dead, 'n', -1)
+end
+
+local function revive(record, barriers, number)
+  local id = number
+  for _, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      -- Only then it was too many before, and is not now.
+      if forget_death(barrier .. ':d', id) ~= spare then return end
+      spare_all(record, barrier)
+      id = barrier
+    end
+  end
+end
+
+local function revived(record, state, text, barriers, ttl)
+  local number = string.match(text, '^!(%d+)')
+  if not number or not any_needs(barriers) then return state end
+  revive(record, barriers, number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
 end
 -- The plan for the continuation of a step, or for the first jobs of a run: reads it
 -- from the arguments, then writes it.
@@ -509,7 +666,7 @@ if state and ARGV[8] ~= '' then
   if caught then
     record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
   else
-    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
+    record_death(KEYS[3], state, ARGV[8], ARGV[9], barriers_in(4, 3 + kept), tonumber(ARGV[7]))
   end
 end
 for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end

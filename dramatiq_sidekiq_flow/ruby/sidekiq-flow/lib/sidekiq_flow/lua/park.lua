@@ -91,6 +91,10 @@ end
 --       on_failure, if the record has it
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -222,6 +226,22 @@ local function record_caught(record, number, failure, ran)
   if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
 end
 
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
 local function known_state(record, text, ttl)
   local state = record_state(record)
   if state or record == '' or text ~= '' then return state end
@@ -268,6 +288,7 @@ local function is_failed(record)
 end
 
 local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)

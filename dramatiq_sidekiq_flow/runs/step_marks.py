@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from ..store.run_records import Record, is_inferred
+from ..wire.run_end import OF_RUN
 from ..wire.tree_nodes import TreeNode
 from .sightings import Sighting, Sightings
-from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, PENDING, UNKNOWN, StepCodes
+from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, OVER, PENDING, UNKNOWN, StepCodes
 
 
 def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Compute the states of the steps of a run that may go on."""
     codes = _marked(record, tree, sightings)
     if record.head.state == "done":
-        codes.skip(over=(0, DONE))
-        codes.replace(0, INFERRED)
+        _end(codes)
         return codes
+    if any(seen.number == OF_RUN for seen in sightings):
+        _end(codes)
     codes.infer()
     codes.skip()
     codes.settle()
@@ -24,6 +26,12 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     for code in _NOT_OPEN.get(record.head.state, ()):
         codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
     return codes
+
+
+def _end(codes: StepCodes) -> None:
+    """Mark the steps that have no code as done: nothing of the run is left."""
+    codes.skip(over=(0, DONE))
+    codes.replace(0, INFERRED)
 
 
 #: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
@@ -41,6 +49,15 @@ def _marked(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     codes.mark_caught(record.failed)
     codes.mark_dead(number for number, failure in record.failed.items() if not is_inferred(failure))
     return codes
+
+
+def number_missing(record: Record, tree: TreeNode, sightings: Sightings) -> int:
+    """Count the jobs that should exist, and were not found."""
+    codes = codes_of(record, tree, sightings)
+    if record.head.end and codes.present() <= {*OVER} and not any(seen.is_end for seen in sightings):
+        # All steps are done: the job that ends the run is to come.
+        return 1
+    return codes.count(LOST, UNKNOWN)
 
 
 def outside(codes: StepCodes, sightings: Sightings) -> list[Sighting]:

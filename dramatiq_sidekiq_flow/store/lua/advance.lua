@@ -53,7 +53,9 @@ end
 
 -- Reads.
 local fields, a = read_fields(7)
-local state = record_state(record)
+-- Nothing follows a step without callbacks.
+local state, ending
+if ARGV[a] == '' then state, ending = record_end(record) else state = record_state(record) end
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
 local parked = state == 'paused' and record or nil
@@ -89,7 +91,9 @@ if walked.new then keep_memory(memory, memory_ttl, ttl, walked, fires) end
 state = state or known_state(record, ARGV[6], ttl)
 if state then
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
+  if not cancelled and walked.new and is_over(walked, fires) then
+    finish_record(record, state, ARGV[6], ending)
+  end
 end
 if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

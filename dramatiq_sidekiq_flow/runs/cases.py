@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
+import attrs
+
 from ..wire.near_names import hint
 from ..wire.wait_for import PREFIX as WAIT_PREFIX
 from .consumers import Consumer
@@ -86,6 +88,14 @@ def signal(patient: Patient) -> Case:
     name = patient.step.name.removeprefix(WAIT_PREFIX)
     cures = (f"sidekiq-flow runs signal {patient.run_id} {shlex.quote(name)}",)
     return Case("signal", "waits", "in schedule", f"It waits for the signal {name!r}.", cures, due=patient.step.due_at)
+
+
+def end(patient: Patient, case: Case) -> Case:
+    """The job that ends a run."""
+    why = (
+        f"The steps are done; the end of the run is recorded when a Python worker serves queue {patient.step.queue!r}."
+    )
+    return attrs.evolve(case, why=f"{why} {case.why}")
 
 
 def waits_without_consumer(before: Case, absent: Case) -> Case:

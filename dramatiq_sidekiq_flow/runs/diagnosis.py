@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from ..wire.run_end import NAME as END
 from ..wire.wait_for import is_wait
 from . import cases
 from .consumers import Consumer, Consumers
@@ -54,6 +55,8 @@ class Diagnosis:
     def of(self, patient: Patient) -> Case:
         """Diagnose a step that is neither done, cancelled, nor pending."""
         case = self._by_state.get(patient.step.state, cases.parked)(patient)
+        if patient.step.name == END:
+            return cases.end(patient, case)
         if patient.barriers_gone and case.outlook != "blocked":
             return cases.barrier_gone_ahead(patient, case.where, case.since)
         return case
@@ -106,7 +109,7 @@ class Diagnosis:
 
     def _without_actor(self, patient: Patient) -> Case | None:
         known = frozenset() if patient.is_ruby else self.consumers.actors_for(patient.step.queue)
-        if not known or patient.step.name in known or is_wait(patient.step.name):
+        if not known or patient.step.name in known or is_wait(patient.step.name) or patient.step.name == END:
             return None
         return cases.unknown_actor(patient, "", self.consumers.known_names())
 

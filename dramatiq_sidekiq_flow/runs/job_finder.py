@@ -10,8 +10,7 @@ from ..store.job_search import FoundJob
 from ..store.run_records import Record
 from ..wire.tree_nodes import TreeNode
 from .sightings import Sightings
-from .step_codes import INFERRED, LOST, UNKNOWN
-from .step_marks import codes_of
+from .step_marks import number_missing
 
 
 class JobFinder:
@@ -51,8 +50,7 @@ class JobFinder:
                 return False
             sightings.add_found(found[taken:])
             taken = len(found)
-            codes = codes_of(record, tree, sightings)
-            missing = codes.count(LOST, UNKNOWN) + codes.in_needing(INFERRED)
+            missing = number_missing(record, tree, sightings)
             if self.thorough:
                 missing += len(record.failed.keys() - sightings.numbers() - record.times.keys())
             # Ask again when as many were found: a job may show that other steps are done, but rarely does.

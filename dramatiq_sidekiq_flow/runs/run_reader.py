@@ -203,6 +203,9 @@ def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory:
     failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD))
     open_codes = codes.present() | {seen.code for seen in others}
     state, is_certain = _state(record.head.state, open_codes, codes)
+    if not is_certain and record.head.end:
+        # The job that ends the run comes after all steps, and is nowhere.
+        state = "stuck"
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
     return View(

@@ -12,6 +12,8 @@ from ..errors import cut
 from ..store import keys
 from ..store.job_search import FoundJob, Work
 from ..wire import payload_fields
+from ..wire.run_end import NAME as END
+from ..wire.run_end import is_end
 from ..wire.run_tree import name_of
 from ..wire.tree_schema import MAX_NAME
 from ..wire.wait_for import UNTIL_KEY, is_wait
@@ -81,6 +83,11 @@ class Sighting:
     queued_at: float | None = None
     member: str = ""
     is_suspect: bool = False
+
+    @property
+    def is_end(self) -> bool:
+        """True if it is not a step, but ends a run (``wire.run_end``)."""
+        return is_end(self.number)
 
 
 #: The code of a job by its place.
@@ -207,6 +214,8 @@ def _sighting(
 
 def _name(fields: _Fields) -> str:
     name, wrapped = fields.job_class, fields.wrapped
+    if is_end(fields.swf_step):
+        return END
     if type(name) is not str:
         return ""
     if type(wrapped) is str:

@@ -190,7 +190,9 @@ def with_sighting(step: Step, seen: Sighting) -> Step:
 
 def seen_step(seen: Sighting) -> Step:
     """Make a step of a job whose place in the tree is not known."""
-    step = Step(number=seen.number, path="", name=seen.name, queue=seen.queue, state=STATES[seen.code])
+    step = Step(
+        number=None if seen.is_end else seen.number, path="", name=seen.name, queue=seen.queue, state=STATES[seen.code]
+    )
     return with_sighting(step, seen)
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from ..store.run_records import Record, is_inferred, is_spared
+from ..wire.run_end import OF_RUN
 from ..wire.tree_nodes import TreeNode
 from .sightings import Sighting, Sightings
-from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, PENDING, UNKNOWN, StepCodes
+from .step_codes import CANCELLED, DEAD, DONE, INFERRED, LOST, OVER, PENDING, UNKNOWN, StepCodes
 
 
 def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     """Compute the states of the steps of a run that may go on."""
     codes = _marked(record, tree, sightings)
     if record.head.state == "done":
-        codes.settle_members()
-        codes.skip(over=(0, DONE))
-        for code in (0, LOST, UNKNOWN):
-            codes.replace(code, INFERRED)
+        _end(codes)
         return codes
+    if any(seen.number == OF_RUN for seen in sightings):
+        _end(codes)
     codes.settle_members()
     codes.infer()
     codes.skip()
@@ -27,6 +27,14 @@ def codes_of(record: Record, tree: TreeNode, sightings: Sightings) -> StepCodes:
     for code in _NOT_OPEN.get(record.head.state, ()):
         codes.replace(code, CANCELLED if record.head.state == "cancelled" else PENDING)
     return codes
+
+
+def _end(codes: StepCodes) -> None:
+    """Mark the steps that have no code as done: nothing of the run is left but late members."""
+    codes.settle_members()
+    codes.skip(over=(0, DONE))
+    for code in (0, LOST, UNKNOWN):
+        codes.replace(code, INFERRED)
 
 
 #: Recorded state -> codes of steps that do not start: of a paused run, the next steps are parked.
@@ -57,6 +65,15 @@ def late_steps(record: Record, tree: TreeNode | None) -> int:
     if tree is None or record.head.state != "done":
         return 0
     return codes_of(record, tree, Sightings(record.head.id)).in_needing(INFERRED)
+
+
+def number_missing(record: Record, tree: TreeNode, sightings: Sightings) -> int:
+    """Count the jobs that should exist, or may, and were not found."""
+    codes = codes_of(record, tree, sightings)
+    if record.head.end and codes.present() <= {*OVER} and not any(seen.is_end for seen in sightings):
+        # All steps are done: the job that ends the run is to come.
+        return 1
+    return codes.count(LOST, UNKNOWN) + codes.in_needing(INFERRED)
 
 
 def outside(codes: StepCodes, sightings: Sightings) -> list[Sighting]:

@@ -29,7 +29,7 @@ SPARED = b',"spared":true}'
 PAGE = 500
 
 #: Fields of a record, without its tree.
-_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped")
+_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped", "end")
 
 
 @attrs.frozen
@@ -43,6 +43,7 @@ class RecordHead:
       done, failed: Numbers of steps that are marked as done, and as dead.
       reason: Of a cancellation; "" without.
       skipped: Number of steps in fallbacks that did not run so far.
+      end: Queue of the job that ends the run; "" without.
     """
 
     id: str
@@ -57,6 +58,7 @@ class RecordHead:
     done: int
     failed: int
     skipped: int = 0
+    end: str = ""
 
 
 @attrs.frozen
@@ -287,7 +289,7 @@ def check_type(key: str, reply: Any) -> None:
 
 
 def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
-    state, started, finished, total, template, tags, adopted, reason, skipped = map(_optional, values)
+    state, started, finished, total, template, tags, adopted, reason, skipped, end = map(_optional, values)
     return RecordHead(
         run_id,
         state if state in STATES else "running",
@@ -301,6 +303,7 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
         done,
         failed,
         int(skipped) if skipped.isdecimal() else 0,
+        end,
     )
 
 

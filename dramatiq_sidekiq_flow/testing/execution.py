@@ -12,7 +12,8 @@ from ..broker import Retries, SidekiqBroker, SidekiqConsumer, SidekiqMessage
 from ..broker.dramatiq_internals import exception_of
 from ..broker.retries import decide
 from ..middleware import WorkflowMiddleware
-from ..wire.payload_fields import DIED_IN_KEY
+from ..wire.payload_fields import DIED_IN_KEY, STEP_KEY
+from ..wire.run_end import is_end
 
 _logger = get_logger(__name__)
 
@@ -87,6 +88,11 @@ def _act(broker: SidekiqBroker, message: SidekiqMessage, fake: Callable[..., Any
 def _workflow_middleware(broker: SidekiqBroker) -> WorkflowMiddleware | None:
     found = [middleware for middleware in broker.middleware if isinstance(middleware, WorkflowMiddleware)]
     return found[0] if found else None
+
+
+def ends_run(message: SidekiqMessage) -> bool:
+    """Return True if a job is not a step, but ends a run whose last step Ruby runs."""
+    return is_end(message.payload.fields.get(STEP_KEY))
 
 
 def is_of(run_id: str, fields: Mapping[str, Any]) -> bool:

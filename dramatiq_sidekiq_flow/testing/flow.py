@@ -31,7 +31,7 @@ from ..wire.wait_for import waiting_for
 from ..workflow.completion import Completion
 from ..workflow.workflow import Workflow
 from . import waits
-from .execution import execute, is_of, quietly
+from .execution import ends_run, execute, is_of, quietly
 from .flow_server import empty_server
 from .run import Enqueued, Run, Step, check_names, disorder, mark
 
@@ -285,8 +285,8 @@ class FlowTest:
         self._see(message)
         fake = self._fakes.get(message.actor_name)
         output, error = execute(self.broker, consumer, message, fake)
-        if message.waits:
-            return  # it runs when its signal comes, or its time is over
+        if message.waits or ends_run(message):
+            return  # it runs when its signal comes, or its time is over; it is not a step
         self._steps.append(
             Step(
                 message.actor_name,
@@ -308,7 +308,7 @@ class FlowTest:
         fields, name = message.payload.fields, message.actor_name
         if name not in self._fakes:
             self._check_actor(name)
-        if message.message_id not in self._enqueued:
+        if message.message_id not in self._enqueued and not ends_run(message):
             shown = {key: value for key, value in fields.items() if key != _PLACE}
             delay = self._delays.get(message.message_id, 0)
             self._enqueued[message.message_id] = Enqueued(

@@ -103,13 +103,23 @@ class Precheck:
         """
         fleet = self.fleet.look()
         steps = self._python_queues(wire)
-        declared = self.broker.get_declared_queues()
-        for queue in [*steps, *sorted(declared & fleet.python), *sorted(declared - fleet.python)]:
-            if queue not in fleet.ruby:
-                return str(queue)
-        if steps:
+        queue = self._own_queue(steps, fleet)
+        if queue is None and steps:
             raise _shared(subject, steps[0], fleet)
-        return "default"
+        return queue or "default"
+
+    def end_queue(self, wire: Wire) -> str | None:
+        """Choose the queue of the job that ends a run: as :meth:`python_queue`, else one that any Python process
+        consumes; None if no queue of Python's is known."""
+        fleet = self.fleet.look()
+        found = self._own_queue(self._python_queues(wire), fleet)
+        return found or min(fleet.python - fleet.ruby.keys(), default=None)
+
+    def _own_queue(self, steps: list[str], fleet: Fleet) -> str | None:
+        """Choose a queue of this program that Ruby does not consume; None if there is none."""
+        declared = self.broker.get_declared_queues()
+        queues = [*steps, *sorted(declared & fleet.python), *sorted(declared - fleet.python)]
+        return next((str(queue) for queue in queues if queue not in fleet.ruby), None)
 
     def _python_queues(self, wire: Wire) -> list[str]:
         """List the queues of a tree's Python steps."""

@@ -38,6 +38,8 @@ class RunInfo:
       deadline: Seconds after the start; None for none.
       unique_key: "" for none.
       skipped: Number of its steps that are in fallbacks: they run only if others fail for good.
+      ends_in_ruby: True if Ruby may run its last step, or one of them.
+      end: Queue of the job that ends it (``wire.run_end``); "" without.
     """
 
     total: int
@@ -48,6 +50,8 @@ class RunInfo:
     deadline: float | None = None
     unique_key: str = ""
     skipped: int = 0
+    ends_in_ruby: bool = False
+    end: str = ""
 
     @property
     def needs_record(self) -> bool:
@@ -63,6 +67,7 @@ class RunInfo:
             "deadline": self.deadline,
             "unique": self.unique_key or None,
             "skipped": self.skipped or None,
+            "end": self.end or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -23,6 +23,7 @@ from ..wire.nodes import Wire, jobs
 from ..wire.payload import NAMESPACE_KEY, Payload
 from ..wire.payload_fields import GROUP_KEY, MAX_STEPS, STEP_KEY, is_callback
 from ..wire.references import is_reference
+from ..wire.run_end import OF_RUN, OF_TREE, ends_in_ruby, with_end
 from ..wire.tree_times import completes_at_once
 from .carriers import make_carriers
 from .engine import Engine
@@ -43,6 +44,7 @@ class Tree:
       skipped: Number of those that are in fallbacks.
       has_ruby: True if Ruby runs some of its steps.
       is_placed: True if it is a part of the tree of the run: its steps have their numbers there.
+      ends_in_ruby: True if Ruby may run its last step, or one of them.
     """
 
     wire: Wire
@@ -51,6 +53,7 @@ class Tree:
     skipped: int
     has_ruby: bool
     is_placed: bool = False
+    ends_in_ruby: bool = False
 
     @classmethod
     def placed(cls, wire: Wire, engine: Engine) -> Tree:
@@ -103,7 +106,8 @@ def tree_of(wire: Wire, compact: bytes, counts: tuple[int, int], engine: Engine)
     Parameters:
       counts: What ``number_steps`` returned.
     """
-    return Tree(wire, compact, *counts, has_ruby=any(engine.is_ruby(job) for job in jobs(wire)))
+    has_ruby = any(engine.is_ruby(job) for job in jobs(wire))
+    return Tree(wire, compact, *counts, has_ruby, ends_in_ruby=has_ruby and ends_in_ruby(wire, engine.is_ruby))
 
 
 def unnumbered(wire: Wire, engine: Engine) -> Tree:
@@ -169,7 +173,7 @@ def _plan(job: FinishedJob, tree: Tree, numbers: Numbers, ttl: int, engine: Engi
         hooks=hooks,
     )
     stack = _stack(job, tree, engine, source.ids.new_barrier())
-    wire = tree.wire if tree.is_placed else _in_place(tree.wire, numbers, payload)
+    wire = tree.wire if tree.is_placed else _ended(_in_place(tree.wire, numbers, payload), job, tree)
     ready = engine.plan(wire, stack, attrs.evolve(source, number=None), ttl)
     if hooks is not None:
         hooks.after()
@@ -191,6 +195,14 @@ def _in_place(wire: Wire, numbers: Numbers, payload: Payload) -> Wire:
         if step["class"] in NOOP_CLASSES:
             step["class"] = payload.dialect.noop_class
     return wire
+
+
+def _ended(wire: Wire, job: FinishedJob, tree: Tree) -> Wire:
+    """Let a Python worker end the run, if nothing comes after the tree, and Ruby may run a last step of it."""
+    stack = job.payload.stack
+    if not tree.ends_in_ruby or not job.record.key or any(callback.kind == "f" for callback in stack):
+        return wire
+    return with_end(wire, job.payload.dialect.noop_class, job.queue, OF_TREE if stack else OF_RUN)
 
 
 def _number(step: Wire, numbers: Numbers) -> None:

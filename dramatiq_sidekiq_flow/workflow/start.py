@@ -16,6 +16,7 @@ from ..store.runs import NO_OUTPUT, MemoryKey, Output
 from ..store.step_records import RunRecord
 from ..wire.lifetimes import barrier_ttl
 from ..wire.nodes import Wire
+from ..wire.run_end import with_end
 from .engine import Engine
 from .plan import Plan
 from .records import RunInfo
@@ -54,6 +55,7 @@ def start(
     """
     calls = {} if info is None else info.calls
     _check(engine, wire, *calls.values())
+    wire, info = _ended(engine, wire, info)
     output = _seeded(engine, run_id, seed)
     ttl = barrier_ttl(wire, ())
     hooks = engine.transport.hooks(None)
@@ -79,6 +81,16 @@ def start(
     if hooks is not None and not started.before:
         hooks.after()
     return Started(run_id, started.unconfirmed)
+
+
+def _ended(engine: Engine, wire: Wire, info: RunInfo | None) -> tuple[Wire, RunInfo | None]:
+    """Let a Python worker end a run with a record whose last steps Ruby may run, if a queue of Python's is known."""
+    if info is None or not info.ends_in_ruby:
+        return wire, info
+    queue = engine.precheck.end_queue(wire)
+    if queue is None:
+        return wire, info
+    return with_end(wire, engine.settings.dialect.noop_class, queue), attrs.evolve(info, end=queue)
 
 
 def _check(engine: Engine, *trees: Wire) -> None:

@@ -18,6 +18,7 @@ from ..wire.mermaid import flowchart
 from ..wire.need import Needing
 from ..wire.nodes import Job, Node, Wire, dump, dump_job, is_ruby_constant, validate, walk
 from ..wire.payload import DEFAULTS, Payload
+from ..wire.run_end import ends_in_ruby
 from ..wire.run_tree import dump_tree
 from ..wire.step_numbers import number_steps
 from ..wire.tree_nodes import load_tree
@@ -106,6 +107,7 @@ class Workflow:
         self._number_of_steps = 0
         #: Number of the steps in fallbacks.
         self._skipped = 0
+        self._ends_in_ruby = False
         #: The compact tree; empty until the first run.
         self._tree = b""
         self.tags = checked_tags(tags)
@@ -201,6 +203,7 @@ class Workflow:
             self.options.seconds,
             self.options.unique_key or "",
             self._skipped,
+            self._ends_in_ruby,
         )
 
     def _dump(self, node: Any) -> Wire:
@@ -238,6 +241,7 @@ class Workflow:
         self._validate(wire, unlike)
         if self.engine.records.enabled:
             self._number_of_steps, self._skipped = number_steps(wire, self._is_python)
+            self._ends_in_ruby = bool(unknown) and ends_in_ruby(wire, self.engine.is_ruby)
         separate_duplicates(wire, self.engine.logger)
         warn_of_collisions(self.engine, wire)
         if self.engine.stacks.inline:

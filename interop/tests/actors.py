@@ -26,6 +26,7 @@ from dramatiq_sidekiq_flow import (
     actor,
     current_run,
 )
+from dramatiq_sidekiq_flow.wire.run_end import is_end
 
 EVENTS = "interop:events"
 
@@ -52,6 +53,9 @@ class Recorder(dramatiq.Middleware):
         self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         fields = message.payload.fields
+        if is_end(fields.get("swf_step")):
+            # It is not a step, and does nothing.
+            return
         event = {
             "language": "python",
             "class": fields["class"],

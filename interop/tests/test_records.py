@@ -52,9 +52,10 @@ def test_a_run_of_both_languages_is_done(mixed: Site, broker: SidekiqBroker, rub
 
 def test_a_run_that_ends_in_ruby_is_done(mixed: Site, broker: SidekiqBroker, ruby: str) -> None:
     mixed.python_worker()
-    run = Runs(broker).wait(start(mixed, broker, "python", Chain(py(1), rb(2))), timeout=60_000)
-    assert run.state == "done"
-    assert run.inferred == (ruby == "plain")
+    run = Runs(broker).wait(start(mixed, broker, "python", Chain(py(1), Group(rb(2), rb(3)))), timeout=60_000)
+    # A job in Python ends it.
+    assert (run.state, run.inferred, run.progress.done, run.progress.total) == ("done", False, 3, 3)
+    assert [step.inferred for step in run.steps] == [False, *[ruby == "plain"] * 2]
 
 
 @pytest.mark.parametrize("starter", LANGUAGES)

@@ -48,7 +48,7 @@ def told(site: Site, run_id: str, name: str) -> list[tuple[str, dict[str, Any]]]
     return [(event["language"], event["args"][-1]) for event in events if event["args"][0] == name]
 
 
-def test_callbacks(mixed: Site, broker: SidekiqBroker, ruby: str) -> None:
+def test_callbacks(mixed: Site, broker: SidekiqBroker) -> None:
     """A death in Ruby, which the companion tells at once, and else the keeper; an end; and a cancellation."""
 
     def start(node: Any, **calls: Any) -> str:
@@ -57,20 +57,24 @@ def test_callbacks(mixed: Site, broker: SidekiqBroker, ruby: str) -> None:
     complete = as_messages(broker, py("complete"))
     fails = Job("Rb::DeadAtOnce", {"fail": 1}, retry=0)
     failed = start(Chain(py(1), fails, py(3)), on_failure=rb("failure"), on_complete=complete)
-    # With the plain gem, Python has to finish the run.
-    last = rb(4) if ruby == "companion" else as_messages(broker, py(4))
-    done = start(Chain(Group(rb(1), py(2)), rb(3)), on_success=last, on_complete=rb("complete"))
+    # A job in Python ends the run, also behind the plain gem.
+    done = start(Chain(Group(rb(1), py(2)), rb(3)), on_success=rb(4), on_complete=rb("complete"), unique_key="one")
+    # Also where trees that end in Ruby replaced the last steps.
+    grow = Job("docs.grow", "a", [["python", "c"], ["ruby", "d"]])
+    grown = start(Group(grow, grow), on_complete=rb("complete"))
     cancelled = start(Chain(py(1), Job("Rb::Step", 2, queue="held")), on_complete=rb("complete"))
     mixed.eventually(lambda: mixed.client.llen("queue:held"), "the step of Ruby")
     # Without the search for jobs, which waits for the beats of plain Ruby.
     assert run_cancel.cancel(cancelled, "").run(broker.connection) == "cancelled"
-    for run_id in (failed, done, cancelled):
+    for run_id in (failed, done, grown, cancelled):
         mixed.eventually(lambda run_id=run_id: told(mixed, run_id, "complete"), "the callbacks")
     check_failed(mixed, broker, failed)
     assert told(mixed, done, "complete") == [("ruby", {"run_id": done, "template": None, "state": "done"})]
     run = Runs(broker).get(done)
     assert (run.state, run.progress.done, run.progress.total) == ("done", 4, 4)
     assert mixed.client.hget(f"swf:flow:{done}", "adopted") is None
+    assert not mixed.client.exists("swf:unique:one")
+    assert told(mixed, grown, "complete") == [("ruby", {"run_id": grown, "template": None, "state": "done"})]
     assert told(mixed, cancelled, "complete")[0][1]["state"] == "cancelled"
 
 

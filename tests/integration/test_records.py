@@ -69,7 +69,7 @@ def test_a_start(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     before = time.time()
     run_id = Workflow(Chain(step.message("a"), Job("R", 1, queue="ruby")), tags=["nightly", "x", "x"]).run()
     record: Any = client.hgetall(f"swf:flow:{run_id}")
-    assert record.keys() == {b"state", b"started", b"total", b"tree", b"keep", b"tags"}
+    assert record.keys() == {b"state", b"started", b"total", b"tree", b"keep", b"tags", b"end"}
     assert (record[b"state"], record[b"total"], record[b"keep"]) == (b"running", b"2", b"604800")
     assert before - 0.001 <= float(record[b"started"]) <= time.time()
     assert json.loads(record[b"tags"]) == ["nightly", "x"]

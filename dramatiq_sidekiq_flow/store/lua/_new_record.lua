@@ -53,15 +53,15 @@ end
 local function make_record(record, new)
   local id, now, ttl = string.sub(record, 10), new.started, new.ttl
   local first = {record, 'state', 'running', 'started', now, 'total', new.total}
+  for i = new.fields.first, new.fields.last do first[#first + 1] = ARGV[i] end
   local made = redis.pcall('HSET', unpack(first))
   -- A user of before, who may not write records, starts runs without them.
   if type(made) ~= 'number' then return end
-  if made < 3 then
+  if made < 3 + new.fields.n then
     -- A run of the same id has left one.
     redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
     redis.pcall('HSET', unpack(first))
   end
-  if new.fields.n > 0 then redis.pcall('HSET', record, unpack(ARGV, new.fields.first, new.fields.last)) end
   redis.pcall('HSET', record .. ':times', '0', '')
   if new.total >= 1000 then
     redis.pcall('SETBIT', record .. ':done', new.total, 0)

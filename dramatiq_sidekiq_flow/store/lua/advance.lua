@@ -53,7 +53,9 @@ end
 
 -- Reads.
 local fields, a = read_fields(7)
-local state = record_state(record)
+-- Nothing follows a step without callbacks.
+local state, ending
+if ARGV[a] == '' then state, ending = record_end(record) else state = record_state(record) end
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
 local parked = state == 'paused' and record or nil
@@ -94,7 +96,9 @@ if state then
   end
   state = record_steps(record, state, {ARGV[6]}, ttl)
   state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
-  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
+  if not cancelled and walked.new and is_over(walked, fires) then
+    finish_record(record, state, ARGV[6], ending)
+  end
 end
 if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -12,6 +12,7 @@ from .chain_step import CHAIN_STEP
 from .chains import CHAINS
 from .deaths import DEATH
 from .dynamic import DYNAMIC
+from .ends import ENDS
 from .explain import EXPLAINED
 from .flight import FLIGHT
 from .foreign import FOREIGN
@@ -34,6 +35,7 @@ ALL: list[Mutant] = [
     *CHAINS,
     *DYNAMIC,
     *DEATH,
+    *ENDS,
     *EXPLAINED,
     *FLIGHT,
     *FOREIGN,

@@ -144,7 +144,7 @@ RECORD = [
     new_record(
         "record-of-before-stays",
         "A run of a name that was used before has the steps of that run.",
-        "  if made < 3 then\n",
+        "  if made < 3 + new.fields.n then\n",
         "  if made < 0 then\n",
         RECORDS + "test_a_run_of_the_same_name_starts_anew",
     ),
@@ -179,7 +179,7 @@ RECORD = [
     advance(
         "advance-records-no-end",
         "A run is never done.",
-        "  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end\n",
+        "    finish_record(record, state, ARGV[6], ending)\n",
         "",
         END,
     ),

@@ -57,7 +57,8 @@ local RELEASED_TTL = '86400'
 -- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
 -- seconds_now() -> epoch seconds with milliseconds, as text
 -- record_state(record) -> the state; nil if there is no record, or if it cannot be read
--- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+-- record_end(record) -> the same, and the fields that the end of the run needs, read with it
+-- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
 -- mark_done(record, text): marks a step that had not failed as done
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
@@ -77,8 +78,8 @@ local RELEASED_TTL = '86400'
 -- is_failed(record) -> true if a step is dead that the run waits for
 -- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
 --       done.  The field `caught` counts the failures that no run waits for
--- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
---       text: of the last step
+-- finish_record(record, from, text, found): moves the run to `done`, and lets its record expire;
+--       text: of the last step; found: the fields of record_end, or nil
 -- prolong_record(record, state, ttl): to at least ttl seconds
 --
 -- A record must not fail a step, so errors of its writes are ignored.
@@ -146,6 +147,7 @@ end
 local PARTS = {'', ':times', ':done', ':failed', ':added'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -155,6 +157,11 @@ end
 local function record_state(record)
   local state = record ~= '' and redis.pcall('HGET', record, 'state')
   return type(state) == 'string' and state or nil
+end
+
+local function record_end(record)
+  local found = record ~= '' and redis.pcall('HMGET', record, unpack(END_FIELDS)) or {}
+  return found[9] or nil, found
 end
 
 local function outlive(key, ttl)
@@ -236,10 +243,9 @@ local function known_state(record, text, ttl)
   return 'running'
 end
 
-local function finish_record(record, from, text)
+local function finish_record(record, from, text, found)
   if from == 'done' then return end
-  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
-    'added')
+  found = found or redis.pcall('HMGET', record, unpack(END_FIELDS))
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -931,7 +937,9 @@ end
 
 -- Reads.
 local fields, a = read_fields(7)
-local state = record_state(record)
+-- Nothing follows a step without callbacks.
+local state, ending
+if ARGV[a] == '' then state, ending = record_end(record) else state = record_state(record) end
 -- The barriers of a cancelled run may be disarmed, so none is read.
 local cancelled, walked, wrong = state == 'cancelled', nil, nil
 local parked = state == 'paused' and record or nil
@@ -972,7 +980,9 @@ if state then
   end
   state = record_steps(record, state, {ARGV[6]}, ttl)
   state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
-  if not cancelled and walked.new and is_over(walked, fires) then finish_record(record, state, ARGV[6]) end
+  if not cancelled and walked.new and is_over(walked, fires) then
+    finish_record(record, state, ARGV[6], ending)
+  end
 end
 if cancelled then return {'CANCELLED'} end
 return {plan and plan.kept and 'KEPT' or 'DONE'}

@@ -41,7 +41,9 @@ SCRIPTS = (
     "promote",
     "read_callbacks",
     "recover",
+    "replace",
     "requeue",
+    "signal",
     "store_callbacks",
     "trial",
 )

@@ -674,6 +674,9 @@ module SidekiqFlow::Companion
     # script needs its plan.
     NeedsPlan = Struct.new(:callback)
 
+    # The number of steps of a run, to which another replacement has added some.
+    Total = Struct.new(:value)
+
     # A fan-out waits because that Redis key is of another type.
     Blocked = Struct.new(:key)
 
@@ -708,6 +711,19 @@ module SidekiqFlow::Companion
         else
           raise WrongType.of(detail)
         end
+      end
+
+      # As advance, or Total (nothing is written).
+      def replace(reply)
+        kind, total = reply
+        (kind == "TOTAL") ? Total.new(total) : advance(reply)
+      end
+
+      # The number of steps that a signal moved to their queues, :ended (the run is done or
+      # cancelled), or :unknown.
+      def signal(reply)
+        kind, moved = checked(reply)
+        {"DONE" => moved, "ENDED" => :ended, "UNKNOWN" => :unknown}.fetch(kind)
       end
 
       # Returns when the job has left flight, by this call or before it; or :stage_lost
@@ -1657,11 +1673,12 @@ module SidekiqFlow::Companion
 
     # Runs advance.lua. Returns its outcome (see Replies.advance).
     def advance(keys, arguments)
-      reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
-      outcome = Replies.advance(reply)
-      settled if %i[done gone cancelled].include?(outcome)
-      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
-      outcome
+      ended(Replies.advance(run("advance", keys, arguments)))
+    end
+
+    # Runs replace.lua. Returns its outcome (see Replies.replace).
+    def replace_step(keys, arguments)
+      ended(Replies.replace(run("replace", keys, arguments)))
     end
 
     # Parks the job, which has not run, since its run is paused. The keys that its run
@@ -1732,6 +1749,16 @@ module SidekiqFlow::Companion
       @fetcher.worker
     end
 
+    def run(script, keys, arguments)
+      config.redis { |conn| Scripts.run(conn, script, [key, *keys], [receipt, *arguments]) }
+    end
+
+    def ended(outcome)
+      settled if %i[done gone cancelled].include?(outcome)
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
+      outcome
+    end
+
     def settle
       return if @settled
 
@@ -1778,7 +1805,17 @@ module SidekiqFlow::Companion
     end
 
     def advance(keys, arguments)
-      Replies.advance(config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) })
+      Replies.advance(run("advance", keys, arguments))
+    end
+
+    def replace_step(keys, arguments)
+      Replies.replace(run("replace", keys, arguments))
+    end
+
+    private
+
+    def run(script, keys, arguments)
+      config.redis { |conn| Scripts.run(conn, script, [@key, *keys], ["1", *arguments]) }
     end
   end
 end
@@ -2043,6 +2080,29 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # What a running step asks for; nothing is written before it ends (Python's twin is
+  # wire/replace.py).
+  class Changes
+    attr_accessor :tree
+    attr_reader :added
+
+    def initialize
+      @tree = nil
+      @added = []
+    end
+
+    # What starts in the place of the step, as a tree in wire form; nil without.
+    def node
+      nodes = [*(@tree.nil? ? [] : [@tree]), *@added]
+      return if nodes.empty?
+
+      wires = nodes.map { |node| NewTree.read(node) }
+      @added.empty? ? wires.first : {"__type__" => "group", "children" => wires}
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # The job that runs on this thread, and the events that were seen while it runs.
   class Execution
     CURRENT = :flow_execution
@@ -2080,6 +2140,15 @@ module SidekiqFlow::Companion
     def initialize(job)
       @job = job
       @began = Time.now.to_f
+    end
+
+    # What the step asks for (see CurrentRun).
+    def changes
+      @changes ||= Changes.new
+    end
+
+    def changes?
+      !@changes.nil?
     end
 
     # Notes that the job was pushed once more, under its own id: the process that
@@ -2267,7 +2336,7 @@ module SidekiqFlow::Companion
     def complete(execution, queue, result)
       unit = Unit.current
       job = execution.job
-      completion = Completion.new(unit || BorrowedUnit.new(config, queue, job), job, fields(job, result))
+      completion = StepReplacement.of(execution, unit || BorrowedUnit.new(config, queue, job), fields(job, result))
       completion.prepare
       unit ? unit.completion = completion : completion.advance
     end
@@ -2825,6 +2894,13 @@ module SidekiqFlow::Companion
         end
       end
 
+      # Yields the jobs of a tree, valid or not, in order; those of a fallback come after its
+      # step.
+      def jobs(node, &block)
+        yield node if node["__type__"] == "job"
+        [*node["children"], node["task"], node[Replacement::POLICY]].grep(Hash) { |part| jobs(part, &block) }
+      end
+
       # How many jobs a tree has, without those of fallbacks.
       def count(node)
         return 1 if node["__type__"] == "job"
@@ -2900,6 +2976,11 @@ module SidekiqFlow::Companion
       @scheduled = []
       @jids = Set.new
       start(node, stack, 0)
+    end
+
+    # Makes the barrier of one unit, of a callback below all jobs of the plan.
+    def add_barrier(id)
+      @barriers[id] = [1, -1]
     end
 
     # [keys, arguments] as advance.lua reads a plan. A large plan is staged now.
@@ -3149,6 +3230,348 @@ module SidekiqFlow::Companion
         "queue" => unit.queue_name, "retry" => true, StepRecord::NUMBER => @job[StepRecord::NUMBER]
       }.compact
     end
+  end
+end
+
+module SidekiqFlow::Companion
+  # A tree of the gem's nodes that replaces a step, in wire form.
+  class NewTree
+    # The option that names the part of the memory that a step writes.
+    NAMESPACE = "memory_namespace"
+
+    class << self
+      include Sidekiq::JobUtil
+
+      # Returns the wire form of a node of the gem. Raises InvalidNode.
+      def read(node)
+        wire = serialized(node)
+        # As others will read it: a symbol is a string.
+        JSON.parse(Sidekiq.dump_json(wire)).tap { |tree| Tree.check(tree) }
+      rescue JSON::JSONError, EncodingError => error
+        raise InvalidNode, "The tree that replaces a step cannot be written as JSON: #{error.message[0, 200]}"
+      end
+
+      private
+
+      def serialized(node)
+        wire = node.is_a?(Hash) ? node : Dialect.current.gem.const_get(:Serialize).serialize_workflow(node)
+        # Sidekiq's own rules for arguments.
+        Tree.jobs(wire) { |job| verify_json(job) if job["args"].is_a?(Array) }
+        wire
+      rescue ArgumentError, NameError, TypeError => error
+        raise InvalidNode, "No tree replaces a step with #{node.inspect[0, 200]}: #{error.message[0, 500]}"
+      end
+    end
+
+    # How many steps it has, and how many of them are in fallbacks.
+    attr_reader :total, :skipped
+
+    # +wire+: as +read+ returns it; +job+: the step that it replaces.
+    def initialize(wire, job)
+      @wire = wire
+      @job = job
+      @total = 0
+      Tree.jobs(wire) { @total += 1 }
+      @skipped = @total - Tree.count(wire)
+    end
+
+    # A copy for its place in the run. +before+: number of the last step of the run; 0 if
+    # its steps have no numbers.
+    def in_place(before)
+      number = before
+      JSON.parse(JSON.generate(@wire)).tap do |copy|
+        Tree.jobs(copy) do |step|
+          place(step)
+          step[StepRecord::NUMBER] = (number += 1) unless before.zero?
+        end
+      end
+    end
+
+    # The compact tree, as the record shows it.
+    def compact
+      JSON.generate({"chain" => []})
+    end
+
+    private
+
+    def place(step)
+      step.delete(StepRecord::NUMBER)
+      # A barrier counts each id once.
+      step.delete("jid") if step["jid"] == @job["jid"]
+      names = [@job[NAMESPACE], step[NAMESPACE]].grep(String).reject(&:empty?)
+      step[NAMESPACE] = names.join(".") unless names.empty?
+    end
+  end
+
+  # What the record of a run holds of the tree that replaces a step. +before+: number of
+  # the last step of the run; +total+: the same with the tree; +step+: number of the
+  # replaced step; +added+: JSON.
+  Numbers = Struct.new(:before, :total, :skipped, :step, :added) do
+    # +total+: number of steps of the run, as its record has it; "" if they have none.
+    def self.of(total, tree, step)
+      before = total.to_i
+      return new(0, 0, 0, 0, "") if before.zero? || before + tree.total > StepRecord::MOST
+
+      new(before, before + tree.total, tree.skipped, step.number, "{\"first\":#{before + 1},\"tree\":#{tree.compact}}")
+    end
+
+    # As replace.lua reads them.
+    def arguments
+      [before.zero? ? "" : before.to_s, total, skipped, step, added]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Ends a step that a tree replaces: takes its job out of flight, keeps its output and
+  # starts the tree with the callbacks of the step, in one step (Python's twin is
+  # workflow/replacement.py).
+  class StepReplacement < Completion
+    # The completion of a step: a replacement if it asked for a tree that has something to
+    # run. Raises InvalidNode.
+    def self.of(execution, unit, fields)
+      node = execution.changes.node if execution.changes?
+      return Completion.new(unit, execution.job, fields) if node.nil? || Tree.completes_at_once?(node)
+
+      new(unit, execution.job, fields, node)
+    end
+
+    def initialize(unit, job, fields, node)
+      super(unit, job, fields)
+      @node = node
+      @tree = NewTree.new(node, job)
+      # The step is counted in its barrier, or releases it; the last step of the tree
+      # counts down that barrier, or another one.
+      @top_kind = @kinds.first || ""
+      @ttl = Lifetimes.barrier_ttl(node, @stack)
+    end
+
+    # Plans the tree, and writes nothing that a step that fails would have to take back.
+    def prepare
+      keep_chains
+      number_after(run_total)
+    end
+
+    def advance
+      loop do
+        outcome = Trouble.patiently(@unit.config.logger) { send_script }
+        case outcome
+        when :done, :gone then return pour
+        when :cancelled then return
+        when Replies::Total then number_after(outcome.value)
+        when :stage_lost then next # the plan stages it again
+        end
+      end
+    end
+
+    private
+
+    # The stored chains of the stack outlive the tree.
+    def keep_chains
+      chains = CallbackStorage.chains(@job[Dialect.current.callbacks])
+      return if chains.empty?
+
+      ttl = [@ttl + CallbackStorage::MARGIN, Lifetimes::MAX_TTL].min
+      redis { |conn| Scripts.run(conn, "extend", ["", *chains], [ttl, 0]) }
+    end
+
+    # The number of steps of the run, as its record has it: "" if they have none.
+    def run_total
+      return "" if step.number == ""
+
+      state, total = redis { |conn| conn.call("HMGET", step.key, "state", "total") }
+      state && total ? total : ""
+    end
+
+    # Plans the tree with the numbers behind the last one of the run.
+    def number_after(total)
+      @numbers = Numbers.of(total, @tree, step)
+      stack, barrier = stack_of_tree
+      @plan = Plan.new(@tree.in_place(@numbers.before), stack, run_id: run_id, finished: @job,
+        queue: @unit.queue_name, config: @unit.config)
+      @plan.add_barrier(barrier) if barrier
+    end
+
+    # The callback stack of the tree, and the new barrier of its top: the barrier of a
+    # chain is released by the step, so that a second delivery of it does nothing.
+    def stack_of_tree
+      return [@stack, nil] unless @top_kind == "f"
+
+      barrier = SecureRandom.uuid
+      *below, top = @stack
+      [[*below, Callback.new(barrier, top.remaining, top.propagate)], barrier]
+    end
+
+    def send_script
+      plan_keys, plan_arguments = @plan.writes
+      marker = @stack.empty? ? "swf:released:#{unit_id}" : ""
+      keys = [memory_key, marker, step.key, *@top_down.map(&:barrier), *plan_keys]
+      arguments = [unit_id, @ttl, Memory.current&.ttl || 0, step.text, *@numbers.arguments,
+        @fields.size / 2, *@fields, @top_kind, @top_down.size, *plan_arguments]
+      @unit.replace_step(keys, arguments)
+    end
+
+    def redis(&block)
+      Trouble.patiently(@unit.config.logger) { @unit.config.redis(&block) }
+    end
+  end
+end
+
+module SidekiqFlow
+  # The job that runs on this thread is not a step of a run, or the companion does not
+  # run it.
+  class NoCurrentRun < StandardError; end
+
+  # The run of the job that runs on this thread. What a step asks for here is written when
+  # it ends, in the script that acknowledges it; a step that raises has asked for nothing.
+  class CurrentRun
+    attr_reader :run_id, :jid
+
+    def initialize(execution)
+      @execution = execution
+      @run_id = Companion::Run.id(execution.job)
+      @jid = execution.job["jid"]
+    end
+
+    # Replaces this step by a tree when it ends: what follows the step waits for the tree.
+    # Of several calls, the last one counts. An empty chain just goes on.
+    #
+    # tree  a node of the gem: a Chain, Group, WithDelay or Job, or SidekiqFlow.wait_for(...)
+    def replace(tree)
+      raise ArgumentError, "A step is replaced by a tree: replace(Chain.new(a, b))" if tree.nil?
+
+      changes.tree = tree
+      nil
+    end
+
+    # Starts steps when this step ends; they run beside each other, and beside the tree
+    # that replaces it. What follows this step waits for them. May be called many times.
+    def add(*steps)
+      raise ArgumentError, "add takes nodes, not an array of them: add(*steps)" if steps.any?(Array)
+
+      changes.added.concat(steps)
+      nil
+    end
+
+    private
+
+    def changes
+      if Companion::Run.callback?(@execution.job)
+        raise NoCurrentRun, "A callback of a run is not a step, so nothing can replace it"
+      end
+
+      @execution.changes
+    end
+  end
+
+  # The run of the job that runs on this thread. Raises NoCurrentRun.
+  def self.current_run
+    execution = Companion::Execution.current
+    return CurrentRun.new(execution) if execution && !Companion::Run.id(execution.job).nil?
+
+    raise NoCurrentRun, "No step of a run is performed on this thread by a Sidekiq process with the companion " \
+      "(SidekiqFlow::Companion.configure)"
+  end
+end
+
+module SidekiqFlow
+  # Steps that wait for a signal, for trees of Ruby (Python's twin is wire/wait_for.py).
+  module WaitFor
+    # The beginning of the names under which these steps are carried.
+    PREFIX = "wait for "
+
+    # The longest name of a signal, in characters.
+    MOST = 200
+
+    class << self
+      # Returns a name of a signal as text. Raises ArgumentError.
+      def name(value)
+        text = value.to_s
+        return text if text.length.between?(1, MOST) && text.match?(/\A[[:print:]]+\z/)
+
+        raise ArgumentError, "A signal has a name of 1 to #{MOST} printable characters, not #{value.inspect[0, 100]}"
+      end
+
+      # Milliseconds, or nil.
+      def milliseconds(timeout)
+        # ActiveSupport::Duration
+        timeout = (timeout.to_f * 1000).round if timeout.respond_to?(:in_seconds) && !timeout.is_a?(Numeric)
+        return timeout if timeout.nil? || (timeout.is_a?(Integer) && timeout.between?(0, Companion::Tree::MAX_DELAY))
+
+        raise ArgumentError, "timeout: must be milliseconds or a duration, not #{timeout.inspect[0, 100]}"
+      end
+
+      # The name of a queue that this process does not consume.
+      def queue(name)
+        raise ArgumentError, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
+
+        return name.to_s unless consumed.include?(name.to_s)
+
+        raise ArgumentError, "This Ruby process takes from queue #{name.to_s.inspect}. #{QUEUE_NEEDED}"
+      end
+
+      private
+
+      # The queues of this process, if it is a worker.
+      def consumed
+        return [] unless Sidekiq.server?
+
+        Sidekiq.default_configuration.capsules.each_value.flat_map(&:queues)
+      end
+    end
+
+    QUEUE_NEEDED = "A step that waits for a signal is run by a Python worker: name a queue that one consumes, " \
+      "and that no Ruby process consumes, wait_for(name, queue: \"python\")"
+    private_constant :QUEUE_NEEDED
+  end
+
+  # A node that is done when its run gets a signal; see SidekiqFlow.signal. A Python worker
+  # runs it.
+  #
+  # name       of the signal. Its data is written to the memory of the run under this name
+  # queue      a queue that a Python worker consumes
+  # timeout    milliseconds, or a duration of ActiveSupport; without one, it waits for half
+  #            a year, as long as Sidekiq keeps dead jobs
+  # otherwise  a node that runs in its place if the signal has not come in time; an empty
+  #            chain just goes on. Without one, the step dies with SignalTimeout
+  def self.wait_for(name, queue: nil, timeout: nil, otherwise: nil)
+    gem = Companion::Dialect.current.gem
+    name = WaitFor.name(name)
+    carried = WaitFor::PREFIX + name
+    instead = Companion::NewTree.read(otherwise) unless otherwise.nil?
+    gem.const_get(:Job).new(gem.const_get(:NoopWorker), name, WaitFor.milliseconds(timeout), instead,
+      queue: WaitFor.queue(queue), retry: true, wrapped: carried, display_class: carried)
+  end
+end
+
+module SidekiqFlow
+  # No workflow has this run id, or what Redis knows of the run has expired.
+  class UnknownRun < StandardError; end
+
+  # Signals to runs (Python's twin is store/run_signals.py).
+  module Signals
+    # Seconds that a signal is kept at least.
+    KEPT = Companion::Lifetimes::RETRY_HORIZON
+
+    # The keys of signal.lua.
+    def self.keys(run_id)
+      [*%w[flow run signals waiting].map { |name| "swf:#{name}:#{run_id}" }, "schedule", "queues"]
+    end
+  end
+
+  # Sends a signal to a run: all its steps that wait for the name go on, and so does one
+  # whose turn comes later. The data is written to the memory of the run; nil writes nothing.
+  #
+  # data  what JSON can carry
+  #
+  # Returns false, with nothing changed, if the run is done or cancelled. Raises UnknownRun.
+  def self.signal(run_id, name, data = nil)
+    arguments = [WaitFor.name(name), Sidekiq.dump_json(data), Signals::KEPT]
+    reply = Sidekiq.redis { |conn| Companion::Scripts.run(conn, "signal", Signals.keys(run_id), arguments) }
+    sent = Companion::Replies.signal(reply)
+    raise UnknownRun, "There is no run #{run_id.inspect[0, 255]}, so it got no signal" if sent == :unknown
+
+    sent != :ended
   end
 end
 
@@ -6101,6 +6524,711 @@ for i = 5, #KEYS do
 end
 if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
 return {'DONE', back, #dead, waiting, dead, stay}
+-- @file replace.lua
+-- Ends a step that a tree replaces: takes its job out of flight, writes its output to the
+-- memory, and writes the plan of the tree, whose jobs carry the callbacks of the step.
+-- Of a paused run, the plan is parked.  Safe to send twice.
+--
+-- KEYS: in-flight hash, memory hash ('' = none), swf:released:JID of a step without
+--       callbacks ('' = it has some), record (see _record), per callback from the top:
+--       BARRIER, then the plan's (see _plan)
+-- ARGV: receipt, unit (the jid), seconds that the barriers live from now on, seconds
+--       that the memory lives, the step's text (see _record), then for a run with numbered
+--       steps ('' = without): its number of steps for which the tree was numbered, that
+--       number with the tree, number of steps of the tree that are in fallbacks, number of
+--       the step, what its record holds of the tree; then
+--       the fields' (see _fields), kind of the callback at the top ('' = none, see _walk),
+--       number of callbacks, the plan's
+-- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
+--       | {'TOTAL', number of steps of the run now, '' = none} nothing written: another step
+--       was replaced first, number the tree again
+--       | {'EXPIRED', BARRIER} | {'TYPE', key} | {'STAGE', key} nothing written
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
+--
+-- A job may be delivered twice, and only one delivery may go on.  In the barrier of a group
+-- the step is noted as counted, and nothing is counted: the last step of the tree is.
+-- The barrier of a chain is released, and the plan has another one in its place.  A step
+-- without callbacks has a marker.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The walk over a step's callback stack: which barriers the step counts down,
+-- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
+-- count.lua for one on another broker, whose barriers have a fourth key.
+--
+-- In KEYS, from k on, per callback from the top: BARRIER, its id.  Its other keys have
+--   names made of it: BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua)
+-- In ARGV[a]: the kinds of the callbacks from the top, a letter each
+--   'f' fires a continuation         (the walk stops there)
+--   'n' has none and propagates      (count down the next one, too)
+--   's' has none, does not propagate (the walk stops)
+--
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
+-- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            record: of the run, or ''.  The table has
+--   n         number of callbacks
+--   counts    barriers to count down, in order; all are released, but the last may wait
+--   released  number of them that are released
+--   fire      index of the callback that fires (1 = the top), 0 = none
+--   again     set if this unit released the barrier of that callback before (elsewhere)
+--   new       false if the top barrier counted this step before
+-- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
+-- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
+--                            has not counted
+-- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
+--                            kept seconds.  BARRIER:u of one that waits lives for ttl
+--                            seconds, or as long as the barrier if that is longer
+-- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
+--                            to ttl seconds
+--
+-- The set BARRIER:u holds the units that a barrier has counted: the jid of a
+-- child, or the barrier's id of a finished inner group.  So a job that is
+-- delivered twice counts once.  The barrier of a chain has no such set: it is made to
+-- count one unit, which releases it, and then its marker refuses that unit.
+
+-- RELEASED_TTL: seconds, a day.  A released barrier is kept so long in case a duplicate
+-- arrives late.  A text, since Redis formats numbers of Lua as floats.
+
+local RELEASED_TTL = '86400'
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+
+local function read_barrier(barrier)
+  local ran = barrier .. '_ran'
+  -- MGET returns false for a missing key, and for a key of another type.
+  local found = redis.call('MGET', barrier, ran)
+  local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
+  if value and marker then return value, marker end
+  for i, key in ipairs({barrier, ran}) do
+    local is_number = found[i] and whole(found[i])
+    if not is_number and redis.call('EXISTS', key) == 1 then return nil, nil, {'TYPE', key} end
+  end
+  return nil, nil, {'EXPIRED', barrier}
+end
+
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function walk(unit, k, a, elsewhere, record)
+  local kinds = ARGV[a]
+  local n = #kinds
+  local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
+  for i = 1, n do
+    local barrier, kind = KEYS[k + i - 1], string.sub(kinds, i, i)
+    local releaser, wrong = false
+    if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end
+    if wrong then return nil, wrong end
+    if releaser then
+      if i == 1 then walked.new = false end
+      -- The unit that released the barrier repeats its walk.
+      if releaser ~= unit then break end
+    else
+      local value, marker, counted
+      value, marker, wrong = read_barrier(barrier)
+      if wrong then return nil, wrong end
+      local released = value <= 1
+      local alone = released and kind == 'f'
+      if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
+      if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
+      if marker ~= -1 or counted == 1 then
+        if i == 1 then walked.new = false end
+        break
+      end
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
+      local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.disarmed = disarmed
+      walked.counts[#walked.counts + 1] = count
+      if not released then break end
+      walked.released = walked.released + 1
+    end
+    if kind == 'f' then
+      walked.fire, walked.again = i, releaser
+      break
+    end
+    if kind == 's' then break end
+    unit = barrier
+  end
+  return walked
+end
+
+local function no_walk()
+  return {n = 0, first_key = 1, counts = {}, released = 0, fire = 0, again = false, new = true}
+end
+
+local function count_units(barrier, units, ttl)
+  local set = barrier .. ':u'
+  redis.call('DECRBY', barrier, #units)
+  redis.call('SADD', set, unpack(units))
+  if redis.call('TTL', set) < 0 then
+    -- As long as the barrier, which may wait for a child with a long delay.
+    redis.call('EXPIRE', set, math.max(ttl, redis.call('TTL', barrier)))
+  end
+end
+
+local function count_down(count, kept, ttl)
+  if count.released then
+    redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
+    redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
+    if not count.alone then redis.call('UNLINK', count.barrier .. ':u') end
+    return
+  end
+  count_units(count.barrier, {count.unit}, ttl)
+end
+
+local function prolong_waiting(walked, ttl)
+  for i = walked.released, walked.n - 1 do
+    local barrier = KEYS[walked.first_key + i]
+    if redis.call('TTL', barrier) < ttl - SLACK then
+      redis.call('EXPIRE', barrier, ttl)
+      redis.call('EXPIRE', barrier .. '_ran', ttl)
+      redis.call('EXPIRE', barrier .. ':u', ttl)
+    end
+  end
+end
+-- Fields of a run's memory in the arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local in_flight, memory, marker, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local receipt, unit, ttl, memory_ttl, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local numbered, total, skipped, step, added = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local fields, a = read_fields(11)
+local top, callbacks = ARGV[a], tonumber(ARGV[a + 1])
+
+-- Reads.
+local found, wrong = checked('HEXISTS', in_flight, receipt)
+if wrong then return wrong end
+if found == 0 then return {'GONE'} end
+local state = record_state(record)
+local cancelled, parked = state == 'cancelled', state == 'paused' and record or nil
+local walked = no_walk()
+if not cancelled and top ~= '' then
+  walked, wrong = walk(unit, 5, a, false, record)
+  if not walked then return wrong end
+end
+if fields.n > 0 then
+  if not type_is(memory, 'hash') then return {'TYPE', memory} end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return wrong end
+end
+local starts = not cancelled and walked.new and (marker == '' or redis.call('EXISTS', marker) == 0)
+local plan
+if starts then
+  if numbered ~= '' then
+    local now = redis.pcall('HGET', record, 'total')
+    if now ~= numbered then return {'TOTAL', type(now) == 'string' and now or ''} end
+  end
+  wrong = marker ~= '' and denied('SET', marker, '1') or top ~= '' and denied('SADD', KEYS[5] .. ':u', '') or nil
+  if wrong then return wrong end
+  plan, wrong = read_plan(5 + callbacks, a + 2, nil, parked)
+  if not plan then return wrong end
+end
+
+-- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('HDEL', in_flight, receipt)
+if parked then ttl = math.max(ttl, PARKED_TTL) end
+write_fields(memory, fields)
+if plan then
+  if marker ~= '' then redis.call('SET', marker, '1', 'EX', RELEASED_TTL) end
+  if top == 'f' then
+    redis.call('SETEX', KEYS[5], RELEASED_TTL, '0')
+    redis.call('SETEX', KEYS[5] .. '_ran', RELEASED_TTL, '0')
+    local disarmed = walked.counts[1] and walked.counts[1].disarmed
+    if disarmed then redis.pcall('HDEL', disarmed, KEYS[5]) end
+  elseif top ~= '' then
+    redis.call('SADD', KEYS[5] .. ':u', unit)
+    outlive(KEYS[5] .. ':u', math.max(ttl, redis.call('TTL', KEYS[5])))
+  end
+  write_plan(plan)
+end
+for i = top == 'f' and 6 or 5, 4 + callbacks do
+  for _, suffix in ipairs({'', '_ran', ':u'}) do outlive(KEYS[i] .. suffix, ttl) end
+end
+if memory ~= '' then outlive(memory, math.max(ttl, memory_ttl)) end
+state = state or known_state(record, text, ttl)
+if state then
+  if plan and numbered ~= '' then
+    redis.pcall('HSET', record, 'total', total, 'added', '1')
+    if skipped ~= '0' then redis.pcall('HINCRBY', record, 'skipped', skipped) end
+    redis.pcall('HSET', record .. ':added', step, added)
+    local left = redis.pcall('TTL', record)
+    if type(left) == 'number' then outlive(record .. ':added', left) end
+  end
+  state = record_steps(record, state, {text}, ttl)
+  if plan then prolong_record(record, state, ttl) end
+end
+return {cancelled and 'CANCELLED' or 'DONE'}
 -- @file requeue.lua
 -- Moves jobs in flight that did not run back to the end of their queue that is fetched
 -- first.
@@ -6179,6 +7307,334 @@ if refused then return refused end
 call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts
+-- @file signal.lua
+-- Sends a signal to a run: keeps it, and moves the steps that wait for it from `schedule`
+-- to their queues.  Safe to send twice.
+--
+-- KEYS: record (see _record), swf:run:ID, swf:signals:RUN, swf:waiting:RUN, 'schedule',
+--       'queues'
+-- ARGV: name of the signal, its data, seconds that it is kept at least
+-- Returns: {'DONE', number of steps that were moved} | {'ENDED'} the run is done, or
+--       cancelled: nothing written | {'UNKNOWN'} there is no such run | {'TYPE', key}
+--       nothing written
+--
+-- See wait.lua for the hashes.  A step that left `schedule` in another way, since its time
+-- is over, since its run is paused, or by hand, sees the signal when it runs.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local record, run, signals, waiting, schedule, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local name, data, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+-- Reads.
+local state = record_state(record)
+if state == 'done' or state == 'cancelled' then return {'ENDED'} end
+if not state and redis.call('EXISTS', run) == 0 then return {'UNKNOWN'} end
+for key, kind in pairs({[signals] = 'hash', [waiting] = 'hash', [schedule] = 'zset', [queues] = 'set'}) do
+  if not type_is(key, kind) then return {'TYPE', key} end
+end
+local steps, entries = {}, redis.call('HGETALL', waiting)
+for i = 1, #entries, 2 do
+  if string.sub(entries[i], 1, #name + 1) == name .. '\n' then
+    local queue, payload = string.match(entries[i + 1], '^([^\n]*)\n(.*)$')
+    if queue then
+      local list = 'queue:' .. queue
+      if not type_is(list, 'list') then return {'TYPE', list} end
+      local wrong = denied('LPUSH', list, '') or denied('SADD', queues, '')
+      if wrong then return wrong end
+      steps[#steps + 1] = {field = entries[i], queue = queue, list = list, payload = payload}
+    end
+  end
+end
+local wrong = denied('HSET', signals, '', '') or denied('EXPIRE', signals, '1') or denied('HDEL', signals, '')
+  or denied('ZREM', schedule, '') or denied('HDEL', waiting, '')
+if wrong then return wrong end
+
+-- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('HDEL', signals, name)
+redis.call('HSET', signals, name, data)
+local left = redis.pcall('TTL', record)
+outlive(signals, math.max(ttl, type(left) == 'number' and left or 0))
+local moved = 0
+for _, step in ipairs(steps) do
+  redis.call('HDEL', waiting, step.field)
+  if redis.call('ZREM', schedule, step.payload) == 1 then
+    redis.call('SADD', queues, step.queue)
+    redis.call('LPUSH', step.list, step.payload)
+    moved = moved + 1
+  end
+end
+return {'DONE', moved}
 -- @file store_callbacks.lua
 -- Stores the steps of a chain once, for payloads that refer to them.
 --

@@ -38,6 +38,11 @@ module SidekiqFlow::Companion
       start(node, stack, 0)
     end
 
+    # Makes the barrier of one unit, of a callback below all jobs of the plan.
+    def add_barrier(id)
+      @barriers[id] = [1, -1]
+    end
+
     # [keys, arguments] as advance.lua reads a plan. A large plan is staged now.
     def writes
       return staged if fanout?

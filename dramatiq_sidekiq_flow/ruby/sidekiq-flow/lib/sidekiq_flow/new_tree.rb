@@ -1,0 +1,90 @@
+# frozen_string_literal: true
+
+module SidekiqFlow::Companion
+  # A tree of the gem's nodes that replaces a step, in wire form.
+  class NewTree
+    # The option that names the part of the memory that a step writes.
+    NAMESPACE = "memory_namespace"
+
+    class << self
+      include Sidekiq::JobUtil
+
+      # Returns the wire form of a node of the gem. Raises InvalidNode.
+      def read(node)
+        wire = serialized(node)
+        # As others will read it: a symbol is a string.
+        JSON.parse(Sidekiq.dump_json(wire)).tap { |tree| Tree.check(tree) }
+      rescue JSON::JSONError, EncodingError => error
+        raise InvalidNode, "The tree that replaces a step cannot be written as JSON: #{error.message[0, 200]}"
+      end
+
+      private
+
+      def serialized(node)
+        wire = node.is_a?(Hash) ? node : Dialect.current.gem.const_get(:Serialize).serialize_workflow(node)
+        # Sidekiq's own rules for arguments.
+        Tree.jobs(wire) { |job| verify_json(job) if job["args"].is_a?(Array) }
+        wire
+      rescue ArgumentError, NameError, TypeError => error
+        raise InvalidNode, "No tree replaces a step with #{node.inspect[0, 200]}: #{error.message[0, 500]}"
+      end
+    end
+
+    # How many steps it has, and how many of them are in fallbacks.
+    attr_reader :total, :skipped
+
+    # +wire+: as +read+ returns it; +job+: the step that it replaces.
+    def initialize(wire, job)
+      @wire = wire
+      @job = job
+      @total = 0
+      Tree.jobs(wire) { @total += 1 }
+      @skipped = @total - Tree.count(wire)
+    end
+
+    # A copy for its place in the run. +before+: number of the last step of the run; 0 if
+    # its steps have no numbers.
+    def in_place(before)
+      number = before
+      JSON.parse(JSON.generate(@wire)).tap do |copy|
+        Tree.jobs(copy) do |step|
+          place(step)
+          step[StepRecord::NUMBER] = (number += 1) unless before.zero?
+        end
+      end
+    end
+
+    # The compact tree, as the record shows it.
+    def compact
+      JSON.generate({"chain" => []})
+    end
+
+    private
+
+    def place(step)
+      step.delete(StepRecord::NUMBER)
+      # A barrier counts each id once.
+      step.delete("jid") if step["jid"] == @job["jid"]
+      names = [@job[NAMESPACE], step[NAMESPACE]].grep(String).reject(&:empty?)
+      step[NAMESPACE] = names.join(".") unless names.empty?
+    end
+  end
+
+  # What the record of a run holds of the tree that replaces a step. +before+: number of
+  # the last step of the run; +total+: the same with the tree; +step+: number of the
+  # replaced step; +added+: JSON.
+  Numbers = Struct.new(:before, :total, :skipped, :step, :added) do
+    # +total+: number of steps of the run, as its record has it; "" if they have none.
+    def self.of(total, tree, step)
+      before = total.to_i
+      return new(0, 0, 0, 0, "") if before.zero? || before + tree.total > StepRecord::MOST
+
+      new(before, before + tree.total, tree.skipped, step.number, "{\"first\":#{before + 1},\"tree\":#{tree.compact}}")
+    end
+
+    # As replace.lua reads them.
+    def arguments
+      [before.zero? ? "" : before.to_s, total, skipped, step, added]
+    end
+  end
+end

@@ -3234,6 +3234,343 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # Arguments of steps as Python shows them (repr and reprlib), so that the records of
+  # runs look alike, whichever language starts the run.
+  module PythonText
+    # The longest text of the arguments of a step, and of a string or a number in it.
+    MOST = 60
+
+    # The most elements of an array or a hash, and the deepest level.
+    MOST_ELEMENTS = 10
+    LEVELS = 4
+
+    # The most digits of a number that Python writes.
+    MOST_DIGITS = 4300
+
+    # What Python escapes: not printable, and not a space.
+    ESCAPED = /[\p{C}\p{Z}\\&&[^ ]]/
+    SHORT_ESCAPES = {"\\" => "\\\\", "\n" => "\\n", "\r" => "\\r", "\t" => "\\t"}.freeze
+
+    # Raised for a number with too many digits.
+    class TooLong < StandardError; end
+
+    class << self
+      # The arguments of a step, as text of at most 60 characters.
+      def shown(args)
+        parts = []
+        length = 0
+        args.each do |value|
+          break if length > MOST
+
+          parts << text(value)
+          length += parts.last.length + 2
+        end
+        whole = parts.join(", ")
+        (whole.length <= MOST) ? whole : "#{whole[0, MOST - 3]}..."
+      end
+
+      private
+
+      def text(value)
+        return quoted(value[0, MOST + 1]) if value.is_a?(String) && value.length > MOST
+
+        shortened(value, LEVELS)
+      rescue TooLong
+        "<#{{Integer => "int", Array => "list", Hash => "dict"}.fetch(value.class)}>"
+      end
+
+      def shortened(value, level)
+        case value
+        when String then short_string(value)
+        when Integer then short_integer(value)
+        when Float then float(value)
+        when Array then short_array(value, level)
+        when Hash then short_hash(value, level)
+        when true then "True"
+        when false then "False"
+        else "None"
+        end
+      end
+
+      def short_string(value)
+        text = quoted(value[0, MOST])
+        return text if text.length <= MOST
+
+        ends_of(quoted(value[0, 28] + value[[value.length - 29, 0].max..]))
+      end
+
+      def short_integer(value)
+        text = value.to_s
+        raise TooLong if text.delete("-").length > MOST_DIGITS
+
+        (text.length <= MOST) ? text : ends_of(text)
+      end
+
+      # Ruby begins to write exponents one digit before Python does.
+      def float(value)
+        text = value.to_s
+        sign, whole, fraction = text.match(/\A(-?)(\d)\.(\d+)e\+15\z/)&.captures
+        return text.sub(".0e", "e") if whole.nil?
+
+        digits = (whole + fraction).ljust(17, "0")
+        "#{sign}#{digits[0, 16]}.#{digits[16..]}"
+      end
+
+      def short_array(value, level)
+        return "[...]" if level <= 0 && value.any?
+
+        parts = value.first(MOST_ELEMENTS).map { |each| shortened(each, level - 1) }
+        parts << "..." if value.size > MOST_ELEMENTS
+        "[#{parts.join(", ")}]"
+      end
+
+      def short_hash(value, level)
+        return "{}" if value.empty?
+        return "{...}" if level <= 0
+
+        parts = value.keys.sort.first(MOST_ELEMENTS).map do |key|
+          "#{shortened(key, level - 1)}: #{shortened(value[key], level - 1)}"
+        end
+        parts << "..." if value.size > MOST_ELEMENTS
+        "{#{parts.join(", ")}}"
+      end
+
+      def ends_of(text)
+        "#{text[0, 28]}...#{text[-29..]}"
+      end
+
+      # As Python's repr of a string.
+      def quoted(value)
+        quote = (value.include?("'") && !value.include?('"')) ? '"' : "'"
+        text = value.gsub(ESCAPED) { |char| escaped(char) }
+        text = text.gsub("'") { "\\'" } if quote == "'"
+        "#{quote}#{text}#{quote}"
+      end
+
+      def escaped(char)
+        SHORT_ESCAPES.fetch(char) do
+          code = char.ord
+          next format("\\x%02x", code) if code < 0x100
+
+          format((code < 0x10000) ? "\\u%04x" : "\\U%08x", code)
+        end
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Writes the compact tree of a run, which its record keeps, of a tree in wire form
+  # (Python's twin is wire/run_tree.py, which describes it and writes the same).
+  class CompactTree
+    # More equal siblings than this are folded into one node.
+    MOST_ALIKE = 20
+
+    # A tree with more steps that are not folded is written without arguments.
+    MOST_WITH_ARGS = 1000
+
+    NOOPS = DIALECTS.map(&:noop_class).freeze
+
+    # Classes of jobs that +wrapped+ names.
+    WRAPPERS = [*NOOPS, "ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"].freeze
+
+    # The beginning of the name of a step that waits for a signal.
+    WAIT = "wait for "
+
+    class << self
+      # The compact tree, as JSON.
+      #
+      # node     a tree as JSON reads it
+      # args     false leaves out the arguments of the steps. They are left out in large
+      #          trees, too
+      # is_ruby  job in wire form -> whether Ruby runs it; by default its class says so
+      def dump(node, args: true, is_ruby: method(:ruby?))
+        JSON.generate(new(is_ruby).tree(node, args))
+      end
+
+      # The tree that runs in the place of a step that is dead, or nil.
+      def fallback_of(job)
+        policy = job[Replacement::POLICY]
+        policy if policy.is_a?(Hash)
+      end
+
+      # Whether Ruby runs a job: its class is neither the no-op, which carries a step of
+      # Python, nor a stub that says RUNS_IN_PYTHON.
+      def ruby?(job)
+        name = job["class"]
+        return false if NOOPS.include?(name) || !name.match?(Plan::CONSTANT)
+
+        !(Object.const_defined?(name) && python?(Object.const_get(name)))
+      rescue NameError, TypeError # A::B, and A is not a module
+        true
+      end
+
+      private
+
+      def python?(found)
+        found.is_a?(Class) && found.const_defined?(:RUNS_IN_PYTHON)
+      end
+    end
+
+    def initialize(is_ruby)
+      @is_ruby = is_ruby
+      # Equal nodes have the same shape, a number. Of each shape: what is written for it
+      # without arguments; [shape, number] of its equal children; steps that are not folded.
+      @nodes = []
+      @runs = []
+      @steps = []
+      @shapes = {}
+      # The shape of each node by its identity.
+      @known = {}.compare_by_identity
+    end
+
+    def tree(node, args)
+      shape = shape(node)
+      (args && @steps[shape] <= MOST_WITH_ARGS) ? written(node) : @nodes[shape]
+    end
+
+    private
+
+    def shape(node)
+      @known[node] = new_shape(node)
+    end
+
+    def new_shape(node)
+      case node["__type__"]
+      when "job" then self.class.fallback_of(node) ? shape_of_catch(node) : shape_of_job(node)
+      when "with_delay" then shape_of_delay(node)
+      else shape_of_branch(node)
+      end
+    end
+
+    def shape_of_job(job)
+      may_fail = job[Replacement::POLICY] == Replacement::COUNTS_AS_DONE
+      key = [:job, job["class"], job["queue"], job["wrapped"], may_fail]
+      @shapes[key] ||= begin
+        written = {"step" => name_of(job)}
+        written["queue"] = job["queue"] unless job["queue"].to_s.empty?
+        written["ruby"] = true if @is_ruby.call(job)
+        written["may_fail"] = true if may_fail
+        add(written, [], 1)
+      end
+    end
+
+    def shape_of_catch(job)
+      step = shape_of_job(job)
+      fallback = shape(self.class.fallback_of(job))
+      @shapes[[:catch, step, fallback]] ||= add({"catch" => @nodes[step], "fallback" => @nodes[fallback]},
+        [[step, 1], [fallback, 1]], 1 + @steps[fallback])
+    end
+
+    def shape_of_delay(node)
+      inner = shape(node["task"])
+      # 5 and 5.0 are one delay.
+      @shapes[[:delay, node["delay"].to_r, inner]] ||=
+        add({"delay" => node["delay"], "node" => @nodes[inner]}, [[inner, 1]], @steps[inner])
+    end
+
+    def shape_of_branch(node)
+      runs = node["children"].map { |child| shape(child) }.chunk_while(&:eql?).map { |alike| [alike[0], alike.size] }
+      @shapes[[node["__type__"], *runs]] ||= begin
+        steps = runs.sum { |shape, times| @steps[shape] * ((times <= MOST_ALIKE) ? times : 1) }
+        children = runs.flat_map { |shape, times| folded(shape, times) || Array.new(times, @nodes[shape]) }
+        add({node["__type__"] => children}, runs, steps)
+      end
+    end
+
+    # [the node of equal siblings], if there are so many.
+    def folded(shape, times)
+      [{"times" => times, "node" => @nodes[shape]}] if times > MOST_ALIKE
+    end
+
+    def add(written, runs, steps)
+      @nodes << written
+      @runs << runs
+      @steps << steps
+      @nodes.size - 1
+    end
+
+    # A node with the arguments of the steps that are not folded.
+    def written(node)
+      case node["__type__"]
+      when "job" then written_job(node)
+      when "with_delay" then {"delay" => node["delay"], "node" => written(node["task"])}
+      else {node["__type__"] => written_children(node)}
+      end
+    end
+
+    def written_job(job)
+      without = @nodes[@known[job]]
+      fallback = self.class.fallback_of(job)
+      return with_args(without, job) if fallback.nil?
+
+      {"catch" => with_args(without["catch"], job), "fallback" => written(fallback)}
+    end
+
+    def with_args(step, job)
+      text = job["wrapped"].to_s.start_with?(WAIT) ? "" : PythonText.shown(job["args"])
+      text.empty? ? step : step.merge("args" => text)
+    end
+
+    def written_children(node)
+      children = node["children"].each
+      @runs[@known[node]].flat_map do |shape, times|
+        alike = Array.new(times) { children.next }
+        folded(shape, times) || alike.map { |child| written(child) }
+      end
+    end
+
+    # Its class, or the actor or class that a wrapper carries.
+    def name_of(job)
+      wrapped = job["wrapped"]
+      (wrapped.is_a?(String) && !wrapped.empty? && WRAPPERS.include?(job["class"])) ? wrapped : job["class"]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Numbers the steps of a tree in written order, depth first: their places in the
+  # record of a run (Python's twin is wire/step_numbers.py, which leaves out the numbers
+  # that a Python worker finds by itself).
+  class StepNumbers
+    # The number of the last step, and how many steps are in fallbacks.
+    attr_reader :last, :skipped
+
+    # Numbers the jobs of a tree, in place. +after+: the number of the step before it.
+    def self.number(node, after: 0)
+      new(after).tap { |numbers| numbers.number(node) }
+    end
+
+    def initialize(after)
+      @last = after
+      @skipped = 0
+    end
+
+    def number(node)
+      case node["__type__"]
+      when "job" then number_job(node)
+      when "with_delay" then number(node["task"])
+      else node["children"].each { |child| number(child) }
+      end
+    end
+
+    private
+
+    # The steps of a fallback come after its step.
+    def number_job(job)
+      job[StepRecord::NUMBER] = (@last += 1)
+      fallback = CompactTree.fallback_of(job)
+      return if fallback.nil?
+
+      before = @last
+      skipped = @skipped
+      number(fallback)
+      @skipped = skipped + @last - before
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # A tree of the gem's nodes that replaces a step, in wire form.
   class NewTree
     # The option that names the part of the memory that a step writes.
@@ -3270,32 +3607,32 @@ module SidekiqFlow::Companion
     def initialize(wire, job)
       @wire = wire
       @job = job
-      @total = 0
-      Tree.jobs(wire) { @total += 1 }
-      @skipped = @total - Tree.count(wire)
+      Tree.jobs(wire) { |step| place(step) }
+      numbers = StepNumbers.number(wire)
+      @total = numbers.last
+      @skipped = numbers.skipped
     end
 
-    # A copy for its place in the run. +before+: number of the last step of the run; 0 if
-    # its steps have no numbers.
+    # A copy for its place in the run, since a thread remembers the nodes of chains that it
+    # stored. +before+: number of the last step of the run; 0 if its steps have no numbers.
     def in_place(before)
-      number = before
       JSON.parse(JSON.generate(@wire)).tap do |copy|
-        Tree.jobs(copy) do |step|
-          place(step)
-          step[StepRecord::NUMBER] = (number += 1) unless before.zero?
+        if before.zero?
+          Tree.jobs(copy) { |step| step.delete(StepRecord::NUMBER) }
+        else
+          StepNumbers.number(copy, after: before)
         end
       end
     end
 
     # The compact tree, as the record shows it.
     def compact
-      JSON.generate({"chain" => []})
+      @compact ||= CompactTree.dump(@wire)
     end
 
     private
 
     def place(step)
-      step.delete(StepRecord::NUMBER)
       # A barrier counts each id once.
       step.delete("jid") if step["jid"] == @job["jid"]
       names = [@job[NAMESPACE], step[NAMESPACE]].grep(String).reject(&:empty?)

@@ -37,32 +37,32 @@ module SidekiqFlow::Companion
     def initialize(wire, job)
       @wire = wire
       @job = job
-      @total = 0
-      Tree.jobs(wire) { @total += 1 }
-      @skipped = @total - Tree.count(wire)
+      Tree.jobs(wire) { |step| place(step) }
+      numbers = StepNumbers.number(wire)
+      @total = numbers.last
+      @skipped = numbers.skipped
     end
 
-    # A copy for its place in the run. +before+: number of the last step of the run; 0 if
-    # its steps have no numbers.
+    # A copy for its place in the run, since a thread remembers the nodes of chains that it
+    # stored. +before+: number of the last step of the run; 0 if its steps have no numbers.
     def in_place(before)
-      number = before
       JSON.parse(JSON.generate(@wire)).tap do |copy|
-        Tree.jobs(copy) do |step|
-          place(step)
-          step[StepRecord::NUMBER] = (number += 1) unless before.zero?
+        if before.zero?
+          Tree.jobs(copy) { |step| step.delete(StepRecord::NUMBER) }
+        else
+          StepNumbers.number(copy, after: before)
         end
       end
     end
 
     # The compact tree, as the record shows it.
     def compact
-      JSON.generate({"chain" => []})
+      @compact ||= CompactTree.dump(@wire)
     end
 
     private
 
     def place(step)
-      step.delete(StepRecord::NUMBER)
       # A barrier counts each id once.
       step.delete("jid") if step["jid"] == @job["jid"]
       names = [@job[NAMESPACE], step[NAMESPACE]].grep(String).reject(&:empty?)

@@ -10,7 +10,17 @@ class TestStepReplacement < Minitest::Test
 
   class Grown
     include Sidekiq::Job
+
     sidekiq_options queue: "grown"
+  end
+
+  class Growth
+    include Sidekiq::ClientMiddleware
+
+    def call(*)
+      redis { |conn| conn.call("HSET", "swf:flow:#{Minitest::Test::RUN_ID}", "total", 20) }
+      yield
+    end
   end
 
   def setup
@@ -111,7 +121,8 @@ class TestStepReplacement < Minitest::Test
 
   def test_trees_that_cannot_run_are_refused
     deep = 60.times.inject(grown) { |node, _| Chain.new(node) }
-    bad = ["none", 5, {"__type__" => "job"}, grown(:symbol), grown(Float::NAN), grown("\xff"), grown(queue: ""), deep]
+    later = Chain.new(grown, grown(queue: ""))
+    bad = ["none", 5, {"__type__" => "job"}, grown(:symbol), grown(Float::NAN), grown("\xff"), later, deep]
     bad.each do |tree|
       assert_raises(Companion::InvalidNode, tree.inspect) { perform(step) { |run| run.replace(tree) } }
     end
@@ -142,21 +153,20 @@ class TestStepReplacement < Minitest::Test
   # Another step of the run is replaced while this one is planned.
   def test_steps_are_numbered_anew_when_the_run_has_grown
     record(total: 7)
-    grows = lambda do |*|
-      redis("HSET", "swf:flow:#{RUN_ID}", "total", 20)
-      true
-    end
-    Sidekiq.default_configuration.client_middleware.stub(:invoke, ->(*, &push) { grows.call && push.call }) do
-      perform(step(swf_step: 3)) { |run| run.replace(grown(1)) }
-    end
+    middleware = Sidekiq.default_configuration.client_middleware
+    middleware.add(Growth)
+    perform(step(swf_step: 3)) { |run| run.replace(grown(1)) }
     assert_equal [21], fields("swf_step")
+  ensure
+    middleware.remove(Growth)
   end
 
   def test_a_run_without_numbers_gets_none
     perform(step(swf_step: 3)) { |run| run.replace(grown(swf_step: 5)) }
-    record(adopted: 1)
+    record(total: 7)
     perform(step(jid: "other")) { |run| run.replace(grown) }
     assert_equal [nil, nil], fields("swf_step")
+    assert_equal 0, redis("EXISTS", "swf:flow:#{RUN_ID}:added")
   end
 
   def test_a_tree_of_a_paused_run_is_parked_and_one_of_a_cancelled_run_does_not_start

@@ -32,9 +32,13 @@ class TestWaitFor < Minitest::Test
   end
 
   def test_a_queue_of_this_worker_is_refused
-    Sidekiq.stub(:server?, true) do
-      assert_includes refused("go", queue: Sidekiq.default_configuration.queues.first || "default"), "This Ruby process"
-    end
+    # As in a server.
+    Sidekiq.const_set(:CLI, Module.new)
+    Sidekiq.default_configuration.capsule("own") { |capsule| capsule.queues = %w[own] }
+    assert_includes refused("go", queue: "own"), "This Ruby process"
+  ensure
+    Sidekiq.default_configuration.capsules.delete("own")
+    Sidekiq.send(:remove_const, :CLI)
   end
 
   def test_a_signal_to_a_run_that_does_not_exist

@@ -26,7 +26,7 @@ LIB = GEM / "lib"
 LUA = LIB / "sidekiq_flow" / "lua"
 VERSION = LIB / "sidekiq_flow" / "version.rb"
 
-#: The scripts that Ruby sends: the companion starts no runs.
+#: The scripts that Ruby sends.
 SCRIPTS = (
     "advance",
     "beat",
@@ -42,6 +42,7 @@ SCRIPTS = (
     "read_callbacks",
     "recover",
     "requeue",
+    "start",
     "store_callbacks",
     "trial",
 )

@@ -36,12 +36,13 @@
 # With Python's RedisCallbackStorage, the rest of long chains is stored once: set
 # `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` in the gem's configure.
 #
-# Require it where workflows are started, too (a web server): barriers then live
-# for as long as the delays ahead, and not for the gem's one day.
+# Require it where workflows are started, too (a web server), after the gem: a run is
+# then started by one script, has a record, which Python's `Runs` and the tab show, and
+# barriers that live for as long as the delays ahead, and not for the gem's one day.
+# SidekiqFlow.run starts a run with callbacks, tags, a deadline or a unique key.
 #
-# Not covered: a workflow is still started by the gem, one command at a time. And an
-# error of the application's own client middleware, while the next steps are planned,
-# is a failure of the job, which runs again.
+# Not covered: an error of the application's own client middleware, while the next steps
+# are planned, is a failure of the job, which runs again.
 
 require "digest/sha1"
 require "digest/sha2"
@@ -106,6 +107,9 @@ module SidekiqFlow::Companion
       new("The Redis key #{key.inspect} holds another type. Remove it.")
     end
   end
+
+  # A workflow, or one of its options, cannot be run; nothing is written.
+  class InvalidWorkflow < ArgumentError; end
 
   # Raised at boot: this process has a Sidekiq or a gem that the companion cannot
   # work with.
@@ -239,6 +243,11 @@ module SidekiqFlow::Companion
     # The dialect of the gem that this process has loaded.
     def self.current
       @current ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
+    end
+
+    # Whether this process has loaded a gem.
+    def self.loaded?
+      defined?(Sidekiq::Sideline) || defined?(Sidekiq::Workflow) ? true : false
     end
 
     # The dialect of the gem that this process has not loaded.
@@ -656,12 +665,22 @@ module SidekiqFlow::Companion
 
     # Returns the script's reply. +conn+ is what config.redis yields.
     def self.run(conn, name, keys, arguments)
-      conn.call("EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
+      send_with(:call, conn, name, keys, arguments)
+    end
+
+    # The same, and does not send it again if the connection is lost.
+    def self.run_once(conn, name, keys, arguments)
+      send_with(:call_once, conn, name, keys, arguments)
+    end
+
+    def self.send_with(method, conn, name, keys, arguments)
+      conn.public_send(method, "EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
     rescue RedisClient::CommandError => error
       raise unless error.message.start_with?("NOSCRIPT")
 
-      conn.call("EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
+      conn.public_send(method, "EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
     end
+    private_class_method :send_with
   end
 end
 
@@ -676,6 +695,9 @@ module SidekiqFlow::Companion
 
     # The number of steps of a run, to which another replacement has added some.
     Total = Struct.new(:value)
+
+    # Nothing is written: the run of that id has the unique key, and lives.
+    Taken = Struct.new(:run_id)
 
     # A fan-out waits because that Redis key is of another type.
     Blocked = Struct.new(:key)
@@ -710,6 +732,18 @@ module SidekiqFlow::Companion
             "It expired, or it was deleted."
         else
           raise WrongType.of(detail)
+        end
+      end
+
+      # :done, :started (a run of this id was started before), :stage_lost (nothing is
+      # written: the staged fan-out expired), or Taken.
+      def start(reply)
+        kind, detail = checked(reply)
+        case kind
+        when "DONE" then :done
+        when "STARTED" then :started
+        when "STAGE" then :stage_lost
+        else Taken.new(detail)
         end
       end
 
@@ -2960,6 +2994,16 @@ module SidekiqFlow::Companion
 
     CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
+    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
+    def self.class_of(name)
+      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
+
+      found = Object.const_get(name)
+      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
+    rescue TypeError # A::B, and A is not a module
+      nil
+    end
+
     def initialize(node, stack, run_id:, finished:, queue:, config:)
       @run_id = run_id
       @finished = finished
@@ -2975,7 +3019,12 @@ module SidekiqFlow::Companion
       @pushes = Hash.new { |queues, name| queues[name] = [] }
       @scheduled = []
       @jids = Set.new
-      start(node, stack, 0)
+      @completes = start(node, stack, 0)
+    end
+
+    # Whether the node has no job to run: what comes after it is due now.
+    def completes?
+      @completes
     end
 
     # Makes the barrier of one unit, of a callback below all jobs of the plan.
@@ -3050,9 +3099,15 @@ module SidekiqFlow::Companion
       SecureRandom.uuid.tap { |id| @barriers[id] = [value, -1] }
     end
 
-    # Pushes as Sidekiq::Client#push does, client middleware included, but leaves the
-    # write to the script. Returns false: a job does not complete at once.
+    # Pushes as Sidekiq::Client#push does, but leaves the write to the script. Returns
+    # false: a job does not complete at once.
     def push(node, stack, delay)
+      add(prepared(node, stack, delay))
+      false
+    end
+
+    # The payload of a job, after client middleware.
+    def prepared(node, stack, delay)
       job_class = constant(node["class"]) || node["class"]
       item = normalized(item(node, job_class, stack, delay))
       item["tags"] = Array(item["tags"]) | @tags unless @tags.empty?
@@ -3061,8 +3116,7 @@ module SidekiqFlow::Companion
       end
       raise PushStopped, "A client middleware did not let #{node["class"]} be pushed" unless payload.is_a?(Hash)
 
-      add(payload)
-      false
+      payload
     end
 
     # The options of the node itself come last: a tenant that was given to the step
@@ -3094,15 +3148,10 @@ module SidekiqFlow::Companion
       raise InvalidNode, error.message
     end
 
-    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
     def constant(name)
       raise InvalidNode, "A job needs the name of a class, not #{name.inspect}" unless name.is_a?(String)
-      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
 
-      found = Object.const_get(name)
-      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
-    rescue TypeError # A::B, and A is not a module
-      nil
+      self.class.class_of(name)
     end
 
     # All children of a group share one stack: it is stored once.
@@ -3571,6 +3620,498 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # The gem's nodes in wire form, and back.
+  module Wire
+    class << self
+      # A node of the gem in wire form: a copy, apart from the arguments and options of its
+      # jobs.
+      def of(node)
+        copy(serializer.serialize_workflow(node))
+      rescue TypeError, ArgumentError, NoMethodError => error
+        raise InvalidWorkflow, "A workflow is made of #{Dialect.current.gem}::Job, Chain, Group and WithDelay, " \
+          "not of #{node.inspect[0, 100]}: #{error.message[0, 200]}"
+      end
+
+      # The node of the gem.
+      def node(wire)
+        serializer.unserialize_workflow(wire)
+      end
+
+      # As another process reads it.
+      def read(wire)
+        JSON.parse(Sidekiq.dump_json(wire))
+      rescue JSON::JSONError, EncodingError => error
+        raise InvalidNode, "The workflow cannot be written as JSON: #{error.message[0, 200]}"
+      end
+
+      private
+
+      def serializer
+        Dialect.current.gem::Serialize
+      end
+
+      # The copy is changed: its jobs get numbers.
+      def copy(wire)
+        case wire["__type__"]
+        when "job" then copy_of_job(wire)
+        when "with_delay" then wire.merge("task" => copy(wire["task"]))
+        else wire.merge("children" => wire["children"].map { |child| copy(child) })
+        end
+      end
+
+      def copy_of_job(job)
+        fallback = job[Replacement::POLICY]
+        fallback.is_a?(Hash) ? job.merge(Replacement::POLICY => copy(fallback)) : job.dup
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # What a run does besides its tree (Python's twin is workflow/run_options.py).
+  class RunOptions
+    # The longest name of a template, a tag or a key.
+    MOST = 255
+
+    # The options that name one job to call.
+    CALLS = %i[on_failure on_complete].freeze
+
+    attr_reader :tags, :template, :deadline, :unique_key
+
+    # name -> job in wire form
+    attr_reader :calls
+
+    # deadline: seconds from the start, or a duration
+    def initialize(tags: [], template: nil, deadline: nil, unique_key: nil, **calls)
+      @tags = checked_tags(tags)
+      @template = template && checked_name("template", template.to_s)
+      @deadline = deadline && checked_deadline(deadline)
+      @unique_key = unique_key && checked_name("unique_key", unique_key)
+      @calls = calls.compact.to_h { |name, job| [name.to_s, checked_call(name, job)] }
+    end
+
+    # Whether a run is not what it should be without a record.
+    def needed?
+      !(@calls.empty? && @deadline.nil? && @unique_key.nil?)
+    end
+
+    # The fields of a record.
+    def fields
+      {
+        "template" => @template, "tags" => @tags.empty? ? nil : JSON.generate(@tags), "deadline" => @deadline,
+        "unique" => @unique_key
+      }.compact
+    end
+
+    # The lists that the run is in, besides that of its state.
+    def lists
+      [*(["template:#{@template}"] if @template), *@tags.map { |tag| "tag:#{tag}" }]
+    end
+
+    private
+
+    def checked_tags(tags)
+      named = tags.is_a?(Array) ? tags.map { |tag| tag.is_a?(Symbol) ? tag.to_s : tag } : nil
+      return named.uniq if named&.all? { |tag| tag.is_a?(String) && !tag.empty? }
+
+      raise InvalidWorkflow, "tags takes an array of names: tags: [\"nightly\"], not #{tags.inspect[0, 100]}."
+    end
+
+    def checked_name(option, value)
+      return value if value.is_a?(String) && value.length.between?(1, MOST)
+
+      raise InvalidWorkflow, "#{option} takes a name of at most #{MOST} characters, not #{value.inspect[0, 50]}."
+    end
+
+    def checked_deadline(value)
+      seconds = value.respond_to?(:to_f) && !value.is_a?(String) && !value.is_a?(Time) ? value.to_f : 0.0
+      return seconds if seconds.positive? && seconds.finite?
+
+      raise InvalidWorkflow, "deadline takes the seconds from the start, above 0, or a duration such as 2.hours, " \
+        "not #{value.inspect[0, 50]}."
+    end
+
+    def checked_call(name, job)
+      raise InvalidWorkflow, "There is no option #{name}." unless CALLS.include?(name)
+      return Wire.of(job) if job.is_a?(Dialect.current.gem::Job)
+
+      raise InvalidWorkflow, "#{name} takes one job: #{name}: #{Dialect.current.gem}::Job.new(...), " \
+        "not #{job.inspect[0, 100]}."
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The first jobs of a run, and the jobs that it may call.
+  class StartPlan < Plan
+    def initialize(tree, run_id:, config:)
+      super(tree, [], run_id: run_id, finished: {}, queue: "default", config: config)
+    end
+
+    # The field of a record that holds a callback of the run: its payload up to the end of
+    # the mapping that is its last argument, which is left open; and its queue
+    # (_run_callback.lua).
+    def callback(name, job, mapping)
+      payload = prepared(job, [], 0)
+      payload[Run::CALLBACK] = name.delete_prefix("on_")
+      args = payload.delete("args")
+      text = Sidekiq.dump_json(payload.merge("args" => [*args, mapping]))
+      "#{text.delete_suffix("}]}")}\n#{payload["queue"]}"
+    end
+
+    private
+
+    # As Sidekiq::Client does: complex arguments are refused, if the application says so.
+    def add(payload)
+      verify_json(payload)
+      super
+    end
+
+    # A job without a queue must be of a class that exists, as in the gem.
+    def item(node, job_class, stack, delay)
+      Object.const_get(node["class"]) if job_class.is_a?(String) && !node.key?("queue")
+      super
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Starts a run as Python does (workflow/start.py): one script writes its marker, its
+  # record, its barriers and its first jobs.
+  class Start
+    # Seconds that a record is kept after the end of its run.
+    KEEP = 7 * 86_400
+
+    class << self
+      # false: runs get no records, and are started by the gem. Or a hash: +keep+, the
+      # seconds that a record is kept after the end of its run; +args+, false to keep the
+      # arguments of steps out of it.
+      attr_writer :records
+
+      def records
+        @records.nil? ? {} : @records
+      end
+
+      # Whether a script can start runs here: not in tests without Redis, and not with
+      # barriers of the application.
+      def possible?
+        records && !testing? && own_barriers?
+      end
+
+      # Whether jobs are not pushed to Redis.
+      def testing?
+        defined?(Sidekiq::Testing) && Sidekiq::Testing.enabled? ? true : false
+      end
+
+      private
+
+      def own_barriers?
+        settings = Dialect.current.gem.configuration
+        !settings.respond_to?(:barrier_class) || settings.barrier_class.name.to_s.end_with?("::AtMostOnceBarrier")
+      end
+    end
+
+    # tree: in wire form; it gets numbers
+    def initialize(tree, run_id:, options:, config:)
+      @run_id = run_id
+      @options = options
+      @config = config
+      @numbers = StepNumbers.number(tree)
+      @read = Wire.read(tree)
+      Tree.check(@read)
+      @ttl = Lifetimes.barrier_ttl(tree, [])
+      @plan = StartPlan.new(tree, run_id: run_id, config: config)
+    end
+
+    # Starts the run. :done; :started, if a run of this id was started before; or
+    # Replies::Taken, if another run has the unique key.
+    def call
+      outcome = send_script while outcome.nil? || outcome == :stage_lost
+      pour if outcome == :done && @plan.fanout?
+      outcome
+    end
+
+    private
+
+    # If Redis is unavailable now, the next heartbeat of any worker does it.
+    def pour
+      @config.redis { |conn| Fanouts.pour_all(conn, Sidekiq.logger) }
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      Trouble.log(Sidekiq.logger, error)
+    end
+
+    def send_script
+      plan_keys, plan_arguments = @plan.writes
+      keys = ["swf:run:#{@run_id}", "", "swf:flow:#{@run_id}", *plan_keys]
+      arguments = [@ttl, 0, 0, *record, *plan_arguments]
+      Replies.start(run_once(keys, arguments))
+    rescue RedisClient::ConnectionError
+      # It may have started the run: then the script says so.
+      outcome = Replies.start(run_once(keys, arguments))
+      outcome == :started ? :done : outcome
+    end
+
+    def run_once(keys, arguments)
+      @config.redis { |conn| Scripts.run_once(conn, "start", keys, arguments) }
+    end
+
+    # As _new_record.lua reads it.
+    def record
+      @record ||= begin
+        fields = {"keep" => keep, **tree_fields, **@options.fields, **calls}
+        [
+          @plan.completes? ? "done" : "running", format("%.3f", Time.now.to_f), @ttl + keep, @numbers.last,
+          fields.size, *fields.flatten, @options.lists.size, *@options.lists,
+          @options.unique_key.to_s, @options.deadline.to_s, @options.needed? ? 1 : 0
+        ]
+      end
+    end
+
+    def tree_fields
+      compact = CompactTree.dump(with_queues(@read), args: self.class.records.fetch(:args, true))
+      {"tree" => compact, "skipped" => (@numbers.skipped if @numbers.skipped.positive?)}.compact
+    end
+
+    # A tree whose jobs say their queue, where their class knows it.
+    def with_queues(node)
+      case node["__type__"]
+      when "job" then job_with_queue(node)
+      when "with_delay" then node.merge("task" => with_queues(node["task"]))
+      else node.merge("children" => node["children"].map { |child| with_queues(child) })
+      end
+    end
+
+    def job_with_queue(job)
+      queue = job["queue"] || StartPlan.class_of(job["class"])&.get_sidekiq_options&.fetch("queue", nil)
+      fallback = CompactTree.fallback_of(job)
+      found = job.merge("queue" => queue.to_s)
+      fallback ? found.merge(Replacement::POLICY => with_queues(fallback)) : found
+    end
+
+    def calls
+      mapping = {"run_id" => @run_id, "template" => @options.template}
+      @options.calls.to_h { |name, job| [name, @plan.callback(name, job, mapping)] }
+    end
+
+    def keep
+      [self.class.records.fetch(:keep, KEEP).to_i, 1].max
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The gem's ways to start a run, which write its record, too. A run that cannot get one
+  # starts as the gem starts it.
+  module Starts
+    TEMPLATE = :flow_template
+
+    class << self
+      # Prepends to the classes of the gem, if it is loaded.
+      def install
+        return unless Dialect.loaded?
+
+        gem = Dialect.current.gem
+        return unless gem.const_defined?(:Workflow) && gem.const_defined?(:Serialize)
+
+        gem::Workflow.prepend(OfWorkflow)
+        gem::Templates.singleton_class.prepend(OfTemplates) if gem.const_defined?(:Templates)
+      end
+
+      # Yields, to start a run in the gem's way, unless it was started with a record.
+      # +again+: whether a call before this one may have started it.
+      def with_record(tree, run_id, config, again:)
+        options = RunOptions.new(template: take_template)
+        outcome = Start.new(tree, run_id: run_id, options: options, config: config).call
+        # The gem starts a run of an id as often as it is told to.
+        yield if outcome == :started && !again
+      rescue Refused, InvalidWorkflow, RedisClient::CommandError => error
+        raise if error.is_a?(PushStopped)
+
+        Sidekiq.logger.warn("The run #{run_id} starts without a record: #{error.class}: #{error.message}")
+        yield
+      end
+
+      def with_template(name)
+        before = Thread.current[TEMPLATE]
+        Thread.current[TEMPLATE] = name.to_s
+        yield
+      ensure
+        Thread.current[TEMPLATE] = before
+      end
+
+      private
+
+      # Of the first run that it starts.
+      def take_template
+        Thread.current[TEMPLATE].tap { Thread.current[TEMPLATE] = nil }
+      end
+    end
+
+    # Workflow#run.
+    module OfWorkflow
+      def run(*arguments)
+        return super if flow_continues? || !Start.possible?
+
+        @run_id = arguments.first || @run_id || SecureRandom.uuid
+        tree = flow_tree
+        return super if tree.nil?
+
+        config = @config || Sidekiq.default_configuration
+        Starts.with_record(tree, @run_id, config, again: @flow_unanswered) do
+          @flow_started = true
+          return super(*arguments)
+        end
+        @flow_started = true
+        @run_id
+      rescue RedisClient::ConnectionError
+        @flow_unanswered = true
+        raise
+      end
+
+      private
+
+      # Whether it is not the start of a run, but a continuation; or the second start.
+      def flow_continues?
+        @flow_started || !@completion_callbacks.nil? || Array(@callbacks).any?
+      end
+
+      # In wire form; nil if it cannot be written.
+      def flow_tree
+        tree = Wire.of(@workflow)
+        @delay.to_f.positive? ? {"__type__" => "with_delay", "delay" => @delay, "task" => tree} : tree
+      rescue InvalidWorkflow
+        nil
+      end
+    end
+
+    # Templates.run.
+    module OfTemplates
+      ruby2_keywords def run(name, *arguments)
+        Starts.with_template(name) { super(name, *arguments) }
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # A run that SidekiqFlow.run starts.
+  class NamedRun
+    # node: of the gem
+    def initialize(node, run_id, options)
+      @node = node
+      @tree = Wire.of(node)
+      @run_id = run_id
+      @options = options
+      raise InvalidWorkflow, "The id of a run is 1 to 255 characters, not #{run_id.inspect[0, 300]}." unless valid?
+    end
+
+    # Returns the id of the run, or of the run that has its unique key.
+    def start
+      return start_with_gem unless Start.possible?
+
+      outcome = Start.new(@tree, run_id: @run_id, options: @options, config: Sidekiq.default_configuration).call
+      return @run_id unless outcome.is_a?(Replies::Taken)
+
+      Sidekiq.logger.info("The run #{outcome.run_id} has the unique key #{@options.unique_key.inspect} and lives, " \
+        "so the run #{@run_id} is not started.")
+      outcome.run_id
+    rescue InvalidNode => error
+      raise InvalidWorkflow, error.message
+    rescue WrongType, RedisClient::CommandError => error
+      raise if @options.needed?
+
+      Sidekiq.logger.warn("The run #{@run_id} starts without a record: #{error.class}: #{error.message}")
+      start_with_gem
+    end
+
+    private
+
+    # In tests without Redis, what needs a record is left out.
+    def start_with_gem
+      if @options.needed? && !Start.testing?
+        raise InvalidWorkflow, "Callbacks, deadline and unique_key need the records of runs, which are off, or " \
+          "cannot be written with the barriers of this application."
+      end
+      Dialect.current.gem::Workflow.new(@node, run_id: @run_id).run
+      @run_id
+    end
+
+    def valid?
+      @run_id.length.between?(1, 255)
+    end
+  end
+end
+
+# What applications call.
+module SidekiqFlow
+  # Raised for a workflow that cannot be run.
+  InvalidWorkflow = Companion::InvalidWorkflow
+
+  class << self
+    # Starts a run of a node of the gem, and returns its id.
+    #
+    #   node = Sidekiq::Workflow
+    #   SidekiqFlow.run(
+    #     node::Chain.new(node::Job.new(Fetch, 7), SidekiqFlow.may_fail(node::Job.new(Thumb, 7))),
+    #     on_failure: node::Job.new(Tell, "#alerts"), tags: ["nightly"], deadline: 2.hours
+    #   )
+    #
+    # run_id       its id; a new UUID by default. A run of an id is started once
+    # on_success   a node that runs after all others
+    # on_failure   a job, pushed once, when the first step dies
+    # on_complete  a job, pushed once, when the run is done or cancelled, or has failed and
+    #              does not go on by itself
+    # tags         names to find it by
+    # deadline     seconds from the start (or a duration), after which it is cancelled
+    # unique_key   a name that one run may have while it lives: if another run has it,
+    #              nothing starts, and its id is returned
+    # template     the name that it is listed by
+    #
+    # The last argument of on_failure and on_complete is a hash: run_id, template, state
+    # and, of a death, step, class, jid, queue, error_class, error_message and at.
+    #
+    # Raises InvalidWorkflow (an ArgumentError); then nothing is started.
+    def run(node, run_id: nil, on_success: nil, **options)
+      node = gem_module::Chain.new(node, on_success) if on_success
+      options = Companion::RunOptions.new(**options)
+      run_id = (run_id || SecureRandom.uuid).to_s
+      Companion::NamedRun.new(node, run_id, options).start
+    end
+
+    # A step that counts as done if it fails for good: the run goes on, and keeps the error.
+    def may_fail(job)
+      with_policy("may_fail", job, Companion::Replacement::COUNTS_AS_DONE)
+    end
+
+    # A step with a node that runs in its place if it fails for good.
+    def catch(job, fallback)
+      with_policy("catch", job, Companion::Wire.read(Companion::Wire.of(fallback)))
+    end
+
+    # Settings of the records of runs: false for none; or a hash with +keep+, the seconds
+    # that a record is kept after the end of its run, and +args+, false to keep the arguments
+    # of steps out of it.
+    def records=(settings)
+      Companion::Start.records = settings
+    end
+
+    private
+
+    def with_policy(name, job, policy)
+      unless job.is_a?(gem_module::Job)
+        raise InvalidWorkflow, "#{name} takes one step, #{gem_module}::Job.new(...), not #{job.inspect[0, 100]}. " \
+          "For a chain or a group, wrap each of its steps."
+      end
+      Companion::Wire.node(Companion::Wire.of(job).merge(Companion::Replacement::POLICY => policy))
+    end
+
+    def gem_module
+      Companion::Dialect.current.gem
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # A tree of the gem's nodes that replaces a step, in wire form.
   class NewTree
     # The option that names the part of the memory that a step writes.
@@ -3581,22 +4122,12 @@ module SidekiqFlow::Companion
 
       # Returns the wire form of a node of the gem. Raises InvalidNode.
       def read(node)
-        wire = serialized(node)
-        # As others will read it: a symbol is a string.
-        JSON.parse(Sidekiq.dump_json(wire)).tap { |tree| Tree.check(tree) }
-      rescue JSON::JSONError, EncodingError => error
-        raise InvalidNode, "The tree that replaces a step cannot be written as JSON: #{error.message[0, 200]}"
-      end
-
-      private
-
-      def serialized(node)
-        wire = node.is_a?(Hash) ? node : Dialect.current.gem.const_get(:Serialize).serialize_workflow(node)
+        wire = Wire.of(node)
         # Sidekiq's own rules for arguments.
         Tree.jobs(wire) { |job| verify_json(job) if job["args"].is_a?(Array) }
-        wire
-      rescue ArgumentError, NameError, TypeError => error
-        raise InvalidNode, "No tree replaces a step with #{node.inspect[0, 200]}: #{error.message[0, 500]}"
+        Wire.read(wire).tap { |tree| Tree.check(tree) }
+      rescue ArgumentError => error
+        raise InvalidNode, error.message[0, 1000]
       end
     end
 
@@ -3627,10 +4158,20 @@ module SidekiqFlow::Companion
 
     # The compact tree, as the record shows it.
     def compact
-      @compact ||= CompactTree.dump(@wire)
+      @compact ||= CompactTree.dump(with_queues, args: (Start.records || {}).fetch(:args, true))
     end
 
     private
+
+    # Of a job that names none, its class knows the queue.
+    def with_queues
+      in_place(0).tap do |copy|
+        Tree.jobs(copy) do |job|
+          options = Plan.class_of(job["class"])&.get_sidekiq_options || {}
+          job["queue"] ||= options["queue"]&.to_s
+        end
+      end
+    end
 
     def place(step)
       # A barrier counts each id once.
@@ -3775,7 +4316,7 @@ module SidekiqFlow
     #
     # tree  a node of the gem: a Chain, Group, WithDelay or Job, or SidekiqFlow.wait_for(...)
     def replace(tree)
-      raise ArgumentError, "A step is replaced by a tree: replace(Chain.new(a, b))" if tree.nil?
+      raise InvalidWorkflow, "A step is replaced by a tree: replace(Chain.new(a, b))" if tree.nil?
 
       changes.tree = tree
       nil
@@ -3784,7 +4325,7 @@ module SidekiqFlow
     # Starts steps when this step ends; they run beside each other, and beside the tree
     # that replaces it. What follows this step waits for them. May be called many times.
     def add(*steps)
-      raise ArgumentError, "add takes nodes, not an array of them: add(*steps)" if steps.any?(Array)
+      raise InvalidWorkflow, "add takes nodes, not an array of them: add(*steps)" if steps.any?(Array)
 
       changes.added.concat(steps)
       nil
@@ -3821,30 +4362,32 @@ module SidekiqFlow
     MOST = 200
 
     class << self
-      # Returns a name of a signal as text. Raises ArgumentError.
+      # Returns a name of a signal as text. Raises InvalidWorkflow.
       def name(value)
         text = value.to_s
         return text if text.length.between?(1, MOST) && text.match?(/\A[[:print:]]+\z/)
 
-        raise ArgumentError, "A signal has a name of 1 to #{MOST} printable characters, not #{value.inspect[0, 100]}"
+        raise InvalidWorkflow, "A signal has a name of 1 to #{MOST} printable characters, not #{value.inspect[0, 100]}"
       end
 
-      # Milliseconds, or nil.
+      # Milliseconds of a time limit in seconds, or nil.
       def milliseconds(timeout)
-        # ActiveSupport::Duration
-        timeout = (timeout.to_f * 1000).round if timeout.respond_to?(:in_seconds) && !timeout.is_a?(Numeric)
-        return timeout if timeout.nil? || (timeout.is_a?(Integer) && timeout.between?(0, Companion::Tree::MAX_DELAY))
+        return if timeout.nil?
 
-        raise ArgumentError, "timeout: must be milliseconds or a duration, not #{timeout.inspect[0, 100]}"
+        # A duration of ActiveSupport has to_f, and is not a Numeric.
+        seconds = (timeout.respond_to?(:to_f) && !timeout.is_a?(String) && !timeout.is_a?(Time)) ? timeout.to_f : -1.0
+        return (seconds * 1000).round if (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
+
+        raise InvalidWorkflow, "timeout takes seconds, or a duration such as 3.days, not #{timeout.inspect[0, 100]}"
       end
 
       # The name of a queue that this process does not consume.
       def queue(name)
-        raise ArgumentError, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
+        raise InvalidWorkflow, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
 
         return name.to_s unless consumed.include?(name.to_s)
 
-        raise ArgumentError, "This Ruby process takes from queue #{name.to_s.inspect}. #{QUEUE_NEEDED}"
+        raise InvalidWorkflow, "This Ruby process takes from queue #{name.to_s.inspect}. #{QUEUE_NEEDED}"
       end
 
       private
@@ -3867,8 +4410,8 @@ module SidekiqFlow
   #
   # name       of the signal. Its data is written to the memory of the run under this name
   # queue      a queue that a Python worker consumes
-  # timeout    milliseconds, or a duration of ActiveSupport; without one, it waits for half
-  #            a year, as long as Sidekiq keeps dead jobs
+  # timeout    seconds, or a duration; without one, it waits for half a year, as long as
+  #            Sidekiq keeps dead jobs
   # otherwise  a node that runs in its place if the signal has not come in time; an empty
   #            chain just goes on. Without one, the step dies with SignalTimeout
   def self.wait_for(name, queue: nil, timeout: nil, otherwise: nil)
@@ -4077,9 +4620,10 @@ module SidekiqFlow::Companion
       SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
     end
 
-    # For processes that push jobs and start workflows. Requiring the companion does
+    # For processes that push jobs and start workflows: runs get records. Requiring the companion does
     # it in a process that is not a server, and +configure+ in a server.
     def configure_client(config)
+      Starts.install
       config.client_middleware { |chain| chain.prepend(Pushes) }
     end
 
@@ -7972,6 +8516,582 @@ for _, step in ipairs(steps) do
   end
 end
 return {'DONE', moved}
+-- @file start.lua
+-- Starts a run: writes its marker, its initial memory, its barriers and first jobs.
+-- The marker makes it safe to send twice, and safe to call twice.
+--
+-- KEYS: swf:run:ID, memory hash, record (see _record), the plan's (see _plan)
+-- ARGV: ttl of the marker in seconds, ttl of the memory in seconds,
+--       the fields' (see _fields), the record's (see _new_record), the plan's
+-- Returns: {'DONE'} | {'STARTED'} it was started before, nothing written
+--       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
+--       | {'TAKEN', ID} nothing written: that run has the unique key, and lives
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Fields of a run's memory in the arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
+-- The record of a run that starts.
+--
+-- In ARGV, from a on: state (`running`, or `done` if no step is to run), epoch seconds of
+--       the start, seconds that it lives, number of steps, the fields' (see _fields), number of further lists that
+--       name the run, and their names: swf:flows:NAME, the unique key of the run ('' = none),
+--       seconds until its deadline ('' = none), '1' if the run must not start without a record
+--
+-- read_record(a) -> what make_record needs, and the index behind it
+-- holds_key(record, holder) -> true if the holder of a unique key is another run that lives
+-- refused_start(record, new) -> nil, or a reply: {'TAKEN', ID of the run that has the unique key,
+--       and lives} | {'TYPE', key} | an error if the user may not write what the run needs
+-- make_record(record, new): writes it
+
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- known_state(record, text, ttl) -> the same; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text): moves the run to `done`, and lets its record expire;
+--       text: of the last step
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text)
+  if from == 'done' then return end
+  local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
+    'added')
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local function read_record(a)
+  local new = {state = ARGV[a], started = ARGV[a + 1], ttl = tonumber(ARGV[a + 2]), total = tonumber(ARGV[a + 3])}
+  new.fields, a = read_fields(a + 4)
+  new.first_list, new.last_list = a + 1, a + tonumber(ARGV[a])
+  a = new.last_list + 1
+  new.unique, new.deadline, new.needed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
+  return new, a + 3
+end
+
+local function holds_key(record, holder)
+  if not holder or holder == string.sub(record, 10) then return false end
+  local state = record_state('swf:flow:' .. holder)
+  return state and state ~= 'done' and state ~= 'cancelled'
+end
+
+local function refused_start(record, new)
+  if new.unique ~= '' then
+    local key = 'swf:unique:' .. new.unique
+    local holder, wrong = checked('GET', key)
+    if wrong then return wrong end
+    if holds_key(record, holder) then return {'TAKEN', holder} end
+    wrong = denied('SET', key, '')
+    if wrong then return wrong end
+  end
+  if new.deadline ~= '' then
+    if not type_is('swf:deadlines', 'zset') then return {'TYPE', 'swf:deadlines'} end
+    local wrong = denied('ZADD', 'swf:deadlines', '0', '')
+    if wrong then return wrong end
+  end
+  if not new.needed then return end
+  if not type_is(record, 'hash') then return {'TYPE', record} end
+  return denied('HSET', record, '', '')
+end
+
+local function make_record(record, new)
+  local id, now, ttl = string.sub(record, 10), new.started, new.ttl
+  local first = {record, 'state', 'running', 'started', now, 'total', new.total}
+  local made = redis.pcall('HSET', unpack(first))
+  -- A user of before, who may not write records, starts runs without them.
+  if type(made) ~= 'number' then return end
+  if made < 3 then
+    -- A run of the same id has left one.
+    redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
+    redis.pcall('HSET', unpack(first))
+  end
+  if new.fields.n > 0 then redis.pcall('HSET', record, unpack(ARGV, new.fields.first, new.fields.last)) end
+  redis.pcall('HSET', record .. ':times', '0', '')
+  if new.total >= 1000 then
+    redis.pcall('SETBIT', record .. ':done', new.total, 0)
+    redis.pcall('EXPIRE', record .. ':done', ttl)
+  end
+  redis.pcall('EXPIRE', record, ttl)
+  redis.pcall('EXPIRE', record .. ':times', ttl)
+  add_to_list('running', id, now, ttl)
+  for i = new.first_list, new.last_list do
+    add_to_list(ARGV[i], id, now, ttl)
+    redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
+  end
+  if new.unique ~= '' then redis.pcall('SET', 'swf:unique:' .. new.unique, id, 'EX', math.max(ttl, UNIQUE_TTL)) end
+  if new.deadline ~= '' then
+    redis.pcall('ZADD', 'swf:deadlines', string.format('%.3f', tonumber(seconds_now()) + tonumber(new.deadline)), id)
+    outlive('swf:deadlines', math.ceil(tonumber(new.deadline)) + ttl)
+  end
+  if new.state == 'done' then finish_record(record, 'running', '') end
+end
+
+local marker, memory, record = KEYS[1], KEYS[2], KEYS[3]
+local fields, a = read_fields(3)
+local made
+made, a = read_record(a)
+
+if redis.call('EXISTS', marker) == 1 then return {'STARTED'} end
+local wrong = refused_start(record, made)
+if wrong then return wrong end
+if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+local plan
+plan, wrong = read_plan(4, a)
+if not plan then return wrong end
+
+redis.call('SET', marker, '1', 'EX', ARGV[1])
+write_fields(memory, fields)
+if fields.n > 0 then redis.call('EXPIRE', memory, ARGV[2]) end
+write_plan(plan)
+if record ~= '' then make_record(record, made) end
+return {'DONE'}
 -- @file store_callbacks.lua
 -- Stores the steps of a chain once, for payloads that refer to them.
 --

@@ -93,7 +93,7 @@ def test_steps_of_ruby_replace_themselves(site: Site, broker: SidekiqBroker, thr
     nested = ["chain", ["python", "d"], ["grow", "z", None, [["ruby", "e"], ["python", "f"]]], ["ruby", "g"]]
     beside = Group(grow("y", ["group", ["ruby", "b"], ["python", "c"], nested]), rb("h"))
     grown = started(broker, beside, Job(CARRIED, "i"), rb("last"))
-    late = ["wait", "never", 300, ["ruby", "otherwise"]]
+    late = ["wait", "never", 0.3, ["ruby", "otherwise"]]
     signal = Job("Rb::Signals", "go", {"by": "Ada"}, queue="ruby")
     waits = started(broker, Group(grow("w", ["chain", ["wait", "go"], late]), signal), rb("last"))
     bad = started(broker, grow("bad", ["not a tree"]), rb("never"))

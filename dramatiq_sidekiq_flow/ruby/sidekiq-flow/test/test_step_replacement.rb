@@ -126,8 +126,8 @@ class TestStepReplacement < Minitest::Test
     bad.each do |tree|
       assert_raises(Companion::InvalidNode, tree.inspect) { perform(step) { |run| run.replace(tree) } }
     end
-    assert_raises(ArgumentError) { perform(step) { |run| run.replace(nil) } }
-    assert_raises(ArgumentError) { perform(step) { |run| run.add([grown]) } }
+    assert_raises(SidekiqFlow::InvalidWorkflow) { perform(step) { |run| run.replace(nil) } }
+    assert_raises(SidekiqFlow::InvalidWorkflow) { perform(step) { |run| run.add([grown]) } }
     assert_empty pushed
   end
 
@@ -146,7 +146,8 @@ class TestStepReplacement < Minitest::Test
     assert_equal [8, 9, 10], fields("swf_step", [first, *rest])
     assert_equal %w[10 1], redis("HMGET", "swf:flow:#{RUN_ID}", "total", "added")
     added = JSON.parse(redis("HGET", "swf:flow:#{RUN_ID}:added", "3"))
-    assert_equal [8, %w[chain]], [added["first"], added["tree"].keys]
+    one, two, three = %w[1 2 3].map { |n| {"step" => Grown.name, "queue" => "grown", "ruby" => true, "args" => n} }
+    assert_equal({"first" => 8, "tree" => {"chain" => [one, {"group" => [two, three]}]}}, added)
     assert redis("HGET", "swf:flow:#{RUN_ID}:times", "3")
   end
 

@@ -10,7 +10,7 @@ class TestWaitFor < Minitest::Test
   # Python's WaitFor has the same wire form (wire/wait_for.py).
   def test_it_is_a_carrier
     instead = Sidekiq::Workflow::Job.new("A", 1)
-    node = SidekiqFlow.wait_for("approved", queue: "python", timeout: 500, otherwise: instead)
+    node = SidekiqFlow.wait_for("approved", queue: "python", timeout: 0.5, otherwise: instead)
     assert_equal({
       "__type__" => "job", "class" => "Sidekiq::Workflow::NoopWorker", "queue" => "python", "retry" => true,
       "args" => ["approved", 500, {"__type__" => "job", "class" => "A", "args" => [1]}],
@@ -20,13 +20,13 @@ class TestWaitFor < Minitest::Test
   end
 
   def test_a_duration_is_a_timeout
-    duration = Struct.new(:to_f) { alias_method :in_seconds, :to_f }.new(1.5)
+    duration = Struct.new(:to_f).new(1.5)
     assert_equal 1500, serialized(SidekiqFlow.wait_for("go", queue: "python", timeout: duration))["args"][1]
   end
 
   def test_what_cannot_wait_is_refused
     ["", "a\n", "x" * 201, nil].each { |name| refused(name, queue: "python") }
-    [-1, 1.5, "1"].each { |timeout| refused("go", queue: "python", timeout: timeout) }
+    [-1, Float::NAN, "1", Time.now, :a].each { |timeout| refused("go", queue: "python", timeout: timeout) }
     [nil, "", 5].each { |queue| assert_includes refused("go", queue: queue), "Python worker" }
     assert_raises(Companion::InvalidNode) { SidekiqFlow.wait_for("go", queue: "python", otherwise: 5) }
   end
@@ -44,7 +44,7 @@ class TestWaitFor < Minitest::Test
   def test_a_signal_to_a_run_that_does_not_exist
     Sidekiq.redis { |conn| conn.call("FLUSHDB") }
     assert_raises(SidekiqFlow::UnknownRun) { SidekiqFlow.signal(RUN_ID, "go") }
-    assert_raises(ArgumentError) { SidekiqFlow.signal(RUN_ID, "") }
+    assert_raises(SidekiqFlow::InvalidWorkflow) { SidekiqFlow.signal(RUN_ID, "") }
     Sidekiq.redis { |conn| conn.call("HSET", "swf:flow:#{RUN_ID}", "state", "running") }
     assert SidekiqFlow.signal(RUN_ID, "go", {"by" => "Ada"})
     kept = Sidekiq.redis { |conn| conn.call("HGET", "swf:signals:#{RUN_ID}", "go") }
@@ -56,6 +56,6 @@ class TestWaitFor < Minitest::Test
   private
 
   def refused(...)
-    assert_raises(ArgumentError) { SidekiqFlow.wait_for(...) }.message
+    assert_raises(SidekiqFlow::InvalidWorkflow) { SidekiqFlow.wait_for(...) }.message
   end
 end

@@ -21,7 +21,7 @@ module SidekiqFlow
     #
     # tree  a node of the gem: a Chain, Group, WithDelay or Job, or SidekiqFlow.wait_for(...)
     def replace(tree)
-      raise ArgumentError, "A step is replaced by a tree: replace(Chain.new(a, b))" if tree.nil?
+      raise InvalidWorkflow, "A step is replaced by a tree: replace(Chain.new(a, b))" if tree.nil?
 
       changes.tree = tree
       nil
@@ -30,7 +30,7 @@ module SidekiqFlow
     # Starts steps when this step ends; they run beside each other, and beside the tree
     # that replaces it. What follows this step waits for them. May be called many times.
     def add(*steps)
-      raise ArgumentError, "add takes nodes, not an array of them: add(*steps)" if steps.any?(Array)
+      raise InvalidWorkflow, "add takes nodes, not an array of them: add(*steps)" if steps.any?(Array)
 
       changes.added.concat(steps)
       nil

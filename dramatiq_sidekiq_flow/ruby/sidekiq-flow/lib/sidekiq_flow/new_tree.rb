@@ -11,22 +11,12 @@ module SidekiqFlow::Companion
 
       # Returns the wire form of a node of the gem. Raises InvalidNode.
       def read(node)
-        wire = serialized(node)
-        # As others will read it: a symbol is a string.
-        JSON.parse(Sidekiq.dump_json(wire)).tap { |tree| Tree.check(tree) }
-      rescue JSON::JSONError, EncodingError => error
-        raise InvalidNode, "The tree that replaces a step cannot be written as JSON: #{error.message[0, 200]}"
-      end
-
-      private
-
-      def serialized(node)
-        wire = node.is_a?(Hash) ? node : Dialect.current.gem.const_get(:Serialize).serialize_workflow(node)
+        wire = Wire.of(node)
         # Sidekiq's own rules for arguments.
         Tree.jobs(wire) { |job| verify_json(job) if job["args"].is_a?(Array) }
-        wire
-      rescue ArgumentError, NameError, TypeError => error
-        raise InvalidNode, "No tree replaces a step with #{node.inspect[0, 200]}: #{error.message[0, 500]}"
+        Wire.read(wire).tap { |tree| Tree.check(tree) }
+      rescue ArgumentError => error
+        raise InvalidNode, error.message[0, 1000]
       end
     end
 
@@ -57,10 +47,20 @@ module SidekiqFlow::Companion
 
     # The compact tree, as the record shows it.
     def compact
-      @compact ||= CompactTree.dump(@wire)
+      @compact ||= CompactTree.dump(with_queues, args: (Start.records || {}).fetch(:args, true))
     end
 
     private
+
+    # Of a job that names none, its class knows the queue.
+    def with_queues
+      in_place(0).tap do |copy|
+        Tree.jobs(copy) do |job|
+          options = Plan.class_of(job["class"])&.get_sidekiq_options || {}
+          job["queue"] ||= options["queue"]&.to_s
+        end
+      end
+    end
 
     def place(step)
       # A barrier counts each id once.

@@ -12,6 +12,9 @@ module SidekiqFlow::Companion
     # The number of steps of a run, to which another replacement has added some.
     Total = Struct.new(:value)
 
+    # Nothing is written: the run of that id has the unique key, and lives.
+    Taken = Struct.new(:run_id)
+
     # A fan-out waits because that Redis key is of another type.
     Blocked = Struct.new(:key)
 
@@ -45,6 +48,18 @@ module SidekiqFlow::Companion
             "It expired, or it was deleted."
         else
           raise WrongType.of(detail)
+        end
+      end
+
+      # :done, :started (a run of this id was started before), :stage_lost (nothing is
+      # written: the staged fan-out expired), or Taken.
+      def start(reply)
+        kind, detail = checked(reply)
+        case kind
+        when "DONE" then :done
+        when "STARTED" then :started
+        when "STAGE" then :stage_lost
+        else Taken.new(detail)
         end
       end
 

@@ -10,30 +10,32 @@ module SidekiqFlow
     MOST = 200
 
     class << self
-      # Returns a name of a signal as text. Raises ArgumentError.
+      # Returns a name of a signal as text. Raises InvalidWorkflow.
       def name(value)
         text = value.to_s
         return text if text.length.between?(1, MOST) && text.match?(/\A[[:print:]]+\z/)
 
-        raise ArgumentError, "A signal has a name of 1 to #{MOST} printable characters, not #{value.inspect[0, 100]}"
+        raise InvalidWorkflow, "A signal has a name of 1 to #{MOST} printable characters, not #{value.inspect[0, 100]}"
       end
 
-      # Milliseconds, or nil.
+      # Milliseconds of a time limit in seconds, or nil.
       def milliseconds(timeout)
-        # ActiveSupport::Duration
-        timeout = (timeout.to_f * 1000).round if timeout.respond_to?(:in_seconds) && !timeout.is_a?(Numeric)
-        return timeout if timeout.nil? || (timeout.is_a?(Integer) && timeout.between?(0, Companion::Tree::MAX_DELAY))
+        return if timeout.nil?
 
-        raise ArgumentError, "timeout: must be milliseconds or a duration, not #{timeout.inspect[0, 100]}"
+        # A duration of ActiveSupport has to_f, and is not a Numeric.
+        seconds = (timeout.respond_to?(:to_f) && !timeout.is_a?(String) && !timeout.is_a?(Time)) ? timeout.to_f : -1.0
+        return (seconds * 1000).round if (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
+
+        raise InvalidWorkflow, "timeout takes seconds, or a duration such as 3.days, not #{timeout.inspect[0, 100]}"
       end
 
       # The name of a queue that this process does not consume.
       def queue(name)
-        raise ArgumentError, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
+        raise InvalidWorkflow, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
 
         return name.to_s unless consumed.include?(name.to_s)
 
-        raise ArgumentError, "This Ruby process takes from queue #{name.to_s.inspect}. #{QUEUE_NEEDED}"
+        raise InvalidWorkflow, "This Ruby process takes from queue #{name.to_s.inspect}. #{QUEUE_NEEDED}"
       end
 
       private
@@ -56,8 +58,8 @@ module SidekiqFlow
   #
   # name       of the signal. Its data is written to the memory of the run under this name
   # queue      a queue that a Python worker consumes
-  # timeout    milliseconds, or a duration of ActiveSupport; without one, it waits for half
-  #            a year, as long as Sidekiq keeps dead jobs
+  # timeout    seconds, or a duration; without one, it waits for half a year, as long as
+  #            Sidekiq keeps dead jobs
   # otherwise  a node that runs in its place if the signal has not come in time; an empty
   #            chain just goes on. Without one, the step dies with SignalTimeout
   def self.wait_for(name, queue: nil, timeout: nil, otherwise: nil)

@@ -108,6 +108,11 @@ class TestStepReplacement < Minitest::Test
     assert_equal 1, fields("workflow_completion_callbacks").uniq.size
   end
 
+  def test_a_large_group_is_staged_and_poured
+    2.times { perform(step) { |run| run.add(*Array.new(1001) { |n| grown(n) }) } }
+    assert_equal [1001, 0], [redis("LLEN", "queue:grown"), redis("ZCARD", "swf:fanouts")]
+  end
+
   def test_a_step_that_raises_has_replaced_nothing
     assert_raises(RuntimeError) { perform(step) { |run| [run.replace(grown), raise("fails")] } }
     assert_empty redis("KEYS", "*")

@@ -19,6 +19,17 @@ class TestWaitFor < Minitest::Test
     assert_equal ["go", nil, nil], serialized(SidekiqFlow.wait_for(:go, queue: :python))["args"]
   end
 
+  def test_a_run_may_begin_with_it
+    Sidekiq.redis { |conn| conn.call("FLUSHDB") }
+    id = SidekiqFlow.run(SidekiqFlow.may_fail(SidekiqFlow.wait_for("go", queue: "python")))
+    waits = JSON.parse(Sidekiq.redis { |conn| conn.call("RPOP", "queue:python") })
+    expected = {"args" => ["go", nil, nil], "retry" => true, "wrapped" => "wait for go", "swf_on_death" => "done"}
+    assert_equal expected.merge("workflow_run_id" => id, "swf_step" => 1),
+      waits.slice(*expected.keys, "workflow_run_id", "swf_step")
+    tree = JSON.parse(Sidekiq.redis { |conn| conn.call("HGET", "swf:flow:#{id}", "tree") })
+    assert_equal({"step" => "wait for go", "queue" => "python", "may_fail" => true}, tree)
+  end
+
   def test_a_duration_is_a_timeout
     duration = Struct.new(:to_f).new(1.5)
     assert_equal 1500, serialized(SidekiqFlow.wait_for("go", queue: "python", timeout: duration))["args"][1]

@@ -26,7 +26,7 @@ LIB = GEM / "lib"
 LUA = LIB / "sidekiq_flow" / "lua"
 VERSION = LIB / "sidekiq_flow" / "version.rb"
 
-#: The scripts that Ruby sends: the companion starts no runs.
+#: The scripts that Ruby sends.
 SCRIPTS = (
     "advance",
     "beat",
@@ -41,7 +41,10 @@ SCRIPTS = (
     "promote",
     "read_callbacks",
     "recover",
+    "replace",
     "requeue",
+    "signal",
+    "start",
     "store_callbacks",
     "trial",
 )

@@ -36,12 +36,13 @@
 # With Python's RedisCallbackStorage, the rest of long chains is stored once: set
 # `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` in the gem's configure.
 #
-# Require it where workflows are started, too (a web server): barriers then live
-# for as long as the delays ahead, and not for the gem's one day.
+# Require it where workflows are started, too (a web server), after the gem: a run is
+# then started by one script, has a record, which Python's `Runs` and the tab show, and
+# barriers that live for as long as the delays ahead, and not for the gem's one day.
+# SidekiqFlow.run starts a run with callbacks, tags, a deadline or a unique key.
 #
-# Not covered: a workflow is still started by the gem, one command at a time. And an
-# error of the application's own client middleware, while the next steps are planned,
-# is a failure of the job, which runs again.
+# Not covered: an error of the application's own client middleware, while the next steps
+# are planned, is a failure of the job, which runs again.
 
 require "digest/sha1"
 require "digest/sha2"
@@ -106,6 +107,9 @@ module SidekiqFlow::Companion
       new("The Redis key #{key.inspect} holds another type. Remove it.")
     end
   end
+
+  # A workflow, or one of its options, cannot be run; nothing is written.
+  class InvalidWorkflow < ArgumentError; end
 
   # Raised at boot: this process has a Sidekiq or a gem that the companion cannot
   # work with.
@@ -239,6 +243,11 @@ module SidekiqFlow::Companion
     # The dialect of the gem that this process has loaded.
     def self.current
       @current ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
+    end
+
+    # Whether this process has loaded a gem.
+    def self.loaded?
+      defined?(Sidekiq::Sideline) || defined?(Sidekiq::Workflow) ? true : false
     end
 
     # The dialect of the gem that this process has not loaded.
@@ -656,12 +665,22 @@ module SidekiqFlow::Companion
 
     # Returns the script's reply. +conn+ is what config.redis yields.
     def self.run(conn, name, keys, arguments)
-      conn.call("EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
+      send_with(:call, conn, name, keys, arguments)
+    end
+
+    # The same, and does not send it again if the connection is lost.
+    def self.run_once(conn, name, keys, arguments)
+      send_with(:call_once, conn, name, keys, arguments)
+    end
+
+    def self.send_with(method, conn, name, keys, arguments)
+      conn.public_send(method, "EVALSHA", SHAS.fetch(name), keys.size, *keys, *arguments)
     rescue RedisClient::CommandError => error
       raise unless error.message.start_with?("NOSCRIPT")
 
-      conn.call("EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
+      conn.public_send(method, "EVAL", SOURCES.fetch(name), keys.size, *keys, *arguments)
     end
+    private_class_method :send_with
   end
 end
 
@@ -673,6 +692,12 @@ module SidekiqFlow::Companion
     # Nothing is written: the callback of that number fires (1 is the top), and the
     # script needs its plan.
     NeedsPlan = Struct.new(:callback)
+
+    # The number of steps of a run, to which another replacement has added some.
+    Total = Struct.new(:value)
+
+    # Nothing is written: the run of that id has the unique key, and lives.
+    Taken = Struct.new(:run_id)
 
     # A fan-out waits because that Redis key is of another type.
     Blocked = Struct.new(:key)
@@ -708,6 +733,31 @@ module SidekiqFlow::Companion
         else
           raise WrongType.of(detail)
         end
+      end
+
+      # :done, :started (a run of this id was started before), :stage_lost (nothing is
+      # written: the staged fan-out expired), or Taken.
+      def start(reply)
+        kind, detail = checked(reply)
+        case kind
+        when "DONE" then :done
+        when "STARTED" then :started
+        when "STAGE" then :stage_lost
+        else Taken.new(detail)
+        end
+      end
+
+      # As advance, or Total (nothing is written).
+      def replace(reply)
+        kind, total = reply
+        (kind == "TOTAL") ? Total.new(total) : advance(reply)
+      end
+
+      # The number of steps that a signal moved to their queues, :ended (the run is done or
+      # cancelled), or :unknown.
+      def signal(reply)
+        kind, moved = checked(reply)
+        {"DONE" => moved, "ENDED" => :ended, "UNKNOWN" => :unknown}.fetch(kind)
       end
 
       # Returns when the job has left flight, by this call or before it; or :stage_lost
@@ -1657,11 +1707,12 @@ module SidekiqFlow::Companion
 
     # Runs advance.lua. Returns its outcome (see Replies.advance).
     def advance(keys, arguments)
-      reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
-      outcome = Replies.advance(reply)
-      settled if %i[done gone cancelled].include?(outcome)
-      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
-      outcome
+      ended(Replies.advance(run("advance", keys, arguments)))
+    end
+
+    # Runs replace.lua. Returns its outcome (see Replies.replace).
+    def replace_step(keys, arguments)
+      ended(Replies.replace(run("replace", keys, arguments)))
     end
 
     # Parks the job, which has not run, since its run is paused. The keys that its run
@@ -1732,6 +1783,16 @@ module SidekiqFlow::Companion
       @fetcher.worker
     end
 
+    def run(script, keys, arguments)
+      config.redis { |conn| Scripts.run(conn, script, [key, *keys], [receipt, *arguments]) }
+    end
+
+    def ended(outcome)
+      settled if %i[done gone cancelled].include?(outcome)
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
+      outcome
+    end
+
     def settle
       return if @settled
 
@@ -1778,7 +1839,17 @@ module SidekiqFlow::Companion
     end
 
     def advance(keys, arguments)
-      Replies.advance(config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) })
+      Replies.advance(run("advance", keys, arguments))
+    end
+
+    def replace_step(keys, arguments)
+      Replies.replace(run("replace", keys, arguments))
+    end
+
+    private
+
+    def run(script, keys, arguments)
+      config.redis { |conn| Scripts.run(conn, script, [@key, *keys], ["1", *arguments]) }
     end
   end
 end
@@ -2043,6 +2114,29 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
+  # What a running step asks for; nothing is written before it ends (Python's twin is
+  # wire/replace.py).
+  class Changes
+    attr_accessor :tree
+    attr_reader :added
+
+    def initialize
+      @tree = nil
+      @added = []
+    end
+
+    # What starts in the place of the step, as a tree in wire form; nil without.
+    def node
+      nodes = [*(@tree.nil? ? [] : [@tree]), *@added]
+      return if nodes.empty?
+
+      wires = nodes.map { |node| NewTree.read(node) }
+      @added.empty? ? wires.first : {"__type__" => "group", "children" => wires}
+    end
+  end
+end
+
+module SidekiqFlow::Companion
   # The job that runs on this thread, and the events that were seen while it runs.
   class Execution
     CURRENT = :flow_execution
@@ -2080,6 +2174,15 @@ module SidekiqFlow::Companion
     def initialize(job)
       @job = job
       @began = Time.now.to_f
+    end
+
+    # What the step asks for (see CurrentRun).
+    def changes
+      @changes ||= Changes.new
+    end
+
+    def changes?
+      !@changes.nil?
     end
 
     # Notes that the job was pushed once more, under its own id: the process that
@@ -2267,7 +2370,7 @@ module SidekiqFlow::Companion
     def complete(execution, queue, result)
       unit = Unit.current
       job = execution.job
-      completion = Completion.new(unit || BorrowedUnit.new(config, queue, job), job, fields(job, result))
+      completion = StepReplacement.of(execution, unit || BorrowedUnit.new(config, queue, job), fields(job, result))
       completion.prepare
       unit ? unit.completion = completion : completion.advance
     end
@@ -2828,6 +2931,13 @@ module SidekiqFlow::Companion
         end
       end
 
+      # Yields the jobs of a tree, valid or not, in order; those of a fallback come after its
+      # step.
+      def jobs(node, &block)
+        yield node if node["__type__"] == "job"
+        [*node["children"], node["task"], node[Replacement::POLICY]].grep(Hash) { |part| jobs(part, &block) }
+      end
+
       # How many jobs a tree has, without those of fallbacks.
       def count(node)
         return 1 if node["__type__"] == "job" && !node[GROUP]
@@ -2888,6 +2998,16 @@ module SidekiqFlow::Companion
 
     CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
+    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
+    def self.class_of(name)
+      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
+
+      found = Object.const_get(name)
+      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
+    rescue TypeError # A::B, and A is not a module
+      nil
+    end
+
     def initialize(node, stack, run_id:, finished:, queue:, config:)
       @run_id = run_id
       @finished = finished
@@ -2903,7 +3023,17 @@ module SidekiqFlow::Companion
       @pushes = Hash.new { |queues, name| queues[name] = [] }
       @scheduled = []
       @jids = Set.new
-      start(node, stack, 0)
+      @completes = start(node, stack, 0)
+    end
+
+    # Whether the node has no job to run: what comes after it is due now.
+    def completes?
+      @completes
+    end
+
+    # Makes the barrier of one unit, of a callback below all jobs of the plan.
+    def add_barrier(id)
+      @barriers[id] = [1, -1]
     end
 
     # [keys, arguments] as advance.lua reads a plan. A large plan is staged now.
@@ -2973,9 +3103,15 @@ module SidekiqFlow::Companion
       SecureRandom.uuid.tap { |id| @barriers[id] = [value, -1] }
     end
 
-    # Pushes as Sidekiq::Client#push does, client middleware included, but leaves the
-    # write to the script. Returns false: a job does not complete at once.
+    # Pushes as Sidekiq::Client#push does, but leaves the write to the script. Returns
+    # false: a job does not complete at once.
     def push(node, stack, delay)
+      add(prepared(node, stack, delay))
+      false
+    end
+
+    # The payload of a job, after client middleware.
+    def prepared(node, stack, delay)
       job_class = constant(node["class"]) || node["class"]
       item = normalized(item(node, job_class, stack, delay))
       item["tags"] = Array(item["tags"]) | @tags unless @tags.empty?
@@ -2984,8 +3120,7 @@ module SidekiqFlow::Companion
       end
       raise PushStopped, "A client middleware did not let #{node["class"]} be pushed" unless payload.is_a?(Hash)
 
-      add(payload)
-      false
+      payload
     end
 
     # The options of the node itself come last: a tenant that was given to the step
@@ -3017,15 +3152,10 @@ module SidekiqFlow::Companion
       raise InvalidNode, error.message
     end
 
-    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
     def constant(name)
       raise InvalidNode, "A job needs the name of a class, not #{name.inspect}" unless name.is_a?(String)
-      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
 
-      found = Object.const_get(name)
-      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
-    rescue TypeError # A::B, and A is not a module
-      nil
+      self.class.class_of(name)
     end
 
     # All children of a group share one stack: it is stored once.
@@ -3153,6 +3283,1179 @@ module SidekiqFlow::Companion
         "queue" => unit.queue_name, "retry" => true, StepRecord::NUMBER => @job[StepRecord::NUMBER]
       }.compact
     end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Arguments of steps as Python shows them (repr and reprlib), so that the records of
+  # runs look alike, whichever language starts the run.
+  module PythonText
+    # The longest text of the arguments of a step, and of a string or a number in it.
+    MOST = 60
+
+    # The most elements of an array or a hash, and the deepest level.
+    MOST_ELEMENTS = 10
+    LEVELS = 4
+
+    # The most digits of a number that Python writes.
+    MOST_DIGITS = 4300
+
+    # What Python escapes: not printable, and not a space.
+    ESCAPED = /[\p{C}\p{Z}\\&&[^ ]]/
+    SHORT_ESCAPES = {"\\" => "\\\\", "\n" => "\\n", "\r" => "\\r", "\t" => "\\t"}.freeze
+
+    # Raised for a number with too many digits.
+    class TooLong < StandardError; end
+
+    class << self
+      # The arguments of a step, as text of at most 60 characters.
+      def shown(args)
+        parts = []
+        length = 0
+        args.each do |value|
+          break if length > MOST
+
+          parts << text(value)
+          length += parts.last.length + 2
+        end
+        whole = parts.join(", ")
+        (whole.length <= MOST) ? whole : "#{whole[0, MOST - 3]}..."
+      end
+
+      private
+
+      def text(value)
+        return quoted(value[0, MOST + 1]) if value.is_a?(String) && value.length > MOST
+
+        shortened(value, LEVELS)
+      rescue TooLong
+        "<#{{Integer => "int", Array => "list", Hash => "dict"}.fetch(value.class)}>"
+      end
+
+      def shortened(value, level)
+        case value
+        when String then short_string(value)
+        when Integer then short_integer(value)
+        when Float then float(value)
+        when Array then short_array(value, level)
+        when Hash then short_hash(value, level)
+        when true then "True"
+        when false then "False"
+        else "None"
+        end
+      end
+
+      def short_string(value)
+        text = quoted(value[0, MOST])
+        return text if text.length <= MOST
+
+        ends_of(quoted(value[0, 28] + value[[value.length - 29, 0].max..]))
+      end
+
+      def short_integer(value)
+        text = value.to_s
+        raise TooLong if text.delete("-").length > MOST_DIGITS
+
+        (text.length <= MOST) ? text : ends_of(text)
+      end
+
+      # Ruby begins to write exponents one digit before Python does.
+      def float(value)
+        text = value.to_s
+        sign, whole, fraction = text.match(/\A(-?)(\d)\.(\d+)e\+15\z/)&.captures
+        return text.sub(".0e", "e") if whole.nil?
+
+        digits = (whole + fraction).ljust(17, "0")
+        "#{sign}#{digits[0, 16]}.#{digits[16..]}"
+      end
+
+      def short_array(value, level)
+        return "[...]" if level <= 0 && value.any?
+
+        parts = value.first(MOST_ELEMENTS).map { |each| shortened(each, level - 1) }
+        parts << "..." if value.size > MOST_ELEMENTS
+        "[#{parts.join(", ")}]"
+      end
+
+      def short_hash(value, level)
+        return "{}" if value.empty?
+        return "{...}" if level <= 0
+
+        parts = value.keys.sort.first(MOST_ELEMENTS).map do |key|
+          "#{shortened(key, level - 1)}: #{shortened(value[key], level - 1)}"
+        end
+        parts << "..." if value.size > MOST_ELEMENTS
+        "{#{parts.join(", ")}}"
+      end
+
+      def ends_of(text)
+        "#{text[0, 28]}...#{text[-29..]}"
+      end
+
+      # As Python's repr of a string.
+      def quoted(value)
+        quote = (value.include?("'") && !value.include?('"')) ? '"' : "'"
+        text = value.gsub(ESCAPED) { |char| escaped(char) }
+        text = text.gsub("'") { "\\'" } if quote == "'"
+        "#{quote}#{text}#{quote}"
+      end
+
+      def escaped(char)
+        SHORT_ESCAPES.fetch(char) do
+          code = char.ord
+          next format("\\x%02x", code) if code < 0x100
+
+          format((code < 0x10000) ? "\\u%04x" : "\\U%08x", code)
+        end
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Writes the compact tree of a run, which its record keeps, of a tree in wire form
+  # (Python's twin is wire/run_tree.py, which describes it and writes the same).
+  class CompactTree
+    # More equal siblings than this are folded into one node.
+    MOST_ALIKE = 20
+
+    # A tree with more steps that are not folded is written without arguments.
+    MOST_WITH_ARGS = 1000
+
+    NOOPS = DIALECTS.map(&:noop_class).freeze
+
+    # Classes of jobs that +wrapped+ names.
+    WRAPPERS = [*NOOPS, "ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "Sidekiq::ActiveJob::Wrapper"].freeze
+
+    # The beginning of the name of a step that waits for a signal.
+    WAIT = "wait for "
+
+    class << self
+      # The compact tree, as JSON.
+      #
+      # node     a tree as JSON reads it
+      # args     false leaves out the arguments of the steps. They are left out in large
+      #          trees, too
+      # is_ruby  job in wire form -> whether Ruby runs it; by default its class says so
+      def dump(node, args: true, is_ruby: method(:ruby?))
+        JSON.generate(new(is_ruby).tree(node, args))
+      end
+
+      # The tree that runs in the place of a step that is dead, or nil.
+      def fallback_of(job)
+        policy = job[Replacement::POLICY]
+        policy if policy.is_a?(Hash)
+      end
+
+      # Whether Ruby runs a job: its class is neither the no-op, which carries a step of
+      # Python, nor a stub that says RUNS_IN_PYTHON.
+      def ruby?(job)
+        name = job["class"]
+        return false if NOOPS.include?(name) || !name.match?(Plan::CONSTANT)
+
+        !(Object.const_defined?(name) && python?(Object.const_get(name)))
+      rescue NameError, TypeError # A::B, and A is not a module
+        true
+      end
+
+      private
+
+      def python?(found)
+        found.is_a?(Class) && found.const_defined?(:RUNS_IN_PYTHON)
+      end
+    end
+
+    def initialize(is_ruby)
+      @is_ruby = is_ruby
+      # Equal nodes have the same shape, a number. Of each shape: what is written for it
+      # without arguments; [shape, number] of its equal children; steps that are not folded.
+      @nodes = []
+      @runs = []
+      @steps = []
+      @shapes = {}
+      # The shape of each node by its identity.
+      @known = {}.compare_by_identity
+    end
+
+    def tree(node, args)
+      shape = shape(node)
+      (args && @steps[shape] <= MOST_WITH_ARGS) ? written(node) : @nodes[shape]
+    end
+
+    private
+
+    def shape(node)
+      @known[node] = new_shape(node)
+    end
+
+    def new_shape(node)
+      case node["__type__"]
+      when "job" then self.class.fallback_of(node) ? shape_of_catch(node) : shape_of_job(node)
+      when "with_delay" then shape_of_delay(node)
+      else shape_of_branch(node)
+      end
+    end
+
+    def shape_of_job(job)
+      may_fail = job[Replacement::POLICY] == Replacement::COUNTS_AS_DONE
+      key = [:job, job["class"], job["queue"], job["wrapped"], may_fail]
+      @shapes[key] ||= begin
+        written = {"step" => name_of(job)}
+        written["queue"] = job["queue"] unless job["queue"].to_s.empty?
+        written["ruby"] = true if @is_ruby.call(job)
+        written["may_fail"] = true if may_fail
+        add(written, [], 1)
+      end
+    end
+
+    def shape_of_catch(job)
+      step = shape_of_job(job)
+      fallback = shape(self.class.fallback_of(job))
+      @shapes[[:catch, step, fallback]] ||= add({"catch" => @nodes[step], "fallback" => @nodes[fallback]},
+        [[step, 1], [fallback, 1]], 1 + @steps[fallback])
+    end
+
+    def shape_of_delay(node)
+      inner = shape(node["task"])
+      # 5 and 5.0 are one delay.
+      @shapes[[:delay, node["delay"].to_r, inner]] ||=
+        add({"delay" => node["delay"], "node" => @nodes[inner]}, [[inner, 1]], @steps[inner])
+    end
+
+    def shape_of_branch(node)
+      runs = node["children"].map { |child| shape(child) }.chunk_while(&:eql?).map { |alike| [alike[0], alike.size] }
+      @shapes[[node["__type__"], *runs]] ||= begin
+        steps = runs.sum { |shape, times| @steps[shape] * ((times <= MOST_ALIKE) ? times : 1) }
+        children = runs.flat_map { |shape, times| folded(shape, times) || Array.new(times, @nodes[shape]) }
+        add({node["__type__"] => children}, runs, steps)
+      end
+    end
+
+    # [the node of equal siblings], if there are so many.
+    def folded(shape, times)
+      [{"times" => times, "node" => @nodes[shape]}] if times > MOST_ALIKE
+    end
+
+    def add(written, runs, steps)
+      @nodes << written
+      @runs << runs
+      @steps << steps
+      @nodes.size - 1
+    end
+
+    # A node with the arguments of the steps that are not folded.
+    def written(node)
+      case node["__type__"]
+      when "job" then written_job(node)
+      when "with_delay" then {"delay" => node["delay"], "node" => written(node["task"])}
+      else {node["__type__"] => written_children(node)}
+      end
+    end
+
+    def written_job(job)
+      without = @nodes[@known[job]]
+      fallback = self.class.fallback_of(job)
+      return with_args(without, job) if fallback.nil?
+
+      {"catch" => with_args(without["catch"], job), "fallback" => written(fallback)}
+    end
+
+    def with_args(step, job)
+      text = job["wrapped"].to_s.start_with?(WAIT) ? "" : PythonText.shown(job["args"])
+      text.empty? ? step : step.merge("args" => text)
+    end
+
+    def written_children(node)
+      children = node["children"].each
+      @runs[@known[node]].flat_map do |shape, times|
+        alike = Array.new(times) { children.next }
+        folded(shape, times) || alike.map { |child| written(child) }
+      end
+    end
+
+    # Its class, or the actor or class that a wrapper carries.
+    def name_of(job)
+      wrapped = job["wrapped"]
+      (wrapped.is_a?(String) && !wrapped.empty? && WRAPPERS.include?(job["class"])) ? wrapped : job["class"]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Numbers the steps of a tree in written order, depth first: their places in the
+  # record of a run (Python's twin is wire/step_numbers.py, which leaves out the numbers
+  # that a Python worker finds by itself).
+  class StepNumbers
+    # The number of the last step, and how many steps are in fallbacks.
+    attr_reader :last, :skipped
+
+    # Numbers the jobs of a tree, in place. +after+: the number of the step before it.
+    def self.number(node, after: 0)
+      new(after).tap { |numbers| numbers.number(node) }
+    end
+
+    def initialize(after)
+      @last = after
+      @skipped = 0
+    end
+
+    def number(node)
+      case node["__type__"]
+      when "job" then number_job(node)
+      when "with_delay" then number(node["task"])
+      else node["children"].each { |child| number(child) }
+      end
+    end
+
+    private
+
+    # The steps of a fallback come after its step.
+    def number_job(job)
+      job[StepRecord::NUMBER] = (@last += 1)
+      fallback = CompactTree.fallback_of(job)
+      return if fallback.nil?
+
+      before = @last
+      skipped = @skipped
+      number(fallback)
+      @skipped = skipped + @last - before
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The gem's nodes in wire form, and back.
+  module Wire
+    class << self
+      # A node of the gem in wire form: a copy, apart from the arguments and options of its
+      # jobs.
+      def of(node)
+        copy(serializer.serialize_workflow(node))
+      rescue TypeError, ArgumentError, NoMethodError => error
+        raise InvalidWorkflow, "A workflow is made of #{Dialect.current.gem}::Job, Chain, Group and WithDelay, " \
+          "not of #{node.inspect[0, 100]}: #{error.message[0, 200]}"
+      end
+
+      # The node of the gem.
+      def node(wire)
+        serializer.unserialize_workflow(wire)
+      end
+
+      # As another process reads it.
+      def read(wire)
+        JSON.parse(Sidekiq.dump_json(wire))
+      rescue JSON::JSONError, EncodingError => error
+        raise InvalidNode, "The workflow cannot be written as JSON: #{error.message[0, 200]}"
+      end
+
+      private
+
+      def serializer
+        Dialect.current.gem::Serialize
+      end
+
+      # The copy is changed: its jobs get numbers.
+      def copy(wire)
+        case wire["__type__"]
+        when "job" then copy_of_job(wire)
+        when "with_delay" then wire.merge("task" => copy(wire["task"]))
+        else wire.merge("children" => wire["children"].map { |child| copy(child) })
+        end
+      end
+
+      def copy_of_job(job)
+        fallback = job[Replacement::POLICY]
+        fallback.is_a?(Hash) ? job.merge(Replacement::POLICY => copy(fallback)) : job.dup
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # What a run does besides its tree (Python's twin is workflow/run_options.py).
+  class RunOptions
+    # The longest name of a template, a tag or a key.
+    MOST = 255
+
+    # The options that name one job to call.
+    CALLS = %i[on_failure on_complete].freeze
+
+    attr_reader :tags, :template, :deadline, :unique_key
+
+    # name -> job in wire form
+    attr_reader :calls
+
+    # deadline: seconds from the start, or a duration
+    def initialize(tags: [], template: nil, deadline: nil, unique_key: nil, **calls)
+      @tags = checked_tags(tags)
+      @template = template && checked_name("template", template.to_s)
+      @deadline = deadline && checked_deadline(deadline)
+      @unique_key = unique_key && checked_name("unique_key", unique_key)
+      @calls = calls.compact.to_h { |name, job| [name.to_s, checked_call(name, job)] }
+    end
+
+    # Whether a run is not what it should be without a record.
+    def needed?
+      !(@calls.empty? && @deadline.nil? && @unique_key.nil?)
+    end
+
+    # The fields of a record.
+    def fields
+      {
+        "template" => @template, "tags" => @tags.empty? ? nil : JSON.generate(@tags), "deadline" => @deadline,
+        "unique" => @unique_key
+      }.compact
+    end
+
+    # The lists that the run is in, besides that of its state.
+    def lists
+      [*(["template:#{@template}"] if @template), *@tags.map { |tag| "tag:#{tag}" }]
+    end
+
+    private
+
+    def checked_tags(tags)
+      named = tags.is_a?(Array) ? tags.map { |tag| tag.is_a?(Symbol) ? tag.to_s : tag } : nil
+      return named.uniq if named&.all? { |tag| tag.is_a?(String) && !tag.empty? }
+
+      raise InvalidWorkflow, "tags takes an array of names: tags: [\"nightly\"], not #{tags.inspect[0, 100]}."
+    end
+
+    def checked_name(option, value)
+      return value if value.is_a?(String) && value.length.between?(1, MOST)
+
+      raise InvalidWorkflow, "#{option} takes a name of at most #{MOST} characters, not #{value.inspect[0, 50]}."
+    end
+
+    def checked_deadline(value)
+      seconds = value.respond_to?(:to_f) && !value.is_a?(String) && !value.is_a?(Time) ? value.to_f : 0.0
+      return seconds if seconds.positive? && seconds.finite?
+
+      raise InvalidWorkflow, "deadline takes the seconds from the start, above 0, or a duration such as 2.hours, " \
+        "not #{value.inspect[0, 50]}."
+    end
+
+    def checked_call(name, job)
+      raise InvalidWorkflow, "There is no option #{name}." unless CALLS.include?(name)
+      return Wire.of(job) if job.is_a?(Dialect.current.gem::Job)
+
+      raise InvalidWorkflow, "#{name} takes one job: #{name}: #{Dialect.current.gem}::Job.new(...), " \
+        "not #{job.inspect[0, 100]}."
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The first jobs of a run, and the jobs that it may call.
+  class StartPlan < Plan
+    def initialize(tree, run_id:, config:)
+      super(tree, [], run_id: run_id, finished: {}, queue: "default", config: config)
+    end
+
+    # The field of a record that holds a callback of the run: its payload up to the end of
+    # the mapping that is its last argument, which is left open; and its queue
+    # (_run_callback.lua).
+    def callback(name, job, mapping)
+      payload = prepared(job, [], 0)
+      payload[Run::CALLBACK] = name.delete_prefix("on_")
+      args = payload.delete("args")
+      text = Sidekiq.dump_json(payload.merge("args" => [*args, mapping]))
+      "#{text.delete_suffix("}]}")}\n#{payload["queue"]}"
+    end
+
+    private
+
+    # As Sidekiq::Client does: complex arguments are refused, if the application says so.
+    def add(payload)
+      verify_json(payload)
+      super
+    end
+
+    # A job without a queue must be of a class that exists, as in the gem.
+    def item(node, job_class, stack, delay)
+      Object.const_get(node["class"]) if job_class.is_a?(String) && !node.key?("queue")
+      super
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Starts a run as Python does (workflow/start.py): one script writes its marker, its
+  # record, its barriers and its first jobs.
+  class Start
+    # Seconds that a record is kept after the end of its run.
+    KEEP = 7 * 86_400
+
+    class << self
+      # false: runs get no records, and are started by the gem. Or a hash: +keep+, the
+      # seconds that a record is kept after the end of its run; +args+, false to keep the
+      # arguments of steps out of it.
+      attr_writer :records
+
+      def records
+        @records.nil? ? {} : @records
+      end
+
+      # Whether a script can start runs here: not in tests without Redis, and not with
+      # barriers of the application.
+      def possible?
+        records && !testing? && own_barriers?
+      end
+
+      # Whether jobs are not pushed to Redis.
+      def testing?
+        defined?(Sidekiq::Testing) && Sidekiq::Testing.enabled? ? true : false
+      end
+
+      private
+
+      def own_barriers?
+        settings = Dialect.current.gem.configuration
+        !settings.respond_to?(:barrier_class) || settings.barrier_class.name.to_s.end_with?("::AtMostOnceBarrier")
+      end
+    end
+
+    # tree: in wire form; it gets numbers
+    def initialize(tree, run_id:, options:, config:)
+      @run_id = run_id
+      @options = options
+      @config = config
+      @numbers = StepNumbers.number(tree)
+      @read = Wire.read(tree)
+      Tree.check(@read)
+      @ttl = Lifetimes.barrier_ttl(tree, [])
+      @plan = StartPlan.new(tree, run_id: run_id, config: config)
+    end
+
+    # Starts the run. :done; :started, if a run of this id was started before; or
+    # Replies::Taken, if another run has the unique key.
+    def call
+      outcome = send_script while outcome.nil? || outcome == :stage_lost
+      pour if outcome == :done && @plan.fanout?
+      outcome
+    end
+
+    private
+
+    # If Redis is unavailable now, the next heartbeat of any worker does it.
+    def pour
+      @config.redis { |conn| Fanouts.pour_all(conn, Sidekiq.logger) }
+    rescue RedisClient::Error, ConnectionPool::TimeoutError => error
+      Trouble.log(Sidekiq.logger, error)
+    end
+
+    def send_script
+      plan_keys, plan_arguments = @plan.writes
+      keys = ["swf:run:#{@run_id}", "", "swf:flow:#{@run_id}", *plan_keys]
+      arguments = [@ttl, 0, 0, *record, *plan_arguments]
+      Replies.start(run_once(keys, arguments))
+    rescue RedisClient::ConnectionError
+      # It may have started the run: then the script says so.
+      outcome = Replies.start(run_once(keys, arguments))
+      outcome == :started ? :done : outcome
+    end
+
+    def run_once(keys, arguments)
+      @config.redis { |conn| Scripts.run_once(conn, "start", keys, arguments) }
+    end
+
+    # As _new_record.lua reads it.
+    def record
+      @record ||= begin
+        fields = {"keep" => keep, **tree_fields, **@options.fields, **calls}
+        [
+          @plan.completes? ? "done" : "running", format("%.3f", Time.now.to_f), @ttl + keep, @numbers.last,
+          fields.size, *fields.flatten, @options.lists.size, *@options.lists,
+          @options.unique_key.to_s, @options.deadline.to_s, @options.needed? ? 1 : 0
+        ]
+      end
+    end
+
+    def tree_fields
+      compact = CompactTree.dump(with_queues(@read), args: self.class.records.fetch(:args, true))
+      {"tree" => compact, "skipped" => (@numbers.skipped if @numbers.skipped.positive?)}.compact
+    end
+
+    # A tree whose jobs say their queue, where their class knows it.
+    def with_queues(node)
+      case node["__type__"]
+      when "job" then job_with_queue(node)
+      when "with_delay" then node.merge("task" => with_queues(node["task"]))
+      else node.merge("children" => node["children"].map { |child| with_queues(child) })
+      end
+    end
+
+    def job_with_queue(job)
+      queue = job["queue"] || StartPlan.class_of(job["class"])&.get_sidekiq_options&.fetch("queue", nil)
+      fallback = CompactTree.fallback_of(job)
+      found = job.merge("queue" => queue.to_s)
+      fallback ? found.merge(Replacement::POLICY => with_queues(fallback)) : found
+    end
+
+    def calls
+      mapping = {"run_id" => @run_id, "template" => @options.template}
+      @options.calls.to_h { |name, job| [name, @plan.callback(name, job, mapping)] }
+    end
+
+    def keep
+      [self.class.records.fetch(:keep, KEEP).to_i, 1].max
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # The gem's ways to start a run, which write its record, too. A run that cannot get one
+  # starts as the gem starts it.
+  module Starts
+    TEMPLATE = :flow_template
+
+    class << self
+      # Prepends to the classes of the gem, if it is loaded.
+      def install
+        return unless Dialect.loaded?
+
+        gem = Dialect.current.gem
+        return unless gem.const_defined?(:Workflow) && gem.const_defined?(:Serialize)
+
+        gem::Workflow.prepend(OfWorkflow)
+        gem::Templates.singleton_class.prepend(OfTemplates) if gem.const_defined?(:Templates)
+      end
+
+      # Yields, to start a run in the gem's way, unless it was started with a record.
+      # +again+: whether a call before this one may have started it.
+      def with_record(tree, run_id, config, again:)
+        options = RunOptions.new(template: take_template)
+        outcome = Start.new(tree, run_id: run_id, options: options, config: config).call
+        # The gem starts a run of an id as often as it is told to.
+        yield if outcome == :started && !again
+      rescue Refused, InvalidWorkflow, RedisClient::CommandError => error
+        raise if error.is_a?(PushStopped)
+
+        Sidekiq.logger.warn("The run #{run_id} starts without a record: #{error.class}: #{error.message}")
+        yield
+      end
+
+      def with_template(name)
+        before = Thread.current[TEMPLATE]
+        Thread.current[TEMPLATE] = name.to_s
+        yield
+      ensure
+        Thread.current[TEMPLATE] = before
+      end
+
+      private
+
+      # Of the first run that it starts.
+      def take_template
+        Thread.current[TEMPLATE].tap { Thread.current[TEMPLATE] = nil }
+      end
+    end
+
+    # Workflow#run.
+    module OfWorkflow
+      def run(*arguments)
+        return super if flow_continues? || !Start.possible?
+
+        @run_id = arguments.first || @run_id || SecureRandom.uuid
+        tree = flow_tree
+        return super if tree.nil?
+
+        config = @config || Sidekiq.default_configuration
+        Starts.with_record(tree, @run_id, config, again: @flow_unanswered) do
+          @flow_started = true
+          return super(*arguments)
+        end
+        @flow_started = true
+        @run_id
+      rescue RedisClient::ConnectionError
+        @flow_unanswered = true
+        raise
+      end
+
+      private
+
+      # Whether it is not the start of a run, but a continuation; or the second start.
+      def flow_continues?
+        @flow_started || !@completion_callbacks.nil? || Array(@callbacks).any?
+      end
+
+      # In wire form; nil if it cannot be written.
+      def flow_tree
+        tree = Wire.of(@workflow)
+        @delay.to_f.positive? ? {"__type__" => "with_delay", "delay" => @delay, "task" => tree} : tree
+      rescue InvalidWorkflow
+        nil
+      end
+    end
+
+    # Templates.run.
+    module OfTemplates
+      ruby2_keywords def run(name, *arguments)
+        Starts.with_template(name) { super(name, *arguments) }
+      end
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # A run that SidekiqFlow.run starts.
+  class NamedRun
+    # node: of the gem
+    def initialize(node, run_id, options)
+      @node = node
+      @tree = Wire.of(node)
+      @run_id = run_id
+      @options = options
+      raise InvalidWorkflow, "The id of a run is 1 to 255 characters, not #{run_id.inspect[0, 300]}." unless valid?
+    end
+
+    # Returns the id of the run, or of the run that has its unique key.
+    def start
+      return start_with_gem unless Start.possible?
+
+      outcome = Start.new(@tree, run_id: @run_id, options: @options, config: Sidekiq.default_configuration).call
+      return @run_id unless outcome.is_a?(Replies::Taken)
+
+      Sidekiq.logger.info("The run #{outcome.run_id} has the unique key #{@options.unique_key.inspect} and lives, " \
+        "so the run #{@run_id} is not started.")
+      outcome.run_id
+    rescue InvalidNode => error
+      raise InvalidWorkflow, error.message
+    rescue WrongType, RedisClient::CommandError => error
+      raise if @options.needed?
+
+      Sidekiq.logger.warn("The run #{@run_id} starts without a record: #{error.class}: #{error.message}")
+      start_with_gem
+    end
+
+    private
+
+    # In tests without Redis, what needs a record is left out.
+    def start_with_gem
+      if @options.needed? && !Start.testing?
+        raise InvalidWorkflow, "Callbacks, deadline and unique_key need the records of runs, which are off, or " \
+          "cannot be written with the barriers of this application."
+      end
+      Dialect.current.gem::Workflow.new(@node, run_id: @run_id).run
+      @run_id
+    end
+
+    def valid?
+      @run_id.length.between?(1, 255)
+    end
+  end
+end
+
+# What applications call.
+module SidekiqFlow
+  # Raised for a workflow that cannot be run.
+  InvalidWorkflow = Companion::InvalidWorkflow
+
+  class << self
+    # Starts a run of a node of the gem, and returns its id.
+    #
+    #   node = Sidekiq::Workflow
+    #   SidekiqFlow.run(
+    #     node::Chain.new(node::Job.new(Fetch, 7), SidekiqFlow.may_fail(node::Job.new(Thumb, 7))),
+    #     on_failure: node::Job.new(Tell, "#alerts"), tags: ["nightly"], deadline: 2.hours
+    #   )
+    #
+    # run_id       its id; a new UUID by default. A run of an id is started once
+    # on_success   a node that runs after all others
+    # on_failure   a job, pushed once, when the first step dies
+    # on_complete  a job, pushed once, when the run is done or cancelled, or has failed and
+    #              does not go on by itself
+    # tags         names to find it by
+    # deadline     seconds from the start (or a duration), after which it is cancelled
+    # unique_key   a name that one run may have while it lives: if another run has it,
+    #              nothing starts, and its id is returned
+    # template     the name that it is listed by
+    #
+    # The last argument of on_failure and on_complete is a hash: run_id, template, state
+    # and, of a death, step, class, jid, queue, error_class, error_message and at.
+    #
+    # Raises InvalidWorkflow (an ArgumentError); then nothing is started.
+    def run(node, run_id: nil, on_success: nil, **options)
+      node = gem_module::Chain.new(node, on_success) if on_success
+      options = Companion::RunOptions.new(**options)
+      run_id = (run_id || SecureRandom.uuid).to_s
+      Companion::NamedRun.new(node, run_id, options).start
+    end
+
+    # A step that counts as done if it fails for good: the run goes on, and keeps the error.
+    def may_fail(job)
+      with_policy("may_fail", job, Companion::Replacement::COUNTS_AS_DONE)
+    end
+
+    # A step with a node that runs in its place if it fails for good.
+    def catch(job, fallback)
+      with_policy("catch", job, Companion::Wire.read(Companion::Wire.of(fallback)))
+    end
+
+    # Settings of the records of runs: false for none; or a hash with +keep+, the seconds
+    # that a record is kept after the end of its run, and +args+, false to keep the arguments
+    # of steps out of it.
+    def records=(settings)
+      Companion::Start.records = settings
+    end
+
+    private
+
+    def with_policy(name, job, policy)
+      unless job.is_a?(gem_module::Job)
+        raise InvalidWorkflow, "#{name} takes one step, #{gem_module}::Job.new(...), not #{job.inspect[0, 100]}. " \
+          "For a chain or a group, wrap each of its steps."
+      end
+      Companion::Wire.node(Companion::Wire.of(job).merge(Companion::Replacement::POLICY => policy))
+    end
+
+    def gem_module
+      Companion::Dialect.current.gem
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # A tree of the gem's nodes that replaces a step, in wire form.
+  class NewTree
+    # The option that names the part of the memory that a step writes.
+    NAMESPACE = "memory_namespace"
+
+    class << self
+      include Sidekiq::JobUtil
+
+      # Returns the wire form of a node of the gem. Raises InvalidNode.
+      def read(node)
+        wire = Wire.of(node)
+        # Sidekiq's own rules for arguments.
+        Tree.jobs(wire) { |job| verify_json(job) if job["args"].is_a?(Array) }
+        Wire.read(wire).tap { |tree| Tree.check(tree) }
+      rescue ArgumentError => error
+        raise InvalidNode, error.message[0, 1000]
+      end
+    end
+
+    # How many steps it has, and how many of them are in fallbacks.
+    attr_reader :total, :skipped
+
+    # +wire+: as +read+ returns it; +job+: the step that it replaces.
+    def initialize(wire, job)
+      @wire = wire
+      @job = job
+      Tree.jobs(wire) { |step| place(step) }
+      numbers = StepNumbers.number(wire)
+      @total = numbers.last
+      @skipped = numbers.skipped
+    end
+
+    # A copy for its place in the run, since a thread remembers the nodes of chains that it
+    # stored. +before+: number of the last step of the run; 0 if its steps have no numbers.
+    def in_place(before)
+      JSON.parse(JSON.generate(@wire)).tap do |copy|
+        if before.zero?
+          Tree.jobs(copy) { |step| step.delete(StepRecord::NUMBER) }
+        else
+          StepNumbers.number(copy, after: before)
+        end
+      end
+    end
+
+    # The compact tree, as the record shows it.
+    def compact
+      @compact ||= CompactTree.dump(with_queues, args: (Start.records || {}).fetch(:args, true))
+    end
+
+    private
+
+    # Of a job that names none, its class knows the queue.
+    def with_queues
+      in_place(0).tap do |copy|
+        Tree.jobs(copy) do |job|
+          options = Plan.class_of(job["class"])&.get_sidekiq_options || {}
+          job["queue"] ||= options["queue"]&.to_s
+        end
+      end
+    end
+
+    def place(step)
+      # A barrier counts each id once.
+      step.delete("jid") if step["jid"] == @job["jid"]
+      names = [@job[NAMESPACE], step[NAMESPACE]].grep(String).reject(&:empty?)
+      step[NAMESPACE] = names.join(".") unless names.empty?
+    end
+  end
+
+  # What the record of a run holds of the tree that replaces a step. +before+: number of
+  # the last step of the run; +total+: the same with the tree; +step+: number of the
+  # replaced step; +added+: JSON.
+  Numbers = Struct.new(:before, :total, :skipped, :step, :added) do
+    # +total+: number of steps of the run, as its record has it; "" if they have none.
+    def self.of(total, tree, step)
+      before = total.to_i
+      return new(0, 0, 0, 0, "") if before.zero? || before + tree.total > StepRecord::MOST
+
+      new(before, before + tree.total, tree.skipped, step.number, "{\"first\":#{before + 1},\"tree\":#{tree.compact}}")
+    end
+
+    # As replace.lua reads them.
+    def arguments
+      [before.zero? ? "" : before.to_s, total, skipped, step, added]
+    end
+  end
+end
+
+module SidekiqFlow::Companion
+  # Ends a step that a tree replaces: takes its job out of flight, keeps its output and
+  # starts the tree with the callbacks of the step, in one step (Python's twin is
+  # workflow/replacement.py).
+  class StepReplacement < Completion
+    # The completion of a step: a replacement if it asked for a tree that has something to
+    # run. Raises InvalidNode.
+    def self.of(execution, unit, fields)
+      node = execution.changes.node if execution.changes?
+      return Completion.new(unit, execution.job, fields) if node.nil? || Tree.completes_at_once?(node)
+
+      new(unit, execution.job, fields, node)
+    end
+
+    def initialize(unit, job, fields, node)
+      super(unit, job, fields)
+      @node = node
+      @tree = NewTree.new(node, job)
+      # The step is counted in its barrier, or releases it; the last step of the tree
+      # counts down that barrier, or another one.
+      @top_kind = @kinds.first || ""
+      @ttl = Lifetimes.barrier_ttl(node, @stack)
+    end
+
+    # Plans the tree, and writes nothing that a step that fails would have to take back.
+    def prepare
+      keep_chains
+      number_after(run_total)
+    end
+
+    def advance
+      loop do
+        outcome = Trouble.patiently(@unit.config.logger) { send_script }
+        case outcome
+        when :done, :gone then return pour
+        when :cancelled then return
+        when Replies::Total then number_after(outcome.value)
+        when :stage_lost then next # the plan stages it again
+        end
+      end
+    end
+
+    private
+
+    # The stored chains of the stack outlive the tree.
+    def keep_chains
+      chains = CallbackStorage.chains(@job[Dialect.current.callbacks])
+      return if chains.empty?
+
+      ttl = [@ttl + CallbackStorage::MARGIN, Lifetimes::MAX_TTL].min
+      redis { |conn| Scripts.run(conn, "extend", ["", *chains], [ttl, 0]) }
+    end
+
+    # The number of steps of the run, as its record has it: "" if they have none.
+    def run_total
+      return "" if step.number == ""
+
+      state, total = redis { |conn| conn.call("HMGET", step.key, "state", "total") }
+      state && total ? total : ""
+    end
+
+    # Plans the tree with the numbers behind the last one of the run.
+    def number_after(total)
+      @numbers = Numbers.of(total, @tree, step)
+      stack, barrier = stack_of_tree
+      @plan = Plan.new(@tree.in_place(@numbers.before), stack, run_id: run_id, finished: @job,
+        queue: @unit.queue_name, config: @unit.config)
+      @plan.add_barrier(barrier) if barrier
+    end
+
+    # The callback stack of the tree, and the new barrier of its top: the barrier of a
+    # chain is released by the step, so that a second delivery of it does nothing.
+    def stack_of_tree
+      return [@stack, nil] unless @top_kind == "f"
+
+      barrier = SecureRandom.uuid
+      *below, top = @stack
+      [[*below, Callback.new(barrier, top.remaining, top.propagate)], barrier]
+    end
+
+    def send_script
+      plan_keys, plan_arguments = @plan.writes
+      marker = @stack.empty? ? "swf:released:#{unit_id}" : ""
+      keys = [memory_key, marker, step.key, *@top_down.map(&:barrier), *plan_keys]
+      arguments = [unit_id, @ttl, Memory.current&.ttl || 0, step.text, *@numbers.arguments,
+        @fields.size / 2, *@fields, @top_kind, @top_down.size, *plan_arguments]
+      @unit.replace_step(keys, arguments)
+    end
+
+    def redis(&block)
+      Trouble.patiently(@unit.config.logger) { @unit.config.redis(&block) }
+    end
+  end
+end
+
+module SidekiqFlow
+  # The job that runs on this thread is not a step of a run, or the companion does not
+  # run it.
+  class NoCurrentRun < StandardError; end
+
+  # The run of the job that runs on this thread. What a step asks for here is written when
+  # it ends, in the script that acknowledges it; a step that raises has asked for nothing.
+  class CurrentRun
+    attr_reader :run_id, :jid
+
+    def initialize(execution)
+      @execution = execution
+      @run_id = Companion::Run.id(execution.job)
+      @jid = execution.job["jid"]
+    end
+
+    # Replaces this step by a tree when it ends: what follows the step waits for the tree.
+    # Of several calls, the last one counts. An empty chain just goes on.
+    #
+    # tree  a node of the gem: a Chain, Group, WithDelay or Job, or SidekiqFlow.wait_for(...)
+    def replace(tree)
+      raise InvalidWorkflow, "A step is replaced by a tree: replace(Chain.new(a, b))" if tree.nil?
+
+      changes.tree = tree
+      nil
+    end
+
+    # Starts steps when this step ends; they run beside each other, and beside the tree
+    # that replaces it. What follows this step waits for them. May be called many times.
+    def add(*steps)
+      raise InvalidWorkflow, "add takes nodes, not an array of them: add(*steps)" if steps.any?(Array)
+
+      changes.added.concat(steps)
+      nil
+    end
+
+    private
+
+    def changes
+      if Companion::Run.callback?(@execution.job)
+        raise NoCurrentRun, "A callback of a run is not a step, so nothing can replace it"
+      end
+
+      @execution.changes
+    end
+  end
+
+  # The run of the job that runs on this thread. Raises NoCurrentRun.
+  def self.current_run
+    execution = Companion::Execution.current
+    return CurrentRun.new(execution) if execution && !Companion::Run.id(execution.job).nil?
+
+    raise NoCurrentRun, "No step of a run is performed on this thread by a Sidekiq process with the companion " \
+      "(SidekiqFlow::Companion.configure)"
+  end
+end
+
+module SidekiqFlow
+  # Steps that wait for a signal, for trees of Ruby (Python's twin is wire/wait_for.py).
+  module WaitFor
+    # The beginning of the names under which these steps are carried.
+    PREFIX = "wait for "
+
+    # The longest name of a signal, in characters.
+    MOST = 200
+
+    class << self
+      # Returns a name of a signal as text. Raises InvalidWorkflow.
+      def name(value)
+        text = value.to_s
+        return text if text.length.between?(1, MOST) && text.match?(/\A[[:print:]]+\z/)
+
+        raise InvalidWorkflow, "A signal has a name of 1 to #{MOST} printable characters, not #{value.inspect[0, 100]}"
+      end
+
+      # Milliseconds of a time limit in seconds, or nil.
+      def milliseconds(timeout)
+        return if timeout.nil?
+
+        # A duration of ActiveSupport has to_f, and is not a Numeric.
+        seconds = (timeout.respond_to?(:to_f) && !timeout.is_a?(String) && !timeout.is_a?(Time)) ? timeout.to_f : -1.0
+        return (seconds * 1000).round if (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
+
+        raise InvalidWorkflow, "timeout takes seconds, or a duration such as 3.days, not #{timeout.inspect[0, 100]}"
+      end
+
+      # The name of a queue that this process does not consume.
+      def queue(name)
+        raise InvalidWorkflow, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
+
+        return name.to_s unless consumed.include?(name.to_s)
+
+        raise InvalidWorkflow, "This Ruby process takes from queue #{name.to_s.inspect}. #{QUEUE_NEEDED}"
+      end
+
+      private
+
+      # The queues of this process, if it is a worker.
+      def consumed
+        return [] unless Sidekiq.server?
+
+        Sidekiq.default_configuration.capsules.each_value.flat_map(&:queues)
+      end
+    end
+
+    QUEUE_NEEDED = "A step that waits for a signal is run by a Python worker: name a queue that one consumes, " \
+      "and that no Ruby process consumes, wait_for(name, queue: \"python\")"
+    private_constant :QUEUE_NEEDED
+  end
+
+  # A node that is done when its run gets a signal; see SidekiqFlow.signal. A Python worker
+  # runs it.
+  #
+  # name       of the signal. Its data is written to the memory of the run under this name
+  # queue      a queue that a Python worker consumes
+  # timeout    seconds, or a duration; without one, it waits for half a year, as long as
+  #            Sidekiq keeps dead jobs
+  # otherwise  a node that runs in its place if the signal has not come in time; an empty
+  #            chain just goes on. Without one, the step dies with SignalTimeout
+  def self.wait_for(name, queue: nil, timeout: nil, otherwise: nil)
+    gem = Companion::Dialect.current.gem
+    name = WaitFor.name(name)
+    carried = WaitFor::PREFIX + name
+    instead = Companion::NewTree.read(otherwise) unless otherwise.nil?
+    gem.const_get(:Job).new(gem.const_get(:NoopWorker), name, WaitFor.milliseconds(timeout), instead,
+      queue: WaitFor.queue(queue), retry: true, wrapped: carried, display_class: carried)
+  end
+end
+
+module SidekiqFlow
+  # No workflow has this run id, or what Redis knows of the run has expired.
+  class UnknownRun < StandardError; end
+
+  # Signals to runs (Python's twin is store/run_signals.py).
+  module Signals
+    # Seconds that a signal is kept at least.
+    KEPT = Companion::Lifetimes::RETRY_HORIZON
+
+    # The keys of signal.lua.
+    def self.keys(run_id)
+      [*%w[flow run signals waiting].map { |name| "swf:#{name}:#{run_id}" }, "schedule", "queues"]
+    end
+  end
+
+  # Sends a signal to a run: all its steps that wait for the name go on, and so does one
+  # whose turn comes later. The data is written to the memory of the run; nil writes nothing.
+  #
+  # data  what JSON can carry
+  #
+  # Returns false, with nothing changed, if the run is done or cancelled. Raises UnknownRun.
+  def self.signal(run_id, name, data = nil)
+    arguments = [WaitFor.name(name), Sidekiq.dump_json(data), Signals::KEPT]
+    reply = Sidekiq.redis { |conn| Companion::Scripts.run(conn, "signal", Signals.keys(run_id), arguments) }
+    sent = Companion::Replies.signal(reply)
+    raise UnknownRun, "There is no run #{run_id.inspect[0, 255]}, so it got no signal" if sent == :unknown
+
+    sent != :ended
   end
 end
 
@@ -3321,9 +4624,10 @@ module SidekiqFlow::Companion
       SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
     end
 
-    # For processes that push jobs and start workflows. Requiring the companion does
+    # For processes that push jobs and start workflows: runs get records. Requiring the companion does
     # it in a process that is not a server, and +configure+ in a server.
     def configure_client(config)
+      Starts.install
       config.client_middleware { |chain| chain.prepend(Pushes) }
     end
 
@@ -6526,6 +7830,907 @@ for i = 5, #KEYS do
 end
 if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[1], ARGV[1]) end
 return {'DONE', back, #dead, waiting, dead, stay}
+-- @file replace.lua
+-- Ends a step that a tree replaces: takes its job out of flight, writes its output to the
+-- memory, and writes the plan of the tree, whose jobs carry the callbacks of the step.
+-- Of a paused run, the plan is parked.  Safe to send twice.
+--
+-- KEYS: in-flight hash, memory hash ('' = none), swf:released:JID of a step without
+--       callbacks ('' = it has some), record (see _record), per callback from the top:
+--       BARRIER, then the plan's (see _plan)
+-- ARGV: receipt, unit (the jid), seconds that the barriers live from now on, seconds
+--       that the memory lives, the step's text (see _record), then for a run with numbered
+--       steps ('' = without): its number of steps for which the tree was numbered, that
+--       number with the tree, number of steps of the tree that are in fallbacks, number of
+--       the step, what its record holds of the tree; then
+--       the fields' (see _fields), kind of the callback at the top ('' = none, see _walk),
+--       number of callbacks, the plan's
+-- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
+--       | {'TOTAL', number of steps of the run now, '' = none} nothing written: another step
+--       was replaced first, number the tree again
+--       | {'EXPIRED', BARRIER} | {'TYPE', key} | {'STAGE', key} nothing written
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
+--
+-- A job may be delivered twice, and only one delivery may go on.  In the barrier of a group
+-- the step is noted as counted, and nothing is counted: the last step of the tree is.
+-- The barrier of a chain is released, and the plan has another one in its place.  A step
+-- without callbacks has a marker.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The walk over a step's callback stack: which barriers the step counts down,
+-- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
+-- count.lua for one on another broker, whose barriers have a fourth key.
+--
+-- In KEYS, from k on, per callback from the top: BARRIER, its id.  Its other keys have
+--   names made of it: BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua)
+-- In ARGV[a]: the kinds of the callbacks from the top, a letter each
+--   'f' fires a continuation         (the walk stops there)
+--   'n' has none and propagates      (count down the next one, too)
+--   's' has none, does not propagate (the walk stops)
+--
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
+-- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- read_any_barrier(barrier, needs) -> the same; 0 and 0 if needs, and the barrier has expired: that of a group
+--                            that needs some of its members is missed by those that are late only
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            record: of the run, or ''.  The table has
+--   n         number of callbacks
+--   counts    barriers to count down, in order; all are released, but the last may wait
+--   released  number of them that are released
+--   fire      index of the callback that fires (1 = the top), 0 = none
+--   again     set if this unit released the barrier of that callback before (elsewhere)
+--   new       false if the top barrier counted this step before
+--   late      set to {barrier, unit} if the unit comes after the group of that barrier, which
+--             needs some of its members, was met (see _need): nothing follows
+-- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
+-- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
+--                            has not counted
+-- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
+--                            kept seconds.  BARRIER:u of one that waits lives for ttl
+--                            seconds, or as long as the barrier if that is longer
+-- count_late(late, ttl): writes walked.late
+-- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
+--                            to ttl seconds
+--
+-- The set BARRIER:u holds the units that a barrier has counted: the jid of a
+-- child, or the barrier's id of a finished inner group.  So a job that is
+-- delivered twice counts once.  The barrier of a chain has no such set: it is made to
+-- count one unit, which releases it, and then its marker refuses that unit.
+
+-- RELEASED_TTL: seconds, a day.  A released barrier is kept so long in case a duplicate
+-- arrives late.  A text, since Redis formats numbers of Lua as floats.
+
+local RELEASED_TTL = '86400'
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- Groups that need some of their members.  The barrier of such a group has an id of version
+-- 8, whose first eight digits are the number of members that may die: of all, without those
+-- that are needed.  It is met when it is down to 0.  A member that ends later is *late*: it
+-- is counted in BARRIER:u, which stays, and nothing follows it.
+--
+-- BARRIER:d is a hash of the dead members.  j<ID> is the member of a death that is counted: ID
+-- is the number of a step, or the barrier of a group in it that needs some of its members,
+-- and cannot get them.  The member is what is above the barrier in the callback stack: a
+-- barrier, or else the number of the step.  u<MEMBER> is its number of deaths, and n the number
+-- of dead members
+--
+-- spare_of(barrier) -> the number of members that may die; nil for any other barrier
+-- any_needs(barriers) -> true if one of them is the barrier of such a group
+-- barriers_in(first, last) -> the barriers among these KEYS, each before its other keys, from the
+--       last one on
+-- first_keys(first, n) -> n KEYS
+-- is_met(barrier) -> true if the group needs no more members, or if its barrier has expired
+-- count_death(dead, id, member, ttl) -> the number of dead members, after a death: dead is BARRIER:d
+-- is_spared(barriers, number, ttl) -> true if a group can do without a step that is dead, which is counted
+-- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
+--       death that a group can do without does not stop the run: it is spared.  barriers: of the
+--       step, from the top; ttl: seconds that the deaths of members are kept
+-- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
+-- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
+-- revive(record, barriers, number): a step that had failed is done
+-- revived(record, state, text, barriers, ttl) -> the state after a step is done: one that had
+--       failed (see _record) is dead no more, and the other deaths of its group may be spared
+
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- record_end(record) -> the same, and the fields that the end of the run needs, read with it
+-- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text, found): moves the run to `done`, and lets its record expire;
+--       text: of the last step; found: the fields of record_end, or nil
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function record_end(record)
+  local found = record ~= '' and redis.pcall('HMGET', record, unpack(END_FIELDS)) or {}
+  return found[9] or nil, found
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text, found)
+  if from == 'done' then return end
+  found = found or redis.pcall('HMGET', record, unpack(END_FIELDS))
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local function spare_of(barrier)
+  if string.byte(barrier, 15) ~= 56 or #barrier ~= 36 then return end
+  return tonumber(string.sub(barrier, 1, 8), 16)
+end
+
+local function any_needs(barriers)
+  for _, barrier in ipairs(barriers) do
+    if spare_of(barrier) then return true end
+  end
+  return false
+end
+
+local function barriers_in(first, last)
+  local found = {}
+  for i = first, last - 1 do
+    if KEYS[i + 1] == KEYS[i] .. '_ran' then table.insert(found, 1, KEYS[i]) end
+  end
+  return found
+end
+
+local function first_keys(first, n)
+  local found = {}
+  for i = first, first + n - 1 do found[#found + 1] = KEYS[i] end
+  return found
+end
+
+local function is_met(barrier)
+  local value = redis.pcall('GET', barrier)
+  return type(value) ~= 'string' or (tonumber(value) or 1) <= 0
+end
+
+local function count_death(dead, id, member, ttl)
+  if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
+    redis.pcall('HINCRBY', dead, 'n', 1)
+  end
+  local left, n = redis.pcall('TTL', dead), redis.pcall('HGET', dead, 'n')
+  if type(left) == 'number' and left < ttl then redis.pcall('EXPIRE', dead, ttl) end
+  return type(n) == 'string' and tonumber(n) or 0
+end
+
+local function is_spared(barriers, number, ttl)
+  local id = number
+  for i, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      if is_met(barrier) then return true end
+      if count_death(barrier .. ':d', id, barriers[i - 1] or number, ttl) <= spare then return true end
+      -- The group is a dead member of the next one.
+      id = barrier
+    end
+  end
+  return false
+end
+
+local function record_death(record, state, number, failure, barriers, ttl)
+  if not any_needs(barriers) then return record_dead(record, state, number, failure) end
+  forget_spared(record, number)
+  if state ~= 'cancelled' and is_spared(barriers, number, ttl) then
+    redis.pcall('HSET', record .. ':failed', number, failure)
+    return spare_failure(record, number)
+  end
+  record_dead(record, state, number, failure)
+end
+
+local function spare_all(record, barrier)
+  local fields = redis.pcall('HKEYS', barrier .. ':d')
+  if fields.err then return end
+  for _, field in ipairs(fields) do
+    local id = string.match(field, '^j(.*)$')
+    if id and #id == 36 then
+      spare_all(record, id)
+    elseif id then
+      spare_failure(record, id)
+    end
+  end
+end
+
+local function forget_death(dead, id)
+  local member = redis.pcall('HGET', dead, 'j' .. id)
+  if type(member) ~= 'string' then return end
+  redis.pcall('HDEL', dead, 'j' .. id)
+  if redis.pcall('HINCRBY', dead, 'u' .. member, -1) ~= 0 then return end
+  redis.pcall('HDEL', dead, 'u' .. member)
+  return redis.pcall('HINCRBY', dead, 'n', -1)
+end
+
+local function revive(record, barriers, number)
+  local id = number
+  for _, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      -- Only then it was too many before, and is not now.
+      if forget_death(barrier .. ':d', id) ~= spare then return end
+      spare_all(record, barrier)
+      id = barrier
+    end
+  end
+end
+
+local function revived(record, state, text, barriers, ttl)
+  local number = string.match(text, '^!(%d+)')
+  if not number or not any_needs(barriers) then return state end
+  revive(record, barriers, number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function read_barrier(barrier)
+  local ran = barrier .. '_ran'
+  -- MGET returns false for a missing key, and for a key of another type.
+  local found = redis.call('MGET', barrier, ran)
+  local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
+  if value and marker then return value, marker end
+  for i, key in ipairs({barrier, ran}) do
+    local is_number = found[i] and whole(found[i])
+    if not is_number and redis.call('EXISTS', key) == 1 then return nil, nil, {'TYPE', key} end
+  end
+  return nil, nil, {'EXPIRED', barrier}
+end
+
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function read_any_barrier(barrier, needs)
+  local value, marker, wrong = read_barrier(barrier)
+  if needs and wrong and wrong[1] == 'EXPIRED' then return 0, 0 end
+  return value, marker, wrong
+end
+
+local function walk(unit, k, a, elsewhere, record)
+  local kinds = ARGV[a]
+  local n = #kinds
+  local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
+  for i = 1, n do
+    local barrier, kind = KEYS[k + i - 1], string.sub(kinds, i, i)
+    local releaser, wrong = false
+    if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end
+    if wrong then return nil, wrong end
+    if releaser then
+      if i == 1 then walked.new = false end
+      -- The unit that released the barrier repeats its walk.
+      if releaser ~= unit then break end
+    else
+      local value, marker, counted
+      local needs = spare_of(barrier)
+      value, marker, wrong = read_any_barrier(barrier, needs)
+      if wrong then return nil, wrong end
+      local released = value <= 1
+      local alone = released and kind == 'f'
+      if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
+      if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
+      if needs and marker ~= -1 and counted ~= 1 then
+        wrong = denied('SADD', barrier .. ':u', '')
+        if wrong then return nil, wrong end
+        walked.late = {barrier = barrier, unit = unit}
+        break
+      end
+      if marker ~= -1 or counted == 1 then
+        if i == 1 then walked.new = false end
+        break
+      end
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
+      local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.needs = needs
+      count.disarmed = disarmed
+      walked.counts[#walked.counts + 1] = count
+      if not released then break end
+      walked.released = walked.released + 1
+    end
+    if kind == 'f' then
+      walked.fire, walked.again = i, releaser
+      break
+    end
+    if kind == 's' then break end
+    unit = barrier
+  end
+  return walked
+end
+
+local function no_walk()
+  return {n = 0, first_key = 1, counts = {}, released = 0, fire = 0, again = false, new = true}
+end
+
+local function count_units(barrier, units, ttl)
+  local set = barrier .. ':u'
+  redis.call('DECRBY', barrier, #units)
+  redis.call('SADD', set, unpack(units))
+  if redis.call('TTL', set) < 0 then
+    -- As long as the barrier, which may wait for a child with a long delay.
+    redis.call('EXPIRE', set, math.max(ttl, redis.call('TTL', barrier)))
+  end
+end
+
+local function count_late(late, ttl)
+  local set = late.barrier .. ':u'
+  redis.call('SADD', set, late.unit)
+  if redis.call('TTL', set) < 0 then redis.call('EXPIRE', set, ttl) end
+end
+
+local function count_down(count, kept, ttl)
+  if count.released then
+    -- For members that are late.
+    if count.needs then kept = math.max(tonumber(kept), redis.call('TTL', count.barrier)) end
+    redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
+    redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
+    if count.needs then
+      redis.call('SADD', count.barrier .. ':u', count.unit)
+      redis.call('EXPIRE', count.barrier .. ':u', kept)
+    elseif not count.alone then
+      redis.call('UNLINK', count.barrier .. ':u')
+    end
+    return
+  end
+  count_units(count.barrier, {count.unit}, ttl)
+end
+
+local function prolong_waiting(walked, ttl)
+  for i = walked.released, walked.n - 1 do
+    local barrier = KEYS[walked.first_key + i]
+    if redis.call('TTL', barrier) < ttl - SLACK then
+      redis.call('EXPIRE', barrier, ttl)
+      redis.call('EXPIRE', barrier .. '_ran', ttl)
+      redis.call('EXPIRE', barrier .. ':u', ttl)
+    end
+  end
+end
+-- Fields of a run's memory in the arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
+
+local in_flight, memory, marker, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local receipt, unit, ttl, memory_ttl, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local numbered, total, skipped, step, added = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local fields, a = read_fields(11)
+local top, callbacks = ARGV[a], tonumber(ARGV[a + 1])
+
+-- Reads.
+local found, wrong = checked('HEXISTS', in_flight, receipt)
+if wrong then return wrong end
+if found == 0 then return {'GONE'} end
+local state = record_state(record)
+local cancelled, parked = state == 'cancelled', state == 'paused' and record or nil
+local walked = no_walk()
+if not cancelled and top ~= '' then
+  walked, wrong = walk(unit, 5, a, false, record)
+  if not walked then return wrong end
+end
+if fields.n > 0 then
+  if not type_is(memory, 'hash') then return {'TYPE', memory} end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return wrong end
+end
+local starts = not cancelled and walked.new and (marker == '' or redis.call('EXISTS', marker) == 0)
+local plan
+if starts then
+  if numbered ~= '' then
+    local now = redis.pcall('HGET', record, 'total')
+    if now ~= numbered then return {'TOTAL', type(now) == 'string' and now or ''} end
+  end
+  wrong = marker ~= '' and denied('SET', marker, '1') or top ~= '' and denied('SADD', KEYS[5] .. ':u', '') or nil
+  if wrong then return wrong end
+  plan, wrong = read_plan(5 + callbacks, a + 2, nil, parked)
+  if not plan then return wrong end
+end
+
+-- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('HDEL', in_flight, receipt)
+if parked then ttl = math.max(ttl, PARKED_TTL) end
+write_fields(memory, fields)
+if plan then
+  if marker ~= '' then redis.call('SET', marker, '1', 'EX', RELEASED_TTL) end
+  if top == 'f' then
+    redis.call('SETEX', KEYS[5], RELEASED_TTL, '0')
+    redis.call('SETEX', KEYS[5] .. '_ran', RELEASED_TTL, '0')
+    local disarmed = walked.counts[1] and walked.counts[1].disarmed
+    if disarmed then redis.pcall('HDEL', disarmed, KEYS[5]) end
+  elseif top ~= '' then
+    redis.call('SADD', KEYS[5] .. ':u', unit)
+    outlive(KEYS[5] .. ':u', math.max(ttl, redis.call('TTL', KEYS[5])))
+  end
+  write_plan(plan)
+end
+for i = top == 'f' and 6 or 5, 4 + callbacks do
+  for _, suffix in ipairs({'', '_ran', ':u'}) do outlive(KEYS[i] .. suffix, ttl) end
+end
+if memory ~= '' then outlive(memory, math.max(ttl, memory_ttl)) end
+state = state or known_state(record, text, ttl)
+if state then
+  if plan and numbered ~= '' then
+    redis.pcall('HSET', record, 'total', total, 'added', '1')
+    if skipped ~= '0' then redis.pcall('HINCRBY', record, 'skipped', skipped) end
+    redis.pcall('HSET', record .. ':added', step, added)
+    local left = redis.pcall('TTL', record)
+    if type(left) == 'number' then outlive(record .. ':added', left) end
+  end
+  state = record_steps(record, state, {text}, ttl)
+  state = revived(record, state, text, first_keys(5, callbacks), ttl)
+  if plan then prolong_record(record, state, ttl) end
+end
+return {cancelled and 'CANCELLED' or 'DONE'}
 -- @file requeue.lua
 -- Moves jobs in flight that did not run back to the end of their queue that is fetched
 -- first.
@@ -6604,6 +8809,964 @@ if refused then return refused end
 call_in_slices('HDEL', KEYS[1], receipts, 1, #receipts)
 call_in_slices('RPUSH', KEYS[2], payloads, 1, #payloads)
 return #receipts
+-- @file signal.lua
+-- Sends a signal to a run: keeps it, and moves the steps that wait for it from `schedule`
+-- to their queues.  Safe to send twice.
+--
+-- KEYS: record (see _record), swf:run:ID, swf:signals:RUN, swf:waiting:RUN, 'schedule',
+--       'queues'
+-- ARGV: name of the signal, its data, seconds that it is kept at least
+-- Returns: {'DONE', number of steps that were moved} | {'ENDED'} the run is done, or
+--       cancelled: nothing written | {'UNKNOWN'} there is no such run | {'TYPE', key}
+--       nothing written
+--
+-- See wait.lua for the hashes.  A step that left `schedule` in another way, since its time
+-- is over, since its run is paused, or by hand, sees the signal when it runs.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- record_end(record) -> the same, and the fields that the end of the run needs, read with it
+-- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text, found): moves the run to `done`, and lets its record expire;
+--       text: of the last step; found: the fields of record_end, or nil
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function record_end(record)
+  local found = record ~= '' and redis.pcall('HMGET', record, unpack(END_FIELDS)) or {}
+  return found[9] or nil, found
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text, found)
+  if from == 'done' then return end
+  found = found or redis.pcall('HMGET', record, unpack(END_FIELDS))
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local record, run, signals, waiting, schedule, queues = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local name, data, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+-- Reads.
+local state = record_state(record)
+if state == 'done' or state == 'cancelled' then return {'ENDED'} end
+if not state and redis.call('EXISTS', run) == 0 then return {'UNKNOWN'} end
+for key, kind in pairs({[signals] = 'hash', [waiting] = 'hash', [schedule] = 'zset', [queues] = 'set'}) do
+  if not type_is(key, kind) then return {'TYPE', key} end
+end
+local steps, entries = {}, redis.call('HGETALL', waiting)
+for i = 1, #entries, 2 do
+  if string.sub(entries[i], 1, #name + 1) == name .. '\n' then
+    local queue, payload = string.match(entries[i + 1], '^([^\n]*)\n(.*)$')
+    if queue then
+      local list = 'queue:' .. queue
+      if not type_is(list, 'list') then return {'TYPE', list} end
+      local wrong = denied('LPUSH', list, '') or denied('SADD', queues, '')
+      if wrong then return wrong end
+      steps[#steps + 1] = {field = entries[i], queue = queue, list = list, payload = payload}
+    end
+  end
+end
+local wrong = denied('HSET', signals, '', '') or denied('EXPIRE', signals, '1') or denied('HDEL', signals, '')
+  or denied('ZREM', schedule, '') or denied('HDEL', waiting, '')
+if wrong then return wrong end
+
+-- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('HDEL', signals, name)
+redis.call('HSET', signals, name, data)
+local left = redis.pcall('TTL', record)
+outlive(signals, math.max(ttl, type(left) == 'number' and left or 0))
+local moved = 0
+for _, step in ipairs(steps) do
+  redis.call('HDEL', waiting, step.field)
+  if redis.call('ZREM', schedule, step.payload) == 1 then
+    redis.call('SADD', queues, step.queue)
+    redis.call('LPUSH', step.list, step.payload)
+    moved = moved + 1
+  end
+end
+return {'DONE', moved}
+-- @file start.lua
+-- Starts a run: writes its marker, its initial memory, its barriers and first jobs.
+-- The marker makes it safe to send twice, and safe to call twice.
+--
+-- KEYS: swf:run:ID, memory hash, record (see _record), the plan's (see _plan)
+-- ARGV: ttl of the marker in seconds, ttl of the memory in seconds,
+--       the fields' (see _fields), the record's (see _new_record), the plan's
+-- Returns: {'DONE'} | {'STARTED'} it was started before, nothing written
+--       | {'TYPE', key} | {'STAGE', key} nothing written: stage the plan again
+--       | {'TAKEN', ID} nothing written: that run has the unique key, and lives
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Fields of a run's memory in the arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
+-- The record of a run that starts.
+--
+-- In ARGV, from a on: state (`running`, or `done` if no step is to run), epoch seconds of
+--       the start, seconds that it lives, number of steps, the fields' (see _fields), number of further lists that
+--       name the run, and their names: swf:flows:NAME, the unique key of the run ('' = none),
+--       seconds until its deadline ('' = none), '1' if the run must not start without a record
+--
+-- read_record(a) -> what make_record needs, and the index behind it
+-- holds_key(record, holder) -> true if the holder of a unique key is another run that lives
+-- refused_start(record, new) -> nil, or a reply: {'TAKEN', ID of the run that has the unique key,
+--       and lives} | {'TYPE', key} | an error if the user may not write what the run needs
+-- make_record(record, new): writes it
+
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- record_end(record) -> the same, and the fields that the end of the run needs, read with it
+-- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text, found): moves the run to `done`, and lets its record expire;
+--       text: of the last step; found: the fields of record_end, or nil
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function record_end(record)
+  local found = record ~= '' and redis.pcall('HMGET', record, unpack(END_FIELDS)) or {}
+  return found[9] or nil, found
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text, found)
+  if from == 'done' then return end
+  found = found or redis.pcall('HMGET', record, unpack(END_FIELDS))
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local function read_record(a)
+  local new = {state = ARGV[a], started = ARGV[a + 1], ttl = tonumber(ARGV[a + 2]), total = tonumber(ARGV[a + 3])}
+  new.fields, a = read_fields(a + 4)
+  new.first_list, new.last_list = a + 1, a + tonumber(ARGV[a])
+  a = new.last_list + 1
+  new.unique, new.deadline, new.needed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
+  return new, a + 3
+end
+
+local function holds_key(record, holder)
+  if not holder or holder == string.sub(record, 10) then return false end
+  local state = record_state('swf:flow:' .. holder)
+  return state and state ~= 'done' and state ~= 'cancelled'
+end
+
+local function refused_start(record, new)
+  if new.unique ~= '' then
+    local key = 'swf:unique:' .. new.unique
+    local holder, wrong = checked('GET', key)
+    if wrong then return wrong end
+    if holds_key(record, holder) then return {'TAKEN', holder} end
+    wrong = denied('SET', key, '')
+    if wrong then return wrong end
+  end
+  if new.deadline ~= '' then
+    if not type_is('swf:deadlines', 'zset') then return {'TYPE', 'swf:deadlines'} end
+    local wrong = denied('ZADD', 'swf:deadlines', '0', '')
+    if wrong then return wrong end
+  end
+  if not new.needed then return end
+  if not type_is(record, 'hash') then return {'TYPE', record} end
+  return denied('HSET', record, '', '')
+end
+
+local function make_record(record, new)
+  local id, now, ttl = string.sub(record, 10), new.started, new.ttl
+  local first = {record, 'state', 'running', 'started', now, 'total', new.total}
+  for i = new.fields.first, new.fields.last do first[#first + 1] = ARGV[i] end
+  local made = redis.pcall('HSET', unpack(first))
+  -- A user of before, who may not write records, starts runs without them.
+  if type(made) ~= 'number' then return end
+  if made < 3 + new.fields.n then
+    -- A run of the same id has left one.
+    redis.pcall('UNLINK', record, record .. ':times', record .. ':done', record .. ':failed')
+    redis.pcall('HSET', unpack(first))
+  end
+  redis.pcall('HSET', record .. ':times', '0', '')
+  if new.total >= 1000 then
+    redis.pcall('SETBIT', record .. ':done', new.total, 0)
+    redis.pcall('EXPIRE', record .. ':done', ttl)
+  end
+  redis.pcall('EXPIRE', record, ttl)
+  redis.pcall('EXPIRE', record .. ':times', ttl)
+  add_to_list('running', id, now, ttl)
+  for i = new.first_list, new.last_list do
+    add_to_list(ARGV[i], id, now, ttl)
+    redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
+  end
+  if new.unique ~= '' then redis.pcall('SET', 'swf:unique:' .. new.unique, id, 'EX', math.max(ttl, UNIQUE_TTL)) end
+  if new.deadline ~= '' then
+    redis.pcall('ZADD', 'swf:deadlines', string.format('%.3f', tonumber(seconds_now()) + tonumber(new.deadline)), id)
+    outlive('swf:deadlines', math.ceil(tonumber(new.deadline)) + ttl)
+  end
+  if new.state == 'done' then finish_record(record, 'running', '') end
+end
+
+local marker, memory, record = KEYS[1], KEYS[2], KEYS[3]
+local fields, a = read_fields(3)
+local made
+made, a = read_record(a)
+
+if redis.call('EXISTS', marker) == 1 then return {'STARTED'} end
+local wrong = refused_start(record, made)
+if wrong then return wrong end
+if fields.n > 0 and not type_is(memory, 'hash') then return {'TYPE', memory} end
+local plan
+plan, wrong = read_plan(4, a)
+if not plan then return wrong end
+
+redis.call('SET', marker, '1', 'EX', ARGV[1])
+write_fields(memory, fields)
+if fields.n > 0 then redis.call('EXPIRE', memory, ARGV[2]) end
+write_plan(plan)
+if record ~= '' then make_record(record, made) end
+return {'DONE'}
 -- @file store_callbacks.lua
 -- Stores the steps of a chain once, for payloads that refer to them.
 --

@@ -36,6 +36,14 @@ module Interop
     end
   end
 
+  def run_with_options(tree, run_id, options)
+    serialize = Sidekiq::Workflow::Serialize
+    given = options.to_h do |name, value|
+      [name.to_sym, value.is_a?(Hash) ? serialize.unserialize_workflow(value) : value]
+    end
+    SidekiqFlow.run(serialize.unserialize_workflow(tree), run_id: run_id, **given)
+  end
+
   # Every class name in a tree, callbacks to come included.
   def class_names(tree)
     return [tree["class"]] if tree["__type__"] == "job"
@@ -61,6 +69,7 @@ module Interop
     owner.const_set(last, Class.new {
       include Sidekiq::Job
       sidekiq_options queue: queue
+      const_set(:RUNS_IN_PYTHON, true)
 
       define_method(:perform) { |*| raise "#{name} runs in Python: this Ruby worker must not take from queue #{queue}" }
     })

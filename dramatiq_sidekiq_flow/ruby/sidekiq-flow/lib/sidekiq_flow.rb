@@ -34,12 +34,13 @@
 # With Python's RedisCallbackStorage, the rest of long chains is stored once: set
 # `cfg.callback_storage = SidekiqFlow::CallbackStorage.new` in the gem's configure.
 #
-# Require it where workflows are started, too (a web server): barriers then live
-# for as long as the delays ahead, and not for the gem's one day.
+# Require it where workflows are started, too (a web server), after the gem: a run is
+# then started by one script, has a record, which Python's `Runs` and the tab show, and
+# barriers that live for as long as the delays ahead, and not for the gem's one day.
+# SidekiqFlow.run starts a run with callbacks, tags, a deadline or a unique key.
 #
-# Not covered: a workflow is still started by the gem, one command at a time. And an
-# error of the application's own client middleware, while the next steps are planned,
-# is a failure of the job, which runs again.
+# Not covered: an error of the application's own client middleware, while the next steps
+# are planned, is a failure of the job, which runs again.
 
 require "digest/sha1"
 require "digest/sha2"
@@ -82,6 +83,7 @@ require_relative "sidekiq_flow/processing"
 require_relative "sidekiq_flow/failure_writer"
 require_relative "sidekiq_flow/cancelled_runs"
 require_relative "sidekiq_flow/outcome"
+require_relative "sidekiq_flow/changes"
 require_relative "sidekiq_flow/execution"
 require_relative "sidekiq_flow/pushes"
 require_relative "sidekiq_flow/active_job_events"
@@ -93,6 +95,21 @@ require_relative "sidekiq_flow/completion"
 require_relative "sidekiq_flow/tree"
 require_relative "sidekiq_flow/plan"
 require_relative "sidekiq_flow/replacement"
+require_relative "sidekiq_flow/python_text"
+require_relative "sidekiq_flow/compact_tree"
+require_relative "sidekiq_flow/step_numbers"
+require_relative "sidekiq_flow/wire"
+require_relative "sidekiq_flow/run_options"
+require_relative "sidekiq_flow/start_plan"
+require_relative "sidekiq_flow/start"
+require_relative "sidekiq_flow/starts"
+require_relative "sidekiq_flow/named_run"
+require_relative "sidekiq_flow/api"
+require_relative "sidekiq_flow/new_tree"
+require_relative "sidekiq_flow/step_replacement"
+require_relative "sidekiq_flow/current_run"
+require_relative "sidekiq_flow/wait_for"
+require_relative "sidekiq_flow/signals"
 require_relative "sidekiq_flow/patient_poller"
 require_relative "sidekiq_flow/promoter"
 require_relative "sidekiq_flow/configuration"

@@ -22,7 +22,17 @@ module SidekiqFlow::Companion
     end
 
     def advance(keys, arguments)
-      Replies.advance(config.redis { |conn| Scripts.run(conn, "advance", [@key, *keys], ["1", *arguments]) })
+      Replies.advance(run("advance", keys, arguments))
+    end
+
+    def replace_step(keys, arguments)
+      Replies.replace(run("replace", keys, arguments))
+    end
+
+    private
+
+    def run(script, keys, arguments)
+      config.redis { |conn| Scripts.run(conn, script, [@key, *keys], ["1", *arguments]) }
     end
   end
 end

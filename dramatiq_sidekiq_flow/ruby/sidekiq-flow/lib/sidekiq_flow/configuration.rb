@@ -37,9 +37,10 @@ module SidekiqFlow::Companion
       SidekiqFlow::Registry.publish_with(config) if defined?(SidekiqFlow::Registry)
     end
 
-    # For processes that push jobs and start workflows. Requiring the companion does
+    # For processes that push jobs and start workflows: runs get records. Requiring the companion does
     # it in a process that is not a server, and +configure+ in a server.
     def configure_client(config)
+      Starts.install
       config.client_middleware { |chain| chain.prepend(Pushes) }
     end
 

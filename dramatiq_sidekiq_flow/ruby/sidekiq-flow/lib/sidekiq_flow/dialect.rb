@@ -9,6 +9,11 @@ module SidekiqFlow::Companion
       @current ||= DIALECTS.fetch(defined?(Sidekiq::Sideline) ? 1 : 0)
     end
 
+    # Whether this process has loaded a gem.
+    def self.loaded?
+      defined?(Sidekiq::Sideline) || defined?(Sidekiq::Workflow) ? true : false
+    end
+
     # The dialect of the gem that this process has not loaded.
     def self.other
       DIALECTS.find { |dialect| dialect != current }

@@ -36,6 +36,9 @@ module SidekiqFlow::Companion
     end
   end
 
+  # A workflow, or one of its options, cannot be run; nothing is written.
+  class InvalidWorkflow < ArgumentError; end
+
   # Raised at boot: this process has a Sidekiq or a gem that the companion cannot
   # work with.
   class Unsupported < StandardError; end

@@ -40,6 +40,15 @@ module SidekiqFlow::Companion
       @began = Time.now.to_f
     end
 
+    # What the step asks for (see CurrentRun).
+    def changes
+      @changes ||= Changes.new
+    end
+
+    def changes?
+      !@changes.nil?
+    end
+
     # Notes that the job was pushed once more, under its own id: the process that
     # performs it then advances the run.
     def pushed_again!

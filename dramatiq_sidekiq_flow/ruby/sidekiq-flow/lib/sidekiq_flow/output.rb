@@ -29,7 +29,7 @@ module SidekiqFlow::Companion
     def complete(execution, queue, result)
       unit = Unit.current
       job = execution.job
-      completion = Completion.new(unit || BorrowedUnit.new(config, queue, job), job, fields(job, result))
+      completion = StepReplacement.of(execution, unit || BorrowedUnit.new(config, queue, job), fields(job, result))
       completion.prepare
       unit ? unit.completion = completion : completion.advance
     end

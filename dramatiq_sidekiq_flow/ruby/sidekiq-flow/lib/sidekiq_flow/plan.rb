@@ -20,6 +20,16 @@ module SidekiqFlow::Companion
 
     CONSTANT = /\A[A-Z]\w*(::[A-Z]\w*)*\z/
 
+    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
+    def self.class_of(name)
+      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
+
+      found = Object.const_get(name)
+      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
+    rescue TypeError # A::B, and A is not a module
+      nil
+    end
+
     def initialize(node, stack, run_id:, finished:, queue:, config:)
       @run_id = run_id
       @finished = finished
@@ -35,7 +45,17 @@ module SidekiqFlow::Companion
       @pushes = Hash.new { |queues, name| queues[name] = [] }
       @scheduled = []
       @jids = Set.new
-      start(node, stack, 0)
+      @completes = start(node, stack, 0)
+    end
+
+    # Whether the node has no job to run: what comes after it is due now.
+    def completes?
+      @completes
+    end
+
+    # Makes the barrier of one unit, of a callback below all jobs of the plan.
+    def add_barrier(id)
+      @barriers[id] = [1, -1]
     end
 
     # [keys, arguments] as advance.lua reads a plan. A large plan is staged now.
@@ -105,9 +125,15 @@ module SidekiqFlow::Companion
       SecureRandom.uuid.tap { |id| @barriers[id] = [value, -1] }
     end
 
-    # Pushes as Sidekiq::Client#push does, client middleware included, but leaves the
-    # write to the script. Returns false: a job does not complete at once.
+    # Pushes as Sidekiq::Client#push does, but leaves the write to the script. Returns
+    # false: a job does not complete at once.
     def push(node, stack, delay)
+      add(prepared(node, stack, delay))
+      false
+    end
+
+    # The payload of a job, after client middleware.
+    def prepared(node, stack, delay)
       job_class = constant(node["class"]) || node["class"]
       item = normalized(item(node, job_class, stack, delay))
       item["tags"] = Array(item["tags"]) | @tags unless @tags.empty?
@@ -116,8 +142,7 @@ module SidekiqFlow::Companion
       end
       raise PushStopped, "A client middleware did not let #{node["class"]} be pushed" unless payload.is_a?(Hash)
 
-      add(payload)
-      false
+      payload
     end
 
     # The options of the node itself come last: a tenant that was given to the step
@@ -149,15 +174,10 @@ module SidekiqFlow::Companion
       raise InvalidNode, error.message
     end
 
-    # The Ruby job class of that name, for its sidekiq_options; nil if there is none.
     def constant(name)
       raise InvalidNode, "A job needs the name of a class, not #{name.inspect}" unless name.is_a?(String)
-      return nil unless name.match?(CONSTANT) && Object.const_defined?(name)
 
-      found = Object.const_get(name)
-      found if found.is_a?(Class) && found.respond_to?(:get_sidekiq_options)
-    rescue TypeError # A::B, and A is not a module
-      nil
+      self.class.class_of(name)
     end
 
     # All children of a group share one stack: it is stored once.

@@ -9,6 +9,12 @@ module SidekiqFlow::Companion
     # script needs its plan.
     NeedsPlan = Struct.new(:callback)
 
+    # The number of steps of a run, to which another replacement has added some.
+    Total = Struct.new(:value)
+
+    # Nothing is written: the run of that id has the unique key, and lives.
+    Taken = Struct.new(:run_id)
+
     # A fan-out waits because that Redis key is of another type.
     Blocked = Struct.new(:key)
 
@@ -43,6 +49,31 @@ module SidekiqFlow::Companion
         else
           raise WrongType.of(detail)
         end
+      end
+
+      # :done, :started (a run of this id was started before), :stage_lost (nothing is
+      # written: the staged fan-out expired), or Taken.
+      def start(reply)
+        kind, detail = checked(reply)
+        case kind
+        when "DONE" then :done
+        when "STARTED" then :started
+        when "STAGE" then :stage_lost
+        else Taken.new(detail)
+        end
+      end
+
+      # As advance, or Total (nothing is written).
+      def replace(reply)
+        kind, total = reply
+        (kind == "TOTAL") ? Total.new(total) : advance(reply)
+      end
+
+      # The number of steps that a signal moved to their queues, :ended (the run is done or
+      # cancelled), or :unknown.
+      def signal(reply)
+        kind, moved = checked(reply)
+        {"DONE" => moved, "ENDED" => :ended, "UNKNOWN" => :unknown}.fetch(kind)
       end
 
       # Returns when the job has left flight, by this call or before it; or :stage_lost

@@ -79,6 +79,13 @@ module SidekiqFlow::Companion
         end
       end
 
+      # Yields the jobs of a tree, valid or not, in order; those of a fallback come after its
+      # step.
+      def jobs(node, &block)
+        yield node if node["__type__"] == "job"
+        [*node["children"], node["task"], node[Replacement::POLICY]].grep(Hash) { |part| jobs(part, &block) }
+      end
+
       # How many jobs a tree has, without those of fallbacks.
       def count(node)
         return 1 if node["__type__"] == "job" && !node[GROUP]

@@ -104,11 +104,12 @@ module SidekiqFlow::Companion
 
     # Runs advance.lua. Returns its outcome (see Replies.advance).
     def advance(keys, arguments)
-      reply = config.redis { |conn| Scripts.run(conn, "advance", [key, *keys], [receipt, *arguments]) }
-      outcome = Replies.advance(reply)
-      settled if %i[done gone cancelled].include?(outcome)
-      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
-      outcome
+      ended(Replies.advance(run("advance", keys, arguments)))
+    end
+
+    # Runs replace.lua. Returns its outcome (see Replies.replace).
+    def replace_step(keys, arguments)
+      ended(Replies.replace(run("replace", keys, arguments)))
     end
 
     # Parks the job, which has not run, since its run is paused. The keys that its run
@@ -177,6 +178,16 @@ module SidekiqFlow::Companion
 
     def worker
       @fetcher.worker
+    end
+
+    def run(script, keys, arguments)
+      config.redis { |conn| Scripts.run(conn, script, [key, *keys], [receipt, *arguments]) }
+    end
+
+    def ended(outcome)
+      settled if %i[done gone cancelled].include?(outcome)
+      config.logger.debug { "The job had left flight: it was sent twice, or recovered elsewhere" } if outcome == :gone
+      outcome
     end
 
     def settle

@@ -1,0 +1,900 @@
+-- Ends a step that a tree replaces: takes its job out of flight, writes its output to the
+-- memory, and writes the plan of the tree, whose jobs carry the callbacks of the step.
+-- Of a paused run, the plan is parked.  Safe to send twice.
+--
+-- KEYS: in-flight hash, memory hash ('' = none), swf:released:JID of a step without
+--       callbacks ('' = it has some), record (see _record), per callback from the top:
+--       BARRIER, then the plan's (see _plan)
+-- ARGV: receipt, unit (the jid), seconds that the barriers live from now on, seconds
+--       that the memory lives, the step's text (see _record), then for a run with numbered
+--       steps ('' = without): its number of steps for which the tree was numbered, that
+--       number with the tree, number of steps of the tree that are in fallbacks, number of
+--       the step, what its record holds of the tree; then
+--       the fields' (see _fields), kind of the callback at the top ('' = none, see _walk),
+--       number of callbacks, the plan's
+-- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
+--       | {'TOTAL', number of steps of the run now, '' = none} nothing written: another step
+--       was replaced first, number the tree again
+--       | {'EXPIRED', BARRIER} | {'TYPE', key} | {'STAGE', key} nothing written
+--       | {'CANCELLED'} done, and the run is cancelled: nothing of it starts
+--
+-- A job may be delivered twice, and only one delivery may go on.  In the barrier of a group
+-- the step is noted as counted, and nothing is counted: the last step of the tree is.
+-- The barrier of a chain is released, and the plan has another one in its place.  A step
+-- without callbacks has a marker.
+
+-- Checks before a script writes.
+--
+-- type_is(key, wanted) -> true if the key has that type, or is missing
+-- checked(command, key, ...) -> the reply; nil and {'TYPE', key} if the key holds
+--                         another type than the command needs
+-- whole(text)          -> the number; nil if the text is not a whole number that DECR
+--                         and INCRBY accept, or is too large for Lua
+
+local function type_is(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  return found == 'none' or found == wanted
+end
+
+local function checked(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil, {'TYPE', key} end
+  -- Raised as the server words it.
+  return redis.call(command, key, ...)
+end
+
+local function whole(text)
+  -- The values of a chain's barrier, without a match.
+  if text == '1' then return 1 end
+  if text == '-1' then return -1 end
+  if #text <= 15 and (string.match(text, '^%-?[1-9]%d*$') or text == '0') then return tonumber(text) end
+end
+-- Rights of the user, asked before a job is taken out of its place: a write that is
+-- refused after that would lose it.
+--
+-- denied(command, key, ...) -> nil if the user may send this command; else the error
+--                         reply of one who may not.  Redis 6.2 cannot be asked: nil
+
+local function denied(command, key, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, key, ...) then
+    return redis.error_reply('NOPERM this user may not run ' .. command .. ' on ' .. key)
+  end
+end
+-- The walk over a step's callback stack: which barriers the step counts down,
+-- and which callback then fires.  advance.lua walks for a step on a Sidekiq queue,
+-- count.lua for one on another broker, whose barriers have a fourth key.
+--
+-- In KEYS, from k on, per callback from the top: BARRIER, its id.  Its other keys have
+--   names made of it: BARRIER_ran, BARRIER:u, and BARRIER:f (see count.lua)
+-- In ARGV[a]: the kinds of the callbacks from the top, a letter each
+--   'f' fires a continuation         (the walk stops there)
+--   'n' has none and propagates      (count down the next one, too)
+--   's' has none, does not propagate (the walk stops)
+--
+-- disarmed_in(record, barrier, value, marker) -> the hash of disarmed barriers, if it holds
+--                            this one, which is armed for this script (see _parked); else nil
+-- read_barrier(barrier) -> value and marker; or nil, nil and an error reply as of walk
+-- read_any_barrier(barrier, needs) -> the same; 0 and 0 if needs, and the barrier has expired: that of a group
+--                            that needs some of its members is missed by those that are late only
+-- walk(unit, k, a, elsewhere, record) -> a table, or nil and an error reply: {'TYPE', key}
+--                            | {'EXPIRED', BARRIER} | an error if the user may not count
+--                            down.  It writes nothing.  elsewhere: true reads BARRIER:f.
+--                            record: of the run, or ''.  The table has
+--   n         number of callbacks
+--   counts    barriers to count down, in order; all are released, but the last may wait
+--   released  number of them that are released
+--   fire      index of the callback that fires (1 = the top), 0 = none
+--   again     set if this unit released the barrier of that callback before (elsewhere)
+--   new       false if the top barrier counted this step before
+--   late      set to {barrier, unit} if the unit comes after the group of that barrier, which
+--             needs some of its members, was met (see _need): nothing follows
+-- no_walk() -> the walk of a step that counts nothing, since its run is cancelled
+-- count_units(barrier, units, ttl): counts down a barrier that waits, for units that it
+--                            has not counted
+-- count_down(count, kept, ttl): writes one of counts, and keeps a released barrier for
+--                            kept seconds.  BARRIER:u of one that waits lives for ttl
+--                            seconds, or as long as the barrier if that is longer
+-- count_late(late, ttl): writes walked.late
+-- prolong_waiting(walked, ttl): prolongs barriers that still wait, with all their keys,
+--                            to ttl seconds
+--
+-- The set BARRIER:u holds the units that a barrier has counted: the jid of a
+-- child, or the barrier's id of a finished inner group.  So a job that is
+-- delivered twice counts once.  The barrier of a chain has no such set: it is made to
+-- count one unit, which releases it, and then its marker refuses that unit.
+
+-- RELEASED_TTL: seconds, a day.  A released barrier is kept so long in case a duplicate
+-- arrives late.  A text, since Redis formats numbers of Lua as floats.
+
+local RELEASED_TTL = '86400'
+-- SLACK: seconds by which a lifetime may be too short.  It saves an EXPIRE for each
+-- step of a run: keys are prolonged once an hour.
+
+local SLACK = 3600
+-- Groups that need some of their members.  The barrier of such a group has an id of version
+-- 8, whose first eight digits are the number of members that may die: of all, without those
+-- that are needed.  It is met when it is down to 0.  A member that ends later is *late*: it
+-- is counted in BARRIER:u, which stays, and nothing follows it.
+--
+-- BARRIER:d is a hash of the dead members.  j<ID> is the member of a death that is counted: ID
+-- is the number of a step, or the barrier of a group in it that needs some of its members,
+-- and cannot get them.  The member is what is above the barrier in the callback stack: a
+-- barrier, or else the number of the step.  u<MEMBER> is its number of deaths, and n the number
+-- of dead members
+--
+-- spare_of(barrier) -> the number of members that may die; nil for any other barrier
+-- any_needs(barriers) -> true if one of them is the barrier of such a group
+-- barriers_in(first, last) -> the barriers among these KEYS, each before its other keys, from the
+--       last one on
+-- first_keys(first, n) -> n KEYS
+-- is_met(barrier) -> true if the group needs no more members, or if its barrier has expired
+-- count_death(dead, id, member, ttl) -> the number of dead members, after a death: dead is BARRIER:d
+-- is_spared(barriers, number, ttl) -> true if a group can do without a step that is dead, which is counted
+-- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
+--       death that a group can do without does not stop the run: it is spared.  barriers: of the
+--       step, from the top; ttl: seconds that the deaths of members are kept
+-- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
+-- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
+-- revive(record, barriers, number): a step that had failed is done
+-- revived(record, state, text, barriers, ttl) -> the state after a step is done: one that had
+--       failed (see _record) is dead no more, and the other deaths of its group may be spared
+
+-- The record of a run, which `Runs` reads: its state, and the steps that are done.
+--
+-- In KEYS: swf:flow:ID, a hash ('' = the run has no record).  Its other keys have names
+--       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
+--       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
+--       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
+--       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--
+-- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
+--       bit; else its number, a space, and its times.  '!' before it: it had failed
+--
+-- PARTS: suffixes of the keys
+-- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
+-- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
+--       or a tag
+-- outlive(key, ttl): prolongs a key to about ttl seconds, unless it lives longer
+-- seconds_now() -> epoch seconds with milliseconds, as text
+-- record_state(record) -> the state; nil if there is no record, or if it cannot be read
+-- record_end(record) -> the same, and the fields that the end of the run needs, read with it
+-- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
+--       whose steps have no number, to live for ttl seconds
+-- mark_done(record, text): marks a step that had not failed as done
+-- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
+--       record for ttl seconds, now and then
+-- record_dead(record, state, number, failure): records the death of a step, and pushes
+--       on_failure, if the record has it
+-- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
+--       is the number of steps that run in its place.  The run does not wait for it
+-- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
+--       needs some of its members only (see _need)
+-- spare_failure(record, number): marks a failure so
+-- forget_spared(record, number): the opposite, before the failure is written anew or removed
+-- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
+--       seconds at least
+-- set_state(record, from, to, ttl): moves the run to another state
+-- relist(record, from, to, started, ttl): moves the run to the list of another state
+-- is_failed(record) -> true if a step is dead that the run waits for
+-- forget_failure(record, state, number, ttl) -> the state after a step that had failed is
+--       done.  The field `caught` counts the failures that no run waits for
+-- finish_record(record, from, text, found): moves the run to `done`, and lets its record expire;
+--       text: of the last step; found: the fields of record_end, or nil
+-- prolong_record(record, state, ttl): to at least ttl seconds
+--
+-- A record must not fail a step, so errors of its writes are ignored.
+
+-- The jobs that a run calls: on_failure when a step of it dies, on_complete at its end.
+--
+-- Until it is pushed, a field of the record holds each of them: its payload up to the end of
+-- the last argument, a mapping that is left open; a line feed; the name of its queue.  The
+-- sorted set swf:resting holds the ids of runs that the keeper looks at, since a callback is
+-- to be pushed and no script could do it.
+--
+-- rest(record, now): adds the run to swf:resting
+-- push_callback(record, name, callback, members, now): pushes a callback, and deletes its
+--       field; members: JSON members for the mapping, as text after a comma; now: epoch
+--       seconds as text.  If it cannot be pushed, its field stays
+-- end_run(record, state, found, now): what the end of a run means for its callback, its
+--       unique key and its deadline; found: these fields of the record, in this order
+--
+-- A callback must not fail the script that pushes it, so errors of its writes are ignored.
+
+
+local function rest(record, now)
+  redis.pcall('ZADD', 'swf:resting', 'NX', now, string.sub(record, 10))
+  -- As long as `dead` keeps a job.
+  redis.pcall('EXPIRE', 'swf:resting', 15552000)
+end
+
+local function push_callback(record, name, callback, members, now)
+  local head, queue = string.match(callback, '^([^\n]*)\n(.+)$')
+  if not head then return end
+  local list, length = 'queue:' .. queue, nil
+  if not denied('LPUSH', list, '') and not denied('SADD', 'queues', queue) then length = redis.pcall('LLEN', list) end
+  -- HDEL comes first: Redis allows it when it is out of memory, and after it also the others.
+  if type(length) == 'number' and redis.pcall('HDEL', record, name) == 1 then
+    local payload = head .. members .. '}],"enqueued_at":' .. now .. '}'
+    if type(redis.pcall('LPUSH', list, payload)) == 'number' then
+      redis.pcall('SADD', 'queues', queue)
+      return
+    end
+    redis.pcall('HSET', record, name, callback)
+  end
+  rest(record, now)
+end
+
+local function end_run(record, state, found, now)
+  local callback, unique, deadline = found[1], found[2], found[3]
+  local id = string.sub(record, 10)
+  if unique and redis.pcall('GET', 'swf:unique:' .. unique) == id then redis.pcall('UNLINK', 'swf:unique:' .. unique) end
+  -- What is left of a cancelled run is removed at its deadline, too.
+  if deadline and state == 'done' then redis.pcall('ZREM', 'swf:deadlines', id) end
+  if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
+end
+
+local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local MOST_LISTED = 100000
+local UNIQUE_TTL = 31536000
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
+
+local function seconds_now()
+  local now = redis.call('TIME')
+  return string.format('%d.%03d', now[1], math.floor(now[2] / 1000))
+end
+
+local function record_state(record)
+  local state = record ~= '' and redis.pcall('HGET', record, 'state')
+  return type(state) == 'string' and state or nil
+end
+
+local function record_end(record)
+  local found = record ~= '' and redis.pcall('HMGET', record, unpack(END_FIELDS)) or {}
+  return found[9] or nil, found
+end
+
+local function outlive(key, ttl)
+  local left = redis.pcall('TTL', key)
+  if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function mark_done(record, text)
+  local number, times = string.match(text, '^(%d+) (.*)$')
+  if number then
+    redis.pcall('HSET', record .. ':times', number, times)
+  else
+    redis.pcall('SETBIT', record .. ':done', text, 1)
+  end
+end
+
+local function add_to_list(name, id, started, ttl)
+  local key = 'swf:flows:' .. name
+  redis.pcall('ZADD', key, started, id)
+  outlive(key, ttl)
+end
+
+local function relist(record, from, to, started, ttl)
+  local id = string.sub(record, 10)
+  redis.pcall('ZREM', 'swf:flows:' .. from, id)
+  add_to_list(to, id, type(started) == 'string' and started or '0', ttl)
+end
+
+local function set_state(record, from, to, ttl)
+  redis.pcall('HSET', record, 'state', to)
+  relist(record, from, to, redis.pcall('HGET', record, 'started'), ttl)
+end
+
+local function record_dead(record, state, number, failure)
+  redis.pcall('HSET', record .. ':failed', number, failure)
+  local left = redis.pcall('TTL', record)
+  if state == 'running' then set_state(record, state, 'failed', type(left) == 'number' and left or 0) end
+  if state == 'done' or state == 'cancelled' then return end
+  local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
+  if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
+  if found[1] then
+    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    push_callback(record, 'on_failure', found[1], members, now)
+  end
+  if found[2] then rest(record, now) end
+end
+
+local function record_caught(record, number, failure, ran)
+  if redis.pcall('HSET', record .. ':failed', number, failure) ~= 1 then return end
+  redis.pcall('HINCRBY', record, 'caught', 1)
+  if ran ~= '0' then redis.pcall('HINCRBY', record, 'skipped', '-' .. ran) end
+end
+
+local function is_marked_spared(failure)
+  return type(failure) == 'string' and string.sub(failure, -14) == '"spared":true}'
+end
+
+local function spare_failure(record, number)
+  local failure = redis.pcall('HGET', record .. ':failed', number)
+  if type(failure) ~= 'string' or is_marked_spared(failure) then return end
+  redis.pcall('HSET', record .. ':failed', number, string.sub(failure, 1, -2) .. ',"spared":true}')
+  redis.pcall('HINCRBY', record, 'caught', 1)
+end
+
+local function forget_spared(record, number)
+  if not is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return end
+  redis.pcall('HINCRBY', record, 'caught', -1)
+end
+
+local function known_state(record, text, ttl)
+  local state = record_state(record)
+  if state or record == '' or text ~= '' then return state end
+  local now = seconds_now()
+  local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
+  -- A user of before may not write records.
+  if type(made) ~= 'number' then return end
+  redis.pcall('EXPIRE', record, ttl)
+  add_to_list('running', string.sub(record, 10), now, ttl)
+  return 'running'
+end
+
+local function finish_record(record, from, text, found)
+  if from == 'done' then return end
+  found = found or redis.pcall('HMGET', record, unpack(END_FIELDS))
+  local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
+  -- The end of the step.
+  local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
+  redis.pcall('HSET', record, 'state', 'done', 'finished', now)
+  relist(record, from, 'done', found[3], keep)
+  -- Now and then, by the last digit of the time.
+  if string.sub(now, -1) == '0' then redis.pcall('ZREMRANGEBYRANK', 'swf:flows:done', 0, -MOST_LISTED - 1) end
+  redis.pcall('EXPIRE', record, keep)
+  redis.pcall('EXPIRE', record .. ':times', keep)
+  -- A bitmap of large runs, and failures, if there were any, expire later: they are seldom.
+  if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
+  if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
+  if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  -- The reason of a pause that has come to its end.
+  if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
+  end_run(record, 'done', {found[5], found[6], found[7]}, now)
+end
+
+local function prolong_record(record, state, ttl)
+  for _, part in ipairs(PARTS) do outlive(record .. part, ttl) end
+  outlive('swf:flows:' .. state, ttl)
+end
+
+local function is_failed(record)
+  local dead, caught = redis.pcall('HLEN', record .. ':failed'), redis.pcall('HGET', record, 'caught')
+  caught = type(caught) == 'string' and tonumber(caught) or 0
+  return type(dead) ~= 'number' or dead > caught
+end
+
+local function forget_failure(record, state, number, ttl)
+  forget_spared(record, number)
+  redis.pcall('HDEL', record .. ':failed', number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function record_steps(record, state, texts, ttl)
+  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  for _, text in ipairs(texts) do
+    local number, mark, time = tonumber(text), '', ''
+    if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
+    if number then
+      if time == '' then
+        bits[#bits + 1] = number
+      else
+        times[#times + 1] = number
+        times[#times + 1] = time
+      end
+      if mark ~= '' then state = forget_failure(record, state, number, ttl) end
+      prolongs = prolongs or number % 50 == 0
+    end
+  end
+  -- A call has at most some hundreds of steps.
+  if #times > 1 then redis.pcall('HSET', unpack(times)) end
+  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  if prolongs then prolong_record(record, state, ttl) end
+  return state
+end
+
+local function spare_of(barrier)
+  if string.byte(barrier, 15) ~= 56 or #barrier ~= 36 then return end
+  return tonumber(string.sub(barrier, 1, 8), 16)
+end
+
+local function any_needs(barriers)
+  for _, barrier in ipairs(barriers) do
+    if spare_of(barrier) then return true end
+  end
+  return false
+end
+
+local function barriers_in(first, last)
+  local found = {}
+  for i = first, last - 1 do
+    if KEYS[i + 1] == KEYS[i] .. '_ran' then table.insert(found, 1, KEYS[i]) end
+  end
+  return found
+end
+
+local function first_keys(first, n)
+  local found = {}
+  for i = first, first + n - 1 do found[#found + 1] = KEYS[i] end
+  return found
+end
+
+local function is_met(barrier)
+  local value = redis.pcall('GET', barrier)
+  return type(value) ~= 'string' or (tonumber(value) or 1) <= 0
+end
+
+local function count_death(dead, id, member, ttl)
+  if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
+    redis.pcall('HINCRBY', dead, 'n', 1)
+  end
+  local left, n = redis.pcall('TTL', dead), redis.pcall('HGET', dead, 'n')
+  if type(left) == 'number' and left < ttl then redis.pcall('EXPIRE', dead, ttl) end
+  return type(n) == 'string' and tonumber(n) or 0
+end
+
+local function is_spared(barriers, number, ttl)
+  local id = number
+  for i, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      if is_met(barrier) then return true end
+      if count_death(barrier .. ':d', id, barriers[i - 1] or number, ttl) <= spare then return true end
+      -- The group is a dead member of the next one.
+      id = barrier
+    end
+  end
+  return false
+end
+
+local function record_death(record, state, number, failure, barriers, ttl)
+  if not any_needs(barriers) then return record_dead(record, state, number, failure) end
+  forget_spared(record, number)
+  if state ~= 'cancelled' and is_spared(barriers, number, ttl) then
+    redis.pcall('HSET', record .. ':failed', number, failure)
+    return spare_failure(record, number)
+  end
+  record_dead(record, state, number, failure)
+end
+
+local function spare_all(record, barrier)
+  local fields = redis.pcall('HKEYS', barrier .. ':d')
+  if fields.err then return end
+  for _, field in ipairs(fields) do
+    local id = string.match(field, '^j(.*)$')
+    if id and #id == 36 then
+      spare_all(record, id)
+    elseif id then
+      spare_failure(record, id)
+    end
+  end
+end
+
+local function forget_death(dead, id)
+  local member = redis.pcall('HGET', dead, 'j' .. id)
+  if type(member) ~= 'string' then return end
+  redis.pcall('HDEL', dead, 'j' .. id)
+  if redis.pcall('HINCRBY', dead, 'u' .. member, -1) ~= 0 then return end
+  redis.pcall('HDEL', dead, 'u' .. member)
+  return redis.pcall('HINCRBY', dead, 'n', -1)
+end
+
+local function revive(record, barriers, number)
+  local id = number
+  for _, barrier in ipairs(barriers) do
+    local spare = spare_of(barrier)
+    if spare then
+      -- Only then it was too many before, and is not now.
+      if forget_death(barrier .. ':d', id) ~= spare then return end
+      spare_all(record, barrier)
+      id = barrier
+    end
+  end
+end
+
+local function revived(record, state, text, barriers, ttl)
+  local number = string.match(text, '^!(%d+)')
+  if not number or not any_needs(barriers) then return state end
+  revive(record, barriers, number)
+  if state ~= 'failed' or is_failed(record) then return state end
+  set_state(record, state, 'running', ttl)
+  return 'running'
+end
+
+local function read_barrier(barrier)
+  local ran = barrier .. '_ran'
+  -- MGET returns false for a missing key, and for a key of another type.
+  local found = redis.call('MGET', barrier, ran)
+  local value, marker = found[1] and whole(found[1]), found[2] and whole(found[2])
+  if value and marker then return value, marker end
+  for i, key in ipairs({barrier, ran}) do
+    local is_number = found[i] and whole(found[i])
+    if not is_number and redis.call('EXISTS', key) == 1 then return nil, nil, {'TYPE', key} end
+  end
+  return nil, nil, {'EXPIRED', barrier}
+end
+
+local function disarmed_in(record, barrier, value, marker)
+  if marker ~= 0 or value < 1 or record == '' then return end
+  local disarmed = record .. ':disarmed'
+  if redis.pcall('HEXISTS', disarmed, barrier) == 1 then return disarmed end
+end
+
+local function read_any_barrier(barrier, needs)
+  local value, marker, wrong = read_barrier(barrier)
+  if needs and wrong and wrong[1] == 'EXPIRED' then return 0, 0 end
+  return value, marker, wrong
+end
+
+local function walk(unit, k, a, elsewhere, record)
+  local kinds = ARGV[a]
+  local n = #kinds
+  local walked = {n = n, first_key = k, counts = {}, released = 0, fire = 0, again = false, new = true}
+  for i = 1, n do
+    local barrier, kind = KEYS[k + i - 1], string.sub(kinds, i, i)
+    local releaser, wrong = false
+    if elsewhere then releaser, wrong = checked('GET', barrier .. ':f') end
+    if wrong then return nil, wrong end
+    if releaser then
+      if i == 1 then walked.new = false end
+      -- The unit that released the barrier repeats its walk.
+      if releaser ~= unit then break end
+    else
+      local value, marker, counted
+      local needs = spare_of(barrier)
+      value, marker, wrong = read_any_barrier(barrier, needs)
+      if wrong then return nil, wrong end
+      local released = value <= 1
+      local alone = released and kind == 'f'
+      if not alone then counted, wrong = checked('SISMEMBER', barrier .. ':u', unit) end
+      if wrong then return nil, wrong end
+      local disarmed = disarmed_in(record, barrier, value, marker)
+      if disarmed then marker = -1 end
+      if needs and marker ~= -1 and counted ~= 1 then
+        wrong = denied('SADD', barrier .. ':u', '')
+        if wrong then return nil, wrong end
+        walked.late = {barrier = barrier, unit = unit}
+        break
+      end
+      if marker ~= -1 or counted == 1 then
+        if i == 1 then walked.new = false end
+        break
+      end
+      if released then wrong = denied('SETEX', barrier, '1', '') else wrong = denied('DECRBY', barrier, '1') end
+      if wrong then return nil, wrong end
+      local count = {barrier = barrier, unit = unit, value = value, released = released, alone = alone}
+      count.needs = needs
+      count.disarmed = disarmed
+      walked.counts[#walked.counts + 1] = count
+      if not released then break end
+      walked.released = walked.released + 1
+    end
+    if kind == 'f' then
+      walked.fire, walked.again = i, releaser
+      break
+    end
+    if kind == 's' then break end
+    unit = barrier
+  end
+  return walked
+end
+
+local function no_walk()
+  return {n = 0, first_key = 1, counts = {}, released = 0, fire = 0, again = false, new = true}
+end
+
+local function count_units(barrier, units, ttl)
+  local set = barrier .. ':u'
+  redis.call('DECRBY', barrier, #units)
+  redis.call('SADD', set, unpack(units))
+  if redis.call('TTL', set) < 0 then
+    -- As long as the barrier, which may wait for a child with a long delay.
+    redis.call('EXPIRE', set, math.max(ttl, redis.call('TTL', barrier)))
+  end
+end
+
+local function count_late(late, ttl)
+  local set = late.barrier .. ':u'
+  redis.call('SADD', set, late.unit)
+  if redis.call('TTL', set) < 0 then redis.call('EXPIRE', set, ttl) end
+end
+
+local function count_down(count, kept, ttl)
+  if count.released then
+    -- For members that are late.
+    if count.needs then kept = math.max(tonumber(kept), redis.call('TTL', count.barrier)) end
+    redis.call('SETEX', count.barrier, kept, count.value == 1 and '0' or count.value - 1)
+    redis.call('SETEX', count.barrier .. '_ran', kept, '0')
+    if count.disarmed then redis.pcall('HDEL', count.disarmed, count.barrier) end
+    if count.needs then
+      redis.call('SADD', count.barrier .. ':u', count.unit)
+      redis.call('EXPIRE', count.barrier .. ':u', kept)
+    elseif not count.alone then
+      redis.call('UNLINK', count.barrier .. ':u')
+    end
+    return
+  end
+  count_units(count.barrier, {count.unit}, ttl)
+end
+
+local function prolong_waiting(walked, ttl)
+  for i = walked.released, walked.n - 1 do
+    local barrier = KEYS[walked.first_key + i]
+    if redis.call('TTL', barrier) < ttl - SLACK then
+      redis.call('EXPIRE', barrier, ttl)
+      redis.call('EXPIRE', barrier .. '_ran', ttl)
+      redis.call('EXPIRE', barrier .. ':u', ttl)
+    end
+  end
+end
+-- Fields of a run's memory in the arguments.
+--
+-- In ARGV, from a on: number of fields, per field: name, JSON
+--
+-- read_fields(a)            -> the fields, and the index behind them
+-- write_fields(key, fields): writes them; the caller has checked the type of the key
+
+-- call_in_slices(command, key, values, first, last): calls a command with many
+-- values, 1000 at a time.  unpack has a limit of some thousands.
+
+local function call_in_slices(command, key, values, first, last)
+  for from = first, last, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, last)))
+  end
+end
+
+local function read_fields(a)
+  local n = tonumber(ARGV[a])
+  local last = a + 2 * n
+  return {n = n, first = a + 1, last = last}, last + 1
+end
+
+local function write_fields(key, fields)
+  call_in_slices('HSET', key, ARGV, fields.first, fields.last)
+end
+-- The plan for the continuation of a step, or for the first jobs of a run: reads it
+-- from the arguments, then writes it.
+--
+-- In KEYS, from k on:  1 per barrier (its id; BARRIER_ran is written, too), then
+--                      1 per queue list, then of a fan-out: swf:fanout:ID, 'swf:fanouts'
+-- In ARGV, from a on:  number of barriers; per barrier: ttl, value (0 = made released)
+--                      number of queues;   per queue: n, n payloads
+--                      number of scheduled; per job: score, payload
+--                      number of fan-outs (0 or 1), then of it: ID, how many
+--                      elements it has, how many queues it goes to, their names
+--                      ('' = `schedule`)
+--                      A number that is left out at the end is 0.
+-- QUEUES and SCHEDULE are the set and the zset that all plans write.
+--
+-- may_keep(keep, length, name) -> keep if a queue of that length is empty and not paused, else nil
+-- read_plan(k, a, keep, parked) -> the plan, or nil and an error reply:
+--                      {'TYPE', key} | {'STAGE', key} the list of the fan-out is gone
+--                      | an error if the user may not write the jobs
+--                      keep: nil, or where to keep the job of a plan that has no other:
+--                      {hash, receipt}.  It is kept there, instead of pushed, if
+--                      its queue is empty and not in the set PAUSED; then plan.kept is keep
+--                      parked: nil, or the record of a paused run, whose jobs are parked
+-- park_plan(plan): parks its jobs
+-- write_plan(plan): cannot fail, since read_plan has checked all types
+--
+-- A plan that is too large for one script was staged as a list (fanouts.py).  It is
+-- only committed here: the list no longer expires, and its ID is in `swf:fanouts`, so
+-- any process can push its jobs (pour.lua).
+
+-- Jobs of a paused run: they are parked, and go on when the run is resumed (unpark.lua).
+--
+-- swf:parked:ID is a list; what is at its head goes on first.  Each entry has a letter and
+-- a name, then a NUL, then a job:
+--       qNAME     goes to a queue
+--       sSCORE    goes to `schedule`
+--       rSCORE    goes to `retry`
+--       fID       a staged fan-out, which is committed; the run id in quotes stands for its
+--                 jobs, so that they are found
+-- swf:flow:ID:disarmed is a hash of the barriers that were disarmed for the plain gem:
+-- BARRIER -> name of a queue, a NUL, and the job that fires it later (see hold_barriers.lua)
+--
+-- PARKED_TTL: seconds for which all of that is kept, as long as `dead` keeps its jobs
+-- parked_list(record) -> swf:parked:ID
+-- cannot_park(record) -> nil, or the reply if nothing can be parked: {'TYPE', key}, or an error
+-- park(record, command, entries): parks them at the end (RPUSH), or at the head (LPUSH)
+-- split_entry(entry) -> letter and name, job
+
+
+local PARKED_TTL = 15552000
+
+local function parked_list(record)
+  return 'swf:parked:' .. string.sub(record, 10)
+end
+
+local function cannot_park(record)
+  local list = parked_list(record)
+  if not type_is(list, 'list') then return {'TYPE', list} end
+  return denied('RPUSH', list, '') or denied('LPUSH', list, '') or denied('EXPIRE', list, '1')
+end
+
+local function park(record, command, entries)
+  local list = parked_list(record)
+  call_in_slices(command, list, entries, 1, #entries)
+  redis.call('EXPIRE', list, PARKED_TTL)
+end
+
+local function split_entry(entry)
+  local at = string.find(entry, '\0', 1, true) or #entry + 1
+  return string.sub(entry, 1, 1), string.sub(entry, 2, at - 1), string.sub(entry, at + 1)
+end
+
+local QUEUES, SCHEDULE, PAUSED = 'queues', 'schedule', 'paused'
+
+local function may_keep(keep, length, name)
+  -- A key of another type pauses nothing.
+  if keep and length == 0 and redis.pcall('SISMEMBER', PAUSED, name) ~= 1 then return keep end
+end
+
+local function read_plan(k, a, keep, parked)
+  local refused = parked and cannot_park(parked)
+  if refused then return nil, refused end
+  if parked then keep = nil end
+  local n = tonumber(ARGV[a] or 0); a = a + 1
+  local plan = {barriers = n, barrier_key = k, barrier_argument = a, queues = {}, parked = parked}
+  k = k + n; a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  for i = 1, n do
+    local key, count = KEYS[k], tonumber(ARGV[a])
+    local name = string.sub(key, 7)
+    local length, listed, wrong
+    length, wrong = checked('LLEN', key)
+    if wrong then return nil, wrong end
+    plan.kept = may_keep(keep, length, name)
+    if plan.kept then
+      wrong = denied('HSET', keep.hash, keep.receipt, '')
+    else
+      listed, wrong = checked('SISMEMBER', QUEUES, name)
+      if listed == 0 then wrong = denied('SADD', QUEUES, name) end
+      wrong = wrong or denied('LPUSH', key, '')
+    end
+    if wrong then return nil, wrong end
+    plan.queues[i] = {key = key, name = name, first = a + 1, last = a + count, listed = listed == 1}
+    k = k + 1; a = a + 1 + count
+  end
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  plan.first_scheduled, plan.last_scheduled = a, a + 2 * n - 1
+  if n > 0 then
+    if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+    local wrong = denied('ZADD', SCHEDULE, '0', '')
+    if wrong then return nil, wrong end
+  end
+  a = a + 2 * n
+  n = tonumber(ARGV[a] or 0); a = a + 1
+  if n > 0 then
+    local list, fanouts = KEYS[k], KEYS[k + 1]
+    if not type_is(list, 'list') then return nil, {'TYPE', list} end
+    if redis.call('LLEN', list) ~= tonumber(ARGV[a + 1]) then return nil, {'STAGE', list} end
+    if not type_is(fanouts, 'zset') then return nil, {'TYPE', fanouts} end
+    for i = a + 3, a + 2 + tonumber(ARGV[a + 2]) do
+      local name = ARGV[i]
+      if name == '' then
+        if not type_is(SCHEDULE, 'zset') then return nil, {'TYPE', SCHEDULE} end
+      else
+        local queue = 'queue:' .. name
+        if not type_is(QUEUES, 'set') then return nil, {'TYPE', QUEUES} end
+        if not type_is(queue, 'list') then return nil, {'TYPE', queue} end
+      end
+    end
+    plan.fanout = {list = list, fanouts = fanouts, now = redis.call('TIME')[1], id = ARGV[a]}
+  end
+  return plan
+end
+
+local function park_plan(plan)
+  local entries = {}
+  for _, queue in ipairs(plan.queues) do
+    for i = queue.first, queue.last do entries[#entries + 1] = 'q' .. queue.name .. '\0' .. ARGV[i] end
+  end
+  for i = plan.first_scheduled, plan.last_scheduled, 2 do
+    entries[#entries + 1] = 's' .. ARGV[i] .. '\0' .. ARGV[i + 1]
+  end
+  if plan.fanout then
+    redis.call('EXPIRE', plan.fanout.list, PARKED_TTL)
+    entries[#entries + 1] = 'f' .. plan.fanout.id .. '\0"' .. string.sub(plan.parked, 10) .. '"'
+  end
+  park(plan.parked, 'RPUSH', entries)
+end
+
+local function write_plan(plan)
+  local k, a = plan.barrier_key, plan.barrier_argument
+  for _ = 1, plan.barriers do
+    local ttl = plan.parked and math.max(PARKED_TTL, tonumber(ARGV[a])) or ARGV[a]
+    redis.call('SETEX', KEYS[k], ttl, ARGV[a + 1])
+    redis.call('SETEX', KEYS[k] .. '_ran', ttl, ARGV[a + 1] == '0' and '0' or '-1')
+    k = k + 1; a = a + 2
+  end
+  if plan.parked then return park_plan(plan) end
+  for _, queue in ipairs(plan.queues) do
+    if plan.kept then
+      redis.call('HSET', plan.kept.hash, plan.kept.receipt, ARGV[queue.first])
+    else
+      if not queue.listed then redis.call('SADD', QUEUES, queue.name) end
+      call_in_slices('LPUSH', queue.key, ARGV, queue.first, queue.last)
+    end
+  end
+  call_in_slices('ZADD', SCHEDULE, ARGV, plan.first_scheduled, plan.last_scheduled)
+  if plan.fanout then
+    redis.call('PERSIST', plan.fanout.list)
+    redis.call('ZADD', plan.fanout.fanouts, plan.fanout.now, plan.fanout.id)
+  end
+end
+
+local in_flight, memory, marker, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local receipt, unit, ttl, memory_ttl, text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local numbered, total, skipped, step, added = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local fields, a = read_fields(11)
+local top, callbacks = ARGV[a], tonumber(ARGV[a + 1])
+
+-- Reads.
+local found, wrong = checked('HEXISTS', in_flight, receipt)
+if wrong then return wrong end
+if found == 0 then return {'GONE'} end
+local state = record_state(record)
+local cancelled, parked = state == 'cancelled', state == 'paused' and record or nil
+local walked = no_walk()
+if not cancelled and top ~= '' then
+  walked, wrong = walk(unit, 5, a, false, record)
+  if not walked then return wrong end
+end
+if fields.n > 0 then
+  if not type_is(memory, 'hash') then return {'TYPE', memory} end
+  wrong = denied('HSET', memory, '', '')
+  if wrong then return wrong end
+end
+local starts = not cancelled and walked.new and (marker == '' or redis.call('EXISTS', marker) == 0)
+local plan
+if starts then
+  if numbered ~= '' then
+    local now = redis.pcall('HGET', record, 'total')
+    if now ~= numbered then return {'TOTAL', type(now) == 'string' and now or ''} end
+  end
+  wrong = marker ~= '' and denied('SET', marker, '1') or top ~= '' and denied('SADD', KEYS[5] .. ':u', '') or nil
+  if wrong then return wrong end
+  plan, wrong = read_plan(5 + callbacks, a + 2, nil, parked)
+  if not plan then return wrong end
+end
+
+-- Writes.  HDEL comes first: Redis allows it when it is out of memory, and after it also
+-- the others.
+redis.call('HDEL', in_flight, receipt)
+if parked then ttl = math.max(ttl, PARKED_TTL) end
+write_fields(memory, fields)
+if plan then
+  if marker ~= '' then redis.call('SET', marker, '1', 'EX', RELEASED_TTL) end
+  if top == 'f' then
+    redis.call('SETEX', KEYS[5], RELEASED_TTL, '0')
+    redis.call('SETEX', KEYS[5] .. '_ran', RELEASED_TTL, '0')
+    local disarmed = walked.counts[1] and walked.counts[1].disarmed
+    if disarmed then redis.pcall('HDEL', disarmed, KEYS[5]) end
+  elseif top ~= '' then
+    redis.call('SADD', KEYS[5] .. ':u', unit)
+    outlive(KEYS[5] .. ':u', math.max(ttl, redis.call('TTL', KEYS[5])))
+  end
+  write_plan(plan)
+end
+for i = top == 'f' and 6 or 5, 4 + callbacks do
+  for _, suffix in ipairs({'', '_ran', ':u'}) do outlive(KEYS[i] .. suffix, ttl) end
+end
+if memory ~= '' then outlive(memory, math.max(ttl, memory_ttl)) end
+state = state or known_state(record, text, ttl)
+if state then
+  if plan and numbered ~= '' then
+    redis.pcall('HSET', record, 'total', total, 'added', '1')
+    if skipped ~= '0' then redis.pcall('HINCRBY', record, 'skipped', skipped) end
+    redis.pcall('HSET', record .. ':added', step, added)
+    local left = redis.pcall('TTL', record)
+    if type(left) == 'number' then outlive(record .. ':added', left) end
+  end
+  state = record_steps(record, state, {text}, ttl)
+  state = revived(record, state, text, first_keys(5, callbacks), ttl)
+  if plan then prolong_record(record, state, ttl) end
+end
+return {cancelled and 'CANCELLED' or 'DONE'}

@@ -97,7 +97,8 @@ class Record:
     @property
     def marks(self) -> tuple[object, ...]:
         """What changes with each step that is marked."""
-        return (self.head.state, len(self.times), self.bits, tuple(self.failed), len(self.added), tuple(self.failed_jobs))
+        failed = (*self.failed, *self.failed_jobs)
+        return (self.head.state, len(self.times), self.bits, failed, len(self.added))
 
 
 def read(connection: Connection, run_id: str) -> Record | None:
@@ -325,8 +326,8 @@ def numbered(reply: Any) -> dict[int, bytes]:
 def by_jid(reply: Any) -> dict[str, bytes]:
     """Read the deaths of steps without numbers, by their jids."""
     prefix = BY_JID.encode()
-    found = {name: value for name, value in _fields(reply).items() if name.startswith(prefix)}
-    return {_text(name.removeprefix(prefix)): value for name, value in found.items()}
+    found = [(name, value) for name, value in _fields(reply).items() if name.startswith(prefix)]
+    return {_text(name.removeprefix(prefix)): value for name, value in found}
 
 
 def _scored(index: str, reply: Any) -> list[Position]:

@@ -1545,8 +1545,8 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # What the record of a run holds of one step (_record.lua). Python numbers the steps
-  # of the runs that it starts; others have no record.
+  # What the record of a run holds of one step (_record.lua). The steps of runs that were
+  # started by the plain gem have no numbers.
   class StepRecord
     # The option of a step that holds its number.
     NUMBER = "swf_step"
@@ -1574,17 +1574,19 @@ module SidekiqFlow::Companion
       @number ? PARTS.map { |part| "#{key}#{part}" } : []
     end
 
-    # The number as an argument of a script: "" if the step has none.
+    # The number as an argument of fail.lua, or the jid of a step that has none; "" for a job
+    # that is not a step.
     def number
-      @number || ""
+      @number || (key.empty? ? "" : by_jid)
     end
 
-    # The number and the times, as advance.lua reads them; "" for a step without a number.
+    # The number and the times, as advance.lua reads them. For a step without a number "",
+    # or its jid if it had failed.
     def text
-      return "" unless @number
-
       # Its first failure leaves 0; the Web UI subtracts one when it retries a dead job.
       mark = @job.key?("retry_count") ? "!" : ""
+      return (mark.empty? || key.empty?) ? "" : "#{mark}#{by_jid}" unless @number
+
       failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
       return "#{mark}#{@number}" if @number >= MOST_TIMED
 
@@ -1594,11 +1596,17 @@ module SidekiqFlow::Companion
 
     # What the record holds of a death, as JSON. +now+: epoch seconds.
     def failure(now)
-      return "" unless @number
+      return "" if key.empty?
 
       JSON.generate("jid" => @job["jid"], "class" => @job["wrapped"] || @job["class"], "queue" => @job["queue"],
         "error_class" => @job["error_class"], "error_message" => @job["error_message"].to_s[0, 500].scrub,
         "at" => now)
+    end
+
+    private
+
+    def by_jid
+      "jid:#{@job["jid"]}"
     end
   end
 end
@@ -4725,7 +4733,8 @@ local RELEASED_TTL = '86400'
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -4741,7 +4750,7 @@ local RELEASED_TTL = '86400'
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -4880,7 +4889,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -4910,7 +4920,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -4974,6 +4985,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -5130,6 +5143,9 @@ end
 -- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
 --       death that a group can do without does not stop the run: it is spared.  barriers: of the
 --       step, from the top; ttl: seconds that the deaths of members are kept
+-- record_failure(record, state, number, failure, ttl, ran, barriers): record_death, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
 -- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
 -- revive(record, barriers, number): a step that had failed is done
@@ -5201,6 +5217,18 @@ local function record_death(record, state, number, failure, barriers, ttl)
   record_dead(record, state, number, failure)
 end
 
+local function record_failure(record, state, number, failure, ttl, ran, barriers)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_death(record, state, number, failure, barriers, ttl)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function spare_all(record, barrier)
   local fields = redis.pcall('HKEYS', barrier .. ':d')
   if fields.err then return end
@@ -5237,7 +5265,7 @@ local function revive(record, barriers, number)
 end
 
 local function revived(record, state, text, barriers, ttl)
-  local number = string.match(text, '^!(%d+)')
+  local number = string.match(text, '^!(%d+)') or string.match(text, '^!(jid:.+)')
   if not number or not any_needs(barriers) then return state end
   revive(record, barriers, number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -5817,7 +5845,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -5833,7 +5862,7 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -5965,7 +5994,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -5995,7 +6025,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -6059,6 +6090,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -6166,9 +6199,9 @@ return found
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
 --       seconds that the kept keys live from now on, for `dead` the number of the step
---       ('' = it has none), and what its record holds of the failure; if others take its
---       place also: how many keys to keep alive, number of steps that run in its place, the
---       plan's
+--       ('jid:' and its jid if it has none, '' = it is not a step), and what its record holds
+--       of the failure; if others take its place also: how many keys to keep alive, number of
+--       steps that run in its place, the plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
 --       | {'TYPE', key} nothing written | {'STAGE', key} nothing written: stage the plan again
 
@@ -6237,7 +6270,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -6253,7 +6287,7 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -6385,7 +6419,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -6415,7 +6450,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -6479,6 +6515,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -6509,6 +6547,9 @@ end
 -- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
 --       death that a group can do without does not stop the run: it is spared.  barriers: of the
 --       step, from the top; ttl: seconds that the deaths of members are kept
+-- record_failure(record, state, number, failure, ttl, ran, barriers): record_death, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
 -- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
 -- revive(record, barriers, number): a step that had failed is done
@@ -6580,6 +6621,18 @@ local function record_death(record, state, number, failure, barriers, ttl)
   record_dead(record, state, number, failure)
 end
 
+local function record_failure(record, state, number, failure, ttl, ran, barriers)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_death(record, state, number, failure, barriers, ttl)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function spare_all(record, barrier)
   local fields = redis.pcall('HKEYS', barrier .. ':d')
   if fields.err then return end
@@ -6616,7 +6669,7 @@ local function revive(record, barriers, number)
 end
 
 local function revived(record, state, text, barriers, ttl)
-  local number = string.match(text, '^!(%d+)')
+  local number = string.match(text, '^!(%d+)') or string.match(text, '^!(jid:.+)')
   if not number or not any_needs(barriers) then return state end
   revive(record, barriers, number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -6827,13 +6880,7 @@ if action == 'dead' then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
 if plan then write_plan(plan) end
-if state and ARGV[8] ~= '' then
-  if caught then
-    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
-  else
-    record_death(KEYS[3], state, ARGV[8], ARGV[9], barriers_in(4, 3 + kept), tonumber(ARGV[7]))
-  end
-end
+record_failure(KEYS[3], state, ARGV[8], ARGV[9], tonumber(ARGV[7]), ARGV[11], barriers_in(4, 3 + kept))
 for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua
@@ -7144,7 +7191,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -7160,7 +7208,7 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -7292,7 +7340,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -7322,7 +7371,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -7386,6 +7436,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -7967,6 +8019,9 @@ local SLACK = 3600
 -- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
 --       death that a group can do without does not stop the run: it is spared.  barriers: of the
 --       step, from the top; ttl: seconds that the deaths of members are kept
+-- record_failure(record, state, number, failure, ttl, ran, barriers): record_death, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
 -- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
 -- revive(record, barriers, number): a step that had failed is done
@@ -7982,7 +8037,8 @@ local SLACK = 3600
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -7998,7 +8054,7 @@ local SLACK = 3600
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -8126,7 +8182,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -8156,7 +8213,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -8220,6 +8278,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -8293,6 +8353,18 @@ local function record_death(record, state, number, failure, barriers, ttl)
   record_dead(record, state, number, failure)
 end
 
+local function record_failure(record, state, number, failure, ttl, ran, barriers)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_death(record, state, number, failure, barriers, ttl)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function spare_all(record, barrier)
   local fields = redis.pcall('HKEYS', barrier .. ':d')
   if fields.err then return end
@@ -8329,7 +8401,7 @@ local function revive(record, barriers, number)
 end
 
 local function revived(record, state, text, barriers, ttl)
-  local number = string.match(text, '^!(%d+)')
+  local number = string.match(text, '^!(%d+)') or string.match(text, '^!(jid:.+)')
   if not number or not any_needs(barriers) then return state end
   revive(record, barriers, number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -8870,7 +8942,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -8886,7 +8959,7 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -9018,7 +9091,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -9048,7 +9122,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -9112,6 +9187,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -9431,7 +9508,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -9447,7 +9525,7 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -9579,7 +9657,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -9609,7 +9688,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -9673,6 +9753,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.

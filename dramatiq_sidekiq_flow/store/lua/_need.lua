@@ -20,6 +20,9 @@
 -- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
 --       death that a group can do without does not stop the run: it is spared.  barriers: of the
 --       step, from the top; ttl: seconds that the deaths of members are kept
+-- record_failure(record, state, number, failure, ttl, ran, barriers): record_death, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
 -- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
 -- revive(record, barriers, number): a step that had failed is done
@@ -92,6 +95,18 @@ local function record_death(record, state, number, failure, barriers, ttl)
   record_dead(record, state, number, failure)
 end
 
+local function record_failure(record, state, number, failure, ttl, ran, barriers)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_death(record, state, number, failure, barriers, ttl)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function spare_all(record, barrier)
   local fields = redis.pcall('HKEYS', barrier .. ':d')
   if fields.err then return end
@@ -128,7 +143,7 @@ local function revive(record, barriers, number)
 end
 
 local function revived(record, state, text, barriers, ttl)
-  local number = string.match(text, '^!(%d+)')
+  local number = string.match(text, '^!(%d+)') or string.match(text, '^!(jid:.+)')
   if not number or not any_needs(barriers) then return state end
   revive(record, barriers, number)
   if state ~= 'failed' or is_failed(record) then return state end

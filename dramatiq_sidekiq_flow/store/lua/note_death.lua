@@ -2,7 +2,8 @@
 -- Ruby with the plain gem records none.  Safe to send twice.
 --
 -- KEYS: record (see _record), 'dead', BARRIER of each callback from the top
--- ARGV: number of the step, what the record holds of the failure, the member of `dead`
+-- ARGV: number of the step ('jid:' and its jid if it has none), what the record holds of the
+--       failure, the member of `dead`
 -- Returns: {'DONE'} | {'KNOWN'} nothing is to be written: the death is recorded, the step
 --       is done, the job has left `dead`, or the run has no record or has ended
 
@@ -17,8 +18,8 @@ if not state or state == 'cancelled' or state == 'done' and not any_needs(barrie
 local score = redis.pcall('ZSCORE', KEYS[2], ARGV[3])
 if not score or type(score) == 'table' and score.err then return {'KNOWN'} end
 if redis.pcall('HEXISTS', record .. ':times', number) == 1 then return {'KNOWN'} end
-local bit = redis.pcall('BITFIELD', record .. ':done', 'GET', 'u1', number)
-if bit[1] == 1 then return {'KNOWN'} end
+local bit = tonumber(number) and redis.pcall('BITFIELD', record .. ':done', 'GET', 'u1', number)
+if bit and bit[1] == 1 then return {'KNOWN'} end
 if is_marked_spared(redis.pcall('HGET', record .. ':failed', number)) then return {'KNOWN'} end
 if redis.pcall('HEXISTS', record .. ':failed', number) == 1 and state ~= 'running' then
   -- A worker of a version before callbacks may have recorded it.
@@ -26,7 +27,8 @@ if redis.pcall('HEXISTS', record .. ':failed', number) == 1 and state ~= 'runnin
   local rests = not calls[2] or redis.pcall('ZSCORE', 'swf:resting', string.sub(record, 10))
   if not calls[1] and rests then return {'KNOWN'} end
 end
+-- As long as `dead` keeps a job.
+record_failure(record, state, number, ARGV[2], 15552000, nil, barriers)
 local left = redis.pcall('TTL', record)
-record_death(record, state, number, ARGV[2], barriers, type(left) == 'number' and left or 0)
 if type(left) == 'number' and left > 0 then redis.pcall('EXPIRE', record .. ':failed', left) end
 return {'DONE'}

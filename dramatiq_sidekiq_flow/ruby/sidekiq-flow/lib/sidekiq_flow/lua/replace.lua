@@ -134,6 +134,9 @@ local SLACK = 3600
 -- record_death(record, state, number, failure, barriers, ttl): as record_dead of _record, but a
 --       death that a group can do without does not stop the run: it is spared.  barriers: of the
 --       step, from the top; ttl: seconds that the deaths of members are kept
+-- record_failure(record, state, number, failure, ttl, ran, barriers): record_death, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- spare_all(record, barrier): the deaths in the members of a group that can do without them are spared
 -- forget_death(dead, id) -> the number of dead members, if there is one less; else nil
 -- revive(record, barriers, number): a step that had failed is done
@@ -149,7 +152,8 @@ local SLACK = 3600
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -165,7 +169,7 @@ local SLACK = 3600
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
 -- is_marked_spared(failure) -> true if the run does not wait for the step of this failure, since its group
@@ -293,7 +297,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -323,7 +328,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -387,6 +393,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -460,6 +468,18 @@ local function record_death(record, state, number, failure, barriers, ttl)
   record_dead(record, state, number, failure)
 end
 
+local function record_failure(record, state, number, failure, ttl, ran, barriers)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_death(record, state, number, failure, barriers, ttl)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function spare_all(record, barrier)
   local fields = redis.pcall('HKEYS', barrier .. ':d')
   if fields.err then return end
@@ -496,7 +516,7 @@ local function revive(record, barriers, number)
 end
 
 local function revived(record, state, text, barriers, ttl)
-  local number = string.match(text, '^!(%d+)')
+  local number = string.match(text, '^!(%d+)') or string.match(text, '^!(jid:.+)')
   if not number or not any_needs(barriers) then return state end
   revive(record, barriers, number)
   if state ~= 'failed' or is_failed(record) then return state end

@@ -3087,6 +3087,9 @@ module SidekiqFlow::Companion
     # The run id of a job in `dead` that has left its run.
     DIED_IN = "swf_died_in"
 
+    # The fields that such a job had in its run, by name.
+    DIED_AS = "swf_died_as"
+
     # The replacement of a job that goes to `dead`, or nil. If it cannot be planned,
     # the job keeps its policy: a Python process finds it in `dead`.
     def self.of(job, unit)
@@ -3110,7 +3113,8 @@ module SidekiqFlow::Companion
     # The job as it goes to `dead`: a retry of it by hand runs it alone.
     def payload
       of_run = [Dialect.current.callbacks, Dialect.current.run_id, POLICY, StepRecord::NUMBER]
-      Sidekiq.dump_json(@job.reject { |key, _| of_run.include?(key) }.merge(DIED_IN => Run.id(@job)))
+      taken, kept = @job.partition { |key, _| of_run.include?(key) }.map(&:to_h)
+      Sidekiq.dump_json(kept.merge(DIED_IN => Run.id(@job), DIED_AS => taken))
     end
 
     # Seconds that the keys of the run must live.
@@ -3414,7 +3418,8 @@ local RELEASED_TTL = '86400'
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
---       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--       steps; swf:flow:ID:start, what a run that can be repeated was started with.  The
+--       sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
@@ -3508,7 +3513,7 @@ local function end_run(record, state, found, now)
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
-local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local PARTS = {'', ':times', ':done', ':failed', ':added', ':start'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
 
@@ -3588,7 +3593,7 @@ end
 local function finish_record(record, from, text)
   if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
-    'added')
+    'added', 'repeatable')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -3602,6 +3607,7 @@ local function finish_record(record, from, text)
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if found[9] then redis.pcall('EXPIRE', record .. ':start', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
   end_run(record, 'done', {found[5], found[6], found[7]}, now)
@@ -4302,7 +4308,8 @@ end
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
---       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--       steps; swf:flow:ID:start, what a run that can be repeated was started with.  The
+--       sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
@@ -4389,7 +4396,7 @@ local function end_run(record, state, found, now)
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
-local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local PARTS = {'', ':times', ':done', ':failed', ':added', ':start'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
 
@@ -4469,7 +4476,7 @@ end
 local function finish_record(record, from, text)
   if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
-    'added')
+    'added', 'repeatable')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -4483,6 +4490,7 @@ local function finish_record(record, from, text)
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if found[9] then redis.pcall('EXPIRE', record .. ':start', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
   end_run(record, 'done', {found[5], found[6], found[7]}, now)
@@ -4695,7 +4703,8 @@ end
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
---       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--       steps; swf:flow:ID:start, what a run that can be repeated was started with.  The
+--       sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
@@ -4782,7 +4791,7 @@ local function end_run(record, state, found, now)
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
-local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local PARTS = {'', ':times', ':done', ':failed', ':added', ':start'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
 
@@ -4862,7 +4871,7 @@ end
 local function finish_record(record, from, text)
   if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
-    'added')
+    'added', 'repeatable')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -4876,6 +4885,7 @@ local function finish_record(record, from, text)
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if found[9] then redis.pcall('EXPIRE', record .. ':start', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
   end_run(record, 'done', {found[5], found[6], found[7]}, now)
@@ -5439,7 +5449,8 @@ end
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
---       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--       steps; swf:flow:ID:start, what a run that can be repeated was started with.  The
+--       sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed
@@ -5526,7 +5537,7 @@ local function end_run(record, state, found, now)
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
-local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local PARTS = {'', ':times', ':done', ':failed', ':added', ':start'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
 
@@ -5606,7 +5617,7 @@ end
 local function finish_record(record, from, text)
   if from == 'done' then return end
   local found = redis.pcall('HMGET', record, 'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline',
-    'added')
+    'added', 'repeatable')
   local keep, total = tonumber(found[1] or '') or 604800, tonumber(found[2] or '') or 0
   -- The end of the step.
   local now = string.match(text, '^!?%d+ %S+ (%S+)') or seconds_now()
@@ -5620,6 +5631,7 @@ local function finish_record(record, from, text)
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if found[9] then redis.pcall('EXPIRE', record .. ':start', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
   end_run(record, 'done', {found[5], found[6], found[7]}, now)

@@ -285,6 +285,7 @@ def _run(
         failures=failures,
         memory=memory,
         reason=head.reason,
+        repeated=head.repeated or None,
     )
 
 

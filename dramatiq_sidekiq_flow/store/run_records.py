@@ -26,7 +26,7 @@ INFERRED = b',"inferred":true}'
 PAGE = 500
 
 #: Fields of a record, without its tree.
-_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped")
+_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped", "repeated")
 
 
 @attrs.frozen
@@ -40,6 +40,7 @@ class RecordHead:
       done, failed: Numbers of steps that are marked as done, and as dead.
       reason: Of a cancellation; "" without.
       skipped: Number of steps in fallbacks that did not run so far.
+      repeated: The run that repeats it; "" without.
     """
 
     id: str
@@ -54,6 +55,7 @@ class RecordHead:
     done: int
     failed: int
     skipped: int = 0
+    repeated: str = ""
 
 
 @attrs.frozen
@@ -175,6 +177,28 @@ def mark_dead(run_id: str, number: int, failure: bytes) -> Operation[bool]:
     return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
 
 
+def note_repeat(run_id: str, again: str) -> Operation[bool]:
+    """Note which run repeats a run (``note_repeat.lua``); return False if it has no record.
+
+    Raises, when its reply is read:
+      WrongType: if its record holds another type.
+    """
+    command = scripts.NOTE_REPEAT.command((keys.record(run_id),), (again,))
+    return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
+
+
+def start_of(connection: Connection, run_id: str) -> bytes | None:
+    """Read what a run was started with; None if that is not kept.
+
+    Raises:
+      WrongType: if the key holds another type.
+    """
+    key = keys.start_of(run_id)
+    reply = connection.send([("GET", key)])[0]
+    check_type(key, reply)
+    return reply  # type: ignore[no-any-return]
+
+
 # -- indexes ------------------------------------------------------------------------
 
 
@@ -279,7 +303,7 @@ def check_type(key: str, reply: Any) -> None:
 
 
 def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
-    state, started, finished, total, template, tags, adopted, reason, skipped = map(_optional, values)
+    state, started, finished, total, template, tags, adopted, reason, skipped, repeated = map(_optional, values)
     return RecordHead(
         run_id,
         state if state in STATES else "running",
@@ -293,6 +317,7 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
         done,
         failed,
         int(skipped) if skipped.isdecimal() else 0,
+        repeated,
     )
 
 

@@ -2,7 +2,7 @@
 
 The script that puts such a step into ``dead`` also pushes what takes its place: the
 fallback, or a job that does nothing, with the step's callback stack.  The job in
-``dead`` has lost that stack, so a retry of it by hand runs it alone.
+``dead`` holds that stack aside, so a retry of it by hand runs it alone.
 
 A step that Ruby with the plain gem buries, a person kills, or a recovery gives up is
 found in ``dead`` by :func:`replace_dead`.  Ids derive from the step, so a plan that is
@@ -30,7 +30,7 @@ from ..wire.death_nodes import count_steps
 from ..wire.lifetimes import barrier_ttl
 from ..wire.nodes import Wire, validate
 from ..wire.payload import DEFAULTS, Payload
-from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY, DIED_IN_KEY, STEP_KEY
+from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY, DIED_AS_KEY, DIED_IN_KEY, STEP_KEY
 from ..wire.tree_times import completes_at_once
 from .engine import Engine
 from .plan import Plan
@@ -215,4 +215,5 @@ def _without_run(fields: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
     """Take a job out of its run: a retry by hand can neither count in it nor end it."""
     of_run = (payload.dialect.callbacks_key, payload.dialect.run_id_key, DEATH_KEY, STEP_KEY)
     kept = {key: value for key, value in fields.items() if key not in of_run}
-    return {**kept, DIED_IN_KEY: payload.run_id}
+    taken = {key: fields[key] for key in of_run if key in fields}
+    return {**kept, DIED_IN_KEY: payload.run_id, DIED_AS_KEY: taken}

@@ -38,6 +38,7 @@ class RunInfo:
       deadline: Seconds after the start; None for none.
       unique_key: "" for none.
       skipped: Number of its steps that are in fallbacks: they run only if others fail for good.
+      repeatable: True if it keeps what it is started with.
     """
 
     total: int
@@ -48,6 +49,7 @@ class RunInfo:
     deadline: float | None = None
     unique_key: str = ""
     skipped: int = 0
+    repeatable: bool = False
 
     @property
     def needs_record(self) -> bool:
@@ -63,6 +65,7 @@ class RunInfo:
             "deadline": self.deadline,
             "unique": self.unique_key or None,
             "skipped": self.skipped or None,
+            "repeatable": int(self.repeatable) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""RunOptions: what a workflow does besides its tree: callbacks, deadline, unique key."""
+"""RunOptions: what a workflow does besides its tree: callbacks, deadline, unique key, repetition."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class RunOptions:
     on_complete: Any = attrs.field(default=None, validator=_check_call)
     deadline: int | timedelta | None = attrs.field(default=None, validator=_check_deadline)
     unique_key: str | None = attrs.field(default=None, validator=_check_key)
+    repeatable: bool = False
 
     @property
     def calls(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class RunOptions:
         Raises:
           ConfigurationError: if not.
         """
-        needing = [*self._set(*CALLS, "deadline", "unique_key")]
+        needing = [*self._set(*CALLS, "deadline", "unique_key"), *(["repeatable"] if self.repeatable else [])]
         if needing and not enabled:
             raise ConfigurationError(
                 f"{needing[0]} needs the records of runs: remove records=False from the WorkflowMiddleware, or leave "

@@ -20,6 +20,7 @@ from .engine import Engine
 from .plan import Plan
 from .records import RunInfo
 from .run_callbacks import encode_calls
+from .run_start import dump_start
 from .transport import pour
 
 
@@ -71,6 +72,8 @@ def start(
     record = engine.records.of_run(
         run_id, info, ttl=ttl, completes=plan.completes, calls=encode_calls(engine, run_id, info)
     )
+    if info is not None and info.repeatable:
+        record = attrs.evolve(record, start=dump_start(wire, seed, info))
     started = _write(engine, run_id, plan, ttl, output, record)
     if started.holder:
         return Started(started.holder)

@@ -56,6 +56,7 @@ class Workflow:
         cancelled, or has failed and does not go on by itself.
       deadline: Milliseconds, or a timedelta, after which the run is cancelled.
       unique_key: A name that one run may have while it lives.
+      repeatable: Keep what runs start with, so that ``Runs.retry(id, mode="all")`` can start them anew.
 
     The last argument of ``on_failure`` and ``on_complete`` is a mapping:
     ``run_id``, ``template`` and ``state`` of the run; of a death also ``step``
@@ -86,6 +87,7 @@ class Workflow:
         on_complete: Job | dramatiq.Message[Any] | None = None,
         deadline: int | timedelta | None = None,
         unique_key: str | None = None,
+        repeatable: bool = False,
     ) -> None:
         if broker is not None and not isinstance(broker, dramatiq.Broker):
             raise InvalidWorkflow(
@@ -93,7 +95,7 @@ class Workflow:
                 f"for parallel steps. The second argument is the broker, but it is {broker!r:.100}.",
                 broker,
             )
-        self.options = RunOptions(on_success, on_failure, on_complete, deadline, unique_key)
+        self.options = RunOptions(on_success, on_failure, on_complete, deadline, unique_key, repeatable)
         self.node = self.options.tree(node)
         self.seed = seed
         self.broker = broker or global_broker()
@@ -199,6 +201,7 @@ class Workflow:
             self.options.seconds,
             self.options.unique_key or "",
             self._skipped,
+            self.options.repeatable,
         )
 
     def _dump(self, node: Any) -> Wire:

@@ -15,6 +15,7 @@ from ..store.run_records import Record
 from ..store.run_restart import Restart
 from ..wire.later_steps import count_first, later_steps
 from ..wire.lifetimes import barrier_ttl
+from ..wire.nodes import Wire
 from ..wire.payload import Payload
 from ..wire.tree_nodes import CatchNode
 from ..workflow.engine import Engine
@@ -100,9 +101,15 @@ class Restarting:
             if payload is not None and payload.run_id == run_id and payload.step is not None:
                 yield DeadStep(job.payload, payload, has_left)
 
+    def _tree(self, run_id: str, first: Sequence[Payload]) -> Wire:
+        try:
+            return rebuilt(first, self.engine.stacks.whole)
+        except FlowError as e:
+            raise CannotRetry(f"The dead steps of the run {shortened(run_id)} cannot start anew: {e}", run_id) from e
+
     def _write(self, run_id: str, first: Sequence[Payload], forgotten: Restart) -> int | None:
         """Start steps; return their number, None if one of the jobs has moved."""
-        engine, tree = self.engine, rebuilt(first)
+        engine, tree = self.engine, self._tree(run_id, first)
         engine.precheck.check(tree)
         ttl = barrier_ttl(tree, ())
         hooks = engine.transport.hooks(None)

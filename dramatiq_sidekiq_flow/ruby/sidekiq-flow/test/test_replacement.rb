@@ -50,7 +50,8 @@ class TestReplacement < Minitest::Test
   def test_the_dead_job_has_left_its_run
     dead = JSON.parse(replacement("done", workflow_completion_callbacks: []).payload)
     kept = {"class" => "A", "args" => [1], "jid" => "j", "queue" => "other", "swf_died_in" => RUN_ID}
-    taken = {"workflow_run_id" => RUN_ID, "swf_step" => 3, "swf_on_death" => "done", "workflow_completion_callbacks" => []}
+    taken = {"workflow_run_id" => RUN_ID, "swf_step" => 3, "swf_on_death" => "done",
+             "workflow_completion_callbacks" => []}
     assert_equal kept.merge("swf_died_as" => taken), dead
   end
 

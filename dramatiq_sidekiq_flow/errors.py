@@ -129,6 +129,10 @@ class UnknownRun(FlowError):
     """There is no record of the run, or it has expired.  ``value`` is the run id."""
 
 
+class CannotRetry(FlowError):
+    """A run cannot be retried in this mode, or not now; the message says what to do.  ``value`` is the run id."""
+
+
 class RunTimeout(FlowError):
     """A run was not at rest in time; it goes on.  ``value`` is the run id."""
 

@@ -37,9 +37,11 @@ SCRIPTS = (
     "fetch",
     "find_jobs",
     "park",
+    "pause",
     "pour",
     "promote",
     "read_callbacks",
+    "rearm",
     "recover",
     "replace",
     "requeue",
@@ -47,6 +49,8 @@ SCRIPTS = (
     "start",
     "store_callbacks",
     "trial",
+    "unpark",
+    "unpause",
 )
 
 #: Files to copy: the file of the gem that each is built from.

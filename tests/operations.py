@@ -20,6 +20,7 @@ from dramatiq_sidekiq_flow.store import (
     run_keeping,
     run_pause,
     run_records,
+    run_restart,
     run_signals,
     runs,
     scripts,
@@ -30,6 +31,7 @@ from dramatiq_sidekiq_flow.store.connection import Connection
 from dramatiq_sidekiq_flow.store.group_steps import GroupStep, StepGroup
 from dramatiq_sidekiq_flow.store.needs import Needs
 from dramatiq_sidekiq_flow.store.outcomes import Operation as StoreOperation
+from dramatiq_sidekiq_flow.store.run_restart import Restart
 from dramatiq_sidekiq_flow.store.runs import LostBarrier, MemoryKey, Output, Walk
 from dramatiq_sidekiq_flow.store.step_records import Death, RunRecord, StepRecord
 from dramatiq_sidekiq_flow.wire.barrier import NewBarrier
@@ -370,6 +372,31 @@ def rearm(connection: Connection) -> Any:
 
 def retry_dead(connection: Connection) -> Any:
     return reply_to(connection, run_pause.retry(RUN, b"corpse", "next", b"job", 7))
+
+
+def ended(client: redis.Redis) -> None:
+    """A run that is done, and went on past a dead step."""
+    running_with_dead(client)
+    marks: dict[Any, Any] = {"state": "done", "finished": "2", "unique": "k", "caught": "1", "skipped": "1"}
+    client.hset(RECORD, mapping=marks)
+    client.hset(f"{RECORD}:times", mapping={"0": "", "6": "1 2 0 w", "7": "1 2 0 w", "8": "1 2 0 w"})
+    client.hset(f"{RECORD}:failed", "7", "{}")
+    client.hset(f"{RECORD}:added", "8", "{}")
+    client.setrange(f"{RECORD}:done", 0, b"\xff" * 200)
+    for part in (":times", ":failed", ":added", ":done"):
+        client.expire(RECORD + part, DAY)
+    client.hset("swf:mem:run", "a", "1")
+    client.expire("swf:mem:run", 10)
+
+
+def restart(connection: Connection) -> Any:
+    forgotten = Restart([b"corpse"], [range(7, 9), range(1003, 1050)], [7], [8], 0, 2)
+    memory = MemoryKey("swf:mem:run", DAY)
+    return reply_to(connection, run_restart.restart(RUN, forgotten, following(connection), ttl=TTL, memory=memory))
+
+
+def note_repeat(connection: Connection) -> Any:
+    return reply_to(connection, run_records.note_repeat(RUN, "another"))
 
 
 def cancel(connection: Connection) -> Any:
@@ -896,6 +923,10 @@ OPERATIONS = [
         "retry_dead", running_with_dead, retry_dead, {"dead": "zset", "queues": "set", "queue:next": "list"}, [b"GONE"]
     ),
     Operation("retry_parked", paused, retry_dead, {"dead": "zset", PARKED: "list"}, [b"GONE"]),
+    Operation(
+        "restart", ended, restart, {"dead": "zset", RECORD: "hash", "swf:unique:k": "string", **PLANNED}, [b"GONE"]
+    ),
+    Operation("note_repeat", ended, note_repeat, {RECORD: "hash"}),
     Operation(
         "advance_paused",
         paused,

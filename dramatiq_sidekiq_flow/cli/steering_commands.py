@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 #: The recorded states in which runs can be paused, resumed and retried.
 PAUSABLE = ("running", "failed")
 RESUMABLE = ("paused",)
-RETRIABLE = ("failed", "running", "paused")
+RETRIABLE = ("failed", "running", "paused", "cancelled", "done")
+
+#: What is retried of a run.
+MODES = ("failed", "failed_and_after", "all")
 
 
 def _selecting(states: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -75,15 +78,28 @@ def resume(context: click.Context, broker: SidekiqBroker, run_id: str | None, as
 
 @click.command(short_help="Retry the dead steps of one run, or of all runs of a filter.")
 @_selecting(RETRIABLE)
-def retry(context: click.Context, broker: SidekiqBroker, run_id: str | None, as_json: bool, **where: Any) -> None:
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="failed",
+    show_default=True,
+    metavar="MODE",
+    help=f"One of {', '.join(MODES)}.",
+)
+def retry(
+    context: click.Context, broker: SidekiqBroker, run_id: str | None, mode: str, as_json: bool, **where: Any
+) -> None:
     """Retry the dead steps of the run ID, or of all runs of a filter: they go back to their queues.
+
+    With --mode failed_and_after, dead steps that a run went on past are retried, too, and what comes after each
+    runs again. With --mode all, the whole run starts again, as a new run.
 
     Prints the ids of the runs that go on. The exit code is 1 if the run ID is done or cancelled.
     """
     from ..runs import Runs
 
     steered: Any = Runs(broker)
-    found = steered.retry(run_id, **where)
+    found = steered.retry(run_id, mode, **where)
     _print_ids(context, found, as_json, ("running", "waiting", "paused", "failed", "stuck"))
 
 

@@ -68,7 +68,7 @@ class Runs(Steering):
             self._connection, read_memory, ruby_queues, is_elsewhere=not isinstance(broker, SidekiqBroker)
         )
         self._cancellation = Cancellation(self._connection, engine.stacks.retrieve)
-        self._steer(engine)
+        self._steer(engine, self._reader)
         surveyor = Surveyor(self._connection, engine.broker.process.heartbeat.timeout)
         has_barriers = engine.settings.barriers is None
         self._explainer = Explainer(self._connection, self._reader, surveyor, has_barriers)

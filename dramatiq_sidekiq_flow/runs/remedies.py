@@ -13,12 +13,13 @@ from ..process.poller import promotion
 from ..store import keys, run_records, sets
 from ..store.job_search import FoundJob
 from ..store.sets import Promotion
+from ..store.step_records import death_key
 from ..wire import codec
 from ..wire.tree_nodes import BranchNode, CatchNode, DelayNode, RepeatedNode, StepNode, TreeNode
 from ..workflow.engine import Engine
 from ..workflow.resume import release_step
 from .run_reader import View
-from .run_retry import retried
+from .run_retry import retry_step
 from .step import Step
 from .step_codes import OVER, StepCodes
 
@@ -103,7 +104,7 @@ class Remedies:
     # -- rerun ------------------------------------------------------------------
 
     def _rerun(self, step: Step) -> Remedy:
-        job = self.jobs.get(step.jid)
+        job, run_id = self.jobs.get(step.jid), self.view.run.id
         if job is None:
             return Remedy(step.number, f"{_named(step)}: {NOT_KNOWN}")
         if job.place.kind not in ("dead", "retry"):
@@ -112,11 +113,13 @@ class Remedies:
             return Remedy(
                 step.number, f"{_named(step)}: its barrier is gone, so it would end in dead again: release it"
             )
-        decide = retried if job.place.key == keys.DEAD else promotion
-        moved = decide(job.payload, time.time())
+        moved = promotion(job.payload, time.time())
         if moved.queue is None:
             return Remedy(step.number, f"{_named(step)}: its job cannot be read")
         text = f"{_named(step)} runs again: from {job.place.kind} to queue {moved.queue!r}"
+        death = death_key(step.number, step.jid)
+        if job.place.key == keys.DEAD:
+            return Remedy(step.number, text, lambda: retry_step(self.connection, run_id, job.payload, death))
         return Remedy(step.number, text, lambda: sets.promote(self.connection, job.place.key, time.time(), [moved]))
 
     # -- release ----------------------------------------------------------------

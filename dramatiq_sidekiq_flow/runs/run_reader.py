@@ -300,6 +300,7 @@ def _run(
         failures=failures,
         memory=memory,
         reason=head.reason,
+        repeated=head.repeated or None,
     )
 
 

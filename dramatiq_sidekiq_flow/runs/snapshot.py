@@ -37,6 +37,7 @@ class Run:
       inferred: True if the state is concluded from what is missing, since Ruby without the companion writes nothing
         at the end of a run.
       reason: Of a cancellation, or of a pause; "" without.
+      repeated: Id of the run that was started to repeat it; None without.
 
     ``str(run)`` is its tree as text, one line per step.  Runs of ``Runs.list`` have neither steps, failures nor memory.
     """
@@ -53,6 +54,7 @@ class Run:
     memory: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
     inferred: bool = False
     reason: str = ""
+    repeated: str | None = None
 
     @property
     def at_rest(self) -> bool:

@@ -12,17 +12,21 @@ from ..workflow.engine import Engine
 from . import run_index
 from .pausing import Pausing
 from .run_index import Filter
-from .run_retry import Retrying
+from .run_reader import RunReader
+from .run_retry import MODES, Retrying
 from .signalling import Signals
 from .snapshot import Run
 
-#: The recorded states in which runs can be paused, resumed and retried.
+#: The recorded states in which runs can be paused and resumed.
 PAUSABLE = ("running", "failed")
 RESUMABLE = ("paused",)
-RETRIABLE = ("failed", "running", "paused")
 
-#: What is retried of a run.
-MODES = ("failed",)
+#: Mode of a retry -> the recorded states in which runs can be retried in it.
+RETRIABLE = {
+    "failed": ("failed", "running", "paused"),
+    "failed_and_after": ("failed", "running", "paused", "done"),
+    "all": ("failed", "cancelled", "done"),
+}
 
 
 class Steering:
@@ -34,9 +38,9 @@ class Steering:
 
     _connection: Connection
 
-    def _steer(self, engine: Engine) -> None:
+    def _steer(self, engine: Engine, reader: RunReader) -> None:
         self._pausing = Pausing(engine)
-        self._retrying = Retrying(self._connection, self._pausing)
+        self._retrying = Retrying(engine, reader, self._pausing)
         self._signals = Signals(self._connection)
 
     def get(self, run_id: str) -> Run:
@@ -178,33 +182,36 @@ class Steering:
         tag: str | None = None,
         state: str | None = None,
     ) -> Run | Sequence[str]:
-        """Retry the dead steps of a run, or of all runs of a filter: they go back to their queues.
+        """Retry the dead steps of a run, or of all runs of a filter, or whole runs.
 
-        Each is retried as from Sidekiq's Web UI, and a run without a dead step
-        counts as running.  The dead steps of a paused run are parked.  Nothing of a
-        cancelled run is retried.
+        The dead steps of a paused run are parked.  Of a cancelled run only the whole
+        can be retried.
 
         Parameters:
-          mode: ``failed``: the steps that are dead, and nothing else.
+          mode: ``failed``: the steps that are dead go back to their queues, as from Sidekiq's Web UI.
+            ``failed_and_after``: so do the steps that the run went on past (``MayFail``, ``Catch``), and what comes
+            after each runs again.  ``all``: the whole run starts again, as a new run; it must have been
+            started with ``Workflow(..., repeatable=True)``.  If a run that repeats it lives, nothing starts.
           template, tag, state: Retry the runs of this filter, as in ``list``, instead of one.
 
         Returns:
-          The run; of a filter, the ids of the runs that had dead steps.
+          The run, in the mode ``all`` the new one; of a filter, the ids of the runs that go on.
 
         Raises:
           UnknownRun: if it has no record.
+          CannotRetry: if it is at work, which ``failed_and_after`` (if the run went on past a dead step) and ``all``
+            refuse; if its unique key is taken; in the mode ``all``, if it is not repeatable.
           InvalidFilter: if there is neither an id nor a filter, or both, if no run of this state can be retried, or
             if there is no such mode.
           WrongType: if a key that is needed holds another type.
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
         if mode not in MODES:
-            raise InvalidFilter(f"mode must be 'failed', not {shortened(mode)}: only dead steps are retried.", mode)
-        wanted = checked("retry", run_id, Filter(state, template, tag), RETRIABLE)
+            raise InvalidFilter(f"mode must be one of {', '.join(MODES)}, not {shortened(mode)}.", mode)
+        wanted = checked("retry", run_id, Filter(state, template, tag), RETRIABLE[mode])
         if run_id is None:
-            return self._retrying.retry_all(self._selected(wanted, RETRIABLE))
-        self._retrying.retry(run_id)
-        return self.get(run_id)
+            return self._retrying.retry_all(self._selected(wanted, RETRIABLE[mode]), mode)
+        return self.get(self._retrying.retry(run_id, mode) or run_id)
 
     @overload
     async def retry_async(self, run_id: str, mode: str = "failed") -> Run: ...
@@ -215,7 +222,7 @@ class Steering:
     ) -> Sequence[str]: ...
 
     async def retry_async(self, *run: Any, **options: Any) -> Run | Sequence[str]:
-        """Retry the dead steps of a run, or of all runs of a filter, as :meth:`retry`."""
+        """Retry a run, or all runs of a filter, as :meth:`retry`."""
         return await asyncio.to_thread(lambda: self.retry(*run, **options))
 
     # -- signal -----------------------------------------------------------------

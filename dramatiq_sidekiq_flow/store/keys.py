@@ -135,8 +135,13 @@ def added_trees(run_id: str) -> str:
     return f"swf:flow:{run_id}:added"
 
 
+def start_of(run_id: str) -> str:
+    """String of what a run that can be repeated was started with."""
+    return f"swf:flow:{run_id}:start"
+
+
 def record_parts(run_id: str) -> tuple[str, ...]:
-    """All keys of a run's record."""
+    """All keys of a run's record that are read to see where it stands."""
     return record(run_id), step_times(run_id), done_steps(run_id), failed_steps(run_id), added_trees(run_id)
 
 

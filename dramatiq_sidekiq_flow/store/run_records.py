@@ -30,7 +30,10 @@ SPARED = b',"spared":true}'
 PAGE = 500
 
 #: Fields of a record, without its tree.
-_FIELDS = ("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped", "end")
+_FIELDS = (
+    *("state", "started", "finished", "total", "template", "tags", "adopted", "reason", "skipped", "end"),
+    "repeated",
+)
 
 
 @attrs.frozen
@@ -45,6 +48,7 @@ class RecordHead:
       reason: Of a cancellation; "" without.
       skipped: Number of steps in fallbacks that did not run so far.
       end: Queue of the job that ends the run; "" without.
+      repeated: The run that repeats it; "" without.
     """
 
     id: str
@@ -60,6 +64,7 @@ class RecordHead:
     failed: int
     skipped: int = 0
     end: str = ""
+    repeated: str = ""
 
 
 @attrs.frozen
@@ -189,6 +194,28 @@ def mark_dead(run_id: str, number: int, failure: bytes) -> Operation[bool]:
     return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
 
 
+def note_repeat(run_id: str, again: str) -> Operation[bool]:
+    """Note which run repeats a run (``note_repeat.lua``); return False if it has no record.
+
+    Raises, when its reply is read:
+      WrongType: if its record holds another type.
+    """
+    command = scripts.NOTE_REPEAT.command((keys.record(run_id),), (again,))
+    return Operation(command, lambda reply: isinstance(read_outcome(reply), Done))
+
+
+def start_of(connection: Connection, run_id: str) -> bytes | None:
+    """Read what a run was started with; None if that is not kept.
+
+    Raises:
+      WrongType: if the key holds another type.
+    """
+    key = keys.start_of(run_id)
+    reply = connection.send([("GET", key)])[0]
+    check_type(key, reply)
+    return reply  # type: ignore[no-any-return]
+
+
 # -- indexes ------------------------------------------------------------------------
 
 
@@ -293,7 +320,7 @@ def check_type(key: str, reply: Any) -> None:
 
 
 def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -> RecordHead:
-    state, started, finished, total, template, tags, adopted, reason, skipped, end = map(_optional, values)
+    state, started, finished, total, template, tags, adopted, reason, skipped, end, repeated = map(_optional, values)
     return RecordHead(
         run_id,
         state if state in STATES else "running",
@@ -308,6 +335,7 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
         failed,
         int(skipped) if skipped.isdecimal() else 0,
         end,
+        repeated,
     )
 
 

@@ -113,6 +113,7 @@ HOLD_BARRIERS = Script("hold_barriers")
 KEEP = Script("keep")
 MARK_DEAD = Script("mark_dead")
 NOTE_DEATH = Script("note_death")
+NOTE_REPEAT = Script("note_repeat")
 OWN_CALLBACKS = Script("own_callbacks")
 PARK = Script("park")
 PARK_FANOUT = Script("park_fanout")
@@ -131,6 +132,7 @@ REMEMBER = Script("remember")
 REPLACE = Script("replace")
 REPLACE_DEAD = Script("replace_dead")
 REQUEUE = Script("requeue")
+RESTART = Script("restart")
 RESUME = Script("resume")
 RETRY_DEAD = Script("retry_dead")
 SIGNAL = Script("signal")
@@ -164,6 +166,7 @@ ALL = (
     KEEP,
     MARK_DEAD,
     NOTE_DEATH,
+    NOTE_REPEAT,
     OWN_CALLBACKS,
     PARK,
     PARK_FANOUT,
@@ -182,6 +185,7 @@ ALL = (
     REPLACE,
     REPLACE_DEAD,
     REQUEUE,
+    RESTART,
     RESUME,
     RETRY_DEAD,
     SIGNAL,

@@ -78,6 +78,7 @@ class RunRecord:
       unique: Key that no other run may have while this one lives; "" for none.
       deadline: Seconds after the start at which it is cancelled; None for none.
       needed: True if the run must not start without a record.
+      start: What it is started with; b"" if it cannot be repeated.
     """
 
     key: str = ""
@@ -90,6 +91,7 @@ class RunRecord:
     unique: str = ""
     deadline: float | None = None
     needed: bool = False
+    start: bytes = b""
 
     def arguments(self) -> tuple[Argument, ...]:
         """The arguments of ``start.lua`` (``_new_record.lua``)."""
@@ -106,6 +108,7 @@ class RunRecord:
             self.unique,
             "" if self.deadline is None else self.deadline,
             int(self.needed),
+            self.start,
         )
 
 

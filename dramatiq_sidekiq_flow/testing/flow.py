@@ -26,13 +26,14 @@ from ..process.poller import promotion
 from ..store import keys, sets
 from ..store.memory import RedisHashMemory
 from ..wire import codec
+from ..wire.dialect import NOOP_CLASSES
 from ..wire.nodes import Wire
 from ..wire.wait_for import waiting_for
 from ..workflow.completion import Completion
 from ..workflow.workflow import Workflow
-from . import waits
 from .execution import ends_run, execute, is_of, quietly
 from .flow_server import empty_server
+from .flow_steering import FlowSteering
 from .run import Enqueued, Run, Step, check_names, disorder, mark
 
 #: Option with the number of a step in its workflow; it travels in the payloads.
@@ -43,7 +44,7 @@ _lock = threading.Lock()
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class FlowTest:
+class FlowTest(FlowSteering):
     """Run workflows in a test.
 
     Examples:
@@ -165,16 +166,21 @@ class FlowTest:
             more than ``max_jobs`` were executed.
           AssertionError: if an actor or a fake raised it.
         """
+        before = set(self._enqueued)
+        run_id = self.start(workflow, run_id, seed=seed)
+        self.drain()
+        return self._result(run_id, before)
+
+    def start(self, workflow: Any, run_id: str | None = None, *, seed: Mapping[str, Any] | None = None) -> str:
+        """As :meth:`run`, but run no job yet; return the run id for :meth:`pause`, :meth:`finish` and others."""
         if not isinstance(workflow, Workflow):
             workflow = Workflow(workflow, self.broker)
         workflow = copy.copy(workflow)
         workflow.wire = copy.deepcopy(workflow.wire)
         mark(workflow.wire, _PLACE)
-        before = set(self._enqueued)
         run_id = workflow.start(run_id, seed)
         self._trees.setdefault(run_id, workflow.wire)
-        self.drain()
-        return self._result(run_id, before)
+        return run_id
 
     def finish(self, run_id: str) -> Run:
         """As :meth:`run`, for a run that was started in another way, by a template or an actor."""
@@ -187,32 +193,13 @@ class FlowTest:
         while True:
             queue = self._next_queue()
             if queue is None:
-                if not self._promote():
+                if not self._go_on():
                     return
                 continue
             if len(self._steps) >= limit:
                 raise ConfigurationError(f"More than {self._max_jobs} jobs were run, and more are waiting.", queue)
             self._last_queue = queue
             self._work(queue)
-
-    def signal(self, name: str, data: Any = None, run_id: str | None = None) -> None:
-        """Send a signal to the runs that wait for it, as ``Runs.signal``; :meth:`finish` runs what follows.
-
-        Parameters:
-          run_id: Only this run, which may come to wait for it later.
-
-        Raises:
-          ConfigurationError: if no run waits for it.
-        """
-        waits.signal(self.broker, name, data, run_id)
-
-    def time_out(self, name: str) -> None:
-        """Let the time of the steps pass that wait for a signal; :meth:`finish` runs what follows.
-
-        Raises:
-          ConfigurationError: if no run waits for it.
-        """
-        waits.time_out(self.broker, name)
 
     def assert_order(self, run: Run, *names: str) -> None:
         """Check that a run kept its order, and that each of its steps was done once.
@@ -261,6 +248,13 @@ class FlowTest:
         connection.call("RPUSH", keys.queue(queue), chosen)
         return queue
 
+    def _go_on(self) -> bool:
+        """Push what is due when no queue has a job; return False if nothing is left."""
+        if self._promote():
+            return True
+        self._call_back()
+        return bool(self._waiting_queues())
+
     def _promote(self) -> bool:
         """Promote the next scheduled job or retry."""
         connection = self.broker.connection
@@ -285,8 +279,8 @@ class FlowTest:
         self._see(message)
         fake = self._fakes.get(message.actor_name)
         output, error = execute(self.broker, consumer, message, fake)
-        if message.waits or ends_run(message):
-            return  # it runs when its signal comes, or its time is over; it is not a step
+        if message.waits or message.actor_name in NOOP_CLASSES:
+            return  # it runs when its signal comes, or its time is over; it does nothing
         self._steps.append(
             Step(
                 message.actor_name,
@@ -342,6 +336,7 @@ class FlowTest:
             tuple(enqueued),
             tuple(filter(partial(is_of, run_id), dead)),
             self._trees.get(run_id),
+            self._state_of(run_id),
         )
 
     def _memory_of(self, run_id: str) -> dict[str, Any]:

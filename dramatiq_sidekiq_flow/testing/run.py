@@ -78,6 +78,7 @@ class Run:
       enqueued: All jobs that were enqueued meanwhile, also those outside of the run.
       dead: Payloads of the run in ``dead``.
       tree: The workflow as it was started; None if the test did not start it.
+      state: As of ``Runs.get``: ``done``, ``failed``, ``cancelled``, ``paused`` and so on; "" without a record.
     """
 
     run_id: str
@@ -86,6 +87,7 @@ class Run:
     enqueued: tuple[Enqueued, ...]
     dead: tuple[dict[str, Any], ...]
     tree: Wire | None = None
+    state: str = ""
 
     def __repr__(self) -> str:
         names = self.order[:_SHOWN]

@@ -23,7 +23,7 @@ from ..context import find_current_run
 from ..errors import FlowError, InvalidInput, InvalidOutput, PayloadError
 from ..wire.replace import Replace
 from . import signature
-from .call_input import CallInput, is_instance, or_empty
+from .call_input import CallInput, is_instance, or_empty, with_run
 from .schema import Schema
 
 R = TypeVar("R")
@@ -220,9 +220,9 @@ class TypedActor(dramatiq.Actor[..., R]):
         return (given if is_instance(given, self.input) else values,)
 
     def _called_by_worker(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = self._call_input.read(args, kwargs)
         if self.input is None:
             return self._json(super().__call__())
+        given = self._call_input.read(with_run(args), kwargs)
         values = self.input.dump(or_empty(given))
         remembered = self._remembered(self.input, values)
         with _named(self.actor_name, remembered):

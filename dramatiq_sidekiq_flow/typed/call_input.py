@@ -11,6 +11,9 @@ import attrs
 from ..errors import InvalidInput
 from .schema import Schema
 
+#: Field of the input of a callback, which holds the mapping of the run.
+RUN_FIELD = "run"
+
 
 @attrs.frozen
 class CallInput:
@@ -69,6 +72,13 @@ class CallInput:
         if self.schema is None:
             return "nothing"
         return f"one {self.schema.name}, its fields by name, or one mapping of them"
+
+
+def with_run(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make one input of the two arguments of a callback of a run: the second, a mapping, is its field ``run``."""
+    if len(args) == 2 and all(isinstance(each, Mapping) for each in args):
+        return ({**args[0], RUN_FIELD: args[1]},)
+    return args
 
 
 def or_empty(given: Any) -> Any:

@@ -42,6 +42,9 @@ COUNTS_AS_DONE = "done"
 #: The run id of a dead step whose place in its run was taken; its job belongs to the run no more.
 DIED_IN_KEY = "swf_died_in"
 
+#: The fields that such a job had in its run, by name: its callback stack, its policy, its number.
+DIED_AS_KEY = "swf_died_as"
+
 #: The option of a job that a run calls, ``failure`` or ``complete``: it is not a step of the run, whose id it has.
 CALLBACK_KEY = "swf_callback"
 

@@ -2,7 +2,7 @@
 
 The script that puts such a step into ``dead`` also pushes what takes its place: the
 fallback, or a job that does nothing, with the step's callback stack.  The job in
-``dead`` has lost that stack, so a retry of it by hand runs it alone.
+``dead`` holds that stack aside, so a retry of it by hand runs it alone.
 
 A step that Ruby with the plain gem buries, a person kills, or a recovery gives up is
 found in ``dead`` by :func:`replace_dead`.  Ids derive from the step, so a plan that is
@@ -26,16 +26,21 @@ from ..store.outcomes import DONE, Operation
 from ..store.runs import Writes
 from ..store.step_records import Death
 from ..wire import codec
+from ..wire.callbacks import Callback
 from ..wire.death_nodes import count_steps
 from ..wire.lifetimes import barrier_ttl
 from ..wire.nodes import Wire, validate
 from ..wire.payload import DEFAULTS, Payload
-from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY, DIED_IN_KEY, STEP_KEY
+from ..wire.payload_fields import COUNTS_AS_DONE, DEATH_KEY, DIED_AS_KEY, DIED_IN_KEY, STEP_KEY
+from ..wire.references import is_reference
 from ..wire.tree_times import completes_at_once
 from .engine import Engine
 from .plan import Plan
 from .plan_ids import derived
 from .transport import pour_committed
+
+#: Most bytes of a callback stack that a dead step keeps without references to stored chains.
+MOST_KEPT = 64 * 1024
 
 
 class Run(Protocol):
@@ -109,7 +114,9 @@ def replacement(engine: Engine, payload: Payload, raw: bytes, now: float) -> Rep
     fields = codec.decode(raw, limited=False)
     death = engine.records.of_death(payload, fields, now)
     ran = 0 if tree["__type__"] == "job" and tree.get("jid") == payload.jid else count_steps(tree)
-    return Replacement(engine, codec.encode(_without_run(fields, payload)), plan, needs, attrs.evolve(death, ran=ran))
+    return Replacement(
+        engine, codec.encode(_without_run(engine, fields, payload)), plan, needs, attrs.evolve(death, ran=ran)
+    )
 
 
 def replace_dead(engine: Engine, member: bytes) -> None:
@@ -211,8 +218,26 @@ def _plan(engine: Engine, payload: Payload, tree: Wire, ttl: int) -> Plan:
     return plan
 
 
-def _without_run(fields: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
+def _without_run(engine: Engine, fields: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
     """Take a job out of its run: a retry by hand can neither count in it nor end it."""
     of_run = (payload.dialect.callbacks_key, payload.dialect.run_id_key, DEATH_KEY, STEP_KEY)
     kept = {key: value for key, value in fields.items() if key not in of_run}
-    return {**kept, DIED_IN_KEY: payload.run_id}
+    taken = {key: fields[key] for key in of_run if key in fields}
+    if any(callback.remaining is not None and is_reference(callback.remaining) for callback in payload.stack):
+        taken[payload.dialect.callbacks_key] = _kept_stack(engine, payload, fields)
+    return {**kept, DIED_IN_KEY: payload.run_id, DIED_AS_KEY: taken}
+
+
+def _kept_stack(engine: Engine, payload: Payload, fields: Mapping[str, Any]) -> Any:
+    """Make the stack that a dead step keeps: whole, if that is not large, since stored chains go with their run."""
+    kept = fields[payload.dialect.callbacks_key]
+    try:
+        stack = [_whole(engine, callback) for callback in payload.stack]
+    except FlowError:
+        return kept
+    return stack if payload.retrieved is False and len(codec.encode(stack)) <= MOST_KEPT else kept
+
+
+def _whole(engine: Engine, callback: Callback) -> list[Any]:
+    remaining = callback.remaining
+    return attrs.evolve(callback, remaining=remaining and engine.stacks.whole(remaining)).dump()

@@ -40,6 +40,7 @@ class RunInfo:
       skipped: Number of its steps that are in fallbacks: they run only if others fail for good.
       ends_in_ruby: True if Ruby may run its last step, or one of them.
       end: Queue of the job that ends it (``wire.run_end``); "" without.
+      repeatable: True if it keeps what it is started with.
     """
 
     total: int
@@ -52,6 +53,7 @@ class RunInfo:
     skipped: int = 0
     ends_in_ruby: bool = False
     end: str = ""
+    repeatable: bool = False
 
     @property
     def needs_record(self) -> bool:
@@ -68,6 +70,7 @@ class RunInfo:
             "unique": self.unique_key or None,
             "skipped": self.skipped or None,
             "end": self.end or None,
+            "repeatable": int(self.repeatable) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 

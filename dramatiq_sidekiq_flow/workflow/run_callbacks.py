@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InvalidWorkflow
+from ..errors import FlowError, InvalidWorkflow
 from ..typed.actor import TypedActor
+from ..typed.call_input import RUN_FIELD
+from ..typed.schema import Schema
 from ..wire import codec
 from ..wire.nodes import Wire
 from ..wire.payload_fields import CALLBACK_KEY
@@ -14,20 +16,47 @@ from .engine import Engine
 from .plan import Source, job_fields
 from .records import RunInfo
 
+#: Mappings that a callback may be given.
+_DONE: Mapping[str, Any] = {"run_id": "id", "template": None, "state": "done"}
+_DIED: Mapping[str, Any] = {
+    **_DONE,
+    "state": "failed",
+    "step": 1,
+    "jid": "jid",
+    "class": "extract",
+    "queue": "python",
+    "error_class": "ValueError",
+    "error_message": "no",
+    "at": 1.5,
+    "inferred": True,
+}
+
 
 def check_call(engine: Engine, name: str, job: Wire) -> None:
-    """Check that a job can take the mapping of a callback, which has keys that no attribute can have.
+    """Check that a job can take the mapping of a callback: a typed actor takes it as the field ``run``.
+
+    The job of a typed actor then has one argument, so that two arguments tell its worker of a callback.
 
     Raises:
       InvalidWorkflow: if it cannot.
     """
     actor = engine.broker.actors.get(job["class"])
-    if isinstance(actor, TypedActor):
+    if isinstance(actor, TypedActor) and actor.input is not None:
+        job["args"] = job["args"] or [{}]
+        _check_typed(actor, actor.input, name, job["args"][0])
+
+
+def _check_typed(actor: TypedActor[Any], schema: Schema, name: str, given: Mapping[str, Any]) -> None:
+    try:
+        # Two ends of runs, since the keys depend on how a run ended.
+        for run in (_DONE, _DIED):
+            schema.check({**given, RUN_FIELD: run})
+    except FlowError as e:
         raise InvalidWorkflow(
-            f"{name}: the typed actor {actor.actor_name} cannot take the mapping of the run, whose keys depend on how "
-            "the run ended. Declare it with dramatiq.actor.",
+            f"{name}: the typed actor {actor.actor_name} cannot take the mapping of the run: {e} Declare the field "
+            f"{RUN_FIELD}: dict[str, Any] in {schema.name}.",
             actor,
-        )
+        ) from None
 
 
 def encode_calls(engine: Engine, run_id: str, info: RunInfo | None) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""RunOptions: what a workflow does besides its tree: callbacks, deadline, unique key."""
+"""RunOptions: what a workflow does besides its tree: callbacks, deadline, unique key, repetition."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ..errors import ConfigurationError, InvalidOptions, InvalidWorkflow
 from ..wire.nodes import Chain, Job
 from ..wire.tree_schema import MAX_NAME
 
+#: What may be called: a job, or an actor that takes nothing else than the mapping.
+Call = Job | dramatiq.Message[Any] | dramatiq.Actor[..., Any]
+
 #: The options that name one job to call.
 CALLS = ("on_failure", "on_complete")
 
@@ -19,9 +22,15 @@ CALLS = ("on_failure", "on_complete")
 def _check_call(instance: Any, attribute: Any, value: Any) -> None:
     if value is not None and not isinstance(value, (Job, dramatiq.Message)):
         raise InvalidWorkflow(
-            f"{attribute.name} takes one job: {attribute.name}=Job(...), or actor.message(...), not {value!r:.100}.",
+            f"{attribute.name} takes one job: {attribute.name}=Job(...), actor.message(...), or an actor, not "
+            f"{value!r:.100}.",
             value,
         )
+
+
+def _call_of(value: Any) -> Any:
+    """Make the message of an actor that is to be called with the mapping alone."""
+    return value.message() if isinstance(value, dramatiq.Actor) else value
 
 
 def _check_deadline(instance: Any, attribute: Any, value: Any) -> None:
@@ -50,10 +59,11 @@ class RunOptions:
     """
 
     on_success: Any = None
-    on_failure: Any = attrs.field(default=None, validator=_check_call)
-    on_complete: Any = attrs.field(default=None, validator=_check_call)
+    on_failure: Any = attrs.field(default=None, converter=_call_of, validator=_check_call)
+    on_complete: Any = attrs.field(default=None, converter=_call_of, validator=_check_call)
     deadline: int | timedelta | None = attrs.field(default=None, validator=_check_deadline)
     unique_key: str | None = attrs.field(default=None, validator=_check_key)
+    repeatable: bool = False
 
     @property
     def calls(self) -> dict[str, Any]:
@@ -86,7 +96,7 @@ class RunOptions:
         Raises:
           ConfigurationError: if not.
         """
-        needing = [*self._set(*CALLS, "deadline", "unique_key")]
+        needing = [*self._set(*CALLS, "deadline", "unique_key"), *(["repeatable"] if self.repeatable else [])]
         if needing and not enabled:
             raise ConfigurationError(
                 f"{needing[0]} needs the records of runs: remove records=False from the WorkflowMiddleware, or leave "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,10 @@ from ..protocols import CallbackStorage
 from ..store.callback_storage import RedisCallbackStorage, is_custom
 from ..store.chains import StoredChains
 from ..store.connection import LOST, Connection
+from ..wire.nodes import Wire, jobs
 from ..wire.payload import Payload
+from ..wire.payload_fields import STEP_KEY
+from ..wire.references import is_reference
 from .plan import Plan
 from .stack_references import IsPython, LargeReferences, References, StorageReferences
 
@@ -60,6 +64,24 @@ class Stacks:
         if self.refers_large:
             return LargeReferences(self.chains, self._is_python, first=first)
         return References(self.chains)
+
+    def whole(self, remaining: Wire) -> Wire:
+        """Get the tree that a callback starts, without references.
+
+        Raises:
+          CallbacksMissing: if a stored chain is gone.
+          ConnectionClosed: if Redis cannot be reached.
+        """
+        if not is_reference(remaining):
+            return remaining
+        try:
+            tree = copy.deepcopy(self.chains.whole(remaining))
+        except LOST as e:
+            raise ConnectionClosed(e) from None
+        first = next(jobs(tree), None)
+        if first is not None and STEP_KEY in remaining:
+            first.setdefault(STEP_KEY, remaining[STEP_KEY])
+        return tree
 
     def extend(self, payload: Payload, ttl: int) -> None:
         """Extend the chains that a job's stack refers to, at most once an hour for each.

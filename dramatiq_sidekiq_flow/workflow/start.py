@@ -21,6 +21,7 @@ from .engine import Engine
 from .plan import Plan
 from .records import RunInfo
 from .run_callbacks import encode_calls
+from .run_start import dump_start
 from .transport import pour
 
 
@@ -55,6 +56,7 @@ def start(
     """
     calls = {} if info is None else info.calls
     _check(engine, wire, *calls.values())
+    kept = b"" if info is None or not info.repeatable else dump_start(wire, seed, info)
     wire, info = _ended(engine, wire, info)
     output = _seeded(engine, run_id, seed)
     ttl = barrier_ttl(wire, ())
@@ -73,7 +75,7 @@ def start(
     record = engine.records.of_run(
         run_id, info, ttl=ttl, completes=plan.completes, calls=encode_calls(engine, run_id, info)
     )
-    started = _write(engine, run_id, plan, ttl, output, record)
+    started = _write(engine, run_id, plan, ttl, output, attrs.evolve(record, start=kept))
     if started.holder:
         return Started(started.holder)
     pour(engine.broker.connection, started.writes)

@@ -33,7 +33,7 @@ from .outline import outline
 from .payload_size import warn_of_size
 from .records import RunInfo, checked_tags
 from .run_callbacks import check_call
-from .run_options import RunOptions
+from .run_options import Call, RunOptions
 from .start import start
 
 #: Logged if a run is not started.
@@ -54,16 +54,17 @@ class Workflow:
         first job exists.
       tags: Names to find its runs by: ``Runs(broker).list(tag=...)``.
       on_success: A node that runs after all others.
-      on_failure: A Job or message, pushed once, when the first step dies.
-      on_complete: A Job or message, pushed once, when the run is done or
+      on_failure: A Job, message or actor, pushed once, when the first step dies.
+      on_complete: A Job, message or actor, pushed once, when the run is done or
         cancelled, or has failed and does not go on by itself.
       deadline: Milliseconds, or a timedelta, after which the run is cancelled.
       unique_key: A name that one run may have while it lives.
+      repeatable: Keep what runs start with, so that ``Runs.retry(id, mode="all")`` can start them anew.
 
     The last argument of ``on_failure`` and ``on_complete`` is a mapping:
     ``run_id``, ``template`` and ``state`` of the run; of a death also ``step``
     (its number), ``class``, ``jid``, ``queue``, ``error_class``,
-    ``error_message`` and ``at`` (epoch seconds).
+    ``error_message`` and ``at`` (epoch seconds).  A typed actor has it as the field ``run``.
 
     Raises:
       InvalidWorkflow, InvalidArguments, InvalidOptions: if a node cannot be a
@@ -85,10 +86,11 @@ class Workflow:
         seed: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
         on_success: Any = None,
-        on_failure: Job | dramatiq.Message[Any] | None = None,
-        on_complete: Job | dramatiq.Message[Any] | None = None,
+        on_failure: Call | None = None,
+        on_complete: Call | None = None,
         deadline: int | timedelta | None = None,
         unique_key: str | None = None,
+        repeatable: bool = False,
     ) -> None:
         if broker is not None and not isinstance(broker, dramatiq.Broker):
             raise InvalidWorkflow(
@@ -96,7 +98,7 @@ class Workflow:
                 f"for parallel steps. The second argument is the broker, but it is {broker!r:.100}.",
                 broker,
             )
-        self.options = RunOptions(on_success, on_failure, on_complete, deadline, unique_key)
+        self.options = RunOptions(on_success, on_failure, on_complete, deadline, unique_key, repeatable)
         self.node = self.options.tree(node)
         self.seed = seed
         self.broker = broker or global_broker()
@@ -204,6 +206,7 @@ class Workflow:
             self.options.unique_key or "",
             self._skipped,
             self._ends_in_ruby,
+            repeatable=self.options.repeatable,
         )
 
     def _dump(self, node: Any) -> Wire:

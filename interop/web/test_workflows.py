@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, Workflow
+from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WaitFor, Workflow
 from interop.web.pages import Pages
 from interop.web.scene import Scene
 from interop.web.tab import Workflows
@@ -81,7 +81,7 @@ def test_a_run_is_cancelled(working: Scene, tab: Workflows) -> None:
     tab.until_run(run_id, lambda: tab.step(1)["State"] == "at work", "the first step at work")
     assert tab.state() == "running"
     assert (tab.step(2)["State"], tab.step(2)["Language"]) == ("open", "Ruby")
-    assert tab.buttons() == ["cancel"]
+    assert tab.buttons() == ["pause", "cancel"]
     tab.press("cancel", BOLD)
     assert tab.state() == "cancelled"
     assert tab.facts()["Reason"] == BOLD
@@ -91,6 +91,23 @@ def test_a_run_is_cancelled(working: Scene, tab: Workflows) -> None:
     run = Runs(working.broker).get(run_id)
     assert (run.state, run.reason) == ("cancelled", BOLD)
     assert not [job for job in working.queued("ruby") if job["workflow_run_id"] == run_id]
+
+
+def test_a_run_is_paused_and_resumed(working: Scene, tab: Workflows) -> None:
+    gate = "scene:gate:paused"
+    node = Chain(working.message("Docs::Hold", gate), WaitFor("go"), working.message("Docs::Finish"))
+    run_id = start(working, node, "paused")
+    tab.until_run(run_id, lambda: tab.step(1)["State"] == "at work", "the first step at work")
+    tab.press("pause", BOLD)
+    assert (tab.state(), tab.facts()["Reason"], tab.buttons()) == ("paused", BOLD, ["resume", "cancel"])
+    working.client.rpush(gate, "open")
+    tab.until_run(run_id, lambda: tab.step(2)["State"] == "parked", "the second step")
+    tab.shots("workflow-paused")
+    tab.press("resume")
+    tab.until_run(run_id, lambda: tab.step(2)["State"] == "waits for a signal", "the step that waits")
+    assert (tab.state(), tab.buttons(), tab.step(3)["State"]) == ("running", ["pause", "cancel"], "open")
+    assert Runs(working.broker).signal(run_id, "go")
+    working.eventually(lambda: recorded(working, run_id) == "done", "the end of the run")
 
 
 def test_dead_steps_of_a_large_group(working: Scene, tab: Workflows) -> None:

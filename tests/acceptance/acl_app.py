@@ -65,6 +65,12 @@ def step(name: str) -> dict[str, Any]:
     return {name: name}
 
 
+@dramatiq.actor(queue_name="python", max_retries=0)
+def dies_once(name: str) -> None:
+    if once(name):
+        raise ValueError(name)
+
+
 @dramatiq.actor(queue_name="python")
 def told(name: str, run: Any = None) -> None:
     note(name)

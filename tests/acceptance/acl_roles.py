@@ -10,7 +10,7 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, WaitFor, WithDelay, Workflow, send_many, templates
+from dramatiq_sidekiq_flow import Chain, Group, Job, MayFail, Runs, WaitFor, WithDelay, Workflow, send_many, templates
 from dramatiq_sidekiq_flow.cli.main import main as cli
 from dramatiq_sidekiq_flow.runs.id_search import IdSearch
 from dramatiq_sidekiq_flow.store import processes, run_records, run_stats, sets
@@ -53,6 +53,9 @@ def produce() -> None:
             ruby,
         )
     ).run()
+    many = Group(*(app.quick.message() for _ in range(MANY)))
+    goes_on = Chain(many, MayFail(app.dies_once.message("dies-once")), *(app.quick.message() for _ in range(20)))
+    Workflow(goes_on, repeatable=True, unique_key="went-on", deadline=HOUR, seed={"it": 1}).run("went-on")
     # By reference: what remains is long.
     Workflow(Chain(*(app.step.message(f"link-{n}") for n in range(6)))).run()
     Workflow(Chain(app.fails_once.message("step-fails-once"), app.step.message("after-it"))).run()
@@ -89,6 +92,10 @@ def operate() -> None:
     broker.pause_queue("other")
     broker.unpause_queue("other")
     runs = Runs(broker)
+    eventually(lambda: runs.get("went-on").state == "done", 60)
+    assert runs.retry("went-on", "failed_and_after").state == "running"
+    eventually(lambda: runs.get("went-on").state == "done", 60)
+    assert runs.retry("went-on", "all").id == runs.get("went-on").repeated
     assert runs.pause(tag="acl", reason="a fault") == ["cancel-too", "to-cancel"]
     assert runs.resume("cancel-too").state == "waiting"
     assert runs.resume("to-cancel").state == "running"

@@ -313,7 +313,11 @@ def test_a_run_goes_on_with_any_storage_and_barriers(redis_url: str, options: di
         )
         run = flow.run(tree)
         flow.assert_order(run)
-        assert (len(run.order), len(run.failed)) == (2 + 20 + 10, 20)
+        assert (len(run.order), len(run.failed)) == (2 + 20, 20)
+        flow.retry(run.run_id, "failed_and_after")
+        run = flow.finish(run.run_id)
+        # All but the first step, once more.
+        assert (run.state, len(run.order), len(run.failed)) == ("done", 2 * (2 + 20) - 1, 2 * 20)
     broker.close()
 
 

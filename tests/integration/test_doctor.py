@@ -84,6 +84,7 @@ def test_dead_steps_run_again(
         assert cured(broker, "rerun") == ["done", "done"]
         # As Sidekiq's Web UI does: a retry by hand counts for nothing.
         assert {each["jid"]: each["retry_count"] + 1 for each in members(client, "python")} == before
+        assert [run.id for run in Runs(broker).list(state="running")] == ["run"]
         client.srem("paused", "python")
         eventually(ended(broker, "run"))
     assert Counter(log) == Counter("abcde")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -291,7 +292,33 @@ def test_a_callback_is_one_job(steps: Steps, node: Any) -> None:
         Workflow(Job("A"), on_complete=node)
 
 
-def test_a_typed_actor_is_refused(steps: Steps) -> None:
+def test_a_typed_actor_takes_the_mapping_as_a_field_and_an_actor_alone_is_enough(
+    broker: SidekiqBroker, steps: Steps
+) -> None:
+    told: list[Any] = []
+
+    @attrs.frozen
+    class Told:
+        run: Mapping[str, Any]
+        channel: str = "#none"
+
+    @actor(queue_name="python")
+    def typed(input: Told) -> None:
+        told.append((input.channel, input.run["state"], input.run.get("class")))
+
+    @actor(queue_name="python")
+    def nothing() -> None:
+        told.append("nothing")
+
+    Workflow(steps.step.message("a", True), on_failure=typed.message(channel="#a")).run()
+    Workflow(steps.step.message("b"), on_complete=typed).run()
+    Workflow(steps.step.message("c"), on_complete=nothing).run()
+    with working(broker):
+        eventually(lambda: len(told) == 3)
+    assert sorted(told, key=str) == [("#a", "failed", "step"), ("#none", "done", None), "nothing"]
+
+
+def test_a_typed_actor_that_cannot_take_the_mapping_is_refused(steps: Steps) -> None:
     @attrs.frozen
     class Told:
         run_id: str

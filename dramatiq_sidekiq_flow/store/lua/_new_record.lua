@@ -3,7 +3,8 @@
 -- In ARGV, from a on: state (`running`, or `done` if no step is to run), epoch seconds of
 --       the start, seconds that it lives, number of steps, the fields' (see _fields), number of further lists that
 --       name the run, and their names: swf:flows:NAME, the unique key of the run ('' = none),
---       seconds until its deadline ('' = none), '1' if the run must not start without a record
+--       seconds until its deadline ('' = none), '1' if the run must not start without a record,
+--       what it is started with ('' = it cannot be repeated)
 --
 -- read_record(a) -> what make_record needs, and the index behind it
 -- holds_key(record, holder) -> true if the holder of a unique key is another run that lives
@@ -21,8 +22,8 @@ local function read_record(a)
   new.fields, a = read_fields(a + 4)
   new.first_list, new.last_list = a + 1, a + tonumber(ARGV[a])
   a = new.last_list + 1
-  new.unique, new.deadline, new.needed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
-  return new, a + 3
+  new.unique, new.deadline, new.needed, new.start = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1', ARGV[a + 3]
+  return new, a + 4
 end
 
 local function holds_key(record, holder)
@@ -74,6 +75,7 @@ local function make_record(record, new)
     add_to_list(ARGV[i], id, now, ttl)
     redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
   end
+  if new.start ~= '' then redis.pcall('SET', record .. ':start', new.start, 'EX', ttl) end
   if new.unique ~= '' then redis.pcall('SET', 'swf:unique:' .. new.unique, id, 'EX', math.max(ttl, UNIQUE_TTL)) end
   if new.deadline ~= '' then
     redis.pcall('ZADD', 'swf:deadlines', string.format('%.3f', tonumber(seconds_now()) + tonumber(new.deadline)), id)

@@ -24,6 +24,7 @@ from .producers import PRODUCERS
 from .queues import QUEUES
 from .reading import READING
 from .records import RECORD
+from .restarts import RESTARTED
 from .runs import RUNS
 from .web import WEB
 from .workers import WORKERS
@@ -46,6 +47,7 @@ ALL: list[Mutant] = [
     *QUEUES,
     *READING,
     *RECORD,
+    *RESTARTED,
     *RUNS,
     *RUN_CALLBACKS,
     *WEB,

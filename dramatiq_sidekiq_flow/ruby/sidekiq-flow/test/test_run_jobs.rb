@@ -25,6 +25,8 @@ class TestRunJobs < Minitest::Test
     redis("ZADD", "retry", 40, step(6, error_class: "E", error_message: "m"))
     redis("ZADD", "dead", 50, step(7, error_class: "E"))
     redis("RPUSH", "swf:fanout:f", step(8), "s60.5 #{step(9)}")
+    redis("RPUSH", "swf:parked:#{RUN_ID}", "qpython\0#{step(10)}", "fparked\0\"#{RUN_ID}\"")
+    redis("ZADD", "schedule", 70, step(11, swf_waits_until: 70))
     search = RunJobs.new(RUN_ID)
     found = search.jobs.sort_by(&:number).map do |job|
       [job.number, job.state, job.due, job.ended, job.worker, job.error]
@@ -32,8 +34,9 @@ class TestRunJobs < Minitest::Test
     assert_equal [[1, "queued", nil, nil, nil, nil], [2, "queued", nil, nil, nil, nil],
       [3, "running", nil, nil, MEMBER, nil], [4, "queued", nil, nil, nil, nil], [5, "scheduled", 30.5, nil, nil, nil],
       [6, "retry", 40.0, nil, nil, "E: m"], [7, "dead", nil, 50.0, nil, "E"], [8, "queued", nil, nil, nil, nil],
-      [9, "scheduled", 60.5, nil, nil, nil]], found
-    assert_equal [false, 11], [search.stopped?, search.read]
+      [9, "scheduled", 60.5, nil, nil, nil], [10, "parked", nil, nil, nil, nil],
+      [11, "signal", 70.0, nil, nil, nil]], found
+    assert_equal [false, 14], [search.stopped?, search.read]
   end
 
   # Sidekiq's own workers have their jobs nowhere else.
@@ -63,12 +66,12 @@ class TestRunJobs < Minitest::Test
     redis("HSET", "swf:flow:#{RUN_ID}:failed", "1", "{}")
     redis("ZADD", "dead", 50, step(1, retry_count: 0), 51, step(1, "other", jid: "x", note: RUN_ID))
     page = RunPage.find(RUN_ID)
-    assert_equal [%w[retry cancel], "failed"], [Actions.offered(page).map(&:name), page.state]
+    assert_equal [%w[retry pause cancel], "failed"], [Actions.offered(page).map(&:name), page.state]
     Actions.pressed({"retry" => "Retry"}).perform.call(RUN_ID, {})
     assert_equal [1, 1], [redis("ZCARD", "dead"), redis("LLEN", "queue:python")]
     assert_equal(-1, JSON.parse(redis("LINDEX", "queue:python", 0))["retry_count"])
     page = RunPage.find(RUN_ID)
-    assert_equal [%w[cancel], "running"], [Actions.offered(page).map(&:name), page.state]
+    assert_equal [%w[pause cancel], "running"], [Actions.offered(page).map(&:name), page.state]
   end
 
   def test_a_run_may_have_any_id
@@ -88,6 +91,19 @@ class TestRunJobs < Minitest::Test
     assert_equal [RUN_ID], redis("ZRANGE", "swf:cancelled", 0, -1)
     assert_equal [RUN_ID], redis("ZRANGE", "swf:flows:cancelled", 0, -1)
     assert_nil Actions.pressed({"delete" => ""})
+  end
+
+  def test_a_run_is_paused_and_resumed_by_the_scripts
+    redis("HSET", "swf:flow:#{RUN_ID}", "state", "running", "started", "1", "tree", '{"step":"a"}')
+    Actions.pressed({"pause" => ""}).perform.call(RUN_ID, {"reason" => "a fault"})
+    redis("RPUSH", "swf:parked:#{RUN_ID}", *Array.new(300) { "qpython\0#{step(1)}" })
+    redis("HSET", "swf:flow:#{RUN_ID}:disarmed", "#{"1" * 8}-0000-0000-0000-#{"0" * 12}", "python\0fires")
+    page = RunPage.find(RUN_ID)
+    assert_equal ["paused", "a fault", %w[resume cancel], "parked"],
+      [page.state, page.record.reason, Actions.offered(page).map(&:name), page.rows.first.state]
+    Actions.pressed({"resume" => ""}).perform.call(RUN_ID, {})
+    assert_equal ["running", "queued"], [RunPage.find(RUN_ID).state, RunPage.find(RUN_ID).rows.first.state]
+    assert_equal [300, 0], [redis("LLEN", "queue:python"), redis("EXISTS", "swf:flow:#{RUN_ID}:disarmed")]
   end
 
   private

@@ -30,17 +30,23 @@ class TestRunTree < Minitest::Test
     assert_equal ["R", "q", "1", true], [last.name, last.queue, last.args, last.ruby?]
   end
 
-  def test_trees_that_replaced_steps_follow
+  def test_trees_that_replaced_steps_are_below_them
     trees = {3 => '"first":4,"tree":{"chain":[{"step":"b"},{"step":"c"}]}', 4 => '"first":6,"tree":{"step":"d"}',
              1 => "{", 2 => '"first":5,"tree":{"step":"twice"}'}
     added = trees.transform_values { |tree| "{#{tree}}" }
     tree = RunTree.parse(JSON.generate({"chain" => [STEP, STEP, STEP]}), added)
     lines = tree.each_line.map { |line| [line.depth, line.node.kind, line.number] }
-    assert_equal [[0, :replacement, 4], [1, :chain, 4], [2, :step, 4], [2, :step, 5], [0, :replacement, 6],
-      [1, :step, 6]], lines.last(6)
+    assert_equal [[0, :chain, 1], [1, :step, 1], [1, :step, 2], [1, :step, 3], [2, :replacement, 4], [3, :chain, 4],
+      [4, :step, 4], [5, :replacement, 6], [6, :step, 6], [4, :step, 5]], lines
     record = record(times: {1 => "1 2 0 w", 3 => "1 2 0 w"})
     states = StepStates.new(tree, record, [Job.new(number: 5, state: "queued")])
     assert_equal %w[done inferred done inferred queued open], Array.new(6) { |index| states[index + 1] }
+  end
+
+  def test_trees_that_replaced_steps_without_a_line_follow
+    tree = RunTree.parse('{"times":30,"node":{"step":"a"}}', {7 => '{"first":31,"tree":{"step":"b"}}'})
+    lines = tree.each_line.map { |line| [line.depth, line.node.kind, line.number] }
+    assert_equal [[0, :times, 1], [0, :replacement, 31], [1, :step, 31]], lines
   end
 
   def test_what_is_not_a_tree_is_nil

@@ -14,6 +14,9 @@ module SidekiqFlow::Companion
     # The run id of a job in `dead` that has left its run.
     DIED_IN = "swf_died_in"
 
+    # The fields that such a job had in its run, by name.
+    DIED_AS = "swf_died_as"
+
     # The replacement of a job that goes to `dead`, or nil. If it cannot be planned,
     # the job keeps its policy: a Python process finds it in `dead`.
     def self.of(job, unit)
@@ -37,7 +40,8 @@ module SidekiqFlow::Companion
     # The job as it goes to `dead`: a retry of it by hand runs it alone.
     def payload
       of_run = [Dialect.current.callbacks, Dialect.current.run_id, POLICY, StepRecord::NUMBER]
-      Sidekiq.dump_json(@job.reject { |key, _| of_run.include?(key) }.merge(DIED_IN => Run.id(@job)))
+      taken, kept = @job.partition { |key, _| of_run.include?(key) }.map(&:to_h)
+      Sidekiq.dump_json(kept.merge(DIED_IN => Run.id(@job), DIED_AS => taken))
     end
 
     # Seconds that the keys of the run must live.

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # The tab "Workflows" of Sidekiq's Web UI: the runs of workflows, their steps, and
-# buttons to cancel a run and to retry its dead steps. Where Sidekiq::Web is mounted:
+# buttons to pause, resume and cancel a run and to retry its dead steps. Where Sidekiq::Web is mounted:
 #
 #   require "sidekiq/web"
 #   require "sidekiq_flow/web"

@@ -70,7 +70,8 @@ end
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
---       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--       steps; swf:flow:ID:start, what a run that can be repeated was started with.  The
+--       sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
@@ -163,10 +164,11 @@ local function end_run(record, state, found, now)
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
-local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local PARTS = {'', ':times', ':done', ':failed', ':added', ':start'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
-local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state',
+  'repeatable'}
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -280,6 +282,7 @@ local function finish_record(record, from, text, found)
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if found[10] then redis.pcall('EXPIRE', record .. ':start', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
   end_run(record, 'done', {found[5], found[6], found[7]}, now)

@@ -247,7 +247,8 @@ end
 -- In ARGV, from a on: state (`running`, or `done` if no step is to run), epoch seconds of
 --       the start, seconds that it lives, number of steps, the fields' (see _fields), number of further lists that
 --       name the run, and their names: swf:flows:NAME, the unique key of the run ('' = none),
---       seconds until its deadline ('' = none), '1' if the run must not start without a record
+--       seconds until its deadline ('' = none), '1' if the run must not start without a record,
+--       what it is started with ('' = it cannot be repeated)
 --
 -- read_record(a) -> what make_record needs, and the index behind it
 -- holds_key(record, holder) -> true if the holder of a unique key is another run that lives
@@ -261,7 +262,8 @@ end
 --       made of it: swf:flow:ID:times, a hash of the steps that are done, for numbers
 --       below 1,000; swf:flow:ID:done, a bitmap of the others; swf:flow:ID:failed, a hash
 --       of the steps that are dead; swf:flow:ID:added, a hash of the trees that replaced
---       steps.  The sorted sets swf:flows:STATE hold the ids of runs
+--       steps; swf:flow:ID:start, what a run that can be repeated was started with.  The
+--       sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
 --       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
@@ -354,10 +356,11 @@ local function end_run(record, state, found, now)
   if callback then push_callback(record, 'on_complete', callback, ',"state":"' .. state .. '"', now) end
 end
 
-local PARTS = {'', ':times', ':done', ':failed', ':added'}
+local PARTS = {'', ':times', ':done', ':failed', ':added', ':start'}
 local MOST_LISTED = 100000
 local UNIQUE_TTL = 31536000
-local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state'}
+local END_FIELDS = {'keep', 'total', 'started', 'caught', 'on_complete', 'unique', 'deadline', 'added', 'state',
+  'repeatable'}
 
 local function seconds_now()
   local now = redis.call('TIME')
@@ -471,6 +474,7 @@ local function finish_record(record, from, text, found)
   if total >= 1000 then redis.pcall('EXPIRE', record .. ':done', keep) end
   if from ~= 'running' or found[4] then redis.pcall('EXPIRE', record .. ':failed', keep) end
   if found[8] then redis.pcall('EXPIRE', record .. ':added', keep) end
+  if found[10] then redis.pcall('EXPIRE', record .. ':start', keep) end
   -- The reason of a pause that has come to its end.
   if from == 'paused' then redis.pcall('HDEL', record, 'reason') end
   end_run(record, 'done', {found[5], found[6], found[7]}, now)
@@ -525,8 +529,8 @@ local function read_record(a)
   new.fields, a = read_fields(a + 4)
   new.first_list, new.last_list = a + 1, a + tonumber(ARGV[a])
   a = new.last_list + 1
-  new.unique, new.deadline, new.needed = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1'
-  return new, a + 3
+  new.unique, new.deadline, new.needed, new.start = ARGV[a], ARGV[a + 1], ARGV[a + 2] == '1', ARGV[a + 3]
+  return new, a + 4
 end
 
 local function holds_key(record, holder)
@@ -578,6 +582,7 @@ local function make_record(record, new)
     add_to_list(ARGV[i], id, now, ttl)
     redis.pcall('ZREMRANGEBYRANK', 'swf:flows:' .. ARGV[i], 0, -MOST_LISTED - 1)
   end
+  if new.start ~= '' then redis.pcall('SET', record .. ':start', new.start, 'EX', ttl) end
   if new.unique ~= '' then redis.pcall('SET', 'swf:unique:' .. new.unique, id, 'EX', math.max(ttl, UNIQUE_TTL)) end
   if new.deadline ~= '' then
     redis.pcall('ZADD', 'swf:deadlines', string.format('%.3f', tonumber(seconds_now()) + tonumber(new.deadline)), id)

@@ -18,12 +18,41 @@ module SidekiqFlow::Web
 
     module_function
 
+    # Parked jobs that one call moves, and bytes after which it reads no further one; and
+    # barriers that one call arms.
+    UNPARKED = [250, 256 * 1024].freeze
+    REARMED = 250
+
     # Workers drop what is left of the run.
     def cancel(id, form)
-      reason = RunRecord.text(form["reason"])[0, 500]
+      halt("cancel", id, form)
+    end
+
+    # Workers park what they take of the run.
+    def pause(id, form)
+      halt("pause", id, form)
+    end
+
+    # The parked jobs go where they belong; a heartbeat of any worker pours a large plan.
+    def resume(id, _form)
+      key = RunRecord.key(id)
       Sidekiq.redis do |conn|
-        SidekiqFlow::Companion::Scripts.run(conn, "cancel", [RunRecord.key(id), "swf:cancelled"], [reason, KEPT, MOST])
+        run(conn, "unpause", [key])
+        places = [key, "queues", "schedule", "retry", "swf:fanouts"]
+        nil while run(conn, "unpark", places, UNPARKED).first == "MORE"
+        conn.call("HKEYS", "#{key}:disarmed").each_slice(REARMED) do |barriers|
+          run(conn, "rearm", [key, "queues", *barriers])
+        end
       end
+    end
+
+    def halt(script, id, form)
+      reason = RunRecord.text(form["reason"])[0, 500]
+      Sidekiq.redis { |conn| run(conn, script, [RunRecord.key(id), "swf:cancelled"], [reason, KEPT, MOST]) }
+    end
+
+    def run(conn, script, keys, arguments = [])
+      SidekiqFlow::Companion::Scripts.run(conn, script, keys, arguments)
     end
 
     # As the button on the page of dead jobs.
@@ -40,6 +69,10 @@ module SidekiqFlow::Web
     ALL = [
       Action.new("retry", "FlowRetryDead", "btn-primary", false,
         ->(page) { page.record.open? && page.dead.positive? }, method(:retry_dead)),
+      Action.new("pause", "FlowPause", "btn-warning", false,
+        ->(page) { %w[running failed].include?(page.record.state) }, method(:pause)),
+      Action.new("resume", "FlowResume", "btn-primary", false,
+        ->(page) { page.record.state == "paused" }, method(:resume)),
       Action.new("cancel", "FlowCancel", "btn-danger", true, ->(page) { page.record.open? }, method(:cancel))
     ].freeze
 

@@ -15,7 +15,7 @@ module SidekiqFlow::Web
     # The kinds of labels, by the state of a run or of a step.
     LABELS = {
       "done" => "success", "failed" => "danger", "dead" => "danger", "running" => "info", "paused" => "warning",
-      "retry" => "warning"
+      "retry" => "warning", "parked" => "warning"
     }.freeze
 
     # An id that a path holds as it is.

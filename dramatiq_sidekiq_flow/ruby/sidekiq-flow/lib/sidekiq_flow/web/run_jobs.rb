@@ -15,8 +15,11 @@ module SidekiqFlow::Web
     # The state of a job by the place where it was found.
     STATES = {
       "queue" => "queued", "arrived" => "queued", "fanout" => "queued", "flight" => "running",
-      "retry" => "retry", "dead" => "dead", "schedule" => "scheduled"
+      "retry" => "retry", "dead" => "dead", "schedule" => "scheduled", "parked" => "parked"
     }.freeze
+
+    # The option of a step that waits for a signal.
+    WAITS = "swf_waits_until"
 
     Place = Struct.new(:kind, :key, :name)
 
@@ -96,6 +99,7 @@ module SidekiqFlow::Web
         *queues.map { |name| Place.new("arrived", "swf:arrived:#{name}", name) },
         *members.map { |member| Place.new("flight", "swf:inflight:#{member}", member) },
         *fanouts.map { |id| Place.new("fanout", "swf:fanout:#{id}", id) },
+        Place.new("parked", "swf:parked:#{@id}", @id),
         *%w[retry dead schedule].map { |name| Place.new(name, name, name) }]
     end
 
@@ -130,6 +134,8 @@ module SidekiqFlow::Web
         due, payload = payload[1..-1].split(" ", 2)
         due = due.to_f
       end
+      # A letter and a place, a NUL, and the payload.
+      payload = payload.split("\0", 2).last if place.kind == "parked"
       item = JSON.parse(payload)
       add_found(place, item, label, due) if self.class.of?(item, @id)
     rescue JSON::ParserError
@@ -140,6 +146,7 @@ module SidekiqFlow::Web
       case place.kind
       when "flight" then add_in_flight(item, place, label)
       when "dead" then add(item, "dead", ended: due)
+      when "schedule" then add(item, item.key?(WAITS) ? "signal" : "scheduled", due: due)
       else add(item, place.kind == "fanout" && due ? "scheduled" : STATES.fetch(place.kind), due: due)
       end
     end

@@ -9,7 +9,7 @@ module SidekiqFlow::Web
 
     MARKS = {
       "done" => "+", "inferred" => "+", "running" => ">", "queued" => "-", "scheduled" => "~", "retry" => "~",
-      "dead" => "!", "open" => ".", "skipped" => "x"
+      "signal" => "~", "parked" => "~", "dead" => "!", "open" => ".", "skipped" => "x"
     }.freeze
 
     # A line of the table. +number+, +state+ and what follows are nil for a line that is

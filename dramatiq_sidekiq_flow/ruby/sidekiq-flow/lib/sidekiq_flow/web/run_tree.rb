@@ -4,9 +4,11 @@ module SidekiqFlow::Web
   # The tree of a run, as its record holds it. Steps are numbered in written order from
   # 1; a repeated node takes the numbers of its steps once for each repetition.
   class RunTree
-    # Most steps of a tree, and most nodes inside of each other.
+    # Most steps of a tree, most nodes inside of each other, and the depth of lines from
+    # which trees that replaced steps are not shown below them.
     MOST_STEPS = 10_000_000
     MOST_NESTED = 500
+    MOST_DEEP = 100
 
     # +kind+: :step, :chain, :group, :delay, :times; :catch, whose children are a step and
     # its fallback; :grown, whose children are the tree of the start and those that replaced
@@ -156,7 +158,8 @@ module SidekiqFlow::Web
     end
 
     # Yields the lines of the tree: one for each chain, group, delay and step, and one
-    # for the repetitions of a node.
+    # for the repetitions of a node. A tree that replaced a step is below it; at the end, if
+    # the step has no line of its own.
     def each_line(&block)
       return to_enum(:each_line) unless block
 
@@ -166,12 +169,26 @@ module SidekiqFlow::Web
     private
 
     def walk(node, number, depth, &block)
-      return walk_children(node, number, depth, &block) if node.kind == :grown
+      return walk_grown(node, depth, &block) if node.kind == :grown
 
       yield Line.new(node, number, depth)
       return if node.kind == :times
 
       walk_children(node, number, depth + 1, &block)
+      walk_replacement(number, depth + 1, &block) if node.step? && depth < MOST_DEEP
+    end
+
+    def walk_grown(node, depth, &block)
+      start, *parts = node.children.zip(node.starts)
+      @replacements = parts.to_h { |part, before| [part.value["step"], [part, before + 1]] }
+      walk(start.first, 1, depth, &block)
+      walk_replacement(@replacements.keys.first, depth, &block) until @replacements.empty?
+    end
+
+    # The tree that replaced a step, if it is not shown yet.
+    def walk_replacement(step, depth, &block)
+      part, number = @replacements&.delete(step)
+      walk(part, number, depth, &block) if part
     end
 
     def walk_children(node, number, depth, &block)

@@ -7,15 +7,16 @@ module SidekiqFlow::Web
     # Letter -> name, in the order in which the numbers of repeated steps are shown.
     NAMES = {
       "d" => "done", "i" => "inferred", "x" => "dead", "r" => "running", "t" => "retry", "q" => "queued",
-      "s" => "scheduled", "o" => "open", "c" => "skipped"
+      "s" => "scheduled", "p" => "parked", "w" => "signal",
+      "o" => "open", "c" => "skipped"
     }.freeze
     LETTERS = NAMES.invert.freeze
 
     # Of several steps in one line, the state of the first of these is shown.
-    URGENT = "xtrqsocdi"
+    URGENT = "xtrqswpocdi"
 
     # Of several jobs of a step, the state of the last of these is taken: that job goes on first.
-    OF_JOBS = %w[dead retry scheduled queued running].freeze
+    OF_JOBS = %w[dead retry scheduled signal parked queued running].freeze
 
     # +jobs+: the jobs that were found.
     def initialize(tree, record, jobs)

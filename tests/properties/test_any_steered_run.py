@@ -248,7 +248,7 @@ def number_of(value: int | str) -> int:
 @settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(tree=st.integers(1, 3).flatmap(trees), seed=st.integers(0, 2**32), cancels=st.sampled_from([False, False, True]))
+@given(tree=trees(1) | trees(2) | trees(3), seed=st.integers(0, 2**32), cancels=st.sampled_from([False, False, True]))
 def test_each_step_runs_once_whatever_is_done_to_the_run(redis_url: str, tree: Tree, seed: int, cancels: bool) -> None:
     rng = random.Random(seed)
     world = World(redis_url, tree, rng)

@@ -40,7 +40,7 @@ class Producer:
         self.dropped: set[int] = set()
         self.refused = 0
         self.error: BaseException | None = None
-        self.steerer = Steerer(broker, settings.seed, self.forget) if system.steered else None
+        self.steerer = Steerer(broker, settings.seed, self.forget, record.mark) if system.steered else None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._last_error: Exception | None = None

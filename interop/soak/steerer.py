@@ -58,12 +58,14 @@ class Steerer:
       plans: Run -> what is known of it.
       cancelled: Runs that were cancelled before they were done.
       forget: Called with a run that is cancelled.
+      mark: Called with what is done, for those who read the record later.
     """
 
-    def __init__(self, broker: Any, seed: int, forget: Callable[[int], None]) -> None:
+    def __init__(self, broker: Any, seed: int, forget: Callable[[int], None], mark: Callable[[str], None]) -> None:
         self.runs = Runs(broker)
         self.rng = random.Random(f"{seed} steering")
         self.forget = forget
+        self.mark = mark
         self.plans: dict[int, Plan] = {}
         self.cancelled: set[int] = set()
         self.windows: list[Window] = []
@@ -142,6 +144,7 @@ class Steerer:
     def _pause(self, run: int) -> None:
         state = self.runs.pause(self.plans[run].run_id, "a soak").state
         began = time.monotonic() + KNOWN
+        self.mark(f"run {run} is {state}")
         if state == "paused":
             self._at(self.rng.uniform(0.0, 3.0), lambda: self._resume(run, began))
 
@@ -150,12 +153,13 @@ class Steerer:
         if not any(window.run == run and window.at == since for window in self.windows):
             self.windows.append(Window(run, since, time.monotonic()))
             self.done["paused"] += 1
-        self.runs.resume(self.plans[run].run_id)
+        self.mark(f"run {run} is resumed, {self.runs.resume(self.plans[run].run_id).state}")
 
     def _cancel(self, run: int) -> None:
         if self.runs.cancel(self.plans[run].run_id, "a soak").state == "cancelled":
             self.windows.append(Window(run, time.monotonic() + KNOWN, float("inf")))
             self.cancelled.add(run)
+            self.mark(f"run {run} is cancelled")
             self.done["cancelled"] += 1
             self.forget(run)
 

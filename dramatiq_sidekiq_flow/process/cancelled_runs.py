@@ -77,16 +77,16 @@ class CancelledRuns:
     def _state(self, run_id: str) -> str:
         """Return "cancelled" or "paused" if the record of a run says so, else "".
 
-        Without a record, a run of the list counts as cancelled.
+        Without a record, a run of the list counts as cancelled.  If the state cannot be
+        read, none does: it may have been resumed, and a step that is dropped is lost.
         """
-        listed = "cancelled" if run_id in self._known else ""
         try:
             state = run_records.state_of(self.connection, run_id)
         except (ConnectionClosed, WrongType, *FAULTS) as e:
             self.logger.debug("The state of run %s could not be read: %s", run_id, e)
-            return listed
+            return ""
         if state is None:
-            return listed
+            return "cancelled" if run_id in self._known else ""
         if state not in HALTED:
             self._known.pop(run_id, None)
             return ""

@@ -16,7 +16,8 @@ module Soak
     include Sidekiq::Job
     sidekiq_options queue: "ruby"
 
-    def perform(run, number, options)
+    # A callback of a run is told its state, too.
+    def perform(run, number, options, _told = nil)
       record("start", run, number)
       sleep(options["ms"] / 1000.0)
       # Of no state: a step that fails is tried again until it does not.
@@ -25,6 +26,8 @@ module Soak
         raise "told to fail"
       end
       record("end", run, number)
+      raise "has ended, and is dead" if options["dies"]
+
       {"step#{number}" => "ruby"}
     end
 

@@ -4,7 +4,8 @@
     python -m interop.soak --quick
 
 See ``interop/README.md``.  From the bottom up: ``settings`` and ``record`` hold
-values, ``judge`` is pure, ``disturbances`` is the plan of a run; ``server``,
-``fleet``, ``systems``, ``worker`` and ``producer`` are the processes; ``column``
+values, ``judge`` and ``run_judge`` are pure, ``disturbances`` is the plan of a run; ``server``,
+``fleet``, ``systems``, ``worker``, ``producer`` and ``steerer`` are the processes
+and what is done in them, with the steps of ``steps``; ``column``
 runs one system, and ``report`` prints all of them.
 """

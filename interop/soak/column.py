@@ -16,13 +16,18 @@ from .disturbances import Disturbance, digest, plan
 from .fleet import Fleet
 from .judge import Verdict, judge
 from .producer import Producer
-from .record import Record
+from .record import Event, Record
+from .records import looks
+from .run_judge import RunVerdict, judge_runs
 from .server import Server
 from .settings import TO_WORKERS, Settings
 from .systems import System
 
 #: Seconds without an event, at rest, after which nothing more is to come.
 REST = 2.0
+
+#: Seconds after a disturbance until all workers reach the server again.
+AWAKE = 2.0
 
 #: Between two lines of progress, and between two looks of the nurse, in seconds.
 PROGRESS, NURSE = 10.0, 0.5
@@ -49,10 +54,13 @@ class Outcome:
     left: Mapping[str, int]
     dead: Mapping[str, int]
     server: str
+    #: Of its records, and how often runs were steered.
+    runs: RunVerdict = attrs.field(factory=RunVerdict)
+    steered: Mapping[str, int] = attrs.field(factory=dict)
 
     @property
     def holds(self) -> bool:
-        return self.verdict.holds and not self.left
+        return self.verdict.holds and self.runs.holds and not self.left
 
 
 class Column:
@@ -73,6 +81,8 @@ class Column:
         self.nursed: Counter[str] = Counter()
         self.missed = 0
         self.began = 0.0
+        #: Times in which the server was disturbed.
+        self.sick: list[tuple[float, float]] = []
         self._errors: list[BaseException] = []
         self._ended = threading.Event()
 
@@ -86,6 +96,8 @@ class Column:
             try:
                 return self._run(producer, version)
             finally:
+                if producer.steerer:
+                    producer.steerer.stop()
                 broker.close()
         finally:
             self._ended.set()
@@ -110,11 +122,15 @@ class Column:
         seconds = time.monotonic() - self.began
         left: dict[str, int] = self.system.left(self.server.admin)
         # Those that are not counted were last; or lost, and then their numbers stay.
+        pills = self.system.pills(self.server.admin)
+        events = [event for event in self.record.events if event.run not in producer.dropped]
         verdict = judge(
             [("chain", []) if run in producer.dropped else shape for run, shape in enumerate(producer.shapes)],
-            [event for event in self.record.events if event.run not in producer.dropped],
+            # What takes the place of a step that has died with its workers does not wait for its end.
+            [*(Event("end", run, step, "", 0, 0.0) for run, step in pills), *events],
             self.fleet.deaths,
             self.fleet.pauses,
+            producer.steerer.cancelled if producer.steerer else (),
         )
         return Outcome(
             system=self.system,
@@ -130,6 +146,24 @@ class Column:
             left=left,
             dead=dict(self.system.dead(self.server.admin)),
             server=version,
+            runs=self._judge_runs(producer, pills),
+            steered=dict(producer.steerer.done) if producer.steerer else {},
+        )
+
+    def _judge_runs(self, producer: Producer, pills: frozenset[tuple[int, int]]) -> RunVerdict:
+        steerer = producer.steerer
+        if steerer is None:
+            return RunVerdict()
+        steerer.stop()
+        stood = [(pause.at, pause.until + AWAKE) for pause in self.fleet.pauses]
+        return judge_runs(
+            steerer.plans,
+            steerer.cancelled,
+            looks(steerer.runs, steerer.plans),
+            self.record.events,
+            steerer.windows,
+            pills=pills,
+            disturbed=[*self.sick, *stood],
         )
 
     def _boot(self, producer: Producer) -> None:
@@ -154,7 +188,9 @@ class Column:
             if self._ended.wait(max(0.0, self.began + disturbance.at - time.monotonic())):
                 return
             self.record.mark(disturbance.kind)
+            began = time.monotonic()
             self.server.disturb(disturbance)
+            self.sick.append((began, time.monotonic() + AWAKE))
             self.record.mark(f"{disturbance.kind} is over")
             self.done[disturbance.kind] += 1
 
@@ -191,7 +227,7 @@ class Column:
             if now - shown > PROGRESS:
                 shown = now
                 self._show(producer, calm)
-            if not (calm and now - self.record.last > REST and self._at_rest()):
+            if not (calm and now - self.record.last > REST and self._at_rest(producer)):
                 rest_since = None
             elif rest_since is None:
                 rest_since = now
@@ -207,7 +243,9 @@ class Column:
         with contextlib.suppress(redis.RedisError):
             self.nursed += self.system.nurse(self.server.admin)
 
-    def _at_rest(self) -> bool:
+    def _at_rest(self, producer: Producer) -> bool:
+        if producer.steerer and not producer.steerer.idle:
+            return False
         with contextlib.suppress(redis.RedisError):
             return not self.system.left(self.server.admin)
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -45,7 +45,11 @@ class Verdict:
 
 
 def judge(
-    shapes: Sequence[Shape], events: Sequence[Event], deaths: Iterable[Death] = (), pauses: Iterable[Pause] = ()
+    shapes: Sequence[Shape],
+    events: Sequence[Event],
+    deaths: Iterable[Death] = (),
+    pauses: Iterable[Pause] = (),
+    cancelled: Collection[int] = (),
 ) -> Verdict:
     """Judge a record.
 
@@ -54,6 +58,7 @@ def judge(
       events: In the order in which they happened.
       deaths: How workers ended.
       pauses: When they stood still.
+      cancelled: Runs whose steps need not end.
     """
     deaths, pauses = list(deaths), list(pauses)
     by_run: dict[int, list[Event]] = defaultdict(list)
@@ -68,10 +73,11 @@ def judge(
         steps += count
         own = by_run[run]
         missing = set(range(count)) - {event.step for event in own if event.what == "end"}
-        finished += not missing
+        finished += not missing or run in cancelled
         # What comes after a lost step is not lost, but waits.
         waiting = {later for earlier, later in before(shape) if earlier in missing}
-        lost += [f"step {step} of run {run}" for step in sorted(missing - waiting)]
+        if run not in cancelled:
+            lost += [f"step {step} of run {run}" for step in sorted(missing - waiting)]
         doubled += _doubled(run, own)
         order = [(event.what, event.step) for event in own if event.what != "fail"]
         early += [f"run {run}: {problem}" for problem in violations(shape, count, order) if "before" in problem]

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from typing import Any
+from uuid import uuid4
 
 import dramatiq
 
@@ -14,6 +15,8 @@ from tests.trees import Shape, random_shape
 from .judge import steps_of
 from .record import Event, Record
 from .settings import Settings
+from .steerer import Plan, Steerer
+from .steps import Planting
 from .systems import System
 
 #: Seconds between two tries to start a workflow.
@@ -37,6 +40,7 @@ class Producer:
         self.dropped: set[int] = set()
         self.refused = 0
         self.error: BaseException | None = None
+        self.steerer = Steerer(broker, settings.seed, self.forget, record.mark) if system.steered else None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._last_error: Exception | None = None
@@ -45,6 +49,8 @@ class Producer:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+        if self.steerer:
+            self.steerer.start()
 
     def _run(self) -> None:
         began = time.monotonic()
@@ -57,11 +63,11 @@ class Producer:
             self.error = e
 
     def _start_one(self) -> None:
-        shape = self._shape()
-        with self._lock:
-            run = len(self.shapes)
-            self.shapes.append(shape)
-            self.open[run] = (set(range(steps_of(shape))), time.monotonic())
+        shape, run = self._shape(), len(self.shapes)
+        if self.steerer:
+            self._start_steered(shape, run, self.steerer)
+            return
+        self._note_start(shape, run)
         workflow = self.system.workflow(self.broker, shape, run, self.rng, self.settings)
         while not self._started(workflow):
             if not self.system.repeatable:
@@ -69,9 +75,30 @@ class Producer:
                 return
             time.sleep(AGAIN)
 
-    def _started(self, workflow: Any) -> bool:
+    def _note_start(self, shape: Shape, run: int) -> None:
+        with self._lock:
+            self.shapes.append(shape)
+            self.open[run] = (set(range(steps_of(shape))), time.monotonic())
+
+    def _start_steered(self, shape: Shape, run: int, steerer: Steerer) -> None:
+        """Start a run with steps of all kinds, which is steered."""
+        planting = Planting(run, self.rng, self.settings, self.system.steps)
+        tree, ran = planting.tree(shape)
+        self._note_start(ran, run)
+        workflow = self.system.steered_workflow(self.broker, tree, run, self.rng)
+        run_id = str(uuid4())
+        while not self._started(workflow, run_id):
+            time.sleep(AGAIN)
+        steerer.add(run, Plan(run_id, steps_of(ran), planting))
+
+    def forget(self, run: int) -> None:
+        """A run that was cancelled is not under way."""
+        with self._lock:
+            self.open.pop(run, None)
+
+    def _started(self, workflow: Any, *run_id: str) -> bool:
         try:
-            workflow.run()
+            workflow.run(*run_id)
         except Exception as e:
             self.refused += 1
             self._last_error = e
@@ -121,3 +148,5 @@ class Producer:
         """Raise what has ended it."""
         if self.error is not None:
             raise RuntimeError("the producer has failed") from self.error
+        if self.steerer:
+            self.steerer.check()

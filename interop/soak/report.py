@@ -30,6 +30,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     def times(kind: str) -> Callable[[Outcome], int | None]:
         return lambda o: o.done.get(kind, 0) if kind in o.system.kinds else None
 
+    def steered(what: str) -> Callable[[Outcome], int | None]:
+        return lambda o: o.steered.get(what)
+
+    def of_runs(sort: str) -> Callable[[Outcome], int | None]:
+        return lambda o: len(getattr(o.runs, sort)) if o.system.steered else None
+
     row("disturbed for, s", lambda o: o.settings.seconds)
     row("workflows", lambda o: o.verdict.runs - o.dropped)
     row("jobs (steps)", lambda o: o.verdict.steps)
@@ -46,6 +52,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     row("LOST", lambda o: len(o.verdict.lost))
     row("DOUBLED", lambda o: len(o.verdict.doubled))
     row("EARLY", lambda o: len(o.verdict.early))
+    if any(outcome.system.steered for outcome in outcomes):
+        for what in ("paused", "cancelled", "signalled", "retried"):
+            row(f"runs {what}", steered(what))
+        row("RECORDED WRONGLY", of_runs("unrecorded"))
+        row("CALLBACKS NOT CALLED ONCE", of_runs("calls"))
+        row("STARTED TOO LATE", of_runs("late"))
     row("workflows not finished", lambda o: o.verdict.runs - o.verdict.finished)
     return "\n".join(lines)
 
@@ -63,8 +75,10 @@ def _cell(value: Any) -> str:
 def remarks(outcome: Outcome) -> str:
     """What else is to be known of one column."""
     lines = []
-    for sort in ("lost", "doubled", "early"):
-        problems = getattr(outcome.verdict, sort)
+    sorts: list[tuple[Any, str]] = [(outcome.verdict, sort) for sort in ("lost", "doubled", "early")]
+    sorts += [(outcome.runs, sort) for sort in ("unrecorded", "calls", "late")]
+    for verdict, sort in sorts:
+        problems = getattr(verdict, sort)
         lines += [f"  {sort}: {problem}" for problem in problems[:PROBLEMS]]
         if len(problems) > PROBLEMS:
             lines.append(f"  {sort}: and {len(problems) - PROBLEMS} more")
@@ -97,6 +111,8 @@ def as_json(outcomes: Sequence[Outcome], versions: dict[str, str]) -> dict[str, 
             **{name: getattr(outcome, name) for name in ("done", "missed", "seconds", "refused", "dropped")},
             **{name: getattr(outcome, name) for name in ("nursed", "left", "dead", "server")},
             "verdict": verdict,
+            "runs": attrs.asdict(outcome.runs),
+            "steered": dict(outcome.steered),
         }
     return {"versions": versions, "columns": columns}
 

@@ -19,18 +19,19 @@ import redis
 
 from tests.trees import Shape, build
 
+from .run_judge import COMPLETE, FAILURE
 from .settings import RATES, Settings
 
 #: What the peers are given: none of them promises anything for a server that refuses.
 OF_PEERS = ("kill", "term", "pause", "cut", "restart")
 
-Step = Callable[[int, int, dict[str, Any]], dict[str, str]]
+Step = Callable[..., dict[str, str]]
 
 #: Names of the steps in either language, and their queues.
 RUBY, PYTHON = "Soak::Step", "Soak::Python"
 
 
-def _never(run: int, number: int, options: dict[str, Any]) -> dict[str, str]:
+def _never(run: int, number: int, options: dict[str, Any], told: Any = None) -> dict[str, str]:
     raise AssertionError("steps run in worker processes")
 
 
@@ -50,6 +51,8 @@ class System(ABC):
     must_hold: ClassVar[bool] = False
     #: Whether Ruby workers load the companion.
     companion: ClassVar[bool] = False
+    #: Whether its runs are steered, with steps of all kinds.
+    steered: ClassVar[bool] = False
 
     @property
     def missing(self) -> str:
@@ -71,6 +74,17 @@ class System(ABC):
     @abstractmethod
     def workflow(self, broker: dramatiq.Broker, shape: Shape, run: int, rng: random.Random, settings: Settings) -> Any:
         """A workflow that is not started; ``run()`` starts it."""
+
+    #: The names that steps are given, and their queues; Python's are the last.
+    steps: ClassVar[tuple[tuple[str, str], ...]] = ((RUBY, "ruby"), (PYTHON, "python"))
+
+    def steered_workflow(self, broker: dramatiq.Broker, tree: Any, run: int, rng: random.Random) -> Any:
+        """A workflow of a planted tree, with callbacks."""
+        raise NotImplementedError
+
+    def pills(self, client: redis.Redis) -> frozenset[tuple[int, int]]:
+        """Steps that may fail and have died with their workers: run, number."""
+        return frozenset()
 
     #: Whether a start that raised may be repeated.
     repeatable: ClassVar[bool] = True
@@ -110,9 +124,6 @@ def options_of(rng: random.Random, settings: Settings) -> dict[str, Any]:
 class _Sidekiq(System):
     """What the three on Sidekiq's format share."""
 
-    #: The names that steps are given.
-    steps: ClassVar[tuple[tuple[str, str], ...]] = ((RUBY, "ruby"), (PYTHON, "python"))
-
     def broker(self, url: str, heartbeat: float, references: int | None, step: Step = _never) -> dramatiq.Broker:
         from dramatiq_sidekiq_flow import RedisCallbackStorage, RedisHashMemory, SidekiqBroker, WorkflowMiddleware
 
@@ -123,7 +134,22 @@ class _Sidekiq(System):
         return broker
 
     def origin(self) -> str:
-        return str(_current_message().message_id)
+        message = _current_message()
+        # A second push of a callback would be the same job, at another time.
+        called = f" {message.payload.fields['enqueued_at']}" if len(message.args) > 3 else ""
+        return f"{message.message_id}{called}"
+
+    def steered_workflow(self, broker: dramatiq.Broker, tree: Any, run: int, rng: random.Random) -> Any:
+        """A workflow of a planted tree, with callbacks."""
+        from dramatiq_sidekiq_flow import Job, Workflow
+
+        from .steps import node
+
+        def call(number: int) -> Any:
+            name, queue = rng.choice(self.steps)
+            return Job(name, run, number, {"ms": 0, "fail": 0}, queue=queue)
+
+        return Workflow(node(tree), broker, on_failure=call(FAILURE), on_complete=call(COMPLETE))
 
     def workflow(self, broker: dramatiq.Broker, shape: Shape, run: int, rng: random.Random, settings: Settings) -> Any:
         from dramatiq_sidekiq_flow import Job, Workflow
@@ -136,7 +162,8 @@ class _Sidekiq(System):
 
     def left(self, client: redis.Redis) -> dict[str, int]:
         found = {f"queue {queue}": client.llen(f"queue:{queue}") for queue in ("ruby", "python", "default")}
-        found |= {name: client.zcard(name) for name in ("schedule", "retry")}
+        found |= {name: client.zcard(name) for name in ("schedule", "retry", "swf:resting")}
+        found |= {f"{state} runs": client.zcard(f"swf:flows:{state}") for state in ("failed", "paused")}
         found["arrived"] = sum(client.llen(key) for key in client.scan_iter("swf:arrived:*", count=1000))
         found["in flight"] = sum(client.hlen(key) for key in client.scan_iter("swf:inflight:*", count=1000))
         return {what: count for what, count in found.items() if count}
@@ -150,13 +177,19 @@ class _Sidekiq(System):
         for member in members(client, "dead"):
             fields = json.loads(member)
             # One script: this, too, must not lose it when the server is killed.
-            if fields.get("error_class") == "PoisonPill":
+            if fields.get("error_class") == "PoisonPill" and "swf_died_in" not in fields:
                 queue = f"queue:{fields['queue']}"
                 done["poison pills retried"] += int(client.eval(RETRY, 2, "dead", queue, member))
         return done
 
     def dead(self, client: redis.Redis) -> Counter[str]:
         return Counter(str(json.loads(member).get("error_class")) for member in members(client, "dead"))
+
+    def pills(self, client: redis.Redis) -> frozenset[tuple[int, int]]:
+        """Steps that may fail and have died with their workers: run, number."""
+        dead = [json.loads(member) for member in members(client, "dead")]
+        pills = [job for job in dead if job.get("error_class") == "PoisonPill" and "swf_died_in" in job]
+        return frozenset((job["args"][0], job["args"][1]) for job in pills)
 
 
 def members(client: redis.Redis, name: str, after: float = 0.0) -> list[bytes]:
@@ -177,6 +210,7 @@ class Companion(_Sidekiq):
     heading = ("ours, with", "companion")
     must_hold = True
     companion = True
+    steered = True
 
 
 class PlainRuby(_Sidekiq):

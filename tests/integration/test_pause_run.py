@@ -169,6 +169,21 @@ def test_what_is_prefetched_is_parked(broker: SidekiqBroker, client: redis.Redis
     assert sorted(steps.ran) == ["a", "b", "c", "holder"]
 
 
+def test_no_step_of_a_resumed_run_is_dropped_if_its_state_cannot_be_read(
+    broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps
+) -> None:
+    """A process knows that the run was paused or cancelled, and not which, nor that it was resumed."""
+    run_id = start(steps.notes.message("a"), steps.notes.message("b"))
+    runs.pause(run_id)
+    assert not broker.process.cancelled_runs.knows(run_id)
+    runs.resume(run_id)
+    broker.process.cancelled_runs.forget()
+    client.delete(keys.record(run_id))
+    client.set(keys.record(run_id), "of another type", ex=60)
+    with working(broker):
+        eventually(lambda: steps.ran == ["a", "b"])
+
+
 def test_a_step_that_fails_is_retried_after_the_pause(
     broker: SidekiqBroker, client: redis.Redis, runs: Runs, steps: Steps
 ) -> None:

@@ -17,6 +17,7 @@ from tests.sweep.lane import Lane, Outcome, Point
 from tests.sweep.modes import Mode
 from tests.sweep.proxy import Harm, Proxy, name_of, repetition_of
 from tests.sweep.resp import Frames, end_of, words
+from tests.sweep.scenario import CALLS, End
 from tests.sweep.scenarios import ALL, SCENARIOS, Run, Scenario
 
 from ..trees import before
@@ -209,6 +210,58 @@ def test_nothing_is_found_where_all_is_right() -> None:
 def test_each_fault_is_found(kind: str, changes: dict[str, Any]) -> None:
     assert kind in KINDS
     assert {finding.kind for finding in judge(CHAIN, attrs.evolve(RIGHT, **changes))} == {kind}
+
+
+#: Step 1 dies, and step 2 does not start.
+FAILS = Scenario(
+    "test",
+    "",
+    (
+        Run(
+            ("chain", ["job", "job", "job"]),
+            {1: {"dies": "stops"}},
+            end=End("failed", {"failure": "failed", "complete": "failed"}, never=frozenset({2})),
+        ),
+    ),
+)
+
+
+def called(name: str, state: str, origin: str = "") -> list[Event]:
+    number = CALLS[name]
+    return [Event(what, 0, number, 1, jid=f"{name}{origin}", found=state) for what in ("start", "end")]
+
+
+FAILED = World(
+    events=[
+        *events(("start", 0, "a"), ("end", 0, "a"), ("start", 1, "b"), ("end", 1, "b")),
+        *called("failure", "failed"),
+        *called("complete", "failed"),
+    ],
+    dead=[{"class": "Sweep::Dies", "args": [0, 1, {}]}],
+    records={0: ("failed", 1)},
+)
+
+
+def test_a_run_ends_as_it_must() -> None:
+    assert judge(FAILS, FAILED) == []
+    assert expected(FAILS) == {(0, 0), (0, 1), (0, CALLS["failure"]), (0, CALLS["complete"])}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("early", {"events": [*FAILED.events, *events(("start", 2, "c"))]}),
+        ("early", {"events": [*FAILED.events[:2], *called("complete", "failed"), *FAILED.events[2:6]]}),
+        ("doubled", {"events": [*FAILED.events, *called("success", "")]}),
+        ("doubled", {"events": [*FAILED.events, *called("failure", "failed", " again")]}),
+        ("unrecorded", {"events": [*FAILED.events[:6], *called("complete", "done")]}),
+        ("unrecorded", {"records": {0: ("running", 1)}}),
+        ("unrecorded", {"records": {0: ("failed", 2)}}),
+        ("lost", {"dead": [{"class": "Sweep::Step", "args": [0, 1, {}]}]}),
+    ],
+)
+def test_each_fault_of_the_end_of_a_run_is_found(kind: str, changes: dict[str, Any]) -> None:
+    assert kind in {finding.kind for finding in judge(FAILS, attrs.evolve(FAILED, **changes))}
 
 
 def test_a_committed_fan_out_waits_for_a_beat_and_does_not_expire() -> None:

@@ -1,5 +1,6 @@
-"""For any workflow whose steps are replaced, die where they may, or wait for a signal, and which is paused and resumed
-at any moment: each step runs once, in its order, no signal is lost, and the numbers of the record add up."""
+"""For any workflow whose steps are replaced, add others, die, or wait for a signal, and which is paused, resumed,
+retried and cancelled at any moment: each step runs once, in its order, no signal is lost, none starts in a run that
+is paused or cancelled, each callback is pushed once, and the numbers of the record add up."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from dramatiq_sidekiq_flow import (
     Catch,
     Chain,
     Group,
+    Job,
     MayFail,
     RedisHashMemory,
     Replace,
@@ -28,6 +30,7 @@ from dramatiq_sidekiq_flow import (
     WaitFor,
     Workflow,
     WorkflowMiddleware,
+    current_run,
 )
 from dramatiq_sidekiq_flow.broker.retries import killed
 from dramatiq_sidekiq_flow.runs import Run, Step, run_sweep
@@ -37,24 +40,25 @@ from dramatiq_sidekiq_flow.wire.wait_for import PREFIX, waiting_for
 
 from ..example_counts import examples
 from ..redis_values import raws
-from ..running import in_flight
+from ..running import in_flight, members
 from ..trees import Shape, violations
 
 QUEUE = "python"
 
 #: A tree before it has jobs.  A leaf is (kind, a tree or None): ``step``; ``grows``, which the tree replaces;
-#: ``may fail``, which dies; ``dies`` and ``lives``, which have the tree as their fallback; ``waits``, for a signal;
+#: ``adds``, which is followed by the tree; ``mends``, which is dead until it is retried; ``may fail``, which dies;
+#: ``dies`` and ``lives``, which have the tree as their fallback; ``waits``, for a signal;
 #: ``late``, whose time is over, so that the tree runs in its place.
 Tree = Any
 
-LEAVES = st.tuples(st.sampled_from(["step", "step", "may fail", "waits"]), st.none())
+LEAVES = st.tuples(st.sampled_from(["step", "step", "may fail", "waits", "mends"]), st.none())
 
 
 def trees(depth: int) -> st.SearchStrategy[Tree]:
     """Trees with others in the place of steps, at most ``depth`` times inside each other."""
     leaf: st.SearchStrategy[Tree] = LEAVES
     if depth:
-        leaf |= st.tuples(st.sampled_from(["grows", "grows", "dies", "lives", "late"]), trees(depth - 1))
+        leaf |= st.tuples(st.sampled_from(["grows", "adds", "dies", "lives", "late"]), trees(depth - 1))
     branches = st.sampled_from(["chain", "group"])
     return st.recursive(leaf, lambda inner: st.tuples(branches, st.lists(inner, max_size=3)), max_leaves=2 + depth)
 
@@ -94,9 +98,13 @@ class World:
         self.events: list[tuple[str, int]] = []
         self.begun: list[Any] = []
         self.kinds: Counter[str] = Counter()
+        #: Steps that are not mended.
+        self.broken: set[int] = set()
 
         @dramatiq.actor(queue_name=QUEUE, broker=self.broker)
         def step(number: int, kind: str, inner: Any) -> Any:
+            if kind == "adds":
+                current_run().add(self.node(inner))
             return Replace(self.node(inner), output={str(number): 1}) if kind == "grows" else {str(number): 1}
 
         self.step = step
@@ -107,7 +115,8 @@ class World:
         self._note(self.tree)
         #: Signals that were not sent yet.
         self.signals = [f"s{number}" for number in self._waits(self.tree) if number < 10_000]
-        self.run_id = Workflow(self.node(self.tree), self.broker).run()
+        calls = {f"on_{name}": Job("Tell", name, queue="calls") for name in ("failure", "complete")}
+        self.run_id = Workflow(self.node(self.tree), self.broker, **calls).run()  # type: ignore[arg-type]
         self.consumer = self.broker.consume(QUEUE, prefetch=rng.choice([1, 8]), timeout=10)
         self.runs = Runs(self.broker)
 
@@ -129,6 +138,7 @@ class World:
                 self._note(child)
         elif tree[1] < 10_000:
             self.kinds[tree[0]] += 1
+            self.broken |= {tree[1]} if tree[0] == "mends" else set()
             if tree[2]:
                 self._note(tree[2])
 
@@ -195,8 +205,12 @@ class World:
 
     def end(self, message: Any) -> None:
         args = message.args
-        if len(args) == 3 and args[1] in ("dies", "may fail"):
+        if len(args) == 3 and (args[1] in ("dies", "may fail") or args[0] in self.broken):
             message.failure = killed(message.payload, QUEUE, ValueError("no"))
+        if args and args[0] in self.broken:
+            self.broken.discard(args[0])
+            self.consumer.ack(message)
+            return
         place = len(self.events)
         self.consumer.ack(message)
         if args and (type(args[0]) is int or self.is_done(message.payload.step)):
@@ -210,6 +224,17 @@ class World:
         while self.move():
             pass
         self.broker.process.commit.flush()
+
+    def work_and_mend(self) -> None:
+        """Work until no step is dead that stops the run."""
+        self.work()
+        while self.runs.get(self.run_id).state == "failed" or self.client.zcard("swf:flows:failed"):
+            self.runs.retry(self.run_id)
+            self.work()
+
+    def told(self) -> list[tuple[str, str]]:
+        """The callbacks that were pushed, and the states that they are given."""
+        return sorted((job["args"][0], job["args"][-1]["state"]) for job in members(self.client, "calls"))
 
     def close(self) -> None:
         self.broker.close()
@@ -226,8 +251,8 @@ def number_of(value: int | str) -> int:
     max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(tree=trees(2), seed=st.integers(0, 2**32))
-def test_each_step_runs_once_whatever_is_done_to_the_run(redis_url: str, tree: Tree, seed: int) -> None:
+@given(tree=trees(1) | trees(2) | trees(3), seed=st.integers(0, 2**32), cancels=st.sampled_from([False, False, True]))
+def test_each_step_runs_once_whatever_is_done_to_the_run(redis_url: str, tree: Tree, seed: int, cancels: bool) -> None:
     rng = random.Random(seed)
     world = World(redis_url, tree, rng)
     before = run_sweep.BETWEEN
@@ -237,11 +262,14 @@ def test_each_step_runs_once_whatever_is_done_to_the_run(redis_url: str, tree: T
             for _ in range(rng.randrange(0, 2 * world.count + 1)):
                 world.move()
             _pause(world)
-        world.work()
+        if cancels:
+            _check_cancellation(world)
+            return
+        world.work_and_mend()
         _check_waits(world)
         while world.signals:
             world.signal()
-        world.work()
+        world.work_and_mend()
         _check_end(world)
     finally:
         run_sweep.BETWEEN = before
@@ -262,6 +290,26 @@ def _pause(world: World) -> None:
     world.runs.resume(world.run_id)
 
 
+def _check_cancellation(world: World) -> None:
+    """What runs, ends, and nothing else starts."""
+    for _ in range(world.rng.randrange(0, world.count + 1)):
+        world.move()
+    state, seen = world.runs.cancel(world.run_id).state, len(world.events)
+    world.broker.process.cancelled_runs._looked = float("-inf")
+    world.signals.clear()
+    world.work()
+    assert state in ("cancelled", "done")
+    assert [event for event in world.events[seen:] if event[0] == "start"] == []
+    assert not in_flight(world.client)
+    assert not world.client.exists("schedule", "retry", f"queue:{QUEUE}", f"swf:parked:{world.run_id}")
+    run = world.runs.get(world.run_id)
+    assert run.state == state
+    done = {_shown(step) for step in run.steps if step.state == "done"}
+    assert done <= {number for what, number in world.events if what == "end"}
+    assert [call for call in world.told() if call[0] == "complete"] == [("complete", state)]
+    assert len(world.told()) <= 2
+
+
 def _check_waits(world: World) -> None:
     """What is open waits for signals, and an explanation says so."""
     run = world.runs.get(world.run_id)
@@ -279,8 +327,10 @@ def _check_end(world: World) -> None:
     ends = Counter(number for what, number in world.events if what == "end")
     assert ends == dict.fromkeys(range(world.count), 1)
     assert set(starts) == set(range(world.count))
-    assert sum(starts.values()) == world.count or world.kinds["waits"]
+    assert sum(starts.values()) == world.count + world.kinds["mends"] or world.kinds["waits"]
     assert list(violations(model(world.tree), world.count, world.events)) == []
+    failures = [("failure", "failed")] if world.kinds["mends"] else []
+    assert world.told() == [("complete", "done"), *failures]
     run = world.runs.get(world.run_id)
     dead = world.kinds["dies"] + world.kinds["may fail"]
     assert (run.state, run.progress.total) == ("done", world.count)

@@ -23,8 +23,8 @@ from .scenarios import ALL, SCENARIOS
 
 ROOT = Path(__file__).parent.parent.parent
 
-#: Of ``--quick``: every so many-th point.
-QUICK = 7
+#: Of ``--quick``: every so many-th point, and at most so many of a scenario.
+QUICK, MOST = 7, 40
 
 #: Seconds between two lines of progress.
 EVERY = 5.0
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.sweep", description=_ABOUT)
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), metavar="NAME", help="only this one")
     parser.add_argument("--mode", action="append", choices=list(MODES), metavar="NAME", help="only this one")
-    parser.add_argument("--quick", action="store_true", help=f"every {QUICK}th point")
+    parser.add_argument("--quick", action="store_true", help=f"every {QUICK}th point, or fewer")
     parser.add_argument("--point", type=int, metavar="K", help="only this command, with a log of all commands")
     parser.add_argument("--jobs", type=int, default=3 * (os.cpu_count() or 1), help="points at once (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of points, and where a stride begins")
@@ -151,7 +151,8 @@ def _points(options: argparse.Namespace, names: Sequence[str], commands: dict[st
     ]
     rng = random.Random(options.seed)
     if options.quick:
-        found = found[rng.randrange(QUICK) :: QUICK]
+        stride = max(QUICK, -(-len(found) // (MOST * len(names))))
+        found = found[rng.randrange(stride) :: stride]
     # The long ones first, so that no lane ends with one alone.
     found.sort(key=lambda point: -SCENARIOS[point.scenario].patience)
     return found

@@ -11,8 +11,7 @@ from typing import Any
 import attrs
 
 from ..trees import violations
-from .scenarios import Scenario
-from .worker import run_id
+from .scenario import CALLS, Scenario, run_id
 
 #: The kinds of fault, as the table has them.
 KINDS = ("lost", "doubled", "early", "stuck", "without_ttl", "unrecorded")
@@ -85,9 +84,9 @@ class Finding:
     text: str
 
 
-#: Reads in one step whether anything waits or is in flight.
-_AT_REST = """
-local count = redis.call('ZCARD', 'schedule') + redis.call('ZCARD', 'retry')
+#: Reads in one step how much waits for a worker or is in flight.
+_MOVES = """
+local count = redis.call('ZCARD', 'retry')
 for _, name in ipairs(redis.call('SMEMBERS', 'queues')) do count = count + redis.call('LLEN', 'queue:' .. name) end
 return count + #redis.call('KEYS', 'swf:inflight:*') + #redis.call('KEYS', 'swf:arrived:*')
 """
@@ -95,7 +94,12 @@ return count + #redis.call('KEYS', 'swf:inflight:*') + #redis.call('KEYS', 'swf:
 
 def at_rest(client: Any) -> bool:
     """Whether nothing waits and nothing is in flight."""
-    return bool(client.eval(_AT_REST, 0) == 0)
+    return not moves(client) and client.zcard("schedule") == 0
+
+
+def moves(client: Any) -> bool:
+    """Whether something waits for a worker, or is in flight."""
+    return bool(client.eval(_MOVES, 0) > 0)
 
 
 def look(client: Any, scenario: Scenario, events: Sequence[Event]) -> World:
@@ -134,13 +138,14 @@ def ended(events: Sequence[Event]) -> set[tuple[int, int]]:
 
 def expected(scenario: Scenario) -> set[tuple[int, int]]:
     """The steps that must end."""
-    return {(number, step) for number, run in enumerate(scenario.runs) for step in range(run.count)}
+    return {(number, step) for number, run in enumerate(scenario.runs) for step in run.ends()}
 
 
 def judge(scenario: Scenario, world: World) -> list[Finding]:
     """All that is wrong."""
     return [
         *_order(scenario, world),
+        *_calls(scenario, world),
         *_doubled(scenario, world),
         *_left(world),
         *forever(world),
@@ -155,16 +160,53 @@ def _order(scenario: Scenario, world: World) -> Iterator[Finding]:
         if event.what in ("start", "end"):
             steps[event.run].append((event.what, event.step))
     for number, run in enumerate(scenario.runs):
+        need_not = {f"job {step} never ended" for step in run.end.never | run.end.maybe}
         for text in violations(run.shape, run.count, steps[number]):
-            yield Finding("early" if "before" in text else "lost", f"run {number}: {text}")
-    # A step that has left its run: another one took its place.
-    for job in (job for job in world.dead if "swf_died_in" not in job):
+            if text not in need_not:
+                yield Finding("early" if "before" in text else "lost", f"run {number}: {text}")
+    for job in world.dead:
+        if _may_be_dead(scenario, job):
+            continue
         args = str(job.get("args"))
         error = f"{job.get('error_class')}: {job.get('error_message')}"
         yield Finding("lost", f"job {job.get('class')} {args[:60]} is dead: {error[:200]}")
     for event in world.events:
         if event.what == "error":
             yield Finding("lost", f"run {event.run} could not be started: {event.error}")
+
+
+def _may_be_dead(scenario: Scenario, job: Mapping[str, Any]) -> bool:
+    """Whether a step has left its run, since another one took its place, or is the one that stops it."""
+    if "swf_died_in" in job or job.get("class") != "Sweep::Dies":
+        return "swf_died_in" in job
+    run, step = job["args"][:2]
+    return bool(scenario.runs[run].options[step]["dies"] == "stops")
+
+
+def _calls(scenario: Scenario, world: World) -> Iterator[Finding]:
+    """Callbacks that should not be called, are called too early, or with another state; steps that should not start."""
+    starts: dict[int, dict[int, Event]] = defaultdict(dict)
+    ended: dict[int, set[int]] = defaultdict(set)
+    names = {number: name for name, number in CALLS.items()}
+    for event in world.events:
+        if event.what == "end":
+            ended[event.run].add(event.step)
+        if event.what != "start" or event.run < 0:
+            continue
+        end = scenario.runs[event.run].end
+        if event.step in end.never:
+            yield Finding("early", f"run {event.run}: step {event.step} has started, though the run ended before it")
+        name = names.get(event.step)
+        if name is None or event.step in starts[event.run]:
+            continue
+        starts[event.run][event.step] = event
+        if name not in end.calls:
+            yield Finding("doubled", f"run {event.run}: {name} is called, and should not be")
+        elif event.found != end.calls[name]:
+            yield Finding("unrecorded", f"run {event.run}: {name} is told {event.found!r}")
+        left = set(range(scenario.runs[event.run].count)) - end.never - end.maybe - ended[event.run]
+        if left and name != "failure":
+            yield Finding("early", f"run {event.run}: {name} is called before the steps {sorted(left)} have ended")
 
 
 def _doubled(scenario: Scenario, world: World) -> Iterator[Finding]:
@@ -194,7 +236,7 @@ def _doubled(scenario: Scenario, world: World) -> Iterator[Finding]:
         options = scenario.runs[number].options.get(index, {})
         # A step that starts a run fails with the command that is hurt, and is tried again.
         # A job whose sending failed is sent again, and may then be there twice.
-        if count > max(1, sent[number, index]) and not {"fail", "starts", "seed"} & set(options):
+        if count > max(1, sent[number, index]) and not {"fail", "starts", "seed", "acts"} & set(options):
             yield Finding("doubled", f"run {number}: step {index} was run {count} times by process {pid}")
 
 
@@ -217,7 +259,8 @@ def forever(world: World) -> Iterator[Finding]:
 
 def _records(scenario: Scenario, world: World) -> Iterator[Finding]:
     for number, found in world.records.items():
-        wanted = ("done", scenario.runs[number].count)
+        run = scenario.runs[number]
+        wanted = (run.end.state, run.done() if run.end.counted else found[1])
         if found != wanted:
             yield Finding("unrecorded", f"the record of run {number} says {found}, and not {wanted}")
 

@@ -20,7 +20,8 @@ from dramatiq_sidekiq_flow.store import scripts
 from . import judge, modes
 from .judge import Event, Finding
 from .proxy import Harm, Proxy
-from .scenarios import SCENARIOS, Scenario
+from .scenario import Scenario
+from .scenarios import SCENARIOS
 from .worker import Task, Zygote, mend
 
 #: Seconds that the clean worker has to finish.
@@ -75,6 +76,7 @@ class _Snapshot:
 
     taken: float
     keys: tuple[_Key, ...]
+    events: tuple[Event, ...] = ()
 
 
 class Lane:
@@ -130,6 +132,8 @@ class Lane:
             self._snapshots[scenario.name] = await self._prepare(scenario)
         self._reset()
         self._restore(self._snapshots[scenario.name])
+        for event in self._snapshots[scenario.name].events:
+            self._note(event)
         return await _Passage(self, scenario, point, began).run()
 
     def task(self, role: str, scenario: Scenario, url: str) -> Task:
@@ -174,7 +178,20 @@ class Lane:
             raise RuntimeError(f"{scenario.name} could not be begun: {code}\n{self.log.read_text()[-4000:]}")
         if scenario.doomed:
             await self._doom(scenario)
-        return self._take()
+        return await self._before(scenario) if scenario.prepared else self._take()
+
+    async def _before(self, scenario: Scenario) -> _Snapshot:
+        """A worker does all that can be done."""
+        pid = self.zygote.fork(self.task("worker", scenario, self.server.url))
+        deadline, quiet = time.monotonic() + 30, 0
+        while quiet < 100:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{scenario.name}: not prepared\n{self.log.read_text()[-4000:]}")
+            await asyncio.sleep(LOOK)
+            quiet = 0 if judge.moves(self.client) else quiet + 1
+        await self.kill(pid)
+        self.let_die()
+        return attrs.evolve(self._take(), events=tuple(self.events))
 
     async def _doom(self, scenario: Scenario) -> None:
         """A worker takes jobs, begins some, and dies."""
@@ -227,13 +244,16 @@ class Lane:
             event = Event.read(line)
             if event.point != self._point:
                 continue
-            self.events.append(event)
-            if self.verbose:
-                print(f"      {event}", flush=True)
-            if event.what == "end":
-                self._ended.add((event.run, event.step))
-            elif event.what == "start":
-                self._starts += 1
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        if self.verbose:
+            print(f"      {event}", flush=True)
+        if event.what == "end":
+            self._ended.add((event.run, event.step))
+        elif event.what == "start":
+            self._starts += 1
 
 
 class _Passage:
@@ -242,7 +262,7 @@ class _Passage:
     def __init__(self, lane: Lane, scenario: Scenario, point: Point, began: float) -> None:
         self.lane, self.scenario, self.point, self.began = lane, scenario, point, began
         self.wanted = judge.expected(scenario)
-        self.pid = 0
+        self.pid = self.steerer = 0
         self.clean = False
         self.findings: list[Finding] = []
         self._term_sent = False
@@ -260,6 +280,8 @@ class _Passage:
         await lane.kill(self.pid)
         if not finished:
             await self._clean_up()
+        if self.steerer and await lane.ended(self.steerer) != 0:
+            self.findings.append(Finding("stuck", "the run could not be paused and resumed"))
         await lane.proxy.disconnect()
         lane._hear()
         world = judge.look(lane.client, scenario, lane.events)
@@ -289,6 +311,7 @@ class _Passage:
             producer = lane.zygote.fork(lane.task("producer", scenario, lane.server.url))
             await lane.ended(producer, 60.0)
         lane.let_die()
+        lane.client.delete("swf:keeper")
         worker = lane.zygote.fork(lane.task("worker", scenario, lane.server.url))
         await self._until(worker, CLEAN)
         await lane.kill(worker)
@@ -319,6 +342,8 @@ class _Passage:
         if scenario.term and pid == self.pid and lane.starts >= scenario.term and not self._term_sent:
             self._term_sent = True
             os.kill(pid, signal.SIGTERM)
+        if scenario.steered and lane.starts >= scenario.steered and not self.steerer:
+            self.steerer = lane.zygote.fork(lane.task("steerer", scenario, lane.server.url))
         if scenario.mends:
             for member in lane.client.zrange("dead", 0, -1):
                 mend(str(lane.mended))

@@ -13,7 +13,7 @@ import attrs
 from .judge import KINDS
 from .lane import Outcome
 
-_HEADS = ("scenario", "commands", "points", "lost", "doubled", "early", "stuck", "no TTL", "clean")
+_HEADS = ("scenario", "commands", "points", "lost", "doubled", "early", "stuck", "no TTL", "unrecorded", "clean")
 
 
 def rows(outcomes: Sequence[Outcome], commands: Mapping[str, int]) -> list[list[str]]:

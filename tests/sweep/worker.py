@@ -23,11 +23,9 @@ import dramatiq
 import redis
 
 from dramatiq_sidekiq_flow import (
-    Catch,
-    Job,
-    MayFail,
     RedisCallbackStorage,
     RedisHashMemory,
+    Runs,
     SidekiqBroker,
     Workflow,
     WorkflowMiddleware,
@@ -40,9 +38,10 @@ from dramatiq_sidekiq_flow import (
 from dramatiq_sidekiq_flow.context import current_job
 
 from ..trees import build
-from .scenarios import SCENARIOS, Scenario, output
-
-QUEUE = "sweep"
+from .nodes import QUEUE, Part, calls_of, step_maker, typed_name
+from .scenario import Scenario, output, run_id
+from .scenarios import SCENARIOS
+from .steering import ACTIONS, hurry_keeper
 
 #: Milliseconds: a beat each fifth of it.
 HEARTBEAT = 1_000
@@ -52,18 +51,11 @@ RETRIES = 10
 
 
 @attrs.frozen
-class Part:
-    """What typed steps take and return."""
-
-    text: str = ""
-
-
-@attrs.frozen
 class Task:
     """A process to be forked.
 
     Attributes:
-      role: ``starter``, ``worker``, ``doomed`` or ``producer``.
+      role: ``starter``, ``worker``, ``doomed``, ``producer`` or ``steerer``.
       point: Told with each event, so that a process of another point is not heard.
       mended: A file that is there once a person has mended what failed.
     """
@@ -87,11 +79,6 @@ class Reporter:
         """One event of this process."""
         event = {"what": what, "run": run, "step": step, "pid": os.getpid(), "point": self.task.point, **more}
         os.write(self.pipe, json.dumps(event).encode() + b"\n")
-
-
-def run_id(number: int) -> str:
-    """The id of a scenario's run."""
-    return f"00000000-0000-4000-8000-{number:012d}"
 
 
 def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
@@ -121,8 +108,12 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
                 begin(scenario, number, broker, reporter)
         if "grows" in options:
             shape, first = options["grows"]
-            make = _step(scenario, run, broker)
+            make = step_maker(scenario, run, broker)
             current_run().replace(build(shape, lambda index: make(first + index))[0])
+        if "adds" in options:
+            shape, first = options["adds"]
+            make = step_maker(scenario, run, broker)
+            current_run().add(build(shape, lambda index: make(first + index))[0])
         if options.get("dies") == "caught":
             raise RuntimeError("its fallback tells")
         if options.get("fail") == "first" and job.fields.get("retry_count") is None:
@@ -130,6 +121,8 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
         if options.get("fail") == "mended" and not os.path.exists(task.mended):
             raise RuntimeError("fails until it is mended")
         reporter.tell("end", run, step, jid=job.jid)
+        for action in options.get("acts", ()):
+            ACTIONS[action](Runs(broker), run, scenario.runs[run])
         if "dies" in options:
             raise RuntimeError("has ended, and is dead")
         return {f"step{step}": output(step, options)} if "out" in options else None
@@ -139,6 +132,16 @@ def make_broker(task: Task, reporter: Reporter) -> SidekiqBroker:
     declare(work, actor_name="Sweep::Step", max_retries=RETRIES, **backoff)
     declare(work, actor_name="Sweep::Mended", max_retries=1, **backoff)
     declare(work, actor_name="Sweep::Dies", max_retries=0, **backoff)
+
+    def call(run: int, step: int, told: dict[str, Any] | None = None) -> None:
+        job = current_job()
+        assert job is not None
+        # A second push of the same job would have another time.
+        origin = f"{job.jid} {job.fields['enqueued_at']}"
+        reporter.tell("start", run, step, jid=origin, found=(told or {}).get("state", ""))
+        reporter.tell("end", run, step, jid=origin)
+
+    declare(call, actor_name="Sweep::Call", max_retries=RETRIES, **backoff)
     _declare_typed(scenario, work, backoff)
     templates.clear()
     for number, run in enumerate(scenario.runs):
@@ -155,11 +158,6 @@ def _declare_typed(scenario: Scenario, work: Callable[..., Any], options: dict[s
             declare(_of_one(work, number, step), actor_name=typed_name(number, step), max_retries=RETRIES, **options)
 
 
-def typed_name(run: int, step: int) -> str:
-    """The actor of a typed step."""
-    return f"Sweep::Typed{run}x{step}"
-
-
 def _of_one(work: Callable[..., Any], number: int, step: int) -> Callable[[Part], dict[str, str]]:
     def of_one(input: Part) -> dict[str, str]:
         found: dict[str, str] = work(number, step)
@@ -169,28 +167,8 @@ def _of_one(work: Callable[..., Any], number: int, step: int) -> Callable[[Part]
     return of_one
 
 
-def _step(scenario: Scenario, number: int, broker: SidekiqBroker) -> Callable[[int], Any]:
-    """Makes the steps of a run."""
-    run = scenario.runs[number]
-
-    def step(index: int) -> Any:
-        options = dict(run.options.get(index, {}))
-        name = "Sweep::Mended" if options.get("fail") == "mended" else "Sweep::Step"
-        if run.how == "typed":
-            return broker.get_actor(typed_name(number, index)).message(Part("a"))
-        if run.how == "message" or run.plain:
-            return broker.get_actor(name).message(number, index, options)
-        if options.get("dies") == "caught":
-            return Catch(Job("Sweep::Dies", number, index, options), Job(name, number, index, {}))
-        if "dies" in options:
-            return MayFail(Job("Sweep::Dies", number, index, options))
-        return Job(name, number, index, options)
-
-    return step
-
-
 def _tree(scenario: Scenario, number: int, broker: SidekiqBroker) -> Any:
-    return scenario.runs[number].tree(_step(scenario, number, broker))
+    return scenario.runs[number].tree(step_maker(scenario, number, broker))
 
 
 def begin(scenario: Scenario, number: int, broker: SidekiqBroker, reporter: Reporter) -> None:
@@ -201,14 +179,14 @@ def begin(scenario: Scenario, number: int, broker: SidekiqBroker, reporter: Repo
             reporter.tell("sent", number, index)
         send_many(broker.get_actor("Sweep::Step"), [(number, index, {}) for index in range(run.count)])
     elif run.plain:
-        step = _step(scenario, number, broker)
+        step = step_maker(scenario, number, broker)
         for index in range(run.count):
             reporter.tell("sent", number, index)
             broker.enqueue(step(index))
     elif run.how == "template":
         templates.run(f"run{number}", dict(run.seed), run_id=run_id(number), broker=broker)
     else:
-        Workflow(_tree(scenario, number, broker), broker).run(run_id(number))
+        Workflow(_tree(scenario, number, broker), broker, **calls_of(scenario, number)).run(run_id(number))
 
 
 def start(task: Task, reporter: Reporter) -> None:
@@ -226,17 +204,35 @@ def produce(task: Task, reporter: Reporter) -> None:
     scenario = SCENARIOS[task.scenario]
     broker = make_broker(task, reporter)
     for number, run in enumerate(scenario.runs):
-        if run.by != "producer":
-            continue
-        for _ in range(50):
-            try:
-                begin(scenario, number, broker, reporter)
-            except (redis.ConnectionError, redis.TimeoutError, dramatiq.ConnectionClosed) as e:
-                reporter.tell("raised", number, error=f"{type(e).__name__}: {e}"[:200])
-                time.sleep(0.01)
-            else:
-                reporter.tell("started", number)
-                break
+        if run.by == "producer":
+            _insist(reporter, number, lambda number=number: begin(scenario, number, broker, reporter))
+        if run.steers:
+            mend(task.mended)
+        for action in run.steers:
+            _insist(reporter, number, lambda *of, action=action: ACTIONS[action](Runs(broker), *of), number, run)
+    broker.close()
+
+
+def _insist(reporter: Reporter, number: int, act: Callable[..., None], *of: Any) -> None:
+    """Do it again until no error comes."""
+    for _ in range(50):
+        try:
+            act(*of)
+        except (redis.RedisError, dramatiq.ConnectionClosed) as e:
+            reporter.tell("raised", number, error=f"{type(e).__name__}: {e}"[:200])
+            time.sleep(0.01)
+        else:
+            reporter.tell("started", number)
+            return
+
+
+def steer(task: Task, reporter: Reporter) -> None:
+    """Pause the first run while it runs, and resume it."""
+    broker = make_broker(task, reporter)
+    runs, run = Runs(broker), SCENARIOS[task.scenario].runs[0]
+    for action in ("pause", "resume"):
+        ACTIONS[action](runs, 0, run)
+        time.sleep(0.05)
     broker.close()
 
 
@@ -244,6 +240,8 @@ def serve(task: Task, reporter: Reporter) -> None:
     """Work until TERM."""
     scenario = SCENARIOS[task.scenario]
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for all threads to come
+    if scenario.keeps:
+        hurry_keeper()
     broker = make_broker(task, reporter)
     worker = dramatiq.Worker(broker, worker_threads=scenario.threads, worker_timeout=100)
     worker.start()
@@ -252,7 +250,7 @@ def serve(task: Task, reporter: Reporter) -> None:
     broker.close()
 
 
-_ROLES = {"starter": start, "producer": produce, "worker": serve, "doomed": serve}
+_ROLES = {"starter": start, "producer": produce, "worker": serve, "doomed": serve, "steerer": steer}
 
 
 class Zygote:

@@ -1,17 +1,24 @@
-"""The judge of `make soak`, given lists of events.  No server, no Ruby."""
+"""The judge of `make soak`, given lists of events and looks at records.  No server, no Ruby."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from interop.soak.disturbances import digest, plan
-from interop.soak.judge import Verdict, judge, percentile
+from interop.soak.judge import Verdict, judge, percentile, steps_of
 from interop.soak.record import Death, Event, Pause, Record
-from interop.soak.settings import RATES
+from interop.soak.run_judge import COMPLETE, FAILURE, Look, RunVerdict, judge_runs
+from interop.soak.settings import RATES, Settings
+from interop.soak.steerer import Plan, Window
+from interop.soak.steps import KINDS, OTHERS, Planting, node
 
 #: Step 0, then steps 1 and 2, then step 3.
 SHAPE = ("chain", ["job", ("group", ["job", "job"]), "job"])
@@ -180,3 +187,97 @@ def test_a_record_is_read_while_it_grows(tmp_path: Path) -> None:
     assert record.hands[5] == set()
     assert len(record.events) == 2
     record.close()
+
+
+# -- the records of runs ---------------------------------------------------------
+
+
+def planted(**sets: set[int]) -> Plan:
+    return Plan("an-id", 4, Planting(0, random.Random(0), Settings(0, 0), [], **sets))
+
+
+#: Step 1 is dead, and a step that is not run follows it.
+PLAN = planted(dead={1}, skipped={OTHERS})
+LOOK = Look("done", 0, frozenset({0, 2, 3}), frozenset({1}), frozenset({OTHERS}))
+TOLD = (*WHOLE, f"start {COMPLETE}", f"end {COMPLETE}")
+
+
+def of_runs(*lines: str, plan: Plan = PLAN, look: Look | None = LOOK, cancelled: bool = False) -> RunVerdict:
+    looks = {} if look is None else {0: look}
+    return judge_runs({0: plan}, [0] if cancelled else [], looks, events(*lines))
+
+
+def test_a_record_that_says_what_the_steps_have_put_down() -> None:
+    assert of_runs(*TOLD).holds
+    part = attrs.evolve(LOOK, state="cancelled", left=2, done=frozenset({0}), dead=frozenset(), skipped=frozenset())
+    assert of_runs(*TOLD[:3], *TOLD[-2:], look=part, cancelled=True).holds
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        None,
+        attrs.evolve(LOOK, state="running"),
+        attrs.evolve(LOOK, left=1),
+        attrs.evolve(LOOK, done=frozenset({0, 2})),
+        attrs.evolve(LOOK, dead=frozenset()),
+        attrs.evolve(LOOK, skipped=frozenset()),
+    ],
+)
+def test_a_record_that_says_something_else(look: Look | None) -> None:
+    verdict = of_runs(*TOLD, look=look)
+    assert verdict.unrecorded
+    assert not verdict.holds
+
+
+def test_a_step_that_is_recorded_as_done_has_ended() -> None:
+    look = attrs.evolve(LOOK, state="cancelled")
+    assert len(of_runs(*TOLD[:2], *TOLD[-2:], look=look, cancelled=True).unrecorded) == 1
+
+
+def test_callbacks_are_called_once() -> None:
+    twice = f"start {COMPLETE} origin=other"
+    assert of_runs(*WHOLE).calls == ("run 0 (an-id): on_complete was called 0 times",)
+    assert of_runs(*TOLD, twice).calls == ("run 0 (an-id): on_complete was called 2 times",)
+    assert of_runs(*TOLD, f"start {COMPLETE}").holds, "its worker has died"
+    mended = planted(dead={1}, skipped={OTHERS}, mended={2})
+    assert of_runs(*TOLD, plan=mended).calls == ("run 0 (an-id): on_failure was called 0 times",)
+    assert of_runs(*TOLD, f"start {FAILURE}", plan=mended).holds
+
+
+def test_no_step_starts_in_a_paused_run() -> None:
+    def late(at: float, until: float, *disturbed: tuple[float, float]) -> tuple[str, ...]:
+        windows = [Window(0, at, until)]
+        return judge_runs({0: PLAN}, [], {0: LOOK}, events(*TOLD), windows, disturbed=disturbed).late
+
+    # Step 3 starts at second 6.
+    assert late(5.0, 9.0) == ("step 3 of run 0 started 1.00 s late, by worker 1",)
+    assert late(5.8, 9.0) == late(4.2, 5.9) == ()
+    assert late(5.0, 9.0, (4.0, 4.5)) == ()
+    assert len(late(5.0, 9.0, (1.0, 2.0))) == 1
+
+
+def test_the_steps_that_are_planted_are_those_that_are_judged() -> None:
+    """Each kind occurs, and the numbers of those that run are those of the shape."""
+    kinds = set()
+    shape = ("chain", ["job", ("group", ["job", ("delay", 5, "job")]), "job"])
+    for seed in range(200):
+        planting = Planting(0, random.Random(seed), Settings(0, 0), [("A", "ruby"), ("B", "python")])
+        tree, ran = planting.tree(shape)
+        leaves = list(leaves_of(tree))
+        kinds |= {leaf["kind"] for leaf in leaves}
+        assert sorted(leaf["n"] for leaf in leaves if leaf["n"] < OTHERS) == list(range(steps_of(ran)))
+        assert {leaf["n"] for leaf in leaves if leaf["n"] >= OTHERS} == planting.skipped
+        node(tree)
+    assert kinds == {"step", *KINDS}
+
+
+def leaves_of(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+        yield from leaves_of(tree["inner"]) if "inner" in tree else ()
+    elif tree[0] == "delay":
+        yield from leaves_of(tree[2])
+    else:
+        for child in tree[1]:
+            yield from leaves_of(child)

@@ -252,6 +252,13 @@ PAUSED = [
         PAUSE + "test_a_worker_keeps_what_parked_jobs_need",
     ),
     known(
+        "unread-state-is-cancelled",
+        "A step of a run that was resumed is lost, if its worker cannot read the state of the run.",
+        '            return ""\n        if state is None:',
+        '            return "cancelled"\n        if state is None:',
+        PAUSE + "test_no_step_of_a_resumed_run_is_dropped_if_its_state_cannot_be_read",
+    ),
+    known(
         "pause-forgotten",
         "A step of a paused run starts, if another one was parked before.",
         'HALTED = ("cancelled", "paused")',

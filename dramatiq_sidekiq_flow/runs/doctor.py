@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import InvalidFilter, UnknownRun, shortened
-from ..store import keys, run_records
+from ..store import keys, run_lists
 from .explanation import Explanation
 from .query import Runs
 from .remedies import Action, Fix, Remedies, Remedy, taken
@@ -67,7 +67,7 @@ class Doctor:
 
     def _recorded(self) -> list[str]:
         """The ids of all runs to examine, each once: one may just have changed its state."""
-        lists = (run_records.newest(self.runs._connection, keys.runs_in(state), None, None) for state in EXAMINED)
+        lists = (run_lists.newest(self.runs._connection, keys.runs_in(state), None, None) for state in EXAMINED)
         return list(dict.fromkeys(position.run_id for found in lists for position in found))
 
     def _explained(self, ids: Iterable[str], must_exist: bool) -> Iterator[Explanation | None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import dramatiq
 
-from ..store import run_ids, run_records
+from ..store import run_ids, run_lists, run_records
 from ..workflow.engine_lookup import engine_of
 from .run_reader import head_run
 from .snapshot import Run
@@ -35,6 +35,6 @@ class IdSearch:
           redis.RedisError: if Redis cannot be reached, or refuses.
         """
         found = set(run_ids.beginning_with(self._connection, prefix))
-        newest = heapq.nlargest(limit, found, key=run_records.order)
+        newest = heapq.nlargest(limit, found, key=run_lists.order)
         heads = run_records.read_heads(self._connection, [position.run_id for position in newest])
         return [head_run(head) for head in heads if head is not None]

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from ..errors import UnknownRun, shortened
-from ..store import keys, run_records
+from ..store import keys, run_lists, run_records
 from ..store.connection import Connection
-from ..store.run_records import Position, RecordHead
+from ..store.run_lists import Position
+from ..store.run_records import RecordHead
 
 
 @attrs.frozen
@@ -65,7 +66,7 @@ def _heads(connection: Connection, wanted: Filter, ids: Sequence[str]) -> list[R
     """Read records; removes runs whose records have expired from the indexes."""
     heads = run_records.read_heads(connection, ids)
     gone = [run_id for run_id, head in zip(ids, heads) if head is None]
-    run_records.forget(connection, wanted.indexes or _all_states(), gone)
+    run_lists.forget(connection, wanted.indexes or _all_states(), gone)
     return [head for head in heads if head is not None]
 
 
@@ -77,7 +78,7 @@ def all_of(connection: Connection, wanted: Filter) -> list[RecordHead]:
     """
     found: list[RecordHead] = []
     candidates = _candidates(connection, wanted)
-    while ids := [position.run_id for position in itertools.islice(candidates, run_records.PAGE)]:
+    while ids := [position.run_id for position in itertools.islice(candidates, run_lists.PAGE)]:
         found += [head for head in run_records.read_heads(connection, ids) if head is not None]
     return found
 
@@ -92,16 +93,16 @@ def _candidates(connection: Connection, wanted: Filter) -> Iterator[Position]:
     if not indexes:
         return _merged(connection, after, wanted.since)
     if len(indexes) == 1:
-        return run_records.newest(connection, indexes[0], after, wanted.since)
-    smallest, *others = run_records.by_size(connection, indexes)
-    return _in_all(connection, run_records.newest(connection, smallest, after, wanted.since), others)
+        return run_lists.newest(connection, indexes[0], after, wanted.since)
+    smallest, *others = run_lists.by_size(connection, indexes)
+    return _in_all(connection, run_lists.newest(connection, smallest, after, wanted.since), others)
 
 
 def _after(connection: Connection, wanted: Filter) -> Position | None:
     """Find the run after which a page begins; None if it begins with the newest."""
     if wanted.after is None:
         return None
-    after = run_records.position_of(connection, wanted.after, wanted.indexes or _all_states())
+    after = run_lists.position_of(connection, wanted.after, wanted.indexes or _all_states())
     if after is None:
         raise UnknownRun(
             f"The run {shortened(wanted.after)}, after which the list should continue, has no record any more. "
@@ -113,19 +114,19 @@ def _after(connection: Connection, wanted: Filter) -> Position | None:
 
 def _merged(connection: Connection, after: Position | None, since: float | None) -> Iterator[Position]:
     """Yield the runs of all states, each once."""
-    states = [run_records.newest(connection, index, after, since) for index in _all_states()]
-    merged = heapq.merge(*states, key=run_records.order, reverse=True)
+    states = [run_lists.newest(connection, index, after, since) for index in _all_states()]
+    merged = heapq.merge(*states, key=run_lists.order, reverse=True)
     # A run may have changed its state between two reads.
-    for _, same in itertools.groupby(merged, key=run_records.order):
+    for _, same in itertools.groupby(merged, key=run_lists.order):
         yield next(same)
 
 
 def _in_all(connection: Connection, runs: Iterator[Position], others: Sequence[str]) -> Iterator[Position]:
     while True:
-        some = list(itertools.islice(runs, run_records.PAGE))
+        some = list(itertools.islice(runs, run_lists.PAGE))
         if not some:
             return
         for index in others:
-            inside = run_records.contains(connection, index, [position.run_id for position in some])
+            inside = run_lists.contains(connection, index, [position.run_id for position in some])
             some = [position for position, found in zip(some, inside) if found]
         yield from some

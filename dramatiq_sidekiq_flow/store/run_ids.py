@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from . import keys
 from .connection import Connection
-from .run_records import STATES, Position, check_type
+from .run_lists import Position
+from .run_records import STATES, check_type
 from .sets import scored
 
 #: Members of an index that the server looks at in one call: about a millisecond.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -11,10 +10,9 @@ import attrs
 from ..errors import PayloadError, WrongType
 from ..wire import codec
 from . import keys, scripts
-from .connection import FAULTS, Connection
+from .connection import Connection
 from .outcomes import Done, Operation, read_outcome
 from .scripts import Command
-from .sets import scored
 from .step_records import BY_JID
 
 #: The states that a record may have; each has an index of its runs.
@@ -25,9 +23,6 @@ INFERRED = b',"inferred":true}'
 
 #: End of the JSON of a death that the run does not wait for, since the group of the step needs other members only.
 SPARED = b',"spared":true}'
-
-#: Ids of an index that are read at once.
-PAGE = 500
 
 #: Fields of a record, without its tree.
 _FIELDS = (
@@ -165,13 +160,13 @@ def state_of(connection: Connection, run_id: str) -> str | None:
     key = keys.record(run_id)
     reply = connection.send([("HGET", key, "state")])[0]
     check_type(key, reply)
-    return None if reply is None else _text(reply)
+    return None if reply is None else read_text(reply)
 
 
 def read_times(entry: bytes) -> StepTimes:
     """Read the entry of a step that is done."""
-    started, ended, attempts, worker, *_ = [*_text(entry).split(" ", 3), "", "", "", ""]
-    return StepTimes(_seconds(started), _seconds(ended), int(attempts) if attempts.isdecimal() else 0, worker)
+    started, ended, attempts, worker, *_ = [*read_text(entry).split(" ", 3), "", "", "", ""]
+    return StepTimes(read_seconds(started), read_seconds(ended), int(attempts) if attempts.isdecimal() else 0, worker)
 
 
 def is_inferred(failure: bytes) -> bool:
@@ -216,93 +211,6 @@ def start_of(connection: Connection, run_id: str) -> bytes | None:
     return reply  # type: ignore[no-any-return]
 
 
-# -- indexes ------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Position:
-    """Place of a run in an index: its start in epoch seconds, and its id."""
-
-    started: float
-    run_id: str
-
-
-def position_of(connection: Connection, run_id: str, indexes: Sequence[str]) -> Position | None:
-    """Find the place of a run in one of these indexes, or by its record; None if it is in neither."""
-    commands: list[Command] = [("ZSCORE", index, run_id) for index in indexes]
-    commands.append(("HGET", keys.record(run_id), "started"))
-    for reply in connection.send(commands):
-        # A score is a number over RESP3.
-        text = _text(reply) if isinstance(reply, bytes) else str(reply)
-        started = None if isinstance(reply, Exception) else _seconds(text)
-        if started is not None:
-            return Position(started, run_id)
-    return None
-
-
-def newest(connection: Connection, index: str, after: Position | None, since: float | None) -> Iterator[Position]:
-    """Yield the runs of an index, the newest first; equal starts by id, the last one first.
-
-    Parameters:
-      after: Only the runs behind this one.
-      since: Only the runs that started then or later, in epoch seconds.
-    """
-    least = "-inf" if since is None else repr(since)
-    most = "+inf" if after is None else repr(after.started)
-    limit = after
-    for position in _downwards(connection, index, most, least):
-        if limit is None or order(position) < order(limit):
-            yield position
-            limit = position
-
-
-def _downwards(connection: Connection, index: str, most: str, least: str) -> Iterator[Position]:
-    """Yield the runs of an index in a range of scores, some of them twice.
-
-    A run may be added or removed between two pages: the next one begins at the score of
-    the last.
-    """
-    offset, last = 0, most
-    while True:
-        command = ("ZREVRANGEBYSCORE", index, last, least, "WITHSCORES", "LIMIT", offset, PAGE)
-        found = _scored(index, connection.send([command])[0])
-        yield from found
-        if len(found) < PAGE:
-            return
-        at_end = repr(found[-1].started)
-        offset = offset + PAGE if at_end == last else 0
-        last = at_end
-
-
-def order(position: Position) -> tuple[float, bytes]:
-    """Sort key of a run in an index."""
-    return position.started, position.run_id.encode("utf-8", "surrogateescape")
-
-
-def by_size(connection: Connection, indexes: Sequence[str]) -> list[str]:
-    """Sort indexes by their numbers of runs, the smallest first."""
-    sizes = connection.send([("ZCARD", index) for index in indexes])
-    for index, size in zip(indexes, sizes):
-        check_type(index, size)
-    return [index for _, index in sorted(zip(sizes, indexes))]
-
-
-def contains(connection: Connection, index: str, run_ids: Sequence[str]) -> list[bool]:
-    """Return, for each run, whether it is in an index."""
-    if not run_ids:
-        return []
-    reply = connection.send([("ZMSCORE", index, *run_ids)])[0]
-    check_type(index, reply)
-    return [score is not None for score in reply]
-
-
-def forget(connection: Connection, indexes: Sequence[str], run_ids: Sequence[str]) -> None:
-    """Remove runs whose records have expired from indexes.  Does nothing if the Redis user may not write."""
-    if run_ids and indexes:
-        with contextlib.suppress(*FAULTS):
-            connection.send([("ZREM", index, *run_ids) for index in indexes])
-
-
 # -- replies ------------------------------------------------------------------------
 
 
@@ -324,8 +232,8 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
     return RecordHead(
         run_id,
         state if state in STATES else "running",
-        _seconds(started),
-        _seconds(finished),
+        read_seconds(started),
+        read_seconds(finished),
         int(total) if total.isdecimal() else None,
         template or None,
         _tags(tags),
@@ -341,7 +249,7 @@ def _head(run_id: str, values: Sequence[bytes | None], done: int, failed: int) -
 
 def _optional(value: bytes | None) -> str:
     """The text of a field; "" if it is missing."""
-    return "" if value is None else _text(value)
+    return "" if value is None else read_text(value)
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -366,23 +274,20 @@ def by_jid(reply: Any) -> dict[str, bytes]:
     """Read the deaths of steps without numbers, by their jids."""
     prefix = BY_JID.encode()
     found = [(name, value) for name, value in _fields(reply).items() if name.startswith(prefix)]
-    return {_text(name.removeprefix(prefix)): value for name, value in found}
-
-
-def _scored(index: str, reply: Any) -> list[Position]:
-    check_type(index, reply)
-    return [Position(score, _text(name)) for name, score in scored(reply)]
+    return {read_text(name.removeprefix(prefix)): value for name, value in found}
 
 
 def _count(reply: Any) -> int:
     return reply if isinstance(reply, int) else 0
 
 
-def _text(value: bytes) -> str:
+def read_text(value: bytes) -> str:
+    """Read a text; bytes that are not UTF-8 are kept as surrogates."""
     return value.decode("utf-8", "surrogateescape")
 
 
-def _seconds(text: str) -> float | None:
+def read_seconds(text: str) -> float | None:
+    """Read epoch seconds; None if they are missing, or not a time."""
     try:
         value = float(text)
     except ValueError:

@@ -10,7 +10,7 @@ import attrs
 
 from ..errors import PayloadError
 from ..wire import codec, payload_fields
-from . import keys, run_records
+from . import keys, run_lists, run_records
 from .connection import Connection
 from .scripts import Command
 from .sets import scored
@@ -77,7 +77,7 @@ def _drop_expired(connection: Connection, found: Sequence[_List]) -> None:
 
 
 def _drop(connection: Connection, runs: _List, gone: Collection[str]) -> None:
-    run_records.forget(connection, [keys.runs_in(runs.state)], list(gone))
+    run_lists.forget(connection, [keys.runs_in(runs.state)], list(gone))
     runs.size -= len(gone)
     for run_id in gone:
         del runs.starts[run_id]

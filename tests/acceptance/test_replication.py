@@ -138,7 +138,8 @@ def test_a_large_fan_out_is_on_the_replica_when_it_is_started(servers: Pair) -> 
     assert replica.exists(f"swf:run:{run_id}") == 1
     # Queued, or still to be poured by any worker.  Read at once: the replica goes on.
     with replica.pipeline(transaction=True) as pipe:
-        pipe.llen("queue:python").zcard("swf:fanouts")
+        pipe.llen("queue:python")
+        pipe.zcard("swf:fanouts")
         for key in replica.keys("swf:fanout:*"):
             pipe.lrange(key, 0, -1)
         queued, fanouts, *lists = pipe.execute()

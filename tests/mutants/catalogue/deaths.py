@@ -44,8 +44,8 @@ DEATH = [
     fail(
         "death-fails-the-run",
         "A run whose dead step was caught counts as failed.",
-        "tonumber(ARGV[7]), ARGV[11])\n",
-        "tonumber(ARGV[7]))\n",
+        "tonumber(ARGV[7]), ARGV[11], barriers",
+        "tonumber(ARGV[7]), nil, barriers",
         DEATHS + "test_a_run_goes_on_when_the_step_that_stopped_it_is_mended",
     ),
     replace(

@@ -10,7 +10,7 @@ _TREE = "unit/test_run_tree.py::"
 
 find = in_file("store/lua/find_jobs.lua")
 search = in_file("store/job_search.py")
-records = in_file("store/run_records.py")
+lists = in_file("store/run_lists.py")
 index = in_file("runs/run_index.py")
 reader = in_file("runs/run_reader.py")
 codes = in_file("runs/step_codes.py")
@@ -210,14 +210,14 @@ READING = [
         "",
         _RUNS + "test_steps_on_another_broker_are_not_lost",
     ),
-    records(
+    lists(
         "records-ties",
         "Runs that started at once are listed twice, or not at all.",
         "        offset = offset + PAGE if at_end == last else 0\n",
         "        offset = offset + PAGE + 1 if at_end == last else 0\n",
         _RUNS + "test_more_runs_than_one_read_started_at_once",
     ),
-    records(
+    lists(
         "records-page-begins-again",
         "A page begins with runs of the page before.",
         "        if limit is None or order(position) < order(limit):\n",
@@ -227,14 +227,14 @@ READING = [
     index(
         "index-keeps-expired",
         "Runs whose records have expired stay in the indexes for ever.",
-        "    run_records.forget(connection, wanted.indexes or _all_states(), gone)\n",
+        "    run_lists.forget(connection, wanted.indexes or _all_states(), gone)\n",
         "",
         _RUNS + "test_members_whose_record_has_expired_are_dropped",
     ),
     index(
         "index-twice",
         "A run that changes its state is listed twice.",
-        "    for _, same in itertools.groupby(merged, key=run_records.order):\n        yield next(same)\n",
+        "    for _, same in itertools.groupby(merged, key=run_lists.order):\n        yield next(same)\n",
         "    yield from merged\n",
         _RUNS + "test_a_run_in_two_states_is_listed_once",
     ),

@@ -6,6 +6,7 @@ from ..mutant import in_file
 from .tests import GROUP, RECORDS
 
 record = in_file("store/lua/_record.lua")
+need = in_file("store/lua/_need.lua")
 new_record = in_file("store/lua/_new_record.lua")
 advance = in_file("store/lua/advance.lua")
 group = in_file("store/lua/advance_group.lua")
@@ -255,14 +256,14 @@ RECORD = [
         "*memories), max(",
         DEATH,
     ),
-    record(
+    need(
         "adopted-death-first",
         "A run that Ruby started is not recorded, if the first thing that is seen of it is a death.",
         "  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end\n",
         "",
         ADOPTED_RUNS + "test_a_death_and_its_retry[runs-seen-first]",
     ),
-    record(
+    need(
         "adopted-death-expires",
         "The record of a run that Ruby started expires before its dead step is retried.",
         "  if not has_number then prolong_record(record, state, ttl) end\n",

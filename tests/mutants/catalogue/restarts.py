@@ -87,7 +87,7 @@ RESTARTED = [
     finish(
         "start-outlives-its-record",
         "What a run was started with stays for weeks after its record.",
-        "  if found[9] then redis.pcall('EXPIRE', record .. ':start', keep) end\n",
+        "  if found[10] then redis.pcall('EXPIRE', record .. ':start', keep) end\n",
         "",
         MODES + "test_a_whole_run_starts_again",
     ),

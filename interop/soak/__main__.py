@@ -38,7 +38,7 @@ from .settings import Settings
 from .systems import SYSTEMS, versions
 
 #: Seconds of disturbance of --quick.
-QUICK = 45.0
+QUICK = 40.0
 
 RUBY_VERSIONS = 'puts "Sidekiq " + Sidekiq::VERSION + ", Ruby " + RUBY_VERSION'
 

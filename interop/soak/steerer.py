@@ -15,6 +15,7 @@ import attrs
 
 from dramatiq_sidekiq_flow import Runs
 from dramatiq_sidekiq_flow.errors import UnknownRun
+from dramatiq_sidekiq_flow.runs import run_sweep
 
 from .steps import Planting, signal_of
 
@@ -81,6 +82,8 @@ class Steerer:
 
     def start(self) -> None:
         """Begin."""
+        # All Ruby processes have the companion: one that was killed is taken for one without it, and waited for.
+        run_sweep.LONGEST_BEAT = 0.5
         self._thread.start()
         self._at(RETRY, self._retry)
 

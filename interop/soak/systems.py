@@ -162,8 +162,10 @@ class _Sidekiq(System):
 
     def left(self, client: redis.Redis) -> dict[str, int]:
         found = {f"queue {queue}": client.llen(f"queue:{queue}") for queue in ("ruby", "python", "default")}
-        found |= {name: client.zcard(name) for name in ("schedule", "retry", "swf:resting")}
-        found |= {f"{state} runs": client.zcard(f"swf:flows:{state}") for state in ("failed", "paused")}
+        found |= {name: client.zcard(name) for name in ("schedule", "retry")}
+        if self.steered:
+            names = ("swf:resting", "swf:flows:failed", "swf:flows:paused")
+            found |= {name: client.zcard(name) for name in names}
         found["arrived"] = sum(client.llen(key) for key in client.scan_iter("swf:arrived:*", count=1000))
         found["in flight"] = sum(client.hlen(key) for key in client.scan_iter("swf:inflight:*", count=1000))
         return {what: count for what, count in found.items() if count}

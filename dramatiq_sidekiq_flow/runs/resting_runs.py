@@ -12,6 +12,7 @@ from ..errors import UnknownRun
 from ..store import run_keeping
 from ..store.connection import Connection
 from ..store.run_keeping import RestingRun
+from ..store.run_records import is_spared
 from .run_reader import RUBY_BEAT, RunReader, View
 from .step_codes import LOST, PARKED, QUEUED, RETRY, RUNNING, SCHEDULED, SIGNAL, UNCAUGHT, UNKNOWN
 
@@ -138,5 +139,7 @@ def members_of(run: RestingRun) -> bytes:
     """Make the JSON members of the mapping that a callback of a failed run is given: those of its first death."""
     if not run.failures:
         return b',"state":"failed"'
-    number, failure = min(run.failures.items())
+    # A run does not wait for those that are spared.
+    stopping = [item for item in run.failures.items() if not is_spared(item[1])]
+    number, failure = min(stopping or run.failures.items())
     return b',"state":"failed","step":%d,%b' % (number, failure[1:-1])

@@ -78,8 +78,8 @@ EXPLAINED = [
     remedies(
         "release-one-member",
         "The step after a group starts before the members that are left.",
-        "            left = sum(not _is_done(codes, start, count) for start, count in _members(group, first))\n",
-        "            left = 1\n",
+        "            yield max(0, left - spare)\n",
+        "            yield 1\n",
         _DOCTOR + "test_members_that_have_not_run_are_counted",
     ),
     retrying(

@@ -98,7 +98,7 @@ NEEDING = [
         "The death of a late member fails the run.",
         "      if is_met(barrier) then return true end\n",
         "",
-        ANY,
+        NEED + "test_the_death_of_a_late_member_stops_nothing",
     ),
     need(
         "need-no-revival",

@@ -13,7 +13,7 @@ from . import keys, scripts
 from .connection import Connection
 from .outcomes import Done, Operation, read_outcome
 from .scripts import Command
-from .step_records import BY_JID
+from .step_records import deaths_by_jid
 
 #: The states that a record may have; each has an index of its runs.
 STATES = ("running", "failed", "paused", "cancelled", "done")
@@ -121,7 +121,7 @@ def read(connection: Connection, run_id: str) -> Record | None:
     fields = _fields(replies[0])
     if not fields:
         return None
-    times, failed, failed_jobs = numbered(replies[1]), numbered(replies[3]), by_jid(replies[3])
+    times, failed, failed_jobs = numbered(replies[1]), numbered(replies[3]), deaths_by_jid(_fields(replies[3]))
     bits = replies[2] or b""
     done = len(times) + int.from_bytes(bits, "big").bit_count()
     head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed) + len(failed_jobs))
@@ -268,13 +268,6 @@ def _fields(reply: Any) -> dict[bytes, bytes]:
 def numbered(reply: Any) -> dict[int, bytes]:
     """Read the fields whose names are step numbers."""
     return {int(name): value for name, value in _fields(reply).items() if name.isdigit() and int(name)}
-
-
-def by_jid(reply: Any) -> dict[str, bytes]:
-    """Read the deaths of steps without numbers, by their jids."""
-    prefix = BY_JID.encode()
-    found = [(name, value) for name, value in _fields(reply).items() if name.startswith(prefix)]
-    return {read_text(name.removeprefix(prefix)): value for name, value in found}
 
 
 def _count(reply: Any) -> int:

@@ -35,6 +35,13 @@ def death_key(number: int | None, jid: str) -> int | str:
     return BY_JID + jid if number is None else number
 
 
+def deaths_by_jid(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """Read the deaths of steps without numbers, by their jids, among the fields of ``swf:flow:ID:failed``."""
+    prefix = BY_JID.encode()
+    found = [(name, value) for name, value in fields.items() if name.startswith(prefix)]
+    return {name.removeprefix(prefix).decode("utf-8", "surrogateescape"): value for name, value in found}
+
+
 #: Number of the first step whose times are not recorded: a hash of all steps of a large run is large.
 MOST_TIMED = 1000
 

@@ -20,6 +20,9 @@ require "sidekiq/capsule"
 
 COMPANION = defined?(SidekiqFlow::Companion) ? true : false
 
+# The recordings have no records of runs, and no numbers of steps.
+SidekiqFlow.records = false if COMPANION
+
 # The classes of the recordings, with the options that they had.
 %w[A B C D].each { |name| Object.const_set(name, Class.new { include Sidekiq::Job }) }
 

@@ -102,7 +102,8 @@ def test_an_adopted_run_is_steered(mixed: Site, broker: SidekiqBroker) -> None:
     assert [finding.cause for finding in runs.explain(cancelled).blocked] == ["no_consumer"]
     assert runs.cancel(cancelled).state == "cancelled"
     run = runs.pause(paused)
-    assert (run.state, [step.state for step in run.steps]) == ("paused", ["parked"])
+    # A process may still show the step before, as of its last beat.
+    assert (run.state, "parked" in [step.state for step in run.steps]) == ("paused", True)
     runs.resume(paused)
     mixed.client.lmove("queue:held", "queue:ruby", "LEFT", "RIGHT")
     assert runs.wait(paused, timeout=60_000).state == "done"

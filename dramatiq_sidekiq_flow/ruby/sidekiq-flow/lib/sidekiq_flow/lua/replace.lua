@@ -439,8 +439,9 @@ local function is_met(barrier)
 end
 
 local function count_death(dead, id, member, ttl)
-  if redis.pcall('HSETNX', dead, 'j' .. id, member) == 1 and redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then
-    redis.pcall('HINCRBY', dead, 'n', 1)
+  if redis.pcall('HEXISTS', dead, 'j' .. id) == 0 then
+    redis.pcall('HSET', dead, 'j' .. id, member)
+    if redis.pcall('HINCRBY', dead, 'u' .. member, 1) == 1 then redis.pcall('HINCRBY', dead, 'n', 1) end
   end
   local left, n = redis.pcall('TTL', dead), redis.pcall('HGET', dead, 'n')
   if type(left) == 'number' and left < ttl then redis.pcall('EXPIRE', dead, ttl) end

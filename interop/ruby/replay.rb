@@ -19,6 +19,8 @@ require_relative "replay/snapshot"
 require "sidekiq/capsule"
 
 COMPANION = defined?(SidekiqFlow::Companion) ? true : false
+# The runs of the recordings have neither a record nor numbers of their steps.
+SidekiqFlow.records = false if COMPANION
 
 # The classes of the recordings, with the options that they had.
 %w[A B C D].each { |name| Object.const_set(name, Class.new { include Sidekiq::Job }) }

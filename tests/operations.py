@@ -411,6 +411,13 @@ def bury_calling(connection: Connection) -> Any:
     return reply_to(connection, foreign_runs.bury(b"it", now=1e9, needs=KEPT, death=FAILURE))
 
 
+def fail_adopting(connection: Connection) -> Any:
+    """The first thing that is seen of a run that Ruby started."""
+    death = Death(RECORD, "jid:j", b'{"jid":"j"}')
+    needs = needs_of(INNER)
+    return reply_to(connection, sets.fail(ME, "a:1", "dead", now=time.time(), payload=b"it", needs=needs, death=death))
+
+
 def finish_calling(connection: Connection) -> Any:
     return reply_to(connection, runs.advance(ME, "a:1", "jid", [], ttl=TTL, record=LAST))
 
@@ -733,6 +740,7 @@ OPERATIONS = [
     Operation("cancel", running, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
     Operation("cancel_calling", calling, cancel, {RECORD: "hash", "swf:cancelled": "zset"}, [b"ENDED", b"cancelled"]),
     Operation("fail_calling", calling, fail_calling, {MINE: "hash", "dead": "zset"}, [b"GONE"]),
+    Operation("fail_adopting", in_flight, fail_adopting, {MINE: "hash", "dead": "zset"}, [b"GONE"]),
     Operation("bury_calling", calling, bury_calling, {"dead": "zset"}),
     Operation("finish_calling", calling, finish_calling, {MINE: "hash"}, [b"GONE"]),
     Operation("note_death", calling, note_death, {}, [b"KNOWN"]),

@@ -69,6 +69,8 @@ def _ruby_body(entry: Entry, indent: str) -> list[str]:
     return [
         f"{indent}include Sidekiq::Job",
         f"{indent}sidekiq_options {options}",
+        # The companion's CompactTree looks for it.
+        f"{indent}RUNS_IN_PYTHON = true",
         "",
         f"{indent}def perform(*)",
         f"{indent}  raise NotImplementedError, {message}",

@@ -1545,8 +1545,8 @@ module SidekiqFlow::Companion
 end
 
 module SidekiqFlow::Companion
-  # What the record of a run holds of one step (_record.lua). Python numbers the steps
-  # of the runs that it starts; others have no record.
+  # What the record of a run holds of one step (_record.lua). The steps of runs that were
+  # started by the plain gem have no numbers.
   class StepRecord
     # The option of a step that holds its number.
     NUMBER = "swf_step"
@@ -1574,17 +1574,19 @@ module SidekiqFlow::Companion
       @number ? PARTS.map { |part| "#{key}#{part}" } : []
     end
 
-    # The number as an argument of a script: "" if the step has none.
+    # The number as an argument of fail.lua, or the jid of a step that has none; "" for a job
+    # that is not a step.
     def number
-      @number || ""
+      @number || (key.empty? ? "" : by_jid)
     end
 
-    # The number and the times, as advance.lua reads them; "" for a step without a number.
+    # The number and the times, as advance.lua reads them. For a step without a number "",
+    # or its jid if it had failed.
     def text
-      return "" unless @number
-
       # Its first failure leaves 0; the Web UI subtracts one when it retries a dead job.
       mark = @job.key?("retry_count") ? "!" : ""
+      return (mark.empty? || key.empty?) ? "" : "#{mark}#{by_jid}" unless @number
+
       failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
       return "#{mark}#{@number}" if @number >= MOST_TIMED
 
@@ -1594,11 +1596,17 @@ module SidekiqFlow::Companion
 
     # What the record holds of a death, as JSON. +now+: epoch seconds.
     def failure(now)
-      return "" unless @number
+      return "" if key.empty?
 
       JSON.generate("jid" => @job["jid"], "class" => @job["wrapped"] || @job["class"], "queue" => @job["queue"],
         "error_class" => @job["error_class"], "error_message" => @job["error_message"].to_s[0, 500].scrub,
         "at" => now)
+    end
+
+    private
+
+    def by_jid
+      "jid:#{@job["jid"]}"
     end
   end
 end
@@ -4255,7 +4263,7 @@ module SidekiqFlow::Companion
 
     # The number of steps of the run, as its record has it: "" if they have none.
     def run_total
-      return "" if step.number == ""
+      return "" if step.keys.empty?
 
       state, total = redis { |conn| conn.call("HMGET", step.key, "state", "total") }
       state && total ? total : ""
@@ -4728,7 +4736,8 @@ local RELEASED_TTL = '86400'
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -4743,9 +4752,12 @@ local RELEASED_TTL = '86400'
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -4872,7 +4884,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -4886,7 +4899,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -4929,6 +4943,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -4950,6 +4976,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -5616,7 +5644,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -5631,9 +5660,12 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -5753,7 +5785,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -5767,7 +5800,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -5810,6 +5844,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -5831,6 +5877,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -5938,7 +5986,8 @@ return found
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
 --       seconds that the kept keys live from now on, for `dead` the number of the step
---       ('' = it has none), and what its record holds of the failure; if others take its
+--       ('jid:' and its jid if it has none, '' = it is not a step), and what its record holds
+--       of the failure; if others take its
 --       place also: how many keys to keep alive, number of steps that run in its place, the
 --       plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
@@ -6009,7 +6058,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -6024,9 +6074,12 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -6146,7 +6199,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -6160,7 +6214,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -6203,6 +6258,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -6224,6 +6291,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -6436,13 +6505,7 @@ if action == 'dead' then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
 if plan then write_plan(plan) end
-if state and ARGV[8] ~= '' then
-  if caught then
-    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
-  else
-    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
-  end
-end
+record_failure(KEYS[3], state, ARGV[8], ARGV[9], tonumber(ARGV[7]), ARGV[11])
 for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}
 -- @file fetch.lua
@@ -6753,7 +6816,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -6768,9 +6832,12 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -6890,7 +6957,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -6904,7 +6972,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -6947,6 +7016,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -6968,6 +7049,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -7827,7 +7910,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -7842,9 +7926,12 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -7960,7 +8047,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -7974,7 +8062,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -8017,6 +8106,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -8038,6 +8139,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -8256,7 +8359,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -8271,9 +8375,12 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -8393,7 +8500,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -8407,7 +8515,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -8450,6 +8559,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -8471,6 +8592,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.
@@ -8790,7 +8913,8 @@ end
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -8805,9 +8929,12 @@ end
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -8927,7 +9054,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -8941,7 +9069,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -8984,6 +9113,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -9005,6 +9146,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -199,8 +199,9 @@ def view_of(record: Record, tree: TreeNode | None, sightings: Sightings, memory:
     codes = codes_of(record, tree, sightings)
     steps = StepList(codes, record.times, record.failed, {seen.number or 0: seen for seen in sightings})
     others = outside(codes, sightings)
-    failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD))
-    open_codes = codes.present() | {seen.code for seen in others}
+    unseen = unseen_jobs(record, sightings)
+    failures = (*steps.dead(), *(seen_step(seen) for seen in others if seen.code == DEAD), *unseen)
+    open_codes = codes.present() | {seen.code for seen in others}.union([DEAD] if unseen else ())
     state, is_certain = _state(record.head.state, open_codes, codes)
     run = _run(record.head, state, steps, failures, memory, progress_of(codes))
     waits_for = frozenset(steps.step(number).queue for number in codes.numbers(UNKNOWN))
@@ -262,7 +263,17 @@ def _without_tree(record: Record, sightings: Sightings, memory: Mapping[str, Any
 def _unseen_failures(record: Record, seen: Sequence[Sighting]) -> list[Step]:
     """The steps that are recorded as dead, and whose jobs were not found."""
     died = record.failed.keys() - {each.number for each in seen} - record.times.keys()
-    return [failed_step(number, record.failed[number]) for number in sorted(died)]
+    return [*(failed_step(number, record.failed[number]) for number in sorted(died)), *unseen_jobs(record, seen)]
+
+
+def unseen_jobs(record: Record, seen: Iterable[Sighting]) -> list[Step]:
+    """Steps without numbers that are recorded as dead, and whose jobs were not found.
+
+    Without those that the keeper recorded: plain Ruby, which leaves no trace, may have run them again.
+    """
+    died = record.failed_jobs.keys() - {each.jid for each in seen}
+    recorded = [record.failed_jobs[jid] for jid in sorted(died)]
+    return [failed_step(None, raw) for raw in recorded if not run_records.is_inferred(raw)]
 
 
 def _run(

@@ -13,6 +13,7 @@ from ..store import job_search, keys, run_pause, run_records
 from ..store.connection import Connection
 from ..store.job_search import Place
 from ..store.sets import Promotion
+from ..store.step_records import death_key
 from ..wire import codec
 from ..wire.payload import Payload
 from ..wire.payload_fields import retry_count
@@ -54,7 +55,8 @@ class Retrying:
         pushed = retried(job.raw, time.time())
         if pushed.queue is None:
             return False
-        operation = run_pause.retry(run_id, job.raw, pushed.queue, pushed.payload, job.step)
+        death = death_key(job.step, job.jid)
+        operation = run_pause.retry(run_id, job.raw, pushed.queue, pushed.payload, death)
         return operation.run(self.connection) == "retried"
 
 

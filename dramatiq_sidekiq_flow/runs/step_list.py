@@ -191,8 +191,8 @@ def seen_step(seen: Sighting) -> Step:
     return with_sighting(step, seen)
 
 
-def failed_step(number: int, raw: bytes) -> Step:
-    """Make a dead step of a run without a tree."""
+def failed_step(number: int | None, raw: bytes) -> Step:
+    """Make a dead step that is in no tree, of what is recorded of its death."""
     failure = _read_failure(raw)
     name = failure.get("class")
     step = Step(number=number, path="", name=name if type(name) is str else "", queue="", state="dead")

@@ -130,20 +130,20 @@ def rearm(connection: Connection, run_id: str) -> None:
         read_written(connection.call(*scripts.REARM.command((keys.record(run_id), keys.QUEUES, *some), ())))
 
 
-def retry(run_id: str, member: bytes, queue: str, payload: bytes, step: int | None) -> Operation[Retried]:
+def retry(run_id: str, member: bytes, queue: str, payload: bytes, death: int | str) -> Operation[Retried]:
     """Move a dead step back to its queue, or to the parked jobs of its run (``retry_dead.lua``).
 
     Parameters:
       member: Its payload in ``dead``.
       payload: What goes to the queue.
-      step: Its number.
+      death: ``step_records.death_key`` of it.
 
     Raises, when its reply is read:
       WrongType: if a key that it needs holds another type.
     """
     command = scripts.RETRY_DEAD.command(
         (keys.DEAD, keys.record(run_id), keys.QUEUES, keys.queue(queue)),
-        (member, queue, payload, "" if step is None else step),
+        (member, queue, payload, death),
     )
     return Operation(command, _read_retried)
 

@@ -15,6 +15,7 @@ from .connection import FAULTS, Connection
 from .outcomes import Done, Operation, read_outcome
 from .scripts import Command
 from .sets import scored
+from .step_records import deaths_by_jid
 
 #: The states that a record may have; each has an index of its runs.
 STATES = ("running", "failed", "paused", "cancelled", "done")
@@ -82,6 +83,7 @@ class Record:
       bits: Bitmap by step number of the steps that are done.
       failed: Step number -> JSON of the error of a dead step.
       added: Step number -> JSON of the tree that replaced the step.
+      failed_jobs: Jid -> JSON of the error of a dead step without a number.
     """
 
     head: RecordHead
@@ -90,11 +92,13 @@ class Record:
     bits: bytes
     failed: Mapping[int, bytes]
     added: Mapping[int, bytes] = attrs.field(factory=dict)
+    failed_jobs: Mapping[str, bytes] = attrs.field(factory=dict)
 
     @property
     def marks(self) -> tuple[object, ...]:
         """What changes with each step that is marked."""
-        return (self.head.state, len(self.times), self.bits, tuple(self.failed), len(self.added))
+        failed = (*self.failed, *self.failed_jobs)
+        return (self.head.state, len(self.times), self.bits, failed, len(self.added))
 
 
 def read(connection: Connection, run_id: str) -> Record | None:
@@ -112,11 +116,11 @@ def read(connection: Connection, run_id: str) -> Record | None:
     fields = _fields(replies[0])
     if not fields:
         return None
-    times, failed = numbered(replies[1]), numbered(replies[3])
+    times, failed, failed_jobs = numbered(replies[1]), numbered(replies[3]), deaths_by_jid(_fields(replies[3]))
     bits = replies[2] or b""
     done = len(times) + int.from_bytes(bits, "big").bit_count()
-    head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed))
-    return Record(head, fields.get(b"tree", b""), times, bits, failed, numbered(replies[4]))
+    head = _head(run_id, [fields.get(name.encode()) for name in _FIELDS], done, len(failed) + len(failed_jobs))
+    return Record(head, fields.get(b"tree", b""), times, bits, failed, numbered(replies[4]), failed_jobs)
 
 
 def unrecorded(run_id: str) -> Record:

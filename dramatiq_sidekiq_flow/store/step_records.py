@@ -18,11 +18,28 @@ class StepRecord(NamedTuple):
       key: The record; "" for a job without a run, or if records are off.
       text: Number of the step in its tree, from 1, and, below :data:`MOST_TIMED`, its start, its end (epoch
         seconds), the number of failed attempts before, and the identity of the process,
-        separated by spaces; "!" before it if there were failed attempts.  "" for a step without a number.
+        separated by spaces; "!" before it if there were failed attempts.  For a step without a number "", or
+        "!" and :func:`death_key` of it.
     """
 
     key: str = ""
     text: str = ""
+
+
+#: Prefix of the fields of deaths that have no number, but a jid.
+BY_JID = "jid:"
+
+
+def death_key(number: int | None, jid: str) -> int | str:
+    """Field of the death of a step in its record: its number, or its jid in a run that Ruby started."""
+    return BY_JID + jid if number is None else number
+
+
+def deaths_by_jid(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """Read the deaths of steps without numbers, by their jids, among the fields of ``swf:flow:ID:failed``."""
+    prefix = BY_JID.encode()
+    found = [(name, value) for name, value in fields.items() if name.startswith(prefix)]
+    return {name.removeprefix(prefix).decode("utf-8", "surrogateescape"): value for name, value in found}
 
 
 #: Number of the first step whose times are not recorded: a hash of all steps of a large run is large.
@@ -38,7 +55,7 @@ class Death:
 
     Attributes:
       key: The record; "" for none.
-      number: Number of the step; "" for none.
+      number: Number of the step, or :func:`death_key` of one without a number; "" for none.
       failure: JSON object: jid, class, queue, error_class, error_message, at (epoch seconds).
       ran: Number of steps that run in its place.
     """

@@ -13,7 +13,7 @@ from ..errors import InvalidWorkflow
 from ..process.heartbeat import Heartbeat
 from ..store import keys
 from ..store.scripts import Argument
-from ..store.step_records import MOST_TIMED, NO_DEATH, NO_RUN, NO_STEP, Death, RunRecord, StepRecord
+from ..store.step_records import MOST_TIMED, NO_DEATH, NO_RUN, NO_STEP, Death, RunRecord, StepRecord, death_key
 from ..wire import codec
 from ..wire.nodes import Wire
 from ..wire.payload import Payload
@@ -132,11 +132,11 @@ class Records:
         if not key:
             return NO_STEP
         number = payload.step
-        if number is None:
-            # Such as the job of a delayed empty group; it may be the last one of its run.
-            return StepRecord(key)
         # Its first failure leaves 0; Sidekiq's Web UI subtracts one when it retries a dead job.
         mark = "!" if "retry_count" in payload.fields else ""
+        if number is None:
+            # Such as the job of a delayed empty group; it may be the last one of its run.
+            return StepRecord(key, f"!{death_key(None, payload.jid)}" if mark else "")
         if number >= MOST_TIMED:
             return StepRecord(key, f"{mark}{number}")
         end = time.time()
@@ -151,7 +151,8 @@ class Records:
           now: Epoch seconds.
           inferred: True if the job was found there, and no worker recorded its death.
         """
-        if payload.step is None or payload.run_id is None or not self.enabled:
+        key = self.key_of(payload)
+        if not key:
             return NO_DEATH
         failure = {
             "jid": payload.jid,
@@ -164,7 +165,7 @@ class Records:
         if inferred:
             # At the end, where it is looked for (``run_records.INFERRED``).
             failure["inferred"] = True
-        return Death(keys.record(payload.run_id), payload.step, codec.encode(failure))
+        return Death(key, death_key(payload.step, payload.jid), codec.encode(failure))
 
 
 def checked_tags(tags: Any) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ require_relative "replay/snapshot"
 require "sidekiq/capsule"
 
 COMPANION = defined?(SidekiqFlow::Companion) ? true : false
-# The runs of the recordings have neither a record nor numbers of their steps.
+
+# The recordings have no records of runs, and no numbers of steps.
 SidekiqFlow.records = false if COMPANION
 
 # The classes of the recordings, with the options that they had.

@@ -11,7 +11,7 @@ from dramatiq_sidekiq_flow import Chain, Group, Job, Runs, SidekiqBroker, WithDe
 from dramatiq_sidekiq_flow.embedded import EmbeddedServer
 from interop.tests import companions
 from interop.tests.processes import Site
-from interop.tests.workflows import LANGUAGES, py, rb, start
+from interop.tests.workflows import LANGUAGES, py, rb, start, start_in_ruby
 
 #: The two kinds of Ruby workers.
 RUBIES = ("companion", "plain")
@@ -68,16 +68,15 @@ def test_a_death_in_ruby_is_a_failed_run(mixed: Site, broker: SidekiqBroker, rub
     assert run.state == "failed"
     (failure,) = run.failures
     assert (failure.name, failure.error) == ("Rb::DeadAtOnce", "RuntimeError: try 1 of 1 that fail")
-    if starter == "python":
-        # The keeper finds what plain Ruby does not record.
-        mixed.eventually(lambda: [one.id for one in Runs(broker).list(state="failed")] == [run_id], "the record")
-    else:
-        assert not Runs(broker).list(state="failed")
+    # The keeper finds what plain Ruby does not record.
+    mixed.eventually(lambda: [one.id for one in Runs(broker).list(state="failed")] == [run_id], "the record")
+    assert (Runs(broker).get(run_id).state, Runs(broker).explain(run_id).verdict) == ("failed", "failed")
     # A person retries it, and the run goes on.
     assert mixed.api("retry-dead", failure.jid)["found"]
     mixed.eventually(lambda: len(mixed.events(run_id)) == 4, "the step again, and the one after it")
     assert Runs(broker).wait(run_id, timeout=60_000).state == "done"
     assert Runs(broker).get(run_id).failures == ()
+    assert mixed.client.exists(f"swf:flow:{run_id}:failed") == (ruby == "plain")
 
 
 def test_a_run_that_ruby_starts_is_adopted(mixed: Site, broker: SidekiqBroker) -> None:
@@ -88,3 +87,31 @@ def test_a_run_that_ruby_starts_is_adopted(mixed: Site, broker: SidekiqBroker) -
     assert run.state == "done"
     assert run.finished_at is not None
     assert [one.id for one in Runs(broker).list(state="done")] == [run_id]
+
+
+@pytest.mark.parametrize("ruby", ["companion"], indirect=True)
+def test_an_adopted_run_is_steered(mixed: Site, broker: SidekiqBroker) -> None:
+    mixed.python_worker()
+    runs, held = Runs(broker), Job("Rb::Step", "held", queue="held")
+    fails = Job("Py::DeadAtOnce", {"fail": 1}, retry=0)
+    cancelled, paused, died = start_in_ruby(
+        mixed, broker, [Chain(py(1), held, py(2)), Chain(py(1), held, py(2)), Chain(fails, py(2))]
+    )
+    mixed.eventually(lambda: mixed.client.llen("queue:held") == 2, "the steps that are held")
+    assert [finding.cause for finding in runs.explain(cancelled).blocked] == ["no_consumer"]
+    assert runs.cancel(cancelled).state == "cancelled"
+    run = runs.pause(paused)
+    assert (run.state, [step.state for step in run.steps]) == ("paused", ["parked"])
+    runs.resume(paused)
+    mixed.client.lmove("queue:held", "queue:ruby", "LEFT", "RIGHT")
+    assert runs.wait(paused, timeout=60_000).state == "done"
+    # The first thing that was seen of it is its death.
+    mixed.eventually(lambda: [one.id for one in runs.list(state="failed")] == [died], "the record")
+    run = runs.get(died)
+    assert [(step.number, step.name, step.error) for step in run.failures] == [
+        (None, "Py::DeadAtOnce", "RuntimeError: try 1 of 1 that fail")
+    ]
+    assert "Py::DeadAtOnce" in str(run)
+    runs.retry(died)
+    assert runs.wait(died, timeout=60_000).state == "done"
+    assert [len(mixed.events(run_id)) for run_id in (cancelled, paused, died)] == [1, 3, 3]

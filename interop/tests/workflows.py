@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dramatiq_sidekiq_flow import Catch, Chain, Group, Job, MayFail, SidekiqBroker, WithDelay, Workflow
@@ -38,10 +38,24 @@ def start(site: Site, broker: SidekiqBroker, language: str, node: Any) -> str:
     return start_in_ruby(site, broker, [node])[0]
 
 
-def start_in_ruby(site: Site, broker: SidekiqBroker, nodes: Sequence[Any]) -> list[str]:
-    """Start several from one Ruby program; their run ids."""
-    requests = [{"tree": as_ruby(broker, node), "run_id": str(uuid.uuid4())} for node in nodes]
-    answers = json.loads(ruby(site.url, "start.rb", stdin=json.dumps(requests)))
+def start_in_ruby(
+    site: Site,
+    broker: SidekiqBroker,
+    nodes: Sequence[Any],
+    options: Sequence[Mapping[str, Any]] = (),
+    environment: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Start several from one Ruby program; their run ids.
+
+    Parameters:
+      options: Of each, those of ``SidekiqFlow.run``, which needs the companion; a node is a job.
+      environment: Of a program that loads the companion (``companions.installed``).
+    """
+    requests: list[dict[str, Any]] = [{"tree": as_ruby(broker, node), "run_id": str(uuid.uuid4())} for node in nodes]
+    for request, given in zip(requests, options):
+        given = {name: as_ruby(broker, value) if isinstance(value, Job) else value for name, value in given.items()}
+        request["options"] = given
+    answers = json.loads(ruby(site.url, "start.rb", stdin=json.dumps(requests), **(environment or {})))
     assert answers == [{"run_id": request["run_id"]} for request in requests]
     return [answer["run_id"] for answer in answers]
 

@@ -44,6 +44,7 @@ module Docs
   class Extract
     include Sidekiq::Job
     sidekiq_options queue: "python", retry: 5, tags: ["etl"]
+    RUNS_IN_PYTHON = true
 
     def perform(*)
       raise NotImplementedError, "Docs::Extract runs in Python: no Ruby worker may consume its queue"

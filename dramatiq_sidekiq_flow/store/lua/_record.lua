@@ -7,7 +7,8 @@
 --       steps.  The sorted sets swf:flows:STATE hold the ids of runs
 --
 -- In ARGV, a text of each step that is done: '' if it has no number; its number, if it is a
---       bit; else its number, a space, and its times.  '!' before it: it had failed
+--       bit; else its number, a space, and its times.  '!' before it: it had failed; a step
+--       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
@@ -22,9 +23,12 @@
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
---       on_failure, if the record has it
+--       on_failure, if the record has it.  number: 'jid:' and the jid if it has none
 -- record_caught(record, number, failure, ran): a step is dead, and others take its place: ran
 --       is the number of steps that run in its place.  The run does not wait for it
+-- record_failure(record, state, number, failure, ttl, ran): record_dead, or with ran
+--       record_caught, of a step that goes to `dead`; nothing for the number ''.  For a step
+--       without a number it makes the record, as known_state, and keeps it for ttl seconds
 -- add_to_list(name, id, started, ttl): adds the run to swf:flows:NAME, which lives for ttl
 --       seconds at least
 -- set_state(record, from, to, ttl): moves the run to another state
@@ -94,7 +98,8 @@ local function record_dead(record, state, number, failure)
   local found, now = redis.pcall('HMGET', record, 'on_failure', 'on_complete', 'unique'), seconds_now()
   if found[3] then outlive('swf:unique:' .. found[3], UNIQUE_TTL) end
   if found[1] then
-    local members = ',"state":"failed","step":' .. number .. ',' .. string.sub(failure, 2, -2)
+    local step = tonumber(number) and number or 'null'
+    local members = ',"state":"failed","step":' .. step .. ',' .. string.sub(failure, 2, -2)
     push_callback(record, 'on_failure', found[1], members, now)
   end
   if found[2] then rest(record, now) end
@@ -108,7 +113,8 @@ end
 
 local function known_state(record, text, ttl)
   local state = record_state(record)
-  if state or record == '' or text ~= '' then return state end
+  -- A step that has a number was started with a record.
+  if state or record == '' or string.find(text, '^!?%d') then return state end
   local now = seconds_now()
   local made = redis.pcall('HSET', record, 'state', 'running', 'started', now, 'adopted', '1')
   -- A user of before may not write records.
@@ -151,6 +157,18 @@ local function is_failed(record)
   return type(dead) ~= 'number' or dead > caught
 end
 
+local function record_failure(record, state, number, failure, ttl, ran)
+  local has_number = tonumber(number)
+  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end
+  if not state or number == '' then return end
+  if ran then
+    record_caught(record, number, failure, ran)
+  else
+    record_dead(record, state, number, failure)
+  end
+  if not has_number then prolong_record(record, state, ttl) end
+end
+
 local function forget_failure(record, state, number, ttl)
   redis.pcall('HDEL', record .. ':failed', number)
   if state ~= 'failed' or is_failed(record) then return state end
@@ -172,6 +190,8 @@ local function record_steps(record, state, texts, ttl)
       end
       if mark ~= '' then state = forget_failure(record, state, number, ttl) end
       prolongs = prolongs or number % 50 == 0
+    elseif text ~= '' then
+      state = forget_failure(record, state, string.sub(text, 2), ttl)
     end
   end
   -- A call has at most some hundreds of steps.

@@ -4,8 +4,8 @@
 -- KEYS: 'dead', record (see _record), then keys of barriers, memory and record to keep
 --       alive, then the plan's (see _plan)
 -- ARGV: score, payload, score up to which `dead` is trimmed, maximum jobs in
---       `dead`, ttl of the kept keys in seconds, number of the step ('' = it has none),
---       what the record holds of the failure; if others take its place also: how many keys to
+--       `dead`, ttl of the kept keys in seconds, number of the step ('jid:' and
+--       its jid if it has none, '' = it is not a step), what the record holds of the failure; if others take its place also: how many keys to
 --       keep alive, number of steps that run in its place, the plan's
 -- Returns: {'DONE'} | {'TYPE', key} nothing written | {'STAGE', key} nothing written: stage
 --       the plan again
@@ -29,12 +29,6 @@ redis.call('ZADD', dead, ARGV[1], ARGV[2])
 redis.call('ZREMRANGEBYSCORE', dead, '-inf', ARGV[3])
 redis.call('ZREMRANGEBYRANK', dead, 0, -tonumber(ARGV[4]))
 if plan then write_plan(plan) end
-if state and ARGV[6] ~= '' then
-  if caught then
-    record_caught(KEYS[2], ARGV[6], ARGV[7], ARGV[9])
-  else
-    record_dead(KEYS[2], state, ARGV[6], ARGV[7])
-  end
-end
+record_failure(KEYS[2], state, ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[9])
 for i = 3, 2 + kept do prolong(KEYS[i], tonumber(ARGV[5])) end
 return {'DONE'}

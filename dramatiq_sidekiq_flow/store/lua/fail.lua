@@ -7,7 +7,8 @@
 -- ARGV: receipt, action ('retry', 'dead', 'discard'), score, payload,
 --       score up to which `dead` is trimmed, maximum jobs in `dead`,
 --       seconds that the kept keys live from now on, for `dead` the number of the step
---       ('' = it has none), and what its record holds of the failure; if others take its
+--       ('jid:' and its jid if it has none, '' = it is not a step), and what its record holds
+--       of the failure; if others take its
 --       place also: how many keys to keep alive, number of steps that run in its place, the
 --       plan's
 -- Returns: {'DONE'} | {'GONE'} not in flight: sent twice, or recovered
@@ -43,12 +44,6 @@ if action == 'dead' then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[6]))
 end
 if plan then write_plan(plan) end
-if state and ARGV[8] ~= '' then
-  if caught then
-    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])
-  else
-    record_dead(KEYS[3], state, ARGV[8], ARGV[9])
-  end
-end
+record_failure(KEYS[3], state, ARGV[8], ARGV[9], tonumber(ARGV[7]), ARGV[11])
 for i = 4, 3 + kept do prolong(KEYS[i], tonumber(ARGV[7])) end
 return {'DONE'}

@@ -2,7 +2,8 @@
 -- The record forgets the failure.  Safe to send twice.
 --
 -- KEYS: 'dead', record (see _record), 'queues', queue list
--- ARGV: the member, name of the queue, payload to push, number of the step ('' = it has none)
+-- ARGV: the member, name of the queue, payload to push, number of the step ('jid:' and
+--       its jid if it has none)
 -- Returns: {'DONE'} | {'GONE'} not in `dead` | {'ENDED', state} the run is cancelled: nothing
 --       written | {'TYPE', key} nothing written
 

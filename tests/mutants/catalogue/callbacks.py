@@ -61,8 +61,8 @@ RUN_CALLBACKS = [
     record(
         "callback-of-a-failure",
         "No callback comes when a step dies.",
-        "  if found[1] then\n    local members",
-        "  if false then\n    local members",
+        "  if found[1] then\n    local step",
+        "  if false then\n    local step",
         CALLBACKS + "test_a_death_is_told_once",
     ),
     record(

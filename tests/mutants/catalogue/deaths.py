@@ -44,8 +44,8 @@ DEATH = [
     fail(
         "death-fails-the-run",
         "A run whose dead step was caught counts as failed.",
-        "    record_caught(KEYS[3], ARGV[8], ARGV[9], ARGV[11])\n",
-        "    record_dead(KEYS[3], state, ARGV[8], ARGV[9])\n",
+        "tonumber(ARGV[7]), ARGV[11])\n",
+        "tonumber(ARGV[7]))\n",
         DEATHS + "test_a_run_goes_on_when_the_step_that_stopped_it_is_mended",
     ),
     replace(

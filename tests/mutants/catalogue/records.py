@@ -14,12 +14,14 @@ fail = in_file("store/lua/fail.lua")
 made = in_file("workflow/records.py")
 completion = in_file("workflow/completion.py")
 needs = in_file("store/needs.py")
+reader = in_file("runs/run_reader.py")
 numbers = in_file("wire/step_numbers.py")
 plan = in_file("workflow/plan.py")
 
 NUMBERS = "unit/test_step_numbers.py::test_a_step_holds_its_number_unless_one_step_of_python_starts_it"
 
 SAME = "integration/test_chain_step.py::test_it_does_what_the_long_way_does"
+ADOPTED_RUNS = "integration/test_adopted_runs.py::"
 END = RECORDS + "test_the_end"
 DEATH = RECORDS + "test_a_death_and_its_retry"
 ADOPTED = RECORDS + "test_a_step_of_a_run_that_ruby_started"
@@ -221,7 +223,7 @@ RECORD = [
     fail(
         "fail-records-no-death",
         "A run with a dead step counts as running.",
-        "    record_dead(KEYS[3], state, ARGV[8], ARGV[9])\n",
+        "record_failure(KEYS[3], state, ARGV[8], ARGV[9], tonumber(ARGV[7]), ARGV[11])\n",
         "",
         DEATH,
     ),
@@ -235,8 +237,8 @@ RECORD = [
     made(
         "record-no-number-no-end",
         "A run whose last job is a delayed empty group is never done.",
-        "            return StepRecord(key)\n",
-        "            return NO_STEP\n",
+        'return StepRecord(key, f"!{death_key(None, payload.jid)}" if mark else "")\n',
+        "return NO_STEP\n",
         RECORDS + "test_a_run_that_ends_in_a_delayed_empty_group_is_done",
     ),
     completion(
@@ -252,5 +254,40 @@ RECORD = [
         "*memories, *records), max(",
         "*memories), max(",
         DEATH,
+    ),
+    record(
+        "adopted-death-first",
+        "A run that Ruby started is not recorded, if the first thing that is seen of it is a death.",
+        "  if not has_number and number ~= '' then state = state or known_state(record, '', ttl) end\n",
+        "",
+        ADOPTED_RUNS + "test_a_death_and_its_retry[runs-seen-first]",
+    ),
+    record(
+        "adopted-death-expires",
+        "The record of a run that Ruby started expires before its dead step is retried.",
+        "  if not has_number then prolong_record(record, state, ttl) end\n",
+        "",
+        ADOPTED_RUNS + "test_a_death_and_its_retry[runs-seen-before]",
+    ),
+    record(
+        "adopted-failure-stays",
+        "A step without a number that is done after its death counts as dead.",
+        "      state = forget_failure(record, state, string.sub(text, 2), ttl)\n",
+        "",
+        ADOPTED_RUNS + "test_a_death_and_its_retry[web-ui-seen-before]",
+    ),
+    reader(
+        "adopted-death-of-plain-ruby-stays",
+        "A step that plain Ruby has run again counts as dead.",
+        " for raw in recorded if not run_records.is_inferred(raw)]",
+        " for raw in recorded]",
+        ADOPTED_RUNS + "test_a_death_in_plain_ruby",
+    ),
+    made(
+        "adopted-callback-dies",
+        "A callback of a run that fails makes the run fail.",
+        "        key = self.key_of(payload)\n        if not key:\n            return NO_DEATH\n",
+        "        key = keys.record(str(payload.run_id))\n",
+        ADOPTED_RUNS + "test_a_callback_of_a_run_is_not_a_step",
     ),
 ]

@@ -43,6 +43,27 @@ class TestPages < Minitest::Test
     refute_includes page, "<b>"
   end
 
+  # Steps of a run that the plain gem started have no numbers.
+  def test_a_dead_step_without_a_number_is_shown
+    run = "swf:flow:#{RUN_ID}"
+    redis("HSET", run, "state", "failed", "started", "1", "adopted", "1")
+    failure = {"class" => "Odd", "error_class" => "IOError", "error_message" => "no disk", "at" => 40}
+    redis("HSET", "#{run}:failed", "jid:gone", JSON.generate(failure), "jid:again",
+      JSON.generate(failure.merge("class" => "Even", "inferred" => true)))
+    _, page = get("/workflows/#{RUN_ID}")
+    assert_includes page, "IOError: no disk"
+    refute_includes page, "Even"
+    assert_includes page, ">failed<"
+    # Plain Ruby, which leaves no trace, may have run it again.
+    redis("HDEL", "#{run}:failed", "jid:gone")
+    _, page = get("/workflows/#{RUN_ID}")
+    assert_includes page, ">running<"
+    redis("ZADD", "dead", 40, JSON.generate(job(class: "Even", jid: "again", workflow_run_id: RUN_ID)))
+    _, page = get("/workflows/#{RUN_ID}")
+    assert_includes page, ">failed<"
+    assert_includes page, "Even"
+  end
+
   def test_the_style_is_in_the_head_with_the_nonce_of_its_response
     redis("HSET", "swf:flow:#{RUN_ID}", "state", "done", "started", "1")
     ["/workflows", "/workflows/#{RUN_ID}"].each do |path|

@@ -40,7 +40,9 @@ class TestRunRecord < Minitest::Test
 
   def test_a_damaged_record_is_read
     fields = {"state" => "odd", "started" => "x", "total" => "many", "tags" => "{", "reason" => "\xFF"}
-    record = RunRecord.new(RUN_ID, fields, times: {1 => ""}, failed: {2 => "["})
+    record = RunRecord.new(RUN_ID, fields, times: {1 => ""}, failed: {2 => "[", "j" => "["})
+    assert_equal [[2], ["j"], "", false], [record.failed_numbers, record.failed_jids, record.failure("j").error,
+      record.inferred?("j")]
     assert_equal ["running", nil, nil, [], "\uFFFD", ""],
       [record.state, record.started, record.total, record.tags, record.reason, record.failure(2).error]
     assert_equal [nil, nil, 0, ""], record.times(1).to_a

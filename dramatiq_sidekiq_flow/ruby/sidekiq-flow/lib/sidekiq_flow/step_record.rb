@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module SidekiqFlow::Companion
-  # What the record of a run holds of one step (_record.lua). Python numbers the steps
-  # of the runs that it starts; others have no record.
+  # What the record of a run holds of one step (_record.lua). The steps of runs that were
+  # started by the plain gem have no numbers.
   class StepRecord
     # The option of a step that holds its number.
     NUMBER = "swf_step"
@@ -30,17 +30,19 @@ module SidekiqFlow::Companion
       @number ? PARTS.map { |part| "#{key}#{part}" } : []
     end
 
-    # The number as an argument of a script: "" if the step has none.
+    # The number as an argument of fail.lua, or the jid of a step that has none; "" for a job
+    # that is not a step.
     def number
-      @number || ""
+      @number || (key.empty? ? "" : by_jid)
     end
 
-    # The number and the times, as advance.lua reads them; "" for a step without a number.
+    # The number and the times, as advance.lua reads them. For a step without a number "",
+    # or its jid if it had failed.
     def text
-      return "" unless @number
-
       # Its first failure leaves 0; the Web UI subtracts one when it retries a dead job.
       mark = @job.key?("retry_count") ? "!" : ""
+      return (mark.empty? || key.empty?) ? "" : "#{mark}#{by_jid}" unless @number
+
       failures = @job["retry_count"].is_a?(Integer) ? @job["retry_count"] + 1 : 0
       return "#{mark}#{@number}" if @number >= MOST_TIMED
 
@@ -50,11 +52,17 @@ module SidekiqFlow::Companion
 
     # What the record holds of a death, as JSON. +now+: epoch seconds.
     def failure(now)
-      return "" unless @number
+      return "" if key.empty?
 
       JSON.generate("jid" => @job["jid"], "class" => @job["wrapped"] || @job["class"], "queue" => @job["queue"],
         "error_class" => @job["error_class"], "error_message" => @job["error_message"].to_s[0, 500].scrub,
         "at" => now)
+    end
+
+    private
+
+    def by_jid
+      "jid:#{@job["jid"]}"
     end
   end
 end

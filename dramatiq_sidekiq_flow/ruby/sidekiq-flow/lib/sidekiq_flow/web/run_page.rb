@@ -39,7 +39,7 @@ module SidekiqFlow::Web
       @states = StepStates.new(@tree, record, @jobs) if @tree
       @by_number = @jobs.to_h { |job| [job.number, job] }
       @rows = @tree ? tree_rows : job_rows
-      @hidden_dead = dead_numbers - @rows.map(&:number)
+      @hidden_dead = [*(dead_numbers - @rows.map(&:number)), *(dead_jids - @jobs.map(&:jid))]
     end
 
     # Whether the tree of the run is known.
@@ -49,7 +49,8 @@ module SidekiqFlow::Web
 
     # The recorded state; a run whose dead steps were all retried is running.
     def state
-      record.state == "failed" && @states && !counts.key?("dead") ? "running" : record.state
+      none_dead = @states ? !counts.key?("dead") : dead.zero?
+      (record.state == "failed" && none_dead) ? "running" : record.state
     end
 
     def total
@@ -62,7 +63,7 @@ module SidekiqFlow::Web
 
     # Number of steps that are dead.
     def dead
-      dead_numbers.size
+      dead_numbers.size + dead_jids.size
     end
 
     # Number of jobs that were looked at, if the search was stopped; else nil.
@@ -81,7 +82,7 @@ module SidekiqFlow::Web
 
     # The Failures of dead steps that have no line of their own.
     def hidden_failures
-      hidden_dead.first(MOST_DEAD).map { |number| record.failure(number) }.compact
+      hidden_dead.first(MOST_DEAD).map { |step| record.failure(step) }.compact
     end
 
     private
@@ -92,6 +93,15 @@ module SidekiqFlow::Web
 
     def dead_numbers
       @dead_numbers ||= record.failed_numbers.select { |number| @states.nil? || @states[number] == "dead" }
+    end
+
+    # Of dead steps without numbers. Plain Ruby, which leaves no trace, may have run one
+    # again that no worker recorded.
+    def dead_jids
+      @dead_jids ||= begin
+        states = @jobs.to_h { |job| [job.jid, job.state] }
+        record.failed_jids.select { |jid| states.fetch(jid, record.inferred?(jid) ? nil : "dead") == "dead" }
+      end
     end
 
     def tree_rows

@@ -37,7 +37,8 @@ module SidekiqFlow::Web
         fields = pairs(fields)
         return if fields.empty?
 
-        new(id, fields, times: numbered(times), bits: bits, failed: numbered(failed), added: numbered(added))
+        new(id, fields, times: numbered(times), bits: bits, failed: numbered(failed).merge(by_jid(failed)),
+          added: numbered(added))
       end
 
       # The records of runs without their steps; nil for each that is gone.
@@ -76,12 +77,18 @@ module SidekiqFlow::Web
       def numbered(reply)
         pairs(reply).select { |name, _| name.match?(/\A[1-9]\d*\z/) }.transform_keys(&:to_i)
       end
+
+      # The deaths of steps without numbers.
+      def by_jid(reply)
+        pairs(reply).select { |name, _| name.start_with?("jid:") }.transform_keys { |name| name.delete_prefix("jid:") }
+      end
     end
 
     attr_reader :id, :bits, :done, :dead
 
     # +bits+: the bitmap of steps that are done; +times+, +failed+ and +added+: step number ->
-    # entry; +done+ and +dead+: numbers of steps.
+    # entry, in +failed+ also jid -> entry of a step without a number; +done+ and +dead+:
+    # numbers of steps.
     def initialize(id, fields, times: {}, bits: nil, failed: {}, added: {}, done: nil, dead: nil)
       @id = id
       @fields = fields
@@ -143,7 +150,12 @@ module SidekiqFlow::Web
     end
 
     def failed_numbers
-      @failed.keys.sort
+      @failed.keys.grep(Integer).sort
+    end
+
+    # The jids of the steps without numbers that are dead.
+    def failed_jids
+      @failed.keys.grep(String).sort
     end
 
     # The Times of a step that is done; nil if they are not known.
@@ -154,14 +166,21 @@ module SidekiqFlow::Web
       Times.new(seconds(started), seconds(ended), attempts.to_i, worker.to_s)
     end
 
-    # The Failure of a step that is dead; nil if it is not.
-    def failure(number)
-      return unless @failed[number]
+    # The Failure of a step that is dead, by its number or its jid; nil if it is not.
+    def failure(step)
+      return unless @failed[step]
 
-      read = json(@failed[number])
+      number = step if step.is_a?(Integer)
+      read = json(@failed[step])
       read = {} unless read.is_a?(Hash)
       name, queue, jid = read.values_at("class", "queue", "jid").map { |value| text(value) }
       Failure.new(number, jid, name, queue, error(read), read["at"].is_a?(Numeric) ? read["at"] : nil)
+    end
+
+    # Whether a death was found, and no worker recorded it.
+    def inferred?(step)
+      read = json(@failed[step])
+      read.is_a?(Hash) && read["inferred"] == true
     end
 
     private

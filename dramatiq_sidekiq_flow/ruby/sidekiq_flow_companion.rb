@@ -4271,7 +4271,7 @@ module SidekiqFlow::Companion
 
     # The number of steps of the run, as its record has it: "" if they have none.
     def run_total
-      return "" if step.number == ""
+      return "" if step.keys.empty?
 
       state, total = redis { |conn| conn.call("HMGET", step.key, "state", "total") }
       state && total ? total : ""
@@ -4397,6 +4397,13 @@ module SidekiqFlow
         raise InvalidWorkflow, "timeout takes seconds, or a duration such as 3.days, not #{timeout.inspect[0, 100]}"
       end
 
+      # The wire form of a node, or nil.
+      def otherwise(node)
+        Companion::NewTree.read(node) unless node.nil?
+      rescue Companion::InvalidNode => error
+        raise InvalidWorkflow, error.message
+      end
+
       # The name of a queue that this process does not consume.
       def queue(name)
         raise InvalidWorkflow, QUEUE_NEEDED unless (name.is_a?(String) || name.is_a?(Symbol)) && !name.empty?
@@ -4434,8 +4441,8 @@ module SidekiqFlow
     gem = Companion::Dialect.current.gem
     name = WaitFor.name(name)
     carried = WaitFor::PREFIX + name
-    instead = Companion::NewTree.read(otherwise) unless otherwise.nil?
-    gem.const_get(:Job).new(gem.const_get(:NoopWorker), name, WaitFor.milliseconds(timeout), instead,
+    arguments = [name, WaitFor.milliseconds(timeout), WaitFor.otherwise(otherwise)]
+    gem.const_get(:Job).new(gem.const_get(:NoopWorker), *arguments,
       queue: WaitFor.queue(queue), retry: true, wrapped: carried, display_class: carried)
   end
 end

@@ -55,7 +55,7 @@ module SidekiqFlow::Companion
 
     # The number of steps of the run, as its record has it: "" if they have none.
     def run_total
-      return "" if step.number == ""
+      return "" if step.keys.empty?
 
       state, total = redis { |conn| conn.call("HMGET", step.key, "state", "total") }
       state && total ? total : ""

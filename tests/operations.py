@@ -20,6 +20,7 @@ from dramatiq_sidekiq_flow.store import (
     run_keeping,
     run_pause,
     run_records,
+    run_repeats,
     run_restart,
     run_signals,
     runs,
@@ -396,7 +397,7 @@ def restart(connection: Connection) -> Any:
 
 
 def note_repeat(connection: Connection) -> Any:
-    return reply_to(connection, run_records.note_repeat(RUN, "another"))
+    return reply_to(connection, run_repeats.note_repeat(RUN, "another"))
 
 
 def cancel(connection: Connection) -> Any:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 
 from ..errors import CannotRetry, FlowError, shortened
-from ..store import run_records
+from ..store import run_records, run_repeats
 from ..store.run_records import RecordHead
 from ..workflow.engine import Engine
 from ..workflow.run_start import load_start
@@ -47,7 +47,7 @@ class Repetition:
             self._kept(run_id)
 
     def _kept(self, run_id: str) -> bytes:
-        raw = run_records.start_of(self.connection, run_id)
+        raw = run_repeats.start_of(self.connection, run_id)
         if raw is None:
             raise CannotRetry(
                 f"The run {shortened(run_id)} does not keep what it was started with, so it cannot start anew: start "
@@ -78,7 +78,7 @@ class Repetition:
                 "it, or wait for its end.",
                 head.id,
             )
-        run_records.note_repeat(head.id, again).run(self.connection)
+        run_repeats.note_repeat(head.id, again).run(self.connection)
         if started.unconfirmed is not None:
             raise started.unconfirmed
         return again

@@ -47,6 +47,11 @@ class DeadStep:
     payload: Payload
     has_left: bool
 
+    @property
+    def number(self) -> int:
+        """Its number."""
+        return self.payload.step or 0
+
 
 class Restarting:
     """Starts dead steps of runs anew, with what comes after them."""
@@ -76,9 +81,19 @@ class Restarting:
         if record is None:
             raise unknown_run(run_id, "so it cannot be retried")
         dead = list(self._dead(run_id))
-        tree = read_tree(record.tree)
-        if record.head.state == "cancelled" or tree is None or not any(step.has_left for step in dead):
+        if record.head.state == "cancelled" or not any(step.has_left for step in dead):
             return 0
+        codes = self._codes(run_id)
+        extent = Extent.of(codes, [step.number for step in dead])
+        first = [step.payload for step in dead if step.number in extent.first]
+        return self._write(run_id, first, _forgotten(record, codes, dead, extent)) if first else 0
+
+    def _codes(self, run_id: str) -> StepCodes:
+        """Read the states of the steps of a run that is at rest.
+
+        Raises:
+          CannotRetry: if it is not, or if its tree is not known.
+        """
         view = self.reader.view(run_id)
         if view.codes is None or view.open_codes & OPEN:
             raise CannotRetry(
@@ -86,9 +101,7 @@ class Restarting:
                 "cancel it, before you start failed steps and what comes after them.",
                 run_id,
             )
-        extent = Extent.of(view.codes, [step.payload.step or 0 for step in dead])
-        first = [step.payload for step in dead if step.payload.step in extent.first]
-        return self._write(run_id, first, _forgotten(record, view.codes, dead, extent)) if first else 0
+        return view.codes
 
     def _dead(self, run_id: str) -> Iterator[DeadStep]:
         """Yield the dead jobs of a run that are steps."""
@@ -171,19 +184,28 @@ def _forgotten(record: Record, codes: StepCodes, dead: Sequence[DeadStep], exten
     """Say what the restart of steps takes out of ``dead`` and of the record."""
     numbers = extent.numbers(codes)
     known = frozenset(numbers)
-    replaced = [number for number in record.added if number in known]
+    return Restart(
+        members=[step.member for step in dead if step.number in known],
+        cleared=_ranges(numbers),
+        failed=sorted(known & record.failed.keys()),
+        replaced=sorted(known & record.added.keys()),
+        caught=_caught(codes, record.failed.keys() - known),
+        skipped=_skipped(record, codes, extent, known),
+    )
+
+
+def _caught(codes: StepCodes, failed: Collection[int]) -> int:
+    """Count the deaths that the run does not wait for."""
+    return sum(codes[number] == CAUGHT for number in failed if number in codes)
+
+
+def _skipped(record: Record, codes: StepCodes, extent: Extent, known: Collection[int]) -> int:
+    """Count the steps that do not run, unless a step fails for good, or is replaced, once more."""
     kept = {number: raw for number, raw in record.added.items() if number not in known}
     tree = read_tree(record.tree)
     assert tree is not None
     shown = count_first(StepCodes(tree, kept).tree) + sum(_ran_instead(codes, extent))
-    return Restart(
-        members=[step.member for step in dead if step.payload.step in known],
-        cleared=_ranges(numbers),
-        failed=[number for number in record.failed if number in known],
-        replaced=replaced,
-        caught=sum(codes[number] == CAUGHT for number in record.failed if number in codes and number not in known),
-        skipped=max(0, (record.head.total or 0) - shown),
-    )
+    return max(0, (record.head.total or 0) - shown)
 
 
 def _ran_instead(codes: StepCodes, extent: Extent) -> Iterator[int]:

@@ -63,6 +63,8 @@ def _runs_on(site: Site, broker: SidekiqBroker, *, watches: bool) -> None:
     assert [step.name for step in run.steps if step.state == "skipped"] == ["Py::Step"]
     assert {step.error for step in run.failures} == {"RuntimeError: try 1 of 9 that fail"}
     _is_alone(site, broker, run_id, run.failures[0].jid)
+    if not watches:
+        _starts_anew(site, broker, run_id)
 
 
 def _steps(site: Site, run_id: str) -> list[dict[str, Any]]:
@@ -78,3 +80,13 @@ def _is_alone(site: Site, broker: SidekiqBroker, run_id: str, jid: str) -> None:
     site.eventually(lambda: len(site.events()) > before, "the step again")
     assert [(e["jid"], e["run_id"]) for e in site.events()[before:]] == [(jid, None)]
     assert Runs(broker).get(run_id).state == "done"
+
+
+def _starts_anew(site: Site, broker: SidekiqBroker, run_id: str) -> None:
+    """The dead steps, and what comes after them, run again: that is all but the first step."""
+    site.eventually(lambda: site.client.zcard("dead") == len(DEAD), "the job that was retried by hand")
+    before = len(_steps(site, run_id))
+    Runs(broker).retry(run_id, "failed_and_after")
+    site.eventually(lambda: len(_steps(site, run_id)) == before + len(DONE) - 1 + len(DEAD), "all steps once more")
+    run = Runs(broker).wait(run_id, timeout=60_000)
+    assert (run.state, run.progress.done, run.progress.failed, run.progress.total) == ("done", 7, 4, 11)

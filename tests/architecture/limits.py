@@ -103,6 +103,7 @@ USED = {
         "list_async",
         "load_defaults",
         "mermaid",
+        "pass_deadline",
         "pause_queue",
         "unpause_queue",
         "wait_async",

@@ -105,7 +105,8 @@ def test_jobs_that_wait_are_parked_and_put_back(
     assert runs.pause(run_id).steps[0].state == "parked"
     assert set(left_of(client, run_id)) <= {keys.parked(run_id).encode(), b"swf:fanout:f"}
     assert client.ttl(keys.parked(run_id)) > 0
-    assert client.ttl("swf:fanout:f") in (-2, HALF_A_YEAR)
+    left = client.ttl("swf:fanout:f")
+    assert left == -2 or HALF_A_YEAR - 60 < left <= HALF_A_YEAR
     assert [job["workflow_run_id"] for job in members(client, "python")] == [other]
     runs.resume(run_id)
     if place.__name__ == "arrived":
@@ -413,7 +414,8 @@ def test_the_record_lives_as_long_as_parked_jobs(connection: Connection, client:
     """Also if no job of the run is found."""
     operations.NAMED["pause"].prepare(client)
     operations.NAMED["pause"].call(connection)
-    assert client.ttl(operations.RECORD) == client.ttl("swf:flows:paused") == HALF_A_YEAR
+    for key in (operations.RECORD, "swf:flows:paused"):
+        assert HALF_A_YEAR - 60 < client.ttl(key) <= HALF_A_YEAR
 
 
 @pytest.mark.parametrize("state", ["paused", "running", "cancelled"])

@@ -53,7 +53,7 @@ DEATH = [
         "A dead step that was retried meanwhile is replaced as well.",
         "if not score then return {'GONE'} end\n",
         "",
-        SCRIPTS + "test_sent_twice_it_is_done_once[replace]",
+        SCRIPTS + "test_sent_twice_it_is_done_once[replace_dead]",
     ),
     replace(
         "replace-no-zrem",

@@ -201,16 +201,8 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
     """
     if depth <= 0:
         raise InvalidWorkflow(f"The workflow is nested deeper than {codec.MAX_DEPTH} levels, which Ruby refuses.", node)
-    if isinstance(node, Group) and node.need is not None:
-        return _dump_needing(node, leaf, depth)
     if isinstance(node, (Chain, Group)):
-        kind = "chain" if isinstance(node, Chain) else "group"
-        # Most children are leaves: a call less for each.
-        children = [
-            (depth > 2 and not isinstance(child, _INNER) and leaf(child)) or dump(child, leaf, depth - 2)
-            for child in node.children
-        ]
-        return {"__type__": kind, "children": children}
+        return _dump_branch(node, leaf, depth)
     if isinstance(node, WithDelay):
         return {"__type__": "with_delay", "delay": node.delay, "task": dump(node.task, leaf, depth - 1)}
     if isinstance(node, Namespace):
@@ -225,6 +217,18 @@ def dump(node: Any, leaf: Callable[[Any], Wire | None], depth: int = codec.MAX_D
             node,
         )
     return wire
+
+
+def _dump_branch(node: Chain | Group, leaf: Callable[[Any], Wire | None], depth: int) -> Wire:
+    if isinstance(node, Group) and node.need is not None:
+        return _dump_needing(node, leaf, depth)
+    kind = "chain" if isinstance(node, Chain) else "group"
+    # Most children are leaves: a call less for each.
+    children = [
+        (depth > 2 and not isinstance(child, _INNER) and leaf(child)) or dump(child, leaf, depth - 2)
+        for child in node.children
+    ]
+    return {"__type__": kind, "children": children}
 
 
 def _dump_needing(node: Group, leaf: Callable[[Any], Wire | None], depth: int) -> Wire:

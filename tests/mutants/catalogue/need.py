@@ -20,7 +20,6 @@ plan = in_file("workflow/plan.py")
 replacement = in_file("workflow/replacement.py")
 codes = in_file("runs/step_codes.py")
 marks = in_file("runs/step_marks.py")
-numbers = in_file("wire/step_numbers.py")
 
 NEEDING = [
     plan(
@@ -127,13 +126,6 @@ NEEDING = [
         "tree.wire if tree.is_placed else ",
         "",
         NEED + "test_a_worker_starts_the_group_that_ruby_has_pushed",
-    ),
-    numbers(
-        "need-carrier-is-a-step",
-        "The carrier of a group has a number, so a run is never done to its end.",
-        "            return self.number(group, follows=False)\n",
-        "            self.number(group, follows=False)\n",
-        LATE,
     ),
     marks(
         "need-late-unseen",

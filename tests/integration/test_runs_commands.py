@@ -118,8 +118,10 @@ def command(
 def test_the_states_are_those_that_are_recorded() -> None:
     assert tuple(run_records.STATES) == STATES
     assert query.CANCELLABLE == CANCELLABLE
-    for name in ("PAUSABLE", "RESUMABLE", "RETRIABLE"):
+    for name in ("PAUSABLE", "RESUMABLE"):
         assert getattr(steering, name) == getattr(steering_commands, name)
+    assert {state for states in steering.RETRIABLE.values() for state in states} == {*steering_commands.RETRIABLE}
+    assert tuple(steering.RETRIABLE) == steering.MODES == steering_commands.MODES
 
 
 # -- list ---------------------------------------------------------------------

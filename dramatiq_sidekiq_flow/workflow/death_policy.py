@@ -209,7 +209,8 @@ def _plan(engine: Engine, payload: Payload, tree: Wire, ttl: int) -> Plan:
         payload.run_id,
         finished=payload,
         queue=_queue_of(payload),
-        ids=derived(f"{payload.run_id}:{payload.jid}:death"),
+        # A step that starts anew, and dies once more, has another time.
+        ids=derived(f"{payload.run_id}:{payload.jid}:{payload.fields.get('created_at')}:death"),
         hooks=hooks,
     )
     plan = engine.plan(tree, payload.stack, source, ttl)

@@ -26,7 +26,7 @@ import redis
 from dramatiq_sidekiq_flow.cli import steering_commands
 from dramatiq_sidekiq_flow.cli.main import main
 from dramatiq_sidekiq_flow.cli.runs_commands import CANCELLABLE, STATES
-from dramatiq_sidekiq_flow.runs import query, steering
+from dramatiq_sidekiq_flow.runs import query, run_retry, steering
 from dramatiq_sidekiq_flow.store import run_records
 
 from ..redis_values import as_bytes
@@ -118,8 +118,10 @@ def command(
 def test_the_states_are_those_that_are_recorded() -> None:
     assert tuple(run_records.STATES) == STATES
     assert query.CANCELLABLE == CANCELLABLE
-    for name in ("PAUSABLE", "RESUMABLE", "RETRIABLE"):
+    for name in ("PAUSABLE", "RESUMABLE"):
         assert getattr(steering, name) == getattr(steering_commands, name)
+    assert {state for states in steering.RETRIABLE.values() for state in states} == {*steering_commands.RETRIABLE}
+    assert tuple(steering.RETRIABLE) == run_retry.MODES == steering_commands.MODES
 
 
 # -- list ---------------------------------------------------------------------

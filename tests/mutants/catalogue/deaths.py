@@ -121,7 +121,7 @@ DEATH = [
     policy(
         "death-of-any-run",
         "Two runs with the same jids share the barriers of their fallbacks.",
-        'derived(f"{payload.run_id}:{payload.jid}:death")',
+        """derived(f"{payload.run_id}:{payload.jid}:{payload.fields.get('created_at')}:death")""",
         'derived(f"{payload.jid}:death")',
         DEATHS + "test_a_step_is_caught_by_its_run_only",
     ),

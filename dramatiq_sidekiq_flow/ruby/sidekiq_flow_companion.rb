@@ -3871,14 +3871,14 @@ module SidekiqFlow::Companion
       @config.redis { |conn| Scripts.run_once(conn, "start", keys, arguments) }
     end
 
-    # As _new_record.lua reads it.
+    # As _new_record.lua reads it; a run that Ruby starts cannot be repeated.
     def record
       @record ||= begin
         fields = {"keep" => keep, **tree_fields, **@options.fields, **calls}
         [
           @plan.completes? ? "done" : "running", format("%.3f", Time.now.to_f), @ttl + keep, @numbers.last,
           fields.size, *fields.flatten, @options.lists.size, *@options.lists,
-          @options.unique_key.to_s, @options.deadline.to_s, @options.needed? ? 1 : 0
+          @options.unique_key.to_s, @options.deadline.to_s, @options.needed? ? 1 : 0, ""
         ]
       end
     end

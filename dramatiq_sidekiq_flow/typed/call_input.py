@@ -76,7 +76,7 @@ class CallInput:
 
 def with_run(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Make one input of the two arguments of a callback of a run: the second, a mapping, is its field ``run``."""
-    if len(args) == 2 and all(isinstance(each, Mapping) for each in args):
+    if len(args) == 2 and all(isinstance(each, Mapping) for each in args) and "run_id" in args[1]:
         return ({**args[0], RUN_FIELD: args[1]},)
     return args
 

@@ -37,8 +37,8 @@ def _barriers(engine: Engine, job: Payload) -> list[str]:
     stored = job.fields.get(job.dialect.callbacks_key)
     try:
         stack = Payload.decode(job.raw, engine.stacks.retrieve).stack if stored else ()
-    except (FlowError, LookupError, ValueError) as e:
-        engine.logger.warning("The callback stack of the dead step %s cannot be read: %s", job.jid, e)
+    except (FlowError, LookupError, ValueError):
+        # The worker that buried such a job has logged why.
         return []
     barriers = [callback.barrier for callback in reversed(stack)]
     return barriers if any(map(is_needing_barrier, barriers)) else []

@@ -63,6 +63,7 @@ end
 --       without a number then has 'jid:' and its jid, under which its failure is recorded
 --
 -- PARTS: suffixes of the keys
+-- END_FIELDS: what is read at the end of a run, and its state
 -- UNIQUE_TTL: seconds that a unique key lives at least: longer than the record of its run
 -- MOST_LISTED: number of runs in a list of those that have ended, or that have a template
 --       or a tag

@@ -74,7 +74,7 @@ def test_the_commit_itself_pushes_nothing(client: redis.Redis, step: Any, commit
     """Its time does not depend on the size: it writes a run's marker, one zset member and no TTL."""
     fanout_id = committed(children())
     assert not client.exists("queue:ruby")
-    assert client.llen(f"swf:fanout:{fanout_id}") == SIZE + 3  # two barriers (of the group, and before the end of the run), the queue's name
+    assert client.llen(f"swf:fanout:{fanout_id}") == SIZE + 3  # two barriers, the queue
     assert client.ttl(f"swf:fanout:{fanout_id}") == -1
 
 

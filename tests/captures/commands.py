@@ -44,7 +44,6 @@ def commands(ids: Mapping[str, str]) -> list[Command]:
         Command("watch-failed", ("runs", "watch", ids["failed"]), 1),
         Command("doctor", ("doctor",), 1),
         Command("doctor-rerun", ("doctor", "--fix", "rerun"), 1),
-        Command("cancel", ("runs", "cancel", ids["adopted"], "--reason", "customer left")),
         Command("unknown-run", ("runs", "show", "no-run"), 2),
     ]
 

@@ -176,11 +176,12 @@ def _order(scenario: Scenario, world: World) -> Iterator[Finding]:
 
 
 def _may_be_dead(scenario: Scenario, job: Mapping[str, Any]) -> bool:
-    """Whether a step has left its run, since another one took its place, or is the one that stops it."""
+    """Whether a step has left its run, is the one that stops it, or is in a group that can do without it."""
     if "swf_died_in" in job or job.get("class") != "Sweep::Dies":
         return "swf_died_in" in job
     run, step = job["args"][:2]
-    return bool(scenario.runs[run].options[step]["dies"] == "stops")
+    options = scenario.runs[run].options[step]
+    return options.get("dies") == "stops" or "needs" in options
 
 
 def _calls(scenario: Scenario, world: World) -> Iterator[Finding]:

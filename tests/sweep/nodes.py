@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from dramatiq_sidekiq_flow import Catch, Chain, Job, MayFail, SidekiqBroker, WaitFor
+from dramatiq_sidekiq_flow import Catch, Chain, Group, Job, MayFail, SidekiqBroker, WaitFor
 
 from .scenario import CALLS, Options, Scenario, signal_of
 
@@ -56,6 +56,10 @@ def _placed(job: Job, number: int, index: int, options: dict[str, Any]) -> Any:
         return Catch(job, Job("Sweep::Step", number, index, {}))
     if dies == "done":
         return MayFail(job)
+    if "needs" in options:
+        return Group(
+            job, *(Job("Sweep::Dies", number, index, {"dies": "caught"}) for _ in range(options["needs"])), need=1
+        )
     if "waits" in options:
         return Chain(WaitFor(signal_of(index), queue=QUEUE), job)
     if "late" in options:

@@ -37,6 +37,19 @@ STEERED = (
         every=2,
     ),
     Scenario(
+        "needs",
+        "groups that need one of their members, of which the others die",
+        (
+            Run(
+                chain(_J, _J, group(_J, chain(_J, _J)), _J),
+                {1: {"needs": 1}, 2: {"needs": 2, "ms": 15}, 4: {"needs": 1}},
+                calls=_ALL,
+                end=End(calls=_DONE),
+            ),
+        ),
+        every=2,
+    ),
+    Scenario(
         "fails",
         "a step that dies and stops its run, with callbacks that the keeper calls",
         (

@@ -15,7 +15,7 @@ class TestRunTree < Minitest::Test
   PAIR = {"chain" => [STEP, STEP]}.freeze
   TREE = {"chain" => [
     STEP,
-    {"group" => [STEP, PAIR, {"times" => 25, "node" => PAIR}]},
+    {"group" => [STEP, PAIR, {"times" => 25, "node" => PAIR}], "need" => 20},
     {"group" => []},
     {"delay" => 60_000, "node" => STEP},
     {"step" => "R", "ruby" => true, "queue" => "q", "args" => "1"}
@@ -107,7 +107,7 @@ class TestRunTree < Minitest::Test
     assert_equal([[10, "E: <x>"]], page.hidden_failures.map { |failure| [failure.number, failure.error] })
     assert_equal ["failed", 2, 1, 56], [page.state, page.done, page.dead, page.total]
     assert_equal [2.5, 1], [page.rows[1].took, page.rows[1].attempts]
-    assert_equal "after 60 s", page.rows[9].name
+    assert_equal ["group, 20 of 27 needed", "after 60 s"], [page.rows[2].name, page.rows[9].name]
   end
 
   private

@@ -116,8 +116,14 @@ module SidekiqFlow::Web
       when :times then repeated_row(line)
       when :replacement then Row.new(depth: line.depth, name: "in place of step #{line.node.value["step"]}")
       when :delay then Row.new(depth: line.depth, name: "after #{Text.duration(line.node.delay)}")
-      else Row.new(depth: line.depth, name: "#{line.node.kind}#{" (empty)" if line.node.children.empty?}")
+      else Row.new(depth: line.depth, name: branch_name(line.node))
       end
+    end
+
+    def branch_name(node)
+      return "#{node.kind} (empty)" if node.children.empty?
+
+      node.need ? "#{node.kind}, #{node.need} of #{node.members} needed" : node.kind.to_s
     end
 
     def repeated_row(line)

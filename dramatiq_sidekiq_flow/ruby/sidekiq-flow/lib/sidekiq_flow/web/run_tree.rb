@@ -44,6 +44,16 @@ module SidekiqFlow::Web
         value["times"]
       end
 
+      # How many members of a group the run needs; nil if it needs all.
+      def need
+        value["need"]
+      end
+
+      # Number of members of a group.
+      def members
+        children.sum { |child| child.kind == :times ? child.times : 1 }
+      end
+
       # Seconds.
       def delay
         value["delay"] / 1000.0
@@ -85,7 +95,7 @@ module SidekiqFlow::Web
         children = value[kind].map { |child| node(child) }
         count = 0
         starts = children.map { |child| (count += child.steps) - child.steps }
-        Node.new(kind.to_sym, counted(count), children, starts, {})
+        Node.new(kind.to_sym, counted(count), children, starts, value["need"].is_a?(Integer) ? value.slice("need") : {})
       end
 
       def read_group(value)

@@ -4759,7 +4759,9 @@ local RELEASED_TTL = '86400'
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -4867,6 +4869,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -4986,8 +4992,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -5006,7 +5023,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -5700,7 +5717,7 @@ if state then
     if count.needs and count.released then spare_all(record, count.barrier) end
   end
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
+  if had_failed(ARGV[6]) then state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl) end
   if not cancelled and walked.new and is_over(walked, fires) then
     finish_record(record, state, ARGV[6], ending)
   end
@@ -5876,7 +5893,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -5977,6 +5996,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -6096,8 +6119,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -6116,7 +6150,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -6305,7 +6339,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -6406,6 +6442,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -6525,8 +6565,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -6545,7 +6596,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -7231,7 +7282,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -7332,6 +7385,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -7451,8 +7508,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -7471,7 +7539,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -7622,7 +7690,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -7723,6 +7793,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -7842,8 +7916,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -7862,7 +7947,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -8301,7 +8386,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -8402,6 +8489,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -8521,8 +8612,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -8541,7 +8643,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -8918,7 +9020,9 @@ local SLACK = 3600
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -9015,6 +9119,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -9134,8 +9242,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -9154,7 +9273,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -9670,7 +9789,7 @@ if state then
     if type(left) == 'number' then outlive(record .. ':added', left) end
   end
   state = record_steps(record, state, {text}, ttl)
-  state = revived(record, state, text, first_keys(5, callbacks), ttl)
+  if had_failed(text) then state = revived(record, state, text, first_keys(5, callbacks), ttl) end
   if plan then prolong_record(record, state, ttl) end
 end
 return {cancelled and 'CANCELLED' or 'DONE'}
@@ -9828,7 +9947,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -9929,6 +10050,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -10048,8 +10173,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -10068,7 +10204,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -10399,7 +10535,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -10500,6 +10638,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -10619,8 +10761,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -10639,7 +10792,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -10949,7 +11102,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -11050,6 +11205,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -11169,8 +11328,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -11189,7 +11359,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -11367,7 +11537,9 @@ end
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -11468,6 +11640,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -11587,8 +11763,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -11607,7 +11794,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end

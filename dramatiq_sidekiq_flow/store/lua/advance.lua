@@ -95,7 +95,7 @@ if state then
     if count.needs and count.released then spare_all(record, count.barrier) end
   end
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
+  if had_failed(ARGV[6]) then state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl) end
   if not cancelled and walked.new and is_over(walked, fires) then
     finish_record(record, state, ARGV[6], ending)
   end

@@ -69,7 +69,9 @@ end
 if #done > 0 then state = state or known_state(record, done[1], ttl) end
 if state and #done > 0 then
   state = record_steps(record, state, done, ttl)
-  for _, text in ipairs(done) do state = revived(record, state, text, first_keys(4, callbacks), ttl) end
+  for _, text in ipairs(done) do
+    if had_failed(text) then state = revived(record, state, text, first_keys(4, callbacks), ttl) end
+  end
 end
 if #counted > 0 then
   if late then

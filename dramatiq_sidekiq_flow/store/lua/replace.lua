@@ -97,7 +97,7 @@ if state then
     if type(left) == 'number' then outlive(record .. ':added', left) end
   end
   state = record_steps(record, state, {text}, ttl)
-  state = revived(record, state, text, first_keys(5, callbacks), ttl)
+  if had_failed(text) then state = revived(record, state, text, first_keys(5, callbacks), ttl) end
   if plan then prolong_record(record, state, ttl) end
 end
 return {cancelled and 'CANCELLED' or 'DONE'}

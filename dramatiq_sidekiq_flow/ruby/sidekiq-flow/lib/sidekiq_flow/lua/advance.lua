@@ -63,7 +63,9 @@ local RELEASED_TTL = '86400'
 -- record_end(record) -> the same, and the fields that the end of the run needs, read with it
 -- known_state(record, text, ttl) -> the state; makes the record of a run that Ruby started,
 --       whose steps have no number, to live for ttl seconds
+-- had_failed(text) -> true if the text is of a step that had failed
 -- mark_done(record, text): marks a step that had not failed as done
+-- set_bits(key, numbers): sets bits of a bitmap, some hundreds with each command
 -- record_steps(record, state, texts, ttl) -> the state after steps are done; keeps the
 --       record for ttl seconds, now and then
 -- record_dead(record, state, number, failure): records the death of a step, and pushes
@@ -171,6 +173,10 @@ end
 local function outlive(key, ttl)
   local left = redis.pcall('TTL', key)
   if type(left) == 'number' and left ~= -2 and left < ttl - SLACK then redis.pcall('EXPIRE', key, ttl) end
+end
+
+local function had_failed(text)
+  return string.byte(text) == 33
 end
 
 local function mark_done(record, text)
@@ -290,8 +296,19 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function record_steps(record, state, texts, ttl)
-  local times, done, bits, prolongs = {record .. ':times'}, record .. ':done', {}, false
+  local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
     local number, mark, time = tonumber(text), '', ''
     if not number then mark, number, time = string.match(text, '^(!?)(%d+) ?(.*)$') end
@@ -310,7 +327,7 @@ local function record_steps(record, state, texts, ttl)
   end
   -- A call has at most some hundreds of steps.
   if #times > 1 then redis.pcall('HSET', unpack(times)) end
-  for _, number in ipairs(bits) do redis.pcall('SETBIT', done, number, 1) end
+  set_bits(record .. ':done', bits)
   if prolongs then prolong_record(record, state, ttl) end
   return state
 end
@@ -1004,7 +1021,7 @@ if state then
     if count.needs and count.released then spare_all(record, count.barrier) end
   end
   state = record_steps(record, state, {ARGV[6]}, ttl)
-  state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl)
+  if had_failed(ARGV[6]) then state = revived(record, state, ARGV[6], first_keys(4, walked.n), ttl) end
   if not cancelled and walked.new and is_over(walked, fires) then
     finish_record(record, state, ARGV[6], ending)
   end

@@ -176,6 +176,28 @@ def test_a_death_counts_when_the_others_are_too_few(
     assert sorted(name for name in map(str, log)) == ["1", "2", "called", "end", "x", "y", "z"]
 
 
+def test_a_spared_death_that_was_mended_hides_no_other(
+    broker: SidekiqBroker, client: redis.Redis, ok: Any, log: list[Any]
+) -> None:
+    @dramatiq.actor(queue_name="python", max_retries=0, broker=broker)
+    def once(name: str) -> None:
+        log.append(name)
+        if log.count(name) == 1:
+            raise ValueError("no")
+
+    def retried(name: str) -> str:
+        """The recorded state after a person has retried a step."""
+        (raw,) = (raw for raw in raws(client.zrange("dead", 0, -1)) if json.loads(raw)["args"] == [name])
+        client.zrem("dead", raw)
+        client.lpush("queue:python", raw)
+        work(broker)
+        return Runs(broker).list()[0].state
+
+    Workflow(Group(Group(once.message("a"), elsewhere(ok, "b"), need=1), once.message("c"), once.message("d"))).run()
+    work(broker)
+    assert [retried(name) for name in ("a", "c", "d")] == ["failed", "failed", "done"]
+
+
 def test_the_death_of_a_late_member_stops_nothing(connection: Connection, client: redis.Redis) -> None:
     """Also if more members are counted as dead than may be: plain Ruby does not count a retry."""
     operations.met(client)

@@ -114,6 +114,18 @@ def test_a_step_runs_again_with_the_memory_and_the_number_that_it_had(
     assert runs.retry(run_id, mode="failed_and_after").state == "done"
 
 
+def test_what_follows_a_group_runs_once_for_all_its_dead_steps(
+    broker: SidekiqBroker, step: Any, log: list[Any]
+) -> None:
+    group = Group(MayFail(step.message("a", 1)), MayFail(step.message("b", 1)), step.message("c"))
+    run_id = Workflow(Chain(group, step.message("d"))).run()
+    assert finish(broker, run_id).state == "done"
+    Runs(broker).retry(run_id, mode="failed_and_after")
+    assert finish(broker, run_id).state == "done"
+    assert sorted(log) == ["a", "a", "b", "b", "c", "d", "d"]
+    assert log[-1] == "d"
+
+
 def test_a_run_that_is_at_work_is_not_started_anew(broker: SidekiqBroker, client: redis.Redis, step: Any) -> None:
     run_id = Workflow(Chain(MayFail(step.message("a", 1)), Job("Rb::Step", queue="ruby"))).run()
     with working(broker, queues={"python"}):

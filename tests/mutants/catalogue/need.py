@@ -111,7 +111,7 @@ NEEDING = [
         "A step that was spared, retried and done hides the death of another one.",
         "  forget_spared(record, number)\n  redis.pcall('HDEL', record .. ':failed', number)\n",
         "  redis.pcall('HDEL', record .. ':failed', number)\n",
-        ANY,
+        NEED + "test_a_spared_death_that_was_mended_hides_no_other",
     ),
     note(
         "need-noted-again",

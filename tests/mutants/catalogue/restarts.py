@@ -117,7 +117,7 @@ RESTARTED = [
         "What follows a group runs once for each of its dead steps.",
         "inside.setdefault(step.stack[depth].barrier, [])",
         "inside.setdefault(step.jid, [])",
-        ANY,
+        MODES + "test_what_follows_a_group_runs_once_for_all_its_dead_steps",
     ),
     death(
         "died-without-stack",

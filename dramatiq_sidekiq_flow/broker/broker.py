@@ -21,6 +21,7 @@ from ..store import keys, processes, queues, sets
 from ..store.connection import RedisClient
 from ..store.replication import Replication, ReplicaWait
 from ..wire.dialect import NOOP_CLASSES
+from ..wire.own_steps import is_own
 from ..wire.payload import DEFAULTS
 from .broker_aware import BrokerAware
 from .bulk import Bulk
@@ -31,7 +32,7 @@ from .hooked_broker import HookedBroker
 from .job_completion import JobCompletion
 from .joining import join
 from .message import actor_options, check_not_itself, mark_sent
-from .noop_actor import is_own, noop_actor
+from .noop_actor import noop_actor
 from .opening import checked, open_connection
 from .queue_order import Order, QueueOrder
 from .retries import Retries

@@ -7,13 +7,7 @@ from typing import Any
 import dramatiq
 
 from ..context import current_run
-from ..wire.need import is_needing
-from ..wire.wait_for import is_wait
-
-
-def is_own(actor_name: str) -> bool:
-    """Return True for the name of a WaitFor, or of a carrier of a group."""
-    return is_wait(actor_name) or is_needing(actor_name)
+from ..wire.own_steps import is_own
 
 
 def noop_actor(broker: dramatiq.Broker, actor_name: str) -> dramatiq.Actor[Any, Any]:

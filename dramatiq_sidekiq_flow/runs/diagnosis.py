@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from ..wire.own_steps import is_own
 from ..wire.run_end import NAME as END
-from ..wire.wait_for import is_wait
 from . import cases
 from .consumers import Consumer, Consumers
 from .finding import Case
@@ -109,7 +109,7 @@ class Diagnosis:
 
     def _without_actor(self, patient: Patient) -> Case | None:
         known = frozenset() if patient.is_ruby else self.consumers.actors_for(patient.step.queue)
-        if not known or patient.step.name in known or is_wait(patient.step.name) or patient.step.name == END:
+        if not known or patient.step.name in known or is_own(patient.step.name) or patient.step.name == END:
             return None
         return cases.unknown_actor(patient, "", self.consumers.known_names())
 

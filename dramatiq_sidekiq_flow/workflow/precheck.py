@@ -21,10 +21,10 @@ from ..registry.registry import Registry
 from ..store.connection import LOST
 from ..wire.dialect import NOOP_CLASSES
 from ..wire.near_names import hint
-from ..wire.need import group_of, is_needing
+from ..wire.need import group_of
 from ..wire.nodes import Wire, is_ruby_constant, jobs
+from ..wire.own_steps import is_own
 from ..wire.payload import DEFAULTS
-from ..wire.wait_for import is_wait
 from .job_options import JobOptions
 
 #: Maximum number of classes, of queues and of pairs that are remembered as checked.
@@ -125,7 +125,7 @@ class Precheck:
         """List the queues of a tree's Python steps."""
         queues = []
         for name, queue, carried in map(_facts_of, jobs(wire)):
-            if (carried and not _is_own(name)) or name in self.broker.actors:
+            if (carried and not is_own(name)) or name in self.broker.actors:
                 queues.append(queue or self._known_queue(name))
         return queues
 
@@ -147,7 +147,7 @@ class Precheck:
         fleet = self.fleet.look()
         if queue in fleet.ruby:
             return False
-        if name in NOOP_CLASSES or _is_own(name):
+        if name in NOOP_CLASSES or is_own(name):
             return queue in fleet.python or queue in self.broker.get_declared_queues()
         return name in self.broker.actors or self.registry.is_python(name)
 
@@ -157,7 +157,7 @@ class Precheck:
             raise _shared(f"The step {name}", queue, fleet)
 
     def _look_for_class(self, name: str) -> None:
-        if name in self.broker.actors or name in NOOP_CLASSES or _is_own(name) or self._options(name) is not None:
+        if name in self.broker.actors or name in NOOP_CLASSES or is_own(name) or self._options(name) is not None:
             return
         published = {*self.registry.names(), *self._registry.names()}
         here = {*self.broker.actors, *self.job_options.classes, *ruby_job.names(self.broker)} - NOOP_CLASSES
@@ -219,11 +219,6 @@ class Precheck:
             hint(str(queue), fleet.queues),
             ", ".join(sorted(fleet.queues)),
         )
-
-
-def _is_own(name: str) -> bool:
-    """Return True for the name of a step that the package runs itself."""
-    return is_wait(name) or is_needing(name)
 
 
 def _facts_of(job: Mapping[str, Any]) -> tuple[str, Any, bool]:

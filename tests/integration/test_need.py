@@ -33,6 +33,7 @@ from dramatiq_sidekiq_flow.store.runs import NO_MEMORY
 from dramatiq_sidekiq_flow.testing import FlowTest
 
 from .. import operations
+from ..broken_runs import python_process
 from ..operations import ME, MINE, NEED_STACK, NEEDING, TTL
 from ..redis_values import raws
 from ..running import eventually, in_flight, members, working
@@ -242,6 +243,17 @@ def test_a_worker_starts_the_group_that_ruby_has_pushed(
     work(broker)
     assert sorted(log) == ["a", "b", "c", "end"]
     assert not client.exists("dead")
+
+
+def test_the_carrier_of_a_group_is_no_unknown_actor(broker: SidekiqBroker, client: redis.Redis, ok: Any) -> None:
+    job = carrier(broker, Group(ok.message(1), ok.message(2), need=1))
+    python_process(client, "python", actors=("ok",))
+    client.delete("queue:ruby")
+    client.sadd("queues", "python")
+    client.lpush("queue:python", json.dumps({**job, "jid": "c" * 24}))
+    found = Runs(broker).explain(job["workflow_run_id"])
+    assert "group needing 1" in str(found)
+    assert "unknown_actor" not in {finding.cause for finding in found.findings}
 
 
 def test_a_carrier_without_a_group_is_dead(broker: SidekiqBroker, client: redis.Redis) -> None:

@@ -235,7 +235,7 @@ DYNAMIC = [
     in_file("runs/diagnosis.py")(
         "diagnosis-wait-has-no-actor",
         "A step that waits in a queue is said to have no actor.",
-        " or is_wait(patient.step.name)",
+        " or is_own(patient.step.name)",
         "",
         _STEERED + "test_a_step_that_waits_needs_no_actor",
     ),

@@ -57,7 +57,7 @@ EXPLAINED = [
     diagnosis(
         "diagnosis-any-actor",
         "An actor that no process has is not named.",
-        "        if not known or patient.step.name in known or is_wait(patient.step.name) or patient.step.name == END:\n",
+        "        if not known or patient.step.name in known or is_own(patient.step.name) or patient.step.name == END:\n",
         "        if True:\n",
         _WAY + "[unknown_actor]",
     ),

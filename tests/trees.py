@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dramatiq_sidekiq_flow import Chain, Group, WithDelay
 
-#: A tree before it has jobs: "job", or (kind, children).
+#: A tree before it has jobs: "job", or (kind, children); of the kind "any", one child is enough for what follows.
 Shape = Any
 
 shapes: st.SearchStrategy[Shape] = st.recursive(
@@ -61,19 +61,29 @@ def build(
 
 def before(shape: Shape) -> set[tuple[int, int]]:
     """Pairs of jobs of which the first must have ended when the second starts."""
-    numbers = itertools.count()
-    pairs: set[tuple[int, int]] = set()
+    return {(earlier[0], later) for earlier, later in _before(shape) if len(earlier) == 1}
 
-    def jobs(shape: Shape) -> list[int]:
+
+def _before(shape: Shape) -> set[tuple[tuple[int, ...], int]]:
+    """Jobs of which one must have ended when another one starts, and that one.  Members of "any" are single jobs."""
+    numbers = itertools.count()
+    pairs: set[tuple[tuple[int, ...], int]] = set()
+
+    def jobs(shape: Shape) -> tuple[list[tuple[int, ...]], list[int]]:
+        """What must have ended when a job starts that comes after the shape; and all its jobs."""
         if shape == "job":
-            return [next(numbers)]
+            number = next(numbers)
+            return [(number,)], [number]
         if shape[0] == "delay":
             return jobs(shape[2])
         parts = [jobs(child) for child in shape[1]]
+        found = [number for _, inside in parts for number in inside]
+        if shape[0] == "any":
+            return [tuple(found)], found
         if shape[0] == "chain":
-            for earlier, later in itertools.combinations(parts, 2):
+            for (earlier, _), (_, later) in itertools.combinations(parts, 2):
                 pairs.update(itertools.product(earlier, later))
-        return [n for part in parts for n in part]
+        return [each for ends, _ in parts for each in ends], found
 
     jobs(shape)
     return pairs
@@ -88,6 +98,7 @@ def violations(shape: Shape, count: int, events: list[tuple[str, int]]) -> Itera
     for job in range(count):
         if job not in first_end:
             yield f"job {job} never ended"
-    for a, b in before(shape):
-        if a in first_end and b in first_start and first_start[b] < first_end[a]:
-            yield f"job {b} started before job {a} had ended"
+    for some, b in _before(shape):
+        ends = [first_end[a] for a in some if a in first_end]
+        if ends and b in first_start and first_start[b] < min(ends):
+            yield f"job {b} started before job {' or '.join(map(str, some))} had ended"

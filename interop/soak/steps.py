@@ -4,7 +4,8 @@ A step of a planted tree is a dictionary, so that it can be an argument of a job
 
   kind     ``step``; ``may fail`` and ``dies``, which are dead after their first end; ``lives``, whose fallback does
            not run; ``mends``, which is dead until it is retried by hand; ``grows`` and ``adds``, which others replace;
-           ``waits``, for a signal; ``late``, whose signal does not come in time
+           ``waits``, for a signal; ``late``, whose signal does not come in time; ``spare``, in a group of two that
+           needs one of them
   n        its number, depth first; those that do not run have numbers from OTHERS on
   of       its class and its queue
   options  what it is told
@@ -30,7 +31,7 @@ from .settings import Settings
 OTHERS = 100_000
 
 #: Kinds, and how many of a hundred steps are of them; the others only run.
-KINDS = {"may fail": 4, "dies": 4, "lives": 2, "mends": 2, "grows": 5, "adds": 3, "waits": 4, "late": 2}
+KINDS = {"may fail": 4, "dies": 4, "lives": 2, "mends": 2, "grows": 5, "adds": 3, "waits": 4, "late": 2, "spare": 4}
 
 #: Those that only Python runs.
 OF_PYTHON = frozenset({"mends", "grows", "adds"})
@@ -99,6 +100,9 @@ class Planting:
             options |= {"fail": 0, kind.replace("may fail", "dies"): True}
         place = self.places[-1] if kind in OF_PYTHON else rng.choice(list(self.places))
         leaf = {"kind": kind, "run": self.run, "n": number, "of": place, "options": options}
+        if kind == "spare":
+            other = {**leaf, "kind": "step", "n": next(self._numbers)}
+            return ["any", [leaf, other]], ("any", ["job", "job"])
         if kind not in WITH_INNER:
             return leaf, "job"
         children = ["job"] * rng.randrange(1, 3)
@@ -120,6 +124,8 @@ def node(tree: Any) -> Any:
         return _leaf(tree)
     if tree[0] == "delay":
         return WithDelay(node(tree[2]), timedelta(milliseconds=tree[1]))
+    if tree[0] == "any":
+        return Group(*map(node, tree[1]), need=1)
     return (Chain if tree[0] == "chain" else Group)(*map(node, tree[1]))
 
 

@@ -20,6 +20,8 @@ from interop.soak.settings import RATES, Settings
 from interop.soak.steerer import Plan, Window
 from interop.soak.steps import KINDS, OTHERS, Planting, node
 
+from ..trees import before, violations
+
 #: Step 0, then steps 1 and 2, then step 3.
 SHAPE = ("chain", ["job", ("group", ["job", "job"]), "job"])
 
@@ -270,6 +272,15 @@ def test_the_steps_that_are_planted_are_those_that_are_judged() -> None:
         assert {leaf["n"] for leaf in leaves if leaf["n"] >= OTHERS} == planting.skipped
         node(tree)
     assert kinds == {"step", *KINDS}
+
+
+def test_one_step_of_a_group_that_needs_one_is_enough() -> None:
+    shape = ("chain", ["job", ("any", ["job", "job"]), "job"])
+    assert before(shape) == {(0, 1), (0, 2), (0, 3)}
+    events = [("start", 0), ("end", 0), ("start", 1), ("start", 2)]
+    late = [("start", 3), ("end", 1), ("end", 2), ("end", 3)]
+    assert list(violations(shape, 4, [*events, *late])) == ["job 3 started before job 1 or 2 had ended"]
+    assert list(violations(shape, 4, [*events, ("end", 2), ("start", 3), ("end", 1), ("end", 3)])) == []
 
 
 def leaves_of(tree: Any) -> Iterator[dict[str, Any]]:

@@ -54,7 +54,7 @@ def _placed(job: Job, number: int, index: int, options: dict[str, Any]) -> Any:
     dies = options.get("dies")
     if dies == "caught":
         return Catch(job, Job("Sweep::Step", number, index, {}))
-    if dies == "done":
+    if dies == "done" or "may" in options:
         return MayFail(job)
     if "needs" in options:
         return Group(

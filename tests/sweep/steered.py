@@ -129,9 +129,10 @@ STEERED = (
     ),
     Scenario(
         "revives",
-        "a process that retries, signals, pauses and cancels runs that rest",
+        "a process that retries, restarts, signals, pauses and cancels runs that rest",
         (
             Run(chain(_J, _J, _J), {1: {"fail": "mended"}}, steers=("retry",)),
+            Run(chain(_J, group(_J, _J)), {1: {"fail": "mended", "may": True}}, steers=("restart",)),
             Run(chain(_J, _J, _J), {1: {"waits": True}}, steers=("pause", "signal", "resume")),
             Run(chain(_J, _J), {1: {"waits": True}}, steers=("signal",)),
             Run(

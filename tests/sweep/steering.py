@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from dramatiq_sidekiq_flow import Runs
+from dramatiq_sidekiq_flow.errors import CannotRetry
 from dramatiq_sidekiq_flow.process import upkeep
 from dramatiq_sidekiq_flow.runs import resting_runs
 
@@ -27,6 +29,12 @@ def _retry(runs: Runs, number: int, run: Run) -> None:
     runs.retry(run_id(number))
 
 
+def _restart(runs: Runs, number: int, run: Run) -> None:
+    # An earlier call may have started the steps, which are at work now.
+    with contextlib.suppress(CannotRetry):
+        runs.retry(run_id(number), mode="failed_and_after")
+
+
 def _signal(runs: Runs, number: int, run: Run) -> None:
     for step, options in run.options.items():
         if "waits" in options:
@@ -39,6 +47,7 @@ ACTIONS: Mapping[str, Callable[[Runs, int, Run], None]] = {
     "resume": _resume,
     "cancel": _cancel,
     "retry": _retry,
+    "restart": _restart,
     "signal": _signal,
 }
 

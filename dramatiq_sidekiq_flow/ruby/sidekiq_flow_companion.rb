@@ -4875,12 +4875,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -4990,17 +5001,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -6002,12 +6002,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -6117,17 +6128,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -6448,12 +6448,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -6563,17 +6574,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -7391,12 +7391,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -7506,17 +7517,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -7799,12 +7799,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -7914,17 +7925,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -8495,12 +8495,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -8610,17 +8621,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -9125,12 +9125,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -9240,17 +9251,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -10056,12 +10056,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -10171,17 +10182,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -10644,12 +10644,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -10761,17 +10772,6 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
-end
-
 local function record_steps(record, state, texts, ttl)
   local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
@@ -10845,7 +10845,7 @@ local function make_record(record, new)
   end
   redis.pcall('HSET', record .. ':times', '0', '')
   if new.total >= 1000 then
-    redis.pcall('SETBIT', record .. ':done', new.total, 0)
+    redis.pcall('BITFIELD', record .. ':done', 'SET', 'u1', new.total, 0)
     redis.pcall('EXPIRE', record .. ':done', ttl)
   end
   redis.pcall('EXPIRE', record, ttl)
@@ -11211,12 +11211,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -11326,17 +11337,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)
@@ -11646,12 +11646,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -11761,17 +11772,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)

@@ -65,7 +65,7 @@ local function make_record(record, new)
   end
   redis.pcall('HSET', record .. ':times', '0', '')
   if new.total >= 1000 then
-    redis.pcall('SETBIT', record .. ':done', new.total, 0)
+    redis.pcall('BITFIELD', record .. ':done', 'SET', 'u1', new.total, 0)
     redis.pcall('EXPIRE', record .. ':done', ttl)
   end
   redis.pcall('EXPIRE', record, ttl)

@@ -272,12 +272,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -387,17 +398,6 @@ local function forget_failure(record, state, number, ttl)
   if state ~= 'failed' or is_failed(record) then return state end
   set_state(record, state, 'running', ttl)
   return 'running'
-end
-
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
 end
 
 local function record_steps(record, state, texts, ttl)

@@ -389,12 +389,23 @@ local function had_failed(text)
   return string.byte(text) == 33
 end
 
+local function set_bits(key, numbers)
+  for first = 1, #numbers, 500 do
+    local sets = {key}
+    for i = first, math.min(first + 499, #numbers) do
+      local n = #sets
+      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
+    end
+    redis.pcall('BITFIELD', unpack(sets))
+  end
+end
+
 local function mark_done(record, text)
   local number, times = string.match(text, '^(%d+) (.*)$')
   if number then
     redis.pcall('HSET', record .. ':times', number, times)
   else
-    redis.pcall('SETBIT', record .. ':done', text, 1)
+    set_bits(record .. ':done', {text})
   end
 end
 
@@ -506,17 +517,6 @@ local function forget_failure(record, state, number, ttl)
   return 'running'
 end
 
-local function set_bits(key, numbers)
-  for first = 1, #numbers, 500 do
-    local sets = {key}
-    for i = first, math.min(first + 499, #numbers) do
-      local n = #sets
-      sets[n + 1], sets[n + 2], sets[n + 3], sets[n + 4] = 'SET', 'u1', numbers[i], 1
-    end
-    redis.pcall('BITFIELD', unpack(sets))
-  end
-end
-
 local function record_steps(record, state, texts, ttl)
   local times, bits, prolongs = {record .. ':times'}, {}, false
   for _, text in ipairs(texts) do
@@ -590,7 +590,7 @@ local function make_record(record, new)
   end
   redis.pcall('HSET', record .. ':times', '0', '')
   if new.total >= 1000 then
-    redis.pcall('SETBIT', record .. ':done', new.total, 0)
+    redis.pcall('BITFIELD', record .. ':done', 'SET', 'u1', new.total, 0)
     redis.pcall('EXPIRE', record .. ':done', ttl)
   end
   redis.pcall('EXPIRE', record, ttl)

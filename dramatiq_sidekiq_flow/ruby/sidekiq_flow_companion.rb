@@ -410,6 +410,12 @@ module SidekiqFlow::Companion
       [[], RETRY_HORIZON]
     end
 
+    # The seconds of a number, or of a duration of ActiveSupport, which has to_f and is not
+    # a Numeric; nil of anything else.
+    def seconds(value)
+      value.to_f if value.respond_to?(:to_f) && !value.is_a?(String) && !value.is_a?(Time)
+    end
+
     # The TTL of barriers: all delays ahead, and the retries of a job.
     def barrier_ttl(node, stack)
       trees = [*stack.map(&:remaining), node].compact
@@ -3660,10 +3666,21 @@ module SidekiqFlow::Companion
         raise InvalidNode, "The workflow cannot be written as JSON: #{error.message[0, 200]}"
       end
 
+      # A copy of a tree in wire form whose jobs name their queue, where their class knows it.
+      def with_queues(wire)
+        copy(wire).tap do |tree|
+          Tree.jobs(tree) { |job| job["queue"] ||= queue_of(job["class"]) }
+        end
+      end
+
       private
 
       def serializer
         Dialect.current.gem::Serialize
+      end
+
+      def queue_of(name)
+        Plan.class_of(name)&.get_sidekiq_options&.fetch("queue", nil)&.to_s
       end
 
       # The copy is changed: its jobs get numbers.
@@ -3740,7 +3757,7 @@ module SidekiqFlow::Companion
     end
 
     def checked_deadline(value)
-      seconds = value.respond_to?(:to_f) && !value.is_a?(String) && !value.is_a?(Time) ? value.to_f : 0.0
+      seconds = Lifetimes.seconds(value) || 0.0
       return seconds if seconds.positive? && seconds.finite?
 
       raise InvalidWorkflow, "deadline takes the seconds from the start, above 0, or a duration such as 2.hours, " \
@@ -3884,24 +3901,8 @@ module SidekiqFlow::Companion
     end
 
     def tree_fields
-      compact = CompactTree.dump(with_queues(@read), args: self.class.records.fetch(:args, true))
+      compact = CompactTree.dump(Wire.with_queues(@read), args: self.class.records.fetch(:args, true))
       {"tree" => compact, "skipped" => (@numbers.skipped if @numbers.skipped.positive?)}.compact
-    end
-
-    # A tree whose jobs say their queue, where their class knows it.
-    def with_queues(node)
-      case node["__type__"]
-      when "job" then job_with_queue(node)
-      when "with_delay" then node.merge("task" => with_queues(node["task"]))
-      else node.merge("children" => node["children"].map { |child| with_queues(child) })
-      end
-    end
-
-    def job_with_queue(job)
-      queue = job["queue"] || StartPlan.class_of(job["class"])&.get_sidekiq_options&.fetch("queue", nil)
-      fallback = CompactTree.fallback_of(job)
-      found = job.merge("queue" => queue.to_s)
-      fallback ? found.merge(Replacement::POLICY => with_queues(fallback)) : found
     end
 
     def calls
@@ -4174,20 +4175,10 @@ module SidekiqFlow::Companion
 
     # The compact tree, as the record shows it.
     def compact
-      @compact ||= CompactTree.dump(with_queues, args: (Start.records || {}).fetch(:args, true))
+      @compact ||= CompactTree.dump(Wire.with_queues(@wire), args: (Start.records || {}).fetch(:args, true))
     end
 
     private
-
-    # Of a job that names none, its class knows the queue.
-    def with_queues
-      in_place(0).tap do |copy|
-        Tree.jobs(copy) do |job|
-          options = Plan.class_of(job["class"])&.get_sidekiq_options || {}
-          job["queue"] ||= options["queue"]&.to_s
-        end
-      end
-    end
 
     def place(step)
       # A barrier counts each id once.
@@ -4390,9 +4381,8 @@ module SidekiqFlow
       def milliseconds(timeout)
         return if timeout.nil?
 
-        # A duration of ActiveSupport has to_f, and is not a Numeric.
-        seconds = (timeout.respond_to?(:to_f) && !timeout.is_a?(String) && !timeout.is_a?(Time)) ? timeout.to_f : -1.0
-        return (seconds * 1000).round if (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
+        seconds = Companion::Lifetimes.seconds(timeout)
+        return (seconds * 1000).round if seconds && (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
 
         raise InvalidWorkflow, "timeout takes seconds, or a duration such as 3.days, not #{timeout.inspect[0, 100]}"
       end

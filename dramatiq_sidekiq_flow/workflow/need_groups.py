@@ -8,8 +8,7 @@ from ..wire.need import group_of
 from ..wire.nodes import validate
 from ..wire.payload import Payload
 from .engine import Engine
-from .finished_job import FinishedJob
-from .replacement import Tree, start_in_place
+from .replacement import Tree, start_instead
 
 
 def start_group(message: SidekiqMessage, engine: Engine) -> None:
@@ -20,10 +19,7 @@ def start_group(message: SidekiqMessage, engine: Engine) -> None:
       QueueShared: if a Ruby process consumes the queue of a Python step.
       BarrierExpired, WrongType: if the run cannot continue.
     """
-    payload = message.payload
-    output = engine.outputs.of(payload, None)
-    record = engine.records.of_step(payload, message.began)
-    start_in_place(FinishedJob(payload, message.queue_name, output, message, record), _tree(payload, engine), engine)
+    start_instead(message, _tree(message.payload, engine), engine)
 
 
 def _tree(payload: Payload, engine: Engine) -> Tree:

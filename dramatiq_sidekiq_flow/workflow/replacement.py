@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from ..broker.message import SidekiqMessage
 from ..errors import ConfigurationError
 from ..store import replacements
 from ..store.outcomes import Gone, Outcome, RunCancelled, StageLost
@@ -113,6 +114,17 @@ def tree_of(wire: Wire, compact: bytes, counts: tuple[int, int], engine: Engine)
 def unnumbered(wire: Wire, engine: Engine) -> Tree:
     """Make a tree for runs without records."""
     return tree_of(wire, b"", (0, 0), engine)
+
+
+def start_instead(message: SidekiqMessage, tree: Tree, engine: Engine) -> None:
+    """Start a tree in the place of a step of the package, which has no output.  Repeated calls are safe.
+
+    Raises:
+      QueueShared, BarrierExpired, WrongType: as :func:`replace_step`.
+    """
+    payload = message.payload
+    output, record = engine.outputs.of(payload, None), engine.records.of_step(payload, message.began)
+    start_in_place(FinishedJob(payload, message.queue_name, output, message, record), tree, engine)
 
 
 def start_in_place(job: FinishedJob, tree: Tree, engine: Engine) -> None:

@@ -19,8 +19,8 @@ from ..wire.step_numbers import number_steps
 from ..wire.tree_times import completes_at_once
 from ..wire.wait_for import UNTIL_KEY, Wait
 from .engine import Engine
-from .finished_job import SETTLED, FinishedJob, Settled
-from .replacement import Tree, start_in_place, tree_of, unnumbered
+from .finished_job import SETTLED, Settled
+from .replacement import Tree, start_instead, tree_of, unnumbered
 
 #: Keys of a step that died since its time was over; a retry by hand waits anew.
 _OF_DEATH = frozenset(("error_class", "error_message", "error_backtrace"))
@@ -100,11 +100,7 @@ def _time_out(message: SidekiqMessage, wait: Wait, engine: Engine) -> Settled | 
         )
     if completes_at_once(wait.otherwise):
         return None
-    payload = message.payload
-    output = engine.outputs.of(payload, None)
-    record = engine.records.of_step(payload, message.began)
-    job = FinishedJob(payload, message.queue_name, output, message, record)
-    start_in_place(job, _tree(wait.otherwise, engine), engine)
+    start_instead(message, _tree(wait.otherwise, engine), engine)
     return SETTLED
 
 

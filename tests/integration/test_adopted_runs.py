@@ -34,7 +34,7 @@ def step(broker: SidekiqBroker) -> Any:
 
 
 def adopt(client: redis.Redis, queue: str = "python", **more: Any) -> None:
-    """Make the jobs of a queue those of the plain gem, which nobody has recorded."""
+    """Make the jobs of a queue those of the plain gem, which have no record."""
     for raw in raws(client.lrange(f"queue:{queue}", 0, -1)):
         client.lpop(f"queue:{queue}")
         client.rpush(f"queue:{queue}", json.dumps({**_without_numbers(json.loads(raw)), **more}).encode())

@@ -26,6 +26,12 @@ module SidekiqFlow::Companion
       [[], RETRY_HORIZON]
     end
 
+    # The seconds of a number, or of a duration of ActiveSupport, which has to_f and is not
+    # a Numeric; nil of anything else.
+    def seconds(value)
+      value.to_f if value.respond_to?(:to_f) && !value.is_a?(String) && !value.is_a?(Time)
+    end
+
     # The TTL of barriers: all delays ahead, and the retries of a job.
     def barrier_ttl(node, stack)
       trees = [*stack.map(&:remaining), node].compact

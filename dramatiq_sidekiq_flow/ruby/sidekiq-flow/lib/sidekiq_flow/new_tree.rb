@@ -47,20 +47,10 @@ module SidekiqFlow::Companion
 
     # The compact tree, as the record shows it.
     def compact
-      @compact ||= CompactTree.dump(with_queues, args: (Start.records || {}).fetch(:args, true))
+      @compact ||= CompactTree.dump(Wire.with_queues(@wire), args: (Start.records || {}).fetch(:args, true))
     end
 
     private
-
-    # Of a job that names none, its class knows the queue.
-    def with_queues
-      in_place(0).tap do |copy|
-        Tree.jobs(copy) do |job|
-          options = Plan.class_of(job["class"])&.get_sidekiq_options || {}
-          job["queue"] ||= options["queue"]&.to_s
-        end
-      end
-    end
 
     def place(step)
       # A barrier counts each id once.

@@ -57,7 +57,7 @@ module SidekiqFlow::Companion
     end
 
     def checked_deadline(value)
-      seconds = value.respond_to?(:to_f) && !value.is_a?(String) && !value.is_a?(Time) ? value.to_f : 0.0
+      seconds = Lifetimes.seconds(value) || 0.0
       return seconds if seconds.positive? && seconds.finite?
 
       raise InvalidWorkflow, "deadline takes the seconds from the start, above 0, or a duration such as 2.hours, " \

@@ -93,24 +93,8 @@ module SidekiqFlow::Companion
     end
 
     def tree_fields
-      compact = CompactTree.dump(with_queues(@read), args: self.class.records.fetch(:args, true))
+      compact = CompactTree.dump(Wire.with_queues(@read), args: self.class.records.fetch(:args, true))
       {"tree" => compact, "skipped" => (@numbers.skipped if @numbers.skipped.positive?)}.compact
-    end
-
-    # A tree whose jobs say their queue, where their class knows it.
-    def with_queues(node)
-      case node["__type__"]
-      when "job" then job_with_queue(node)
-      when "with_delay" then node.merge("task" => with_queues(node["task"]))
-      else node.merge("children" => node["children"].map { |child| with_queues(child) })
-      end
-    end
-
-    def job_with_queue(job)
-      queue = job["queue"] || StartPlan.class_of(job["class"])&.get_sidekiq_options&.fetch("queue", nil)
-      fallback = CompactTree.fallback_of(job)
-      found = job.merge("queue" => queue.to_s)
-      fallback ? found.merge(Replacement::POLICY => with_queues(fallback)) : found
     end
 
     def calls

@@ -22,9 +22,8 @@ module SidekiqFlow
       def milliseconds(timeout)
         return if timeout.nil?
 
-        # A duration of ActiveSupport has to_f, and is not a Numeric.
-        seconds = (timeout.respond_to?(:to_f) && !timeout.is_a?(String) && !timeout.is_a?(Time)) ? timeout.to_f : -1.0
-        return (seconds * 1000).round if (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
+        seconds = Companion::Lifetimes.seconds(timeout)
+        return (seconds * 1000).round if seconds && (0..Companion::Tree::MAX_DELAY).cover?(seconds * 1000)
 
         raise InvalidWorkflow, "timeout takes seconds, or a duration such as 3.days, not #{timeout.inspect[0, 100]}"
       end

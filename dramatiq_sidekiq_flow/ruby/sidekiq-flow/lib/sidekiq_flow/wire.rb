@@ -25,10 +25,21 @@ module SidekiqFlow::Companion
         raise InvalidNode, "The workflow cannot be written as JSON: #{error.message[0, 200]}"
       end
 
+      # A copy of a tree in wire form whose jobs name their queue, where their class knows it.
+      def with_queues(wire)
+        copy(wire).tap do |tree|
+          Tree.jobs(tree) { |job| job["queue"] ||= queue_of(job["class"]) }
+        end
+      end
+
       private
 
       def serializer
         Dialect.current.gem::Serialize
+      end
+
+      def queue_of(name)
+        Plan.class_of(name)&.get_sidekiq_options&.fetch("queue", nil)&.to_s
       end
 
       # The copy is changed: its jobs get numbers.
